@@ -1,0 +1,9 @@
+"""The one exception that a user can mend."""
+
+
+class UserError(ValueError):
+    """A mistake in what shoal was given: its text says what is wrong and what to do next.
+
+    The command line prints the text alone and exits with 2. In Python it is a ``ValueError``, as scikit-learn
+    raises for bad input.
+    """

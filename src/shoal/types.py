@@ -1,0 +1,49 @@
+"""The nouns that every other module speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A set of images of one size, as pixels.
+
+    ``pixels`` is one uint8 RGB tensor: on the compute device when it fits there, else backed by a memory map.
+    ``labels`` are true classes, known to evaluation and report only; -1 means "no label".
+    ``clustered`` marks the images that take part in the clustering (all of them, except for STL-10's unlabelled part).
+    ``classes`` are the names of the labels, ``ids`` the names of the images (a path, or a row of a file), and
+    ``skipped`` says for each file that could not be read why.
+    """
+
+    pixels: UInt8[Tensor, "n 3 h w"]
+    labels: Int64[Tensor, "n"]
+    clustered: Bool[Tensor, "n"]
+    classes: tuple[str, ...]
+    ids: Sequence[str]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Two augmented views of the same images, in [0, 1], and where the images stand in their ``Images``."""
+
+    view1: Float[Tensor, "b 3 h w"]
+    view2: Float[Tensor, "b 3 h w"]
+    index: Int64[Tensor, "b"]
+
+
+@dataclass(frozen=True, eq=False)
+class Clustering:
+    """One clustering of all images: a label each (-1: none), the centres, and the distance to the own centre."""
+
+    labels: Int64[Tensor, "n"]
+    centers: Float[Tensor, "k d"]
+    distances: Float[Tensor, "n"]
