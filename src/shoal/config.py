@@ -1,0 +1,196 @@
+"""What a run is: one frozen dataclass, which is at once the recipe's schema, the command's flags and its help.
+
+A recipe is this dataclass as YAML; flags override single fields of it; the run folder's ``config.yaml`` is a recipe
+again. An unknown key is an error wherever it comes from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from annotated_types import Ge, Gt, Lt
+from pydantic import TypeAdapter, ValidationError
+
+from shoal.data import DataConfig, ViewConfig
+from shoal.errors import UserError
+from shoal.methods import METHODS, MethodConfig, ProPosConfig
+from shoal.models import BackboneConfig
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the weights move: SGD with momentum, a linear warm-up, then a cosine."""
+
+    batch_size: Annotated[int, Ge(2)] = 256
+    """Images per step, over all processes; at most the number of images is used."""
+    lr: Annotated[float, Gt(0)] = 0.05
+    """Learning rate for a batch of 256; the real rate grows with the batch size."""
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Momentum of SGD."""
+    weight_decay: Annotated[float, Ge(0)] = 5e-4
+    """Weight decay on every parameter."""
+    warmup_epochs: Annotated[int, Ge(0)] = 10
+    """Epochs over which the rate climbs linearly to its full value."""
+    schedule: Literal["iteration", "epoch"] = "iteration"
+    """Whether the cosine moves the rate at every step or once an epoch."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a run."""
+
+    n_clusters: Annotated[int, Ge(2)] = 10
+    """How many clusters to find."""
+    epochs: Annotated[int, Ge(1)] = 100
+    """Passes over the images."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Seed of all random numbers: the same seed gives the same run."""
+    max_steps: Annotated[int, Ge(1)] | None = None
+    """Stop after so many steps; the schedule stays that of the whole run."""
+    cluster_from: Annotated[int, Ge(0)] = 10
+    """First epoch whose losses use the clusters."""
+    cluster_every: Annotated[int, Ge(1)] = 1
+    """Epochs between two clusterings of all images (E-steps)."""
+    resample: bool = False
+    """Draw images so that every cluster is seen equally often, instead of each image once an epoch."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the networks; auto takes bfloat16 where the hardware computes in it. Losses are float32."""
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: ViewConfig = field(default_factory=ViewConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    method: MethodConfig = field(default_factory=ProPosConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+def load_recipe(name_or_path: str) -> RunConfig:
+    """The config of a recipe that ships with shoal (by name) or of a YAML file (by path).
+
+    Raises:
+        UserError: there is no such recipe or file, it is not YAML, or a key or value in it is wrong.
+    """
+    source: Path | Traversable = Path(name_or_path)
+    if not (name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path):
+        source = _shipped().joinpath(f"{name_or_path}.yaml")
+        if not source.is_file():
+            hint = nearest(name_or_path, recipe_names()) or f"the recipes are {', '.join(recipe_names())}."
+            raise UserError(f"there is no recipe named {name_or_path!r}: {hint}")
+    try:
+        text = source.read_text(encoding="utf-8")
+        raw = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the recipe {name_or_path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{name_or_path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{name_or_path} is not a recipe: it should hold lines such as 'epochs: 100'.")
+    return parse_config(raw, name_or_path)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with shoal."""
+    return sorted(f.name.removesuffix(".yaml") for f in _shipped().iterdir() if f.name.endswith(".yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """A shipped recipe as it is written, comments included."""
+    load_recipe(name)
+    return _shipped().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _shipped() -> Traversable:
+    return resources.files("shoal") / "recipes"
+
+
+def nearest(name: str, known: list[str]) -> str | None:
+    """The start of a hint for a misspelt name, or None when nothing is near."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else None
+
+
+def parse_config(raw: Mapping[str, Any], origin: str) -> RunConfig:
+    """A plain mapping, as YAML gives it, checked key by key and value by value.
+
+    Raises:
+        UserError: naming ``origin``, the first key that is wrong and what would be right.
+    """
+    method = dict(raw.get("method") or {})
+    name = method.pop("name", ProPosConfig.name)
+    if name not in METHODS:
+        hint = nearest(str(name), list(METHODS)) or f"the methods are {', '.join(METHODS)}."
+        raise UserError(f"{origin}: there is no method named {name!r}: {hint}")
+    kinds = {"method": METHODS[name]}
+    _reject_unknown({**raw, "method": method}, RunConfig, kinds, origin)
+    rest = {key: value for key, value in raw.items() if key != "method"}
+    try:
+        config = TypeAdapter(RunConfig).validate_python(rest)
+        return dataclasses.replace(config, method=TypeAdapter(METHODS[name]).validate_python(method))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        where = f"method.{where}" if error.title == METHODS[name].__name__ else where
+        raise UserError(f"{origin}: {where}: {first['msg'].lower()}, not {first['input']!r}.") from error
+
+
+def _reject_unknown(raw: Mapping[str, Any], kind: Any, kinds: Mapping[str, Any], origin: str) -> None:
+    """Pydantic lets a plain dataclass have unknown keys pass; a typo must not."""
+    for path in _paths_of(raw):
+        known = [flag for flag, _ in fields_of(kind, kinds)]
+        if path not in known:
+            hint = nearest(path, known) or f"the keys beside it are {', '.join(_siblings(path, known))}."
+            raise UserError(f"{origin}: there is no setting {path!r}: {hint}")
+
+
+def _siblings(path: str, known: list[str]) -> list[str]:
+    prefix = path.rpartition(".")[0]
+    return [k for k in known if k.rpartition(".")[0] == prefix] or sorted({k.split(".")[0] for k in known})
+
+
+def _paths_of(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in raw.items():
+        if isinstance(value, Mapping):
+            yield from _paths_of(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def fields_of(kind: Any, kinds: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and dataclass field of every setting; ``kinds`` gives the concrete class of an abstract part."""
+    for item in dataclasses.fields(kind):
+        default = item.default_factory if item.default_factory is not dataclasses.MISSING else None
+        part = kinds.get(item.name, default)
+        if isinstance(part, type) and dataclasses.is_dataclass(part):
+            yield from fields_of(part, kinds, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", item
+
+
+def validate(config: RunConfig, origin: str) -> RunConfig:
+    """The same config after its values have been checked, e.g. once flags have overridden a recipe's."""
+    return parse_config(to_dict(config), origin)
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """Plain YAML types, the method's name included."""
+    raw = dataclasses.asdict(config)
+    raw["method"] = {"name": config.method.name, **raw["method"]}
+    plain: dict[str, Any] = _plain(raw)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The recipe that gives this config."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=110)

@@ -1,0 +1,89 @@
+"""BYOL: bootstrap your own latent (arXiv 2006.07733).
+
+The online network predicts, from one view of an image, what its slow copy makes of the other view. There are no
+negatives and no clusters: k-means reads them off the features afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shoal.losses import positive_alignment
+from shoal.methods.base import Method, MethodConfig, on_views
+from shoal.models import Backbone, Target, mlp, momentum_at, start_near_zero
+from shoal.types import Batch, Clustering
+
+
+@dataclass(frozen=True)
+class BYOLConfig(MethodConfig):
+    """Settings of BYOL; the defaults are those of its published clustering results on CIFAR-10."""
+
+    name: ClassVar[str] = "byol"
+
+    momentum: Annotated[float, Ge(0), Le(1)] = 0.996
+    """EMA momentum of the target network."""
+    momentum_rises: bool = False
+    """Let the momentum rise to 1 along a cosine instead of keeping it constant."""
+    views: Literal["apart", "joined"] = "apart"
+    """Views apart: a forward pass each, target moved before the optimiser's step. Joined: one pass, target after."""
+    dim: Annotated[int, Gt(0)] = 256
+    """Width of the embedding that is clustered."""
+    hidden: Annotated[int, Gt(0)] = 4096
+    """Width of the hidden layer of projector and predictor."""
+    predictor_lr_scale: Annotated[float, Gt(0)] = 10.0
+    """How many times faster the predictor learns than the rest."""
+
+
+class BYOL(Method):
+    """Online backbone f and projector g, their slow copies f' and g', and the predictor h."""
+
+    def __init__(
+        self, config: BYOLConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.online = nn.Sequential(backbone, mlp(backbone.n_features, config.hidden, config.dim))
+        self.target = Target(self.online)
+        self.predictor = mlp(config.dim, config.hidden, config.dim)
+        start_near_zero(self.predictor)
+
+    def forward(self, batch: Batch, clusterings: Sequence[Clustering] = ()) -> dict[str, Tensor]:
+        """L = 2 − 2·cos(h(g(f(x))), g'(f'(x'))), symmetric in the views (eq. 2)."""
+        joined = self.config.views == "joined"
+        z1, z2 = on_views(self.online, batch.view1, batch.view2, joined=joined)
+        k2, k1 = on_views(self.target, batch.view2, batch.view1, joined=joined)
+        p1, p2 = on_views(self.predictor, z1, z2, joined=joined)
+        return {"byol": (positive_alignment(p1, k2) + positive_alignment(p2, k1)) / 2}
+
+    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """norm(g'(f'(x))), from the target network."""
+        return F.normalize(self.target(images), dim=-1)
+
+    def before_step(self, progress: float) -> None:
+        """Views apart: the target follows the weights that made the loss."""
+        if self.config.views == "apart":
+            self._move_target(progress)
+
+    def after_step(self, progress: float) -> None:
+        """Views joined: the target follows the new weights, so that it has moved before the next loss."""
+        if self.config.views == "joined":
+            self._move_target(progress)
+
+    def _move_target(self, progress: float) -> None:
+        momentum = momentum_at(progress, self.config.momentum, rising=self.config.momentum_rises)
+        self.target.follow(self.online, momentum)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The predictor learns ``predictor_lr_scale`` times faster."""
+        return [
+            {"params": list(self.online.parameters())},
+            {"params": list(self.predictor.parameters()), "lr_scale": self.config.predictor_lr_scale},
+        ]

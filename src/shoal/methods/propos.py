@@ -1,0 +1,122 @@
+"""ProPos: learning representation for clustering via prototype scattering and positive sampling (arXiv 2111.11821).
+
+    L = L_psa + λ·L_psl
+
+Positive sampling alignment (PSA) is BYOL whose prediction starts from a sampled neighbour of the embedding; prototype
+scattering (PSL) draws the two views' prototypes of a cluster together and pushes different clusters apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shoal import distributed
+from shoal.losses import positive_alignment, prototype_scattering
+from shoal.methods.base import Method, MethodConfig, on_views
+from shoal.models import Backbone, Target, mlp, momentum_at, start_near_zero
+from shoal.types import Batch, Clustering
+
+
+@dataclass(frozen=True)
+class ProPosConfig(MethodConfig):
+    """Settings of ProPos; the defaults are the paper's for CIFAR-10."""
+
+    name: ClassVar[str] = "propos"
+
+    temperature: Annotated[float, Gt(0)] = 0.5
+    """T of the prototype scattering loss."""
+    psl_weight: Annotated[float, Ge(0)] = 0.1
+    """λ, the weight of the prototype scattering loss."""
+    noise: Annotated[float, Ge(0)] = 0.001
+    """σ, how far around its embedding a neighbour is sampled."""
+    momentum: Annotated[float, Ge(0), Le(1)] = 0.996
+    """EMA momentum of the target network."""
+    momentum_rises: bool = False
+    """Let the momentum rise to 1 along a cosine instead of keeping it constant."""
+    views: Literal["apart", "joined"] = "apart"
+    """Views apart: a forward pass each, target moved before the optimiser's step. Joined: one pass, target after."""
+    dim: Annotated[int, Gt(0)] = 256
+    """Width of the embedding that is clustered."""
+    hidden: Annotated[int, Gt(0)] = 4096
+    """Width of the hidden layer of projector and predictor."""
+    predictor_lr_scale: Annotated[float, Gt(0)] = 10.0
+    """How many times faster the predictor learns than the rest."""
+
+
+class ProPos(Method):
+    """Online backbone f and projector g, their slow copies f' and g', and the predictor h."""
+
+    def __init__(
+        self, config: ProPosConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.granularities = (n_clusters,)
+        self.generator = generator
+        self.online = nn.Sequential(backbone, mlp(backbone.n_features, config.hidden, config.dim))
+        self.target = Target(self.online)
+        self.predictor = mlp(config.dim, config.hidden, config.dim)
+        start_near_zero(self.predictor)
+
+    def forward(self, batch: Batch, clusterings: Sequence[Clustering] = ()) -> dict[str, Tensor]:
+        """PSA from the start; sampled neighbours and PSL once there are clusters."""
+        joined = self.config.views == "joined"
+        z1, z2 = on_views(self.online, batch.view1, batch.view2, joined=joined)
+        k2, k1 = on_views(self.target, batch.view2, batch.view1, joined=joined)
+        v1, v2 = (self._sample_neighbour(z) for z in (z1, z2)) if clusterings else (z1, z2)
+        p1, p2 = on_views(self.predictor, v1, v2, joined=joined)
+
+        terms = {"psa": (positive_alignment(p1, k2) + positive_alignment(p2, k1)) / 2}
+        for clustering in clusterings:
+            terms["psl"] = self.config.psl_weight * self._scattering(z1, z2, k1, k2, batch, clustering)
+        return terms
+
+    def _sample_neighbour(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """v = z + σ·ε with ε ~ N(0, I): a neighbour of z in feature space is taken to be a positive."""
+        n = len(z) * distributed.world_size()
+        noise = torch.randn(n, z.shape[1], generator=self.generator, device=z.device)
+        return z + self.config.noise * noise[distributed.share(n)]
+
+    def _scattering(
+        self, z1: Tensor, z2: Tensor, k1: Tensor, k2: Tensor, batch: Batch, clustering: Clustering
+    ) -> Float[Tensor, ""]:
+        """L_psl over the world batch, symmetric in the views."""
+        labels = distributed.gather(clustering.labels[batch.index])
+        k = len(clustering.centers)
+        z1, z2, k1, k2 = (distributed.gather(x.float()) for x in (z1, z2, k1, k2))
+        forth = prototype_scattering(z1, k2, labels, k, self.config.temperature)
+        back = prototype_scattering(z2, k1, labels, k, self.config.temperature)
+        return (forth + back) / 2
+
+    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """norm(g'(f'(x))), from the target network."""
+        return F.normalize(self.target(images), dim=-1)
+
+    def before_step(self, progress: float) -> None:
+        """Views apart: the target follows the weights that made the loss."""
+        if self.config.views == "apart":
+            self._move_target(progress)
+
+    def after_step(self, progress: float) -> None:
+        """Views joined: the target follows the new weights, so that it has moved before the next loss."""
+        if self.config.views == "joined":
+            self._move_target(progress)
+
+    def _move_target(self, progress: float) -> None:
+        momentum = momentum_at(progress, self.config.momentum, rising=self.config.momentum_rises)
+        self.target.follow(self.online, momentum)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The predictor learns ``predictor_lr_scale`` times faster."""
+        return [
+            {"params": list(self.online.parameters())},
+            {"params": list(self.predictor.parameters()), "lr_scale": self.config.predictor_lr_scale},
+        ]

@@ -1,0 +1,88 @@
+"""Backbones: images in [0, 1] in, one feature vector per image out."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Gt
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shoal.errors import UserError
+from shoal.models.small import SmallNet
+
+Channels = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The network under a method's heads."""
+
+    name: str = "resnet18"
+    """A timm model, or "small": a three-stage residual net for images of 8 to 64 px."""
+    stem: Literal["native", "cifar"] = "native"
+    """"cifar" swaps a ResNet's first layers for a 3×3 convolution of stride 1 without pooling, for small images."""
+    width: Annotated[int, Gt(0)] = 32
+    """Channels of the small net's first stage; the later two have twice and four times as many."""
+    mean: Channels = (0.485, 0.456, 0.406)
+    """Channel means that are taken off the image."""
+    std: Channels = (0.229, 0.224, 0.225)
+    """Channel deviations that the image is divided by."""
+
+
+class Backbone(nn.Module):
+    """A network that normalises its images itself and pools its last feature map into (b, n_features)."""
+
+    def __init__(self, network: nn.Module, n_features: int, mean: Channels, std: Channels) -> None:
+        super().__init__()
+        self.network = network
+        self.n_features = n_features
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Normalise, then the network."""
+        features: Tensor = self.network((images - self.mean) / self.std)
+        return features
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone a config names, with random weights.
+
+    Raises:
+        UserError: timm knows no such model, or the CIFAR stem is asked of something that is not a ResNet.
+    """
+    network: nn.Module
+    if config.name == "small":
+        small = SmallNet(config.width)
+        network, n_features = small, small.n_features
+    else:
+        network, n_features = _from_timm(config.name)
+    if config.stem == "cifar":
+        _use_cifar_stem(network, config.name)
+    return Backbone(network, n_features, config.mean, config.std)
+
+
+def _from_timm(name: str) -> tuple[nn.Module, int]:
+    import timm  # 1 s to import: only runs that use it pay
+
+    known = timm.list_models()
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, "small"], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "timm.list_models() lists the names."
+        raise UserError(f"there is no backbone named {name!r}: {hint}")
+    network = timm.create_model(name, pretrained=False, num_classes=0)
+    return network, network.num_features
+
+
+def _use_cifar_stem(network: nn.Module, name: str) -> None:
+    """3×3 stride-1 first convolution and no max-pool, as SimCLR trains on CIFAR (arXiv 2002.05709, section B.9)."""
+    conv = getattr(network, "conv1", None)
+    if not isinstance(conv, nn.Conv2d) or not isinstance(getattr(network, "maxpool", None), nn.Module):
+        raise UserError(f"the CIFAR stem fits ResNets only, not {name!r}: leave --backbone.stem at native.")
+    network.conv1 = nn.Conv2d(3, conv.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
