@@ -6,12 +6,32 @@ whole world batch (house rules 1 and 2 in ``docs/architecture.md``).
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import ParamSpec
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 
+Parameters = ParamSpec("Parameters")
+
+
+def _in_float32(loss: Callable[Parameters, Tensor]) -> Callable[Parameters, Tensor]:
+    """Keep a loss's products in float32 when the networks around it run in bfloat16."""
+
+    @functools.wraps(loss)
+    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Tensor:
+        device = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)).device
+        with torch.autocast(device.type, enabled=False):
+            return loss(*args, **kwargs)
+
+    return wrapped
+
+
+@_in_float32
 def positive_alignment(prediction: Float[Tensor, "b d"], target: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
     """Positive sampling alignment: how far a prediction is from the target of its positive.
 
@@ -31,6 +51,7 @@ def prototypes(features: Float[Tensor, "b d"], assignment: Float[Tensor, "b k"])
     return F.normalize(assignment.float().T @ directions, dim=-1)
 
 
+@_in_float32
 def prototype_scattering(
     online: Float[Tensor, "b d"],
     target: Float[Tensor, "b d"],

@@ -6,6 +6,7 @@ of the generator and applies its own slice, so that the views do not depend on t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated
@@ -132,11 +133,12 @@ def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Gene
 def apply_view(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw) -> Float[Tensor, "b 3 h w"]:
     """Compute the view of each image that ``draw`` says, in [0, 1], on the images' device."""
     draw = draw.to(pixels.device)
-    step = len(pixels) if pixels.is_cuda else _CHUNK // max(1, pixels[0].numel())
+    step = max(1, len(pixels) if pixels.is_cuda else _CHUNK // math.prod(pixels.shape[1:]))
     views = torch.empty(pixels.shape, device=pixels.device)
+    planes = torch.empty(5, step, *pixels.shape[2:], device=pixels.device)
     for start in range(0, len(pixels), step):
         part = slice(start, start + step)
-        views[part] = _apply(pixels[part], draw[part])
+        views[part] = _apply(pixels[part], draw[part], planes)
     return views
 
 
@@ -148,13 +150,13 @@ def augment(
     return apply_view(pixels, draw_view(len(pixels), (height, width), config, generator))
 
 
-def _apply(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw) -> Float[Tensor, "b 3 h w"]:
+def _apply(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, planes) -> Float[Tensor, "b 3 h w"]:
     views = pixels / 255
     if draw.affine is not None or draw.crop is not None or draw.flip is not None:
         views = geometry.resample(views, draw.affine, draw.crop, draw.flip)
     if draw.jitter is not None and draw.factors is not None and draw.order is not None:
         rows = draw.jitter.nonzero()[:, 0]
-        views[rows] = colour.jitter(views[rows], draw.factors[rows], draw.order[rows])
+        views[rows] = colour.jitter(views[rows], draw.factors[rows], draw.order[rows], planes)
     if draw.grey is not None:
         rows = draw.grey.nonzero()[:, 0]
         views[rows] = colour.grey(views[rows])[:, None].expand(-1, 3, -1, -1)

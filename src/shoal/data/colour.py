@@ -33,7 +33,7 @@ def draw_sigma(n: int, bounds: tuple[float, float], generator: Generator) -> Flo
 
 
 def jitter(
-    images: Float[Tensor, "b 3 h w"], factors: Float[Tensor, "b 4"], order: Int64[Tensor, "b 4"]
+    images: Float[Tensor, "b 3 h w"], factors: Float[Tensor, "b 4"], order: Int64[Tensor, "b 4"], planes
 ) -> Float[Tensor, "b 3 h w"]:
     """torchvision's ``ColorJitter``: the four operations, in each image's own order, clamped after each.
 
@@ -50,12 +50,12 @@ def jitter(
     of_mean = torch.where(others == CONTRAST, 1 - factor, 0)
     images = images[rows]
     for k, end in enumerate(ends):
-        _blend(images[:end], factor[:end, k], of_grey[:end, k], of_mean[:end, k])
+        _blend(images[:end], factor[:end, k], of_grey[:end, k], of_mean[:end, k], planes)
     turn = factors[rows, HUE]
     if turn.any():
-        _turn_hue(images, turn)
+        _turn_hue(images, turn, planes)
     for k, end in enumerate(ends):
-        _blend(images[end:], factor[end:, k], of_grey[end:, k], of_mean[end:, k])
+        _blend(images[end:], factor[end:, k], of_grey[end:, k], of_mean[end:, k], planes)
     return torch.empty_like(images).index_copy_(0, rows, images)
 
 
@@ -90,34 +90,39 @@ def _blend(
     factor: Float[Tensor, "b"],
     of_grey: Float[Tensor, "b"],
     of_mean: Float[Tensor, "b"],
+    planes,
 ) -> None:
     """In place: factor * image + of_grey * its grey + of_mean * its mean grey, clamped to [0, 1].
 
     The rest, 1 - factor, goes to ``of_grey`` for the saturation, to ``of_mean`` for the contrast, and to black for
     the brightness.
     """
-    luma = grey(images)
-    rest = torch.addcmul(of_mean[:, None, None] * luma.mean((1, 2), keepdim=True), luma, of_grey[:, None, None])
+    red, green, blue = images.unbind(1)
+    luma = torch.mul(red, 0.2989, out=planes[0,:len(images)]).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+    mean = luma.mean((1, 2), keepdim=True).mul_(of_mean[:, None, None])
+    rest = luma.mul_(of_grey[:, None, None]).add_(mean)
     torch.addcmul(rest[:, None], images, factor[:, None, None, None], out=images).clamp_(0, 1)
 
 
-def _turn_hue(images: Float[Tensor, "b 3 h w"], turn: Float[Tensor, "b"]) -> None:
+def _turn_hue(images, turn, planes) -> None:
     """In place: turn the hue by a share of the circle, leaving value and saturation as they are.
 
     With the hue in sixths of the circle and both the largest and the smallest channel kept, a channel is
     smallest + (largest - smallest) * clamp(2 - distance of the hue to the channel's own, 0, 1).
     """
     red, green, blue = images.unbind(1)
-    largest = torch.maximum(red, green).maximum(blue)
-    smallest = torch.minimum(red, green).minimum(blue)
-    chroma = largest - smallest
-    from_green = (blue - red).add_(chroma, alpha=2)
-    from_blue = (red - green).add_(chroma, alpha=4)
-    sixths = torch.where(largest == red, green - blue, torch.where(largest == green, from_green, from_blue))
-    sixths /= chroma.clamp(min=1e-8)  # a grey pixel has no hue: any will do
+    a, b, c, d, e = planes[:, : len(images)]
+    largest = torch.maximum(torch.maximum(red, green, out=a), blue, out=a)
+    smallest = torch.minimum(torch.minimum(red, green, out=b), blue, out=b)
+    chroma = torch.sub(largest, smallest, out=c)
+    from_green = torch.sub(blue, red, out=d).add_(chroma, alpha=2)
+    from_blue = torch.sub(red, green, out=e).add_(chroma, alpha=4)
+    sixths = torch.where(largest == green, from_green, from_blue, out=e)
+    sixths = torch.where(largest == red, torch.sub(green, blue, out=d), sixths, out=e)
+    sixths /= torch.clamp(chroma, min=1e-8, out=a)  # a grey pixel has no hue: any will do
     sixths += 6 * turn[:, None, None]
-    sixths.sub_((sixths / 6).floor_(), alpha=6)
+    sixths.sub_(torch.div(sixths, 6, out=a).floor_(), alpha=6)
     # Red lies at both ends of the circle: its distance is 3 less the distance to the middle.
-    torch.addcmul(smallest, chroma, (sixths - 3).abs_().sub_(1).clamp_(0, 1), out=red)
-    torch.addcmul(smallest, chroma, (sixths - 2).abs_().neg_().add_(2).clamp_(0, 1), out=green)
-    torch.addcmul(smallest, chroma, (sixths - 4).abs_().neg_().add_(2).clamp_(0, 1), out=blue)
+    torch.addcmul(smallest, chroma, torch.sub(sixths, 3, out=a).abs_().sub_(1).clamp_(0, 1), out=red)
+    torch.addcmul(smallest, chroma, torch.sub(sixths, 2, out=a).abs_().neg_().add_(2).clamp_(0, 1), out=green)
+    torch.addcmul(smallest, chroma, torch.sub(sixths, 4, out=a).abs_().neg_().add_(2).clamp_(0, 1), out=blue)

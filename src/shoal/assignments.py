@@ -1,0 +1,56 @@
+"""The table that people came for: which image is in which cluster."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from shoal.errors import UserError
+from shoal.files import atomic_write
+from shoal.training.trained import Assignment
+from shoal.types import Images
+
+SUFFIXES = (".parquet", ".csv")
+
+
+def write_assignments(assignment: Assignment, images: Images, path: Path) -> None:
+    """Write id, cluster, distance and margin of each image, and its label where it has one.
+
+    The distance is to the image's own centre (1 − cosine); the margin says how much farther the second centre is.
+
+    Raises:
+        UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
+    """
+    columns = {
+        "id": pa.array([i.encode("utf-8", "replace").decode() for i in images.ids]),
+        "cluster": pa.array(assignment.clusters.cpu().numpy()),
+        "distance": pa.array(assignment.distances.cpu().numpy()),
+        "margin": pa.array(assignment.margins.cpu().numpy()),
+    }
+    if images.classes:
+        names = [None if label < 0 else images.classes[label] for label in images.labels.tolist()]
+        columns["label"] = pa.array(names)
+    table, buffer = pa.table(columns), io.BytesIO()
+    check_suffix(path)
+    if path.suffix == ".csv":
+        pyarrow.csv.write_csv(table, buffer)
+    else:
+        pyarrow.parquet.write_table(table, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def check_free(path: Path) -> None:
+    """Raise a UserError when a table cannot be written there without overwriting something."""
+    check_suffix(path)
+    if path.exists():
+        raise UserError(f"{path} exists already: give another --out.")
+
+
+def check_suffix(path: Path) -> None:
+    """Raise a UserError when the table cannot be written in the format the name asks for."""
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path} should end in {' or '.join(SUFFIXES)}: the ending says the format.")

@@ -1,0 +1,203 @@
+"""The command: one plain function per verb.
+
+Nothing heavy is imported before a verb needs it, so that help and a mistyped verb answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from shoal.errors import UserError
+
+if TYPE_CHECKING:
+    from shoal.training import Run
+
+OVERVIEW = """\
+shoal turns a pile of unlabelled images into meaningful clusters.
+
+  shoal train RECIPE         learn features and clusters; writes a run folder
+  shoal train --resume RUN   go on with an interrupted run
+  shoal predict RUN IMAGES   put new images into a run's clusters
+  shoal evaluate RUN         print the scores of a run
+  shoal report RUN           write a run's report.html again
+  shoal recipes [NAME]       list the recipes, or show one
+
+To see it work:            shoal train propos-digits
+On your own images:        shoal train propos-folder --data.path photos/ --n-clusters 12
+More about a verb:         shoal VERB --help"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the status is 0, 2 for a user's mistake, or 128 + the signal that stopped it."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="shoal: %(message)s", level=logging.WARNING)
+    try:
+        return _dispatch(args)
+    except UserError as error:
+        _complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        _complain("stopped.")
+        return 128 + signal.SIGINT
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        _say(OVERVIEW)
+        return 0
+    if args[0] == "--version":
+        _say(f"shoal {version('shoal')}")
+        return 0
+    name, rest = args[0], args[1:]
+    if name not in VERBS:
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}."
+        raise UserError(f"there is no verb {name!r}: {hint}")
+    if name == "train":  # its flags depend on the recipe, so it reads them itself
+        return train(rest)
+    import tyro
+
+    status: int = tyro.cli(VERBS[name], args=rest, prog=f"shoal {name}")
+    return status
+
+
+def train(args: list[str]) -> int:
+    """Learn features and clusters of images; ``shoal train --help`` lists the settings."""
+    from shoal import workflow
+    from shoal.commandline import parse_train
+    from shoal.training.log import open_log
+    from shoal.training.state import Interrupted
+
+    command = parse_train(args)
+    with open_log(quiet=command.quiet) as log:
+        if command.resume:
+            run = workflow.reopen(command.resume, log)
+        else:
+            assert command.out is not None
+            run = workflow.start(command.config, command.out, log)
+        try:
+            with _stop_on_signal(run):
+                workflow.train(run, log)
+        except Interrupted as interruption:
+            _complain(f"stopped and saved. Go on with:  shoal train --resume {run.folder.path}")
+            return 128 + interruption.signum
+    if not command.quiet:
+        _print_scores(run.scores)
+        _say(f"clusters   {run.folder.assignments}\nreport     {run.folder.report}")
+    return 0
+
+
+def predict(run: Path, images: str, /, out: Path = Path("assignments.csv"), strict: bool = False) -> int:
+    """Put new images into the clusters of a finished run, and write the assignments.
+
+    Args:
+        run: the run folder.
+        images: a folder, a Parquet or .npy file, or "digits".
+        out: the table to write, .csv or .parquet; an existing file is not overwritten.
+        strict: fail on the first image that cannot be read instead of skipping it.
+    """
+    from shoal.assignments import check_free, write_assignments
+    from shoal.data import to_images
+    from shoal.training.trained import Trained
+
+    check_free(out)
+    trained = Trained.load(run)
+    found = to_images(images, size=trained.size[0] if trained.size[0] == trained.size[1] else None, strict=strict)
+    write_assignments(trained.assign(found), found, out)
+    _say(f"{len(found)} images in {len(trained.centers)} clusters: {out}")
+    return 0
+
+
+def evaluate(run: Path, /) -> int:
+    """Print the scores of a finished run: against the labels where there are any, and without them.
+
+    Args:
+        run: the run folder.
+    """
+    from shoal import workflow
+    from shoal.data import load_images
+    from shoal.training.trained import Trained
+
+    trained = Trained.load(run)
+    images = load_images(trained.config.data)
+    _print_scores(workflow.evaluate(trained, images, trained.assign(images)))
+    return 0
+
+
+def report(run: Path, /) -> int:
+    """Write the report of a finished run again.
+
+    Args:
+        run: the run folder.
+    """
+    from shoal import workflow
+    from shoal.data import load_images
+    from shoal.training.folder import RunFolder
+    from shoal.training.trained import Trained
+
+    trained = Trained.load(run)
+    images = load_images(trained.config.data)
+    folder, _ = RunFolder.open(run)
+    workflow.report(trained, images, trained.assign(images), folder)
+    _say(str(folder.report))
+    return 0
+
+
+def recipes(name: str = "", /) -> int:
+    """List the recipes that ship with shoal, or show one as it is written.
+
+    Args:
+        name: the recipe to show; without it, all are listed.
+    """
+    from shoal.config import recipe_names, recipe_text
+
+    if name:
+        _say(recipe_text(name).rstrip())
+        return 0
+    width = max(map(len, recipe_names()))
+    for each in recipe_names():
+        summary = recipe_text(each).partition("\n")[0].removeprefix("# ")
+        _say(f"{each:<{width}}  {summary}")
+    return 0
+
+
+VERBS = {"train": train, "predict": predict, "evaluate": evaluate, "report": report, "recipes": recipes}
+
+
+@contextmanager
+def _stop_on_signal(run: Run) -> Iterator[None]:
+    """Let SIGINT and SIGTERM stop the run after its step; a second one stops it at once."""
+
+    def ask(signum: int, _frame: FrameType | None) -> None:
+        if run.stop_signal is not None:
+            raise KeyboardInterrupt
+        run.stop_signal = signum
+
+    before = {signum: signal.signal(signum, ask) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _print_scores(scores: dict[str, float]) -> None:
+    for name, value in scores.items():
+        _say(f"{name:<10} {value:.4f}")
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201 - a command's output
+
+
+def _complain(text: str) -> None:
+    print(f"shoal: {text}", file=sys.stderr)  # noqa: T201 - a command's output

@@ -1,0 +1,91 @@
+"""The flags of ``shoal train``: those of a recipe's config, and a few of the command's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from shoal.config import RunConfig, fields_of, load_recipe, nearest, recipe_names, validate
+from shoal.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Learn features and clusters of images, and write them to a run folder.
+
+    Start from a recipe: its settings are the defaults below, and any of them can be given as a flag.
+    """
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    out: Path | None = None
+    """The run folder to write; by default runs/RECIPE, or runs/RECIPE-2 and so on when that is taken."""
+    resume: Path | None = None
+    """Go on with this run folder instead of starting one; takes no recipe and no settings."""
+    strict: bool = False
+    """Fail on the first image that cannot be read instead of skipping it."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+def parse_train(args: Sequence[str]) -> TrainCommand:
+    """The command that ``shoal train ARGS`` asks for, with every value checked.
+
+    Raises:
+        UserError: a recipe, flag or value is wrong.
+        SystemExit: help was asked for (0), or a value has the wrong form (2; tyro has said which).
+    """
+    name = args[0] if args and not args[0].startswith("-") else None
+    flags = list(args[1:] if name else args)
+    config = load_recipe(name) if name else RunConfig()
+    prog = f"shoal train {name or 'RECIPE'}"
+    command, unknown = tyro.cli(
+        TrainCommand,
+        default=TrainCommand(config),
+        args=flags,
+        prog=prog,
+        config=(tyro.conf.AvoidSubcommands,),
+        return_unknown_args=True,
+    )
+    if unknown:
+        raise UserError(_about(unknown[0], command))
+    if command.resume:
+        if name or command.config != config or command.out or command.strict:
+            raise UserError("--resume goes on with a run exactly as it began: give no recipe or settings with it.")
+        return command
+    if not name:
+        raise UserError(f"give a recipe, as in 'shoal train propos-digits': there are {', '.join(recipe_names())}.")
+    return _settle(command, name)
+
+
+def _settle(command: TrainCommand, name: str) -> TrainCommand:
+    """Check the values, make the data's path one that holds from any folder, choose the run folder."""
+    config, data = command.config, command.config.data
+    here = Path(data.path)
+    if here.exists() and data.path != "digits":
+        data = dataclasses.replace(data, path=str(here.resolve()))
+    data = dataclasses.replace(data, strict=data.strict or command.strict)
+    config = validate(dataclasses.replace(config, data=data), "this command")
+    return dataclasses.replace(command, config=config, out=command.out or _free_folder(Path(name).stem))
+
+
+def _free_folder(name: str) -> Path:
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
+def _about(word: str, command: TrainCommand) -> str:
+    """What to say to a word that is no option."""
+    if not word.startswith("-"):
+        return f"{word!r} is one word too many: settings are given as flags, such as --epochs 50."
+    parts = {"config": RunConfig, "method": type(command.config.method)}
+    known = [f"--{path.removeprefix('config.')}" for path, _ in fields_of(TrainCommand, parts)]
+    hint = nearest(word.partition("=")[0].replace("_", "-"), [k.replace("_", "-") for k in known])
+    return f"there is no option {word}: {hint or 'shoal train RECIPE --help lists them.'}"

@@ -1,0 +1,164 @@
+"""The scikit-learn face: ``shoal.ProPos(n_clusters=10).fit(images).labels_``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
+from sklearn.exceptions import NotFittedError
+from torch import Tensor
+
+from shoal import workflow
+from shoal.assignments import Assignment
+from shoal.config import RunConfig, load_recipe, parse_config, to_dict
+from shoal.data import to_images
+from shoal.errors import UserError
+from shoal.training.log import open_log
+from shoal.training.trained import Trained
+from shoal.types import Images
+
+ImageSource = str | Path | Sequence[str | Path] | npt.NDArray[Any] | Tensor | Images
+"""A folder, file or list of files, an array or tensor (n, h, w[, 3]) or (n, 3, h, w), or ``Images``."""
+
+
+class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn is untyped
+    """A method of deep clustering as a scikit-learn estimator; each method's class differs in its recipe alone.
+
+    Args:
+        n_clusters: how many clusters to find.
+        recipe: the settings to start from: the name of a recipe, or the path of a YAML file.
+        epochs: passes over the images; None leaves it to the recipe.
+        settings: single settings by the names they have as flags, e.g. ``{"optim.lr": 0.1}``.
+        random_state: the seed of all random numbers; None leaves it to the recipe, so that a fit is repeatable.
+        out: a run folder to write, with report and assignments; None writes none.
+        verbose: show progress.
+
+    Attributes:
+        labels_: int64 (n,), the cluster of each image that was fitted.
+        distances_: float32 (n,), cosine distance of each image to the centre of its cluster.
+        cluster_centers_: float32 (k, d), unit length.
+        embedding_: float32 (n, d), the features that were clustered, unit length.
+        images_: the ``Images`` that were fitted.
+    """
+
+    _method: ClassVar[str]
+
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        recipe: str | None = None,
+        epochs: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        random_state: int | None = None,
+        out: str | Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.recipe = recipe
+        self.epochs = epochs
+        self.settings = settings
+        self.random_state = random_state
+        self.out = out
+        self.verbose = verbose
+
+    def fit(self, X: ImageSource, y: object = None) -> Self:
+        """Learn features and clusters of images; ``y`` is ignored.
+
+        Raises:
+            UserError: the images cannot be read, a setting is wrong, or training diverged.
+        """
+        config = self._config()
+        with open_log(quiet=not self.verbose) as log, tempfile.TemporaryDirectory() as scratch:
+            size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
+            images = to_images(X, size=size, strict=config.data.strict, progress=log.reading)
+            run = workflow.start(config, Path(self.out or scratch), log, images)
+            self._trained, assignment = workflow.train(run, log)
+        self.images_ = images
+        self.labels_ = assignment.clusters.cpu().numpy()
+        self.distances_ = assignment.distances.cpu().numpy()
+        self.embedding_ = assignment.features.cpu().numpy()
+        self.cluster_centers_ = self._trained.centers.cpu().numpy()
+        return self
+
+    def predict(self, X: ImageSource) -> npt.NDArray[np.int64]:
+        """Cluster of each image, (n,); images of another size are resized."""
+        labels: npt.NDArray[np.int64] = self._assign(X).clusters.cpu().numpy()
+        return labels
+
+    def transform(self, X: ImageSource) -> npt.NDArray[np.float32]:
+        """Features of each image, (n, d), unit length."""
+        features: npt.NDArray[np.float32] = self._assign(X).features.cpu().numpy()
+        return features
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder that ``load`` and ``shoal predict`` read.
+
+        Raises:
+            UserError: the folder holds something already.
+        """
+        trained = self._fitted()
+        folder = workflow.RunFolder(Path(path))
+        folder.check_free()
+        folder.create(trained.config)
+        trained.save(folder.model)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """A fitted estimator from ``save``, or from the run folder of ``shoal train``.
+
+        Raises:
+            UserError: there is no finished run of this method.
+        """
+        trained = Trained.load(Path(path))
+        if trained.config.method.name != cls._method:
+            raise UserError(f"{path} holds a run of {trained.config.method.name}, not of {cls._method}.")
+        estimator = cls(trained.config.n_clusters, recipe=str(Path(path).resolve() / "config.yaml"))
+        estimator._trained = trained
+        estimator.cluster_centers_ = trained.centers.cpu().numpy()
+        return estimator
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_trained")
+
+    def _config(self) -> RunConfig:
+        """The recipe with this estimator's parameters put over it."""
+        raw = to_dict(load_recipe(self.recipe or f"{self._method}-folder"))
+        over = {"n_clusters": self.n_clusters, "epochs": self.epochs, "seed": self.random_state}
+        for name, value in {**over, **(self.settings or {})}.items():
+            if value is not None:
+                *parts, last = name.split(".")
+                place = raw
+                for part in parts:
+                    place = place.setdefault(part, {})
+                place[last] = value
+        config = parse_config(raw, type(self).__name__)
+        if config.method.name != self._method:
+            raise UserError(f"the recipe {self.recipe} is one of {config.method.name}, not of {self._method}.")
+        return config
+
+    def _fitted(self) -> Trained:
+        if not self.__sklearn_is_fitted__():
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first, or load a run.")
+        return self._trained
+
+    def _assign(self, X: ImageSource) -> Assignment:
+        trained = self._fitted()
+        return trained.assign(to_images(X, size=trained.size[0], strict=False))
+
+
+class ProPos(DeepClusterer):
+    """ProPos: prototype scattering and positive sampling (arXiv 2111.11821); see ``DeepClusterer`` for parameters."""
+
+    _method = "propos"
+
+
+class BYOL(DeepClusterer):
+    """BYOL (arXiv 2006.07733), clustered with k-means; see ``DeepClusterer`` for parameters."""
+
+    _method = "byol"

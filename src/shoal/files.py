@@ -1,0 +1,33 @@
+"""Writing files that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from shoal.errors import UserError
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``; at every moment the path holds the old content or the new, whole.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written. The old content is still there.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path}: {error.strerror}. What it held before is intact: make room, then go on."
+        ) from error

@@ -1,0 +1,64 @@
+"""Features of many images, and the arithmetic networks run in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Literal
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from shoal.methods.base import Method
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Run networks in bfloat16 where asked, or for "auto" where the hardware multiplies in it."""
+    if precision == "auto":
+        precision = "bfloat16" if _multiplies_bfloat16(device) else "float32"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Batch-norm and dropout as in use, no gradient; training mode again afterwards if it was on."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(was_training)
+
+
+def embed_all(
+    method: Method,
+    pixels: UInt8[Tensor, "n 3 h w"],
+    device: torch.device,
+    precision: Precision,
+    *,
+    after_batch: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Float[Tensor, "n d"]:
+    """Features of un-augmented images, on ``device``, in float32.
+
+    ``after_batch`` is told how many images are done and of how many; it may raise to stop.
+    """
+    n, _, h, w = pixels.shape
+    # About 2**20 values a batch: large enough to fill the machine, small enough that activations stay near the cache.
+    batch_size = max(16, 2**20 // (3 * h * w))
+    rows: list[Tensor] = []
+    with evaluating(method), autocast(device, precision):
+        for start in range(0, n, batch_size):
+            batch = pixels[start : start + batch_size].to(device, torch.float32).div_(255)
+            rows.append(method.embed(batch).float())
+            after_batch(min(start + batch_size, n), n)
+    return torch.cat(rows)

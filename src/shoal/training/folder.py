@@ -1,0 +1,96 @@
+"""The folder a run writes.
+
+    RUN/
+      config.yaml           the recipe that gives this run again
+      metrics.jsonl         a row for each epoch
+      state.safetensors     all that ``--resume`` needs, replaced atomically
+      model.safetensors     weights and cluster centres, once the run is done: what ``predict`` needs
+      assignments.parquet   id, cluster, distance, margin, label (if any) of each image
+      skipped.csv           files that could not be read, if any
+      report.html           the result to look at
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shoal.config import RunConfig, load_recipe, to_yaml
+from shoal.errors import UserError
+from shoal.files import atomic_write
+
+
+class RunFolder:
+    """Paths and small files of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.state = path / "state.safetensors"
+        self.model = path / "model.safetensors"
+        self.assignments = path / "assignments.parquet"
+        self.skipped = path / "skipped.csv"
+        self.report = path / "report.html"
+        self.n_metrics = 0
+
+    def check_free(self) -> None:
+        """Raise a UserError when the folder holds something already."""
+        path = self.path
+        if self.config.exists():
+            raise UserError(f"{path} already holds a run: 'shoal train --resume {path}' goes on, another --out starts anew.")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path} exists and is not an empty folder: give another --out.")
+
+    def create(self, config: RunConfig) -> None:
+        """Start the folder with the run's config."""
+        atomic_write(self.config, to_yaml(config).encode())
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[RunFolder, RunConfig]:
+        """An existing run's folder and config.
+
+        Raises:
+            UserError: there is no run there.
+        """
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise UserError(f"{path} is not a run folder: it has no config.yaml. Runs are made by 'shoal train'.")
+        return folder, load_recipe(str(folder.config.absolute()))
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add a row to ``metrics.jsonl``, on disk before any state that counts it."""
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"cannot write {self.metrics}: {error.strerror}. Make room, then --resume.") from error
+        self.n_metrics += 1
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The whole rows of ``metrics.jsonl``."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A kill can leave half a line at the end.
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def keep_metrics(self, n: int) -> None:
+        """Forget the rows after the first ``n``: a resumed run writes them again."""
+        rows = self.read_metrics()[:n]
+        atomic_write(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        self.n_metrics = len(rows)
+
+    def write_skipped(self, skipped: Mapping[str, str]) -> None:
+        """List the files that could not be read, and why."""
+        rows: Sequence[tuple[str, str]] = [("id", "reason"), *skipped.items()]
+        text = io.StringIO()
+        csv.writer(text).writerows(rows)
+        atomic_write(self.skipped, text.getvalue().encode("utf-8", "surrogateescape"))

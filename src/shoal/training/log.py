@@ -1,0 +1,146 @@
+"""What a training run says while it works: live on a terminal, plain lines in a pipe, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from shoal.training.state import Run
+
+SHOWN = ("loss", "acc", "nmi", "ari", "silhouette", "changed")
+"""Metrics that fit on a line, in this order."""
+
+
+class Log:
+    """Says nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+    def reading(self, done: int, total: int) -> None:
+        """Images decoded so far."""
+
+    def embedding(self, done: int, total: int) -> None:
+        """Images embedded so far in an E-step."""
+
+    def step(self, run: Run) -> None:
+        """A step is done."""
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """An epoch is done, with its metrics."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class PlainLog(Log):
+    """A line per epoch, and in long epochs a line a minute."""
+
+    def __init__(self) -> None:
+        self._spoke_at = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Print the text to standard error."""
+        self._say(text)
+
+    def reading(self, done: int, total: int) -> None:
+        """A line a minute."""
+        self._now_and_then(f"reading images: {done} of {total}")
+
+    def embedding(self, done: int, total: int) -> None:
+        """A line a minute."""
+        self._now_and_then(f"embedding images: {done} of {total}")
+
+    def step(self, run: Run) -> None:
+        """A line a minute."""
+        rate = run.step * run.batch_size / max(run.seconds, 1e-9)
+        self._now_and_then(f"epoch {run.epoch + 1}, step {run.step} of {run.steps_per_epoch}, {rate:.0f} images/s")
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """Epoch, metrics and rate on a line."""
+        what = f"epoch {row['epoch'] + 1:.0f}" if "loss" in row else "at the end"
+        rate = f"  {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
+        self._say(f"{what:<11} {in_words(row)}{rate}")
+
+    def _now_and_then(self, text: str) -> None:
+        if time.monotonic() - self._spoke_at > 60:
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._spoke_at = time.monotonic()
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is the log
+
+
+class TerminalLog(Log):
+    """One live line: what is being done, how far, how fast, how long still, and the newest metrics."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, float] = {}
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}", style="dim"),
+            console=self._console,
+            transient=True,
+        )
+        self._task: TaskID = self._progress.add_task("starting", rate="", metrics="", total=None)
+        self._progress.start()
+
+    def note(self, text: str) -> None:
+        """Print the text above the live line."""
+        self._progress.console.print(text, style="yellow", highlight=False, markup=False)
+
+    def reading(self, done: int, total: int) -> None:
+        """Show the images decoded."""
+        self._show("reading images", done, total, f"{done}/{total}")
+
+    def embedding(self, done: int, total: int) -> None:
+        """Show the images embedded."""
+        self._progress.update(self._task, rate=f"embedding {done}/{total}")
+
+    def step(self, run: Run) -> None:
+        """Show the share of all steps."""
+        total = run.config.epochs * run.steps_per_epoch
+        rate = run.step * run.batch_size / max(run.seconds, 1e-9)
+        self._show(f"epoch {run.epoch + 1}/{run.config.epochs}", run.steps_done, total, f"{rate:.0f} images/s")
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """Show the newest metrics."""
+        self._metrics |= row
+        self._progress.update(self._task, metrics=in_words(self._metrics))
+
+    def close(self) -> None:
+        """Take the live line away and print the last metrics."""
+        self._progress.stop()
+
+    def _show(self, what: str, done: int, total: int, rate: str) -> None:
+        if self._progress.tasks[0].description != what and done <= 1:
+            self._progress.reset(self._task, total=total)
+        self._progress.update(self._task, description=what, completed=done, total=total, rate=rate)
+
+
+def in_words(row: Mapping[str, float]) -> str:
+    """The metrics of a row that fit on a line."""
+    return "  ".join(f"{name} {row[name]:.3f}" for name in SHOWN if row.get(name) is not None)
+
+
+def open_log(*, quiet: bool) -> Log:
+    """The log that suits where standard error goes."""
+    if quiet:
+        return Log()
+    return TerminalLog() if sys.stderr.isatty() else PlainLog()

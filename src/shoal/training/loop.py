@@ -1,0 +1,116 @@
+"""The expectation–maximisation loop of deep clustering, in one screen: ``fit``, ``e_step``, ``m_step``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from shoal import distributed
+from shoal.clustering import kmeans
+from shoal.data import augment, equal_clusters, shuffled
+from shoal.evaluation import score
+from shoal.methods.embedding import autocast, embed_all
+from shoal.training.log import Log
+from shoal.training.optim import set_lr
+from shoal.training.schedule import lr_factor
+from shoal.training.state import Interrupted, Run
+from shoal.types import Batch, Clustering
+
+
+def fit(run: Run, log: Log) -> None:
+    """Train until all epochs are done, from wherever the run stands, and cluster a last time.
+
+    Raises:
+        Interrupted: the run was asked to stop; the step is finished and the state saved.
+        UserError: the loss is no longer finite, or the disk is full.
+    """
+    with torch.random.fork_rng():
+        torch.set_rng_state(run.default_rng)
+        try:
+            while not run.finished:
+                if run.order is None:  # else the run was resumed inside an epoch
+                    if run.epoch % run.config.cluster_every == 0:
+                        run.clusterings = e_step(run, log)
+                    run.order = _order(run)
+                log.epoch(m_step(run, log))
+            run.clusterings = e_step(run, log)
+            log.epoch(run.finish())
+        except Interrupted:
+            run.save()
+            raise
+
+
+def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
+    """Cluster the features of all images, once for each granularity, and read the scores.
+
+    A method without clusters is clustered all the same, to be watched: its losses never see the result.
+    """
+
+    def after_batch(done: int, total: int) -> None:
+        log.embedding(done, total)
+        run.stop_if_asked()
+
+    config, images = run.config, run.images
+    run.features = embed_all(run.method, images.pixels, run.device, config.precision, after_batch=after_batch)
+    take_part = images.clustered.to(run.device)
+    clusterings = tuple(
+        _spread(kmeans(run.features[take_part], k, generator=run.generator, metric="cosine"), take_part)
+        for k in run.method.granularities or (config.n_clusters,)
+    )
+    previous = run.clusterings[0].labels if run.clusterings else None
+    run.scores = score(images, run.features, clusterings[0], previous, config.seed)
+    return clusterings
+
+
+def m_step(run: Run, log: Log) -> dict[str, float]:
+    """One epoch of gradient descent on the method's losses, from the step where the run stands."""
+    config, method, order = run.config, run.method, run.order
+    assert order is not None
+    clusterings = run.clusterings if method.granularities and run.epoch >= config.cluster_from else ()
+    n_steps = run.steps_per_epoch
+    lr = 0.0
+    while run.step < n_steps and not run.finished:
+        start = time.monotonic()
+        batch = _batch(run, order[run.step * run.batch_size : (run.step + 1) * run.batch_size])
+        factor = lr_factor(run.steps_done, n_steps, config.epochs, config.optim)
+        lr = set_lr(run.optimizer, config.optim, run.batch_size, factor)
+        with autocast(run.device, config.precision):
+            terms = method(batch, clusterings)
+        run.optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        progress = (run.steps_done + 1) / (n_steps * config.epochs)
+        method.before_step(progress)
+        run.optimizer.step()
+        method.after_step(progress)
+        run.count_step(terms, time.monotonic() - start)
+        log.step(run)
+        run.stop_if_asked()
+        run.save_if_due()
+    return run.finish_epoch(lr)
+
+
+def _order(run: Run) -> Tensor:
+    if run.config.resample and run.clusterings:
+        return equal_clusters(run.clusterings[0].labels, run.generator)
+    return shuffled(len(run.images), run.generator)
+
+
+def _batch(run: Run, index: Tensor) -> Batch:
+    """This rank's share of a world batch, in two views whose random numbers are drawn for the whole batch."""
+    mine = index[distributed.share(len(index))]
+    pixels = run.images.pixels[mine.to(run.images.pixels.device)].to(run.device)
+    view1, view2 = (augment(pixels, run.config.augment, len(index), run.generator) for _ in range(2))
+    return Batch(view1, view2, mine)
+
+
+def _spread(clustering: Clustering, take_part: Bool[Tensor, "n"]) -> Clustering:
+    """The clustering of some images as one of all: the others get −1 and no distance."""
+    labels = clustering.labels.new_full((len(take_part),), -1)
+    distances = clustering.distances.new_full((len(take_part),), torch.nan)
+    labels[take_part] = clustering.labels
+    distances[take_part] = clustering.distances
+    return replace(clustering, labels=labels, distances=distances)

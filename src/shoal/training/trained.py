@@ -1,0 +1,108 @@
+"""A trained method with its clusters: what is left of a run once it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from shoal.clustering import assign
+from shoal.config import RunConfig
+from shoal.errors import UserError
+from shoal.files import atomic_write
+from shoal.methods import Method, build
+from shoal.methods.embedding import embed_all
+from shoal.training.folder import RunFolder
+from shoal.training.state import FORMAT, Run, compute_device
+from shoal.types import Images
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """Cluster of each image, cosine distance to its centre, margin to the second centre, and the features."""
+
+    clusters: Int64[Tensor, "n"]
+    distances: Float[Tensor, "n"]
+    margins: Float[Tensor, "n"]
+    features: Float[Tensor, "n d"]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """Weights and centres that put any image of the right size into a cluster."""
+
+    config: RunConfig
+    method: Method
+    centers: Float[Tensor, "k d"]
+    size: tuple[int, int]
+    """Height and width in pixels that it was trained on."""
+
+    @classmethod
+    def of(cls, run: Run) -> Trained:
+        """The outcome of a run whose last E-step is done."""
+        h, w = run.images.pixels.shape[2:]
+        return cls(run.config, run.method, run.clusterings[0].centers, (h, w))
+
+    def assign(
+        self, images: Images, *, after_batch: Callable[[int, int], None] = lambda _done, _total: None
+    ) -> Assignment:
+        """Put images into the nearest clusters.
+
+        Raises:
+            UserError: the images have another size than those it was trained on.
+        """
+        h, w = images.pixels.shape[2:]
+        if (h, w) != self.size:
+            trained = " × ".join(map(str, self.size))
+            raise UserError(f"these images are {h} × {w} px, and the run was trained on {trained} px: resize them.")
+        device = self.centers.device
+        features = embed_all(
+            self.method, images.pixels, device, self.config.precision, after_batch=after_batch
+        )
+        return self.assign_features(features)
+
+    def assign_features(self, features: Float[Tensor, "n d"]) -> Assignment:
+        """Put features that ``method.embed`` gave into the nearest clusters."""
+        return Assignment(*assign(features, self.centers, "cosine"), features)
+
+    def save(self, path: Path) -> None:
+        """Write ``model.safetensors``."""
+        tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
+        tensors["centers"] = self.centers
+        header = json.dumps({"format": FORMAT, "size": self.size})
+        copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+        atomic_write(path, to_bytes(copies, {"shoal": header}))
+
+    @classmethod
+    def load(cls, path: Path) -> Trained:
+        """The trained method in a run folder.
+
+        Raises:
+            UserError: there is no finished run, its file is damaged, or a newer version wrote it.
+        """
+        folder, config = RunFolder.open(path)
+        if not folder.model.exists():
+            raise UserError(f"{path} has not been trained to its end: go on with 'shoal train --resume {path}'.")
+        try:
+            with safe_open(folder.model, "pt") as file:
+                header = json.loads(file.metadata()["shoal"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iterator
+        except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
+            raise UserError(
+                f"{folder.model} is damaged ({error}): 'shoal train --resume {path}' writes it again."
+            ) from error
+        if header["format"] > FORMAT:
+            raise UserError(f"{path} was written by a newer version of shoal: upgrade shoal to use it.")
+        device = compute_device()
+        with torch.random.fork_rng():
+            method = build(config.method, config.backbone, config.n_clusters, torch.Generator(device))
+        centers = tensors.pop("centers").to(device)
+        method.load_state_dict({name.removeprefix("method."): value for name, value in tensors.items()})
+        return cls(config, method.to(device).eval(), centers, tuple(header["size"]))

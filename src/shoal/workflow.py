@@ -1,0 +1,85 @@
+"""From a config to a finished run folder: what the command and the estimators share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from shoal.assignments import write_assignments
+from shoal.config import RunConfig, to_yaml
+from shoal.data import load_images
+from shoal.evaluation import score
+from shoal.report import ReportData, write_report
+from shoal.training import Run, fit
+from shoal.training.folder import RunFolder
+from shoal.training.log import Log
+from shoal.training.trained import Assignment, Trained
+from shoal.types import Clustering, Images
+
+
+def start(config: RunConfig, path: Path, log: Log, images: Images | None = None) -> Run:
+    """A new run in a folder of its own; the images are those the config names, unless they are at hand.
+
+    Raises:
+        UserError: the folder holds something already, or the images cannot be read or clustered as asked.
+    """
+    folder = RunFolder(path)
+    folder.check_free()
+    images = images or load_images(config.data, progress=log.reading)
+    run = Run(config, images, folder)
+    folder.create(config)
+    if images.skipped:
+        folder.write_skipped(images.skipped)
+    return run
+
+
+def reopen(path: Path, log: Log) -> Run:
+    """The run in a folder, as it was when it last saved.
+
+    Raises:
+        UserError: there is no run, its state is damaged, or its images have changed.
+    """
+    folder, config = RunFolder.open(path)
+    run = Run(config, load_images(config.data, progress=log.reading), folder)
+    run.load()
+    return run
+
+
+def train(run: Run, log: Log) -> tuple[Trained, Assignment]:
+    """Train a run to its end and write what it found.
+
+    Raises:
+        Interrupted: the run was asked to stop, and its state is saved.
+        UserError: the loss is no longer finite, or the disk is full.
+    """
+    fit(run, log)
+    assert run.features is not None
+    trained = Trained.of(run)
+    assignment = trained.assign_features(run.features)
+    trained.save(run.folder.model)
+    write_assignments(assignment, run.images, run.folder.assignments)
+    report(trained, run.images, assignment, run.folder)
+    return trained, assignment
+
+
+def report(trained: Trained, images: Images, assignment: Assignment, folder: RunFolder) -> None:
+    """Write ``report.html`` of a finished run."""
+    config = trained.config
+    data = ReportData(
+        title=folder.path.resolve().name,
+        command=f"shoal train {folder.config}",
+        config_yaml=to_yaml(config),
+        metrics=folder.read_metrics(),
+        images=replace(images, pixels=images.pixels.cpu()),
+        features=assignment.features.cpu(),
+        clustering=Clustering(assignment.clusters.cpu(), trained.centers.cpu(), assignment.distances.cpu()),
+        margins=assignment.margins.cpu(),
+        seed=config.seed,
+    )
+    write_report(data, folder.report)
+
+
+def evaluate(trained: Trained, images: Images, assignment: Assignment) -> dict[str, float]:
+    """Scores of an assignment: against the labels where there are any, and without them."""
+    clustering = Clustering(assignment.clusters, trained.centers, assignment.distances)
+    return score(images, assignment.features, clustering, None, trained.config.seed)
