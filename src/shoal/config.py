@@ -121,7 +121,10 @@ def parse_config(raw: Mapping[str, Any], origin: str) -> RunConfig:
     Raises:
         UserError: naming ``origin``, the first key that is wrong and what would be right.
     """
-    method = dict(raw.get("method") or {})
+    method = raw.get("method") or {}
+    if not isinstance(method, Mapping):
+        raise UserError(f"{origin}: method holds its settings, as in 'method: {{name: {method}}}'.")
+    method = dict(method)
     name = method.pop("name", ProPosConfig.name)
     if name not in METHODS:
         hint = nearest(str(name), list(METHODS)) or f"the methods are {', '.join(METHODS)}."

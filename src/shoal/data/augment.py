@@ -1,12 +1,11 @@
 """Random views of a batch of images, drawn per image and computed for the whole batch at once.
 
-Drawing and applying are apart: under several processes each draws for the whole world batch from the same state
-of the generator and applies its own slice, so that the views do not depend on the number of processes.
+Drawing and applying are apart: under several processes each draws for the whole world batch from the same
+state of the generator and applies its own slice, so that the views do not depend on the number of processes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated
@@ -22,7 +21,9 @@ from shoal.errors import UserError
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
 
-_CHUNK = 2**18  # values worked on at a time on a CPU: what stays in its cache
+_CHUNK = (
+    2**20
+)  # values worked on at a time on a CPU: few enough for its cache, enough to hide the cost of a call
 
 
 @dataclass(frozen=True)
@@ -74,30 +75,31 @@ class ViewConfig:
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """The random numbers behind one view of ``n`` images; ``None`` where the operation is switched off.
+    """What chance decided for one view of ``n`` images; ``None`` where an operation is switched off.
 
-    ``affine`` rows are (angle, right, down, scale, shear), ``crop`` rows (top, left, height, width), degrees and
-    pixels; ``factors`` are those of brightness, contrast and saturation and the turn of the hue, ``order`` the order of
-    these four, ``sigma`` the width of the blur. The rest says who gets an operation at all.
+    ``affine`` rows are (angle, right, down, scale, shear), ``crop`` rows (top, left, height, width), in
+    degrees and pixels. ``blends``, ``place`` and ``turn`` are the colour jitter as ``colour.as_blends``
+    writes it, with ``place`` -1 where an image goes without. ``sigma`` is the blur's standard deviation.
+    The rest says who gets an operation at all.
     """
 
     affine: Float[Tensor, "n 5"] | None = None
     crop: Float[Tensor, "n 4"] | None = None
     flip: Bool[Tensor, "n"] | None = None
-    jitter: Bool[Tensor, "n"] | None = None
-    factors: Float[Tensor, "n 4"] | None = None
-    order: Int64[Tensor, "n 4"] | None = None
+    blends: Float[Tensor, "n 3 3"] | None = None
+    place: Int64[Tensor, "n"] | None = None
+    turn: Float[Tensor, "n"] | None = None
     grey: Bool[Tensor, "n"] | None = None
     blur: Bool[Tensor, "n"] | None = None
     sigma: Float[Tensor, "n"] | None = None
     solarise: Bool[Tensor, "n"] | None = None
 
-    def __getitem__(self, rows: slice) -> Draw:
-        """The draw of some of the images, such as one process's share of a batch."""
+    def __getitem__(self, rows: slice | Int64[Tensor, "m"]) -> Draw:
+        """Take the draw of some of the images, such as one process's share of a batch."""
         return self._each(lambda part: part[rows])
 
     def to(self, device: torch.device) -> Draw:
-        """The same draw on another device."""
+        """Copy the draw to another device."""
         return self._each(lambda part: part.to(device))
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Draw:
@@ -107,63 +109,55 @@ class Draw:
 
 def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Generator) -> Draw:
     """Draw one view of each of ``n`` images of ``size`` (height, width), on the generator's device."""
-    affine = (config.degrees, config.translate, config.scale, config.shear)
+    moves = (config.degrees, config.translate, config.scale, config.shear)
     strength = (config.brightness, config.contrast, config.saturation, config.hue)
-    moved = affine != (0, 0, (1, 1), 0)
-    cropped = config.crop_scale != (1, 1)
-    jittered = config.jitter_p > 0 and any(strength)
 
     def chosen(p: float) -> Bool[Tensor, "n"] | None:
         return torch.rand(n, generator=generator, device=generator.device) < p if p else None
 
-    return Draw(
-        affine=geometry.draw_affine(n, size, *affine, generator) if moved else None,
-        crop=geometry.draw_crop(n, size, config.crop_scale, config.crop_ratio, generator) if cropped else None,
-        flip=chosen(config.flip_p),
-        jitter=chosen(config.jitter_p) if jittered else None,
-        factors=colour.draw_jitter(n, strength, generator) if jittered else None,
-        order=colour.draw_order(n, generator) if jittered else None,
-        grey=chosen(config.grey_p),
-        blur=chosen(config.blur_p),
-        sigma=colour.draw_sigma(n, config.blur_sigma, generator) if config.blur_p else None,
-        solarise=chosen(config.solarise_p),
-    )
+    affine = crop = blends = place = turn = sigma = None
+    flip = chosen(config.flip_p)
+    if moves != (0, 0, (1, 1), 0):
+        affine = geometry.draw_affine(n, size, *moves, generator)
+    if config.crop_scale != (1, 1):
+        crop = geometry.draw_crop(n, size, config.crop_scale, config.crop_ratio, generator)
+    jittered = chosen(config.jitter_p if any(strength) else 0)
+    if jittered is not None:
+        factors = colour.draw_factors(n, strength, generator)
+        blends, place = colour.as_blends(factors, colour.draw_order(n, generator))
+        place[~jittered], turn = -1, factors[:, colour.HUE]
+    grey, blur, solarise = chosen(config.grey_p), chosen(config.blur_p), chosen(config.solarise_p)
+    if blur is not None:
+        sigma = colour.draw_sigma(n, config.blur_sigma, generator)
+    return Draw(affine, crop, flip, blends, place, turn, grey, blur, sigma, solarise)
 
 
 def apply_view(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw) -> Float[Tensor, "b 3 h w"]:
     """Compute the view of each image that ``draw`` says, in [0, 1], on the images' device."""
+    n, _, height, width = pixels.shape
     draw = draw.to(pixels.device)
-    step = max(1, len(pixels) if pixels.is_cuda else _CHUNK // math.prod(pixels.shape[1:]))
+    # The jitter wants the images sorted; they go back to their places as they leave a chunk.
+    order = torch.arange(n, device=pixels.device) if draw.place is None else draw.place.argsort()
+    step = max(1, n if pixels.is_cuda else _CHUNK // (3 * height * width))
+    scratch = torch.empty(colour.SCRATCH, min(n, step), height, width, device=pixels.device)
     views = torch.empty(pixels.shape, device=pixels.device)
-    planes = torch.empty(5, step, *pixels.shape[2:], device=pixels.device)
-    for start in range(0, len(pixels), step):
-        part = slice(start, start + step)
-        views[part] = _apply(pixels[part], draw[part], planes)
+    for rows in torch.split(order, step):
+        views[rows] = _apply(pixels[rows], draw[rows], scratch)
     return views
 
 
-def augment(
-    pixels: UInt8[Tensor, "b 3 h w"], config: ViewConfig, generator: Generator
+def _apply(
+    pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, scratch: Float[Tensor, "5 m h w"]
 ) -> Float[Tensor, "b 3 h w"]:
-    """Draw and compute one view of each image, in [0, 1]."""
-    height, width = pixels.shape[-2:]
-    return apply_view(pixels, draw_view(len(pixels), (height, width), config, generator))
-
-
-def _apply(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, planes) -> Float[Tensor, "b 3 h w"]:
-    views = pixels / 255
+    views = pixels.float().div_(255)
     if draw.affine is not None or draw.crop is not None or draw.flip is not None:
         views = geometry.resample(views, draw.affine, draw.crop, draw.flip)
-    if draw.jitter is not None and draw.factors is not None and draw.order is not None:
-        rows = draw.jitter.nonzero()[:, 0]
-        views[rows] = colour.jitter(views[rows], draw.factors[rows], draw.order[rows], planes)
-    if draw.grey is not None:
-        rows = draw.grey.nonzero()[:, 0]
-        views[rows] = colour.grey(views[rows])[:, None].expand(-1, 3, -1, -1)
-    if draw.blur is not None and draw.sigma is not None:
-        rows = draw.blur.nonzero()[:, 0]
+    if draw.blends is not None and draw.place is not None and draw.turn is not None:
+        colour.jitter(views, draw.blends, draw.place, draw.turn, scratch)
+    if draw.grey is not None and len(rows := draw.grey.nonzero()[:, 0]):
+        views[rows] = colour.grey(views[rows])
+    if draw.blur is not None and draw.sigma is not None and len(rows := draw.blur.nonzero()[:, 0]):
         views[rows] = colour.blur(views[rows], draw.sigma[rows])
-    if draw.solarise is not None:
-        rows = draw.solarise.nonzero()[:, 0]
+    if draw.solarise is not None and len(rows := draw.solarise.nonzero()[:, 0]):
         views[rows] = colour.solarise(views[rows])
     return views

@@ -1,4 +1,4 @@
-"""Crop, flip and affine of a batch of images in one bilinear resampling, each image with its own parameters."""
+"""Affine map, crop and flip of a batch of images in one bilinear resampling, each with its own parameters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
-from torch.nn import functional as F
+from torch.nn.functional import grid_sample
 
 _TRIES = 10  # torchvision's RandomResizedCrop gives up after as many
 
@@ -19,11 +19,12 @@ def draw_crop(
     ratio: tuple[float, float],
     generator: Generator,
 ) -> Float[Tensor, "n 4"]:
-    """Boxes (top, left, height, width) in whole pixels for ``n`` images of ``size`` (height, width).
+    """Draw boxes (top, left, height, width) in whole pixels for ``n`` images of ``size`` (height, width).
 
-    A box covers the share ``scale`` of the image, uniform, at an aspect (width / height) uniform in log within
-    ``ratio``. One that does not fit is drawn again, up to ten times; after that the image's central part of the
-    nearest allowed aspect is taken. This is torchvision's ``RandomResizedCrop`` (Szegedy et al., 1409.4842, section 6).
+    A box covers a share of the image uniform within ``scale``, at an aspect (width / height) uniform in log
+    within ``ratio``. One that does not fit is drawn again, up to ten times in all; after that the image's
+    central part of the nearest allowed aspect is taken, as in torchvision's ``RandomResizedCrop``
+    (1409.4842, section 6).
     """
     height, width = size
     area = height * width * _uniform((n, _TRIES), scale, generator)
@@ -39,7 +40,7 @@ def draw_crop(
 
 
 def _central(size: tuple[int, int], ratio: tuple[float, float]) -> tuple[float, float, float, float]:
-    """The largest central box of an allowed aspect."""
+    """Find the largest central box of an allowed aspect."""
     height, width = size
     tall = min(height, round(width / ratio[0]))
     wide = min(width, round(height * ratio[1]))
@@ -55,9 +56,10 @@ def draw_affine(
     shear: float,
     generator: Generator,
 ) -> Float[Tensor, "n 5"]:
-    """Rows (angle, right, down, scale, shear) for ``n`` images of ``size``, as torchvision's ``RandomAffine`` draws them.
+    """Draw rows (angle, right, down, scale, shear) for ``n`` images, as torchvision's ``RandomAffine``.
 
-    Angles and shears (along x) are in degrees, shifts in whole pixels, up to ``translate`` of the side.
+    Angles and shears (along x) are in degrees, shifts in whole pixels, up to the share
+    ``translate`` of the side; ``size`` is (height, width).
     """
     reach = [degrees, translate * size[1], translate * size[0], 0.0, shear]
     drawn = _uniform((n, 5), (-1.0, 1.0), generator) * torch.tensor(reach, device=generator.device)
@@ -72,10 +74,10 @@ def resample(
     crop: Float[Tensor, "b 4"] | None,
     flip: Bool[Tensor, "b"] | None,
 ) -> Float[Tensor, "b 3 h w"]:
-    """Move each image by its affine map, cut its box, scale that to the full size and mirror it, in this order.
+    """Move each image by its affine map, cut its box, scale that to full size and mirror it, in this order.
 
-    ``None`` leaves a part out. All of it is one bilinear look-up: an output pixel's place is followed back through
-    the box and then through the affine map. What comes from outside the image is black.
+    ``None`` leaves a part out. All of it is one bilinear look-up: an output pixel's place is followed back
+    through the box and then through the affine map. What comes from outside the image is black.
     """
     height, width = images.shape[-2:]
     top, left, tall, wide = (None,) * 4 if crop is None else crop.unbind(1)
@@ -85,7 +87,7 @@ def resample(
         x, y = _follow_back(affine[:, :, None, None], x, y)
     shape = (len(images), height, width)
     grid = torch.stack([(x * (2 / width)).expand(shape), (y * (2 / height)).expand(shape)], -1)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def _places(
@@ -95,7 +97,7 @@ def _places(
     length: Float[Tensor, "b"] | None,
     mirrored: Bool[Tensor, "b"] | None,
 ) -> Float[Tensor, "b side"]:
-    """Where the output's pixels lie along one axis of the image, from its middle, in pixels."""
+    """Find where the output's pixels lie along one axis of the image, from its middle, in pixels."""
     pixel = torch.arange(side, device=images.device, dtype=images.dtype).expand(len(images), side)
     if mirrored is not None:
         pixel = torch.where(mirrored[:, None], side - 1 - pixel, pixel)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from shoal import distributed
 from shoal.clustering import kmeans
-from shoal.data import augment, equal_clusters, shuffled
-from shoal.evaluation import score
+from shoal.data import apply_view, draw_view, equal_clusters, shuffled
+from shoal.evaluation.score import score
 from shoal.methods.embedding import autocast, embed_all
 from shoal.training.log import Log
 from shoal.training.optim import set_lr
@@ -103,7 +103,9 @@ def _batch(run: Run, index: Tensor) -> Batch:
     """This rank's share of a world batch, in two views whose random numbers are drawn for the whole batch."""
     mine = index[distributed.share(len(index))]
     pixels = run.images.pixels[mine.to(run.images.pixels.device)].to(run.device)
-    view1, view2 = (augment(pixels, run.config.augment, len(index), run.generator) for _ in range(2))
+    size = (pixels.shape[2], pixels.shape[3])
+    draws = [draw_view(len(index), size, run.config.augment, run.generator) for _ in range(2)]
+    view1, view2 = (apply_view(pixels, draw[distributed.share(len(index))]) for draw in draws)
     return Batch(view1, view2, mine)
 
 

@@ -1,0 +1,98 @@
+"""Two SimCLR views per image, in images per second: shoal, torchvision on PIL, and kornia where it is installed.
+
+All sides make the same views on the same threads; their runs alternate and the medians are compared, because the
+machine's speed drifts. Call it as ``python benchmarks/augment.py --side 224 --batch 64 --threads 2``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torchvision import transforms
+
+from shoal.data import ViewConfig, apply_view, draw_view
+
+Views = Callable[[Tensor], object]
+
+
+def shoal_views(side: int, blur_p: float) -> Views:
+    config = ViewConfig(blur_p=blur_p)
+    generator = torch.Generator().manual_seed(0)
+    return lambda pixels: [
+        apply_view(pixels, draw_view(len(pixels), (side, side), config, generator)) for _ in range(2)
+    ]
+
+
+def torchvision_views(side: int, blur_p: float) -> Views:
+    jitter = transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)
+    steps = [
+        transforms.RandomResizedCrop(side),
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomApply([jitter], 0.8),
+        transforms.RandomGrayscale(0.2),
+    ]
+    if blur_p:
+        steps.append(transforms.RandomApply([transforms.GaussianBlur(side // 10 | 1)], blur_p))
+    view = transforms.Compose([*steps, transforms.ToTensor()])
+    to_pil = transforms.ToPILImage()
+
+    def views(pixels: Tensor) -> object:
+        images = [to_pil(image) for image in pixels]
+        return [torch.stack([view(image) for image in images]) for _ in range(2)]
+
+    return views
+
+
+def kornia_views(side: int, blur_p: float) -> Views:
+    from kornia import augmentation  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+
+    steps = [
+        augmentation.RandomResizedCrop((side, side), scale=(0.08, 1.0)),
+        augmentation.RandomHorizontalFlip(),
+        augmentation.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
+        augmentation.RandomGrayscale(p=0.2),
+    ]
+    if blur_p:
+        kernel = side // 10 | 1
+        steps.append(augmentation.RandomGaussianBlur((kernel, kernel), (0.1, 2.0), p=blur_p))
+    view = torch.nn.Sequential(*steps)
+    return lambda pixels: [view(pixels / 255) for _ in range(2)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--side", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--blur", type=float, default=0.0, help="probability of the blur")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    pixels = torch.randint(0, 256, (args.batch, 3, args.side, args.side), dtype=torch.uint8)
+    sides = {"shoal": shoal_views, "torchvision v1, PIL": torchvision_views}
+    if find_spec("kornia"):
+        sides["kornia"] = kornia_views
+    makers = {name: make(args.side, args.blur) for name, make in sides.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in makers}
+    for _ in range(args.repeats + 1):
+        for name, views in makers.items():
+            start = time.perf_counter()
+            views(pixels)
+            seconds[name].append(time.perf_counter() - start)
+    medians = {
+        name: statistics.median(times[1:]) for name, times in seconds.items()
+    }  # the first one warms up
+    print(f"{args.batch} images of {args.side} x {args.side}, {args.threads} threads, {args.repeats} repeats")
+    for name, median in medians.items():
+        rate, ratio = args.batch / median, median / medians["shoal"]
+        print(f"{name:22}{rate:10.0f} images/s   shoal is {ratio:6.2f} x as fast")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""Clustering of any feature matrix; knows no images."""
+
+from shoal.clustering.estimator import KMeans
+from shoal.clustering.kmeans import assign, kmeans
+
+__all__ = ["KMeans", "assign", "kmeans"]

@@ -1,0 +1,147 @@
+"""k-means with scikit-learn's face."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from shoal.clustering.kmeans import assign, best_centers
+from shoal.clustering.rows import Metric, Rows, squared_distances
+from shoal.errors import UserError
+
+Array = npt.NDArray[Any]
+ArrayOrTensor = TypeVar("ArrayOrTensor", Array, Tensor)
+
+
+class KMeans(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn is untyped
+    """k-means for arrays and tensors, Euclidean or spherical, with scikit-learn's interface.
+
+    What a call is given decides where it works and what it answers with. Given a tensor, it works on the
+    tensor's device and the answers (of ``fit``: its attributes) are tensors there. Given anything else that
+    scikit-learn takes for an array, it works on the CPU and the answers are numpy arrays.
+
+    Args:
+        n_clusters: k.
+        metric: "euclidean", or "cosine" for spherical k-means: rows count by direction alone.
+        init: "k-means++", or the (k, d) centres of a single run.
+        n_init: runs from different seeds, of which the one with the smallest inertia is kept.
+        max_iter: the most updates of the centres in a run.
+        tol: a run ends when the squared moves of its centres sum to no more than this share of the features'
+            variance, or when no row changes cluster.
+        random_state: an int repeats the seeds; None draws other ones each time.
+
+    Attributes:
+        labels_: int64 (n,), the cluster of each row.
+        cluster_centers_: float (k, d), at unit length for the cosine.
+        inertia_: sum over rows of the squared distance to the own centre (Euclidean), or of 1 − cos (cosine).
+        n_iter_: updates of the centres in the run that was kept.
+        n_features_in_: d.
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        metric: Metric = "euclidean",
+        init: Literal["k-means++"] | Array | Tensor = "k-means++",
+        n_init: int = 10,
+        max_iter: int = 300,
+        tol: float = 1e-4,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.metric = metric
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+
+    def fit(self, X: ArrayOrTensor, y: object = None) -> KMeans:  # noqa: ARG002 - scikit-learn passes it
+        """Find the clusters of rows (n, d); ``y`` is ignored.
+
+        Raises:
+            UserError: fewer rows than clusters, NaN, infinity, a zero row under the cosine or a bad parameter.
+        """
+        features = self._features(X, reset=True)
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        solution = best_centers(
+            features,
+            self.n_clusters,
+            generator=torch.Generator().manual_seed(seed),
+            metric=self.metric,
+            init=self._init(),
+            n_init=self.n_init,
+            max_iter=self.max_iter,
+            tol=self.tol,
+        )
+        labels, distances, _ = assign(features, solution.centers, self.metric)
+        costs = distances.double() if self.metric == "cosine" else distances.double().square()
+        self.inertia_ = float(costs.sum())
+        self.n_iter_ = solution.n_iter
+        self.labels_: Array | Tensor = _like(X, labels)
+        self.cluster_centers_: Array | Tensor = _like(X, solution.centers)
+        return self
+
+    def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
+        """Number of the nearest centre of each row, int64 (n,)."""
+        features = self._features(X)
+        return _like(X, assign(features, self._centers(features), self.metric)[0])
+
+    def transform(self, X: ArrayOrTensor) -> ArrayOrTensor:
+        """Distance of each row to every centre, ‖x − c‖ or 1 − cos, (n, k)."""
+        features = self._features(X)
+        centers = self._centers(features)
+        rows = Rows(features, self.metric, centers.mean(0))
+        points = rows.prepare(centers)
+        squared = [
+            squared_distances(x, points).add_(x.square().sum(1, keepdim=True)).clamp_(min=0)
+            for _, x in rows.chunks(len(points))
+        ]
+        return _like(X, rows.distance(torch.cat(squared)))
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.cluster_centers_)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "cluster_centers_")
+
+    def _features(self, X: Array | Tensor, *, reset: bool = False) -> Float[Tensor, "n d"]:
+        """The rows as a tensor, checked as scikit-learn would check an array."""
+        if not reset:
+            check_is_fitted(self)
+        if not isinstance(X, Tensor):
+            array: Array = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
+            # torch warns of memory that must not be written to, a memory map for one.
+            return torch.from_numpy(array if array.flags.writeable else array.copy())
+        if X.ndim != 2 or X.is_complex():
+            raise UserError(f"X is a tensor {tuple(X.shape)} of {X.dtype}: give real numbers, (n, d).")
+        if reset:
+            self.n_features_in_ = X.shape[1]
+        elif X.shape[1] != self.n_features_in_:
+            raise UserError(f"X has {X.shape[1]} features, but KMeans was fitted on {self.n_features_in_}.")
+        return X if X.is_floating_point() else X.float()
+
+    def _init(self) -> Tensor | None:
+        if isinstance(self.init, str):
+            if self.init != "k-means++":
+                raise UserError(f"there is no init {self.init!r}: give 'k-means++' or an array of centres.")
+            return None
+        return torch.as_tensor(self.init)
+
+    def _centers(self, features: Tensor) -> Float[Tensor, "k d"]:
+        return torch.as_tensor(self.cluster_centers_).to(features.device)
+
+
+def _like(X: ArrayOrTensor, result: Tensor) -> ArrayOrTensor:
+    """A result as the kind of thing that was given."""
+    return result if isinstance(X, Tensor) else result.cpu().numpy()

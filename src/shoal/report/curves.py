@@ -1,0 +1,128 @@
+"""Training curves as small multiples: each panel an SVG whose marks are computed here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+Row = Mapping[str, float | int | None]
+
+WIDTH, HEIGHT = 320, 180
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 28
+
+SCORES = {
+    "Agreement with the labels": ("acc", "nmi", "ari", "fmi"),
+    "Silhouette": ("silhouette",),
+    "Images that changed cluster": ("changed",),
+    "Cluster sizes": ("largest", "smallest"),
+    "Spread of features": ("feature_std",),
+    "Learning rate": ("lr",),
+}
+NOT_A_TERM = {"epoch", "steps", "seconds", "images_per_second", "loss", *(key for keys in SCORES.values() for key in keys)}
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A labelled place on an axis."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One quantity: its points as SVG coordinates, and its values to read off."""
+
+    name: str
+    points: str
+    values: Sequence[tuple[float, float]]
+    end: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small plot over epochs."""
+
+    title: str
+    lines: Sequence[Line]
+    x_ticks: Sequence[Tick]
+    y_ticks: Sequence[Tick]
+    first: float
+    last: float
+
+
+def panels(rows: Sequence[Row]) -> list[Panel]:
+    """A panel for the loss, one for each of its terms, and one for each group of scores: those with two values or more."""
+    found = (_panel(title, rows, keys) for title, keys in _groups(rows))
+    return [panel for panel in found if panel is not None]
+
+
+def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    terms = dict.fromkeys(key for row in rows for key in row if key not in NOT_A_TERM)
+    if len(terms) != 1:
+        yield "Loss", ("loss",)
+    for term in terms:
+        yield f"Loss: {term}", (term,)
+    yield from SCORES.items()
+
+
+def _panel(title: str, rows: Sequence[Row], keys: Sequence[str]) -> Panel | None:
+    series = {key: values for key in keys if len(values := _values(rows, key)) > 1}
+    if not series:
+        return None
+    epochs = [float(row["epoch"]) for row in rows if row.get("epoch") is not None]
+    x_ticks = _ticks(min(epochs), max(epochs), whole=True)
+    heights = [value for values in series.values() for _, value in values]
+    y_ticks = _ticks(min(heights), max(heights))
+    x = _Scale(min(epochs), max(epochs), LEFT, WIDTH - RIGHT)
+    y = _Scale(min(*y_ticks, *heights), max(*y_ticks, *heights), HEIGHT - BOTTOM, TOP)
+    return Panel(
+        title=title,
+        lines=[_line(name, values, x, y) for name, values in series.items()],
+        x_ticks=[Tick(x(value), f"{value:g}") for value in x_ticks],
+        y_ticks=[Tick(y(value), f"{value:g}") for value in y_ticks],
+        first=min(epochs),
+        last=max(epochs),
+    )
+
+
+def _values(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
+    pairs = ((row.get("epoch"), row.get(key)) for row in rows)
+    finite = [(e, v) for e, v in pairs if e is not None and v is not None and math.isfinite(v)]
+    # A resumed run may write an epoch twice: the later row counts.
+    return sorted({float(epoch): float(f"{value:.4g}") for epoch, value in finite}.items())
+
+
+def _line(name: str, values: Sequence[tuple[float, float]], x: _Scale, y: _Scale) -> Line:
+    points = [(x(epoch), y(value)) for epoch, value in values]
+    return Line(name, " ".join(f"{px:g},{py:g}" for px, py in points), values, points[-1])
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """A straight map of [low, high] onto [start, end] of the drawing; a range of one value goes to its middle."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        part = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+        return round(self.start + part * (self.end - self.start), 1)
+
+
+def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """Three to six round numbers that span [low, high]; whole ones stay inside it."""
+    if high == low:
+        return [low]
+    rough = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough)
+    if whole:
+        step = max(1.0, step)
+        first, last = math.ceil(low / step), math.floor(high / step)
+    else:
+        first, last = math.floor(low / step), math.ceil(high / step)
+    return [float(f"{i * step:.6g}") for i in range(first, last + 1)]

@@ -1,0 +1,201 @@
+"""What the cache finds again, what it does not, and what it survives."""
+
+import json
+import os
+import resource
+import shutil
+import time
+
+import pytest
+import torch
+
+from shoal.data import to_images
+from shoal.data.cache import Draft, cache_folder, load
+from shoal.data.listing import Listing
+from shoal.data.parquet import parquet_source
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """How many images have been decoded since the list was last cleared."""
+    from shoal.data import reading
+
+    calls, real = [], reading.decode
+
+    def counting(data, size):
+        calls.append(size)
+        return real(data, size)
+
+    monkeypatch.setattr(reading, "decode", counting)
+    return calls
+
+
+@pytest.fixture
+def photos(tmp_path, paint):
+    for name in ("cat/1.png", "cat/2.png", "dog/3.png"):
+        paint(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+def same(one, two):
+    return (
+        torch.equal(one.pixels, two.pixels)
+        and torch.equal(one.labels, two.labels)
+        and (list(one.ids), one.classes, one.skipped) == (list(two.ids), two.classes, two.skipped)
+    )
+
+
+def test_a_second_start_decodes_nothing(photos, decoded):
+    first = to_images(photos)
+    assert len(decoded) == 3
+    (photos / "cat/1.png").chmod(0o644)
+    assert same(to_images(photos), first)
+    assert len(decoded) == 3
+
+
+def test_an_untouched_folder_is_not_even_opened(photos, monkeypatch):
+    first = to_images(photos)
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda _: pytest.fail("a file was read"))
+    assert same(to_images(photos), first)
+
+
+def test_an_untouched_parquet_is_not_even_opened(tmp_path, photos, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted(photos.rglob("*.png"))]
+    pq.write_table(pa.table({"img": rows}), tmp_path / "a.parquet")
+    first = to_images(tmp_path / "a.parquet")
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile", lambda _: pytest.fail("the file was opened"))
+    with pytest.raises(pytest.fail.Exception):
+        parquet_source(tmp_path, ["a.parquet"]).listing()
+    assert same(to_images(tmp_path / "a.parquet"), first)
+
+
+def test_touched_and_moved_images_are_known_by_their_content(photos, decoded):
+    first = to_images(photos)
+    decoded.clear()
+    for path in photos.rglob("*.png"):
+        os.utime(path, (1, 1))
+    assert same(to_images(photos), first)
+    assert same(to_images(shutil.copytree(photos, photos.parent / "copy")), first)
+    assert decoded == []
+
+
+def test_any_change_is_noticed(photos, decoded, paint):
+    first = to_images(photos)
+    stat = (photos / "cat/1.png").stat()
+    shutil.copy(photos / "cat/2.png", photos / "cat/1.png")
+    changed = to_images(photos)
+    assert not torch.equal(changed.pixels[0], first.pixels[0])
+    assert torch.equal(changed.pixels[0], first.pixels[1])
+    os.utime(photos / "cat/1.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert same(to_images(photos), changed)
+    (photos / "cat/2.png").rename(photos / "dog/2.png")
+    assert to_images(photos).labels.tolist() == [0, 1, 1]
+    paint(photos / "dog/4.png")
+    assert len(to_images(photos)) == 4
+    decoded.clear()
+    assert to_images(photos, size=4).pixels.shape == (4, 3, 4, 4)
+    assert decoded == [4] * 4
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def spoil(path):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"labels": [0]}))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "harm"),
+    [
+        ("*.u8", cut),
+        ("*.u8", os.unlink),
+        ("*.json", cut),
+        ("*.json", spoil),
+        ("*.json", lambda path: path.write_text("[]")),
+        ("*.json", lambda path: path.write_bytes(b"\xff\xfe")),
+        ("*.key", lambda path: path.write_text("nothing")),
+        ("*.key", lambda path: path.write_bytes(b"\0\xff")),
+    ],
+)
+def test_a_damaged_cache_is_rebuilt(photos, cache_folder, decoded, pattern, harm):
+    first = to_images(photos)
+    expected = to_images(photos).pixels.clone()
+    del first
+    (path,) = cache_folder.glob(pattern)
+    harm(path)
+    assert torch.equal(to_images(photos).pixels, expected)
+    decoded.clear()
+    to_images(photos)
+    assert decoded == []
+
+
+def test_two_writers_of_the_same_images(cache_folder):
+    listing = Listing(["a"], [-1], (), lambda: iter([]))
+    with Draft() as one, Draft() as two:
+        one.write(bytes(12))
+        two.write(bytes(12))
+        first = one.keep("k-1", (1, 3, 2, 2), listing, {})
+        second = two.keep("k-1", (1, 3, 2, 2), listing, {})
+    assert same(first, second)
+    assert same(load("k-1"), first)
+    assert sorted(path.suffix for path in cache_folder.iterdir()) == [".json", ".u8"]
+
+
+def test_an_interruption_leaves_nothing_behind(photos, cache_folder):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        to_images(photos, progress=interrupted)
+    assert list(cache_folder.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_swept_up(cache_folder):
+    old, new = cache_folder / "old.tmp", cache_folder / "new.tmp"
+    for path, age in ((old, 2 * 24 * 3600), (new, 60)):
+        path.write_bytes(b"x")
+        os.utime(path, (time.time() - age,) * 2)
+    with Draft():
+        assert (old.exists(), new.exists()) == (False, True)
+
+
+def in_memory(photos, caplog):
+    """Load without a usable cache; exactly one note says so."""
+    caplog.clear()
+    images = to_images(photos)
+    (record,) = caplog.records
+    assert "stay in memory" in record.message
+    return images
+
+
+def test_an_unwritable_cache_is_done_without(photos, tmp_path, monkeypatch, caplog):
+    expected = to_images(photos)
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "file" / "cache"))
+    images = in_memory(photos, caplog)
+    assert same(images, expected)
+    assert images.pixels.is_contiguous()
+
+
+def test_a_full_disk_is_done_without(tmp_path, paint, cache_folder, caplog):
+    for i in range(20):
+        paint(tmp_path / "many" / f"{i}.png", size=(64, 64))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
+    try:
+        images = in_memory(tmp_path / "many", caplog)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(cache_folder.iterdir()) == []
+    assert same(images, to_images(tmp_path / "many"))
+
+
+def test_the_cache_lies_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("SHOAL_CACHE")
+    assert cache_folder().name == "shoal"
