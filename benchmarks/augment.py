@@ -1,7 +1,7 @@
-"""Two SimCLR views per image, in images per second: shoal, torchvision on PIL, and kornia where it is installed.
+"""Two SimCLR views per image, in images per second: shoal, torchvision on PIL, and kornia if it is installed.
 
-All sides make the same views on the same threads; their runs alternate and the medians are compared, because the
-machine's speed drifts. Call it as ``python benchmarks/augment.py --side 224 --batch 64 --threads 2``.
+All sides make the same views on the same threads; their runs alternate and the medians are compared, because
+the machine's speed drifts. Call it as ``python benchmarks/augment.py --side 224 --batch 64 --threads 2``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
-from torchvision import transforms
+from torchvision import transforms  # type: ignore[import-untyped,unused-ignore]
 
 from shoal.data import ViewConfig, apply_view, draw_view
 
@@ -22,6 +22,7 @@ Views = Callable[[Tensor], object]
 
 
 def shoal_views(side: int, blur_p: float) -> Views:
+    """Draw and apply with shoal, whole batches."""
     config = ViewConfig(blur_p=blur_p)
     generator = torch.Generator().manual_seed(0)
     return lambda pixels: [
@@ -30,6 +31,7 @@ def shoal_views(side: int, blur_p: float) -> Views:
 
 
 def torchvision_views(side: int, blur_p: float) -> Views:
+    """Compose the transforms that most training scripts use, image by image."""
     jitter = transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)
     steps = [
         transforms.RandomResizedCrop(side),
@@ -50,7 +52,8 @@ def torchvision_views(side: int, blur_p: float) -> Views:
 
 
 def kornia_views(side: int, blur_p: float) -> Views:
-    from kornia import augmentation  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+    """Chain kornia's modules, whole batches."""
+    from kornia import augmentation  # type: ignore[import-not-found,unused-ignore]
 
     steps = [
         augmentation.RandomResizedCrop((side, side), scale=(0.08, 1.0)),
@@ -66,6 +69,7 @@ def kornia_views(side: int, blur_p: float) -> Views:
 
 
 def main() -> None:
+    """Time all sides in turn and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=32, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=256)

@@ -53,9 +53,9 @@ def train(run: Run, log: Log) -> tuple[Trained, Assignment]:
         UserError: the loss is no longer finite, or the disk is full.
     """
     fit(run, log)
-    assert run.features is not None
     trained = Trained.of(run)
-    assignment = trained.assign_features(run.features)
+    # A run that was done before has its centres but no longer its features.
+    assignment = trained.assign(run.images) if run.features is None else trained.assign_features(run.features)
     trained.save(run.folder.model)
     write_assignments(assignment, run.images, run.folder.assignments)
     report(trained, run.images, assignment, run.folder)

@@ -112,6 +112,16 @@ def test_jitter_in_every_order_equals_torchvision():
     torch.testing.assert_close(apply_view(pixels, jitter_draw(factors, order)), expected, **COLOUR)
 
 
+def test_jitter_leaves_those_alone_whose_place_says_so():
+    pixels, order = noise(4), torch.tensor([[3, 0, 1, 2], [0, 1, 2, 3], [0, 3, 1, 2], [2, 1, 0, 3]])
+    blends, place = as_blends(torch.tensor([[0.5, 0.6, 0.7, 0.2]]).repeat(4, 1), order)
+    everyone = apply_view(pixels, Draw(blends=blends, place=place, turn=torch.full((4,), 0.2)))
+    place[1:3] = -1
+    some = apply_view(pixels, Draw(blends=blends, place=place, turn=torch.full((4,), 0.2)))
+    assert torch.equal(some[1:3], pixels[1:3].float() / 255)
+    torch.testing.assert_close(some[::3], everyone[::3], **COLOUR)
+
+
 @pytest.mark.parametrize("operation", range(4))
 def test_one_operation_of_the_jitter_equals_torchvision(operation):
     pixels = torch.cat([noise(3), noise(1)[:, :1].expand(-1, 3, -1, -1), torch.zeros(1, 3, 24, 40).byte()])

@@ -93,12 +93,13 @@ def test_other_folders_are_unlabelled(tmp_path, paint, names):
     assert images.labels.tolist() == [-1] * len(names)
 
 
-def test_a_circle_of_links_ends(tmp_path, paint):
-    paint(tmp_path / "a" / "1.png")
-    paint(tmp_path / "b" / "2.png")
-    (tmp_path / "a" / "up").symlink_to(tmp_path)
-    (tmp_path / "b" / "over").symlink_to(tmp_path / "a")
-    assert sorted(to_images(tmp_path).ids) == ["a/1.png", "b/2.png"]
+def test_links_are_followed_and_their_circles_end(tmp_path, paint):
+    paint(tmp_path / "all" / "a" / "1.png")
+    paint(tmp_path / "elsewhere" / "2.png")
+    (tmp_path / "all" / "a" / "up").symlink_to(tmp_path / "all")
+    (tmp_path / "all" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "over").symlink_to(tmp_path / "all" / "a")
+    assert to_images(tmp_path / "all").ids == ["a/1.png", "b/2.png"]
 
 
 def test_size_brings_images_to_one(tmp_path, paint):
@@ -161,6 +162,12 @@ def test_broken_files_are_skipped_with_one_warning(broken, caplog):
         assert record.message.startswith(
             "3 of 100 images could not be read and were skipped: 010.jpg (truncated)"
         )
+
+
+def test_pillows_remarks_do_not_get_out(tmp_path, paint, monkeypatch):
+    paint(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)  # warns of the 48 pixels, fails from 60 on
+    assert to_images(tmp_path).skipped == {}
 
 
 @pytest.mark.parametrize("seen_before", [False, True])

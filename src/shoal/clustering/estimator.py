@@ -69,7 +69,7 @@ class KMeans(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ignore[mis
         """Find the clusters of rows (n, d); ``y`` is ignored.
 
         Raises:
-            UserError: fewer rows than clusters, NaN, infinity, a zero row under the cosine or a bad parameter.
+            UserError: fewer rows than clusters, NaN, infinity, a zero row under the cosine; bad parameters.
         """
         features = self._features(X, reset=True)
         seed = int(check_random_state(self.random_state).randint(2**31))
@@ -103,8 +103,8 @@ class KMeans(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ignore[mis
         rows = Rows(features, self.metric, centers.mean(0))
         points = rows.prepare(centers)
         squared = [
-            squared_distances(x, points).add_(x.square().sum(1, keepdim=True)).clamp_(min=0)
-            for _, x in rows.chunks(len(points))
+            squared_distances(x, points).add_(rows.squared_lengths[part]).clamp_(min=0)
+            for part, x in rows.chunks(len(points))
         ]
         return _like(X, rows.distance(torch.cat(squared)))
 

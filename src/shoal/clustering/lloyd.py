@@ -47,7 +47,7 @@ class _Partition:
         n_moved = torch.zeros(restarts, dtype=torch.int64, device=centers.device)
         for part, x in rows.chunks(restarts * k):
             squared, labels = squared_distances(x, centers.flatten(0, 1)).view(-1, restarts, k).min(-1)
-            self.nearest[part] = squared.add_(x.square().sum(1, keepdim=True)).clamp_(min=0)
+            self.nearest[part] = squared.add_(rows.squared_lengths[part]).clamp_(min=0)
             changed = labels != self.labels[part]
             n_moved += changed.sum(0)
             for restart in range(restarts):

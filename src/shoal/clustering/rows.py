@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -54,6 +55,11 @@ class Rows:
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             yield part, self[part]
+
+    @cached_property
+    def squared_lengths(self) -> Float[Tensor, "n 1"]:
+        """‖x‖² of each row."""
+        return torch.cat([x.square().sum(1, keepdim=True) for _, x in self.chunks(1)])
 
     def moments(self) -> tuple[Float[Tensor, "d"], float]:
         """Mean of the rows, and their variance averaged over the dimensions.

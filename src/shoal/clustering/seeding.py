@@ -52,6 +52,6 @@ def _with_candidates(
     options = nearest.new_empty(len(rows), restarts, tries)
     points = candidates.flatten(0, 1)
     for part, x in rows.chunks(restarts * tries):
-        squared = squared_distances(x, points).add_(x.square().sum(1, keepdim=True)).clamp_(min=0)
+        squared = squared_distances(x, points).add_(rows.squared_lengths[part]).clamp_(min=0)
         torch.minimum(nearest[part][..., None], squared.view(-1, restarts, tries), out=options[part])
     return options

@@ -73,13 +73,11 @@ def load(key: str) -> Images | None:
     pixels, rest = _paths(key)
     try:
         kept = json.loads(rest.read_text(encoding="utf-8"))
-        shape = kept["shape"]
-        if (
-            pixels.stat().st_size != math.prod(shape)
-            or not len(kept["ids"]) == len(kept["labels"]) == shape[0]
-        ):
+        shape = tuple(kept["shape"])
+        whole = pixels.stat().st_size == math.prod(shape)
+        if not (whole and len(kept["ids"]) == len(kept["labels"]) == shape[0]):
             return None
-        mapped = np.memmap(pixels, np.uint8, mode="r", shape=tuple(shape))
+        mapped = np.memmap(pixels, np.uint8, mode="r", shape=shape)
         return as_images(mapped, kept["labels"], tuple(kept["classes"]), kept["ids"], kept["skipped"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -124,18 +122,13 @@ class Draft:
             UnwritableError: the disk is full, or another process empties the cache.
         """
         pixels, rest = _paths(key)
-        entry: dict[str, Any] = {
-            "shape": list(shape),
-            "ids": list(listing.ids),
-            "labels": list(listing.labels),
-        }
-        entry |= {"classes": list(listing.classes), "skipped": skipped}
+        entry = {"shape": shape, "ids": listing.ids, "labels": listing.labels}
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._path.chmod(0o644)
+            atomic_write(rest, json.dumps(entry | {"classes": listing.classes, "skipped": skipped}).encode())
             self._path.replace(pixels)
-            atomic_write(rest, json.dumps(entry).encode())
         except (OSError, UserError) as error:
             raise UnwritableError(getattr(error, "strerror", None) or str(error)) from error
         images = load(key)

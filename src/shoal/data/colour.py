@@ -83,7 +83,7 @@ def blur(images: Float[Tensor, "b 3 h w"], sigma: Float[Tensor, "b"]) -> Float[T
     (SimCLR, 2002.05709, appendix A).
     """
     b, _, height, width = images.shape
-    reach = max(3, min(height, width) // 10 | 1) // 2
+    reach = max(1, min(height, width) // 20)
     distance = torch.arange(-reach, reach + 1, device=images.device)
     kernel = torch.softmax(-0.5 * (distance / sigma[:, None]) ** 2, 1).repeat_interleave(3, 0)
     padded = pad(images.reshape(1, 3 * b, height, width), [reach] * 4, mode="reflect")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -59,20 +60,22 @@ def read_all(
     skipped: dict[str, str] = {}
     digest = blake2b(digest_size=16)
     total = len(listing.ids)
-    for index, (fingerprint, pixels) in enumerate(_in_order(partial(_decoded, size), listing)):
-        digest.update(fingerprint)
-        if isinstance(pixels, str):
-            skipped[listing.ids[index]] = pixels
-            if strict:
-                refuse_skipped(skipped)
-        else:
-            shape = shape or pixels.shape
-            if pixels.shape != shape:
-                raise UserError(_sizes_differ(listing, kept[0], shape, index, pixels.shape))
-            kept.append(index)
-            write(pixels.tobytes())
-        if progress is not None:
-            progress(index + 1, total)
+    with contextlib.closing(_in_order(partial(_decoded, size), listing)) as results:
+        for index, (fingerprint, pixels) in enumerate(results):
+            digest.update(fingerprint)
+            if isinstance(pixels, str):
+                skipped[listing.ids[index]] = pixels
+                if strict:
+                    refuse_skipped(skipped)
+            else:
+                shape = shape or pixels.shape
+                if pixels.shape != shape:
+                    names = listing.ids[kept[0]], listing.ids[index]
+                    raise UserError(_sizes_differ(names, shape, pixels.shape))
+                kept.append(index)
+                write(pixels.tobytes())
+            if progress is not None:
+                progress(index + 1, total)
     if not kept:
         raise UserError(_nothing_readable(skipped))
     return Reading(shape[1], shape[2], kept, skipped, digest.hexdigest())
@@ -97,18 +100,22 @@ def refuse_skipped(skipped: Mapping[str, str]) -> None:
         raise UserError(f"cannot read the image {name} ({reason}): {advice}.")
 
 
-def _in_order(work: Callable[[Blob], Result], listing: Listing) -> Iterator[Result]:
+def _in_order(work: Callable[[Blob], Result], listing: Listing) -> Generator[Result, None, None]:
     """Do ``work`` on every image, in threads: Pillow decodes outside of the interpreter's lock."""
     blobs = listing.blobs()
     waiting: deque[Future[list[Result]]] = deque()
-    with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
+    pool = ThreadPoolExecutor(_THREADS)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in the reasons
-        while batch := list(islice(blobs, _BATCH)):
-            waiting.append(pool.submit(lambda part: [work(blob) for blob in part], batch))
-            if len(waiting) > _THREADS + 1:
+        try:
+            while batch := list(islice(blobs, _BATCH)):
+                waiting.append(pool.submit(lambda part: [work(blob) for blob in part], batch))
+                if len(waiting) > _THREADS:
+                    yield from waiting.popleft().result()
+            while waiting:
                 yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _fetch(blob: Blob) -> tuple[bytes | str, bytes]:
@@ -132,15 +139,10 @@ def _decoded(size: int | None, blob: Blob) -> tuple[bytes, np.ndarray[Any, np.dt
         return fingerprint, str(error)
 
 
-def _sizes_differ(
-    listing: Listing, first: int, shape: tuple[int, ...], other: int, odd: tuple[int, ...]
-) -> str:
-    one, two = (
-        f"{listing.ids[first]} has {shape[2]}×{shape[1]} pixels",
-        f"{listing.ids[other]} {odd[2]}×{odd[1]}",
-    )
+def _sizes_differ(names: tuple[str, str], shape: tuple[int, ...], odd: tuple[int, ...]) -> str:
+    found = f"{names[0]} has {shape[2]}×{shape[1]} pixels, {names[1]} {odd[2]}×{odd[1]}"
     advice = "bring them to one, e.g. with --data.size 64 (size=64 in Python)"
-    return f"the images have several sizes ({one}, {two}): {advice}."
+    return f"the images have several sizes ({found}): {advice}."
 
 
 def _nothing_readable(skipped: dict[str, str]) -> str:

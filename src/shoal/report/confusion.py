@@ -51,7 +51,7 @@ class Mixup:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Classes against clusters, in the order that puts matches on the diagonal; too large a table has no rows."""
+    """Classes against clusters, matches on the diagonal; too large a table has no rows."""
 
     clusters: Sequence[int]
     rows: Sequence[ClassRow]
@@ -74,7 +74,13 @@ def confusion(images: Images, clustering: Clustering) -> Confusion | None:
         for i, name in enumerate(names)
     ]
     mixups = [
-        Mixup(names[i], j, names[matched_to[j]] if j in matched_to else "", int(counts[i, j]), float(shares[i, j]))
+        Mixup(
+            names[i],
+            j,
+            names[matched_to[j]] if j in matched_to else "",
+            int(counts[i, j]),
+            float(shares[i, j]),
+        )
         for i, j in _largest(counts)
         if matched_to.get(j) != i
     ]
@@ -83,12 +89,14 @@ def confusion(images: Images, clustering: Clustering) -> Confusion | None:
 
 
 def _largest(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """The places of the counts above zero, largest first."""
+    """Find the places of the counts above zero, largest first."""
     order = np.argsort(-counts, axis=None, kind="stable")[: int((counts > 0).sum())]
     return [(int(place) // counts.shape[1], int(place) % counts.shape[1]) for place in order]
 
 
-def _matched(labels: Int64[Tensor, "n"], clusters: Int64[Tensor, "n"], k: int) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
+def _matched(
+    labels: Int64[Tensor, "n"], clusters: Int64[Tensor, "n"], k: int
+) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
     n_classes = int(labels.max()) + 1
     flat = torch.bincount(labels * k + clusters, minlength=n_classes * k)
     counts = flat.reshape(n_classes, k).numpy()

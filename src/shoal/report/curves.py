@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-Row = Mapping[str, float | int | None]
+Number = float | int
+Row = Mapping[str, Number | None]
 
 WIDTH, HEIGHT = 320, 180
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 28
@@ -19,14 +20,21 @@ SCORES = {
     "Spread of features": ("feature_std",),
     "Learning rate": ("lr",),
 }
-NOT_A_TERM = {"epoch", "steps", "seconds", "images_per_second", "loss", *(key for keys in SCORES.values() for key in keys)}
+NOT_A_TERM = {
+    "epoch",
+    "steps",
+    "seconds",
+    "images_per_second",
+    "loss",
+    *(key for keys in SCORES.values() for key in keys),
+}
 
 
 @dataclass(frozen=True)
 class Tick:
     """A labelled place on an axis."""
 
-    at: float
+    at: Number
     text: str
 
 
@@ -36,7 +44,7 @@ class Line:
 
     name: str
     points: str
-    values: Sequence[tuple[float, float]]
+    values: Sequence[tuple[Number, Number]]
     end: tuple[float, float]
 
 
@@ -48,12 +56,12 @@ class Panel:
     lines: Sequence[Line]
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
-    first: float
-    last: float
+    first: Number
+    last: Number
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
-    """A panel for the loss, one for each of its terms, and one for each group of scores: those with two values or more."""
+    """Plot the loss, each of its terms and each group of scores: those with two values or more."""
     found = (_panel(title, rows, keys) for title, keys in _groups(rows))
     return [panel for panel in found if panel is not None]
 
@@ -71,7 +79,7 @@ def _panel(title: str, rows: Sequence[Row], keys: Sequence[str]) -> Panel | None
     series = {key: values for key in keys if len(values := _values(rows, key)) > 1}
     if not series:
         return None
-    epochs = [float(row["epoch"]) for row in rows if row.get("epoch") is not None]
+    epochs = [epoch for row in rows if (epoch := row.get("epoch")) is not None]
     x_ticks = _ticks(min(epochs), max(epochs), whole=True)
     heights = [value for values in series.values() for _, value in values]
     y_ticks = _ticks(min(heights), max(heights))
@@ -87,33 +95,38 @@ def _panel(title: str, rows: Sequence[Row], keys: Sequence[str]) -> Panel | None
     )
 
 
-def _values(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
+def _values(rows: Sequence[Row], key: str) -> list[tuple[Number, Number]]:
     pairs = ((row.get("epoch"), row.get(key)) for row in rows)
     finite = [(e, v) for e, v in pairs if e is not None and v is not None and math.isfinite(v)]
     # A resumed run may write an epoch twice: the later row counts.
-    return sorted({float(epoch): float(f"{value:.4g}") for epoch, value in finite}.items())
+    return sorted({_short(epoch): _short(value) for epoch, value in finite}.items())
 
 
-def _line(name: str, values: Sequence[tuple[float, float]], x: _Scale, y: _Scale) -> Line:
+def _short(value: Number) -> Number:
+    """Four significant digits, or all of a whole number."""
+    return int(value) if value == int(value) else float(f"{value:.4g}")
+
+
+def _line(name: str, values: Sequence[tuple[Number, Number]], x: _Scale, y: _Scale) -> Line:
     points = [(x(epoch), y(value)) for epoch, value in values]
     return Line(name, " ".join(f"{px:g},{py:g}" for px, py in points), values, points[-1])
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """A straight map of [low, high] onto [start, end] of the drawing; a range of one value goes to its middle."""
+    """A straight map of [low, high] onto [start, end] of the drawing; a single value goes to its middle."""
 
-    low: float
-    high: float
-    start: float
-    end: float
+    low: Number
+    high: Number
+    start: Number
+    end: Number
 
-    def __call__(self, value: float) -> float:
+    def __call__(self, value: Number) -> float:
         part = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         return round(self.start + part * (self.end - self.start), 1)
 
 
-def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+def _ticks(low: Number, high: Number, *, whole: bool = False) -> list[Number]:
     """Three to six round numbers that span [low, high]; whole ones stay inside it."""
     if high == low:
         return [low]

@@ -41,7 +41,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of each cluster a page of k clusters shows. With a ``lead`` the most central image stands large."""
+    """How much of each cluster a page shows. With a ``lead`` the most central image stands large."""
 
     central: int
     doubtful: int
@@ -60,14 +60,14 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Images and how they were clustered; ``margins`` say how much farther than the own the second centre is."""
+    """Images, how they were clustered, and how much farther than the own the second centre is."""
 
     images: Images
     clustering: Clustering
     margins: Float[Tensor, "n"]
 
     def pages(self) -> list[list[Card]]:
-        """The cards of all clusters, empty ones too."""
+        """Make the cards of all clusters, empty ones too."""
         members = self.members()
         plan = Plan.of(len(members))
         cards = [self._card(cluster, own, plan) for cluster, own in enumerate(members)]
@@ -79,7 +79,7 @@ class Gallery:
         inwards = torch.argsort(self.clustering.distances, stable=True)
         grouped = inwards[torch.argsort(labels[inwards], stable=True)]
         sizes = torch.bincount(labels + 1, minlength=len(self.clustering.centers) + 1)
-        return list(grouped.split(sizes.tolist())[1:])
+        return list(torch.split(grouped, sizes.tolist())[1:])
 
     def _card(self, cluster: int, own: Int64[Tensor, "m"], plan: Plan) -> Card:
         labels = self.images.labels[own]
@@ -96,7 +96,9 @@ class Gallery:
             share=len(own) / max(1, int((self.clustering.labels >= 0).sum())),
             majority=class_name(self.images, majority),
             purity=float(counts.max()) / len(known) if len(known) else 0.0,
-            central=[self._thumb(i, majority, plan, large=not place) for place, i in enumerate(central.tolist())],
+            central=[
+                self._thumb(i, majority, plan, large=not place) for place, i in enumerate(central.tolist())
+            ],
             doubtful=[self._thumb(i, majority, plan) for i in doubtful.tolist()],
         )
 
@@ -105,7 +107,11 @@ class Gallery:
         name = class_name(self.images, label)
         edge = self._edge(plan) * (2 if large and plan.lead else 1)
         text = f"{self.images.ids[i]} · {name}" if name else self.images.ids[i]
-        return Thumb(thumbnail_uri(self.images.pixels[i], edge), text, stray=-1 not in (label, majority) and label != majority)
+        return Thumb(
+            thumbnail_uri(self.images.pixels[i], edge),
+            text,
+            stray=-1 not in (label, majority) and label != majority,
+        )
 
     def _edge(self, plan: Plan) -> int:
         n_thumbs = len(self.clustering.centers) * (plan.central + plan.doubtful)
@@ -113,7 +119,7 @@ class Gallery:
 
 
 def class_name(images: Images, label: int) -> str:
-    """The name of a class: its number if it has none, nothing for -1."""
+    """Name a class: its number if it has no name, nothing for -1."""
     if label < 0:
         return ""
     return images.classes[label] if label < len(images.classes) else str(label)

@@ -36,8 +36,8 @@ UNLABELLED = {"silhouette": ("Silhouette", "separation, \u22121 to 1")}
 class ReportData:
     """What a report shows, all of it on the CPU.
 
-    ``command`` is what reproduces the run, ``metrics`` are the rows of metrics.jsonl, ``margins`` say how much
-    farther than the own the second centre is (small: a doubtful image), and ``seed`` draws the map.
+    ``command`` is what reproduces the run, ``metrics`` are the rows of metrics.jsonl, ``margins`` say how
+    much farther than the own the second centre is (small: a doubtful image), and ``seed`` draws the map.
     """
 
     title: str
@@ -69,21 +69,25 @@ def write_report(data: ReportData, path: Path) -> None:
     gallery = Gallery(data.images, data.clustering, data.margins)
     pages = gallery.pages()
     generator = torch.Generator().manual_seed(data.seed)
-    page = _environment().get_template("page.html.jinja").render(
-        title=data.title,
-        command=data.command,
-        config=data.config_yaml,
-        summary=_summary(data),
-        pages=pages,
-        cards=[card for cards in pages for card in cards],
-        lead=Plan.of(len(data.clustering.centers)).lead,
-        pixelated=max(data.images.pixels.shape[2:]) <= PIXELATED_UP_TO,
-        labelled=bool((data.images.labels >= 0).any()),
-        scatter=scatter(gallery, data.features, generator),
-        panels=panels(data.metrics),
-        confusion=confusion(data.images, data.clustering),
-        skipped=list(data.images.skipped.items())[:MAX_SKIPPED],
-        n_skipped=len(data.images.skipped),
+    page = (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            title=data.title,
+            command=data.command,
+            config=data.config_yaml,
+            summary=_summary(data),
+            pages=pages,
+            cards=[card for cards in pages for card in cards],
+            lead=Plan.of(len(data.clustering.centers)).lead,
+            pixelated=max(data.images.pixels.shape[2:]) <= PIXELATED_UP_TO,
+            labelled=bool((data.images.labels >= 0).any()),
+            scatter=scatter(gallery, data.features, generator),
+            panels=panels(data.metrics),
+            confusion=confusion(data.images, data.clustering),
+            skipped=list(data.images.skipped.items())[:MAX_SKIPPED],
+            n_skipped=len(data.images.skipped),
+        )
     )
     # A file name that is not UTF-8 comes with surrogates, which no page can hold.
     atomic_write(path, page.encode("utf-8", "replace"))
@@ -95,7 +99,11 @@ def _summary(data: ReportData) -> list[Figure]:
     left_out = int((labels < 0).sum())
     figures = [
         Figure("Images", count(len(labels)), f"{count(left_out)} of them not clustered" if left_out else ""),
-        Figure("Clusters", count(len(sizes)), f"{count(int(sizes.min()))} to {count(int(sizes.max()))} images each"),
+        Figure(
+            "Clusters",
+            count(len(sizes)),
+            f"{count(int(sizes.min()))} to {count(int(sizes.max()))} images each",
+        ),
     ]
     scores = {key: value for row in data.metrics for key, value in row.items() if value is not None}
     agreement = AGREEMENT if (data.images.labels >= 0).any() else {}

@@ -24,6 +24,8 @@ from shoal.types import Batch, Clustering
 def fit(run: Run, log: Log) -> None:
     """Train until all epochs are done, from wherever the run stands, and cluster a last time.
 
+    A run that is done already stays as it is.
+
     Raises:
         Interrupted: the run was asked to stop; the step is finished and the state saved.
         UserError: the loss is no longer finite, or the disk is full.
@@ -31,14 +33,15 @@ def fit(run: Run, log: Log) -> None:
     with torch.random.fork_rng():
         torch.set_rng_state(run.default_rng)
         try:
-            while not run.finished:
+            while not run.trained:
                 if run.order is None:  # else the run was resumed inside an epoch
                     if run.epoch % run.config.cluster_every == 0:
                         run.clusterings = e_step(run, log)
                     run.order = _order(run)
                 log.epoch(m_step(run, log))
-            run.clusterings = e_step(run, log)
-            log.epoch(run.finish())
+            if not run.done:
+                run.clusterings = e_step(run, log)
+                log.epoch(run.finish())
         except Interrupted:
             run.save()
             raise
@@ -72,12 +75,10 @@ def m_step(run: Run, log: Log) -> dict[str, float]:
     assert order is not None
     clusterings = run.clusterings if method.granularities and run.epoch >= config.cluster_from else ()
     n_steps = run.steps_per_epoch
-    lr = 0.0
-    while run.step < n_steps and not run.finished:
+    while run.step < n_steps and not run.trained:
         start = time.monotonic()
         batch = _batch(run, order[run.step * run.batch_size : (run.step + 1) * run.batch_size])
-        factor = lr_factor(run.steps_done, n_steps, config.epochs, config.optim)
-        lr = set_lr(run.optimizer, config.optim, run.batch_size, factor)
+        set_lr(run.optimizer, _lr(run, run.steps_done))
         with autocast(run.device, config.precision):
             terms = method(batch, clusterings)
         run.optimizer.zero_grad()
@@ -90,7 +91,14 @@ def m_step(run: Run, log: Log) -> dict[str, float]:
         log.step(run)
         run.stop_if_asked()
         run.save_if_due()
-    return run.finish_epoch(lr)
+    return run.finish_epoch(_lr(run, run.steps_done - 1))
+
+
+def _lr(run: Run, step: int) -> float:
+    """Rate at a step: the full one grows with the batch (linear scaling: Goyal et al., arXiv 1706.02677)."""
+    optim = run.config.optim
+    full = optim.lr * run.batch_size / 256
+    return full * lr_factor(step, run.steps_per_epoch, run.config.epochs, optim)
 
 
 def _order(run: Run) -> Tensor:

@@ -15,13 +15,7 @@ def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.SGD:
     )
 
 
-def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, batch_size: int, factor: float) -> float:
-    """Give each group lr × batch/256 × its ``lr_scale`` × factor (linear scaling: Goyal et al., arXiv 1706.02677).
-
-    Returns:
-        The rate of a group without ``lr_scale``.
-    """
-    lr = config.lr * batch_size / 256 * factor
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give each parameter group the rate, times its ``lr_scale`` where it has one."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    return lr

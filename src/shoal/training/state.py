@@ -26,6 +26,10 @@ from shoal.training.folder import RunFolder
 from shoal.training.optim import build_optimizer
 from shoal.types import Clustering, Images
 
+SAVE_SECONDS = 10.0
+"""A save is due when the last one is this long ago,"""
+SAVE_PATIENCE = 50
+"""and this many times as long as it took: saving takes at most 2 % of the time."""
 FORMAT = 1
 """Version of ``state.safetensors``; a newer one is refused."""
 
@@ -63,6 +67,7 @@ class Run:
         self.order: Tensor | None = None
         self.totals: dict[str, Tensor] = {}
         self.seconds = 0.0
+        self.done = False
         self.stop_signal: int | None = None
         self._saved_at = time.monotonic()
         self._save_took = 0.0
@@ -83,8 +88,8 @@ class Run:
         return self.epoch * self.steps_per_epoch + self.step
 
     @property
-    def finished(self) -> bool:
-        """Whether all epochs, or the steps asked for, are done."""
+    def trained(self) -> bool:
+        """Whether all epochs, or the steps asked for, are done; ``done`` says that the last E-step is, too."""
         limit = self.config.max_steps
         return self.epoch >= self.config.epochs or (limit is not None and self.steps_done >= limit)
 
@@ -119,12 +124,13 @@ class Run:
         """Log the scores of the last E-step and save."""
         row = {"epoch": self.epoch, "steps": self.steps_done, **self.scores}
         self.folder.append_metrics(row)
+        self.done = True
         self.save()
         return row
 
     def save_if_due(self) -> None:
-        """Save when ten seconds have passed, or fifty times what the last save took: at most 2 % of the time."""
-        if time.monotonic() - self._saved_at > max(10.0, 50 * self._save_took):
+        """Save when the last one was long enough ago."""
+        if time.monotonic() - self._saved_at > max(SAVE_SECONDS, SAVE_PATIENCE * self._save_took):
             self.save()
 
     def save(self) -> None:
@@ -141,6 +147,7 @@ class Run:
             "step": self.step,
             "seconds": self.seconds,
             "scores": self.scores,
+            "done": self.done,
             "metrics_rows": self.folder.n_metrics,
         }
         atomic_write(self.folder.state, to_bytes(self._tensors(), {"shoal": json.dumps(header)}))
@@ -196,7 +203,7 @@ class Run:
             torch.cuda.set_rng_state(parts["rng"]["cuda"], self.device)
         self.order = parts["order"][""].to(self.device) if "order" in parts else None
         self.epoch, self.step, self.seconds = header["epoch"], header["step"], header["seconds"]
-        self.scores = header["scores"]
+        self.scores, self.done = header["scores"], header["done"]
         self.folder.keep_metrics(header["metrics_rows"])
 
     def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:

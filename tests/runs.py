@@ -1,0 +1,76 @@
+"""Runs small enough for tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from shoal import workflow
+from shoal.config import RunConfig
+from shoal.methods import ProPosConfig
+from shoal.training import Run
+from shoal.training.folder import RunFolder
+from shoal.training.log import Log
+from shoal.types import Images
+
+RECIPE = """\
+n_clusters: 4
+epochs: 3
+cluster_from: 1
+precision: float32
+data: {path: digits}
+augment: {degrees: 10, crop_scale: [1, 1], flip_p: 0, hue: 0, saturation: 0, grey_p: 0}
+backbone: {name: small, width: 4}
+method: {name: propos, hidden: 16, dim: 8, momentum: 0.9}
+optim: {batch_size: 128, lr: 0.1, warmup_epochs: 1}
+"""
+
+
+def tiny_recipe(folder: Path, text: str = RECIPE) -> Path:
+    """The recipe as a file."""
+    path = folder / "tiny.yaml"
+    path.write_text(text)
+    return path
+
+
+def tiny_config(**changes: object) -> RunConfig:
+    """A config of 3 epochs of 2 steps on 40 images."""
+    base = RunConfig(
+        n_clusters=4,
+        epochs=3,
+        cluster_from=1,
+        precision="float32",
+        method=ProPosConfig(hidden=16, dim=8, momentum=0.9),
+    )
+    optim = dataclasses.replace(base.optim, batch_size=16, warmup_epochs=1)
+    backbone = dataclasses.replace(base.backbone, name="small", width=4)
+    return dataclasses.replace(base, optim=optim, backbone=backbone, **changes)
+
+
+def tiny_images(n: int = 40, n_classes: int = 4) -> Images:
+    """Noise with a bright quarter that depends on the class."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(n) % n_classes
+    pixels = torch.randint(0, 120, (n, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    for i, label in enumerate(labels.tolist()):
+        row, column = divmod(label % 4, 2)
+        pixels[i, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 120
+    classes = tuple(f"class {c}" for c in range(n_classes))
+    return Images(pixels, labels, torch.ones(n, dtype=torch.bool), classes, [f"{i}.png" for i in range(n)])
+
+
+def new_run(path: Path, config: RunConfig | None = None, images: Images | None = None) -> Run:
+    """A run at its start."""
+    return workflow.start(config or tiny_config(), path, Log(), images or tiny_images())
+
+
+def reopened(path: Path, images: Images | None = None) -> Run:
+    """The run in a folder as it last saved, with images that no file holds."""
+    folder, config = RunFolder.open(path)
+    run = Run(config, images or tiny_images(), folder)
+    run.load()
+    return run
+
+

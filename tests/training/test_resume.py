@@ -1,0 +1,233 @@
+"""A run that was stopped anywhere and resumed is the unbroken run, bit for bit."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import shoal.training.state
+from shoal import workflow
+from shoal.cli import main
+from shoal.errors import UserError
+from shoal.training.folder import RunFolder
+from shoal.training.log import Log
+from shoal.training.state import Interrupted
+from tests.runs import new_run, reopened, tiny_config, tiny_recipe
+
+
+class StopAfter(Log):
+    """Asks the run to stop after some steps, or in the middle of an E-step."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def step(self, run) -> None:
+        self.steps -= 1
+        if self.steps == 0:
+            run.stop_signal = signal.SIGTERM
+
+
+def same_files(a: Path, b: Path) -> None:
+    """Weights and state are equal bit by bit; metrics but for the clock."""
+    for name in ("model.safetensors", "state.safetensors"):
+        one, two = load_file(a / name), load_file(b / name)
+        assert one.keys() == two.keys()
+        for key in one:
+            assert torch.equal(one[key], two[key]), key
+    clock = {"seconds", "images_per_second"}
+    rows = [[{k: v for k, v in row.items() if k not in clock} for row in RunFolder(x).read_metrics()] for x in (a, b)]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("resample", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_a_run_stopped_after_any_step_goes_on_as_if_unbroken(tmp_path, steps, resample):
+    config = tiny_config(resample=resample)
+    workflow.train(new_run(tmp_path / "whole", config), Log())
+    run = new_run(tmp_path / "broken", config)
+    with pytest.raises(Interrupted) as stop:
+        workflow.train(run, StopAfter(steps))
+    assert stop.value.signum == signal.SIGTERM
+    assert run.steps_done == steps
+    assert not (tmp_path / "broken" / "model.safetensors").exists()
+    workflow.train(reopened(tmp_path / "broken"), Log())
+    same_files(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_run_stopped_in_an_e_step_goes_on_as_if_unbroken(tmp_path):
+    class StopInSecondEmbedding(Log):
+        n = 0
+
+        def embedding(self, done, total) -> None:
+            self.n += 1
+            if self.n == 2:
+                run.stop_signal = signal.SIGINT
+
+    workflow.train(new_run(tmp_path / "whole"), Log())
+    run = new_run(tmp_path / "broken")
+    with pytest.raises(Interrupted):
+        workflow.train(run, StopInSecondEmbedding())
+    assert run.steps_done == 2
+    workflow.train(reopened(tmp_path / "broken"), Log())
+    same_files(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_backbone_with_dropout_resumes_as_well(tmp_path):
+    import dataclasses
+
+    config = tiny_config()
+    # timm's smallest MobileNet ends in dropout-free pooling; its drop path draws from torch's default generator.
+    backbone = dataclasses.replace(config.backbone, name="test_efficientnet")
+    config = dataclasses.replace(config, backbone=backbone, epochs=2)
+    workflow.train(new_run(tmp_path / "whole", config), Log())
+    with pytest.raises(Interrupted):
+        workflow.train(new_run(tmp_path / "broken", config), StopAfter(3))
+    workflow.train(reopened(tmp_path / "broken"), Log())
+    same_files(tmp_path / "whole", tmp_path / "broken")
+
+
+def train_in_child(args: list[str], log: str) -> None:
+    """The command in a process of its own, saving at every chance it has."""
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    torch.set_num_threads(1)
+    shoal.training.state.SAVE_SECONDS = 0.0
+    shoal.training.state.SAVE_PATIENCE = 0
+    os._exit(main(["train", *args]))
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Children that start from a server that has imported everything: a start takes milliseconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.test_resume", "shoal.commandline"])
+    return context
+
+
+def test_kill_9_at_random_moments_changes_nothing(tmp_path, processes, monkeypatch):
+    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
+    recipe = str(tiny_recipe(tmp_path))
+    log = str(tmp_path / "log.txt")
+
+    def start(args: list[str]):
+        child = processes.Process(target=train_in_child, args=(args, log))
+        child.start()
+        return child
+
+    began = time.monotonic()
+    whole = start([recipe, "--out", str(tmp_path / "whole")])
+    whole.join()
+    took = time.monotonic() - began
+    assert whole.exitcode == 0, Path(log).read_text()
+
+    broken, moments = tmp_path / "broken", random.Random(0)
+    args = [recipe, "--out", str(broken)]
+    kills = 0
+    while not (broken / "model.safetensors").exists():
+        child = start(args)
+        child.join(took * moments.uniform(0.3, 0.8))
+        if child.is_alive():
+            child.kill()
+            kills += 1
+            assert kills < 30, "no progress between kills"
+        child.join()
+        if (broken / "config.yaml").exists():
+            args = ["--resume", str(broken)]
+    assert kills >= 1
+    finishing = start(["--resume", str(broken)])
+    finishing.join()
+    assert finishing.exitcode == 0, Path(log).read_text()
+    same_files(tmp_path / "whole", broken)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_say_how_to_go_on(tmp_path, processes, monkeypatch, signum, status):
+    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
+    log, out = tmp_path / "log.txt", tmp_path / "run"
+    args = [str(tiny_recipe(tmp_path)), "--epochs", "1000", "--out", str(out)]
+    child = processes.Process(target=train_in_child, args=(args, str(log)))
+    child.start()
+    while not (out / "metrics.jsonl").exists():
+        assert child.is_alive(), log.read_text()
+        time.sleep(0.01)
+    os.kill(child.pid, signum)
+    child.join(30)
+    assert child.exitcode == status
+    assert f"shoal train --resume {out}" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert (out / "state.safetensors").exists()
+
+
+def test_the_last_good_state_survives_a_full_disk(tmp_path):
+    """A file size limit stands in for a full disk: writes fail half way through a file in the same manner."""
+    import resource
+
+    run = new_run(tmp_path / "run")
+    run.save()
+    before = run.folder.state.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*state\.safetensors: File too large.*is intact"):
+            run.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert run.folder.state.read_bytes() == before
+    assert not list(run.folder.path.glob(".*"))
+    reopened(tmp_path / "run")
+
+
+def test_a_diverged_run_keeps_its_last_good_state(tmp_path):
+    class Poison(Log):
+        def step(self, run) -> None:
+            run.totals["psa"] += torch.nan
+
+    run = new_run(tmp_path / "run")
+    run.save()
+    before = run.folder.state.read_bytes()
+    with pytest.raises(UserError, match=r"training diverged in epoch 0.*'psa' is nan.*lower --optim.lr"):
+        workflow.train(run, Poison())
+    assert run.folder.state.read_bytes() == before
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -1])
+def test_a_truncated_state_is_refused_in_a_sentence(tmp_path, keep):
+    run = new_run(tmp_path / "run")
+    run.save()
+    run.folder.state.write_bytes(run.folder.state.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"state\.safetensors is damaged .*bring it back from a copy"):
+        reopened(tmp_path / "run")
+
+
+def test_a_run_of_a_newer_version_is_refused(tmp_path, monkeypatch):
+    run = new_run(tmp_path / "run")
+    monkeypatch.setattr(shoal.training.state, "FORMAT", shoal.training.state.FORMAT + 1)
+    run.save()
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="newer version of shoal"):
+        reopened(tmp_path / "run")
+
+
+def test_half_a_line_of_metrics_is_forgotten(tmp_path):
+    run = new_run(tmp_path / "run")
+    run.folder.append_metrics({"epoch": 0})
+    with run.folder.metrics.open("a") as file:
+        file.write('{"epoch": 1, "lo')
+    assert RunFolder(run.folder.path).read_metrics() == [{"epoch": 0}]
+
+
+def test_a_finished_run_resumes_to_itself(tmp_path):
+    workflow.train(new_run(tmp_path / "run"), Log())
+    before = load_file(tmp_path / "run" / "model.safetensors")
+    rows = RunFolder(tmp_path / "run").read_metrics()
+    workflow.train(reopened(tmp_path / "run"), Log())
+    after = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert RunFolder(tmp_path / "run").read_metrics() == rows
