@@ -89,9 +89,7 @@ def main() -> None:
             start = time.perf_counter()
             views(pixels)
             seconds[name].append(time.perf_counter() - start)
-    medians = {
-        name: statistics.median(times[1:]) for name, times in seconds.items()
-    }  # the first one warms up
+    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}  # the first one warms up
     print(f"{args.batch} images of {args.side} x {args.side}, {args.threads} threads, {args.repeats} repeats")
     for name, median in medians.items():
         rate, ratio = args.batch / median, median / medians["shoal"]

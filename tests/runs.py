@@ -72,5 +72,3 @@ def reopened(path: Path, images: Images | None = None) -> Run:
     run = Run(config, images or tiny_images(), folder)
     run.load()
     return run
-
-

@@ -147,7 +147,10 @@ def test_help_and_version(capsys):
         (["trian"], "no verb 'trian': did you mean 'train'"),
         (["train", "propos-digits", "--epohcs", "3"], "no option --epohcs: did you mean '--epochs'"),
         (["train", "propos-digits", "--data.path", "nowhere"], "nowhere"),
-        (["train", "propos-digits", "--n-clusters", "1"], "n_clusters: input should be greater than or equal to 2"),
+        (
+            ["train", "propos-digits", "--n-clusters", "1"],
+            "n_clusters: input should be greater than or equal to 2",
+        ),
         (["train", "propos-digits", "--n-clusters", "1798"], "1798 clusters need at least as many images"),
         (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
         (["train", "--resume", "nowhere", "--epochs", "3"], "exactly as it began"),
@@ -234,7 +237,9 @@ def test_nan_weights_are_noticed_before_clustering(run, tmp_path, capsys):
     shutil.copytree(run, copy)
     with safe_open(copy / "model.safetensors", "pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    tensors = {k: torch.full_like(v, torch.nan) if v.is_floating_point() and k != "centers" else v for k, v in tensors.items()}
+    tensors = {
+        k: torch.full_like(v, torch.nan) if v.is_floating_point() and k != "centers" else v for k, v in tensors.items()
+    }
     save_file(tensors, copy / "model.safetensors", metadata)
     assert main(["evaluate", str(copy)]) == 2
     assert "NaN" in complaint(capsys)

@@ -29,7 +29,10 @@ def test_a_recipe_says_what_it_is_in_its_first_line(name):
     [
         ({"epoch": 3}, "no setting 'epoch': did you mean 'epochs'"),
         ({"method": {"temprature": 1}}, "no setting 'method.temprature': did you mean 'method.temperature'"),
-        ({"method": {"name": "propos", "noise": -1}}, "method.noise: input should be greater than or equal to 0"),
+        (
+            {"method": {"name": "propos", "noise": -1}},
+            "method.noise: input should be greater than or equal to 0",
+        ),
         ({"method": {"name": "prospo"}}, "no method named 'prospo': did you mean 'propos'"),
         ({"n_clusters": 1}, "n_clusters: input should be greater than or equal to 2, not 1"),
         ({"epochs": "many"}, "epochs: input should be a valid integer"),
@@ -57,7 +60,7 @@ def test_files_that_are_no_recipe(tmp_path):
     with pytest.raises(UserError, match="is not a recipe"):
         load_recipe(str(path))
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="r.yaml"):
+    with pytest.raises(UserError, match=r"r\.yaml"):
         load_recipe(str(path))
     with pytest.raises(UserError, match="no recipe named 'propos-digit': did you mean 'propos-digits'"):
         load_recipe("propos-digit")
@@ -72,7 +75,16 @@ def test_python_in_yaml_is_not_run(tmp_path):
 
 def test_flags_override_single_settings(tmp_path):
     command = parse_train(
-        ["propos-digits", "--epochs", "50", "--seed=3", "--method.temperature", "0.4", "--out", str(tmp_path / "r")]
+        [
+            "propos-digits",
+            "--epochs",
+            "50",
+            "--seed=3",
+            "--method.temperature",
+            "0.4",
+            "--out",
+            str(tmp_path / "r"),
+        ]
     )
     recipe = load_recipe("propos-digits")
     method = dataclasses.replace(recipe.method, temperature=0.4)

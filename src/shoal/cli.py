@@ -9,7 +9,7 @@ import difflib
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -66,8 +66,7 @@ def _dispatch(args: list[str]) -> int:
         return train(rest)
     import tyro
 
-    status: int = tyro.cli(VERBS[name], args=rest, prog=f"shoal {name}")
-    return status
+    return tyro.cli(VERBS[name], args=rest, prog=f"shoal {name}")
 
 
 def train(args: list[str]) -> int:
@@ -92,7 +91,7 @@ def train(args: list[str]) -> int:
             return 128 + interruption.signum
     if not command.quiet:
         _print_scores(run.scores)
-        _say(f"clusters   {run.folder.assignments}\nreport     {run.folder.report}")
+        _say(f"clusters     {run.folder.assignments}\nreport       {run.folder.report}")
     return 0
 
 
@@ -170,7 +169,13 @@ def recipes(name: str = "", /) -> int:
     return 0
 
 
-VERBS = {"train": train, "predict": predict, "evaluate": evaluate, "report": report, "recipes": recipes}
+VERBS: dict[str, Callable[..., int]] = {
+    "train": train,
+    "predict": predict,
+    "evaluate": evaluate,
+    "report": report,
+    "recipes": recipes,
+}
 
 
 @contextmanager
@@ -192,7 +197,7 @@ def _stop_on_signal(run: Run) -> Iterator[None]:
 
 def _print_scores(scores: dict[str, float]) -> None:
     for name, value in scores.items():
-        _say(f"{name:<10} {value:.4f}")
+        _say(f"{name:<12} {value:.4f}")
 
 
 def _say(text: str) -> None:

@@ -56,5 +56,5 @@ def gather(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "world_b ..."]:
     """The rows of all ranks, in rank order, with gradient; the rows themselves in one process."""
     if world_size() == 1:
         return rows
-    gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _Gather.apply(rows)
     return gathered

@@ -14,12 +14,12 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from shoal import workflow
-from shoal.assignments import Assignment
 from shoal.config import RunConfig, load_recipe, parse_config, to_dict
 from shoal.data import to_images
 from shoal.errors import UserError
+from shoal.training.folder import RunFolder
 from shoal.training.log import open_log
-from shoal.training.trained import Trained
+from shoal.training.trained import Assignment, Trained
 from shoal.types import Images
 
 ImageSource = str | Path | Sequence[str | Path] | npt.NDArray[Any] | Tensor | Images
@@ -103,7 +103,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             UserError: the folder holds something already.
         """
         trained = self._fitted()
-        folder = workflow.RunFolder(Path(path))
+        folder = RunFolder(Path(path))
         folder.check_free()
         folder.create(trained.config)
         trained.save(folder.model)

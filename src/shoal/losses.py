@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-
 Parameters = ParamSpec("Parameters")
 
 
@@ -43,7 +42,7 @@ def positive_alignment(prediction: Float[Tensor, "b d"], target: Float[Tensor, "
 
 
 def prototypes(features: Float[Tensor, "b d"], assignment: Float[Tensor, "b k"]) -> Float[Tensor, "k d"]:
-    """Mean direction of each cluster: μ_c = norm(Σ_i a_ic · norm(z_i)) (ProPos, arXiv 2111.11821, the prototypes of L_psl).
+    """Mean direction of each cluster: μ_c = norm(Σ_i a_ic · norm(z_i)) (ProPos, arXiv 2111.11821).
 
     The assignment may be soft (rows that sum to one) or one-hot. A cluster without weight gets a zero vector.
     """

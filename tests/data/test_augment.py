@@ -53,9 +53,7 @@ def cropped(image, box):
 
 def moved(image, row):
     angle, right, down, scale, shear = row
-    return tv.affine(
-        image, angle, [right, down], scale, [shear, 0.0], interpolation=InterpolationMode.BILINEAR
-    )
+    return tv.affine(image, angle, [right, down], scale, [shear, 0.0], interpolation=InterpolationMode.BILINEAR)
 
 
 BOXES = torch.tensor([[0, 0, 24, 40], [3, 5, 10, 12], [23, 39, 1, 1], [0, 39, 24, 1], [7, 0, 2, 40.0]])
@@ -91,9 +89,7 @@ def test_affine_equals_torchvision(pixels):
 def test_affine_crop_and_flip_in_one_look_up_equal_the_three_in_a_row():
     pixels = smooth(5)
     affines = AFFINES * torch.tensor([0.2, 0.5, 0.5, 0, 0.2]) + torch.tensor([0, 0, 0, 1.5, 0])
-    boxes = torch.tensor([[6, 10, 12, 20.0]]).expand(
-        5, 4
-    )  # far from the border, which each way blackens by itself
+    boxes = torch.tensor([[6, 10, 12, 20.0]]).expand(5, 4)  # far from the border, which each way blackens by itself
     flips = torch.ones(5, dtype=torch.bool)
     expected = one_by_one(
         lambda image, row, box: tv.horizontal_flip(cropped(moved(image, row), box)), pixels, affines, boxes

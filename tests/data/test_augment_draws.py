@@ -152,9 +152,7 @@ def test_a_range_the_wrong_way_round_is_named():
         ViewConfig(crop_scale=(1.0, 0.2))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"hue": 0.6}, {"flip_p": 1.1}, {"scale": (0.0, 1.0)}, {"blur_sigma": (0.0, 1.0)}]
-)
+@pytest.mark.parametrize("wrong", [{"hue": 0.6}, {"flip_p": 1.1}, {"scale": (0.0, 1.0)}, {"blur_sigma": (0.0, 1.0)}])
 def test_a_value_out_of_its_range_is_refused_on_loading(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         TypeAdapter(ViewConfig).validate_python(wrong)

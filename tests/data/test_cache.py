@@ -6,6 +6,8 @@ import resource
 import shutil
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -59,12 +61,19 @@ def test_an_untouched_folder_is_not_even_opened(photos, monkeypatch):
     assert same(to_images(photos), first)
 
 
-def test_an_untouched_parquet_is_not_even_opened(tmp_path, photos, monkeypatch):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def write_parquet(path, photos, labels):
+    rows = [{"bytes": photo.read_bytes(), "path": photo.name} for photo in sorted(photos.rglob("*.png"))]
+    pq.write_table(pa.table({"img": rows, "label": labels}), path)
 
-    rows = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted(photos.rglob("*.png"))]
-    pq.write_table(pa.table({"img": rows}), tmp_path / "a.parquet")
+
+def test_new_labels_of_the_same_images_are_noticed(tmp_path, photos):
+    for labels in ([0, 1, 1], [1, 0, 0]):
+        write_parquet(tmp_path / "a.parquet", photos, labels)
+        assert to_images(tmp_path / "a.parquet").labels.tolist() == labels
+
+
+def test_an_untouched_parquet_is_not_even_opened(tmp_path, photos, monkeypatch):
+    write_parquet(tmp_path / "a.parquet", photos, [0, 1, 1])
     first = to_images(tmp_path / "a.parquet")
     monkeypatch.setattr("pyarrow.parquet.ParquetFile", lambda _: pytest.fail("the file was opened"))
     with pytest.raises(pytest.fail.Exception):

@@ -159,9 +159,7 @@ def test_broken_files_are_skipped_with_one_warning(broken, caplog):
         (record,) = caplog.records
         assert record.levelno == logging.WARNING
         assert record.name == "shoal"
-        assert record.message.startswith(
-            "3 of 100 images could not be read and were skipped: 010.jpg (truncated)"
-        )
+        assert record.message.startswith("3 of 100 images could not be read and were skipped: 010.jpg (truncated)")
 
 
 def test_pillows_remarks_do_not_get_out(tmp_path, paint, monkeypatch):
@@ -227,9 +225,7 @@ def test_an_unlistable_folder_is_the_users_to_mend(tmp_path, monkeypatch):
         to_images(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"), [("a.zip", "give a folder"), ("a.png", "one image is not a data set")]
-)
+@pytest.mark.parametrize(("name", "hint"), [("a.zip", "give a folder"), ("a.png", "one image is not a data set")])
 def test_an_unknown_file_type(tmp_path, name, hint):
     (tmp_path / name).write_bytes(png("red"))
     with pytest.raises(UserError, match=hint):

@@ -2,12 +2,12 @@ import dataclasses
 
 import pytest
 import torch
+from tests.golden import golden
 from torch import Tensor, nn
 
 from shoal.methods import BYOL, BYOLConfig, ProPos, ProPosConfig
 from shoal.models import Backbone
 from shoal.types import Batch, Clustering
-from tests.golden import golden
 
 PLACES = {
     "encoder_q": "online.0.network",

@@ -25,7 +25,7 @@ ROWS = (
 
 
 def example(n=60, k=3, *, size=8, labelled=True, clusters=None, pixels=None, ids=None, classes=None, **other):
-    """A clustering of noise: the distance of an image is its place among the images, the margin the reverse."""
+    """A clustering of noise: the distance of an image rises with its place, the margin falls."""
     generator = torch.Generator().manual_seed(0)
     if pixels is None:
         pixels = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.report.examples import ROWS
 
 from shoal.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, panels
-from tests.report.examples import ROWS
 
 
 def test_a_panel_for_the_loss_each_term_and_each_score_with_a_course():
@@ -38,9 +38,7 @@ def test_points_lie_between_the_ticks_as_their_values_do():
     assert at["1"] == top
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [(0.0801, 0.0802), (-3.0, 12345.0), (1e-9, 3e-6), (2.0, 2.0), (-1.0, 0.0)]
-)
+@pytest.mark.parametrize(("low", "high"), [(0.0801, 0.0802), (-3.0, 12345.0), (1e-9, 3e-6), (2.0, 2.0), (-1.0, 0.0)])
 def test_ticks_are_few_and_distinct_and_span_the_values(low, high):
     [panel] = panels([{"epoch": 0, "lr": low}, {"epoch": 900, "lr": high}])
     texts = [tick.text for tick in panel.y_ticks]

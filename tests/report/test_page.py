@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_sample_image
+from tests.report.examples import ROWS, example
 
 from shoal.errors import UserError
 from shoal.report import write_report
-from tests.report.examples import ROWS, example
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 EVIL = (
@@ -96,9 +96,7 @@ def test_without_labels_nothing_speaks_of_classes(tmp_path):
 
 def test_it_asks_nothing_of_the_network(tmp_path):
     page = render(example(), tmp_path)
-    places = [
-        v for _, a in page.elements for k, v in a.items() if k in {"src", "href", "srcset", "action", "data"}
-    ]
+    places = [v for _, a in page.elements for k, v in a.items() if k in {"src", "href", "srcset", "action", "data"}]
     places += re.findall(r"url\(([^)]*)\)", page.source)
     assert len(places) > 20
     assert all(place.startswith(("data:image/webp;base64,", "#")) for place in places)

@@ -13,13 +13,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.manifold import trustworthiness
 from sklearn.metrics import confusion_matrix
+from tests.report.examples import example
 
 from shoal.report import gallery_picture
 from shoal.report.confusion import confusion
 from shoal.report.galleries import Gallery
 from shoal.report.scatter import HEIGHT, MARGIN, WIDTH, scatter
 from shoal.report.thumbnails import sprites, thumbnail_uri
-from tests.report.examples import example
 
 
 def decode(uri):

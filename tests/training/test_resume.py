@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.runs import new_run, reopened, tiny_config, tiny_recipe
 
 import shoal.training.state
 from shoal import workflow
@@ -18,7 +19,6 @@ from shoal.errors import UserError
 from shoal.training.folder import RunFolder
 from shoal.training.log import Log
 from shoal.training.state import Interrupted
-from tests.runs import new_run, reopened, tiny_config, tiny_recipe
 
 
 class StopAfter(Log):

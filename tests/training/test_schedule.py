@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from tests.golden import golden
 from torch import nn
 
 from shoal.config import OptimConfig
 from shoal.models import Target, momentum_at
 from shoal.training.schedule import lr_factor
-from tests.golden import golden
 
 DATA = golden("schedules")
 EPOCHS, STEPS = int(DATA["epochs"]), int(DATA["iters_per_epoch"])

@@ -65,7 +65,7 @@ class KMeans(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ignore[mis
         self.tol = tol
         self.random_state = random_state
 
-    def fit(self, X: ArrayOrTensor, y: object = None) -> KMeans:  # noqa: ARG002 - scikit-learn passes it
+    def fit(self, X: ArrayOrTensor, y: object = None) -> KMeans:
         """Find the clusters of rows (n, d); ``y`` is ignored.
 
         Raises:

@@ -56,9 +56,7 @@ class _Partition:
             self.labels[part] = labels
         return n_moved
 
-    def _move(
-        self, restart: int, x: Float[Tensor, "m d"], old: Int64[Tensor, "m"], new: Int64[Tensor, "m"]
-    ) -> None:
+    def _move(self, restart: int, x: Float[Tensor, "m d"], old: Int64[Tensor, "m"], new: Int64[Tensor, "m"]) -> None:
         x, one = x.double(), torch.ones_like(old)
         self.sums[restart].index_add_(0, new + 1, x).index_add_(0, old + 1, x, alpha=-1)
         self.counts[restart].index_add_(0, new + 1, one).index_add_(0, old + 1, one, alpha=-1)

@@ -22,9 +22,7 @@ class Rows:
     Subtracting a point amid the data keeps ‖x‖² − 2x·y + ‖y‖² exact in float32 for data far from the origin.
     """
 
-    def __init__(
-        self, features: Float[Tensor, "n d"], metric: Metric, shift: Float[Tensor, "d"] | None = None
-    ) -> None:
+    def __init__(self, features: Float[Tensor, "n d"], metric: Metric, shift: Float[Tensor, "d"] | None = None) -> None:
         if metric not in get_args(Metric):
             raise UserError(f"there is no metric {metric!r}: give one of {', '.join(get_args(Metric))}.")
         self.features = features.detach()

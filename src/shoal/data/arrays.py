@@ -101,9 +101,7 @@ def _channels_first(values: NDArray[Any], name: str) -> Shaped[np.ndarray, "n c 
     return values if first else values.transpose(0, 3, 1, 2)
 
 
-def _converted(
-    planes: Shaped[np.ndarray, "n c h w"], name: str, size: int | None
-) -> UInt8[np.ndarray, "n 3 H W"]:
+def _converted(planes: Shaped[np.ndarray, "n c h w"], name: str, size: int | None) -> UInt8[np.ndarray, "n 3 H W"]:
     side: Sequence[int] = planes.shape[2:] if size is None else (size, size)
     out = np.empty((len(planes), 3, *side), dtype=np.uint8)
     for start in range(0, len(planes), _CHUNK):

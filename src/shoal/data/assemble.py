@@ -24,9 +24,7 @@ def as_images(
     A memory map is to be a read-only one: of a writable private map the kernel refuses what exceeds the RAM.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="The given NumPy array is not writable"
-        )  # nor is it written to
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor is it written to
         tensor = torch.from_numpy(pixels)
     truth = torch.tensor(labels, dtype=torch.int64)
     return Images(tensor, truth, torch.ones(len(truth), dtype=torch.bool), classes, ids, skipped)

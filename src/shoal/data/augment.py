@@ -21,9 +21,7 @@ from shoal.errors import UserError
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
 
-_CHUNK = (
-    2**20
-)  # values worked on at a time on a CPU: few enough for its cache, enough to hide the cost of a call
+_CHUNK = 2**20  # values worked on at a time on a CPU: few enough for its cache, enough to hide the cost of a call
 
 
 @dataclass(frozen=True)
@@ -146,9 +144,7 @@ def apply_view(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw) -> Float[Tensor, "b
     return views
 
 
-def _apply(
-    pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, scratch: Float[Tensor, "5 m h w"]
-) -> Float[Tensor, "b 3 h w"]:
+def _apply(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, scratch: Float[Tensor, "5 m h w"]) -> Float[Tensor, "b 3 h w"]:
     views = pixels.float().div_(255)
     if draw.affine is not None or draw.crop is not None or draw.flip is not None:
         views = geometry.resample(views, draw.affine, draw.crop, draw.flip)

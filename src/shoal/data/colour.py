@@ -11,9 +11,7 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 SCRATCH = 5  # planes (one value per pixel) that the jitter works in
 
 
-def draw_factors(
-    n: int, strength: tuple[float, float, float, float], generator: Generator
-) -> Float[Tensor, "n 4"]:
+def draw_factors(n: int, strength: tuple[float, float, float, float], generator: Generator) -> Float[Tensor, "n 4"]:
     """Draw factors of brightness, contrast and saturation, and the turn of the hue, as ``ColorJitter`` does.
 
     Factors are uniform in 1 ± strength, but at least 0. The hue turns by up to its strength either way, in
@@ -101,9 +99,7 @@ def _luma(images: Float[Tensor, "b 3 h w"], out: Float[Tensor, "b h w"]) -> Floa
     return torch.mul(red, 0.2989, out=out).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
-def _blend(
-    images: Float[Tensor, "b 3 h w"], shares: Float[Tensor, "b 3"], scratch: Float[Tensor, "5 m h w"]
-) -> None:
+def _blend(images: Float[Tensor, "b 3 h w"], shares: Float[Tensor, "b 3"], scratch: Float[Tensor, "5 m h w"]) -> None:
     """In place: the image, its mean grey and its grey added up by their shares, clamped to [0, 1]."""
     if not len(images):
         return
@@ -114,9 +110,7 @@ def _blend(
     torch.addcmul(rest[:, None], images, of_image[:, None], out=images).clamp_(0, 1)
 
 
-def _turn_hue(
-    images: Float[Tensor, "b 3 h w"], turn: Float[Tensor, "b"], scratch: Float[Tensor, "5 m h w"]
-) -> None:
+def _turn_hue(images: Float[Tensor, "b 3 h w"], turn: Float[Tensor, "b"], scratch: Float[Tensor, "5 m h w"]) -> None:
     """In place: turn the hue by a share of the circle, leaving value and saturation as they are.
 
     With the hue in sixths of the circle, a channel is
@@ -139,6 +133,4 @@ def _turn_hue(
     # Red lies at both ends of the circle: its distance is 3 less the distance to the middle.
     torch.addcmul(smallest, chroma, torch.sub(hue, 3, out=s3).abs_().sub_(1).clamp_(0, 1), out=red)
     for channel, own in ((green, 2), (blue, 4)):
-        torch.addcmul(
-            smallest, chroma, torch.sub(hue, own, out=s3).abs_().neg_().add_(2).clamp_(0, 1), out=channel
-        )
+        torch.addcmul(smallest, chroma, torch.sub(hue, own, out=s3).abs_().neg_().add_(2).clamp_(0, 1), out=channel)

@@ -64,9 +64,7 @@ def decode(data: bytes, size: int | None = None) -> UInt8[np.ndarray, "3 h w"]:
         raise UnreadableError("too many pixels, perhaps a decompression bomb") from error
     except UnidentifiedImageError as error:
         raise UnreadableError("not an image") from error
-    except (
-        Exception
-    ) as error:  # what damage raises depends on the format: SyntaxError, struct.error, EOFError
+    except Exception as error:  # what damage raises depends on the format: SyntaxError, struct.error, EOFError
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"
         raise UnreadableError(reason) from error
     return to_array(rgb if size is None else centre_square(rgb, size))

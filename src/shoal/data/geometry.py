@@ -119,7 +119,5 @@ def _follow_back(
     return x * (cos - slope * sin) + y * (sin + slope * cos), y * cos - x * sin
 
 
-def _uniform(
-    shape: tuple[int, ...], bounds: tuple[float, float], generator: Generator
-) -> Float[Tensor, "..."]:
+def _uniform(shape: tuple[int, ...], bounds: tuple[float, float], generator: Generator) -> Float[Tensor, "..."]:
     return torch.empty(shape, device=generator.device).uniform_(*bounds, generator=generator)

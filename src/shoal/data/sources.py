@@ -79,9 +79,7 @@ def to_images(
         if not all(isinstance(path, str | Path) for path in source):
             raise UserError("a list of images holds paths; stack arrays into one of shape (n, h, w, 3).")
         return _from_source(list_source(source), size, strict, progress)
-    raise UserError(
-        f"cannot take images from a {type(source).__name__}: give a path, a list of paths or an array."
-    )
+    raise UserError(f"cannot take images from a {type(source).__name__}: give a path, a list of paths or an array.")
 
 
 def place_on(images: Images, device: torch.device) -> Images:

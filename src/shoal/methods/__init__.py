@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from shoal.methods.base import Method, MethodConfig
@@ -12,12 +14,10 @@ from shoal.models import BackboneConfig, build_backbone
 METHODS: dict[str, type[MethodConfig]] = {config.name: config for config in (BYOLConfig, ProPosConfig)}
 """The config class of each method, by the name a recipe uses."""
 
-_BUILDERS = {BYOLConfig: BYOL, ProPosConfig: ProPos}
+_BUILDERS: dict[type[MethodConfig], Callable[..., Method]] = {BYOLConfig: BYOL, ProPosConfig: ProPos}
 
 
-def build(
-    config: MethodConfig, backbone: BackboneConfig, n_clusters: int, generator: torch.Generator
-) -> Method:
+def build(config: MethodConfig, backbone: BackboneConfig, n_clusters: int, generator: torch.Generator) -> Method:
     """The method a config describes, with fresh weights drawn from torch's default generator.
 
     ``generator`` serves the random numbers of training itself; it lives on the device the method will train on.

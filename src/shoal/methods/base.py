@@ -60,9 +60,7 @@ class Method(nn.Module, ABC):
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
 
-def on_views(
-    network: Callable[[Tensor], Tensor], x1: Tensor, x2: Tensor, *, joined: bool
-) -> tuple[Tensor, Tensor]:
+def on_views(network: Callable[[Tensor], Tensor], x1: Tensor, x2: Tensor, *, joined: bool) -> tuple[Tensor, Tensor]:
     """A network's output for two views: one pass over both, or one each.
 
     The two differ in batch-norm statistics, which are of both views when joined and of each when apart.

@@ -45,9 +45,7 @@ class BYOLConfig(MethodConfig):
 class BYOL(Method):
     """Online backbone f and projector g, their slow copies f' and g', and the predictor h."""
 
-    def __init__(
-        self, config: BYOLConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator
-    ) -> None:
+    def __init__(self, config: BYOLConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         self.online = nn.Sequential(backbone, mlp(backbone.n_features, config.hidden, config.dim))

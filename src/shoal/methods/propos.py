@@ -54,9 +54,7 @@ class ProPosConfig(MethodConfig):
 class ProPos(Method):
     """Online backbone f and projector g, their slow copies f' and g', and the predictor h."""
 
-    def __init__(
-        self, config: ProPosConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator
-    ) -> None:
+    def __init__(self, config: ProPosConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         self.granularities = (n_clusters,)
@@ -80,7 +78,7 @@ class ProPos(Method):
         return terms
 
     def _sample_neighbour(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-        """v = z + σ·ε with ε ~ N(0, I): a neighbour of z in feature space is taken to be a positive."""
+        """V = z + σ·ε with ε ~ N(0, I): a neighbour of z in feature space is taken to be a positive."""
         n = len(z) * distributed.world_size()
         noise = torch.randn(n, z.shape[1], generator=self.generator, device=z.device)
         return z + self.config.noise * noise[distributed.share(n)]

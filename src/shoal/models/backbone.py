@@ -38,6 +38,8 @@ class Backbone(nn.Module):
 
     def __init__(self, network: nn.Module, n_features: int, mean: Channels, std: Channels) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         self.network = network
         self.n_features = n_features
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -75,7 +77,7 @@ def _from_timm(name: str) -> tuple[nn.Module, int]:
         hint = f"did you mean {near[0]!r}?" if near else "timm.list_models() lists the names."
         raise UserError(f"there is no backbone named {name!r}: {hint}")
     network = timm.create_model(name, pretrained=False, num_classes=0)
-    return network, network.num_features
+    return network, int(network.num_features)  # type: ignore[arg-type] # timm sets it on every model
 
 
 def _use_cifar_stem(network: nn.Module, name: str) -> None:

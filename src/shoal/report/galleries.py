@@ -96,9 +96,7 @@ class Gallery:
             share=len(own) / max(1, int((self.clustering.labels >= 0).sum())),
             majority=class_name(self.images, majority),
             purity=float(counts.max()) / len(known) if len(known) else 0.0,
-            central=[
-                self._thumb(i, majority, plan, large=not place) for place, i in enumerate(central.tolist())
-            ],
+            central=[self._thumb(i, majority, plan, large=not place) for place, i in enumerate(central.tolist())],
             doubtful=[self._thumb(i, majority, plan) for i in doubtful.tolist()],
         )
 

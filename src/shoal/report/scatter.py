@@ -92,7 +92,7 @@ def _place(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     if n < FEW_POINTS:
         return plane
     tsne = TSNE(perplexity=min(30.0, (n - 1) / 3), init=plane * 1e-4, max_iter=500, random_state=seed)
-    # One thread gives the same map whatever the cores, and on busy cores is far faster than threads that wait.
+    # One thread gives the same map on any machine, and on busy cores is far faster than threads that wait.
     with threadpool_limits(1):
         places: NDArray[np.float32] = tsne.fit_transform(components)
     return places

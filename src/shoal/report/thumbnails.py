@@ -20,7 +20,7 @@ QUALITIES = (70, 50, 25)
 
 @dataclass(frozen=True)
 class Sprites:
-    """Thumbnails in one picture: ``columns`` × ``rows`` cells of ``width`` × ``height`` pixels, row by row."""
+    """Thumbnails in one picture: ``columns`` × ``rows`` cells of ``width`` × ``height`` pixels."""
 
     uri: str
     columns: int
@@ -42,10 +42,8 @@ def thumbnail_uri(pixels: UInt8[Tensor, "3 h w"], edge: int) -> str:
     return _uri(_webp(image, QUALITIES[0], lossless=max(image.size) <= LOSSLESS_UP_TO))
 
 
-def sprites(
-    pixels: UInt8[Tensor, "n 3 h w"], index: Int64[Tensor, "m"], edge: int, max_bytes: int
-) -> Sprites:
-    """Put the images at ``index`` in one sheet, at the best quality that fits ``max_bytes``, or else the worst."""
+def sprites(pixels: UInt8[Tensor, "n 3 h w"], index: Int64[Tensor, "m"], edge: int, max_bytes: int) -> Sprites:
+    """Put images in one sheet, row by row, at the best quality that fits ``max_bytes``, or else the worst."""
     cells = [thumbnail(pixels[i], edge) for i in index.tolist()]
     columns = math.ceil(math.sqrt(len(cells)))
     rows = math.ceil(len(cells) / columns)

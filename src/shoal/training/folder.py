@@ -1,13 +1,13 @@
 """The folder a run writes.
 
-    RUN/
-      config.yaml           the recipe that gives this run again
-      metrics.jsonl         a row for each epoch
-      state.safetensors     all that ``--resume`` needs, replaced atomically
-      model.safetensors     weights and cluster centres, once the run is done: what ``predict`` needs
-      assignments.parquet   id, cluster, distance, margin, label (if any) of each image
-      skipped.csv           files that could not be read, if any
-      report.html           the result to look at
+RUN/
+  config.yaml           the recipe that gives this run again
+  metrics.jsonl         a row for each epoch
+  state.safetensors     all that ``--resume`` needs, replaced atomically
+  model.safetensors     weights and cluster centres, once the run is done: what ``predict`` needs
+  assignments.parquet   id, cluster, distance, margin, label (if any) of each image
+  skipped.csv           files that could not be read, if any
+  report.html           the result to look at
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class RunFolder:
         """Raise a UserError when the folder holds something already."""
         path = self.path
         if self.config.exists():
-            raise UserError(f"{path} already holds a run: 'shoal train --resume {path}' goes on, another --out starts anew.")
+            raise UserError(
+                f"{path} already holds a run: 'shoal train --resume {path}' goes on, another --out starts anew."
+            )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path} exists and is not an empty folder: give another --out.")
 

@@ -82,7 +82,7 @@ def m_step(run: Run, log: Log) -> dict[str, float]:
         with autocast(run.device, config.precision):
             terms = method(batch, clusterings)
         run.optimizer.zero_grad()
-        torch.stack(list(terms.values())).sum().backward()
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         progress = (run.steps_done + 1) / (n_steps * config.epochs)
         method.before_step(progress)
         run.optimizer.step()

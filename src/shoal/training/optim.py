@@ -10,9 +10,7 @@ from shoal.methods import Method
 
 def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.SGD:
     """SGD over the method's parameter groups; the rate is set at each step."""
-    return torch.optim.SGD(
-        method.param_groups(), lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    return torch.optim.SGD(method.param_groups(), lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

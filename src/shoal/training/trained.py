@@ -63,9 +63,7 @@ class Trained:
             trained = " × ".join(map(str, self.size))
             raise UserError(f"these images are {h} × {w} px, and the run was trained on {trained} px: resize them.")
         device = self.centers.device
-        features = embed_all(
-            self.method, images.pixels, device, self.config.precision, after_batch=after_batch
-        )
+        features = embed_all(self.method, images.pixels, device, self.config.precision, after_batch=after_batch)
         return self.assign_features(features)
 
     def assign_features(self, features: Float[Tensor, "n d"]) -> Assignment:

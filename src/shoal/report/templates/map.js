@@ -6,7 +6,8 @@ function showMap(sea) {
   const [drawing, ring, loupe] = [sea.querySelector("svg"), sea.querySelector(".ring"), sea.querySelector(".loupe")];
   const [lens, title, name] = [loupe.querySelector(".lens"), loupe.querySelector("b"), loupe.querySelector("span")];
   const buttons = [...document.querySelectorAll(".legend button")];
-  const zoom = (sea.clientWidth < 500 ? 64 : 96) / Math.max(sheet.width, sheet.height);
+  const narrow = sea.clientWidth < 500;
+  const zoom = (narrow ? 64 : 96) / Math.max(sheet.width, sheet.height);
   const [width, height] = [sheet.width * zoom, sheet.height * zoom];
   let current = -1;
   let pinned = null;
@@ -30,12 +31,14 @@ function showMap(sea) {
     ring.setAttribute("cy", y);
     ring.removeAttribute("hidden");
     lens.style.backgroundPosition = `${-(i % sheet.columns) * width}px ${-Math.floor(i / sheet.columns) * height}px`;
-    title.textContent = className ? `${className}, in cluster ${cluster}` : `Cluster ${cluster}`;
+    title.textContent = className ? `${className}, in cluster\u00a0${cluster}` : `Cluster ${cluster}`;
     name.textContent = id;
     loupe.hidden = false;
     const right = x * scale + 16;
     const left = right + loupe.offsetWidth > sea.clientWidth ? x * scale - 16 - loupe.offsetWidth : right;
-    const top = y * scale - loupe.offsetHeight / 2;
+    // On a phone it would hide what it speaks of: there it goes to the other half.
+    const away = y * scale > sea.clientHeight / 2 ? 0 : sea.clientHeight;
+    const top = narrow ? away : y * scale - loupe.offsetHeight / 2;
     loupe.style.left = `${Math.min(Math.max(left, 4), sea.clientWidth - loupe.offsetWidth - 4)}px`;
     loupe.style.top = `${Math.min(Math.max(top, 4), sea.clientHeight - loupe.offsetHeight - 4)}px`;
     light(pinned ?? cluster);
