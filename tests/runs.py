@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from shoal import workflow
 from shoal.config import RunConfig
@@ -20,19 +21,31 @@ n_clusters: 4
 epochs: 3
 cluster_from: 1
 precision: float32
-data: {path: digits}
+data: {path: PICTURES}
 augment: {degrees: 10, crop_scale: [1, 1], flip_p: 0, hue: 0, saturation: 0, grey_p: 0}
 backbone: {name: small, width: 4}
 method: {name: propos, hidden: 16, dim: 8, momentum: 0.9}
-optim: {batch_size: 128, lr: 0.1, warmup_epochs: 1}
+optim: {batch_size: 32, lr: 0.1, warmup_epochs: 1}
 """
 
 
 def tiny_recipe(folder: Path, text: str = RECIPE) -> Path:
-    """The recipe as a file."""
+    """The recipe as a file, beside a folder with its pictures."""
+    pictures = folder / "pictures"
+    if not pictures.exists():
+        write_pictures(pictures)
     path = folder / "tiny.yaml"
-    path.write_text(text)
+    path.write_text(text.replace("PICTURES", str(pictures)))
     return path
+
+
+def write_pictures(folder: Path) -> None:
+    """A subfolder of PNG files for each class."""
+    images = tiny_images(200)
+    for pixels, label, name in zip(images.pixels, images.labels.tolist(), images.ids, strict=True):
+        path = folder / images.classes[label] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
 
 
 def tiny_config(**changes: object) -> RunConfig:

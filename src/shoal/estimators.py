@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from shoal.types import Images
 
 ImageSource = str | Path | Sequence[str | Path] | npt.NDArray[Any] | Tensor | Images
 """A folder, file or list of files, an array or tensor (n, h, w[, 3]) or (n, 3, h, w), or ``Images``."""
+
+Fitted = TypeVar("Fitted", bound="DeepClusterer")
 
 
 class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn is untyped
@@ -67,7 +69,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         self.out = out
         self.verbose = verbose
 
-    def fit(self, X: ImageSource, y: object = None) -> Self:
+    def fit(self: Fitted, X: ImageSource, y: object = None) -> Fitted:
         """Learn features and clusters of images; ``y`` is ignored.
 
         Raises:
@@ -109,7 +111,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         trained.save(folder.model)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls: type[Fitted], path: str | Path) -> Fitted:
         """A fitted estimator from ``save``, or from the run folder of ``shoal train``.
 
         Raises:

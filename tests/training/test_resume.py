@@ -121,26 +121,27 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path, processes, monkeypat
         child.start()
         return child
 
-    began = time.monotonic()
-    whole = start([recipe, "--out", str(tmp_path / "whole")])
-    whole.join()
-    took = time.monotonic() - began
-    assert whole.exitcode == 0, Path(log).read_text()
+    for name in ("warm-up", "whole"):  # the first start waits for the server to import everything
+        began = time.monotonic()
+        whole = start([recipe, "--epochs", "8", "--out", str(tmp_path / name)])
+        whole.join()
+        assert whole.exitcode == 0, Path(log).read_text()
+        took = time.monotonic() - began
 
     broken, moments = tmp_path / "broken", random.Random(0)
-    args = [recipe, "--out", str(broken)]
+    args = [recipe, "--epochs", "8", "--out", str(broken)]
     kills = 0
     while not (broken / "model.safetensors").exists():
         child = start(args)
-        child.join(took * moments.uniform(0.3, 0.8))
+        child.join(took * moments.uniform(0.2, 0.6))
         if child.is_alive():
             child.kill()
             kills += 1
-            assert kills < 30, "no progress between kills"
+            assert kills < 50, "no progress between kills"
         child.join()
         if (broken / "config.yaml").exists():
             args = ["--resume", str(broken)]
-    assert kills >= 1
+    assert kills >= 2
     finishing = start(["--resume", str(broken)])
     finishing.join()
     assert finishing.exitcode == 0, Path(log).read_text()

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 ArrayOrTensor = TypeVar("ArrayOrTensor", Array, Tensor)
 
 
-class KMeans(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn is untyped
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
     """k-means for arrays and tensors, Euclidean or spherical, with scikit-learn's interface.
 
     What a call is given decides where it works and what it answers with. Given a tensor, it works on the

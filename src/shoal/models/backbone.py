@@ -22,11 +22,13 @@ class BackboneConfig:
     """The network under a method's heads."""
 
     name: str = "resnet18"
-    """A timm model, or "small": a three-stage residual net for images of 8 to 64 px."""
+    """A timm model, or "small": a plain three-stage net for images of 8 to 64 px."""
     stem: Literal["native", "cifar"] = "native"
     """"cifar" swaps a ResNet's first layers for a 3×3 convolution of stride 1 without pooling, for small images."""
     width: Annotated[int, Gt(0)] = 32
     """Channels of the small net's first stage; the later two have twice and four times as many."""
+    depth: Annotated[int, Gt(0)] = 1
+    """Convolutions in each stage of the small net."""
     mean: Channels = (0.485, 0.456, 0.406)
     """Channel means that are taken off the image."""
     std: Channels = (0.229, 0.224, 0.225)
@@ -59,7 +61,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     """
     network: nn.Module
     if config.name == "small":
-        small = SmallNet(config.width)
+        small = SmallNet(config.width, config.depth)
         network, n_features = small, small.n_features
     else:
         network, n_features = _from_timm(config.name)

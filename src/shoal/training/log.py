@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -20,7 +20,7 @@ SHOWN = ("loss", "acc", "nmi", "ari", "silhouette", "changed")
 class Log:
     """Says nothing."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Log:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -38,7 +38,7 @@ class Log:
     def step(self, run: Run) -> None:
         """A step is done."""
 
-    def epoch(self, row: Mapping[str, float]) -> None:
+    def epoch(self, row: Mapping[str, int | float]) -> None:
         """An epoch is done, with its metrics."""
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class PlainLog(Log):
         rate = run.step * run.batch_size / max(run.seconds, 1e-9)
         self._now_and_then(f"epoch {run.epoch + 1}, step {run.step} of {run.steps_per_epoch}, {rate:.0f} images/s")
 
-    def epoch(self, row: Mapping[str, float]) -> None:
+    def epoch(self, row: Mapping[str, int | float]) -> None:
         """Epoch, metrics and rate on a line."""
         what = f"epoch {row['epoch'] + 1:.0f}" if "loss" in row else "at the end"
         rate = f"  {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
@@ -87,7 +87,7 @@ class TerminalLog(Log):
     """One live line: what is being done, how far, how fast, how long still, and the newest metrics."""
 
     def __init__(self) -> None:
-        self._metrics: dict[str, float] = {}
+        self._metrics: dict[str, int | float] = {}
         self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -119,7 +119,7 @@ class TerminalLog(Log):
         rate = run.step * run.batch_size / max(run.seconds, 1e-9)
         self._show(f"epoch {run.epoch + 1}/{run.config.epochs}", run.steps_done, total, f"{rate:.0f} images/s")
 
-    def epoch(self, row: Mapping[str, float]) -> None:
+    def epoch(self, row: Mapping[str, int | float]) -> None:
         """Show the newest metrics."""
         self._metrics |= row
         self._progress.update(self._task, metrics=in_words(self._metrics))
@@ -134,7 +134,7 @@ class TerminalLog(Log):
         self._progress.update(self._task, description=what, completed=done, total=total, rate=rate)
 
 
-def in_words(row: Mapping[str, float]) -> str:
+def in_words(row: Mapping[str, int | float]) -> str:
     """The metrics of a row that fit on a line."""
     return "  ".join(f"{name} {row[name]:.3f}" for name in SHOWN if row.get(name) is not None)
 

@@ -69,7 +69,7 @@ def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
     return clusterings
 
 
-def m_step(run: Run, log: Log) -> dict[str, float]:
+def m_step(run: Run, log: Log) -> dict[str, int | float]:
     """One epoch of gradient descent on the method's losses, from the step where the run stands."""
     config, method, order = run.config, run.method, run.order
     assert order is not None

@@ -61,7 +61,7 @@ class Run:
         self.optimizer = build_optimizer(self.method, config.optim)
         self.clusterings: tuple[Clustering, ...] = ()
         self.features: Tensor | None = None
-        self.scores: dict[str, float] = {}
+        self.scores: dict[str, int | float] = {}
         self.epoch = 0
         self.step = 0
         self.order: Tensor | None = None
@@ -105,7 +105,7 @@ class Run:
         if self.stop_signal is not None:
             raise Interrupted(self.stop_signal)
 
-    def finish_epoch(self, lr: float) -> dict[str, float]:
+    def finish_epoch(self, lr: float) -> dict[str, int | float]:
         """Log the mean loss terms of an epoch with the scores of the E-step before it, and turn to the next."""
         self.check_finite()
         terms = {name: float(total) / self.step for name, total in self.totals.items()}
@@ -120,7 +120,7 @@ class Run:
         self.save_if_due()
         return row
 
-    def finish(self) -> dict[str, float]:
+    def finish(self) -> dict[str, int | float]:
         """Log the scores of the last E-step and save."""
         row = {"epoch": self.epoch, "steps": self.steps_done, **self.scores}
         self.folder.append_metrics(row)
