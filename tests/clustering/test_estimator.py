@@ -28,7 +28,7 @@ def without_type_checks():
 
 
 @pytest.mark.usefixtures("without_type_checks")
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_scikit_learns_checks(metric):
     # The rows of that check hold zeros, which have no direction.

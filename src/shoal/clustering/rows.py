@@ -57,7 +57,10 @@ class Rows:
     @cached_property
     def squared_lengths(self) -> Float[Tensor, "n 1"]:
         """‖x‖² of each row."""
-        return torch.cat([x.square().sum(1, keepdim=True) for _, x in self.chunks(1)])
+        lengths = self.shift.new_empty(len(self), 1)
+        for part, x in self.chunks(1):
+            lengths[part] = x.square().sum(1, keepdim=True)
+        return lengths
 
     def moments(self) -> tuple[Float[Tensor, "d"], float]:
         """Mean of the rows, and their variance averaged over the dimensions.

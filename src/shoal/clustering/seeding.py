@@ -30,7 +30,7 @@ def seed(rows: Rows, n_clusters: int, restarts: int, generator: torch.Generator)
     for j in range(1, n_clusters):
         candidates = rows[_draw(nearest, tries, generator)]
         options = _with_candidates(rows, nearest, candidates)
-        best = options.sum(0, dtype=torch.float64).argmin(-1)
+        best = options.sum(0).argmin(-1)
         centers[:, j] = candidates[torch.arange(restarts, device=device), best]
         nearest = options.gather(2, best.expand(n, -1)[..., None])[..., 0]
     return centers
