@@ -8,7 +8,7 @@ from pathlib import Path
 from shoal.assignments import write_assignments
 from shoal.config import RunConfig, to_yaml
 from shoal.data import load_images
-from shoal.evaluation.score import score
+from shoal.evaluation import score
 from shoal.report import ReportData, write_report
 from shoal.training import Run, fit
 from shoal.training.folder import RunFolder

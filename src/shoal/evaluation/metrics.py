@@ -65,27 +65,20 @@ def clustering_scores(labels: Labels, pred: Labels) -> dict[str, float]:
 
 
 def matched_confusion(
-    labels: Labels, pred: Labels, n_classes: int
-) -> tuple[Int64[np.ndarray, "k c"], Int64[np.ndarray, "k"]]:
-    """Rows of each cluster in each class, with matched pairs of cluster and class on the diagonal.
+    labels: Labels, pred: Labels, n_clusters: int
+) -> tuple[Int64[np.ndarray, "c k"], list[tuple[int, int]]]:
+    """Rows of each class in each cluster, and the pairs of class and cluster that ``acc`` matches.
 
     Args:
-        labels: true class of each row in [0, n_classes), -1 for none.
-        pred: cluster of each row, -1 for none.
-        n_classes: c, the number of columns.
-
-    Returns:
-        The counts, and which cluster each of their rows is. Clusters are in the order of the classes that they match;
-        with fewer clusters than classes, the rows below an unmatched class stand one higher than the diagonal.
-        Clusters that match no class come last.
+        labels: true class of each row, -1 for none.
+        pred: cluster of each row in [0, n_clusters), -1 for none.
+        n_clusters: k, the number of columns.
     """
     clusters, classes = _known(pred, labels)
-    table = np.zeros((int(pred.max()) + 1 if len(pred) else 0, n_classes), dtype=np.int64)
-    np.add.at(table, (clusters, classes), 1)
-    matched, their_classes = linear_sum_assignment(table, maximize=True)
-    order = matched[np.argsort(their_classes)]
-    order = np.concatenate([order, np.setdiff1d(np.arange(len(table)), order)])
-    return table[order], order
+    table = np.zeros((classes.max(initial=-1) + 1, n_clusters), dtype=np.int64)
+    np.add.at(table, (classes, clusters), 1)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    return table, list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 def _known(pred: Labels, labels: Labels) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:

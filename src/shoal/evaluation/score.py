@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int64
-from shoal.evaluation.metrics import clustering_scores
-from shoal.evaluation.unsupervised import clustering_signals
 from torch import Tensor
 
+from shoal.evaluation.metrics import clustering_scores
+from shoal.evaluation.unsupervised import clustering_signals
 from shoal.types import Clustering, Images
 
 

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Int64
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor
 
+from shoal.evaluation.metrics import matched_confusion
 from shoal.report.galleries import class_name
 from shoal.types import Clustering, Images
 
@@ -60,10 +57,9 @@ class Confusion:
 
 def confusion(images: Images, clustering: Clustering) -> Confusion | None:
     """Clusters against the classes that the Hungarian method matches them to, or nothing without labels."""
-    known = (images.labels >= 0) & (clustering.labels >= 0)
-    if not known.any():
+    counts, matches = matched_confusion(images.labels, clustering.labels, len(clustering.centers))
+    if not counts.any():
         return None
-    counts, matches = _matched(images.labels[known], clustering.labels[known], len(clustering.centers))
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     matched_to = {cluster: label for label, cluster in matches}
     order = [cluster for _, cluster in matches]
@@ -92,13 +88,3 @@ def _largest(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
     """Find the places of the counts above zero, largest first."""
     order = np.argsort(-counts, axis=None, kind="stable")[: int((counts > 0).sum())]
     return [(int(place) // counts.shape[1], int(place) % counts.shape[1]) for place in order]
-
-
-def _matched(
-    labels: Int64[Tensor, "n"], clusters: Int64[Tensor, "n"], k: int
-) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
-    n_classes = int(labels.max()) + 1
-    flat = torch.bincount(labels * k + clusters, minlength=n_classes * k)
-    counts = flat.reshape(n_classes, k).numpy()
-    rows, columns = linear_sum_assignment(counts, maximize=True)
-    return counts, list(zip(rows.tolist(), columns.tolist(), strict=True))

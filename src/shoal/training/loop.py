@@ -12,7 +12,7 @@ from torch import Tensor
 from shoal import distributed
 from shoal.clustering import kmeans
 from shoal.data import apply_view, draw_view, equal_clusters, shuffled
-from shoal.evaluation.score import score
+from shoal.evaluation import collapse_warning, score
 from shoal.methods.embedding import autocast, embed_all
 from shoal.training.log import Log
 from shoal.training.optim import set_lr
@@ -66,6 +66,8 @@ def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
     )
     previous = run.clusterings[0].labels if run.clusterings else None
     run.scores = score(images, run.features, clusterings[0], previous, config.seed)
+    if warning := collapse_warning(run.scores):
+        log.note(f"epoch {run.epoch}: {warning}")
     return clusterings
 
 
