@@ -41,7 +41,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         verbose: show progress.
 
     Attributes:
-        labels_: int64 (n,), the cluster of each image that was fitted.
+        labels_: int64 (n,), the cluster of each image; −1 for a file of a list that could not be read.
         distances_: float32 (n,), cosine distance of each image to the centre of its cluster.
         cluster_centers_: float32 (k, d), unit length.
         embedding_: float32 (n, d), the features that were clustered, unit length.
@@ -83,6 +83,11 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             self._trained, assignment = workflow.train(run, log)
         self.images_ = images
         self.labels_ = assignment.clusters.cpu().numpy()
+        if isinstance(X, Sequence) and images.skipped:
+            # One label for each file that was given: those that could not be read have no cluster.
+            read = np.array([str(path) not in images.skipped for path in X])
+            labels, self.labels_ = self.labels_, np.full(len(X), -1)
+            self.labels_[read] = labels
         self.distances_ = assignment.distances.cpu().numpy()
         self.embedding_ = assignment.features.cpu().numpy()
         self.cluster_centers_ = self._trained.centers.cpu().numpy()

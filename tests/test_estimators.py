@@ -1,0 +1,157 @@
+"""The scikit-learn face."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+
+import shoal
+from shoal.cli import main
+from tests.runs import tiny_images, write_pictures
+
+SETTINGS = {
+    "backbone.width": 4,
+    "backbone.depth": 1,
+    "method.hidden": 16,
+    "method.dim": 8,
+    "optim.batch_size": 16,
+    "optim.warmup_epochs": 1,
+    "cluster_from": 1,
+    "precision": "float32",
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
+
+
+def propos(**changes):
+    return shoal.ProPos(n_clusters=4, epochs=2, settings=SETTINGS, random_state=0, **changes)
+
+
+def forms(tmp_path):
+    """The same 40 images in every form a fit takes."""
+    pixels = tiny_images().pixels
+    write_pictures(tmp_path / "pictures")
+    files = sorted((tmp_path / "pictures").rglob("*.png"), key=lambda path: int(path.stem))[:40]
+    yield pixels
+    yield pixels.numpy()
+    yield pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    yield pixels.float() / 255
+    yield tiny_images()
+    yield files
+    yield [str(path) for path in files]
+
+
+def test_every_form_of_the_same_images_gives_the_same_clusters(tmp_path):
+    settings = {**SETTINGS, "data.size": 8}
+    found = [shoal.ProPos(4, epochs=2, settings=settings).fit(X).labels_ for X in forms(tmp_path)]
+    for labels in found:
+        assert labels.shape == (40,)
+        np.testing.assert_array_equal(labels, found[0])
+
+
+def test_fitted_attributes_agree_with_each_other():
+    pixels = tiny_images().pixels.numpy()
+    model = propos().fit(pixels)
+    assert model.embedding_.shape == (40, 8)
+    assert model.cluster_centers_.shape == (4, 8)
+    np.testing.assert_allclose(np.linalg.norm(model.embedding_, axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal((model.embedding_ @ model.cluster_centers_.T).argmax(1), model.labels_)
+    own = (model.embedding_ * model.cluster_centers_[model.labels_]).sum(1)
+    np.testing.assert_allclose(model.distances_, 1 - own, atol=1e-5)
+    np.testing.assert_array_equal(model.predict(pixels), model.labels_)
+    np.testing.assert_allclose(model.transform(pixels), model.embedding_, atol=1e-5)
+    np.testing.assert_array_equal(propos().fit_predict(pixels), model.labels_)
+
+
+def test_parameters_are_those_of_scikit_learn():
+    model = propos()
+    assert clone(model).get_params() == model.get_params()
+    assert model.set_params(n_clusters=3, epochs=1).fit(tiny_images()).cluster_centers_.shape == (3, 8)
+    assert not hasattr(clone(model), "labels_")
+
+
+def test_features_go_into_a_pipeline():
+    from sklearn.cluster import KMeans
+
+    labels = make_pipeline(propos(), KMeans(4, n_init=1, random_state=0)).fit_predict(tiny_images().pixels.numpy())
+    assert labels.shape == (40,)
+
+
+def test_save_and_load_predict_the_same(tmp_path):
+    pixels = tiny_images().pixels
+    model = propos().fit(pixels)
+    model.save(tmp_path / "model")
+    loaded = shoal.ProPos.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict(pixels), model.labels_)
+    np.testing.assert_array_equal(loaded.cluster_centers_, model.cluster_centers_)
+    assert loaded.n_clusters == 4
+    with pytest.raises(shoal.UserError, match="already holds a run"):
+        model.save(tmp_path / "model")
+    with pytest.raises(shoal.UserError, match="a run of propos, not of byol"):
+        shoal.BYOL.load(tmp_path / "model")
+
+
+def test_a_saved_model_serves_the_command(tmp_path):
+    propos().fit(tiny_images().pixels).save(tmp_path / "model")
+    np.save(tmp_path / "new.npy", tiny_images().pixels.numpy())
+    assert main(["predict", str(tmp_path / "model"), str(tmp_path / "new.npy"), "--out", str(tmp_path / "a.csv")]) == 0
+
+
+def test_out_is_a_whole_run_folder(tmp_path):
+    propos(out=tmp_path / "run").fit(tiny_images())
+    assert (tmp_path / "run" / "report.html").exists()
+    assert shoal.ProPos.load(tmp_path / "run").predict(tiny_images()).shape == (40,)
+
+
+def test_byol_clusters_too():
+    model = shoal.BYOL(4, epochs=1, settings={k: v for k, v in SETTINGS.items() if k != "cluster_from"})
+    assert model.fit(tiny_images()).labels_.max() < 4
+
+
+@pytest.mark.parametrize(
+    ("fit", "sentence"),
+    [
+        (lambda: propos().fit("nowhere"), "nowhere"),
+        (lambda: propos().fit([]), "image"),
+        (lambda: propos().fit(np.zeros((3, 2))), "shape"),
+        (lambda: propos().fit(np.full((8, 8, 8), np.nan)), "NaN"),
+        (lambda: shoal.ProPos(50, settings=SETTINGS).fit(tiny_images()), "50 clusters need at least as many images"),
+        (lambda: shoal.ProPos(1).fit(tiny_images()), "n_clusters: input should be greater than or equal to 2"),
+        (lambda: shoal.ProPos(settings={"epoch": 3}).fit(tiny_images()), "did you mean 'epochs'"),
+        (lambda: shoal.ProPos(recipe="byol-digits").fit(tiny_images()), "one of byol, not of propos"),
+        (lambda: shoal.ProPos(recipe="propos-digit").fit(tiny_images()), "did you mean 'propos-digits'"),
+    ],
+)
+def test_mistakes_are_value_errors_with_a_sentence(fit, sentence):
+    with pytest.raises(ValueError, match=sentence) as error:
+        fit()
+    assert isinstance(error.value, shoal.UserError)
+
+
+def test_an_unfitted_estimator_says_so():
+    with pytest.raises(NotFittedError, match="call fit first"):
+        shoal.ProPos().predict(tiny_images())
+
+
+def test_a_fit_leaves_torchs_random_numbers_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    propos().fit(tiny_images())
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_broken_files_of_a_list_get_no_cluster(tmp_path):
+    write_pictures(tmp_path / "pictures")
+    files = sorted((tmp_path / "pictures").rglob("*.png"))[:40]
+    files[7].write_bytes(b"no image")
+    labels = propos().fit(files).labels_
+    assert labels.shape == (40,)
+    assert labels[7] == -1
+    others = files[:7] + files[8:]
+    np.testing.assert_array_equal(np.delete(labels, 7), propos().fit(others).labels_)
