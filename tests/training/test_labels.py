@@ -2,19 +2,20 @@
 
 import dataclasses
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
+from tests.runs import new_run, tiny_images
 
 from shoal import workflow
 from shoal.training.log import Log
-from tests.runs import new_run, tiny_images
 
 
 class Guarded(torch.Tensor):
     """Labels that raise when anything but evaluation, report or the table of assignments reads them."""
 
-    shapes = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim")}
+    shapes: ClassVar = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim")}
     readers = ("shoal.evaluation", "shoal.report", "shoal.assignments")
     reads = 0
 
