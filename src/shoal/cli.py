@@ -110,7 +110,7 @@ def predict(run: Path, images: str, /, out: Path = Path("assignments.csv"), stri
 
     check_free(out)
     trained = Trained.load(run)
-    found = to_images(images, size=trained.size[0] if trained.size[0] == trained.size[1] else None, strict=strict)
+    found = to_images(images, size=trained.square, strict=strict)
     write_assignments(trained.assign(found), found, out)
     _say(f"{len(found)} images in {len(trained.centers)} clusters: {out}")
     return 0

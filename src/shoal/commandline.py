@@ -29,7 +29,7 @@ class TrainCommand:
     strict: bool = False
     """Fail on the first image that cannot be read instead of skipping it."""
     quiet: bool = False
-    """Print nothing but errors."""
+    """Print nothing but warnings and errors."""
 
 
 def parse_train(args: Sequence[str]) -> TrainCommand:

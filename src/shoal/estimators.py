@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,6 +25,9 @@ from shoal.types import Images
 
 ImageSource = str | Path | Sequence[str | Path] | npt.NDArray[Any] | Tensor | Images
 """A folder, file or list of files, an array or tensor (n, h, w[, 3]) or (n, 3, h, w), or ``Images``."""
+
+IN_MEMORY = "(images given in Python)"
+"""Stands for the path of the images in the config of a run whose images no path leads to."""
 
 Fitted = TypeVar("Fitted", bound="DeepClusterer")
 
@@ -76,6 +80,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             UserError: the images cannot be read, a setting is wrong, or training diverged.
         """
         config = self._config()
+        config = replace(config, data=replace(config.data, path=_path_of(X)))
         with open_log(quiet=not self.verbose) as log, tempfile.TemporaryDirectory() as scratch:
             size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
             images = to_images(X, size=size, strict=config.data.strict, progress=log.reading)
@@ -156,7 +161,14 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
 
     def _assign(self, X: ImageSource) -> Assignment:
         trained = self._fitted()
-        return trained.assign(to_images(X, size=trained.size[0], strict=False))
+        return trained.assign(to_images(X, size=trained.square, strict=False))
+
+
+def _path_of(X: ImageSource) -> str:
+    """What leads to the images again from a run's config."""
+    if not isinstance(X, str | Path):
+        return IN_MEMORY
+    return "digits" if X == "digits" else str(Path(X).resolve())
 
 
 class ProPos(DeepClusterer):

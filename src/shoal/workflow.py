@@ -41,6 +41,7 @@ def reopen(path: Path, log: Log) -> Run:
     """
     folder, config = RunFolder.open(path)
     run = Run(config, load_images(config.data, progress=log.reading), folder)
+    folder.sweep()
     run.load()
     return run
 

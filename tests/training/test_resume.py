@@ -1,5 +1,6 @@
 """A run that was stopped anywhere and resumed is the unbroken run, bit for bit."""
 
+import dataclasses
 import multiprocessing
 import os
 import random
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.runs import new_run, reopened, tiny_config, tiny_recipe
+from tests.runs import new_run, reopened, tiny_config, tiny_images, tiny_recipe
 
 import shoal.training.state
 from shoal import workflow
@@ -79,7 +80,6 @@ def test_a_run_stopped_in_an_e_step_goes_on_as_if_unbroken(tmp_path):
 
 
 def test_a_backbone_with_dropout_resumes_as_well(tmp_path):
-    import dataclasses
 
     config = tiny_config()
     # timm's smallest MobileNet ends in dropout-free pooling; its drop path draws from torch's default generator.
@@ -237,3 +237,20 @@ def test_a_finished_run_resumes_to_itself(tmp_path):
     after = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert RunFolder(tmp_path / "run").read_metrics() == rows
+
+
+def test_changed_images_are_noticed(tmp_path):
+    run = new_run(tmp_path / "run")
+    run.save()
+    for images in (tiny_images(39), dataclasses.replace(tiny_images(), pixels=tiny_images().pixels + 1)):
+        with pytest.raises(UserError, match="have changed since it was saved"):
+            reopened(tmp_path / "run", images)
+
+
+def test_a_stop_at_the_very_last_step_loses_no_row(tmp_path):
+    config = tiny_config(max_steps=3)
+    workflow.train(new_run(tmp_path / "whole", config), Log())
+    with pytest.raises(Interrupted):
+        workflow.train(new_run(tmp_path / "broken", config), StopAfter(3))
+    workflow.train(reopened(tmp_path / "broken"), Log())
+    same_files(tmp_path / "whole", tmp_path / "broken")

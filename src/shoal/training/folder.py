@@ -65,6 +65,11 @@ class RunFolder:
             raise UserError(f"{path} is not a run folder: it has no config.yaml. Runs are made by 'shoal train'.")
         return folder, load_recipe(str(folder.config.absolute()))
 
+    def sweep(self) -> None:
+        """Remove the unfinished files that a kill in the middle of a write has left."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a row to ``metrics.jsonl``, on disk before any state that counts it."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -27,7 +28,8 @@ class Log:
         self.close()
 
     def note(self, text: str) -> None:
-        """Something that the user should know."""
+        """Warn of something that the user should know, however quiet."""
+        logging.getLogger("shoal").warning(text)
 
     def reading(self, done: int, total: int) -> None:
         """Images decoded so far."""
@@ -50,10 +52,6 @@ class PlainLog(Log):
 
     def __init__(self) -> None:
         self._spoke_at = time.monotonic()
-
-    def note(self, text: str) -> None:
-        """Print the text to standard error."""
-        self._say(text)
 
     def reading(self, done: int, total: int) -> None:
         """A line a minute."""

@@ -33,7 +33,7 @@ def fit(run: Run, log: Log) -> None:
     with torch.random.fork_rng():
         torch.set_rng_state(run.default_rng)
         try:
-            while not run.trained:
+            while not run.trained or run.order is not None:
                 if run.order is None:  # else the run was resumed inside an epoch
                     if run.epoch % run.config.cluster_every == 0:
                         run.clusterings = e_step(run, log)
@@ -75,14 +75,13 @@ def m_step(run: Run, log: Log) -> dict[str, int | float]:
     """One epoch of gradient descent on the method's losses, from the step where the run stands."""
     config, method, order = run.config, run.method, run.order
     assert order is not None
-    clusterings = run.clusterings if method.granularities and run.epoch >= config.cluster_from else ()
     n_steps = run.steps_per_epoch
     while run.step < n_steps and not run.trained:
         start = time.monotonic()
         batch = _batch(run, order[run.step * run.batch_size : (run.step + 1) * run.batch_size])
         set_lr(run.optimizer, _lr(run, run.steps_done))
         with autocast(run.device, config.precision):
-            terms = method(batch, clusterings)
+            terms = method(batch, run.active_clusterings)
         run.optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         progress = (run.steps_done + 1) / (n_steps * config.epochs)
@@ -104,8 +103,8 @@ def _lr(run: Run, step: int) -> float:
 
 
 def _order(run: Run) -> Tensor:
-    if run.config.resample and run.clusterings:
-        return equal_clusters(run.clusterings[0].labels, run.generator)
+    if run.config.resample and run.active_clusterings:
+        return equal_clusters(run.active_clusterings[0].labels, run.generator)
     return shuffled(len(run.images), run.generator)
 
 

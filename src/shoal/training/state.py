@@ -7,6 +7,7 @@ killed at any moment goes on from the last save as if nothing had happened.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -51,6 +52,7 @@ class Run:
         self.folder = folder
         self.device = compute_device()
         self.images = place_on(images, self.device)
+        self._images_digest = digest(images)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -88,6 +90,12 @@ class Run:
         return self.epoch * self.steps_per_epoch + self.step
 
     @property
+    def active_clusterings(self) -> tuple[Clustering, ...]:
+        """The clusterings that training may use in this epoch: none before they begin, or for a method without any."""
+        begun = self.epoch >= self.config.cluster_from
+        return self.clusterings if self.method.granularities and begun else ()
+
+    @property
     def trained(self) -> bool:
         """Whether all epochs, or the steps asked for, are done; ``done`` says that the last E-step is, too."""
         limit = self.config.max_steps
@@ -114,9 +122,9 @@ class Run:
         row |= {"seconds": round(self.seconds, 3), "images_per_second": round(rate, 1), **self.scores}
         self.folder.append_metrics(row)
         self.scores = {}
+        self.order, self.totals, self.seconds = None, {}, 0.0
         if self.step == self.steps_per_epoch:
-            self.epoch += 1
-            self.step, self.order, self.totals, self.seconds = 0, None, {}, 0.0
+            self.epoch, self.step = self.epoch + 1, 0
         self.save_if_due()
         return row
 
@@ -148,6 +156,7 @@ class Run:
             "seconds": self.seconds,
             "scores": self.scores,
             "done": self.done,
+            "images": self._images_digest,
             "metrics_rows": self.folder.n_metrics,
         }
         atomic_write(self.folder.state, to_bytes(self._tensors(), {"shoal": json.dumps(header)}))
@@ -159,8 +168,8 @@ class Run:
         for name, total in self.totals.items():
             if not torch.isfinite(total):
                 raise UserError(
-                    f"training diverged in epoch {self.epoch}: the loss term {name!r} is {float(total)}. The last good "
-                    f"state is kept in {self.folder.path}. Try a lower --optim.lr or more --optim.warmup-epochs."
+                    f"training diverged in epoch {self.epoch}: the loss term {name!r} is {float(total)}. Start again "
+                    f"with a lower --optim.lr or more --optim.warmup-epochs; {self.folder.path} keeps the last good state."
                 )
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -189,6 +198,10 @@ class Run:
             self.folder.keep_metrics(0)
             return
         header, tensors = read_state(self.folder)
+        if header["images"] != self._images_digest:
+            raise UserError(
+                f"the images of {self.folder.path} have changed since it was saved: bring them back, or train afresh."
+            )
         parts: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
@@ -235,6 +248,15 @@ def read_state(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(
             f"{folder.state} is damaged ({error}): bring it back from a copy, or train afresh into another --out."
         ) from error
+
+
+def digest(images: Images) -> str:
+    """What tells these images from others: their number, size, names and some of their pixels."""
+    shape = tuple(images.pixels.shape)
+    sample = images.pixels[:: max(1, len(images) // 256)]
+    summary = hashlib.blake2b(repr((shape, list(images.ids))).encode("utf-8", "surrogateescape"), digest_size=16)
+    summary.update(sample.cpu().contiguous().numpy().tobytes())
+    return summary.hexdigest()
 
 
 def compute_device() -> torch.device:

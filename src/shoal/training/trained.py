@@ -44,6 +44,12 @@ class Trained:
     size: tuple[int, int]
     """Height and width in pixels that it was trained on."""
 
+    @property
+    def square(self) -> int | None:
+        """Side that new images are brought to; None when the images were not square and so stay as they are."""
+        height, width = self.size
+        return height if height == width else None
+
     @classmethod
     def of(cls, run: Run) -> Trained:
         """The outcome of a run whose last E-step is done."""
