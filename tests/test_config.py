@@ -38,8 +38,13 @@ def test_a_recipe_says_what_it_is_in_its_first_line(name):
         ({"epochs": "many"}, "epochs: input should be a valid integer"),
         ({"optim": {"lr": "fast"}}, "optim.lr: input should be a valid number"),
         ({"augment": {"scale": [2, 1]}}, "scale"),
-        ({"augment": 3}, "augment"),
-        ({"method": "propos"}, "method"),
+        ({"augment": {"scale": [2, 1]}}, "give the smaller number first."),
+        ({"augment": 3}, "augment holds settings of its own"),
+        ({"data": {"path": {"deep": 1}}}, "data.path"),
+        ({"method": "propos"}, "method holds its settings"),
+        ({"method": {"name": ["a"]}}, "no method named ['a']"),
+        ({"optim": {"lr": float("inf")}}, "optim.lr: a finite number is needed, not inf"),
+        ({"seed": 2**64}, "seed: input should be less than"),
     ],
 )
 def test_a_wrong_recipe_gets_a_sentence(raw, sentence):
@@ -55,6 +60,9 @@ def test_files_that_are_no_recipe(tmp_path):
         load_recipe(str(path))
     path.write_text("a: [")
     with pytest.raises(UserError, match="not valid YAML"):
+        load_recipe(str(path))
+    path.write_text("a: &a {b: *a}")
+    with pytest.raises(UserError, match="no setting"):
         load_recipe(str(path))
     path.write_text("just words")
     with pytest.raises(UserError, match="is not a recipe"):
@@ -101,6 +109,8 @@ def test_flags_override_single_settings(tmp_path):
         (["propos-digits", "extra"], "one word too many"),
         (["propos-digits", "--n-clusters", "1"], "n_clusters: input should be greater than or equal to 2"),
         (["--epochs", "3"], "give a recipe"),
+        (["--epochs", "3", "propos-digits"], "the recipe comes first: shoal train propos-digits"),
+        (["propos-digits", "--method.name", "byol"], "the recipe says which method"),
         ([], "give a recipe"),
         (["propos-digits", "--resume", "x"], "exactly as it began"),
         (["--resume", "x", "--seed", "3"], "exactly as it began"),

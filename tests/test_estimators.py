@@ -122,6 +122,8 @@ def test_byol_clusters_too():
         (lambda: propos().fit(np.full((8, 8, 8), np.nan)), "NaN"),
         (lambda: shoal.ProPos(50, settings=SETTINGS).fit(tiny_images()), "50 clusters need at least as many images"),
         (lambda: shoal.ProPos(1).fit(tiny_images()), "n_clusters: input should be greater than or equal to 2"),
+        (lambda: shoal.ProPos(settings={"epochs.x": 3}).fit(tiny_images()), "no setting 'epochs.x'"),
+        (lambda: shoal.ProPos(random_state=2**70).fit(tiny_images()), "seed: input should be less than"),
         (lambda: shoal.ProPos(settings={"epoch": 3}).fit(tiny_images()), "did you mean 'epochs'"),
         (lambda: shoal.ProPos(recipe="byol-digits").fit(tiny_images()), "one of byol, not of propos"),
         (lambda: shoal.ProPos(recipe="propos-digit").fit(tiny_images()), "did you mean 'propos-digits'"),
@@ -150,8 +152,12 @@ def test_broken_files_of_a_list_get_no_cluster(tmp_path):
     write_pictures(tmp_path / "pictures")
     files = sorted((tmp_path / "pictures").rglob("*.png"))[:40]
     files[7].write_bytes(b"no image")
-    labels = propos().fit(files).labels_
-    assert labels.shape == (40,)
+    model = propos().fit(files)
+    labels = model.labels_
+    assert labels.shape == model.distances_.shape == model.predict(files).shape == (40,)
+    assert model.embedding_.shape == model.transform(files).shape == (40, 8)
+    assert np.isnan(model.embedding_[7]).all()
+    assert propos().fit(str(tmp_path / "pictures")).labels_.shape == (199,)
     assert labels[7] == -1
     others = files[:7] + files[8:]
     np.testing.assert_array_equal(np.delete(labels, 7), propos().fit(others).labels_)

@@ -22,21 +22,23 @@ def write_assignments(assignment: Assignment, images: Images, path: Path) -> Non
 
     The distance is to the image's own centre (1 − cosine); the margin says how much farther the second centre is.
 
+    Names that are not UTF-8 have their stray bytes spelt out: ``\\udcff`` stands for the byte ff.
+
     Raises:
         UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
     """
     columns = {
-        "id": pa.array([i.encode("utf-8", "replace").decode() for i in images.ids]),
+        "id": pa.array([_as_utf8(name) for name in images.ids]),
         "cluster": pa.array(assignment.clusters.cpu().numpy()),
         "distance": pa.array(assignment.distances.cpu().numpy()),
         "margin": pa.array(assignment.margins.cpu().numpy()),
     }
     if images.classes:
-        names = [None if label < 0 else images.classes[label] for label in images.labels.tolist()]
-        columns["label"] = pa.array(names)
+        classes = [_as_utf8(name) for name in images.classes]
+        columns["label"] = pa.array([None if label < 0 else classes[label] for label in images.labels.tolist()])
     table, buffer = pa.table(columns), io.BytesIO()
     check_suffix(path)
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         pyarrow.csv.write_csv(table, buffer)
     else:
         pyarrow.parquet.write_table(table, buffer)
@@ -52,5 +54,10 @@ def check_free(path: Path) -> None:
 
 def check_suffix(path: Path) -> None:
     """Raise a UserError when the table cannot be written in the format the name asks for."""
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path} should end in {' or '.join(SUFFIXES)}: the ending says the format.")
+
+
+def _as_utf8(name: str) -> str:
+    # Tables hold UTF-8 only; a "?" in place of each stray byte would make two files one.
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +16,14 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from shoal.errors import UserError
 
 if TYPE_CHECKING:
     from shoal.training import Run
+
+OnSignal = Callable[[int, FrameType | None], object]
 
 OVERVIEW = """\
 shoal turns a pile of unlabelled images into meaningful clusters.
@@ -36,18 +40,34 @@ On your own images:        shoal train propos-folder --data.path photos/ --n-clu
 More about a verb:         shoal VERB --help"""
 
 
+class Stopped(KeyboardInterrupt):
+    """SIGINT or SIGTERM, as an exception: whatever must be tidied up on the way out is."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the status is 0, 2 for a user's mistake, or 128 + the signal that stopped it."""
     args = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="shoal: %(message)s", level=logging.WARNING)
+    if logging.lastResort:  # it looks sys.stderr up for each warning, so that a live line can make room
+        logging.lastResort.setFormatter(logging.Formatter("shoal: %(message)s"))
     try:
-        return _dispatch(args)
+        with _on_signals(_stop), _flushed_output():
+            return _dispatch(args)
     except UserError as error:
         _complain(str(error))
         return 2
-    except KeyboardInterrupt:
+    except Stopped as stop:
         _complain("stopped.")
-        return 128 + signal.SIGINT
+        return 128 + stop.signum
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        reason = error.strerror or str(error)
+        _complain(f"{error.filename}: {reason}" if error.filename else reason)
+        return 2
 
 
 def _dispatch(args: list[str]) -> int:
@@ -73,22 +93,24 @@ def train(args: list[str]) -> int:
     """Learn features and clusters of images; ``shoal train --help`` lists the settings."""
     from shoal import workflow
     from shoal.commandline import parse_train
+    from shoal.training.folder import RunFolder
     from shoal.training.log import open_log
     from shoal.training.state import Interrupted
 
     command = parse_train(args)
-    with open_log(quiet=command.quiet) as log:
-        if command.resume:
-            run = workflow.reopen(command.resume, log)
-        else:
-            assert command.out is not None
-            run = workflow.start(command.config, command.out, log)
-        try:
-            with _stop_on_signal(run):
+    path = command.resume or command.out
+    assert path is not None
+    try:
+        with open_log(quiet=command.quiet) as log:
+            run = workflow.reopen(path, log) if command.resume else workflow.start(command.config, path, log)
+            with _asked_to_stop(run):
                 workflow.train(run, log)
-        except Interrupted as interruption:
-            _complain(f"stopped and saved. Go on with:  shoal train --resume {run.folder.path}")
-            return 128 + interruption.signum
+    except (Interrupted, Stopped) as stop:
+        if not RunFolder(path).config.exists():  # nothing has begun that could go on
+            raise
+        how = "stopped and saved" if isinstance(stop, Interrupted) else "stopped"
+        _complain(f"{how}. Go on with:  shoal train --resume {shlex.quote(str(path))}")
+        return 128 + stop.signum
     if not command.quiet:
         _print_scores(run.scores)
         _say(f"clusters     {run.folder.assignments}\nreport       {run.folder.report}")
@@ -179,20 +201,45 @@ VERBS: dict[str, Callable[..., int]] = {
 
 
 @contextmanager
-def _stop_on_signal(run: Run) -> Iterator[None]:
-    """Let SIGINT and SIGTERM stop the run after its step; a second one stops it at once."""
-
-    def ask(signum: int, _frame: FrameType | None) -> None:
-        if run.stop_signal is not None:
-            raise KeyboardInterrupt
-        run.stop_signal = signum
-
-    before = {signum: signal.signal(signum, ask) for signum in (signal.SIGINT, signal.SIGTERM)}
+def _on_signals(handler: OnSignal) -> Iterator[None]:
+    """Let SIGINT and SIGTERM do something else for a while."""
+    before = {signum: signal.signal(signum, handler) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        for signum, handler_before in before.items():
+            signal.signal(signum, handler_before)
+
+
+def _stop(signum: int, _frame: FrameType | None) -> NoReturn:
+    raise Stopped(signum)
+
+
+@contextmanager
+def _asked_to_stop(run: Run) -> Iterator[None]:
+    """Let a signal stop the run after its step, and a second one at once."""
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if run.stop_signal is not None:
+            _stop(signum, frame)
+        run.stop_signal = signum
+
+    with _on_signals(ask):
+        yield
+
+
+@contextmanager
+def _flushed_output() -> Iterator[None]:
+    """Send the output off here, where a failure can be told, and not when the interpreter ends."""
+    try:
+        yield
+    finally:
+        try:
+            print(end="", flush=True)  # noqa: T201 - unlike sys.stdout.flush, fine where there is no output at all
+        except OSError:
+            # What is left in the buffer would fail once more when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
 
 
 def _print_scores(scores: dict[str, float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,7 @@ def _settle(command: TrainCommand, name: str) -> TrainCommand:
     """Check the values, make the data's path one that holds from any folder, choose the run folder."""
     config, data = command.config, command.config.data
     here = Path(data.path)
-    if here.exists() and data.path != "digits":
+    if data.path not in ("", "digits") and os.path.lexists(here):
         data = dataclasses.replace(data, path=str(here.resolve()))
     data = dataclasses.replace(data, strict=data.strict or command.strict)
     config = validate(dataclasses.replace(config, data=data), "this command")
@@ -83,6 +84,10 @@ def _free_folder(name: str) -> Path:
 
 def _about(word: str, command: TrainCommand) -> str:
     """What to say to a word that is no option."""
+    if word in recipe_names() or word.endswith((".yaml", ".yml")):
+        return f"the recipe comes first: shoal train {word} --flags"
+    if word.partition("=")[0] == "--method.name":
+        return "the recipe says which method: 'shoal recipes' lists them."
     if not word.startswith("-"):
         return f"{word!r} is one word too many: settings are given as flags, such as --epochs 50."
     parts = {"config": RunConfig, "method": type(command.config.method)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -51,7 +52,7 @@ class RunConfig:
     """How many clusters to find."""
     epochs: Annotated[int, Ge(1)] = 100
     """Passes over the images."""
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     """Seed of all random numbers: the same seed gives the same run."""
     max_steps: Annotated[int, Ge(1)] | None = None
     """Stop after so many steps; the schedule stays that of the whole run."""
@@ -76,17 +77,8 @@ def load_recipe(name_or_path: str) -> RunConfig:
     Raises:
         UserError: there is no such recipe or file, it is not YAML, or a key or value in it is wrong.
     """
-    source: Path | Traversable = Path(name_or_path)
-    if not (name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path):
-        source = _shipped().joinpath(f"{name_or_path}.yaml")
-        if not source.is_file():
-            hint = nearest(name_or_path, recipe_names()) or f"the recipes are {', '.join(recipe_names())}."
-            raise UserError(f"there is no recipe named {name_or_path!r}: {hint}")
     try:
-        text = source.read_text(encoding="utf-8")
-        raw = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the recipe {name_or_path}: {error}") from error
+        raw = yaml.safe_load(recipe_text(name_or_path))
     except yaml.YAMLError as error:
         raise UserError(f"{name_or_path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
@@ -99,10 +91,29 @@ def recipe_names() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in _shipped().iterdir() if f.name.endswith(".yaml"))
 
 
-def recipe_text(name: str) -> str:
-    """A shipped recipe as it is written, comments included."""
-    load_recipe(name)
-    return _shipped().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+def recipe_text(name_or_path: str) -> str:
+    """A recipe as it is written, comments included.
+
+    Raises:
+        UserError: there is no such recipe or file.
+    """
+    source: Path | Traversable = Path(name_or_path)
+    if not (name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path):
+        source = _shipped().joinpath(f"{name_or_path}.yaml")
+        if (Path(name_or_path) / "config.yaml").is_file():
+            raise UserError(
+                f"{name_or_path} is a run folder: 'shoal train --resume {name_or_path}' goes on with it, and "
+                f"'shoal train {name_or_path}/config.yaml' repeats it."
+            )
+        if not source.is_file():
+            hint = nearest(name_or_path, recipe_names()) or f"the recipes are {', '.join(recipe_names())}."
+            raise UserError(f"there is no recipe named {name_or_path!r}: {hint}")
+    try:
+        return source.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {name_or_path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name_or_path} is not a text file, so it is no recipe.") from error
 
 
 def _shipped() -> Traversable:
@@ -126,7 +137,7 @@ def parse_config(raw: Mapping[str, Any], origin: str) -> RunConfig:
         raise UserError(f"{origin}: method holds its settings, as in 'method: {{name: {method}}}'.")
     method = dict(method)
     name = method.pop("name", ProPosConfig.name)
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         hint = nearest(str(name), list(METHODS)) or f"the methods are {', '.join(METHODS)}."
         raise UserError(f"{origin}: there is no method named {name!r}: {hint}")
     kinds = {"method": METHODS[name]}
@@ -136,19 +147,31 @@ def parse_config(raw: Mapping[str, Any], origin: str) -> RunConfig:
         config = TypeAdapter(RunConfig).validate_python(rest)
         return dataclasses.replace(config, method=TypeAdapter(METHODS[name]).validate_python(method))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        where = f"method.{where}" if error.title == METHODS[name].__name__ else where
-        raise UserError(f"{origin}: {where}: {first['msg'].lower()}, not {first['input']!r}.") from error
+        part = "method." if error.title == METHODS[name].__name__ else ""
+        raise UserError(f"{origin}: {part}{_in_words(error)}") from error
+
+
+def _in_words(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "value_error":  # raised by a dataclass of ours, in our words
+        return f"{where}: {first['ctx']['error']}"
+    return f"{where}: {first['msg'].lower()}, not {first['input']!r}."
 
 
 def _reject_unknown(raw: Mapping[str, Any], kind: Any, kinds: Mapping[str, Any], origin: str) -> None:
-    """Pydantic lets a plain dataclass have unknown keys pass; a typo must not."""
-    for path in _paths_of(raw):
-        known = [flag for flag, _ in fields_of(kind, kinds)]
+    """What pydantic lets pass in a plain dataclass: a key that is none, a part that holds no keys, infinity."""
+    known = [path for path, _ in fields_of(kind, kinds)]
+    parts = {path.partition(".")[0] for path in known if "." in path}
+    for part in parts & raw.keys():
+        if not isinstance(raw[part], Mapping):
+            raise UserError(f"{origin}: {part} holds settings of its own, as in '{part}: {{...}}'.")
+    for path, value in _paths_of(raw):
         if path not in known:
             hint = nearest(path, known) or f"the keys beside it are {', '.join(_siblings(path, known))}."
             raise UserError(f"{origin}: there is no setting {path!r}: {hint}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{origin}: {path}: a finite number is needed, not {value}.")
 
 
 def _siblings(path: str, known: list[str]) -> list[str]:
@@ -156,12 +179,13 @@ def _siblings(path: str, known: list[str]) -> list[str]:
     return [k for k in known if k.rpartition(".")[0] == prefix] or sorted({k.split(".")[0] for k in known})
 
 
-def _paths_of(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _paths_of(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings by dotted name; no part of a config holds parts itself."""
     for key, value in raw.items():
         if isinstance(value, Mapping):
-            yield from _paths_of(value, f"{prefix}{key}.")
+            yield from ((f"{key}.{inner}", item) for inner, item in value.items())
         else:
-            yield f"{prefix}{key}"
+            yield str(key), value
 
 
 def fields_of(kind: Any, kinds: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from shoal import workflow
 from shoal.config import RunConfig, load_recipe, parse_config, to_dict
 from shoal.data import to_images
+IN_MEMORY = "(images given in Python)"
 from shoal.errors import UserError
 from shoal.training.folder import RunFolder
 from shoal.training.log import open_log
@@ -26,8 +28,8 @@ from shoal.types import Images
 ImageSource = str | Path | Sequence[str | Path] | npt.NDArray[Any] | Tensor | Images
 """A folder, file or list of files, an array or tensor (n, h, w[, 3]) or (n, 3, h, w), or ``Images``."""
 
-IN_MEMORY = "(images given in Python)"
-"""Stands for the path of the images in the config of a run whose images no path leads to."""
+_TRAINING = threading.Lock()
+"""Fits take turns: torch's default random number generator is one for the whole process."""
 
 Fitted = TypeVar("Fitted", bound="DeepClusterer")
 
@@ -45,7 +47,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         verbose: show progress.
 
     Attributes:
-        labels_: int64 (n,), the cluster of each image; −1 for a file of a list that could not be read.
+        labels_: int64 (n,), the cluster of each image; −1 for a file of a list that could not be read, whose other
+            rows are NaN.
         distances_: float32 (n,), cosine distance of each image to the centre of its cluster.
         cluster_centers_: float32 (k, d), unit length.
         embedding_: float32 (n, d), the features that were clustered, unit length.
@@ -84,29 +87,25 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         with open_log(quiet=not self.verbose) as log, tempfile.TemporaryDirectory() as scratch:
             size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
             images = to_images(X, size=size, strict=config.data.strict, progress=log.reading)
-            run = workflow.start(config, Path(self.out or scratch), log, images)
-            self._trained, assignment = workflow.train(run, log)
+            with _TRAINING:
+                run = workflow.start(config, Path(self.out or scratch), log, images)
+                self._trained, assignment = workflow.train(run, log)
         self.images_ = images
-        self.labels_ = assignment.clusters.cpu().numpy()
-        if isinstance(X, Sequence) and images.skipped:
-            # One label for each file that was given: those that could not be read have no cluster.
-            read = np.array([str(path) not in images.skipped for path in X])
-            labels, self.labels_ = self.labels_, np.full(len(X), -1)
-            self.labels_[read] = labels
-        self.distances_ = assignment.distances.cpu().numpy()
-        self.embedding_ = assignment.features.cpu().numpy()
+        self.labels_ = _in_order_of(X, images, assignment.clusters, -1.0)
+        self.distances_ = _in_order_of(X, images, assignment.distances, np.nan)
+        self.embedding_ = _in_order_of(X, images, assignment.features, np.nan)
         self.cluster_centers_ = self._trained.centers.cpu().numpy()
         return self
 
     def predict(self, X: ImageSource) -> npt.NDArray[np.int64]:
-        """Cluster of each image, (n,); images of another size are resized."""
-        labels: npt.NDArray[np.int64] = self._assign(X).clusters.cpu().numpy()
-        return labels
+        """Cluster of each image, (n,); −1 for a file of a list that could not be read. Other sizes are resized."""
+        images, assignment = self._assign(X)
+        return _in_order_of(X, images, assignment.clusters, -1.0)
 
     def transform(self, X: ImageSource) -> npt.NDArray[np.float32]:
         """Features of each image, (n, d), unit length."""
-        features: npt.NDArray[np.float32] = self._assign(X).features.cpu().numpy()
-        return features
+        images, assignment = self._assign(X)
+        return _in_order_of(X, images, assignment.features, np.nan)
 
     def save(self, path: str | Path) -> None:
         """Write a folder that ``load`` and ``shoal predict`` read.
@@ -147,7 +146,9 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
                 *parts, last = name.split(".")
                 place = raw
                 for part in parts:
-                    place = place.setdefault(part, {})
+                    place = place.get(part)
+                    if not isinstance(place, dict):
+                        raise UserError(f"{type(self).__name__}: there is no setting {name!r}.")
                 place[last] = value
         config = parse_config(raw, type(self).__name__)
         if config.method.name != self._method:
@@ -159,9 +160,21 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first, or load a run.")
         return self._trained
 
-    def _assign(self, X: ImageSource) -> Assignment:
+    def _assign(self, X: ImageSource) -> tuple[Images, Assignment]:
         trained = self._fitted()
-        return trained.assign(to_images(X, size=trained.square, strict=False))
+        images = to_images(X, size=trained.square, strict=False)
+        return images, trained.assign(images)
+
+
+def _in_order_of(X: ImageSource, images: Images, rows: Tensor, missing: float) -> npt.NDArray[Any]:
+    """A row for each image that was given: files of a list that could not be read get ``missing``."""
+    found: npt.NDArray[Any] = rows.cpu().numpy()
+    if isinstance(X, str) or not isinstance(X, Sequence) or not images.skipped:
+        return found
+    read = [str(path) not in images.skipped for path in X]
+    aligned = np.full((len(X), *found.shape[1:]), missing, dtype=found.dtype)
+    aligned[read] = found
+    return aligned
 
 
 def _path_of(X: ImageSource) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
 
 from shoal.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -26,8 +30,9 @@ def atomic_write(path: Path, content: bytes) -> None:
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except OSError as error:
+        advice = " What it held before is intact: make room, then go on." if error.errno in _FULL else ""
+        raise UserError(f"cannot write {path}: {error.strerror}.{advice}") from error
+    finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path}: {error.strerror}. What it held before is intact: make room, then go on."
-        ) from error
+            with contextlib.suppress(OSError):  # it is gone, once it has become the file itself
+                Path(temporary).unlink()

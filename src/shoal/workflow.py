@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,12 +55,16 @@ def train(run: Run, log: Log) -> tuple[Trained, Assignment]:
         UserError: the loss is no longer finite, or the disk is full.
     """
     fit(run, log)
+    run.stop_if_asked()  # the state is saved from here on, and resuming writes what is missing
     trained = Trained.of(run)
     # A run that was done before has its centres but no longer its features.
     assignment = trained.assign(run.images) if run.features is None else trained.assign_features(run.features)
     trained.save(run.folder.model)
+    run.stop_if_asked()
     write_assignments(assignment, run.images, run.folder.assignments)
+    run.stop_if_asked()
     report(trained, run.images, assignment, run.folder)
+    run.stop_if_asked()
     return trained, assignment
 
 
@@ -68,7 +73,7 @@ def report(trained: Trained, images: Images, assignment: Assignment, folder: Run
     config = trained.config
     data = ReportData(
         title=folder.path.resolve().name,
-        command=f"shoal train {folder.config}",
+        command=f"shoal train {shlex.quote(str(folder.config.absolute()))}",
         config_yaml=to_yaml(config),
         metrics=folder.read_metrics(),
         images=replace(images, pixels=images.pixels.cpu()),

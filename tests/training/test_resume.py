@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tests.runs import new_run, reopened, tiny_config, tiny_images, tiny_recipe
 
+import shoal.training.checkpoint
 import shoal.training.state
 from shoal import workflow
 from shoal.cli import main
@@ -198,7 +200,7 @@ def test_a_diverged_run_keeps_its_last_good_state(tmp_path):
     run = new_run(tmp_path / "run")
     run.save()
     before = run.folder.state.read_bytes()
-    with pytest.raises(UserError, match=r"training diverged in epoch 0.*'psa' is nan.*lower --optim.lr"):
+    with pytest.raises(UserError, match=r"diverged in epoch 0: totals.psa is not finite.*lower --optim.lr.*state.safetensors keeps the last good"):
         workflow.train(run, Poison())
     assert run.folder.state.read_bytes() == before
 
@@ -214,7 +216,7 @@ def test_a_truncated_state_is_refused_in_a_sentence(tmp_path, keep):
 
 def test_a_run_of_a_newer_version_is_refused(tmp_path, monkeypatch):
     run = new_run(tmp_path / "run")
-    monkeypatch.setattr(shoal.training.state, "FORMAT", shoal.training.state.FORMAT + 1)
+    monkeypatch.setattr(shoal.training.checkpoint, "FORMAT", shoal.training.checkpoint.FORMAT + 1)
     run.save()
     monkeypatch.undo()
     with pytest.raises(UserError, match="newer version of shoal"):
@@ -254,3 +256,53 @@ def test_a_stop_at_the_very_last_step_loses_no_row(tmp_path):
         workflow.train(new_run(tmp_path / "broken", config), StopAfter(3))
     workflow.train(reopened(tmp_path / "broken"), Log())
     same_files(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    run = new_run(tmp_path / "run")
+    run.save()
+    before = run.folder.state.read_bytes()
+    with torch.no_grad():
+        next(run.method.parameters())[0] = torch.inf
+    with pytest.raises(UserError, match=r"method\.\S+ is not finite"):
+        run.save()
+    assert run.folder.state.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"n_clusters": 3}, {"epochs": 6}, {"seed": 1}])
+def test_a_changed_config_is_not_resumed(tmp_path, change):
+    workflow.train(new_run(tmp_path / "run"), Log())
+    folder, config = RunFolder.open(tmp_path / "run")
+    folder.create(dataclasses.replace(config, **change))
+    with pytest.raises(UserError, match=r"config\.yaml has changed since the run began.*shoal train .*config\.yaml --out"):
+        reopened(tmp_path / "run")
+
+
+def test_images_may_move(tmp_path):
+    workflow.train(new_run(tmp_path / "run"), Log())
+    folder, config = RunFolder.open(tmp_path / "run")
+    folder.create(dataclasses.replace(config, data=dataclasses.replace(config.data, path="elsewhere")))
+    reopened(tmp_path / "run")
+
+
+def test_a_file_of_another_kind_is_damaged(tmp_path):
+    workflow.train(new_run(tmp_path / "run"), Log())
+    folder = RunFolder(tmp_path / "run")
+    shutil.copy(folder.model, folder.state)
+    with pytest.raises(UserError, match="config.yaml has changed|is damaged|images of .* have changed"):
+        reopened(tmp_path / "run")
+
+
+def test_garbage_metrics_are_refused_in_a_sentence(tmp_path):
+    run = new_run(tmp_path / "run")
+    run.save()
+    run.folder.metrics.write_bytes(b"\xff\xfe\n{]\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+        reopened(tmp_path / "run")
+
+
+def test_images_too_small_for_the_backbone_are_refused_before_anything_is_written(tmp_path):
+    images = dataclasses.replace(tiny_images(), pixels=tiny_images().pixels[:, :, :2, :2])
+    with pytest.raises(UserError, match=r"backbone small cannot take images of 2 × 2 px .*--data\.size"):
+        new_run(tmp_path / "run", images=images)
+    assert not (tmp_path / "run").exists()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from shoal.data.assemble import as_images
 from shoal.data.decode import centre_square, to_array
+from shoal.data.listing import check_regular
 from shoal.errors import UserError
 from shoal.types import Images
 
@@ -40,6 +41,7 @@ def from_npy(path: Path, size: int | None) -> Images:
         UserError: it is damaged, holds Python objects, or no images.
     """
     try:
+        check_regular(path)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"cannot read {path} as an array of images: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,15 +54,25 @@ def walk(folder: Path) -> list[str]:
     found: list[str] = []
     entered: set[tuple[int, int]] = set()
     for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        stat = Path(here).stat()
-        if (stat.st_dev, stat.st_ino) in entered:
+        looks = Path(here).stat()
+        if (looks.st_dev, looks.st_ino) in entered:
             folders.clear()
             continue
-        entered.add((stat.st_dev, stat.st_ino))
+        entered.add((looks.st_dev, looks.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(here).relative_to(folder)
         found += [(relative / name).as_posix() for name in files if not name.startswith(".")]
     return sorted(found)
+
+
+def check_regular(file: Path) -> None:
+    """Refuse what reading may never come to the end of, such as a pipe or a device.
+
+    Raises:
+        OSError: it is not a regular file nor a link to one, or not there.
+    """
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError("not a regular file")
 
 
 def folder_source(folder: Path, found: Sequence[str]) -> Source:

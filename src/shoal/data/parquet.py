@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shoal.data.listing import Blob, Listing, Source
+from shoal.data.listing import Blob, Listing, Source, check_regular
 from shoal.errors import UserError
 
 _IMAGE_COLUMNS = ("img", "image")
@@ -54,13 +54,14 @@ def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
         labels += table[label].to_pylist() if label else [None] * count
     named = [path for path in paths if path]
     ids = named if len(set(named)) == len(rows) else rows
-    numbers, classes = _classes(labels, _class_names(schema, label))
+    numbers, classes = _classes(labels, _class_names(schema, label), rows)
     return Listing(ids, numbers, classes, lambda: _blobs(files, image))
 
 
 @contextlib.contextmanager
 def _open(file: Path) -> Iterator[pq.ParquetFile]:
     try:
+        check_regular(file)
         with pq.ParquetFile(file) as shard:
             yield shard
     except (OSError, pa.ArrowException) as error:
@@ -87,14 +88,25 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
         return ()
 
 
-def _classes(labels: Sequence[Any], names: tuple[str, ...]) -> tuple[list[int], tuple[str, ...]]:
+def _classes(
+    labels: Sequence[Any], names: tuple[str, ...], rows: Sequence[str]
+) -> tuple[list[int], tuple[str, ...]]:
     """Give every label its class number, -1 for a missing one.
 
     Without names, the distinct labels in order are the classes.
+
+    Raises:
+        UserError: a label is no number of a class that has a name, or is not a single value.
     """
     known = [None if isinstance(label, int) and label < 0 else label for label in labels]
+    for row, label in zip(rows, known, strict=True):
+        if names and label is not None and not (isinstance(label, int) and label < len(names)):
+            wanted = f"as the metadata names {len(names)} classes, labels are whole numbers below {len(names)}"
+            raise UserError(f"{row} has the label {label!r}: {wanted}; mend its table.")
+        if isinstance(label, list | dict):
+            raise UserError(f"{row} has the label {label!r}: give each image one label, a number or a text.")
     if names:
-        return [-1 if label is None else int(label) for label in known], names
+        return [-1 if label is None else label for label in known], names
     values, numbers = np.unique([label for label in known if label is not None], return_inverse=True)
     number = iter(numbers.tolist())
     return [-1 if label is None else next(number) for label in known], tuple(str(value) for value in values)

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from shoal.data.decode import UnreadableError, decode
-from shoal.data.listing import Blob, Listing
+from shoal.data.listing import Blob, Listing, check_regular
 from shoal.errors import UserError
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -120,13 +120,15 @@ def _in_order(work: Callable[[Blob], Result], listing: Listing) -> Generator[Res
 
 def _fetch(blob: Blob) -> tuple[bytes | str, bytes]:
     """Get the bytes of an image, or why there are none; and their fingerprint."""
-    try:
-        data = blob.read_bytes() if isinstance(blob, Path) else blob
-    except OSError as error:
-        return (error.strerror or str(error)).lower(), b"unread"
-    if data is None:
+    if blob is None:
         return "no bytes in the table", b"none"
-    return data, blake2b(data, digest_size=16).digest()
+    if isinstance(blob, Path):
+        try:
+            check_regular(blob)
+            blob = blob.read_bytes()
+        except OSError as error:
+            return (error.strerror or str(error)).lower(), b"unread"
+    return blob, blake2b(blob, digest_size=16).digest()
 
 
 def _decoded(size: int | None, blob: Blob) -> tuple[bytes, np.ndarray[Any, np.dtype[np.uint8]] | str]:

@@ -27,6 +27,9 @@ from shoal.errors import UserError
 from shoal.types import Images
 
 _LOG = logging.getLogger("shoal")
+IN_MEMORY = "(images given in Python)"
+"""Stands for the path of the images in the config of a run whose images no path leads to."""
+
 _SHOWN = 5  # skipped files that the warning names
 
 
@@ -97,17 +100,23 @@ def place_on(images: Images, device: torch.device) -> Images:
 
 def _from_path(name: str | Path, size: int | None, strict: bool, progress: Progress | None) -> Images:
     if name == "digits":
+        if Path(name).is_dir():
+            _LOG.warning("these are the built-in digits: to read the folder of that name, give ./digits")
         return digits(size)
+    if name == IN_MEMORY:
+        advice = "fit them in Python again, or save them as a folder or a .npy file and give its path"
+        raise UserError(f"the images of this run were given in Python, so no path leads to them: {advice}.")
     if name == "":
         raise UserError("the path of the images is empty: give a folder, a .parquet or .npy file, or digits.")
     path = Path(name).expanduser()
     try:
-        if path.is_dir():
-            return _from_source(_in_folder(path), size, strict, progress)
         if not path.exists():
             raise UserError(_missing(path))
-    except PermissionError as error:
+        is_folder = path.is_dir()
+    except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
+    if is_folder:
+        return _from_source(_in_folder(path), size, strict, progress)
     if path.suffix.lower() == ".npy":
         return from_npy(path, size)
     if path.suffix.lower() == ".parquet":
@@ -179,7 +188,8 @@ def _kept(listing: Listing, rows: Sequence[int]) -> Listing:
 
 
 def _skip_note(skipped: Mapping[str, str], read: int) -> str:
-    some = ", ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:_SHOWN])
+    # Like repr without its quotes: a line break in a name does not break the line.
+    some = ", ".join(f"{repr(name)[1:-1]} ({reason})" for name, reason in list(skipped.items())[:_SHOWN])
     more = ", …" if len(skipped) > _SHOWN else ""
     total = read + len(skipped)
     return f"{len(skipped)} of {total} images could not be read and were skipped: {some}{more}"

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from shoal.clustering import assign
 from shoal.types import Batch, Clustering
 
 
@@ -42,12 +41,6 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """The features that are clustered, of images in [0, 1], at unit length."""
-
-    def assign(
-        self, images: Float[Tensor, "b 3 h w"], centers: Float[Tensor, "k d"]
-    ) -> tuple[Int64[Tensor, "b"], Float[Tensor, "b"], Float[Tensor, "b"]]:
-        """Cluster, distance to its centre and margin to the second centre of each image: the nearest in cosine."""
-        return assign(self.embed(images), centers, "cosine")
 
     def before_step(self, progress: float) -> None:
         """What moves on the weights that made the loss; ``progress`` is the share of training done, in (0, 1]."""

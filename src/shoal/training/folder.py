@@ -85,9 +85,12 @@ class RunFolder:
         """The whole rows of ``metrics.jsonl``."""
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        # A kill can leave half a line at the end.
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            # A kill can leave half a line at the end.
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except ValueError as error:
+            raise UserError(f"{self.metrics} is damaged ({error}): bring it back from a copy, or remove it.") from error
 
     def keep_metrics(self, n: int) -> None:
         """Forget the rows after the first ``n``: a resumed run writes them again."""

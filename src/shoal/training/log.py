@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 if TYPE_CHECKING:
     from shoal.training.state import Run
@@ -86,36 +87,34 @@ class TerminalLog(Log):
 
     def __init__(self) -> None:
         self._metrics: dict[str, int | float] = {}
-        self._console = Console(stderr=True)
+        self._rate = ""
+        # All but the metrics keep their width; these take what is left of the line, and only they are cut.
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[metrics]}", style="dim"),
-            console=self._console,
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len("epoch 100/100"))),
+            BarColumn(bar_width=10, table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True, min_width=len("1000 images/s"))),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[metrics]}", style="dim", table_column=Column(no_wrap=True, ratio=1)),
+            console=Console(stderr=True),
             transient=True,
+            expand=True,
         )
         self._task: TaskID = self._progress.add_task("starting", rate="", metrics="", total=None)
         self._progress.start()
-
-    def note(self, text: str) -> None:
-        """Print the text above the live line."""
-        self._progress.console.print(text, style="yellow", highlight=False, markup=False)
 
     def reading(self, done: int, total: int) -> None:
         """Show the images decoded."""
         self._show("reading images", done, total, f"{done}/{total}")
 
     def embedding(self, done: int, total: int) -> None:
-        """Show the images embedded."""
-        self._progress.update(self._task, rate=f"embedding {done}/{total}")
+        """Show the images embedded, and after the last the rate again: clustering them takes a while."""
+        self._progress.update(self._task, rate=f"{done}/{total} embedded" if done < total else self._rate)
 
     def step(self, run: Run) -> None:
         """Show the share of all steps."""
         total = run.config.epochs * run.steps_per_epoch
-        rate = run.step * run.batch_size / max(run.seconds, 1e-9)
-        self._show(f"epoch {run.epoch + 1}/{run.config.epochs}", run.steps_done, total, f"{rate:.0f} images/s")
+        self._rate = f"{run.step * run.batch_size / max(run.seconds, 1e-9):.0f} images/s"
+        self._show(f"epoch {run.epoch + 1}/{run.config.epochs}", run.steps_done, total, self._rate)
 
     def epoch(self, row: Mapping[str, int | float]) -> None:
         """Show the newest metrics."""
@@ -123,13 +122,13 @@ class TerminalLog(Log):
         self._progress.update(self._task, metrics=in_words(self._metrics))
 
     def close(self) -> None:
-        """Take the live line away and print the last metrics."""
+        """Take the live line away."""
         self._progress.stop()
 
     def _show(self, what: str, done: int, total: int, rate: str) -> None:
-        if self._progress.tasks[0].description != what and done <= 1:
-            self._progress.reset(self._task, total=total)
-        self._progress.update(self._task, description=what, completed=done, total=total, rate=rate)
+        if self._progress.tasks[0].total != total:  # other work: how long the last took says nothing about it
+            self._progress.reset(self._task, total=total, completed=done)
+        self._progress.update(self._task, description=what, completed=done, rate=rate)
 
 
 def in_words(row: Mapping[str, int | float]) -> str:

@@ -14,6 +14,7 @@ from shoal.clustering import kmeans
 from shoal.data import apply_view, draw_view, equal_clusters, shuffled
 from shoal.evaluation import collapse_warning, score
 from shoal.methods.embedding import autocast, embed_all
+from shoal.training.checkpoint import set_default_rng
 from shoal.training.log import Log
 from shoal.training.optim import set_lr
 from shoal.training.schedule import lr_factor
@@ -31,7 +32,7 @@ def fit(run: Run, log: Log) -> None:
         UserError: the loss is no longer finite, or the disk is full.
     """
     with torch.random.fork_rng():
-        torch.set_rng_state(run.default_rng)
+        set_default_rng(run.default_rng, run.device)
         try:
             while not run.trained or run.order is not None:
                 if run.order is None:  # else the run was resumed inside an epoch

@@ -7,22 +7,19 @@ killed at any moment goes on from the last save as if nothing had happened.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from shoal.config import RunConfig
 from shoal.data import place_on
 from shoal.errors import UserError
-from shoal.files import atomic_write
-from shoal.methods import build
+from shoal.methods import Method, build
+from shoal.methods.embedding import evaluating
+from shoal.training.checkpoint import config_digest, damaged, digest, get_default_rng, read_tensors, write_tensors
 from shoal.training.folder import RunFolder
 from shoal.training.optim import build_optimizer
 from shoal.types import Clustering, Images
@@ -31,8 +28,6 @@ SAVE_SECONDS = 10.0
 """A save is due when the last one is this long ago,"""
 SAVE_PATIENCE = 50
 """and this many times as long as it took: saving takes at most 2 % of the time."""
-FORMAT = 1
-"""Version of ``state.safetensors``; a newer one is refused."""
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: the run was asked to stop, and has saved
@@ -52,14 +47,15 @@ class Run:
         self.folder = folder
         self.device = compute_device()
         self.images = place_on(images, self.device)
-        self._images_digest = digest(images)
+        self.images_digest = digest(images)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.method = build(config.method, config.backbone, config.n_clusters, self.generator)
-            # A backbone with dropout draws from torch's default generator, so its state is the run's too.
-            self.default_rng = torch.get_rng_state()
+            # A backbone with dropout draws from torch's default generators, so their state is the run's too.
+            self.default_rng = get_default_rng(self.device)
         self.method.to(self.device)
+        check_takes(self.method, config, images, self.device)
         self.optimizer = build_optimizer(self.method, config.optim)
         self.clusterings: tuple[Clustering, ...] = ()
         self.features: Tensor | None = None
@@ -115,7 +111,7 @@ class Run:
 
     def finish_epoch(self, lr: float) -> dict[str, int | float]:
         """Log the mean loss terms of an epoch with the scores of the E-step before it, and turn to the next."""
-        self.check_finite()
+        self.check_finite({f"totals.{name}": total for name, total in self.totals.items()})
         terms = {name: float(total) / self.step for name, total in self.totals.items()}
         rate = self.step * self.batch_size / self.seconds
         row = {"epoch": self.epoch, "steps": self.steps_done, "loss": sum(terms.values()), **terms, "lr": lr}
@@ -147,29 +143,32 @@ class Run:
         Raises:
             UserError: the loss is no longer finite (a state worth going on from is kept instead), or the disk is full.
         """
-        self.check_finite()
         start = time.monotonic()
+        tensors = self._tensors()
+        self.check_finite(tensors)
         header = {
-            "format": FORMAT,
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self.seconds,
             "scores": self.scores,
             "done": self.done,
-            "images": self._images_digest,
+            "images": self.images_digest,
+            "config": config_digest(self.config),
             "metrics_rows": self.folder.n_metrics,
         }
-        atomic_write(self.folder.state, to_bytes(self._tensors(), {"shoal": json.dumps(header)}))
+        write_tensors(self.folder.state, header, tensors)
         self._saved_at = time.monotonic()
         self._save_took = self._saved_at - start
 
-    def check_finite(self) -> None:
-        """Raise a UserError when training has diverged."""
-        for name, total in self.totals.items():
-            if not torch.isfinite(total):
+    def check_finite(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise a UserError when training has diverged: a loss, a weight or a momentum is not finite."""
+        watched = ("totals.", "method.", "optimizer.")
+        for name, value in tensors.items():
+            if name.startswith(watched) and not torch.isfinite(value).all():
+                kept = f" {self.folder.state} keeps the last good state." if self.folder.state.exists() else ""
                 raise UserError(
-                    f"training diverged in epoch {self.epoch}: the loss term {name!r} is {float(total)}. Start again "
-                    f"with a lower --optim.lr or more --optim.warmup-epochs; {self.folder.path} keeps the last good state."
+                    f"training diverged in epoch {self.epoch}: {name} is not finite. Start again with a lower "
+                    f"--optim.lr or more --optim.warmup-epochs.{kept}"
                 )
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -180,13 +179,11 @@ class Run:
         for i, clustering in enumerate(self.clusterings):
             tensors |= {f"clustering.{i}.{name}": value for name, value in vars(clustering).items()}
         tensors |= {f"totals.{name}": value for name, value in self.totals.items()}
-        tensors |= {"rng.run": self.generator.get_state(), "rng.default": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors |= {f"rng.{name}": state for name, state in get_default_rng(self.device).items()}
+        tensors["rng.run"] = self.generator.get_state()
         if self.order is not None:
             tensors["order"] = self.order
-        # A copy each: safetensors refuses tensors that share memory, and wants them contiguous.
-        return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+        return tensors
 
     def load(self) -> None:
         """Go back to the last save of the folder; a folder without one is a run at its start.
@@ -197,11 +194,22 @@ class Run:
         if not self.folder.state.exists():
             self.folder.keep_metrics(0)
             return
-        header, tensors = read_state(self.folder)
-        if header["images"] != self._images_digest:
+        header, tensors = read_tensors(self.folder.state)
+        path = self.folder.path
+        if header.get("images") != self.images_digest:
+            raise UserError(f"the images of {path} have changed since it was saved: bring them back, or train afresh.")
+        if header.get("config") != config_digest(self.config):
             raise UserError(
-                f"the images of {self.folder.path} have changed since it was saved: bring them back, or train afresh."
+                f"{self.folder.config} has changed since the run began, and a run goes on as it began. For a new run: "
+                f"shoal train {self.folder.config} --out ANOTHER"
             )
+        try:
+            self._restore(header, tensors)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise damaged(self.folder.state, error) from error
+
+    def _restore(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Put everything back where ``_tensors`` and ``save`` took it from."""
         parts: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
@@ -211,9 +219,7 @@ class Run:
         self.clusterings = _clusterings(parts.get("clustering", {}), self.device)
         self.totals = {name: value.to(self.device) for name, value in parts.get("totals", {}).items()}
         self.generator.set_state(parts["rng"]["run"])
-        self.default_rng = parts["rng"]["default"]
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(parts["rng"]["cuda"], self.device)
+        self.default_rng = {name: state for name, state in parts["rng"].items() if name != "run"}
         self.order = parts["order"][""].to(self.device) if "order" in parts else None
         self.epoch, self.step, self.seconds = header["epoch"], header["step"], header["seconds"]
         self.scores, self.done = header["scores"], header["done"]
@@ -233,39 +239,28 @@ def _clusterings(tensors: dict[str, Tensor], device: torch.device) -> tuple[Clus
     return tuple(Clustering(*(tensors[f"{i}.{part}"].to(device) for part in parts)) for i in range(n))
 
 
-def read_state(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of a saved state."""
-    try:
-        with safe_open(folder.state, "pt") as file:
-            header = json.loads(file.metadata()["shoal"])
-            if header["format"] > FORMAT:
-                raise UserError(
-                    f"{folder.path} was written by a newer version of shoal (format {header['format']}, this one "
-                    f"reads up to {FORMAT}): upgrade shoal to go on with it."
-                )
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iterator
-    except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{folder.state} is damaged ({error}): bring it back from a copy, or train afresh into another --out."
-        ) from error
-
-
-def digest(images: Images) -> str:
-    """What tells these images from others: their number, size, names and some of their pixels."""
-    shape = tuple(images.pixels.shape)
-    sample = images.pixels[:: max(1, len(images) // 256)]
-    summary = hashlib.blake2b(repr((shape, list(images.ids))).encode("utf-8", "surrogateescape"), digest_size=16)
-    summary.update(sample.cpu().contiguous().numpy().tobytes())
-    return summary.hexdigest()
-
-
 def compute_device() -> torch.device:
     """The GPU when there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def check_fits(config: RunConfig, images: Images) -> None:
-    """Raise a UserError when the images cannot be clustered as asked."""
+    """Raise a UserError when there are too few images to be clustered as asked."""
     n = int(images.clustered.sum())
     if config.n_clusters > n:
-        raise UserError(f"{config.n_clusters} clusters need at least as many images, and there are {n}: lower k.")
+        raise UserError(
+            f"{config.n_clusters} clusters need at least as many images, and there are {n}: lower --n-clusters."
+        )
+
+
+def check_takes(method: Method, config: RunConfig, images: Images, device: torch.device) -> None:
+    """Raise a UserError when the backbone cannot take images of this size."""
+    height, width = images.pixels.shape[2:]
+    try:
+        with evaluating(method):
+            method.embed(torch.zeros(1, 3, height, width, device=device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"the backbone {config.backbone.name} cannot take images of {height} × {width} px "
+            f"({' '.join(str(error).split())[:120]}): give another --data.size."
+        ) from error

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from shoal.clustering import assign
 from shoal.config import RunConfig
 from shoal.errors import UserError
-from shoal.files import atomic_write
 from shoal.methods import Method, build
 from shoal.methods.embedding import embed_all
+from shoal.training.checkpoint import damaged, read_tensors, write_tensors
 from shoal.training.folder import RunFolder
-from shoal.training.state import FORMAT, Run, compute_device
+from shoal.training.state import Run, compute_device
 from shoal.types import Images
 
 
@@ -43,6 +40,8 @@ class Trained:
     centers: Float[Tensor, "k d"]
     size: tuple[int, int]
     """Height and width in pixels that it was trained on."""
+    images_digest: str
+    """What tells the images it was trained on from others."""
 
     @property
     def square(self) -> int | None:
@@ -54,7 +53,7 @@ class Trained:
     def of(cls, run: Run) -> Trained:
         """The outcome of a run whose last E-step is done."""
         h, w = run.images.pixels.shape[2:]
-        return cls(run.config, run.method, run.clusterings[0].centers, (h, w))
+        return cls(run.config, run.method, run.clusterings[0].centers, (h, w), run.images_digest)
 
     def assign(
         self, images: Images, *, after_batch: Callable[[int, int], None] = lambda _done, _total: None
@@ -79,10 +78,8 @@ class Trained:
     def save(self, path: Path) -> None:
         """Write ``model.safetensors``."""
         tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
-        tensors["centers"] = self.centers
-        header = json.dumps({"format": FORMAT, "size": self.size})
-        copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-        atomic_write(path, to_bytes(copies, {"shoal": header}))
+        header = {"size": self.size, "images": self.images_digest}
+        write_tensors(path, header, {**tensors, "centers": self.centers})
 
     @classmethod
     def load(cls, path: Path) -> Trained:
@@ -94,19 +91,14 @@ class Trained:
         folder, config = RunFolder.open(path)
         if not folder.model.exists():
             raise UserError(f"{path} has not been trained to its end: go on with 'shoal train --resume {path}'.")
-        try:
-            with safe_open(folder.model, "pt") as file:
-                header = json.loads(file.metadata()["shoal"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iterator
-        except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
-            raise UserError(
-                f"{folder.model} is damaged ({error}): 'shoal train --resume {path}' writes it again."
-            ) from error
-        if header["format"] > FORMAT:
-            raise UserError(f"{path} was written by a newer version of shoal: upgrade shoal to use it.")
+        header, tensors = read_tensors(folder.model)
         device = compute_device()
         with torch.random.fork_rng():
             method = build(config.method, config.backbone, config.n_clusters, torch.Generator(device))
-        centers = tensors.pop("centers").to(device)
-        method.load_state_dict({name.removeprefix("method."): value for name, value in tensors.items()})
-        return cls(config, method.to(device).eval(), centers, tuple(header["size"]))
+        try:
+            centers = tensors.pop("centers").to(device)
+            method.load_state_dict({name.removeprefix("method."): value for name, value in tensors.items()})
+            size, images_digest = tuple(header["size"]), header["images"]
+        except (KeyError, RuntimeError) as error:
+            raise damaged(folder.model, error) from error
+        return cls(config, method.to(device).eval(), centers, size, images_digest)

@@ -1,0 +1,85 @@
+"""Files of weights and state: reading them with care, and telling what they belong to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from shoal.config import RunConfig, to_yaml
+from shoal.errors import UserError
+from shoal.files import atomic_write
+from shoal.types import Images
+
+FORMAT = 1
+"""Version of the files; a newer one is refused."""
+
+
+def write_tensors(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors and a header of plain values, atomically."""
+    # A copy each: safetensors refuses tensors that share memory, and wants them contiguous.
+    copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    atomic_write(path, to_bytes(copies, {"shoal": json.dumps({"format": FORMAT, **header})}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a file that this project wrote.
+
+    Raises:
+        UserError: the file is damaged, or a newer version wrote it.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            header: dict[str, Any] = json.loads(file.metadata()["shoal"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iterator
+            version = header["format"]
+    except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
+        raise damaged(path, error) from error
+    if version > FORMAT:
+        raise UserError(
+            f"{path} was written by a newer version of shoal (format {version}, this one reads up to {FORMAT}): "
+            "upgrade shoal to use it."
+        )
+    return header, tensors
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """What to say of a file that cannot be what this project wrote."""
+    if path.name.startswith("model"):
+        return UserError(f"{path} is damaged ({error}): 'shoal train --resume {path.parent}' writes it again.")
+    return UserError(f"{path} is damaged ({error}): bring it back from a copy, or train afresh into another --out.")
+
+
+def digest(images: Images) -> str:
+    """What tells these images from others: size, names and pixels."""
+    summary = hashlib.blake2b(repr((tuple(images.pixels.shape), list(images.ids))).encode(), digest_size=16)
+    for part in images.pixels.split(1024):
+        summary.update(part.cpu().contiguous().numpy().tobytes())
+    return summary.hexdigest()
+
+
+def config_digest(config: RunConfig) -> str:
+    """What tells this config from others; the images may have moved to another path."""
+    anywhere = replace(config, data=replace(config.data, path=""))
+    return hashlib.blake2b(to_yaml(anywhere).encode(), digest_size=16).hexdigest()
+
+
+def get_default_rng(device: torch.device) -> dict[str, Tensor]:
+    """State of torch's default generators, by device type."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+
+def set_default_rng(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put torch's default generators into a state that ``get_default_rng`` gave."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
