@@ -2,6 +2,12 @@
 
 import csv
 import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from shoal import workflow
 from shoal.cli import main
 from shoal.training.folder import RunFolder
 from tests.runs import tiny_recipe
@@ -250,3 +257,110 @@ def test_nan_weights_are_noticed_before_clustering(run, tmp_path, capsys):
 def test_metrics_are_json_that_anything_reads(run):
     for line in (run / "metrics.jsonl").read_text().splitlines():
         assert all(value is None or np.isfinite(value) for value in json.loads(line).values())
+
+
+def signalled(monkeypatch, name: str, *signums: int) -> None:
+    """Let signals come while ``workflow`` does something."""
+    does = getattr(workflow, name)
+
+    def and_a_signal(*args, **kwargs):
+        for signum in signums:
+            os.kill(os.getpid(), signum)
+        return does(*args, **kwargs)
+
+    monkeypatch.setattr(workflow, name, and_a_signal)
+
+
+@pytest.mark.parametrize("output", ["write_assignments", "report"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_results_are_written_is_heeded(tmp_path, capsys, monkeypatch, output, signum):
+    out = tmp_path / "my run"
+    with monkeypatch.context() as patch:
+        signalled(patch, output, signum)
+        assert (
+            main(["train", str(tiny_recipe(tmp_path)), "--max-steps", "1", "--quiet", "--out", str(out)])
+            == 128 + signum
+        )
+    said = complaint(capsys)
+    assert said.startswith("shoal: stopped and saved.")
+    assert (out / "report.html").exists() == (output == "report")
+    command = shlex.split(said.partition("Go on with:")[2])
+    assert command == ["shoal", "train", "--resume", str(out)]
+    assert main([*command[1:], "--quiet"]) == 0
+    assert (out / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "signums", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)]
+)
+def test_a_second_signal_stops_at_once(tmp_path, capsys, monkeypatch, signums):
+    out = tmp_path / "run"
+    signalled(monkeypatch, "write_assignments", *signums)
+    args = ["train", str(tiny_recipe(tmp_path)), "--max-steps", "1", "--quiet", "--out", str(out)]
+    assert main(args) == 128 + signums[-1]
+    assert complaint(capsys) == f"shoal: stopped. Go on with:  shoal train --resume {out}"
+    assert not (out / "assignments.parquet").exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_run_exists(tmp_path, capsys, monkeypatch, signum):
+    before = signal.getsignal(signum)
+    signalled(monkeypatch, "load_images", signum)
+    out = tmp_path / "run"
+    assert main(["train", str(tiny_recipe(tmp_path)), "--quiet", "--out", str(out)]) == 128 + signum
+    assert complaint(capsys) == "shoal: stopped."
+    assert not out.exists()
+    assert signal.getsignal(signum) is before
+
+
+def test_the_command_in_the_report_makes_the_run_again(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(workflow, "write_report", lambda data, _path: commands.append(data.command))
+    recipe = str(tiny_recipe(tmp_path))
+    assert main(["train", recipe, "--max-steps", "1", "--quiet", "--out", str(tmp_path / "it's mine")]) == 0
+    monkeypatch.chdir("/")
+    shoal, *args = shlex.split(commands[0])
+    assert shoal == "shoal"
+    assert main([*args, "--quiet", "--out", str(tmp_path / "again")]) == 0
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("it's mine", "again")]
+    assert models[0] == models[1]
+
+
+def test_a_name_that_the_file_system_refuses(tmp_path, capsys):
+    out = tmp_path / ("x" * 300)
+    assert main(["train", str(tiny_recipe(tmp_path)), "--quiet", "--out", str(out)]) == 2
+    said = complaint(capsys)
+    assert said.startswith(f"shoal: {out}")
+    assert said.endswith("File name too long")
+
+
+@pytest.mark.parametrize("args", [["run"], ["run", "pictures", "--foo"]])
+def test_a_verb_that_is_used_wrongly_has_status_2(args, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["predict", *args])
+    assert exit_.value.code == 2
+    assert "shoal predict --help" in capsys.readouterr().err
+
+
+def piped(args: list[str], output: int) -> tuple[int, str]:
+    """Status and complaints of the command as a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "shoal", *args], stdout=output, stderr=subprocess.PIPE, text=True, check=False
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("args", [["recipes"], ["--help"], ["predict", "--help"]])
+def test_output_that_nobody_reads(args):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert piped(args, writer) == (128 + signal.SIGPIPE, "")
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_output_onto_a_full_disk():
+    with Path("/dev/full").open("w") as full:
+        assert piped(["--help"], full.fileno()) == (2, "shoal: No space left on device\n")

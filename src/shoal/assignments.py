@@ -18,11 +18,11 @@ SUFFIXES = (".parquet", ".csv")
 
 
 def write_assignments(assignment: Assignment, images: Images, path: Path) -> None:
-    """Write id, cluster, distance and margin of each image, and its label where it has one.
+    r"""Write id, cluster, distance and margin of each image, and its label where it has one.
 
     The distance is to the image's own centre (1 − cosine); the margin says how much farther the second centre is.
 
-    Names that are not UTF-8 have their stray bytes spelt out: ``\\udcff`` stands for the byte ff.
+    Names that are not UTF-8 have their stray bytes spelt out: ``\udcff`` stands for the byte ff.
 
     Raises:
         UserError: the path ends neither in .parquet nor in .csv, or cannot be written.

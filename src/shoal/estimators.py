@@ -17,8 +17,7 @@ from torch import Tensor
 
 from shoal import workflow
 from shoal.config import RunConfig, load_recipe, parse_config, to_dict
-from shoal.data import to_images
-IN_MEMORY = "(images given in Python)"
+from shoal.data import IN_MEMORY, to_images
 from shoal.errors import UserError
 from shoal.training.folder import RunFolder
 from shoal.training.log import open_log
@@ -144,7 +143,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         for name, value in {**over, **(self.settings or {})}.items():
             if value is not None:
                 *parts, last = name.split(".")
-                place = raw
+                place: Any = raw
                 for part in parts:
                     place = place.get(part)
                     if not isinstance(place, dict):

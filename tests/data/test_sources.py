@@ -271,6 +271,22 @@ def test_labels_without_names_are_numbered_in_order(tmp_path):
     assert (images.classes, images.labels.tolist()) == (("5", "9"), [0, 1, -1, 0])
 
 
+@pytest.mark.parametrize(
+    ("labels", "names", "sentence"),
+    [
+        ([0, 4], ["cat", "dog"], r"^a\.parquet#1 has the label 4: .* 2 classes, labels are whole numbers below 2"),
+        (["cat", "dog"], ["cat", "dog"], r"^a\.parquet#0 has the label 'cat': .* whole numbers"),
+        ([[0], [1]], ["cat", "dog"], r"#0 has the label \[0\]"),
+        ([None, [0, 1]], None, r"#1 has the label \[0, 1\]: give each image one label"),
+        ([{"a": 1}, None], None, r"#0 has the label \{'a': 1\}: give each image one label"),
+    ],
+)
+def test_labels_that_are_no_classes(tmp_path, labels, names, sentence):
+    path = shard(tmp_path / "a.parquet", [png("red")] * 2, names=names, label=labels)
+    with pytest.raises(UserError, match=sentence):
+        to_images(path)
+
+
 def test_a_gap_in_the_table_is_skipped(tmp_path):
     images = to_images(shard(tmp_path / "a.parquet", [None, png("red")], label=[0, 1]))
     assert images.skipped == {"a.parquet#0": "no bytes in the table"}

@@ -200,7 +200,10 @@ def test_a_diverged_run_keeps_its_last_good_state(tmp_path):
     run = new_run(tmp_path / "run")
     run.save()
     before = run.folder.state.read_bytes()
-    with pytest.raises(UserError, match=r"diverged in epoch 0: totals.psa is not finite.*lower --optim.lr.*state.safetensors keeps the last good"):
+    with pytest.raises(
+        UserError,
+        match=r"totals.psa is not finite.*lower --optim.lr.*keeps the last good",
+    ):
         workflow.train(run, Poison())
     assert run.folder.state.read_bytes() == before
 
@@ -274,7 +277,7 @@ def test_a_changed_config_is_not_resumed(tmp_path, change):
     workflow.train(new_run(tmp_path / "run"), Log())
     folder, config = RunFolder.open(tmp_path / "run")
     folder.create(dataclasses.replace(config, **change))
-    with pytest.raises(UserError, match=r"config\.yaml has changed since the run began.*shoal train .*config\.yaml --out"):
+    with pytest.raises(UserError, match=r"has changed since the run began.*shoal train .*config\.yaml --out"):
         reopened(tmp_path / "run")
 
 
@@ -289,7 +292,7 @@ def test_a_file_of_another_kind_is_damaged(tmp_path):
     workflow.train(new_run(tmp_path / "run"), Log())
     folder = RunFolder(tmp_path / "run")
     shutil.copy(folder.model, folder.state)
-    with pytest.raises(UserError, match="config.yaml has changed|is damaged|images of .* have changed"):
+    with pytest.raises(UserError, match=r"config\.yaml has changed|is damaged|images of .* have changed"):
         reopened(tmp_path / "run")
 
 

@@ -88,9 +88,7 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
         return ()
 
 
-def _classes(
-    labels: Sequence[Any], names: tuple[str, ...], rows: Sequence[str]
-) -> tuple[list[int], tuple[str, ...]]:
+def _classes(labels: Sequence[Any], names: tuple[str, ...], rows: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
     """Give every label its class number, -1 for a missing one.
 
     Without names, the distinct labels in order are the classes.
@@ -106,7 +104,7 @@ def _classes(
         if isinstance(label, list | dict):
             raise UserError(f"{row} has the label {label!r}: give each image one label, a number or a text.")
     if names:
-        return [-1 if label is None else label for label in known], names
+        return [-1 if label is None else int(label) for label in known], names
     values, numbers = np.unique([label for label in known if label is not None], return_inverse=True)
     number = iter(numbers.tolist())
     return [-1 if label is None else next(number) for label in known], tuple(str(value) for value in values)

@@ -61,7 +61,7 @@ def damaged(path: Path, error: Exception) -> UserError:
 def digest(images: Images) -> str:
     """What tells these images from others: size, names and pixels."""
     summary = hashlib.blake2b(repr((tuple(images.pixels.shape), list(images.ids))).encode(), digest_size=16)
-    for part in images.pixels.split(1024):
+    for part in torch.split(images.pixels, 1024):
         summary.update(part.cpu().contiguous().numpy().tobytes())
     return summary.hexdigest()
 

@@ -90,7 +90,7 @@ class TerminalLog(Log):
         self._rate = ""
         # All but the metrics keep their width; these take what is left of the line, and only they are cut.
         self._progress = Progress(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len("epoch 100/100"))),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len("reading images"))),
             BarColumn(bar_width=10, table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True, min_width=len("1000 images/s"))),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
@@ -108,7 +108,10 @@ class TerminalLog(Log):
 
     def embedding(self, done: int, total: int) -> None:
         """Show the images embedded, and after the last the rate again: clustering them takes a while."""
-        self._progress.update(self._task, rate=f"{done}/{total} embedded" if done < total else self._rate)
+        if not self._rate:  # before the first epoch
+            self._show("clustering", done, total, f"{done}/{total}")
+        else:
+            self._progress.update(self._task, rate=f"{done}/{total} embedded" if done < total else self._rate)
 
     def step(self, run: Run) -> None:
         """Show the share of all steps."""

@@ -1,0 +1,67 @@
+"""Files that are no files, names that break lines, and paths that mean something else."""
+
+import os
+import socket
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from shoal.data import IN_MEMORY, to_images
+from shoal.errors import UserError
+
+
+def test_what_is_no_regular_file_is_skipped(tmp_path, paint, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    paint(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("a.png")
+    (tmp_path / "device.png").symlink_to("/dev/null")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo("pipe.png")
+    # Whoever does open the pipe is let go by this, instead of waiting forever.
+    writer = Thread(target=(tmp_path / "pipe.png").write_bytes, args=(b"",))
+    writer.start()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.png")
+        images = to_images(tmp_path)
+    os.close(os.open("pipe.png", os.O_RDONLY | os.O_NONBLOCK))
+    writer.join()
+    assert images.ids == ["a.png", "b.png"]
+    odd = dict.fromkeys(["device.png", "pipe.png", "socket.png"], "not a regular file")
+    assert images.skipped == odd | {"gone.png": "no such file or directory"}
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.parquet"])
+def test_an_array_or_table_that_is_no_regular_file(tmp_path, name):
+    (tmp_path / name).symlink_to("/dev/null")
+    with pytest.raises(UserError, match=r"cannot read .*: not a regular file"):
+        to_images(tmp_path / name)
+
+
+def test_a_line_break_in_a_name_does_not_break_the_warning(tmp_path, paint, caplog):
+    paint(tmp_path / "a.png")
+    (tmp_path / "two\nlines é.png").touch()
+    images = to_images(tmp_path)
+    assert list(images.skipped) == ["two\nlines é.png"]
+    assert caplog.messages == [r"1 of 2 images could not be read and were skipped: two\nlines é.png (empty file)"]
+
+
+def test_a_path_too_long_to_exist():
+    with pytest.raises(UserError, match=r"cannot read x+: File name too long\."):
+        to_images("x" * 300)
+
+
+def test_digits_tell_of_a_folder_of_that_name(tmp_path, paint, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    to_images("digits")
+    assert caplog.messages == []
+    paint(Path("digits") / "a.png")
+    to_images("./digits")
+    assert caplog.messages == []
+    to_images("digits")
+    assert caplog.messages == ["these are the built-in digits: to read the folder of that name, give ./digits"]
+
+
+def test_no_path_leads_to_images_given_in_python():
+    with pytest.raises(UserError, match=r"images of this run were given in Python, so no path leads to them: .*\.npy"):
+        to_images(IN_MEMORY)
