@@ -364,3 +364,14 @@ def test_output_that_nobody_reads(args):
 def test_output_onto_a_full_disk():
     with Path("/dev/full").open("w") as full:
         assert piped(["--help"], full.fileno()) == (2, "shoal: No space left on device\n")
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "report"])
+def test_images_that_changed_since_training_are_noticed(run, verb, capsys):
+    extra = run.parent / "pictures" / "class 0" / "extra.png"
+    Image.new("RGB", (8, 8)).save(extra)
+    try:
+        assert main([verb, str(run)]) == 2
+        assert "have changed since the run was trained" in complaint(capsys)
+    finally:
+        extra.unlink()

@@ -145,11 +145,10 @@ def evaluate(run: Path, /) -> int:
         run: the run folder.
     """
     from shoal import workflow
-    from shoal.data import load_images
     from shoal.training.trained import Trained
 
     trained = Trained.load(run)
-    images = load_images(trained.config.data)
+    images = workflow.images_of(trained)
     _print_scores(workflow.evaluate(trained, images, trained.assign(images)))
     return 0
 
@@ -161,12 +160,11 @@ def report(run: Path, /) -> int:
         run: the run folder.
     """
     from shoal import workflow
-    from shoal.data import load_images
     from shoal.training.folder import RunFolder
     from shoal.training.trained import Trained
 
     trained = Trained.load(run)
-    images = load_images(trained.config.data)
+    images = workflow.images_of(trained)
     folder, _ = RunFolder.open(run)
     workflow.report(trained, images, trained.assign(images), folder)
     _say(str(folder.report))

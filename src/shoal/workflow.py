@@ -9,9 +9,11 @@ from pathlib import Path
 from shoal.assignments import write_assignments
 from shoal.config import RunConfig, to_yaml
 from shoal.data import load_images
+from shoal.errors import UserError
 from shoal.evaluation import score
 from shoal.report import ReportData, write_report
 from shoal.training import Run, fit
+from shoal.training.checkpoint import digest
 from shoal.training.folder import RunFolder
 from shoal.training.log import Log
 from shoal.training.trained import Assignment, Trained
@@ -68,10 +70,30 @@ def train(run: Run, log: Log) -> tuple[Trained, Assignment]:
     return trained, assignment
 
 
+def images_of(trained: Trained) -> Images:
+    """The images a finished run was trained on.
+
+    Raises:
+        UserError: they cannot be read, or are no longer the same.
+    """
+    images = load_images(trained.config.data)
+    if digest(images) != trained.images_digest:
+        raise UserError(
+            f"the images in {trained.config.data.path} have changed since the run was trained: bring them back, or use "
+            "'shoal predict' for new ones."
+        )
+    return images
+
+
 def report(trained: Trained, images: Images, assignment: Assignment, folder: RunFolder) -> None:
     """Write ``report.html`` of a finished run."""
+    write_report(report_data(trained, images, assignment, folder), folder.report)
+
+
+def report_data(trained: Trained, images: Images, assignment: Assignment, folder: RunFolder) -> ReportData:
+    """What a report of a finished run shows."""
     config = trained.config
-    data = ReportData(
+    return ReportData(
         title=folder.path.resolve().name,
         command=f"shoal train {shlex.quote(str(folder.config.absolute()))}",
         config_yaml=to_yaml(config),
@@ -82,7 +104,6 @@ def report(trained: Trained, images: Images, assignment: Assignment, folder: Run
         margins=assignment.margins.cpu(),
         seed=config.seed,
     )
-    write_report(data, folder.report)
 
 
 def evaluate(trained: Trained, images: Images, assignment: Assignment) -> dict[str, float]:

@@ -1,0 +1,27 @@
+"""The picture in README: a row of images for each cluster of a finished run.
+
+shoal train propos-digits --out my-run && python benchmarks/readme_picture.py my-run docs/digits.png
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from shoal import workflow
+from shoal.report import gallery_picture
+from shoal.training.folder import RunFolder
+from shoal.training.trained import Trained
+
+
+def main() -> None:
+    """Draw the run in the first argument to the file in the second."""
+    run, picture = Path(sys.argv[1]), Path(sys.argv[2])
+    trained = Trained.load(run)
+    images = workflow.images_of(trained)
+    folder, _ = RunFolder.open(run)
+    gallery_picture(workflow.report_data(trained, images, trained.assign(images), folder), picture)
+
+
+if __name__ == "__main__":
+    main()
