@@ -32,13 +32,13 @@ def test_no_warm_up_starts_at_the_full_rate():
 
 def test_a_target_follows_parameters_and_keeps_its_own_statistics():
     online = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
-    target = Target(online)
+    target = Target(online, 0.9)
     before = [p.clone() for p in target.parameters()]
     with torch.no_grad():
         for p in online.parameters():
             p.add_(1)
     online(torch.randn(8, 4))
-    target.follow(online, 0.9)
+    target.follow(online, 0.5)
     for new, old, theirs in zip(target.parameters(), before, online.parameters(), strict=True):
         torch.testing.assert_close(new, 0.9 * old + 0.1 * theirs)
     assert torch.equal(target.network[1].running_mean, torch.zeros(4))

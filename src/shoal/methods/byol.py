@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from shoal.losses import positive_alignment
 from shoal.methods.base import Method, MethodConfig, on_views
-from shoal.models import Backbone, Target, mlp, momentum_at, start_near_zero
+from shoal.models import Backbone, Target, mlp, start_near_zero
 from shoal.types import Batch, Clustering
 
 
@@ -49,7 +49,7 @@ class BYOL(Method):
         super().__init__()
         self.config = config
         self.online = nn.Sequential(backbone, mlp(backbone.n_features, config.hidden, config.dim))
-        self.target = Target(self.online)
+        self.target = Target(self.online, config.momentum, rising=config.momentum_rises)
         self.predictor = mlp(config.dim, config.hidden, config.dim)
         start_near_zero(self.predictor)
 
@@ -68,20 +68,14 @@ class BYOL(Method):
     def before_step(self, progress: float) -> None:
         """Views apart: the target follows the weights that made the loss."""
         if self.config.views == "apart":
-            self._move_target(progress)
+            self.target.follow(self.online, progress)
 
     def after_step(self, progress: float) -> None:
         """Views joined: the target follows the new weights, so that it has moved before the next loss."""
         if self.config.views == "joined":
-            self._move_target(progress)
-
-    def _move_target(self, progress: float) -> None:
-        momentum = momentum_at(progress, self.config.momentum, rising=self.config.momentum_rises)
-        self.target.follow(self.online, momentum)
+            self.target.follow(self.online, progress)
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The predictor learns ``predictor_lr_scale`` times faster."""
-        return [
-            {"params": list(self.online.parameters())},
-            {"params": list(self.predictor.parameters()), "lr_scale": self.config.predictor_lr_scale},
-        ]
+        fast = {"params": list(self.predictor.parameters()), "lr_scale": self.config.predictor_lr_scale}
+        return [{"params": list(self.online.parameters())}, fast]

@@ -16,8 +16,10 @@ class Target(nn.Module):
     Batch-norm statistics are the copy's own: they come from what it sees, not from the online network's.
     """
 
-    def __init__(self, online: nn.Module) -> None:
+    def __init__(self, online: nn.Module, momentum: float, *, rising: bool = False) -> None:
         super().__init__()
+        self.momentum = momentum
+        self.rising = rising
         self.network = copy.deepcopy(online).requires_grad_(False)
 
     @torch.no_grad()
@@ -27,8 +29,9 @@ class Target(nn.Module):
         return features
 
     @torch.no_grad()
-    def follow(self, online: nn.Module, momentum: float) -> None:
-        """ξ ← m·ξ + (1 − m)·θ for every parameter (BYOL, arXiv 2006.07733, eq. 1)."""
+    def follow(self, online: nn.Module, progress: float) -> None:
+        """ξ ← m·ξ + (1 − m)·θ for every parameter, a share ``progress`` of training done (BYOL, eq. 1)."""
+        momentum = momentum_at(progress, self.momentum, rising=self.rising)
         torch._foreach_lerp_(list(self.network.parameters()), list(online.parameters()), 1 - momentum)
 
 
