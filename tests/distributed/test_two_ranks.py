@@ -50,13 +50,13 @@ def answers():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    queue = context.SimpleQueue()
+    queue = context.Queue()
     ranks = [context.Process(target=gradients_of_scattering, args=(r, port, queue)) for r in range(2)]
     for rank in ranks:
         rank.start()
     found = {}
     for _ in ranks:
-        rank, *answer = queue.get()
+        rank, *answer = queue.get(timeout=60)
         found[rank] = answer
     for rank in ranks:
         rank.join()
