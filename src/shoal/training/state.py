@@ -77,7 +77,7 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch; the rest of a permutation is left for the next one."""
+        """Whole batches in an epoch; the images left over sit this epoch out."""
         return len(self.images) // self.batch_size
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,9 +54,7 @@ class Trained:
         h, w = run.images.pixels.shape[2:]
         return cls(run.config, run.method, run.clusterings[0].centers, (h, w), run.images_digest)
 
-    def assign(
-        self, images: Images, *, after_batch: Callable[[int, int], None] = lambda _done, _total: None
-    ) -> Assignment:
+    def assign(self, images: Images) -> Assignment:
         """Put images into the nearest clusters.
 
         Raises:
@@ -68,7 +65,7 @@ class Trained:
             trained = " × ".join(map(str, self.size))
             raise UserError(f"these images are {h} × {w} px, and the run was trained on {trained} px: resize them.")
         device = self.centers.device
-        features = embed_all(self.method, images.pixels, device, self.config.precision, after_batch=after_batch)
+        features = embed_all(self.method, images.pixels, device, self.config.precision)
         return self.assign_features(features)
 
     def assign_features(self, features: Float[Tensor, "n d"]) -> Assignment:
