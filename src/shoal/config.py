@@ -28,16 +28,20 @@ from shoal.models import BackboneConfig
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the weights move: SGD with momentum, a linear warm-up, then a cosine."""
+    """How the weights move: an optimiser, a linear warm-up, then a cosine."""
 
+    optimizer: Literal["sgd", "adam", "lars"] = "sgd"
+    """SGD with momentum, Adam, or LARS for very large batches (biases and batch-norm left out, as published)."""
     batch_size: Annotated[int, Ge(2)] = 256
     """Images per step, over all processes; at most the number of images is used."""
+    accumulate: Annotated[int, Ge(1)] = 1
+    """Parts the images of a step are cut into, one after the other, where they do not fit into memory at once."""
     lr: Annotated[float, Gt(0)] = 0.05
     """Learning rate for a batch of 256; the real rate grows with the batch size."""
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD and LARS, β₁ of Adam."""
     weight_decay: Annotated[float, Ge(0)] = 5e-4
-    """Weight decay on every parameter."""
+    """Weight decay on every parameter; with LARS, on weight matrices alone."""
     warmup_epochs: Annotated[int, Ge(0)] = 10
     """Epochs over which the rate climbs linearly to its full value."""
     schedule: Literal["iteration", "epoch"] = "iteration"
@@ -64,6 +68,8 @@ class RunConfig:
     """Draw images so that every cluster is seen equally often, instead of each image once an epoch."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the networks; auto takes bfloat16 where the hardware computes in it. Losses are float32."""
+    sync_batch_norm: bool = False
+    """With several processes, take batch-norm statistics over all of them."""
     data: DataConfig = field(default_factory=DataConfig)
     augment: ViewConfig = field(default_factory=ViewConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

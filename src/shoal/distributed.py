@@ -58,3 +58,27 @@ def gather(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "world_b ..."]:
         return rows
     gathered: Tensor = _Gather.apply(rows)
     return gathered
+
+
+class _Sum(torch.autograd.Function):
+    """All-reduce by sum; what each rank's loss asks of the sum is asked of every rank's addend."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        out = values.clone()
+        dist.all_reduce(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone()
+        dist.all_reduce(grad)
+        return grad
+
+
+def sum_over_ranks(values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """The sum of a tensor over all ranks, with gradient; the tensor itself in one process."""
+    if world_size() == 1:
+        return values
+    total: Tensor = _Sum.apply(values)
+    return total

@@ -1,5 +1,7 @@
 """The published losses, one pure function each: tensors in, a float32 scalar out.
 
+Where a docstring says "unit rows", the method has normalised them; the others normalise themselves.
+
 No function here gathers across ranks, looks at a config or keeps a state: the method hands over the features of the
 whole world batch (house rules 1 and 2 in ``docs/architecture.md``).
 """
@@ -7,6 +9,7 @@ whole world batch (house rules 1 and 2 in ``docs/architecture.md``).
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -85,3 +88,99 @@ def prototype_scattering(
     logits = torch.diagonal_scatter(logits, positives)
     rows = torch.logsumexp(logits, dim=-1) - positives
     return rows.where(present, 0.0).sum() / present.sum().clamp(min=1)
+
+
+@_in_float32
+def negative_cosine(
+    p1: Float[Tensor, "b d"], z2: Float[Tensor, "b d"], p2: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]
+) -> Float[Tensor, ""]:
+    """SimSiam's symmetric loss: each prediction looks for the other view's projection, which gets no gradient.
+
+    L = −½·[cos(p_1, sg z_2) + cos(p_2, sg z_1)], averaged over the batch (arXiv 2011.10566, eq. 4).
+    """
+    forth = F.cosine_similarity(p1.float(), z2.detach().float(), dim=-1)
+    back = F.cosine_similarity(p2.float(), z1.detach().float(), dim=-1)
+    return -(forth.mean() + back.mean()) / 2
+
+
+@_in_float32
+def nt_xent(z1: Float[Tensor, "b d"], z2: Float[Tensor, "b d"], temperature: float) -> Float[Tensor, ""]:
+    """SimCLR's normalised temperature-scaled cross-entropy over the 2b views; unit rows.
+
+    ℓ_i = −log( exp(z_i·z_j/T) / Σ_{k≠i} exp(z_i·z_k/T) ) where j is the other view of i, averaged over all 2b views
+    (arXiv 2002.05709, eq. 1). The negatives of a view are the 2b − 2 views of other images.
+    """
+    z = torch.cat((z1, z2)).float()
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    logits = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
+    partner = torch.arange(len(z), device=z.device).roll(len(z1))
+    return F.cross_entropy(logits, partner)
+
+
+@_in_float32
+def info_nce(
+    query: Float[Tensor, "b d"], key: Float[Tensor, "b d"], queue: Float[Tensor, "m d"], temperature: float
+) -> Float[Tensor, ""]:
+    """InfoNCE against a queue of older keys; unit rows. Keys and queue get no gradient.
+
+    ℓ_i = −log( exp(q_i·k_i/T) / (exp(q_i·k_i/T) + Σ_j exp(q_i·queue_j/T)) ), averaged over the batch
+    (MoCo, arXiv 1911.05722, eq. 1).
+    """
+    query = query.float()
+    positives = (query * key.detach().float()).sum(-1, keepdim=True)
+    negatives = query @ queue.detach().float().T
+    logits = torch.cat((positives, negatives), dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.int64, device=query.device))
+
+
+@_in_float32
+def proto_nce(
+    query: Float[Tensor, "b d"],
+    labels: Int64[Tensor, "b"],
+    centers: Float[Tensor, "k d"],
+    concentration: Float[Tensor, "k"],
+    negatives: Int64[Tensor, "r"],
+) -> Float[Tensor, ""]:
+    """The prototype half of PCL's ProtoNCE at one granularity; unit rows and centres.
+
+    ℓ_i = −log( exp(q_i·c_s/φ_s) / (exp(q_i·c_s/φ_s) + Σ_j exp(q_i·c_j/φ_j)) ) where s is the cluster of i and j runs
+    over the negatives, averaged over the rows that have a cluster (PCL, arXiv 2005.04966, eq. 11).
+
+    Args:
+        query: features of a batch; the gradient flows through these alone.
+        labels: cluster of each row in [0, k); −1 for a row that belongs to none.
+        centers: the prototypes c.
+        concentration: φ, a temperature for each prototype.
+        negatives: indices of the sampled prototypes, to which no row of the batch may belong.
+
+    Returns:
+        The loss; zero (with a zero gradient) when no row has a cluster.
+    """
+    known = labels >= 0
+    own = labels.clamp(min=0)
+    query, scaled = query.float(), centers.float() / concentration.float()[:, None]
+    positives = (query * scaled[own]).sum(-1, keepdim=True)
+    logits = torch.cat((positives, query @ scaled[negatives].T), dim=1)
+    rows = torch.logsumexp(logits, dim=1) - logits[:, 0]
+    return rows.where(known, 0.0).sum() / known.sum().clamp(min=1)
+
+
+@_in_float32
+def cluster_contrast(p1: Float[Tensor, "b k"], p2: Float[Tensor, "b k"], temperature: float) -> Float[Tensor, ""]:
+    """NT-Xent between the clusters of two views: the 2k columns of the assignments, by cosine.
+
+    A column says who is in a cluster; the same cluster in the other view is its positive, all other clusters of both
+    views are its negatives (CC, arXiv 2009.09687, eq. 6).
+    """
+    return nt_xent(F.normalize(p1.float().T, dim=-1), F.normalize(p2.float().T, dim=-1), temperature)
+
+
+@_in_float32
+def cluster_entropy(p: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
+    """How far the clusters of a view are from equal sizes: log k − H(p̄) = log k + Σ_c p̄_c·log p̄_c, p̄ = column means.
+
+    Zero for equal sizes, log k when one cluster holds everything (CC, arXiv 2009.09687, eq. 7, where −H is added).
+    """
+    sizes = p.float().mean(0)
+    negative_entropy: Tensor = torch.special.xlogy(sizes, sizes).sum()
+    return math.log(len(sizes)) + negative_entropy

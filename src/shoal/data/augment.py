@@ -57,12 +57,12 @@ class ViewConfig:
     """Turn the hue by up to this share of the colour circle either way."""
     grey_p: Share = 0.2
     """Probability of taking the colour away."""
-    blur_p: Share = 0.0
-    """Probability of a Gaussian blur over a tenth of the side; meant for images of 96 pixels and more."""
+    blur_p: tuple[Share, Share] = (0.0, 0.0)
+    """Probability of a Gaussian blur over a tenth of the side, in view 1 and in view 2; meant for 96 px and more."""
     blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
     """Standard deviation of the blur, in pixels."""
-    solarise_p: Share = 0.0
-    """Probability of turning the bright half of the values into its negative."""
+    solarise_p: tuple[Share, Share] = (0.0, 0.0)
+    """Probability of turning the bright half of the values into its negative, in view 1 and in view 2."""
 
     def __post_init__(self) -> None:
         for name in ("scale", "crop_scale", "crop_ratio", "blur_sigma"):
@@ -105,8 +105,11 @@ class Draw:
         return Draw(**{name: None if part is None else function(part) for name, part in parts.items()})
 
 
-def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Generator) -> Draw:
-    """Draw one view of each of ``n`` images of ``size`` (height, width), on the generator's device."""
+def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Generator, view: int = 0) -> Draw:
+    """Draw one view of each of ``n`` images of ``size`` (height, width), on the generator's device.
+
+    ``view`` is 0 or 1: BYOL's recipe blurs and solarises the two views with different probabilities.
+    """
     moves = (config.degrees, config.translate, config.scale, config.shear)
     strength = (config.brightness, config.contrast, config.saturation, config.hue)
 
@@ -124,7 +127,7 @@ def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Gene
         factors = colour.draw_factors(n, strength, generator)
         blends, place = colour.as_blends(factors, colour.draw_order(n, generator))
         place[~jittered], turn = -1, factors[:, colour.HUE]
-    grey, blur, solarise = chosen(config.grey_p), chosen(config.blur_p), chosen(config.solarise_p)
+    grey, blur, solarise = chosen(config.grey_p), chosen(config.blur_p[view]), chosen(config.solarise_p[view])
     if blur is not None:
         sigma = colour.draw_sigma(n, config.blur_sigma, generator)
     return Draw(affine, crop, flip, blends, place, turn, grey, blur, sigma, solarise)

@@ -8,13 +8,26 @@ import torch
 
 from shoal.methods.base import Method, MethodConfig
 from shoal.methods.byol import BYOL, BYOLConfig
+from shoal.methods.cc import CC, CCConfig
+from shoal.methods.moco import MoCo, MoCoConfig
+from shoal.methods.pcl import PCL, PCLConfig
 from shoal.methods.propos import ProPos, ProPosConfig
+from shoal.methods.simclr import SimCLR, SimCLRConfig
+from shoal.methods.simsiam import SimSiam, SimSiamConfig
 from shoal.models import BackboneConfig, build_backbone
 
-METHODS: dict[str, type[MethodConfig]] = {config.name: config for config in (BYOLConfig, ProPosConfig)}
-"""The config class of each method, by the name a recipe uses."""
+_BUILDERS: dict[type[MethodConfig], Callable[..., Method]] = {
+    BYOLConfig: BYOL,
+    CCConfig: CC,
+    MoCoConfig: MoCo,
+    PCLConfig: PCL,
+    ProPosConfig: ProPos,
+    SimCLRConfig: SimCLR,
+    SimSiamConfig: SimSiam,
+}
 
-_BUILDERS: dict[type[MethodConfig], Callable[..., Method]] = {BYOLConfig: BYOL, ProPosConfig: ProPos}
+METHODS: dict[str, type[MethodConfig]] = {config.name: config for config in _BUILDERS}
+"""The config class of each method, by the name a recipe uses."""
 
 
 def build(config: MethodConfig, backbone: BackboneConfig, n_clusters: int, generator: torch.Generator) -> Method:
@@ -27,4 +40,23 @@ def build(config: MethodConfig, backbone: BackboneConfig, n_clusters: int, gener
     return method.to(memory_format=torch.channels_last)
 
 
-__all__ = ["BYOL", "METHODS", "BYOLConfig", "Method", "MethodConfig", "ProPos", "ProPosConfig", "build"]
+__all__ = [
+    "BYOL",
+    "CC",
+    "METHODS",
+    "PCL",
+    "BYOLConfig",
+    "CCConfig",
+    "Method",
+    "MethodConfig",
+    "MoCo",
+    "MoCoConfig",
+    "PCLConfig",
+    "ProPos",
+    "ProPosConfig",
+    "SimCLR",
+    "SimCLRConfig",
+    "SimSiam",
+    "SimSiamConfig",
+    "build",
+]

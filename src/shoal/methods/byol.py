@@ -61,6 +61,11 @@ class BYOL(Method):
         p1, p2 = on_views(self.predictor, z1, z2, joined=joined)
         return {"byol": (positive_alignment(p1, k2) + positive_alignment(p2, k1)) / 2}
 
+    def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
+        """f'(x), from the target network."""
+        features: Tensor = self.target.network[0](images)
+        return features
+
     def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """norm(g'(f'(x))), from the target network."""
         return F.normalize(self.target(images), dim=-1)

@@ -15,13 +15,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from shoal import distributed
 from shoal.losses import positive_alignment, prototype_scattering
-from shoal.methods.base import Method, MethodConfig, on_views
-from shoal.models import Backbone, Target, mlp, start_near_zero
+from shoal.methods.base import Method, MethodConfig, check_queue, on_views
+from shoal.models import Backbone, Queue, Target, mlp, start_near_zero
 from shoal.types import Batch, Clustering
 
 
@@ -49,6 +49,14 @@ class ProPosConfig(MethodConfig):
     """Width of the hidden layer of projector and predictor."""
     predictor_lr_scale: Annotated[float, Gt(0)] = 10.0
     """How many times faster the predictor learns than the rest."""
+    queue: Annotated[int, Ge(0)] = 0
+    """Target features of earlier images that join the prototypes: 10 240 on ImageNet-1k, whose batches hold too few
+    images of a cluster; 0 for none."""
+
+    def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
+        """Raise a UserError when the queue is shorter than what a step puts into it."""
+        if self.queue:
+            check_queue(self.queue, 2 * per_step)
 
 
 class ProPos(Method):
@@ -63,6 +71,7 @@ class ProPos(Method):
         self.target = Target(self.online, config.momentum, rising=config.momentum_rises)
         self.predictor = mlp(config.dim, config.hidden, config.dim)
         start_near_zero(self.predictor)
+        self.queue = Queue(config.queue, config.dim) if config.queue else None
 
     def forward(self, batch: Batch, clusterings: Sequence[Clustering] = ()) -> dict[str, Tensor]:
         """PSA from the start; sampled neighbours and PSL once there are clusters."""
@@ -73,8 +82,14 @@ class ProPos(Method):
         p1, p2 = on_views(self.predictor, v1, v2, joined=joined)
 
         terms = {"psa": (positive_alignment(p1, k2) + positive_alignment(p2, k1)) / 2}
-        for clustering in clusterings:
-            terms["psl"] = self.config.psl_weight * self._scattering(z1, z2, k1, k2, batch, clustering)
+        if clusterings or self.queue:
+            index = distributed.gather(batch.index)
+            z1, z2, k1, k2 = (distributed.gather(x.float()) for x in (z1, z2, k1, k2))
+            for clustering in clusterings:
+                terms["psl"] = self.config.psl_weight * self._scattering(z1, z2, k1, k2, index, clustering)
+            if self.queue:
+                for k in (k1, k2):
+                    self.queue.offer(F.normalize(k, dim=-1), index)
         return terms
 
     def _sample_neighbour(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
@@ -84,15 +99,22 @@ class ProPos(Method):
         return z + self.config.noise * noise[distributed.share(n)]
 
     def _scattering(
-        self, z1: Tensor, z2: Tensor, k1: Tensor, k2: Tensor, batch: Batch, clustering: Clustering
+        self, z1: Tensor, z2: Tensor, k1: Tensor, k2: Tensor, index: Int64[Tensor, "b"], clustering: Clustering
     ) -> Float[Tensor, ""]:
-        """L_psl over the world batch, symmetric in the views."""
-        labels = distributed.gather(clustering.labels[batch.index])
+        """L_psl over the world batch, symmetric in the views; the queue's rows join both μ and μ'."""
+        if self.queue:
+            z1, z2, k1, k2 = (torch.cat((rows, self.queue.keys)) for rows in (z1, z2, k1, k2))
+            index = torch.cat((index, self.queue.index))
+        labels = clustering.labels[index].where(index >= 0, -1)
         k = len(clustering.centers)
-        z1, z2, k1, k2 = (distributed.gather(x.float()) for x in (z1, z2, k1, k2))
         forth = prototype_scattering(z1, k2, labels, k, self.config.temperature)
         back = prototype_scattering(z2, k1, labels, k, self.config.temperature)
         return (forth + back) / 2
+
+    def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
+        """f'(x), from the target network."""
+        features: Tensor = self.target.network[0](images)
+        return features
 
     def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """norm(g'(f'(x))), from the target network."""
@@ -107,6 +129,8 @@ class ProPos(Method):
         """Views joined: the target follows the new weights, so that it has moved before the next loss."""
         if self.config.views == "joined":
             self.target.follow(self.online, progress)
+        if self.queue:
+            self.queue.turn()
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The predictor learns ``predictor_lr_scale`` times faster."""

@@ -16,11 +16,11 @@ class Target(nn.Module):
     Batch-norm statistics are the copy's own: they come from what it sees, not from the online network's.
     """
 
-    def __init__(self, online: nn.Module, momentum: float, *, rising: bool = False) -> None:
+    def __init__(self, online: nn.Sequential, momentum: float, *, rising: bool = False) -> None:
         super().__init__()
         self.momentum = momentum
         self.rising = rising
-        self.network = copy.deepcopy(online).requires_grad_(False)
+        self.network: nn.Sequential = copy.deepcopy(online).requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "b ..."]) -> Float[Tensor, "b d"]:

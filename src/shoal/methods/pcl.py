@@ -1,0 +1,146 @@
+"""PCL: prototypical contrastive learning of unsupervised representations (arXiv 2005.04966).
+
+    L = L_InfoNCE + L_ProtoNCE
+
+MoCo, and beside it each query looks for the prototype of its cluster among others, in several clusterings from coarse
+to fine. How tight a cluster is sets its prototype's temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le, MinLen
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from shoal import distributed
+from shoal.errors import UserError
+from shoal.losses import info_nce, proto_nce
+from shoal.methods.base import Method, MethodConfig, check_queue, check_splits, shuffled_pass
+from shoal.models import Backbone, Queue, Target, plain_mlp, split_batch_norm
+from shoal.types import Batch, Clustering
+
+
+@dataclass(frozen=True)
+class PCLConfig(MethodConfig):
+    """Settings of PCL; the defaults are those of its published clustering results on CIFAR-10."""
+
+    name: ClassVar[str] = "pcl"
+
+    granularities: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1)] = (250, 500, 1000)
+    """Numbers of prototypes, one clustering each; several times as many as the clusters that are looked for."""
+    temperature: Annotated[float, Gt(0)] = 0.1
+    """T of the InfoNCE loss, and the mean of the prototypes' temperatures."""
+    momentum: Annotated[float, Ge(0), Le(1)] = 0.999
+    """EMA momentum of the network that makes the keys."""
+    queue: Annotated[int, Gt(0)] = 4096
+    """Keys kept as negatives, and negative prototypes drawn per step."""
+    head: Literal["linear", "mlp"] = "mlp"
+    """The projector: one Linear layer, or Linear–ReLU–Linear."""
+    dim: Annotated[int, Gt(0)] = 128
+    """Width of the embedding that is clustered."""
+    bn_splits: Annotated[int, Ge(1)] = 1
+    """Batch-norm statistics in so many parts of the batch: several on one device, 1 on several devices."""
+
+    def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
+        """Raise a UserError when there are more prototypes than images, or queue or batch do not fit."""
+        if max(self.granularities) > n_images:
+            raise UserError(
+                f"{max(self.granularities)} prototypes need at least as many images, and there are {n_images}: "
+                "give smaller --method.granularities."
+            )
+        check_queue(self.queue, per_step)
+        check_splits(self.bn_splits, per_pass)
+
+
+class PCL(Method):
+    """Online network q = norm(g(f(x))), its slow copy that makes the keys, and the queue; prototypes come with a step."""
+
+    def __init__(self, config: PCLConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = generator
+        self.granularities = config.granularities
+        n = backbone.n_features
+        head = plain_mlp(n, config.dim) if config.head == "mlp" else nn.Linear(n, config.dim)
+        self.online = split_batch_norm(nn.Sequential(backbone, head), config.bn_splits)
+        self.target = Target(self.online, config.momentum)
+        self.queue = Queue(config.queue, config.dim)
+
+    def forward(self, batch: Batch, clusterings: Sequence[Clustering] = ()) -> dict[str, Tensor]:
+        """InfoNCE from the start; ProtoNCE, averaged over the granularities, once there are clusters (eq. 11)."""
+        k = F.normalize(shuffled_pass(self.target, batch.view2, self.generator).float(), dim=-1)
+        q = F.normalize(self.online(batch.view1).float(), dim=-1)
+        terms = {"info_nce": info_nce(q, k, self.queue.keys, self.config.temperature)}
+        index = distributed.gather(batch.index)
+        self.queue.offer(distributed.gather(k), index)
+        if clusterings:
+            q = distributed.gather(q)
+            losses = [self._proto_nce(q, c.labels[index], c) for c in clusterings]
+            terms["proto_nce"] = torch.stack(losses).mean()
+        return terms
+
+    def _proto_nce(
+        self, q: Float[Tensor, "b d"], labels: Int64[Tensor, "b"], clustering: Clustering
+    ) -> Float[Tensor, ""]:
+        """ProtoNCE of one clustering; zero when the batch belongs to all clusters, which leaves no negatives."""
+        k = len(clustering.centers)
+        euclidean = (2 * clustering.distances).sqrt()  # of unit vectors: ‖v − c‖² = 2·(1 − cos)
+        phi = concentration(euclidean, clustering.labels, k, self.config.temperature)
+        negatives, n_absent = self._draw_negatives(labels, k)
+        loss = proto_nce(q, labels, clustering.centers, phi, negatives)
+        return loss * (n_absent > 0)
+
+    def _draw_negatives(self, labels: Int64[Tensor, "b"], k: int) -> tuple[Int64[Tensor, "r"], Int64[Tensor, ""]]:
+        """As many as the queue is long, with replacement, of the clusters that no sample of the batch belongs to."""
+        present = torch.zeros(k + 1, dtype=torch.bool, device=labels.device)
+        present[labels.where(labels >= 0, k)] = True
+        absent_first = present[:k].int().argsort(stable=True)
+        n_absent = k - present[:k].sum()
+        draws = torch.rand(self.config.queue, generator=self.generator, device=labels.device)
+        return absent_first[(draws * n_absent).long().clamp(max=k - 1)], n_absent
+
+    def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
+        """f'(x)."""
+        features: Tensor = self.target.network[0](images)
+        return features
+
+    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """norm(g'(f'(x))), from the network that makes the keys."""
+        return F.normalize(self.target(images), dim=-1)
+
+    def after_step(self, progress: float) -> None:
+        """The slow copy follows the new weights, and the keys of the step enter the queue."""
+        self.target.follow(self.online, progress)
+        self.queue.turn()
+
+
+def concentration(
+    distances: Float[Tensor, "n"], labels: Int64[Tensor, "n"], n_clusters: int, temperature: float
+) -> Float[Tensor, "k"]:
+    """How wide each cluster is: φ_c = mean distance to the centre / log(n_c + 10) (eq. 12, with α = 10).
+
+    A cluster of one point or none takes the largest φ; all are then clipped to their 10th and 90th percentiles and
+    scaled to the mean T, so that they serve as temperatures.
+
+    Args:
+        distances: ‖v − c‖ of each row to the centre of its cluster.
+        labels: cluster of each row; −1 for none.
+        n_clusters: k.
+        temperature: T.
+    """
+    known = labels >= 0
+    place = labels.where(known, n_clusters)
+    sums = torch.zeros(n_clusters + 1, dtype=torch.float64, device=labels.device)
+    sums.index_add_(0, place, distances.double().where(known, 0.0))
+    sizes = torch.bincount(place, minlength=n_clusters + 1)[:n_clusters]
+    phi = sums[:n_clusters] / sizes.clamp(min=1) / (sizes + 10.0).log()
+    phi = phi.where(sizes > 1, phi.where(sizes > 1, 0.0).max())
+    bounds = torch.quantile(phi, torch.tensor([0.1, 0.9], dtype=torch.float64, device=phi.device))
+    phi = phi.clamp(bounds[0], bounds[1]).clamp(min=1e-12)  # all points in their centres: any temperature will do
+    return (temperature * phi / phi.mean()).float()

@@ -1,0 +1,112 @@
+"""Batch-norm whose statistics come from more, or from less, than this process's batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shoal import distributed
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class _Renewed(nn.BatchNorm1d):
+    """A batch-norm over rows of any shape that takes the place of another, with its parameters and buffers."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        self.load_state_dict(norm.state_dict())
+        for mine, other in zip(self.parameters(), norm.parameters(), strict=True):
+            mine.requires_grad_(other.requires_grad)
+
+    @property
+    def share(self) -> float:
+        """Weight of the newest statistics in the running ones."""
+        return 0.1 if self.momentum is None else self.momentum
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
+        """Rows and maps alike."""
+
+
+class SplitBatchNorm(_Renewed):
+    """Normalises each of ``splits`` consecutive parts of a batch by its own statistics, as if on so many devices.
+
+    What MoCo's shuffling needs on a single device: with one set of statistics a query and its key, which share it,
+    betray each other (arXiv 1911.05722, section 3.3). Running statistics are the mean over the parts.
+    """
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, splits: int) -> None:
+        super().__init__(norm)
+        self.splits = splits
+
+    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
+        """Each part by itself in training, the running statistics otherwise."""
+        if not self.training:
+            return super().forward(x)
+        means, variances, parts = [], [], []
+        for part in x.chunk(self.splits):
+            means.append(self.running_mean.clone())
+            variances.append(self.running_var.clone())
+            part = F.batch_norm(part, means[-1], variances[-1], self.weight, self.bias, True, self.share, self.eps)
+            parts.append(part)
+        self.running_mean.copy_(torch.stack(means).mean(0))
+        self.running_var.copy_(torch.stack(variances).mean(0))
+        self.num_batches_tracked.add_(1)
+        return torch.cat(parts)
+
+
+class SyncBatchNorm(_Renewed):
+    """Normalises by the statistics of the world batch; torch's own does so on GPUs alone."""
+
+    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
+        """The world batch's mean and variance in training, the running ones otherwise; alone, a plain batch-norm."""
+        if not self.training or distributed.world_size() == 1:
+            return super().forward(x)
+        axes = [0, *range(2, x.ndim)]
+        shape = [1, -1, *(1 for _ in axes[1:])]
+        n = x.numel() // x.shape[1] * distributed.world_size()
+        with torch.autocast(x.device.type, enabled=False):
+            values = x.float()
+            mean = distributed.sum_over_ranks(values.sum(axes)) / n
+            centred = values - mean.view(shape)
+            # Of centred values, for E[x²] − E[x]² cancels in float32.
+            variance = distributed.sum_over_ranks(centred.square().sum(axes)) / n
+            out = centred * torch.rsqrt(variance + self.eps).view(shape)
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        self.running_mean.lerp_(mean.detach(), self.share)
+        self.running_var.lerp_(variance.detach() * n / max(n - 1, 1), self.share)
+        self.num_batches_tracked.add_(1)
+        return out.to(x.dtype)
+
+
+def split_batch_norm(network: Network, splits: int) -> Network:
+    """The network with statistics of each of ``splits`` parts of the batch; as it is for one part."""
+    if splits > 1:
+        _replace(network, lambda norm: SplitBatchNorm(norm, splits))
+    return network
+
+
+def sync_batch_norm(network: Network) -> Network:
+    """The network with statistics of the world batch."""
+    _replace(network, SyncBatchNorm)
+    return network
+
+
+def _replace(network: nn.Module, renew: Callable[[nn.BatchNorm1d | nn.BatchNorm2d], nn.Module]) -> None:
+    """Put another batch-norm in the place of each plain one; names in the state dict stay."""
+    for name, child in network.named_children():
+        if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d):
+            setattr(network, name, renew(child))  # type: ignore[arg-type] # its type was just asked for
+        else:
+            _replace(child, renew)
