@@ -59,8 +59,11 @@ def train(run: Run, log: Log) -> tuple[Trained, Assignment]:
     fit(run, log)
     run.stop_if_asked()  # the state is saved from here on, and resuming writes what is missing
     trained = Trained.of(run)
-    # A run that was done before has its centres but no longer its features.
-    assignment = trained.assign(run.images) if run.features is None else trained.assign_features(run.features)
+    # A run that was done before has its centres but no longer its features; and a last E-step leaves out some images.
+    if run.features is None or not run.images.clustered.all():
+        assignment = trained.assign(run.images)
+    else:
+        assignment = trained.assign_features(run.features)
     trained.save(run.folder.model)
     run.stop_if_asked()
     write_assignments(assignment, run.images, run.folder.assignments)

@@ -15,7 +15,7 @@ from shoal.data.geometry import draw_affine, draw_crop
 from shoal.errors import UserError
 
 N = 3000
-ALL = ViewConfig(blur_p=0.5, solarise_p=0.2, degrees=10.0, translate=0.1, scale=(0.9, 1.1), shear=5.0)
+ALL = ViewConfig(blur_p=(0.5, 0.5), solarise_p=(0.2, 0.2), degrees=10.0, translate=0.1, scale=(0.9, 1.1), shear=5.0)
 OFF = ViewConfig(crop_scale=(1.0, 1.0), flip_p=0.0, jitter_p=0.0, grey_p=0.0)
 
 
@@ -89,7 +89,7 @@ def test_jitter_is_drawn_as_torchvision_draws_it():
 
 
 def test_each_operation_comes_with_its_probability_and_blurs_with_its_sigma():
-    config = ViewConfig(flip_p=0.5, jitter_p=0.8, grey_p=0.2, blur_p=0.3, solarise_p=0.1)
+    config = ViewConfig(flip_p=0.5, jitter_p=0.8, grey_p=0.2, blur_p=(0.3, 0.3), solarise_p=(0.1, 0.1))
     draw = draw_view(N, (32, 32), config, generator())
     shares = [draw.flip, draw.place >= 0, draw.grey, draw.blur, draw.solarise]
     for share, p in zip(shares, (0.5, 0.8, 0.2, 0.3, 0.1), strict=True):

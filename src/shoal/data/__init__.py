@@ -2,7 +2,7 @@
 
 from shoal.data.augment import Draw, ViewConfig, apply_view, draw_view
 from shoal.data.reading import Progress
-from shoal.data.sampling import equal_clusters, shuffled
+from shoal.data.sampling import order_of_epoch, steps_of_epoch
 from shoal.data.sources import IN_MEMORY, DataConfig, load_images, place_on, to_images
 
 __all__ = [
@@ -13,9 +13,9 @@ __all__ = [
     "ViewConfig",
     "apply_view",
     "draw_view",
-    "equal_clusters",
     "load_images",
+    "order_of_epoch",
     "place_on",
-    "shuffled",
+    "steps_of_epoch",
     "to_images",
 ]

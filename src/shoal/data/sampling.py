@@ -3,8 +3,51 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
+
+
+def steps_of_epoch(n_clustered: int, n_others: int, batch_size: int) -> int:
+    """Whole batches in an epoch; the images left over sit this epoch out.
+
+    Where there are images beside those that are clustered, each batch is half of the ones and half of the others, and
+    the epoch lasts until either kind has been seen.
+    """
+    if not n_others:
+        return n_clustered // batch_size
+    others = batch_size // 2
+    return max(n_clustered // (batch_size - others), n_others // others, 1)
+
+
+def order_of_epoch(
+    clustered: Bool[Tensor, "n"],
+    batch_size: int,
+    labels: Int64[Tensor, "n"] | None,
+    generator: torch.Generator,
+) -> Int64[Tensor, "m"]:
+    """Which images an epoch visits, batch after batch.
+
+    Args:
+        clustered: the images that take part in the clustering; see ``steps_of_epoch`` for the rest.
+        batch_size: images of a step.
+        labels: pseudo-labels to draw by, so that every cluster is seen equally often; None visits each image once.
+        generator: source of the order, on the device of ``clustered``.
+    """
+
+    def one_pass(rows: Int64[Tensor, "r"]) -> Int64[Tensor, "r"]:
+        among = shuffled(len(rows), generator) if labels is None else equal_clusters(labels[rows], generator)
+        return rows[among]
+
+    first, second = (mask.nonzero()[:, 0] for mask in (clustered, ~clustered))
+    if not len(second):
+        return one_pass(first)
+    steps, half = steps_of_epoch(len(first), len(second), batch_size), batch_size // 2
+    columns = []
+    for rows, width in ((first, batch_size - half), (second, half)):
+        passes = -(-steps * width // len(rows))
+        columns.append(torch.cat([one_pass(rows) for _ in range(passes)])[: steps * width].view(steps, width))
+    # Mixed within the batch, so that each process gets some of either kind.
+    return torch.cat(columns, dim=1)[:, shuffled(batch_size, generator)].flatten()
 
 
 def shuffled(n: int, generator: torch.Generator) -> Int64[Tensor, "n"]:

@@ -49,23 +49,23 @@ def clustering_signals(
       when they spread over the sphere, 0 when all are the same (SimSiam, arXiv 2011.10566, section 4.1).
 
     Args:
-        features: what was clustered; all rows are looked at for ``feature_std``.
-        clustering: label -1 leaves a row out of all but ``feature_std``.
+        features: what was clustered.
+        clustering: label -1 leaves a row out.
         previous: labels of the same rows at the last E-step, if there was one.
         generator: which rows the silhouette samples.
 
     Raises:
         UserError: a feature is NaN or infinite.
     """
+    clustered = clustering.labels >= 0
+    features, labels = features[clustered], clustering.labels[clustered]
     if not torch.isfinite(features).all():
         raise UserError(
             "the features hold NaN or infinity: the training diverged, start again with a lower learning rate."
         )
-    clustered = clustering.labels >= 0
-    labels = clustering.labels[clustered]
     shares = torch.bincount(labels, minlength=len(clustering.centers)) / max(len(labels), 1)
     signals = {
-        "silhouette": _silhouette(features[clustered], labels, generator),
+        "silhouette": _silhouette(features, labels, generator),
         "smallest": float(shares.min()),
         "largest": float(shares.max()),
         "feature_std": _feature_std(features),

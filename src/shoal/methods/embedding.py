@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from shoal.methods.base import Method
@@ -46,19 +46,28 @@ def embed_all(
     device: torch.device,
     precision: Precision,
     *,
+    rows: Int64[Tensor, "m"] | None = None,
     after_batch: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Float[Tensor, "n d"]:
     """Features of un-augmented images, on ``device``, in float32.
 
+    With ``rows`` those images alone are looked at, and the others' features are zero.
     ``after_batch`` is told how many images are done and of how many; it may raise to stop.
     """
     n, _, h, w = pixels.shape
     # About 2**20 values a batch: large enough to fill the machine, small enough that activations stay near the cache.
     batch_size = max(16, 2**20 // (3 * h * w))
-    rows: list[Tensor] = []
+    found: list[Tensor] = []
+    wanted = n if rows is None else len(rows)
     with evaluating(method), autocast(device, precision):
-        for start in range(0, n, batch_size):
-            batch = pixels[start : start + batch_size].to(device, torch.float32).div_(255)
-            rows.append(method.embed(batch).float())
-            after_batch(min(start + batch_size, n), n)
-    return torch.cat(rows)
+        for start in range(0, wanted, batch_size):
+            part = slice(start, start + batch_size)
+            batch = pixels[part if rows is None else rows[part].to(pixels.device)].to(device, torch.float32).div_(255)
+            found.append(method.embed(batch).float())
+            after_batch(min(start + batch_size, wanted), wanted)
+    features = torch.cat(found)
+    if rows is None:
+        return features
+    everyone = features.new_zeros(n, features.shape[1])
+    everyone[rows.to(device)] = features
+    return everyone

@@ -59,7 +59,7 @@ class PCLConfig(MethodConfig):
 
 
 class PCL(Method):
-    """Online network q = norm(g(f(x))), its slow copy that makes the keys, and the queue; prototypes come with a step."""
+    """Online network q = norm(g(f(x))), its slow copy that makes the keys, and the queue of keys."""
 
     def __init__(self, config: PCLConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator) -> None:
         super().__init__()

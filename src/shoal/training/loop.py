@@ -6,12 +6,12 @@ import time
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from shoal import distributed
-from shoal.clustering import kmeans
-from shoal.data import apply_view, draw_view, equal_clusters, shuffled
+from shoal.clustering import assign, kmeans
+from shoal.data import apply_view, draw_view, order_of_epoch
 from shoal.evaluation import collapse_warning, score
 from shoal.methods.embedding import autocast, embed_all
 from shoal.training.checkpoint import set_default_rng
@@ -49,9 +49,10 @@ def fit(run: Run, log: Log) -> None:
 
 
 def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
-    """Cluster the features of all images, once for each granularity, and read the scores.
+    """Cluster the features of all images that take part, and read the scores.
 
-    A method without clusters is clustered all the same, to be watched: its losses never see the result.
+    The first clustering is the one that is looked for, and so there is one for a method whose losses want none; those
+    of the granularities that a method asks for beside it follow.
     """
 
     def after_batch(done: int, total: int) -> None:
@@ -59,11 +60,14 @@ def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
         run.stop_if_asked()
 
     config, images = run.config, run.images
-    run.features = embed_all(run.method, images.pixels, run.device, config.precision, after_batch=after_batch)
     take_part = images.clustered.to(run.device)
+    rows = None if take_part.all() else take_part.nonzero()[:, 0]
+    run.features = embed_all(
+        run.method, images.pixels, run.device, config.precision, rows=rows, after_batch=after_batch
+    )
     clusterings = tuple(
-        _spread(kmeans(run.features[take_part], k, generator=run.generator, metric="cosine"), take_part)
-        for k in run.method.granularities or (config.n_clusters,)
+        _spread(_cluster(run, run.features[take_part], k), take_part)
+        for k in dict.fromkeys((config.n_clusters, *run.method.granularities))
     )
     previous = run.clusterings[0].labels if run.clusterings else None
     run.scores = score(images, run.features, clusterings[0], previous, config.seed)
@@ -79,12 +83,9 @@ def m_step(run: Run, log: Log) -> dict[str, int | float]:
     n_steps = run.steps_per_epoch
     while run.step < n_steps and not run.trained:
         start = time.monotonic()
-        batch = _batch(run, order[run.step * run.batch_size : (run.step + 1) * run.batch_size])
-        set_lr(run.optimizer, _lr(run, run.steps_done))
-        with autocast(run.device, config.precision):
-            terms = method(batch, run.active_clusterings)
+        set_lr(run.optimizer, _full_lr(run), _lr_factor(run, run.steps_done))
         run.optimizer.zero_grad()
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        terms = _backward(run, order[run.step * run.batch_size : (run.step + 1) * run.batch_size])
         progress = (run.steps_done + 1) / (n_steps * config.epochs)
         method.before_step(progress)
         run.optimizer.step()
@@ -93,20 +94,44 @@ def m_step(run: Run, log: Log) -> dict[str, int | float]:
         log.step(run)
         run.stop_if_asked()
         run.save_if_due()
-    return run.finish_epoch(_lr(run, run.steps_done - 1))
+    return run.finish_epoch(_full_lr(run) * _lr_factor(run, run.steps_done - 1))
 
 
-def _lr(run: Run, step: int) -> float:
-    """Rate at a step: the full one grows with the batch (linear scaling: Goyal et al., arXiv 1706.02677)."""
-    optim = run.config.optim
-    full = optim.lr * run.batch_size / 256
-    return full * lr_factor(step, run.steps_per_epoch, run.config.epochs, optim)
+def _backward(run: Run, index: Int64[Tensor, "b"]) -> dict[str, Tensor]:
+    """Gradient of the loss on a world batch, and its terms, as means over the parts that it is computed in."""
+    sums: dict[str, Tensor] = {}
+    n_parts = run.config.optim.accumulate
+    for part in index.chunk(n_parts):
+        batch = _batch(run, part)
+        with autocast(run.device, run.config.precision):
+            terms = run.method(batch, run.active_clusterings)
+        (torch.stack(list(terms.values())).sum() / n_parts).backward()  # type: ignore[no-untyped-call]
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0) + term.detach() / n_parts
+    return sums
 
 
-def _order(run: Run) -> Tensor:
-    if run.config.resample and run.active_clusterings:
-        return equal_clusters(run.active_clusterings[0].labels, run.generator)
-    return shuffled(len(run.images), run.generator)
+def _full_lr(run: Run) -> float:
+    """The rate after the warm-up grows with the batch (linear scaling: Goyal et al., arXiv 1706.02677)."""
+    return run.config.optim.lr * run.batch_size / 256
+
+
+def _lr_factor(run: Run, step: int) -> float:
+    return lr_factor(step, run.steps_per_epoch, run.config.epochs, run.config.optim)
+
+
+def _order(run: Run) -> Int64[Tensor, "m"]:
+    labels = run.clusterings[0].labels if run.config.resample and run.active_clusterings else None
+    return order_of_epoch(run.images.clustered.to(run.device), run.batch_size, labels, run.generator)
+
+
+def _cluster(run: Run, features: Float[Tensor, "n d"], k: int) -> Clustering:
+    """By the method's own head where it has one, by k-means otherwise."""
+    centers = run.method.head_centers()
+    if centers is None:
+        return kmeans(features, k, generator=run.generator, metric="cosine")
+    labels, distances, _ = assign(features, centers, "cosine")
+    return Clustering(labels, centers, distances)
 
 
 def _batch(run: Run, index: Tensor) -> Batch:
@@ -114,7 +139,7 @@ def _batch(run: Run, index: Tensor) -> Batch:
     mine = index[distributed.share(len(index))]
     pixels = run.images.pixels[mine.to(run.images.pixels.device)].to(run.device)
     size = (pixels.shape[2], pixels.shape[3])
-    draws = [draw_view(len(index), size, run.config.augment, run.generator) for _ in range(2)]
+    draws = [draw_view(len(index), size, run.config.augment, run.generator, view) for view in (0, 1)]
     view1, view2 = (apply_view(pixels, draw[distributed.share(len(index))]) for draw in draws)
     return Batch(view1, view2, mine)
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from shoal.config import RunConfig
-from shoal.data import place_on
+from shoal.data import place_on, steps_of_epoch
 from shoal.errors import UserError
 from shoal.methods import Method, build
 from shoal.methods.embedding import evaluating
+from shoal.models import sync_batch_norm
 from shoal.training.checkpoint import config_digest, damaged, digest, get_default_rng, read_tensors, write_tensors
 from shoal.training.folder import RunFolder
 from shoal.training.optim import build_optimizer
@@ -48,10 +49,15 @@ class Run:
         self.device = compute_device()
         self.images = place_on(images, self.device)
         self.images_digest = digest(images)
+        self.batch_size = world_batch(config, len(images))
+        n_clustered = int(images.clustered.sum())
+        self.steps_per_epoch = steps_of_epoch(n_clustered, len(images) - n_clustered, self.batch_size)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.method = build(config.method, config.backbone, config.n_clusters, self.generator)
+            if config.sync_batch_norm:
+                sync_batch_norm(self.method)
             # A backbone with dropout draws from torch's default generators, so their state is the run's too.
             self.default_rng = get_default_rng(self.device)
         self.method.to(self.device)
@@ -71,25 +77,17 @@ class Run:
         self._save_took = 0.0
 
     @property
-    def batch_size(self) -> int:
-        """Images per step: the config's, or all of them when there are fewer."""
-        return min(self.config.optim.batch_size, len(self.images))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch; the images left over sit this epoch out."""
-        return len(self.images) // self.batch_size
-
-    @property
     def steps_done(self) -> int:
         """Steps since the run began."""
         return self.epoch * self.steps_per_epoch + self.step
 
     @property
     def active_clusterings(self) -> tuple[Clustering, ...]:
-        """The clusterings that training may use in this epoch: none before they begin, or for a method without any."""
-        begun = self.epoch >= self.config.cluster_from
-        return self.clusterings if self.method.granularities and begun else ()
+        """The clusterings that the losses use in this epoch, one per granularity; none before they begin."""
+        if self.epoch < self.config.cluster_from:
+            return ()
+        by_k = {len(clustering.centers): clustering for clustering in self.clusterings}
+        return tuple(by_k[k] for k in self.method.granularities)
 
     @property
     def trained(self) -> bool:
@@ -244,13 +242,25 @@ def compute_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def world_batch(config: RunConfig, n_images: int) -> int:
+    """Images per step: the config's, or all of them when there are fewer; a multiple of the parts it is computed in."""
+    batch = min(config.optim.batch_size, n_images)
+    return max(batch - batch % config.optim.accumulate, 1)
+
+
 def check_fits(config: RunConfig, images: Images) -> None:
-    """Raise a UserError when there are too few images to be clustered as asked."""
-    n = int(images.clustered.sum())
+    """Raise a UserError when there are too few images to be clustered or trained on as asked."""
+    n, optim = int(images.clustered.sum()), config.optim
     if config.n_clusters > n:
         raise UserError(
             f"{config.n_clusters} clusters need at least as many images, and there are {n}: lower --n-clusters."
         )
+    batch = world_batch(config, len(images))
+    if batch < 2 * optim.accumulate:
+        raise UserError(
+            f"{batch} images a step are too few for {optim.accumulate} parts of two or more: lower --optim.accumulate."
+        )
+    config.method.check_fits(batch, batch // optim.accumulate, n)
 
 
 def check_takes(method: Method, config: RunConfig, images: Images, device: torch.device) -> None:
