@@ -13,7 +13,7 @@ import shoal
 SOURCE = Path(shoal.__file__).parent
 LAYERS = [
     {"errors", "files", "types", "distributed"},
-    {"losses", "models", "clustering", "data"},
+    {"losses", "lars", "models", "clustering", "data"},
     {"methods"},
     {"config"},
     {"training", "evaluation", "report"},
