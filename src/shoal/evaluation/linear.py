@@ -1,0 +1,114 @@
+"""The linear probe: how well a linear classifier reads the classes off frozen features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from shoal.lars import LARS, without_adaptation
+
+
+@dataclass(frozen=True)
+class ProbeSetting:
+    """How a probe is trained: published settings, of which nothing is tuned."""
+
+    epochs: int
+    batch_size: int
+    optimizer: Callable[[nn.Linear], torch.optim.Optimizer]
+    """Of the classifier, at the first epoch's rate."""
+    schedule: Callable[[int], float]
+    """What the rate is multiplied with in an epoch, counted from 0."""
+    least_rows: int = 1
+    """Rows to train on below which the setting says more of itself than of the features."""
+
+
+def _sgd(classifier: nn.Linear) -> torch.optim.Optimizer:
+    return torch.optim.SGD(classifier.parameters(), lr=30.0, momentum=0.9)
+
+
+def _lars(classifier: nn.Linear) -> torch.optim.Optimizer:
+    groups = without_adaptation([{"params": list(classifier.parameters())}])
+    return LARS(groups, lr=0.1 * 4096 / 256, momentum=0.9)
+
+
+def _in_steps(epoch: int) -> float:
+    return 0.1 ** sum(epoch >= milestone for milestone in (60, 80))
+
+
+def _cosine(epoch: int) -> float:
+    return (1 + math.cos(math.pi * epoch / 90)) / 2
+
+
+PROBES = {
+    "sgd": ProbeSetting(100, 256, _sgd, _in_steps),
+    "lars": ProbeSetting(90, 4096, _lars, _cosine, least_rows=20_000),
+}
+"""SGD: rate 30, divided by 10 at epochs 60 and 80 of 100 (MoCo, arXiv 1911.05722, section 4.1). LARS: rate
+0.1 · batch / 256, cosine over 90 epochs, batches of 4096 (SimSiam, arXiv 2011.10566, appendix A). No weight decay.
+
+A step of LARS is a share of the weights, so from n rows they grow by a factor of about
+exp(90 · n/256 · 0.1 · 0.001 · 10 / 2): 33 from 20 000, but 1.3 from 1 500, which leaves them at their random start."""
+
+
+def linear_predict(
+    queries: Float[Tensor, "q d"],
+    features: Float[Tensor, "n d"],
+    labels: Int64[Tensor, "n"],
+    setting: ProbeSetting,
+    generator: torch.Generator,
+) -> Int64[Tensor, "q c"]:
+    """Rank the classes of each query by a linear classifier that is trained on frozen features.
+
+    Every dimension is brought to mean 0 and deviation 1/√d over ``features``, so that rows are about one long as the
+    published rates expect, whatever the backbone's scale. Nothing is augmented: each feature is computed once.
+
+    Args:
+        queries: rows to classify.
+        features: rows to train on.
+        labels: classes in [0, c) of the rows to train on; c is the largest of them plus one.
+        setting: one of ``PROBES``.
+        generator: on the CPU; draws the first weights and the order of each epoch.
+
+    Returns:
+        All c classes of each query, best first; column 0 is the prediction, the first five columns the top-5.
+    """
+    d = features.shape[1]
+    std, mean = torch.std_mean(features.float(), dim=0, correction=0)
+    # A dimension that is the same everywhere says nothing, and its rounding errors are not to be blown up.
+    scale = (std * math.sqrt(d)).reciprocal().where(std > 1e-6 * mean.abs(), 0.0)
+    rows = (features.float() - mean) * scale
+    classifier = nn.Linear(d, int(labels.max()) + 1, device=features.device)
+    with torch.no_grad():
+        # N(0, 0.01²) for dimensions of deviation 1, as published, is this for 1/√d.
+        weight = torch.randn(classifier.weight.shape, generator=generator) * 0.01 * math.sqrt(d)
+        classifier.weight.copy_(weight)
+        classifier.bias.zero_()
+    _train(classifier, rows, labels, setting, generator)
+    with torch.no_grad():
+        logits: Tensor = classifier((queries.float() - mean) * scale)
+    return logits.argsort(stable=True, dim=1, descending=True)
+
+
+def _train(
+    classifier: nn.Linear,
+    rows: Float[Tensor, "n d"],
+    labels: Int64[Tensor, "n"],
+    setting: ProbeSetting,
+    generator: torch.Generator,
+) -> None:
+    optimizer = setting.optimizer(classifier)
+    first = [group["lr"] for group in optimizer.param_groups]
+    for epoch in range(setting.epochs):
+        for group, lr in zip(optimizer.param_groups, first, strict=True):
+            group["lr"] = lr * setting.schedule(epoch)
+        order = torch.randperm(len(rows), generator=generator).to(rows.device)
+        for batch in torch.split(order, setting.batch_size):
+            optimizer.zero_grad()
+            torch.autograd.backward(F.cross_entropy(classifier(rows[batch]), labels[batch]))
+            optimizer.step()
