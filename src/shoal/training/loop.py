@@ -71,7 +71,8 @@ def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
     )
     previous = run.clusterings[0].labels if run.clusterings else None
     run.scores = score(images, run.features, clusterings[0], previous, config.seed)
-    if warning := collapse_warning(run.scores):
+    # An untrained network may well see all images alike.
+    if run.steps_done and (warning := collapse_warning(run.scores)):
         log.note(f"epoch {run.epoch}: {warning}")
     return clusterings
 
