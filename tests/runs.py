@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from shoal import workflow
 from shoal.config import RunConfig
@@ -85,3 +87,27 @@ def reopened(path: Path, images: Images | None = None) -> Run:
     run = Run(config, images or tiny_images(), folder)
     run.load()
     return run
+
+
+class StopAfter(Log):
+    """Asks the run to stop after some steps, or in the middle of an E-step."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def step(self, run) -> None:
+        self.steps -= 1
+        if self.steps == 0:
+            run.stop_signal = signal.SIGTERM
+
+
+def same_files(a: Path, b: Path) -> None:
+    """Weights and state are equal bit by bit; metrics but for the clock."""
+    for name in ("model.safetensors", "state.safetensors"):
+        one, two = load_file(a / name), load_file(b / name)
+        assert one.keys() == two.keys()
+        for key in one:
+            assert torch.equal(one[key], two[key]), key
+    clock = {"seconds", "images_per_second"}
+    rows = [[{k: v for k, v in row.items() if k not in clock} for row in RunFolder(x).read_metrics()] for x in (a, b)]
+    assert rows[0] == rows[1]

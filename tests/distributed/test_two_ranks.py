@@ -1,11 +1,9 @@
-"""Two gloo ranks compute what one process does with the joined batch."""
-
-import multiprocessing
-import socket
+"""What the methods build on: gathering with gradient, drawing for the world batch, statistics of the world batch."""
 
 import pytest
 import torch
 import torch.distributed as dist
+from tests.ranks import on_two_ranks
 
 from shoal import distributed
 from shoal.losses import prototype_scattering
@@ -26,10 +24,8 @@ def method_and_batch() -> tuple[ProPos, Batch, Clustering]:
     return method, batch, Clustering(torch.arange(12) % 3, torch.zeros(4, 6), torch.zeros(12))
 
 
-def gradients_of_scattering(rank: int, port: int, answers) -> None:
-    """One rank's averaged gradient of the scattering loss, and its gathered rows and noise."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def gradients_of_scattering() -> tuple[float, list, list]:
+    """One rank's averaged gradient of the scattering loss, and its noise."""
     method, batch, clustering = method_and_batch()
     mine = distributed.share(12)
     weight = torch.ones(48, 6, requires_grad=True)
@@ -39,29 +35,12 @@ def gradients_of_scattering(rank: int, port: int, answers) -> None:
     loss.backward()
     dist.all_reduce(weight.grad)
     noise = method._sample_neighbour(torch.zeros(6, 6))
-    answers.put((rank, loss.item(), (weight.grad / 2).tolist(), noise.tolist()))
-    dist.barrier()
-    dist.destroy_process_group()
+    return loss.item(), (weight.grad / 2).tolist(), noise.tolist()
 
 
 @pytest.fixture(scope="module")
 def answers():
-    context = multiprocessing.get_context("spawn")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    queue = context.Queue()
-    ranks = [context.Process(target=gradients_of_scattering, args=(r, port, queue)) for r in range(2)]
-    for rank in ranks:
-        rank.start()
-    found = {}
-    for _ in ranks:
-        rank, *answer = queue.get(timeout=60)
-        found[rank] = answer
-    for rank in ranks:
-        rank.join()
-        assert rank.exitcode == 0
-    return found
+    return on_two_ranks(gradients_of_scattering)
 
 
 def test_the_loss_and_its_gradient_are_those_of_one_process(answers):
@@ -85,4 +64,5 @@ def test_noise_is_drawn_for_the_world_batch_and_cut_by_rank(answers):
 def test_alone_nothing_is_gathered():
     rows = torch.randn(3, 2)
     assert distributed.gather(rows) is rows
+    assert distributed.sum_over_ranks(rows) is rows
     assert distributed.share(10) == slice(0, 10)

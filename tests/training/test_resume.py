@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.runs import new_run, reopened, tiny_config, tiny_images, tiny_recipe
+from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config, tiny_images, tiny_recipe
 
 import shoal.training.checkpoint
 import shoal.training.state
@@ -22,30 +22,6 @@ from shoal.errors import UserError
 from shoal.training.folder import RunFolder
 from shoal.training.log import Log
 from shoal.training.state import Interrupted
-
-
-class StopAfter(Log):
-    """Asks the run to stop after some steps, or in the middle of an E-step."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def step(self, run) -> None:
-        self.steps -= 1
-        if self.steps == 0:
-            run.stop_signal = signal.SIGTERM
-
-
-def same_files(a: Path, b: Path) -> None:
-    """Weights and state are equal bit by bit; metrics but for the clock."""
-    for name in ("model.safetensors", "state.safetensors"):
-        one, two = load_file(a / name), load_file(b / name)
-        assert one.keys() == two.keys()
-        for key in one:
-            assert torch.equal(one[key], two[key]), key
-    clock = {"seconds", "images_per_second"}
-    rows = [[{k: v for k, v in row.items() if k not in clock} for row in RunFolder(x).read_metrics()] for x in (a, b)]
-    assert rows[0] == rows[1]
 
 
 @pytest.mark.parametrize("resample", [False, True])

@@ -1,0 +1,1 @@
+"""Every method through the same checks."""

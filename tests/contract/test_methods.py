@@ -1,0 +1,171 @@
+"""What every method promises, whatever it computes."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from shoal import workflow
+from shoal.config import load_recipe
+from shoal.data import load_images
+from shoal.methods import METHODS
+from shoal.models import Queue
+from shoal.training import Run, fit
+from shoal.training.folder import RunFolder
+from shoal.training.log import Log
+from shoal.training.loop import e_step, m_step, order_of_epoch
+from shoal.training.state import Interrupted
+from shoal.training.trained import Trained
+from tests.contract.examples import SMALL, B, K, N, batch, clusterings, method, total
+from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config, tiny_images
+
+every_method = pytest.mark.parametrize("name", SMALL)
+
+
+def test_every_method_is_checked():
+    assert {name.partition(",")[0] for name in SMALL} == set(METHODS)
+
+
+@every_method
+def test_terms_are_finite_and_gradients_reach_all_that_learns_and_no_target(name):
+    ours = method(name)
+    terms = ours(batch(), clusterings(ours))
+    assert all(term.shape == () and term.dtype == torch.float32 for term in terms.values())
+    total(terms).backward()
+    for parameter, p in ours.named_parameters():
+        if parameter.startswith("target."):
+            assert not p.requires_grad
+            assert p.grad is None
+        else:
+            assert p.grad is not None, parameter
+            assert torch.isfinite(p.grad).all(), parameter
+            assert p.grad.any(), parameter
+    in_groups = {id(p) for group in ours.param_groups() for p in group["params"]}
+    assert in_groups == {id(p) for p in ours.parameters() if p.requires_grad}
+
+
+@every_method
+def test_without_clusterings_there_is_a_loss_all_the_same(name):
+    assert torch.isfinite(total(method(name)(batch())))
+
+
+@every_method
+@pytest.mark.parametrize("case", ["one cluster", "half of none", "all of none"])
+def test_clusters_may_be_empty_and_images_of_none(name, case):
+    ours = method(name)
+    labels = {
+        "one cluster": torch.zeros(N, dtype=torch.int64),
+        "half of none": torch.arange(N) % 2 - 1,
+        "all of none": torch.full((N,), -1),
+    }[case]
+    loss = total(ours(batch(), clusterings(ours, labels)))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in ours.parameters() if p.grad is not None)
+
+
+@every_method
+def test_images_of_no_cluster_change_only_the_terms_of_clusters(name):
+    ours, nobody = method(name), torch.full((N,), -1)
+    terms = ours(batch(), clusterings(ours, nobody))
+    for of_clusters in {"psl", "proto_nce"} & terms.keys():
+        assert terms[of_clusters].item() == 0
+
+
+@every_method
+def test_features_are_deterministic_in_eval_and_of_unit_length(name):
+    ours, images = method(name).eval(), torch.rand(5, 3, 8, 8)
+    with torch.no_grad():
+        features = ours.embed(images)
+        torch.testing.assert_close(features.norm(dim=1), torch.ones(5))
+        assert torch.equal(features, ours.embed(images))
+        assert torch.equal(ours.represent(images), ours.represent(images))
+        torch.testing.assert_close(ours.embed(images[:2]), features[:2])
+    assert ours.represent(images).shape == (5, 16)
+
+
+@every_method
+def test_a_head_of_its_own_gives_centres_in_the_space_of_the_features(name):
+    ours = method(name).eval()
+    centers = ours.head_centers()
+    if centers is not None:
+        features = ours.embed(torch.rand(5, 3, 8, 8))
+        assert centers.shape == (K, features.shape[1])
+
+
+@every_method
+def test_queues_turn_after_the_step_and_not_before(name):
+    ours = method(name)
+    for queue in (part for part in ours.modules() if isinstance(part, Queue)):
+        before = queue.keys.clone()
+        total(ours(batch(), clusterings(ours))).backward()
+        ours.before_step(0.5)
+        assert torch.equal(queue.keys, before)
+        ours.after_step(0.5)
+        pushed = int((queue.keys != before).any(1).sum())
+        assert pushed in (B, 2 * B)
+        assert int(queue.head) == pushed
+        total(ours(batch(1), clusterings(ours))).backward()
+        ours.after_step(0.5)
+        assert int(queue.head) == 2 * pushed % 50
+        assert torch.equal(queue.index[pushed : min(2 * pushed, 50)], batch(1).index.repeat(2)[: 50 - pushed][:pushed])
+        torch.testing.assert_close(queue.keys.norm(dim=1), torch.ones(50))
+
+
+def config_of(name):
+    """A run of three epochs of two steps on 40 images."""
+    return tiny_config(method=dataclasses.replace(SMALL[name]), cluster_every=1)
+
+
+@every_method
+def test_a_saved_method_is_the_same(name, tmp_path):
+    run = new_run(tmp_path, config_of(name))
+    trained, assignment = workflow.train(run, Log())
+    loaded = Trained.load(tmp_path)
+    again = loaded.assign(tiny_images())
+    assert torch.equal(again.clusters, assignment.clusters)
+    torch.testing.assert_close(again.features, assignment.features)
+    assert all(
+        torch.equal(value, loaded.method.state_dict()[key]) for key, value in trained.method.state_dict().items()
+    )
+
+
+@every_method
+def test_a_resumed_run_is_the_same_run_bit_for_bit(name, tmp_path):
+    workflow.train(new_run(tmp_path / "whole", config_of(name)), Log())
+    with pytest.raises(Interrupted):
+        workflow.train(new_run(tmp_path / "broken", config_of(name)), StopAfter(3))
+    workflow.train(reopened(tmp_path / "broken"), Log())
+    same_files(tmp_path / "whole", tmp_path / "broken")
+
+
+@every_method
+def test_gradients_may_be_accumulated(name, tmp_path):
+    run = new_run(
+        tmp_path, dataclasses.replace(config_of(name), optim=dataclasses.replace(config_of(name).optim, accumulate=2))
+    )
+    fit(run, Log())
+    assert run.steps_done == 6
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if "," not in name])
+def test_the_loss_falls_over_twenty_steps_on_digits(name, tmp_path):
+    recipe = load_recipe(f"{name}-digits")
+    config = dataclasses.replace(recipe, cluster_from=0, precision="float32")
+    config = dataclasses.replace(config, optim=dataclasses.replace(recipe.optim, warmup_epochs=0))
+    run = Run(config, load_images(config.data), RunFolder(tmp_path))
+    run.clusterings = e_step(run, Log())
+    losses = []
+    count = run.count_step
+
+    def watched(terms, seconds):
+        # The random keys that a queue starts with are told apart at once: it has to fill before a loss says anything.
+        if not any((part.index < 0).any() for part in run.method.modules() if isinstance(part, Queue)):
+            losses.append(float(sum(terms.values())))
+        count(terms, seconds)
+
+    run.count_step = watched
+    while len(losses) < 20:
+        run.order = order_of_epoch(run.images.clustered, run.batch_size, None, run.generator)
+        m_step(run, Log())
+    assert sum(losses[17:20]) < sum(losses[:3])

@@ -1,0 +1,36 @@
+"""A function on two gloo ranks, each a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def on_two_ranks(function: Callable[[], Any]) -> list[Any]:
+    """What a function of a module returns on each of two ranks, in rank order; plain values, no tensors."""
+    context = multiprocessing.get_context("spawn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    answers = context.Queue()
+    ranks = [context.Process(target=_on_rank, args=(function, rank, port, answers)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    found = dict(answers.get(timeout=100) for _ in ranks)
+    for rank in ranks:
+        rank.join()
+        assert rank.exitcode == 0
+    return [found[0], found[1]]
+
+
+def _on_rank(function: Callable[[], Any], rank: int, port: int, answers: Any) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    answers.put((rank, function()))
+    dist.barrier()
+    dist.destroy_process_group()
