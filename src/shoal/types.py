@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
@@ -18,6 +19,8 @@ class Images:
     ``clustered`` marks the images that take part in the clustering (all of them, except for STL-10's unlabelled part).
     ``classes`` are the names of the labels, ``ids`` the names of the images (a path, or a row of a file), and
     ``skipped`` says for each file that could not be read why.
+    ``held_out`` marks the images of the data set's own test part, none where the source knows of no such part. They
+    are trained on and clustered like all others, as the published results do it; only evaluation tells them apart.
     """
 
     pixels: UInt8[Tensor, "n 3 h w"]
@@ -26,6 +29,11 @@ class Images:
     classes: tuple[str, ...]
     ids: Sequence[str]
     skipped: Mapping[str, str] = field(default_factory=dict)
+    held_out: Bool[Tensor, "n"] = None  # type: ignore[assignment]  # never None: see below
+
+    def __post_init__(self) -> None:
+        if self.held_out is None:
+            object.__setattr__(self, "held_out", torch.zeros(len(self.pixels), dtype=torch.bool))
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -43,6 +43,7 @@ def same(one, two):
     return (
         torch.equal(one.pixels, two.pixels)
         and torch.equal(one.labels, two.labels)
+        and torch.equal(one.held_out, two.held_out)
         and (list(one.ids), one.classes, one.skipped) == (list(two.ids), two.classes, two.skipped)
     )
 
@@ -70,6 +71,18 @@ def test_new_labels_of_the_same_images_are_noticed(tmp_path, photos):
     for labels in ([0, 1, 1], [1, 0, 0]):
         write_parquet(tmp_path / "a.parquet", photos, labels)
         assert to_images(tmp_path / "a.parquet").labels.tolist() == labels
+
+
+def test_the_test_part_is_kept_and_its_change_noticed(tmp_path, photos):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("test-0.parquet", "train-0.parquet"):
+        write_parquet(folder / name, photos, [0, 1, 1])
+    for held_out in ([True] * 3 + [False] * 3, [False] * 6):
+        assert to_images(folder).held_out.tolist() == held_out
+        assert to_images(folder).held_out.tolist() == held_out, "the second time from the cache"
+        for path in folder.glob("*.parquet"):
+            path.rename(folder / path.name.replace("test", "more"))
 
 
 def test_an_untouched_parquet_is_not_even_opened(tmp_path, photos, monkeypatch):

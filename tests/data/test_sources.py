@@ -253,6 +253,40 @@ def test_shards_of_a_folder_are_joined(tmp_path):
     assert images.pixels[:, :, 0, 0].tolist() == [[0, 0, 255], [0, 255, 0], [0, 255, 0], [255, 0, 0]]
 
 
+@pytest.mark.parametrize(
+    ("names", "held_out"),
+    [
+        (["test-00000-of-00001", "train-00000-of-00001"], [True, False]),
+        (["Test", "TRAIN", "unsupervised"], [True, False, False]),
+        (["deep/test-0", "deep/train-0", "train/valid-0"], [True, False, False]),
+        (["test-0", "test-1"], [False, False]),
+        (["train-0", "validation-0"], [False, False]),
+        (["latest", "train"], [False, False]),
+    ],
+)
+def test_shards_are_told_apart_by_their_names(tmp_path, names, held_out):
+    for i, name in enumerate(names):
+        shard(tmp_path / f"{name}.parquet", [png((i, 0, 0))])
+    images = to_images(tmp_path)
+    found = {images.pixels[i, 0, 0, 0].item(): held for i, held in enumerate(images.held_out.tolist())}
+    assert [found[i] for i in range(len(names))] == held_out
+
+
+def test_a_broken_image_leaves_the_others_in_their_part(tmp_path):
+    shard(tmp_path / "test.parquet", [png("red"), b"broken", png("red")])
+    shard(tmp_path / "train.parquet", [b"broken", png("red")])
+    assert to_images(tmp_path).held_out.tolist() == [True, True, False]
+
+
+def test_nothing_is_held_out_of_other_sources(tmp_path, paint):
+    for i in range(2):
+        paint(tmp_path / "test" / f"{i}.png")
+        paint(tmp_path / "train" / f"{i}.png")
+    for images in (to_images(tmp_path), to_images("digits"), to_images(np.zeros((2, 4, 4, 3), np.uint8))):
+        assert images.held_out.shape == (len(images),)
+        assert not images.held_out.any()
+
+
 def test_paths_in_the_table_are_names_if_no_two_are_the_same(tmp_path):
     blobs = [png("red"), png("blue")]
     images = to_images(shard(tmp_path / "a.parquet", blobs, ["x.png", "y.png"], column="image"))

@@ -2,7 +2,7 @@
 
     <cache>/            SHOAL_CACHE, or the user's cache folder
       <key>.u8          the pixels, raw uint8 (n, 3, h, w), which the tensor of an ``Images`` is mapped onto
-      <key>.json        the rest of it: shape, ids, labels, classes, skipped
+      <key>.json        the rest of it: shape, ids, labels, classes, skipped, held_out
       <stamp>.key       the key of files as they lay on the disk (path, size, times), like git's index
 
 A key is made of what the images are: of their names, labels and size, and of their bytes.
@@ -30,7 +30,7 @@ from shoal.errors import UserError
 from shoal.files import atomic_write
 from shoal.types import Images
 
-_FORMAT = 1  # raise it when decoding changes: what older versions kept is then not found any more
+_FORMAT = 2  # raise it when decoding or an entry changes: what older versions kept is then not found any more
 _ABANDONED = 24 * 3600  # seconds after which an unfinished file belongs to no living process
 
 
@@ -51,7 +51,9 @@ def stamp_of(source: Source, size: int | None) -> str:
 
 def listing_key(listing: Listing, size: int | None) -> str:
     """Compute the half of a key that is known before the images are read."""
-    return _hash([_FORMAT, size, list(listing.classes), list(listing.labels), list(listing.ids)])
+    return _hash(
+        [_FORMAT, size, list(listing.classes), list(listing.labels), list(listing.ids), list(listing.held_out)]
+    )
 
 
 def recall(stamp: str) -> Images | None:
@@ -73,10 +75,12 @@ def load(key: str) -> Images | None:
     try:
         kept = json.loads(rest.read_text(encoding="utf-8"))
         shape = tuple(kept["shape"])
-        if not len(kept["ids"]) == len(kept["labels"]) == shape[0]:
+        lengths = {len(kept["ids"]), len(kept["labels"]), len(kept["held_out"]) or shape[0]}
+        if lengths != {shape[0]}:
             return None
         mapped = np.memmap(pixels, np.uint8, mode="r", shape=shape)  # refuses a file that is too short
-        return as_images(mapped, kept["labels"], tuple(kept["classes"]), kept["ids"], kept["skipped"])
+        classes = tuple(kept["classes"])
+        return as_images(mapped, kept["labels"], classes, kept["ids"], kept["skipped"], kept["held_out"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -120,7 +124,7 @@ class Draft:
             UnwritableError: the disk is full, or another process empties the cache.
         """
         pixels, rest = _paths(key)
-        entry = {"shape": shape, "ids": listing.ids, "labels": listing.labels}
+        entry = {"shape": shape, "ids": listing.ids, "labels": listing.labels, "held_out": listing.held_out}
         try:
             self._file.flush()
             os.fsync(self._file.fileno())

@@ -18,12 +18,16 @@ Blob: TypeAlias = bytes | Path | None
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a source in order: names, labels (-1: none), the classes, a way to read them all."""
+    """The images of a source in order: names, labels (-1: none), the classes, a way to read them all.
+
+    ``held_out`` says of each image whether it is of the data set's test part; empty: none is.
+    """
 
     ids: Sequence[str]
     labels: Sequence[int]
     classes: tuple[str, ...]
     blobs: Callable[[], Iterator[Blob]]
+    held_out: Sequence[bool] = ()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,13 @@ def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
     rows: list[str] = []
     paths: list[str | None] = []
     labels: list[Any] = []
+    counts: list[int] = []
     for file, name in zip(files, names, strict=True):
         with _open(file) as shard:
             if image not in shard.schema_arrow.names or (label and label not in shard.schema_arrow.names):
                 raise UserError(f"{file} has other columns than {files[0].name}: read the two apart.")
             count = shard.metadata.num_rows
+            counts.append(count)
             table = shard.read(columns=wanted)
         rows += [f"{name}#{row}" for row in range(count)]
         paths += pc.struct_field(table[image], "path").to_pylist() if has_path else [None] * count
@@ -55,7 +58,16 @@ def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
     named = [path for path in paths if path]
     ids = named if len(set(named)) == len(rows) else rows
     numbers, classes = _classes(labels, _class_names(schema, label), rows)
-    return Listing(ids, numbers, classes, lambda: _blobs(files, image))
+    return Listing(ids, numbers, classes, lambda: _blobs(files, image), _held_out(names, counts))
+
+
+def _held_out(names: Sequence[str], counts: Sequence[int]) -> list[bool]:
+    """Tell the rows of test shards by the hub's names for them; none where no shard is for training."""
+    splits = [re.match("train|test", Path(name).name.lower()) for name in names]
+    found = [split[0] if split else "" for split in splits]
+    if {"train", "test"} <= set(found):
+        return [part == "test" for part, count in zip(found, counts, strict=True) for _ in range(count)]
+    return []
 
 
 @contextlib.contextmanager
