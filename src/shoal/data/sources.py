@@ -179,13 +179,13 @@ def _read(source: Source, stamp: str, size: int | None, strict: bool, progress: 
     reading = read_all(listing, size, buffer.extend, strict=strict, progress=progress)
     pixels = np.frombuffer(buffer, np.uint8).reshape(-1, 3, reading.height, reading.width)
     kept = _kept(listing, reading.kept)
-    return as_images(pixels, kept.labels, kept.classes, kept.ids, reading.skipped, kept.held_out)
+    return as_images(pixels, kept.labels, kept.classes, kept.ids, reading.skipped, kept.held_out, kept.clustered)
 
 
 def _kept(listing: Listing, rows: Sequence[int]) -> Listing:
-    ids, labels = [listing.ids[row] for row in rows], [listing.labels[row] for row in rows]
-    held_out = [listing.held_out[row] for row in rows] if listing.held_out else ()
-    return dataclasses.replace(listing, ids=ids, labels=labels, held_out=held_out)
+    each = {"ids": listing.ids, "labels": listing.labels, "held_out": listing.held_out, "clustered": listing.clustered}
+    kept: dict[str, Any] = {name: [values[row] for row in rows] if values else () for name, values in each.items()}
+    return dataclasses.replace(listing, **kept)
 
 
 def _skip_note(skipped: Mapping[str, str], read: int) -> str:
