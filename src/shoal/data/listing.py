@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from shoal.data.decode import FORMATS
 from shoal.errors import UserError
 
-Pixels: TypeAlias = UInt8[np.ndarray, "3 h w"]
+Pixels: TypeAlias = UInt8[np.ndarray, "3 _h _w"]
 Blob: TypeAlias = bytes | Path | Pixels | None
 """One image: the bytes of an image file, the file, its pixels, or nothing where a table has a gap."""
 
