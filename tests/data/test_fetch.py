@@ -34,7 +34,7 @@ class Handler(BaseHTTPRequestHandler):
         if server.how != "no length":
             self.send_header("Content-Length", str(len(data) - at))
         self.end_headers()
-        stop = len(data) // 2 if server.how == "truncated" else len(data)
+        stop = (at + len(data)) // 2 if server.how == "truncated" else len(data)
         self.wfile.write(data[at:stop])
 
     def log_message(self, *_):
@@ -227,3 +227,24 @@ def test_two_starts_download_once(place, downloads, monkeypatch):
     assert [len(images) for images in results] == [18] * 3
     assert server.asked == [(ARCHIVE, 0)]
     assert names(downloads) == [ARCHIVE]
+
+
+def test_whoever_waited_goes_on_where_the_other_broke_off(place, downloads, monkeypatch):
+    size, said = (place / ARCHIVE).stat().st_size, []
+
+    def start():
+        with pytest.raises(UserError) as error:
+            to_images("cifar10")
+        said.append(str(error.value))
+
+    with serving(place, "truncated") as server:
+        publish(monkeypatch, "cifar10", place, server.home)
+        threads = [threading.Thread(target=start) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    half = size // 2
+    assert server.asked == [(ARCHIVE, 0), (ARCHIVE, half)]
+    assert all(any(f"after {at} of {size}" in text for text in said) for at in (half, (half + size) // 2))
+    assert (downloads / f"{ARCHIVE}.part").read_bytes() == (place / ARCHIVE).read_bytes()[: (half + size) // 2]

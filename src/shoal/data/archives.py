@@ -106,14 +106,14 @@ def mnist(files: Sequence[Path]) -> Listing:
 
 def tiny_imagenet(files: Sequence[Path]) -> Listing:
     """Read the training part of Tiny ImageNet: JPEG files in a folder for each class, named by its synset."""
-    with _told(files[0]), zipfile.ZipFile(files[0]) as archive:
+    with _reading(files[0]), zipfile.ZipFile(files[0]) as archive:
         found = sorted(name for name in archive.namelist() if _TINY.fullmatch(name))
     parts = [match.groups() for match in map(_TINY.fullmatch, found) if match]
     classes = sorted({synset for synset, _ in parts})
     label = {synset: index for index, synset in enumerate(classes)}
 
     def blobs() -> Iterator[Blob]:
-        with _told(files[0]), zipfile.ZipFile(files[0]) as archive:
+        with _reading(files[0]), zipfile.ZipFile(files[0]) as archive:
             yield from map(archive.read, found)
 
     return Listing([f"{a}/{b}" for a, b in parts], [label[synset] for synset, _ in parts], tuple(classes), blobs)
@@ -137,7 +137,7 @@ def _joined(parts: Sequence[_Part], classes: tuple[str, ...]) -> Listing:
 
 def _records(archive: Path, members: Sequence[str], length: int) -> Iterator[UInt8[np.ndarray, "n {length}"]]:
     """Read records of ``length`` bytes from members of a tar file, many at a time."""
-    with _told(archive), tarfile.open(archive) as tar:
+    with _reading(archive), tarfile.open(archive) as tar:
         for name in members:
             file = tar.extractfile(_member(tar, name))
             while file is not None and (data := file.read(length * max(1, _CHUNK // length))):
@@ -149,7 +149,7 @@ def _first_bytes(archive: Path, members: Sequence[str], length: int) -> list[int
 
 
 def _size_of(archive: Path, name: str) -> int:
-    with _told(archive), tarfile.open(archive) as tar:
+    with _reading(archive), tarfile.open(archive) as tar:
         return _member(tar, name).size
 
 
@@ -163,14 +163,14 @@ def _member(tar: tarfile.TarFile, name: str) -> tarfile.TarInfo:
 
 def _idx(path: Path) -> UInt8[np.ndarray, "..."]:
     """Read an array of bytes: after 4 bytes, of which the last counts the axes, their lengths, and the values."""
-    with _told(path), gzip.open(path) as file:
+    with _reading(path), gzip.open(path) as file:
         axes = file.read(4)[3]
         shape = struct.unpack(f">{axes}I", file.read(4 * axes))
         return np.frombuffer(file.read(), np.uint8).reshape(shape)
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
     """Say in a sentence that a file cannot be read, whatever its format raises for it.
 
     Raises:

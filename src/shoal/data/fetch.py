@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -107,6 +108,7 @@ def _download(path: Path, published: Published, share: Callable[[float], object]
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab") as file:
             _wait_for_others(file)
+            file.seek(0, os.SEEK_END)  # which they may have moved
             if path.exists():  # which another process has downloaded meanwhile
                 part.unlink(missing_ok=True)
                 return

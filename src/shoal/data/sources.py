@@ -39,8 +39,7 @@ class DataConfig:
     """Which images to read."""
 
     path: str = "digits"
-    """A folder of images, a Parquet file or a folder of them, a .npy file, or the name of a data set: digits (built
-    in), mnist, cifar10, cifar20, stl10, tiny-imagenet, imagenet-10, imagenet-dogs, imagenet."""
+    """A folder of images, a Parquet file or a folder of them, a .npy file, or the name of a data set, e.g. cifar10."""
     root: str = ""
     """Folder that holds the files of a named data set; by default they are downloaded into the cache."""
     size: Annotated[int, Ge(1)] | None = None
@@ -122,7 +121,7 @@ def _from_path(name: str | Path, size: int | None, strict: bool, progress: Progr
         advice = "fit them in Python again, or save them as a folder or a .npy file and give its path"
         raise UserError(f"the images of this run were given in Python, so no path leads to them: {advice}.")
     if name == "":
-        raise UserError("the path of the images is empty: give a folder, a .parquet or .npy file, or digits.")
+        raise UserError("the path of the images is empty: give a folder, a .parquet or .npy file, or a data set name.")
     path = Path(name).expanduser()
     try:
         if not path.exists():
