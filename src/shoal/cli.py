@@ -122,7 +122,7 @@ def predict(run: Path, images: str, /, out: Path = Path("assignments.csv"), stri
 
     Args:
         run: the run folder.
-        images: a folder, a Parquet or .npy file, or "digits".
+        images: a folder, a Parquet or .npy file, or the name of a data set such as digits.
         out: the table to write, .csv or .parquet; an existing file is not overwritten.
         strict: fail on the first image that cannot be read instead of skipping it.
     """

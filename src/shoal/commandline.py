@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from shoal.config import RunConfig, fields_of, load_recipe, nearest, recipe_names, validate
+from shoal.data import DATA_SETS
 from shoal.errors import UserError
 
 
@@ -64,14 +65,16 @@ def parse_train(args: Sequence[str]) -> TrainCommand:
 
 
 def _settle(command: TrainCommand, name: str) -> TrainCommand:
-    """Check the values, make the data's path one that holds from any folder, choose the run folder."""
+    """Check the values, make the data's paths ones that hold from any folder, choose the run folder."""
     config, data = command.config, command.config.data
-    here = Path(data.path)
-    if data.path not in ("", "digits") and os.path.lexists(here):
-        data = dataclasses.replace(data, path=str(here.resolve()))
-    data = dataclasses.replace(data, strict=data.strict or command.strict)
+    path = data.path if data.path in DATA_SETS else _lasting(data.path)
+    data = dataclasses.replace(data, path=path, root=_lasting(data.root), strict=data.strict or command.strict)
     config = validate(dataclasses.replace(config, data=data), "this command")
     return dataclasses.replace(command, config=config, out=command.out or _free_folder(Path(name).stem))
+
+
+def _lasting(path: str) -> str:
+    return str(Path(path).resolve()) if path and os.path.lexists(path) else path
 
 
 def _free_folder(name: str) -> Path:

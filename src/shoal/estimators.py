@@ -17,7 +17,7 @@ from torch import Tensor
 
 from shoal import workflow
 from shoal.config import RunConfig, load_recipe, parse_config, to_dict
-from shoal.data import IN_MEMORY, to_images
+from shoal.data import DATA_SETS, IN_MEMORY, to_images
 from shoal.errors import UserError
 from shoal.training.folder import RunFolder
 from shoal.training.log import open_log
@@ -85,7 +85,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         config = replace(config, data=replace(config.data, path=_path_of(X)))
         with open_log(quiet=not self.verbose) as log, tempfile.TemporaryDirectory() as scratch:
             size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
-            images = to_images(X, size=size, strict=config.data.strict, progress=log.reading)
+            data = config.data
+            images = to_images(X, root=data.root, size=size, strict=data.strict, progress=log.reading)
             with _TRAINING:
                 run = workflow.start(config, Path(self.out or scratch), log, images)
                 self._trained, assignment = workflow.train(run, log)
@@ -180,7 +181,7 @@ def _path_of(X: ImageSource) -> str:
     """What leads to the images again from a run's config."""
     if not isinstance(X, str | Path):
         return IN_MEMORY
-    return "digits" if X == "digits" else str(Path(X).resolve())
+    return str(X) if X in DATA_SETS else str(Path(X).resolve())
 
 
 class ProPos(DeepClusterer):

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Shaped, UInt8
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from shoal.data.assemble import as_images
-from shoal.data.decode import centre_square, to_array
+from shoal.data.decode import resized
 from shoal.data.listing import check_regular
 from shoal.errors import UserError
 from shoal.types import Images
@@ -110,7 +109,7 @@ def _converted(planes: Shaped[np.ndarray, "n c h w"], name: str, size: int | Non
         part = planes[start : start + _CHUNK]
         part = part if part.dtype == np.uint8 else _to_bytes(part, name)
         rgb = _coloured(part)
-        out[start : start + _CHUNK] = rgb if size is None else [_resized(image, size) for image in rgb]
+        out[start : start + _CHUNK] = rgb if size is None else [resized(image, size) for image in rgb]
     return out
 
 
@@ -120,8 +119,3 @@ def _to_bytes(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
         found = "NaN" if np.isnan([low, high]).any() else f"values from {low:g} to {high:g}"
         raise UserError(f"{name} holds {found}: float images lie between 0 and 1; scale them, or give uint8.")
     return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
-
-
-def _resized(image: UInt8[np.ndarray, "3 h w"], size: int) -> UInt8[np.ndarray, "3 {size} {size}"]:
-    rgb = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-    return to_array(centre_square(rgb, size))

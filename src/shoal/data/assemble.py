@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
+from torch import Tensor
 
 from shoal.types import Images
 
@@ -19,10 +20,12 @@ def as_images(
     ids: Sequence[str],
     skipped: Mapping[str, str],
     held_out: Sequence[bool] = (),
+    clustered: Sequence[bool] = (),
 ) -> Images:
-    """Share the memory of ``pixels``, be it read-only; all images take part in the clustering.
+    """Share the memory of ``pixels``, be it read-only.
 
-    ``held_out`` says of each image whether it is of the test part; empty: none is.
+    ``held_out`` says of each image whether it is of the test part (empty: none is), ``clustered`` whether it takes
+    part in the clustering (empty: all do).
 
     A memory map is to be a read-only one: of a writable private map the kernel refuses what exceeds the RAM.
     """
@@ -30,6 +33,9 @@ def as_images(
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor is it written to
         tensor = torch.from_numpy(pixels)
     truth = torch.tensor(labels, dtype=torch.int64)
-    clustered = torch.ones(len(truth), dtype=torch.bool)
-    test_part = torch.tensor(held_out, dtype=torch.bool) if held_out else ~clustered
-    return Images(tensor, truth, clustered, classes, ids, skipped, test_part)
+    takes_part = _flags(clustered, len(truth), default=True)
+    return Images(tensor, truth, takes_part, classes, ids, skipped, _flags(held_out, len(truth), default=False))
+
+
+def _flags(values: Sequence[bool], n: int, *, default: bool) -> Bool[Tensor, "n"]:
+    return torch.tensor(values, dtype=torch.bool) if values else torch.full((n,), default)

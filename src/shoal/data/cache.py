@@ -2,7 +2,7 @@
 
     <cache>/            SHOAL_CACHE, or the user's cache folder
       <key>.u8          the pixels, raw uint8 (n, 3, h, w), which the tensor of an ``Images`` is mapped onto
-      <key>.json        the rest of it: shape, ids, labels, classes, skipped, held_out
+      <key>.json        the rest of it: shape, ids, labels, classes, skipped, held_out, clustered
       <stamp>.key       the key of files as they lay on the disk (path, size, times), like git's index
 
 A key is made of what the images are: of their names, labels and size, and of their bytes.
@@ -51,9 +51,8 @@ def stamp_of(source: Source, size: int | None) -> str:
 
 def listing_key(listing: Listing, size: int | None) -> str:
     """Compute the half of a key that is known before the images are read."""
-    return _hash(
-        [_FORMAT, size, list(listing.classes), list(listing.labels), list(listing.ids), list(listing.held_out)]
-    )
+    parts = (listing.classes, listing.labels, listing.ids, listing.held_out, listing.clustered)
+    return _hash([_FORMAT, size, *map(list, parts)])
 
 
 def recall(stamp: str) -> Images | None:
@@ -75,12 +74,13 @@ def load(key: str) -> Images | None:
     try:
         kept = json.loads(rest.read_text(encoding="utf-8"))
         shape = tuple(kept["shape"])
-        lengths = {len(kept["ids"]), len(kept["labels"]), len(kept["held_out"]) or shape[0]}
+        flags = kept["held_out"], kept["clustered"]
+        lengths = {len(kept["ids"]), len(kept["labels"]), *(len(each) or shape[0] for each in flags)}
         if lengths != {shape[0]}:
             return None
         mapped = np.memmap(pixels, np.uint8, mode="r", shape=shape)  # refuses a file that is too short
         classes = tuple(kept["classes"])
-        return as_images(mapped, kept["labels"], classes, kept["ids"], kept["skipped"], kept["held_out"])
+        return as_images(mapped, kept["labels"], classes, kept["ids"], kept["skipped"], *flags)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -124,12 +124,14 @@ class Draft:
             UnwritableError: the disk is full, or another process empties the cache.
         """
         pixels, rest = _paths(key)
-        entry = {"shape": shape, "ids": listing.ids, "labels": listing.labels, "held_out": listing.held_out}
+        entry: dict[str, Any] = {"shape": shape, "classes": listing.classes, "skipped": skipped}
+        entry |= {"ids": listing.ids, "labels": listing.labels}
+        entry |= {"held_out": listing.held_out, "clustered": listing.clustered}
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._path.chmod(0o644)
-            atomic_write(rest, json.dumps(entry | {"classes": listing.classes, "skipped": skipped}).encode())
+            atomic_write(rest, json.dumps(entry).encode())
             self._path.replace(pixels)
         except (OSError, UserError) as error:
             raise UnwritableError(getattr(error, "strerror", None) or str(error)) from error

@@ -96,6 +96,12 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
+def resized(pixels: UInt8[np.ndarray, "3 h w"], size: int) -> UInt8[np.ndarray, "3 {size} {size}"]:
+    """Bring pixels to a square as ``decode`` does with a file."""
+    rgb = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return to_array(centre_square(rgb, size))
+
+
 def to_array(image: Image.Image) -> UInt8[np.ndarray, "3 h w"]:
     """Copy the pixels of an RGB image, channels first."""
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

@@ -9,18 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+from jaxtyping import UInt8
+
 from shoal.data.decode import FORMATS
 from shoal.errors import UserError
 
-Blob: TypeAlias = bytes | Path | None
-"""One image, not decoded: its bytes, the file that holds them, or nothing where a table has a gap."""
+Pixels: TypeAlias = UInt8[np.ndarray, "3 _h _w"]
+Blob: TypeAlias = bytes | Path | Pixels | None
+"""One image: the bytes of an image file, the file, its pixels, or nothing where a table has a gap."""
 
 
 @dataclass(frozen=True)
 class Listing:
     """The images of a source in order: names, labels (-1: none), the classes, a way to read them all.
 
-    ``held_out`` says of each image whether it is of the data set's test part; empty: none is.
+    ``held_out`` says of each image whether it is of the data set's test part (empty: none is), ``clustered`` whether
+    it takes part in the clustering (empty: all do).
     """
 
     ids: Sequence[str]
@@ -28,6 +33,7 @@ class Listing:
     classes: tuple[str, ...]
     blobs: Callable[[], Iterator[Blob]]
     held_out: Sequence[bool] = ()
+    clustered: Sequence[bool] = ()
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from shoal.data.decode import UnreadableError, decode
-from shoal.data.listing import Blob, Listing, check_regular
+from shoal.data.decode import UnreadableError, decode, resized
+from shoal.data.listing import Blob, Listing, Pixels, check_regular
 from shoal.errors import UserError
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Told how many images are done, of how many."""
+"""Told how many images are done, of how many; while they are downloaded, what share of them has come."""
 
 Result = TypeVar("Result")
 _BATCH = 16  # images that a thread takes at once: one at a time, the threads would wait for each other
@@ -118,10 +118,12 @@ def _in_order(work: Callable[[Blob], Result], listing: Listing) -> Generator[Res
             pool.shutdown(cancel_futures=True)
 
 
-def _fetch(blob: Blob) -> tuple[bytes | str, bytes]:
-    """Get the bytes of an image, or why there are none; and their fingerprint."""
+def _fetch(blob: Blob) -> tuple[bytes | Pixels | str, bytes]:
+    """Get the bytes or pixels of an image, or why there are none; and their fingerprint."""
     if blob is None:
         return "no bytes in the table", b"none"
+    if isinstance(blob, np.ndarray):
+        return blob, blake2b(np.ascontiguousarray(blob).data, digest_size=16).digest()
     if isinstance(blob, Path):
         try:
             check_regular(blob)
@@ -131,10 +133,12 @@ def _fetch(blob: Blob) -> tuple[bytes | str, bytes]:
     return blob, blake2b(blob, digest_size=16).digest()
 
 
-def _decoded(size: int | None, blob: Blob) -> tuple[bytes, np.ndarray[Any, np.dtype[np.uint8]] | str]:
+def _decoded(size: int | None, blob: Blob) -> tuple[bytes, Pixels | str]:
     data, fingerprint = _fetch(blob)
     if isinstance(data, str):
         return fingerprint, data
+    if isinstance(data, np.ndarray):
+        return fingerprint, data if size is None else resized(data, size)
     try:
         return fingerprint, decode(data, size)
     except UnreadableError as error:

@@ -21,6 +21,7 @@ from shoal.data.arrays import digits, from_array, from_npy
 from shoal.data.assemble import as_images
 from shoal.data.decode import FORMATS
 from shoal.data.listing import Listing, Source, folder_source, list_source, walk
+from shoal.data.named import DATA_SETS, named_source
 from shoal.data.parquet import parquet_source
 from shoal.data.reading import Progress, content_digest, read_all, refuse_skipped
 from shoal.errors import UserError
@@ -38,7 +39,9 @@ class DataConfig:
     """Which images to read."""
 
     path: str = "digits"
-    """A folder of images, a Parquet file or a folder of them, a .npy file; digits are built in."""
+    """A folder of images, a Parquet file or a folder of them, a .npy file, or the name of a data set, e.g. cifar10."""
+    root: str = ""
+    """Folder that holds the files of a named data set; by default they are downloaded into the cache."""
     size: Annotated[int, Ge(1)] | None = None
     """Bring images to squares of so many pixels (short side resized, centre kept); None: as they are."""
     strict: bool = False
@@ -53,28 +56,34 @@ def load_images(config: DataConfig, *, progress: Progress | None = None) -> Imag
     Raises:
         UserError: the path leads to no images, or they cannot be read (see ``to_images``).
     """
-    return to_images(config.path, size=config.size, strict=config.strict, progress=progress)
+    return to_images(config.path, root=config.root, size=config.size, strict=config.strict, progress=progress)
 
 
 def to_images(
     source: str | Path | Sequence[str | Path] | NDArray[Any] | Tensor | Images,
     *,
+    root: str = "",
     size: int | None = None,
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Images:
-    """Read images from a path (as ``DataConfig.path``), a list of image files, an array or a tensor.
+    """Read images from a path or name (as ``DataConfig``), a list of image files, an array or a tensor.
 
     Arrays are (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w), uint8 or float in [0, 1]. ``Images`` pass
     through. Files that cannot be read are skipped, with one warning and their reasons in ``Images.skipped``.
 
     Raises:
-        UserError: nothing there, or no image that can be read; images of several sizes without a ``size``; an
-            array that is not one of images; or, if ``strict``, the first file that cannot be read.
+        UserError: nothing there, no image that can be read, or a data set whose files cannot be had; images of several
+            sizes without a ``size``; an array that is not one of images; or, if ``strict``, the first file that cannot
+            be read.
     """
     if isinstance(source, Images):
         return source
     if isinstance(source, str | Path):
+        if source in DATA_SETS:
+            return _by_name(str(source), root, size, strict, progress)
+        if root:
+            raise UserError(f"--data.root goes with the name of a data set, and {source} is none: leave it out.")
         return _from_path(source, size, strict, progress)
     if isinstance(source, np.ndarray | Tensor):
         return from_array(source, "array", size)
@@ -98,16 +107,21 @@ def place_on(images: Images, device: torch.device) -> Images:
     return dataclasses.replace(images, pixels=images.pixels.to(device))
 
 
-def _from_path(name: str | Path, size: int | None, strict: bool, progress: Progress | None) -> Images:
+def _by_name(name: str, root: str, size: int | None, strict: bool, progress: Progress | None) -> Images:
+    if Path(name).is_dir():
+        kind = "built-in digits" if name == "digits" else f"published {name}"
+        _LOG.warning("these are the %s: to read the folder of that name, give ./%s", kind, name)
     if name == "digits":
-        if Path(name).is_dir():
-            _LOG.warning("these are the built-in digits: to read the folder of that name, give ./digits")
         return digits(size)
+    return _from_source(named_source(name, root, progress), size, strict, progress)
+
+
+def _from_path(name: str | Path, size: int | None, strict: bool, progress: Progress | None) -> Images:
     if name == IN_MEMORY:
         advice = "fit them in Python again, or save them as a folder or a .npy file and give its path"
         raise UserError(f"the images of this run were given in Python, so no path leads to them: {advice}.")
     if name == "":
-        raise UserError("the path of the images is empty: give a folder, a .parquet or .npy file, or digits.")
+        raise UserError("the path of the images is empty: give a folder, a .parquet or .npy file, or a data set name.")
     path = Path(name).expanduser()
     try:
         if not path.exists():
@@ -134,7 +148,8 @@ def _in_folder(folder: Path) -> Source:
 
 def _missing(path: Path) -> str:
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, n=3)
+    known = [*beside, *DATA_SETS] if path.name == str(path) else beside
+    near = difflib.get_close_matches(path.name, known, n=3)
     hint = f": did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else "."
     return f"there is no file or folder {path}{hint}"
 
@@ -179,13 +194,13 @@ def _read(source: Source, stamp: str, size: int | None, strict: bool, progress: 
     reading = read_all(listing, size, buffer.extend, strict=strict, progress=progress)
     pixels = np.frombuffer(buffer, np.uint8).reshape(-1, 3, reading.height, reading.width)
     kept = _kept(listing, reading.kept)
-    return as_images(pixels, kept.labels, kept.classes, kept.ids, reading.skipped, kept.held_out)
+    return as_images(pixels, kept.labels, kept.classes, kept.ids, reading.skipped, kept.held_out, kept.clustered)
 
 
 def _kept(listing: Listing, rows: Sequence[int]) -> Listing:
-    ids, labels = [listing.ids[row] for row in rows], [listing.labels[row] for row in rows]
-    held_out = [listing.held_out[row] for row in rows] if listing.held_out else ()
-    return dataclasses.replace(listing, ids=ids, labels=labels, held_out=held_out)
+    each = {"ids": listing.ids, "labels": listing.labels, "held_out": listing.held_out, "clustered": listing.clustered}
+    kept: dict[str, Any] = {name: [values[row] for row in rows] if values else () for name, values in each.items()}
+    return dataclasses.replace(listing, **kept)
 
 
 def _skip_note(skipped: Mapping[str, str], read: int) -> str:

@@ -68,7 +68,7 @@ def digest(images: Images) -> str:
 
 def config_digest(config: RunConfig) -> str:
     """What tells this config from others; the images may have moved to another path."""
-    anywhere = replace(config, data=replace(config.data, path=""))
+    anywhere = replace(config, data=replace(config.data, path="", root=""))
     return hashlib.blake2b(to_yaml(anywhere).encode(), digest_size=16).hexdigest()
 
 
