@@ -42,6 +42,13 @@ class Method(nn.Module, ABC):
     def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """The features that are clustered, of images in [0, 1], at unit length."""
 
+    @abstractmethod
+    def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        """The backbone's features before any head, of images in [0, 1], from the network that ``embed`` uses.
+
+        These are what nearest neighbours and a linear probe read.
+        """
+
     def before_step(self, progress: float) -> None:
         """What moves on the weights that made the loss; ``progress`` is the share of training done, in (0, 1]."""
 

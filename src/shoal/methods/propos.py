@@ -98,6 +98,11 @@ class ProPos(Method):
         """norm(g'(f'(x))), from the target network."""
         return F.normalize(self.target(images), dim=-1)
 
+    def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        """f'(x), from the target network."""
+        features: Tensor = next(self.target.network.children())(images)
+        return features
+
     def before_step(self, progress: float) -> None:
         """Views apart: the target follows the weights that made the loss."""
         if self.config.views == "apart":
