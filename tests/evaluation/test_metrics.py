@@ -8,7 +8,7 @@ import sklearn.metrics
 import torch
 from tests.golden import golden
 
-from shoal.evaluation import clustering_scores, matched_confusion
+from shoal.evaluation import clustering_scores, matched_confusion, purity
 
 
 def random_pair(seed, n, n_classes, n_clusters, noise=0.4):
@@ -41,6 +41,20 @@ def test_accuracy_is_the_best_of_all_matchings(n_classes, n_clusters):
     size = max(n_classes, n_clusters)
     best = max((np.array(m)[pred] == labels).mean() for m in itertools.permutations(range(size)))
     assert clustering_scores(labels, pred)["acc"] == pytest.approx(best)
+
+
+@pytest.mark.parametrize(("n_classes", "n_clusters"), [(4, 4), (3, 9), (9, 3), (1, 5), (5, 1)])
+def test_purity_is_the_best_of_all_many_to_one_matchings(n_classes, n_clusters):
+    labels, pred = random_pair(0, 90, n_classes, n_clusters, noise=0.7)
+    votes = [np.bincount(labels[pred == k], minlength=n_classes).argmax() for k in range(n_clusters)]
+    assert purity(labels, pred) == pytest.approx((np.array(votes)[pred] == labels).mean())
+    assert purity(labels, pred) >= clustering_scores(labels, pred)["acc"]
+
+
+def test_purity_passes_rows_over_and_may_have_none():
+    labels, pred = np.array([0, 0, 1, -1, 1]), np.array([7, 7, 7, 7, -1])
+    assert purity(labels, pred) == pytest.approx(2 / 3)
+    assert purity(torch.tensor([-1]), torch.tensor([0])) == 0
 
 
 def test_rows_without_label_or_cluster_do_not_count():

@@ -24,8 +24,6 @@ class ProbeSetting:
     """Of the classifier, at the first epoch's rate."""
     schedule: Callable[[int], float]
     """What the rate is multiplied with in an epoch, counted from 0."""
-    least_rows: int = 1
-    """Rows to train on below which the setting says more of itself than of the features."""
 
 
 def _sgd(classifier: nn.Linear) -> torch.optim.Optimizer:
@@ -45,15 +43,16 @@ def _cosine(epoch: int) -> float:
     return (1 + math.cos(math.pi * epoch / 90)) / 2
 
 
-PROBES = {
-    "sgd": ProbeSetting(100, 256, _sgd, _in_steps),
-    "lars": ProbeSetting(90, 4096, _lars, _cosine, least_rows=20_000),
-}
-"""SGD: rate 30, divided by 10 at epochs 60 and 80 of 100 (MoCo, arXiv 1911.05722, section 4.1). LARS: rate
-0.1 · batch / 256, cosine over 90 epochs, batches of 4096 (SimSiam, arXiv 2011.10566, appendix A). No weight decay.
+SGD_PROBE = ProbeSetting(100, 256, _sgd, _in_steps)
+"""Rate 30, divided by 10 at epochs 60 and 80 of 100 (MoCo, arXiv 1911.05722, section 4.1); no weight decay."""
 
-A step of LARS is a share of the weights, so from n rows they grow by a factor of about
-exp(90 · n/256 · 0.1 · 0.001 · 10 / 2): 33 from 20 000, but 1.3 from 1 500, which leaves them at their random start."""
+LARS_PROBE = ProbeSetting(90, 4096, _lars, _cosine)
+"""Rate 0.1 · batch / 256, a cosine over 90 epochs (SimSiam, arXiv 2011.10566, appendix A); no weight decay."""
+
+LARS_LEAST_ROWS = 20_000
+"""Rows to train on below which ``LARS_PROBE`` says more of itself than of the features. Its steps are shares of the
+weights, which n rows let grow by a factor of about exp(90 · n/256 · 0.1 · 0.001 · 10 / 2): 33 from 20 000, but 1.3 from
+1 500, and they are then still what they were drawn as."""
 
 
 def linear_predict(
@@ -72,7 +71,7 @@ def linear_predict(
         queries: rows to classify.
         features: rows to train on.
         labels: classes in [0, c) of the rows to train on; c is the largest of them plus one.
-        setting: one of ``PROBES``.
+        setting: ``SGD_PROBE`` or ``LARS_PROBE``.
         generator: on the CPU; draws the first weights and the order of each epoch.
 
     Returns:

@@ -42,6 +42,19 @@ class Contingency:
         return float(table[linear_sum_assignment(table, maximize=True)].sum() / self.counts.sum())
 
 
+def purity(labels: Labels, pred: Labels) -> float:
+    """Share of rows in the class that is most frequent in their cluster.
+
+    That is the accuracy under the best many-to-one matching as well: each cluster votes its majority class, and
+    several may vote the same. It says something where there are more clusters than classes, and can only rise with the
+    number of clusters. 0 when no row has both a cluster and a class; arguments as for ``clustering_scores``.
+    """
+    table = Contingency.of(pred, labels)
+    majority = np.zeros(table.clusters.max(initial=-1) + 1, dtype=np.int64)
+    np.maximum.at(majority, table.clusters, table.counts)
+    return float(majority.sum() / max(table.counts.sum(), 1))
+
+
 def clustering_scores(labels: Labels, pred: Labels) -> dict[str, float]:
     """Agreement of clusters with classes; names of clusters do not matter, and there may be any number of either.
 

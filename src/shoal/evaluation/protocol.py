@@ -1,0 +1,140 @@
+"""From features, clusters and true classes to every figure of an evaluation."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from shoal.clustering import assign, kmeans
+from shoal.evaluation.calibration import calibration, confidences
+from shoal.evaluation.classes import class_scores, matched_class
+from shoal.evaluation.knn import NEIGHBOURS, TEMPERATURE, knn_leave_one_out, knn_predict
+from shoal.evaluation.linear import LARS_LEAST_ROWS, LARS_PROBE, SGD_PROBE, ProbeSetting, linear_predict
+from shoal.evaluation.metrics import clustering_scores, purity
+from shoal.evaluation.result import Calibration, Evaluation, Linear, Neighbours, Ranking, TrainToTest
+from shoal.evaluation.truth import Truth
+from shoal.evaluation.unsupervised import clustering_signals
+from shoal.types import Clustering
+
+
+def evaluate(
+    truth: Truth,
+    features: Float[Tensor, "n d"],
+    clustering: Clustering,
+    seed: int,
+    *,
+    knn: Neighbours | None = None,
+    linear: Linear | None = None,
+) -> Evaluation:
+    """All figures of a clustering that need no other features; those of ``nearest`` and ``probe`` are put beside them.
+
+    Args:
+        truth: of the n rows.
+        features: what was clustered.
+        clustering: cosine k-means of the features, or an assignment to its centres.
+        seed: of the rows that the silhouette samples, and of the k-means on the train part.
+        knn: figures of ``nearest``.
+        linear: figures of ``probe``.
+
+    Raises:
+        UserError: a feature is NaN or infinite.
+    """
+    k = len(clustering.centers)
+    generator = torch.Generator(features.device).manual_seed(seed)
+    return Evaluation(
+        images=len(features),
+        labelled=int(truth.known.sum()),
+        held_out=int(truth.held_out.sum()),
+        clusters=k,
+        scores=_scores(truth.labels, clustering.labels),
+        signals=clustering_signals(features, clustering, None, generator),
+        train_to_test=_train_to_test(truth, features, k, seed),
+        classes=class_scores(truth.labels, clustering.labels, k, truth.classes),
+        calibration=_calibration(truth, features, clustering),
+        knn=knn,
+        linear=linear,
+    )
+
+
+def nearest(truth: Truth, features: Float[Tensor, "n d"]) -> Neighbours:
+    """Classify the test part by its neighbours in the train part; without parts, each image by all others.
+
+    Raises:
+        UserError: there are too few labelled images.
+    """
+    labels = truth.labels.to(features.device)
+    if truth.has_test_part:
+        bank, queries = ((truth.known & part).to(features.device) for part in (~truth.held_out, truth.held_out))
+        ranked = knn_predict(features[queries], features[bank], labels[bank], NEIGHBOURS, TEMPERATURE)
+        n_bank, protocol = int(bank.sum()), "test part"
+    else:
+        queries = labels >= 0
+        ranked = knn_leave_one_out(features[queries], labels[queries], NEIGHBOURS, TEMPERATURE)
+        n_bank, protocol = len(ranked) - 1, "leave one out"
+    return Neighbours(NEIGHBOURS, TEMPERATURE, protocol, n_bank, len(ranked), _ranking(ranked, labels[queries]))
+
+
+def probe(truth: Truth, features: Float[Tensor, "n d"], seed: int) -> Linear:
+    """Train linear classifiers on the train part and test them on the test part; without parts, on a random fifth.
+
+    Raises:
+        UserError: fewer than two images are labelled.
+    """
+    train, test = (rows.to(features.device) for rows in truth.train_and_test(torch.Generator().manual_seed(seed)))
+    labels = truth.labels.to(features.device)
+
+    def classify(setting: ProbeSetting) -> Ranking:
+        generator = torch.Generator().manual_seed(seed)
+        ranked = linear_predict(features[test], features[train], labels[train], setting, generator)
+        return _ranking(ranked, labels[test])
+
+    return Linear(
+        protocol="test part" if truth.has_test_part else "random fifth",
+        train=len(train),
+        test=len(test),
+        sgd=classify(SGD_PROBE),
+        lars=classify(LARS_PROBE) if len(train) >= LARS_LEAST_ROWS else None,
+    )
+
+
+def _scores(labels: Int64[Tensor, "n"], clusters: Int64[Tensor, "n"]) -> dict[str, float]:
+    scores = clustering_scores(labels, clusters)
+    return scores | {"purity": purity(labels, clusters)} if scores else {}
+
+
+def _ranking(ranked: Int64[Tensor, "q c"], labels: Int64[Tensor, "q"]) -> Ranking:
+    hits = ranked == labels[:, None]
+    top1, top5 = (float(hits[:, :k].any(1).float().mean()) for k in (1, 5))
+    return Ranking(top1, top5 if ranked.shape[1] > 5 else None)
+
+
+def _train_to_test(truth: Truth, features: Float[Tensor, "n d"], n_clusters: int, seed: int) -> TrainToTest | None:
+    """Centres from the train part alone; None without parts, or with fewer images to train on than clusters."""
+    train = (truth.clustered & ~truth.held_out).to(features.device)
+    if not truth.has_test_part or int(train.sum()) < n_clusters:
+        return None
+    generator = torch.Generator(features.device).manual_seed(seed)
+    clustering = kmeans(features[train], n_clusters, generator=generator)
+    test = (truth.held_out & truth.known).to(features.device)
+    labels = truth.labels.to(features.device)
+    clusters, _, _ = assign(features[test], clustering.centers, "cosine")
+    matched = torch.from_numpy(matched_class(labels[train], clustering.labels, n_clusters))
+    right = matched[clusters.cpu()] == labels[test].cpu()
+    return TrainToTest(
+        train=int(train.sum()),
+        test=len(clusters),
+        scores=_scores(labels[test], clusters),
+        accuracy_matched_on_train=float(right.float().mean()),
+    )
+
+
+def _calibration(truth: Truth, features: Float[Tensor, "n d"], clustering: Clustering) -> Calibration | None:
+    """None without a row that has both a label and a cluster."""
+    clusters, labels = clustering.labels.cpu(), truth.labels.cpu()
+    rows = (clusters >= 0) & (labels >= 0)
+    if not rows.any():
+        return None
+    matched = torch.from_numpy(matched_class(labels, clusters, len(clustering.centers)))
+    sure = confidences(features[rows.to(features.device)], clustering.centers.to(features.device))
+    return calibration(sure.cpu(), matched[clusters[rows]] == labels[rows])

@@ -1,0 +1,64 @@
+"""What is known of images besides their pixels: true classes, and which are the data set's own test part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from shoal.errors import UserError
+from shoal.types import Images
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Labels (-1: none), their names, and which rows are held out and which take part in the clustering."""
+
+    labels: Int64[Tensor, "n"]
+    held_out: Bool[Tensor, "n"]
+    clustered: Bool[Tensor, "n"]
+    classes: Sequence[str]
+
+    @classmethod
+    def of(cls, images: Images) -> Truth:
+        """What a data set says of its images."""
+        return cls(images.labels, images.held_out, images.clustered, images.classes)
+
+    @property
+    def known(self) -> Bool[Tensor, "n"]:
+        """Which rows have a label."""
+        return self.labels >= 0
+
+    @property
+    def has_test_part(self) -> bool:
+        """Whether there are labelled rows both in the train and in the test part."""
+        return bool((self.known & self.held_out).any() and (self.known & ~self.held_out).any())
+
+    def train_and_test(self, generator: torch.Generator) -> tuple[Int64[Tensor, "a"], Int64[Tensor, "b"]]:
+        """Labelled rows to train on and to test on: the data set's own parts, or else a random fifth is the test.
+
+        Args:
+            generator: on the CPU; draws the fifth.
+
+        Raises:
+            UserError: fewer than two rows have a label.
+        """
+        if self.has_test_part:
+            parts = self.known & ~self.held_out, self.known & self.held_out
+            train, test = (part.nonzero()[:, 0] for part in parts)
+            return train, test
+        rows = self.known.nonzero()[:, 0]
+        if len(rows) < 2:
+            raise UserError("a linear probe needs at least two labelled images: one to train on, one to test.")
+        order = rows[torch.randperm(len(rows), generator=generator)]
+        n_test = max(1, len(rows) // 5)
+        return order[n_test:], order[:n_test]
+
+    def check_labelled(self, *, knn: bool, linear: bool, remedy: str) -> None:
+        """Raise a UserError, which ends with ``remedy``, when figures that need labels are asked for without any."""
+        for wanted, name in ((linear, "a linear probe needs"), (knn, "nearest neighbours need")):
+            if wanted and not self.known.any():
+                raise UserError(f"{name} labels, and these images have none: {remedy}.")
