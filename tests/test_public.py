@@ -18,7 +18,7 @@ LAYERS = [
     {"config"},
     {"training", "evaluation", "report"},
     {"assignments"},
-    {"workflow"},
+    {"workflow", "dryrun"},
     {"estimators", "cli", "commandline"},
 ]
 

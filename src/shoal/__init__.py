@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shoal.clustering import KMeans
     from shoal.errors import UserError
-    from shoal.estimators import BYOL, ProPos
+    from shoal.estimators import BYOL, CC, PCL, MoCo, ProPos, SimCLR, SimSiam
     from shoal.types import Images
 
-__all__ = ["BYOL", "Images", "KMeans", "ProPos", "UserError"]
+__all__ = ["BYOL", "CC", "Images", "KMeans", "MoCo", "PCL", "ProPos", "SimCLR", "SimSiam", "UserError"]
 
 _HOME = {
     "BYOL": "shoal.estimators",
+    "CC": "shoal.estimators",
     "Images": "shoal.types",
     "KMeans": "shoal.clustering",
+    "MoCo": "shoal.estimators",
+    "PCL": "shoal.estimators",
     "ProPos": "shoal.estimators",
+    "SimCLR": "shoal.estimators",
+    "SimSiam": "shoal.estimators",
     "UserError": "shoal.errors",
 }
 

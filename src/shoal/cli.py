@@ -11,7 +11,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -98,6 +98,11 @@ def train(args: list[str]) -> int:
     from shoal.training.state import Interrupted
 
     command = parse_train(args)
+    if command.dry_run:
+        from shoal.dryrun import forecast
+
+        _print_table(forecast(command.config))
+        return 0
     path = command.resume or command.out
     assert path is not None
     try:
@@ -238,6 +243,11 @@ def _flushed_output() -> Iterator[None]:
             # What is left in the buffer would fail once more when the interpreter ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise
+
+
+def _print_table(rows: Mapping[str, str]) -> None:
+    for name, value in rows.items():
+        _say(f"{name:<12} {value}")
 
 
 def _print_scores(scores: dict[str, float]) -> None:

@@ -28,6 +28,8 @@ class TrainCommand:
     """The run folder to write; by default runs/RECIPE, or runs/RECIPE-2 and so on when that is taken."""
     resume: Path | None = None
     """Go on with this run folder instead of starting one; takes no recipe and no settings."""
+    dry_run: bool = False
+    """Train nothing and write nothing: print steps, images, parameters and how much memory it would take."""
     strict: bool = False
     """Fail on the first image that cannot be read instead of skipping it."""
     quiet: bool = False
@@ -56,7 +58,7 @@ def parse_train(args: Sequence[str]) -> TrainCommand:
     if unknown:
         raise UserError(_about(unknown[0], command))
     if command.resume:
-        if name or command.config != config or command.out or command.strict:
+        if name or command.config != config or command.out or command.strict or command.dry_run:
             raise UserError("--resume goes on with a run exactly as it began: give no recipe or settings with it.")
         return command
     if not name:

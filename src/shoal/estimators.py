@@ -184,13 +184,46 @@ def _path_of(X: ImageSource) -> str:
     return str(X) if X in DATA_SETS else str(Path(X).resolve())
 
 
+class BYOL(DeepClusterer):
+    """BYOL (arXiv 2006.07733), clustered with k-means; see ``DeepClusterer`` for parameters."""
+
+    _method = "byol"
+
+
+class CC(DeepClusterer):
+    """Contrastive clustering (arXiv 2009.09687), clustered by its own head; see ``DeepClusterer`` for parameters."""
+
+    _method = "cc"
+
+
+class MoCo(DeepClusterer):
+    """Momentum contrast (arXiv 1911.05722), clustered with k-means; see ``DeepClusterer`` for parameters."""
+
+    _method = "moco"
+
+
+class PCL(DeepClusterer):
+    """Prototypical contrastive learning (arXiv 2005.04966); see ``DeepClusterer`` for parameters.
+
+    ``n_clusters`` is what is looked for; ``settings={"method.granularities": (250, 500)}`` sets the prototypes.
+    """
+
+    _method = "pcl"
+
+
 class ProPos(DeepClusterer):
     """ProPos: prototype scattering and positive sampling (arXiv 2111.11821); see ``DeepClusterer`` for parameters."""
 
     _method = "propos"
 
 
-class BYOL(DeepClusterer):
-    """BYOL (arXiv 2006.07733), clustered with k-means; see ``DeepClusterer`` for parameters."""
+class SimCLR(DeepClusterer):
+    """SimCLR (arXiv 2002.05709), clustered with k-means; see ``DeepClusterer`` for parameters."""
 
-    _method = "byol"
+    _method = "simclr"
+
+
+class SimSiam(DeepClusterer):
+    """SimSiam (arXiv 2011.10566), clustered with k-means; see ``DeepClusterer`` for parameters."""
+
+    _method = "simsiam"

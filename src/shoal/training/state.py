@@ -43,14 +43,14 @@ class Run:
     """A run at some step. ``epoch`` and ``step`` count what is done; ``order`` is the current epoch's, once drawn."""
 
     def __init__(self, config: RunConfig, images: Images, folder: RunFolder) -> None:
-        check_fits(config, images)
+        n_clustered = int(images.clustered.sum())
+        check_fits(config, n_clustered, len(images))
         self.config = config
         self.folder = folder
         self.device = compute_device()
         self.images = place_on(images, self.device)
         self.images_digest = digest(images)
         self.batch_size = world_batch(config, len(images))
-        n_clustered = int(images.clustered.sum())
         self.steps_per_epoch = steps_of_epoch(n_clustered, len(images) - n_clustered, self.batch_size)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         with torch.random.fork_rng():
@@ -248,14 +248,14 @@ def world_batch(config: RunConfig, n_images: int) -> int:
     return max(batch - batch % config.optim.accumulate, 1)
 
 
-def check_fits(config: RunConfig, images: Images) -> None:
-    """Raise a UserError when there are too few images to be clustered or trained on as asked."""
-    n, optim = int(images.clustered.sum()), config.optim
+def check_fits(config: RunConfig, n: int, n_images: int) -> None:
+    """Raise a UserError when ``n_images``, ``n`` of which are clustered, cannot be clustered or trained on as asked."""
+    optim = config.optim
     if config.n_clusters > n:
         raise UserError(
             f"{config.n_clusters} clusters need at least as many images, and there are {n}: lower --n-clusters."
         )
-    batch = world_batch(config, len(images))
+    batch = world_batch(config, n_images)
     if batch < 2 * optim.accumulate:
         raise UserError(
             f"{batch} images a step are too few for {optim.accumulate} parts of two or more: lower --optim.accumulate."
