@@ -7,15 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shoal.clustering import KMeans
+    from shoal.clustering import GaussianMixture, KMeans
     from shoal.errors import UserError
     from shoal.estimators import BYOL, ProPos
     from shoal.types import Images
 
-__all__ = ["BYOL", "Images", "KMeans", "ProPos", "UserError"]
+__all__ = ["BYOL", "GaussianMixture", "Images", "KMeans", "ProPos", "UserError"]
 
 _HOME = {
     "BYOL": "shoal.estimators",
+    "GaussianMixture": "shoal.clustering",
     "Images": "shoal.types",
     "KMeans": "shoal.clustering",
     "ProPos": "shoal.estimators",
