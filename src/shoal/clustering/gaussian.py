@@ -33,7 +33,8 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         n_components: k.
         covariance_type: "full", each component its own covariance; "tied", all the same one; "diag", each its own
             variance per feature; "spherical", each a single variance.
-        tol: a run ends when an update raises its bound by no more than this; the update is not taken.
+        tol: a run ends when an update raises its bound by no more than this; the update is not taken (scikit-learn
+            takes it and one more).
         reg_covar: added to the variances, which keeps them positive where rows repeat.
         max_iter: the most mixtures tried in a run.
         n_init: runs, each from another k-means, of which the one with the highest bound is kept.
