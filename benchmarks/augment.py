@@ -23,7 +23,7 @@ Views = Callable[[Tensor], object]
 
 def shoal_views(side: int, blur_p: float) -> Views:
     """Draw and apply with shoal, whole batches."""
-    config = ViewConfig(blur_p=blur_p)
+    config = ViewConfig(blur_p=(blur_p, blur_p))
     generator = torch.Generator().manual_seed(0)
     return lambda pixels: [
         apply_view(pixels, draw_view(len(pixels), (side, side), config, generator)) for _ in range(2)

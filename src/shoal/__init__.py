@@ -7,16 +7,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shoal.clustering import KMeans
+    from shoal.clustering import GaussianMixture, KMeans
     from shoal.errors import UserError
     from shoal.estimators import BYOL, CC, PCL, MoCo, ProPos, SimCLR, SimSiam
     from shoal.types import Images
 
-__all__ = ["BYOL", "CC", "Images", "KMeans", "MoCo", "PCL", "ProPos", "SimCLR", "SimSiam", "UserError"]
+__all__ = [
+    "BYOL",
+    "CC",
+    "PCL",
+    "GaussianMixture",
+    "Images",
+    "KMeans",
+    "MoCo",
+    "ProPos",
+    "SimCLR",
+    "SimSiam",
+    "UserError",
+]
 
 _HOME = {
     "BYOL": "shoal.estimators",
     "CC": "shoal.estimators",
+    "GaussianMixture": "shoal.clustering",
     "Images": "shoal.types",
     "KMeans": "shoal.clustering",
     "MoCo": "shoal.estimators",

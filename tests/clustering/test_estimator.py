@@ -1,6 +1,5 @@
 """The scikit-learn face of k-means."""
 
-import jaxtyping
 import numpy as np
 import pytest
 import sklearn.cluster
@@ -17,14 +16,6 @@ from shoal.clustering import KMeans
 from shoal.errors import UserError
 
 X = load_iris().data
-
-
-@pytest.fixture
-def without_type_checks():
-    """As users have it: scikit-learn's checks hand over wrong types on purpose."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("without_type_checks")

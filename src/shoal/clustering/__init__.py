@@ -1,6 +1,7 @@
 """Clustering of any feature matrix; knows no images."""
 
 from shoal.clustering.estimator import KMeans
+from shoal.clustering.gaussian import GaussianMixture
 from shoal.clustering.kmeans import assign, kmeans
 
-__all__ = ["KMeans", "assign", "kmeans"]
+__all__ = ["GaussianMixture", "KMeans", "assign", "kmeans"]

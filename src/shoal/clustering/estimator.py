@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, generator_from, like
 from shoal.clustering.kmeans import assign, best_centers
 from shoal.clustering.rows import Metric, Rows, squared_distances
 from shoal.errors import UserError
 
-Array = npt.NDArray[Any]
-ArrayOrTensor = TypeVar("ArrayOrTensor", Array, Tensor)
 
-
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
+class KMeans(TakesTensors, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
     """k-means for arrays and tensors, Euclidean or spherical, with scikit-learn's interface.
 
     What a call is given decides where it works and what it answers with. Given a tensor, it works on the
@@ -72,11 +67,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             UserError: fewer rows than clusters, NaN, infinity, a zero row under the cosine; bad parameters.
         """
         features = self._features(X, reset=True)
-        seed = int(check_random_state(self.random_state).randint(2**31))
         solution = best_centers(
             features,
             self.n_clusters,
-            generator=torch.Generator().manual_seed(seed),
+            generator=generator_from(self.random_state),
             metric=self.metric,
             init=self._init(),
             n_init=self.n_init,
@@ -87,14 +81,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         costs = distances.double() if self.metric == "cosine" else distances.double().square()
         self.inertia_ = float(costs.sum())
         self.n_iter_ = solution.n_iter
-        self.labels_: Array | Tensor = _like(X, labels)
-        self.cluster_centers_: Array | Tensor = _like(X, solution.centers)
+        self.labels_: Array | Tensor = like(X, labels)
+        self.cluster_centers_: Array | Tensor = like(X, solution.centers)
         return self
 
     def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Number of the nearest centre of each row, int64 (n,)."""
         features = self._features(X)
-        return _like(X, assign(features, self._centers(features), self.metric)[0])
+        return like(X, assign(features, self._centers(features), self.metric)[0])
 
     def transform(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Distance of each row to every centre, ‖x − c‖ or 1 − cos, (n, k)."""
@@ -106,7 +100,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             squared_distances(x, points).add_(rows.squared_lengths[part]).clamp_(min=0)
             for part, x in rows.chunks(len(points))
         ]
-        return _like(X, rows.distance(torch.cat(squared)))
+        return like(X, rows.distance(torch.cat(squared)))
 
     @property
     def _n_features_out(self) -> int:
@@ -114,22 +108,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "cluster_centers_")
-
-    def _features(self, X: Array | Tensor, *, reset: bool = False) -> Float[Tensor, "n d"]:
-        """The rows as a tensor, checked as scikit-learn would check an array."""
-        if not reset:
-            check_is_fitted(self)
-        if not isinstance(X, Tensor):
-            array: Array = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
-            # torch warns of memory that must not be written to, a memory map for one.
-            return torch.from_numpy(array if array.flags.writeable else array.copy())
-        if X.ndim != 2 or X.is_complex():
-            raise UserError(f"X is a tensor {tuple(X.shape)} of {X.dtype}: give real numbers, (n, d).")
-        if reset:
-            self.n_features_in_ = X.shape[1]
-        elif X.shape[1] != self.n_features_in_:
-            raise UserError(f"X has {X.shape[1]} features, but KMeans was fitted on {self.n_features_in_}.")
-        return X if X.is_floating_point() else X.float()
 
     def _init(self) -> Tensor | None:
         if isinstance(self.init, str):
@@ -140,8 +118,3 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def _centers(self, features: Tensor) -> Float[Tensor, "k d"]:
         return torch.as_tensor(self.cluster_centers_).to(features.device)
-
-
-def _like(X: ArrayOrTensor, result: Tensor) -> ArrayOrTensor:
-    """A result as the kind of thing that was given."""
-    return result if isinstance(X, Tensor) else result.cpu().numpy()

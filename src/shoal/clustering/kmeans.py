@@ -79,7 +79,7 @@ def best_centers(
     mean, variance = Rows(features, metric).moments()
     rows = Rows(features, metric, mean)
     if init is not None:
-        best = lloyd(rows, _given(rows, init, (n_clusters, d)), max_iter, tol * variance)
+        best = lloyd(rows, given_points(rows, init, (n_clusters, d), "init"), max_iter, tol * variance)
     else:
         each = _restarts_at_once(rows, n_clusters)
         sizes = [min(each, n_init - done) for done in range(0, n_init, each)]
@@ -122,12 +122,17 @@ def _to_point(rows: Rows, x: Float[Tensor, "b d"], points: Float[Tensor, "b d"])
     return rows.distance((x - points).square().sum(1))
 
 
-def _given(rows: Rows, init: Float[Tensor, "k d"], shape: tuple[int, int]) -> Float[Tensor, "1 k d"]:
-    if init.shape != shape:
-        raise UserError(f"init has shape {tuple(init.shape)}: give {shape}, one row for each cluster.")
-    start = rows.prepare(init.to(rows.features.device))
+def given_points(rows: Rows, points: Float[Tensor, "k d"], shape: tuple[int, int], name: str) -> Float[Tensor, "1 k d"]:
+    """Points that a user gave as parameter ``name``, in the coordinates of the rows.
+
+    Raises:
+        UserError: another shape, NaN, infinity or, under the cosine, a zero row.
+    """
+    if points.shape != shape:
+        raise UserError(f"{name} has shape {tuple(points.shape)}: give {shape}, one row for each cluster.")
+    start = rows.prepare(points.to(rows.features.device))
     if not torch.isfinite(start).all():
-        raise UserError("init holds NaN, infinity or, under the cosine, a zero row: give other centres.")
+        raise UserError(f"{name} holds NaN, infinity or, under the cosine, a zero row: give other centres.")
     return start[None]
 
 

@@ -1,4 +1,4 @@
-"""A feature matrix as k-means sees it, a chunk at a time, so that no second copy of it is ever held."""
+"""A feature matrix as k-means and mixtures see it, a chunk at a time, so that no second copy of it is ever held."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ Metric = Literal["euclidean", "cosine"]
 
 
 class Rows:
-    """Rows in at least float32: at unit length for the cosine, else less ``shift``.
+    """Rows in ``dtype`` at least: at unit length for the cosine, else less ``shift``.
 
     Both metrics are then one problem, squared Euclidean distance: of unit vectors, 1 − cos = ‖x − y‖² / 2.
     Subtracting a point amid the data keeps ‖x‖² − 2x·y + ‖y‖² exact in float32 for data far from the origin.
     """
 
-    def __init__(self, features: Float[Tensor, "n d"], metric: Metric, shift: Float[Tensor, "d"] | None = None) -> None:
+    def __init__(
+        self,
+        features: Float[Tensor, "n d"],
+        metric: Metric,
+        shift: Float[Tensor, "d"] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         if metric not in get_args(Metric):
             raise UserError(f"there is no metric {metric!r}: give one of {', '.join(get_args(Metric))}.")
         self.features = features.detach()
         self.metric = metric
-        self.dtype = torch.promote_types(features.dtype, torch.float32)
+        self.dtype = torch.promote_types(features.dtype, dtype)
         self.shift = features.new_zeros(features.shape[1]) if shift is None else shift
         self.shift = self.shift.to(self.dtype)
 

@@ -1,0 +1,188 @@
+"""Expectation–maximisation for mixtures of Gaussians (Dempster, Laird and Rubin 1977), a chunk of rows at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from shoal.clustering.rows import Rows, squared_distances
+from shoal.errors import UserError
+
+CovarianceType = Literal["full", "tied", "diag", "spherical"]
+
+_LITTLE = 10 * torch.finfo(torch.float64).eps
+"""Added to the rows of each component, so that one without any has a weight whose logarithm is finite."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Gaussians with weights, in the coordinates of some ``Rows``."""
+
+    weights: Float64[Tensor, "k"]
+    means: Float64[Tensor, "k d"]
+    covariances: Float64[Tensor, "..."]
+    """full (k, d, d), tied (d, d), diag (k, d), spherical (k)."""
+    kind: CovarianceType
+
+    def log_joint(self, x: Float64[Tensor, "b d"]) -> Float64[Tensor, "b k"]:
+        """Of each row and component, log w_k + log N(x | mean k, covariance k).
+
+        Raises:
+            UserError: a covariance is not positive definite.
+        """
+        if self.kind == "full":
+            pairs = zip(self.means, self._whitening, strict=True)
+            squared = torch.stack([((x - mean) @ white).square().sum(1) for mean, white in pairs], 1)
+        elif self.kind == "tied":
+            white = x @ self._whitening
+            squared = squared_distances(white, self.means @ self._whitening) + white.square().sum(1, keepdim=True)
+        else:
+            precisions = self._whitening.square()
+            squared = x.square() @ precisions.T - 2 * x @ (self.means * precisions).T
+            squared += (self.means.square() * precisions).sum(1)
+        constant = self.weights.log() + self._log_determinant - x.shape[1] / 2 * math.log(2 * math.pi)
+        return constant - squared.clamp_(min=0) / 2
+
+    @cached_property
+    def _whitening(self) -> Float64[Tensor, "..."]:
+        """What turns x − mean into a standard normal: (k, d, d) or (d, d) to multiply by, or (k, d) scales."""
+        if self.kind in ("full", "tied"):
+            lower, failed = torch.linalg.cholesky_ex(self.covariances)
+            _refuse(failed != 0)
+            identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+            inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
+            return inverse.mT
+        variances = self.covariances if self.kind == "diag" else self.covariances[:, None].expand_as(self.means)
+        _refuse(~(variances > 0))
+        return variances.rsqrt()
+
+    @cached_property
+    def _log_determinant(self) -> Float64[Tensor, "*k"]:
+        """Logarithm of the determinant of each whitening, (k), or of the one that all share, ()."""
+        scales = self._whitening
+        if self.kind in ("full", "tied"):
+            scales = scales.diagonal(dim1=-2, dim2=-1)
+        return scales.log().sum(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Where a run of EM ended."""
+
+    mixture: Mixture
+    lower_bound: float
+    """Mean over the rows of the log density under ``mixture``."""
+    n_iter: int
+    """Mixtures whose bound was computed."""
+    converged: bool
+
+
+class _Moments:
+    """Sums over rows, weighted by their shares in the components, that the next mixture is made of."""
+
+    def __init__(self, reference: Float64[Tensor, "k d"], kind: CovarianceType) -> None:
+        k, d = reference.shape
+        # Products of x − reference where they are made one by one: they then cancel little in the covariance.
+        self.reference, self.kind = reference, kind
+        self.counts = reference.new_zeros(k)
+        self.sums = torch.zeros_like(reference)
+        self.products = reference.new_zeros({"full": (k, d, d), "tied": (d, d)}.get(kind, (k, d)))
+
+    def add(self, x: Float64[Tensor, "b d"], shares: Float64[Tensor, "b k"]) -> None:
+        """Count rows in."""
+        self.counts += shares.sum(0)
+        self.sums += shares.T @ x
+        if self.kind == "full":
+            for j, point in enumerate(self.reference):
+                away = x - point
+                self.products[j].addmm_((away * shares[:, j, None]).T, away)
+        elif self.kind == "tied":
+            self.products.addmm_(x.T, x)
+        else:
+            self.products.addmm_(shares.T, x.square())
+
+    def mixture(self, reg_covar: float) -> Mixture:
+        """The M-step; a component without rows keeps the mean of its reference."""
+        counts = self.counts + _LITTLE
+        move = (self.sums - self.counts[:, None] * self.reference) / counts[:, None]
+        means = self.reference + move
+        weights = counts / counts.sum()
+        if self.kind == "full":
+            covariances = self.products / counts[:, None, None] - move[:, :, None] * move[:, None, :]
+        elif self.kind == "tied":
+            covariances = self.products / counts.sum() - (weights[:, None] * means).T @ means
+        else:
+            squares = self.products - 2 * means * self.sums + self.counts[:, None] * means.square()
+            covariances = (squares / counts[:, None]).clamp_(min=0)
+        if self.kind == "spherical":
+            covariances = covariances.mean(1)
+        if self.kind in ("full", "tied"):
+            covariances.diagonal(dim1=-2, dim2=-1).add_(reg_covar)
+        else:
+            covariances += reg_covar
+        return Mixture(weights, means, covariances, self.kind)
+
+
+def mixture_of(
+    rows: Rows, labels: Int64[Tensor, "n"], centers: Float64[Tensor, "k d"], kind: CovarianceType, reg_covar: float
+) -> Mixture:
+    """The Gaussians of clusters: an M-step with every row wholly in its cluster.
+
+    A cluster without rows has its centre for a mean.
+    """
+    moments = _Moments(centers, kind)
+    for part, x in rows.chunks(len(centers)):
+        moments.add(x, one_hot(labels[part], len(centers)).double())
+    return moments.mixture(reg_covar)
+
+
+def expectation_maximisation(rows: Rows, start: Mixture, *, reg_covar: float, tol: float, max_iter: int) -> Fit:
+    """EM in log space from ``start``, until an update raises the bound by no more than ``tol``.
+
+    That update is not taken (the published code does not either), so the bound is that of the mixture returned,
+    and the best of the run: ``reg_covar`` can make an update lower it.
+
+    Args:
+        rows: the data, in float64.
+        start: where to begin.
+        reg_covar: added to the variances.
+        tol: the least gain of the bound, the mean log density, that is worth another update.
+        max_iter: the most mixtures to compute the bound of.
+
+    Raises:
+        UserError: a covariance is not positive definite.
+    """
+    mixture, best, bound = start, start, -math.inf
+    for n_iter in range(1, max_iter + 1):
+        found, update = _step(rows, mixture, reg_covar)
+        if found - bound <= tol:
+            return Fit(best, bound, n_iter, True)
+        mixture, best, bound = update, mixture, found
+    return Fit(best, bound, max_iter, False)
+
+
+def _step(rows: Rows, mixture: Mixture, reg_covar: float) -> tuple[float, Mixture]:
+    """Bound of a mixture (E-step) and the next mixture (M-step), in one pass over the rows."""
+    moments = _Moments(mixture.means, mixture.kind)
+    total = mixture.weights.new_zeros(())
+    for _, x in rows.chunks(len(mixture.means)):
+        joint = mixture.log_joint(x)
+        density = joint.logsumexp(1, keepdim=True)
+        total += density.sum()
+        moments.add(x, (joint - density).exp_())
+    return float(total) / len(rows), moments.mixture(reg_covar)
+
+
+def _refuse(failed: Tensor) -> None:
+    if failed.any():
+        raise UserError(
+            "the covariance of a component is not positive definite (rows repeat, or a feature never varies): raise "
+            "reg_covar, or take fewer components or another covariance_type."
+        )

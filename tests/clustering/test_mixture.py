@@ -1,0 +1,219 @@
+"""Gaussian mixtures: scikit-learn's answers, the corners, the scikit-learn face."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import sklearn.mixture
+import torch
+from sklearn.base import clone
+from sklearn.datasets import make_blobs
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.utils.estimator_checks import check_estimator
+
+from shoal.clustering import GaussianMixture, kmeans
+from shoal.clustering.mixture import CovarianceType
+from shoal.clustering.rows import Rows
+from shoal.errors import UserError
+
+KINDS = get_args(CovarianceType)
+K, D = 4, 5
+of_every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def overlapping() -> np.ndarray:
+    """Blobs stretched and turned by one matrix, close enough that EM moves them."""
+    rng = np.random.default_rng(0)
+    points, _ = make_blobs(400, D, centers=K, cluster_std=2.5, random_state=3)
+    return points @ rng.normal(size=(D, D)) + 20
+
+
+X = overlapping()
+
+
+def centers() -> np.ndarray:
+    generator = torch.Generator().manual_seed(0)
+    return kmeans(torch.from_numpy(X), K, generator=generator, metric="euclidean", tol=0.0).centers.numpy()
+
+
+def peer(kind: str, **settings) -> sklearn.mixture.GaussianMixture:
+    """scikit-learn's mixture, beginning at the clusters of the same centres."""
+    means = centers()
+    labels = ((X[:, None] - means) ** 2).sum(-1).argmin(1)
+    own = [X[labels == j] for j in range(K)]
+    weights = np.array([len(x) for x in own]) / len(X)
+    full = np.stack([np.cov(x.T, bias=True) for x in own])
+    diag = np.diagonal(full, axis1=1, axis2=2)
+    covariances = {"full": full, "tied": np.tensordot(weights, full, 1), "diag": diag, "spherical": diag.mean(1)}[kind]
+    matrix = kind in ("full", "tied")
+    start = np.linalg.inv(covariances + 1e-6 * np.eye(D)) if matrix else 1 / (covariances + 1e-6)
+    return sklearn.mixture.GaussianMixture(
+        K, covariance_type=kind, weights_init=weights, means_init=means, precisions_init=start, **settings
+    )
+
+
+@of_every_kind
+def test_converges_to_scikit_learns_mixture(kind):
+    theirs = peer(kind, tol=1e-12, max_iter=3000).fit(X)
+    ours = GaussianMixture(K, covariance_type=kind, means_init=centers(), tol=1e-12, max_iter=3000).fit(X)
+    assert ours.converged_
+    assert ours.n_iter_ > 10
+    for name in ("means_", "covariances_", "weights_"):
+        assert getattr(ours, name).shape == getattr(theirs, name).shape
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-4, atol=1e-4)
+    assert ours.lower_bound_ == pytest.approx(theirs.lower_bound_, abs=1e-9)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
+
+
+@of_every_kind
+def test_update_by_update_it_is_scikit_learns_run(kind):
+    with pytest.warns(ConvergenceWarning):
+        theirs = peer(kind, tol=0.0, max_iter=7).fit(X)
+    with pytest.warns(ConvergenceWarning, match=r"tol=0.0 after max_iter=8"):
+        ours = GaussianMixture(K, covariance_type=kind, means_init=centers(), tol=0.0, max_iter=8).fit(X)
+    for name in ("means_", "covariances_", "weights_"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-8, atol=1e-8)
+    for name in ("predict", "predict_proba", "score_samples", "score", "bic", "aic"):
+        np.testing.assert_allclose(getattr(ours, name)(X), getattr(theirs, name)(X), rtol=1e-8, atol=1e-10)
+
+
+@of_every_kind
+def test_the_bound_is_the_score_and_no_update_lowers_it(kind):
+    bounds = []
+    for max_iter in range(1, 12):
+        model = GaussianMixture(K, covariance_type=kind, means_init=centers(), tol=0.0, max_iter=max_iter)
+        with pytest.warns(ConvergenceWarning):
+            model.fit(X)
+        assert model.lower_bound_ == pytest.approx(model.score(X), abs=1e-12)
+        assert (model.n_iter_, model.converged_) == (max_iter, False)
+        bounds.append(model.lower_bound_)
+    assert bounds == sorted(bounds)
+
+
+@of_every_kind
+def test_chunks_make_no_difference(kind, monkeypatch):
+    whole = GaussianMixture(K, covariance_type=kind, means_init=centers()).fit(X)
+    parts = [slice(start, start + 7) for start in range(0, len(X), 7)]
+    monkeypatch.setattr(Rows, "chunks", lambda rows, _: ((part, rows[part]) for part in parts))
+    chunked = clone(whole).fit(X)
+    np.testing.assert_allclose(chunked.covariances_, whole.covariances_, rtol=1e-9)
+    np.testing.assert_array_equal(chunked.predict(X), whole.predict(X))
+    np.testing.assert_allclose(chunked.score_samples(X), whole.score_samples(X), rtol=1e-9)
+
+
+@of_every_kind
+def test_far_from_the_origin_in_float32(kind):
+    settings = {"covariance_type": kind, "tol": 1e-6, "max_iter": 1000}
+    near = GaussianMixture(K, means_init=centers(), **settings).fit(X)
+    far = torch.from_numpy(X).float() + 4096
+    moved = GaussianMixture(K, means_init=centers() + 4096, **settings).fit(far)
+    np.testing.assert_allclose(moved.means_.numpy() - 4096, near.means_, atol=0.05)
+    assert moved.lower_bound_ == pytest.approx(near.lower_bound_, abs=1e-3)
+
+
+@of_every_kind
+@pytest.mark.parametrize("offset", [0, 1e4])
+def test_constant_columns_and_duplicates_give_no_nan(kind, offset):
+    rows = np.repeat(np.array([[0.0, 5.0, 1.0], [3.0, 5.0, 1.0], [3.0, 5.0, 8.0]]), 5, 0) + offset
+    for k in (1, 3, 6):
+        model = GaussianMixture(k, covariance_type=kind, random_state=0).fit(rows)
+        shares = model.predict_proba(rows)
+        for values in (model.means_, model.covariances_, model.weights_, model.score_samples(rows)):
+            assert np.isfinite(values).all()
+        np.testing.assert_allclose(shares.sum(1), 1)
+        assert model.weights_.sum() == pytest.approx(1)
+        if k >= 3:
+            assert len(np.unique(model.predict(rows))) == 3
+
+
+@of_every_kind
+def test_a_component_without_rows_keeps_its_mean(kind):
+    means = np.concatenate([centers(), np.full((1, D), 1e6)])
+    model = GaussianMixture(K + 1, covariance_type=kind, means_init=means).fit(X)
+    np.testing.assert_allclose(model.means_[-1], 1e6)
+    assert model.weights_[-1] < 1e-12
+    assert np.isfinite(model.score_samples(X)).all()
+
+
+def test_of_several_runs_the_best_is_kept():
+    runs = [GaussianMixture(8, n_init=n, random_state=0).fit(X).lower_bound_ for n in (1, 2, 5)]
+    assert runs == sorted(runs)
+    assert runs[-1] > runs[0]
+
+
+def test_random_state_repeats_and_clone_keeps_parameters():
+    model = GaussianMixture(K, covariance_type="diag", random_state=7)
+    again = clone(model)
+    np.testing.assert_array_equal(model.fit_predict(X), again.fit(X).predict(X))
+    assert again.get_params() == model.get_params()
+
+
+def test_what_comes_in_decides_what_comes_out():
+    tensor = torch.from_numpy(X).float()
+    from_array, from_tensor = (GaussianMixture(K, random_state=0).fit(x) for x in (tensor.numpy(), tensor))
+    for name in ("means_", "covariances_", "weights_"):
+        array, values = getattr(from_array, name), getattr(from_tensor, name)
+        assert isinstance(array, np.ndarray)
+        assert values.dtype == torch.float64
+        np.testing.assert_array_equal(array, values.numpy())
+    assert from_tensor.predict_proba(tensor).dtype == from_tensor.score_samples(tensor).dtype == torch.float32
+    assert from_tensor.predict_proba(tensor.half()).dtype == torch.float32
+    assert from_tensor.predict_proba(X).dtype == np.float64
+    assert from_array.predict(tensor).dtype == torch.int64
+    assert from_tensor.predict(tensor[:0]).shape == (0,)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@of_every_kind
+def test_scikit_learns_checks(kind):
+    results = check_estimator(GaussianMixture(covariance_type=kind))
+    assert len(results) > 40
+    assert sum(result["status"] == "passed" for result in results) >= len(results) - 1
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("settings", "data", "sentence"),
+    [
+        ({"covariance_type": "round"}, X, "no covariance_type 'round': give one of full, tied, diag, spherical"),
+        ({"n_components": 0}, X, "n_components=0 must lie between 1"),
+        ({"n_components": 401}, X, r"n_components=401 must lie between 1 and the number of rows \(n_samples=400\)"),
+        ({}, torch.zeros(0, 3), r"\(n_samples=0\)"),
+        ({}, np.zeros((0, 3)), r"0 sample\(s\)"),
+        ({}, torch.full((3, 2), torch.nan), "3 of 3 rows of features hold NaN or infinity"),
+        ({}, torch.tensor([[0.0], [torch.inf]]), "1 of 2 rows of features hold NaN or infinity"),
+        ({}, np.full((3, 2), np.nan), "X contains NaN"),
+        ({}, np.full((3, 2), np.inf), "X contains infinity"),
+        ({"n_init": 0}, X, "n_init=0"),
+        ({"tol": -1.0}, X, "tol=-1.0 .* must not be negative"),
+        ({"means_init": X[:2]}, X, r"means_init has shape \(2, 5\): give \(1, 5\)"),
+        ({"means_init": X[:1] * np.nan}, X, "means_init holds NaN"),
+        ({"reg_covar": 0.0}, np.ones((9, 2)), "not positive definite .* raise reg_covar"),
+        ({"reg_covar": 0.0, "covariance_type": "diag"}, np.ones((9, 2)), "not positive definite"),
+    ],
+)
+def test_mistakes(settings, data, sentence):
+    with pytest.raises(UserError, match=sentence):
+        GaussianMixture(**settings).fit(data)
+
+
+def test_predict_before_fit_and_on_other_features():
+    with pytest.raises(NotFittedError):
+        GaussianMixture(3).predict(torch.zeros(3, 2))
+    model = GaussianMixture(3, random_state=0).fit(torch.from_numpy(X))
+    with pytest.raises(UserError, match="X has 2 features, but GaussianMixture was fitted on 5"):
+        model.predict(torch.zeros(3, 2))
+    with pytest.raises(UserError, match="1 of 2 rows of features hold NaN"):
+        model.score(torch.tensor([[0.0] * D, [torch.nan] * D]))
+
+
+@of_every_kind
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_agrees_with_the_cpu(kind):
+    x = torch.from_numpy(X)
+    model = GaussianMixture(K, covariance_type=kind, means_init=centers(), tol=1e-6, max_iter=1000)
+    on_cpu, on_gpu = clone(model).fit(x), clone(model).fit(x.cuda())
+    assert on_gpu.means_.is_cuda
+    np.testing.assert_allclose(on_gpu.means_.cpu().numpy(), on_cpu.means_.numpy(), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(on_gpu.predict_proba(X), on_cpu.predict_proba(X), atol=1e-6)
