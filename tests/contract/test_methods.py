@@ -7,13 +7,13 @@ import torch
 
 from shoal import workflow
 from shoal.config import load_recipe
-from shoal.data import load_images
+from shoal.data import ViewConfig, load_images, order_of_epoch
 from shoal.methods import METHODS
 from shoal.models import Queue
 from shoal.training import Run, fit
 from shoal.training.folder import RunFolder
 from shoal.training.log import Log
-from shoal.training.loop import e_step, m_step, order_of_epoch
+from shoal.training.loop import _backward, e_step, m_step
 from shoal.training.state import Interrupted
 from shoal.training.trained import Trained
 from tests.contract.examples import SMALL, B, K, N, batch, clusterings, method, total
@@ -146,6 +146,22 @@ def test_gradients_may_be_accumulated(name, tmp_path):
     )
     fit(run, Log())
     assert run.steps_done == 6
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
+    """Of a loss that is a mean over images, with batch-norm at rest and views that chance does not touch."""
+    still = ViewConfig(crop_scale=(1.0, 1.0), flip_p=0.0, jitter_p=0.0, grey_p=0.0)
+    found = []
+    for parts in (1, 2, 4):
+        config = dataclasses.replace(config_of("byol"), augment=still)
+        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=parts))
+        run = new_run(tmp_path / str(parts), config)
+        run.method.eval()
+        terms = _backward(run, torch.arange(16))
+        found.append({"term": terms["byol"]} | {n: p.grad for n, p in run.method.named_parameters() if p.requires_grad})
+    for other in found[1:]:
+        for name, value in found[0].items():
+            torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if "," not in name])

@@ -1,0 +1,133 @@
+"""Every recipe does what it says: one real step on synthetic images of its size, and its dry run."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from shoal.cli import main
+from shoal.config import RunConfig, load_recipe, recipe_names
+from shoal.data import DATA_SETS
+from shoal.dryrun import Extent, _activations, _saved, forecast
+from shoal.errors import UserError
+from shoal.evaluation import clustering_scores
+from shoal.methods import METHODS, build
+from shoal.training import Run, fit
+from shoal.training.folder import RunFolder
+from shoal.training.log import Log
+from shoal.types import Images
+
+PUBLISHED = [
+    *(f"{m}-{d}" for m in METHODS for d in ("cifar10", "cifar20", "digits", "mnist", "folder")),
+    *(f"{m}-{d}-resnet34" for m in ("propos", "byol") for d in ("cifar10", "cifar20")),
+    *(
+        f"{m}-{d}"
+        for m in ("propos", "byol")
+        for d in ("stl10", "imagenet10", "imagenetdogs", "tinyimagenet", "imagenet")
+    ),
+]
+
+
+def test_there_is_a_recipe_for_every_row():
+    assert set(PUBLISHED) == set(recipe_names())
+
+
+def side_of(config: RunConfig) -> int:
+    return config.data.size or DATA_SETS[config.data.path].size
+
+
+def synthetic(config: RunConfig, n: int, n_others: int) -> Images:
+    """Random images of the recipe's size, the last of them not clustered."""
+    side = side_of(config)
+    pixels = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    clustered = torch.arange(n) < n - n_others
+    labels = (torch.arange(n) % 2).where(clustered, -1)
+    return Images(pixels, labels, clustered, ("a", "b"), [str(i) for i in range(n)])
+
+
+def shrunk(config: RunConfig) -> RunConfig:
+    """The recipe with few images a step, and as few clusters; network, losses, views and optimiser are its own."""
+    large = side_of(config) > 64
+    parts = getattr(config.method, "bn_splits", 1)
+    batch = max(4 if large else 8, 2 * parts)
+    method = config.method
+    if hasattr(method, "granularities"):
+        method = dataclasses.replace(method, granularities=(3, 4))
+    optim = dataclasses.replace(config.optim, batch_size=batch, accumulate=min(2, config.optim.accumulate))
+    return dataclasses.replace(config, n_clusters=3, method=method, optim=optim, cluster_from=0, max_steps=1)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_takes_a_real_step(name, tmp_path):
+    recipe = load_recipe(name)
+    config = shrunk(recipe)
+    known = DATA_SETS.get(recipe.data.path)
+    others = 4 if known and known.n_clustered < known.n_images else 0
+    run = Run(config, synthetic(config, config.optim.batch_size + others, others), RunFolder(tmp_path))
+    before = {key: value.clone() for key, value in run.method.state_dict().items()}
+    fit(run, Log())
+    assert run.steps_done == 1
+    row = RunFolder(tmp_path).read_metrics()[0]
+    assert torch.isfinite(torch.tensor(row["loss"]))
+    after = run.method.state_dict()
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    assert clustering_scores(run.images.labels, run.clusterings[0].labels)["acc"] > 0
+    assert (run.clusterings[0].labels[~run.images.clustered] == -1).all()
+
+
+@pytest.mark.parametrize("name", ["propos-stl10", "simclr-cifar20", "byol-digits"])
+def test_a_dry_run_prints_what_it_would_take_and_writes_nothing(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", name, "--dry-run"]) == 0
+    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert {"images", "epoch", "run", "rate", "parameters", "memory", "pixels"} <= printed.keys()
+    assert not list(tmp_path.iterdir())
+    if name == "propos-stl10":
+        assert printed["images"] == "113 000 of 96 × 96 px, 13 000 of them clustered"
+        assert printed["epoch"] == "390 steps of 512 images: 199 680 images"
+        assert printed["run"] == "1 000 epochs: 390 000 steps"
+        assert printed["rate"].startswith("0.05 ")
+
+
+def test_the_memory_of_activations_grows_in_a_straight_line():
+    config = dataclasses.replace(load_recipe("simclr-cifar10"), precision="float32")
+    config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, name="small", stem="native"))
+    extent = Extent(60_000, 60_000, (32, 32))
+    method = build(config.method, config.backbone, 10, torch.Generator())
+    assert _activations(config, method, extent, 64) == pytest.approx(_saved(config, method, extent, 64, ()), rel=0.02)
+
+
+def test_parameters_are_those_of_the_networks():
+    config = load_recipe("byol-digits")
+    method = build(config.method, config.backbone, config.n_clusters, torch.Generator())
+    learnt = sum(p.numel() for p in method.online.parameters()) + sum(p.numel() for p in method.predictor.parameters())
+    assert forecast(config)["parameters"].replace(" ", "").startswith(f"{learnt}tolearn")
+
+
+def test_an_image_size_that_nobody_knows_is_asked_for():
+    config = load_recipe("propos-imagenet10")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, size=None))
+    with pytest.raises(UserError, match=r"give --data\.size"):
+        forecast(config)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "sentence"),
+    [
+        ("moco-digits", ["--method.queue", "100"], "a queue of 100 is shorter than the"),
+        ("pcl-digits", ["--method.queue", "64"], "a queue of 64 is shorter than the"),
+        ("propos-digits", ["--method.queue", "64"], "a queue of 64 is shorter than the 256 keys of one step"),
+        ("pcl-digits", ["--method.granularities", "20", "2000"], "2000 prototypes need at least as many images"),
+        ("moco-digits", ["--method.bn-splits", "100"], "cannot be cut into 100 equal parts"),
+        ("byol-digits", ["--optim.accumulate", "100"], "too few for 100 parts"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told_in_a_sentence(recipe, flags, sentence, tmp_path, capsys):
+    out = tmp_path / "run"
+    for dry in ([], ["--dry-run"]):
+        assert main(["train", recipe, *flags, *dry, *([] if dry else ["--out", str(out)])]) == 2
+        message = capsys.readouterr().err.strip()
+        assert sentence in message
+        assert len(message.splitlines()) == 1
+    assert not out.exists()
