@@ -48,10 +48,28 @@ def embed_all(
     *,
     after_batch: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Float[Tensor, "n d"]:
-    """Features of un-augmented images, on ``device``, in float32.
+    """What is clustered of un-augmented images (``Method.embed``), on ``device``, in float32.
 
     ``after_batch`` is told how many images are done and of how many; it may raise to stop.
     """
+    return _map(method, method.embed, pixels, device, precision, after_batch)
+
+
+def represent_all(
+    method: Method, pixels: UInt8[Tensor, "n 3 h w"], device: torch.device, precision: Precision
+) -> Float[Tensor, "n e"]:
+    """The backbone's features of un-augmented images (``Method.represent``), on ``device``, in float32."""
+    return _map(method, method.represent, pixels, device, precision, lambda _done, _total: None)
+
+
+def _map(
+    method: Method,
+    function: Callable[[Tensor], Tensor],
+    pixels: UInt8[Tensor, "n 3 h w"],
+    device: torch.device,
+    precision: Precision,
+    after_batch: Callable[[int, int], None],
+) -> Float[Tensor, "n d"]:
     n, _, h, w = pixels.shape
     # About 2**20 values a batch: large enough to fill the machine, small enough that activations stay near the cache.
     batch_size = max(16, 2**20 // (3 * h * w))
@@ -59,6 +77,6 @@ def embed_all(
     with evaluating(method), autocast(device, precision):
         for start in range(0, n, batch_size):
             batch = pixels[start : start + batch_size].to(device, torch.float32).div_(255)
-            rows.append(method.embed(batch).float())
+            rows.append(function(batch).float())
             after_batch(min(start + batch_size, n), n)
     return torch.cat(rows)
