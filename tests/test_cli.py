@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,11 +120,56 @@ def test_predict_repeats_the_training_assignment(run, tmp_path):
 
 
 def test_evaluate_prints_what_training_measured(run, capsys):
+    (run / "evaluation.json").unlink(missing_ok=True)
     assert main(["evaluate", str(run)]) == 0
-    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    printed = " ".join(capsys.readouterr().out.split())
+    found = json.loads((run / "evaluation.json").read_text())
     last = RunFolder(run).read_metrics()[-1]
-    for name in ("acc", "nmi", "ari", "fmi", "silhouette"):
-        assert float(printed[name]) == pytest.approx(last[name], abs=1e-3)
+    for name in ("acc", "nmi", "ari", "fmi"):
+        assert found["scores"][name] == pytest.approx(last[name], abs=1e-3)
+    assert found["signals"]["silhouette"] == pytest.approx(last["silhouette"], abs=1e-3)
+    assert f"accuracy, a cluster for each class {found['scores']['acc']:.4f}" in printed
+    assert "200 images, all labelled, 0 held out; 4 clusters" in printed
+    assert str(run / "evaluation.json") in printed
+    (run / "evaluation.json").unlink()
+
+
+def test_evaluate_reads_the_backbone_and_the_report_shows_it(run, tmp_path, capsys):
+    copy = tmp_path / "it's a copy"
+    shutil.copytree(run, copy)
+    assert main(["evaluate", str(copy), "--knn", "--linear"]) == 0
+    said = capsys.readouterr().out
+    assert "each image among all others (200 among 199)" in said
+    assert "trained on 160 images and tested on a random fifth (40)" in said
+    found = json.loads((copy / "evaluation.json").read_text())
+    assert found["knn"]["accuracy"]["top1"] > 0.9
+    assert found["linear"]["sgd"]["top1"] > 0.9
+    command = shlex.split(said.partition("'shoal ")[2].rpartition("' puts")[0])
+    assert main(command) == 0
+    assert "Linear probe" in (copy / "report.html").read_text()
+    assert "Linear probe" not in (run / "report.html").read_text()
+
+
+def test_images_without_labels_have_neither_neighbours_nor_a_probe(tmp_path, capsys):
+    bare = tmp_path / "bare"
+    photos(bare, n=40)
+    out = tmp_path / "run"
+    recipe = str(tiny_recipe(tmp_path))
+    assert main(["train", recipe, "--data.path", str(bare), "--max-steps", "1", "--quiet", "--out", str(out)]) == 0
+    for flag, name in (("--linear", "a linear probe needs"), ("--knn", "nearest neighbours need")):
+        assert main(["evaluate", str(out), flag]) == 2
+        assert f"{name} labels, and these images have none: give each class a subfolder" in complaint(capsys)
+    assert not (out / "evaluation.json").exists()
+    assert main(["evaluate", str(out)]) == 0
+    assert json.loads((out / "evaluation.json").read_text())["scores"] == {}
+
+
+def test_a_damaged_evaluation_is_refused_by_the_report(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "evaluation.json").write_text("{")
+    assert main(["report", str(copy)]) == 2
+    assert "evaluation.json is damaged: 'shoal evaluate' writes it again" in complaint(capsys)
 
 
 def test_report_is_written_again(run):
@@ -166,6 +212,9 @@ def test_help_and_version(capsys):
         (["predict", "nowhere", "digits"], "nowhere is not a run folder"),
         (["predict", "nowhere", "digits", "--out", "a.txt"], "should end in .parquet or .csv"),
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
+        (["evaluate"], "nothing to evaluate: give a run folder, or --features"),
+        (["evaluate", "nowhere", "--features", "f.npy"], "give a run alone, or --features"),
+        (["evaluate", "--features", "f.npy"], "cannot read f.npy: No such file"),
         (["report", "nowhere"], "nowhere is not a run folder"),
     ],
 )
@@ -214,8 +263,6 @@ def test_broken_images_are_skipped_and_listed_or_refused(tmp_path, capsys, caplo
 
 
 def test_a_damaged_model_is_refused(run, tmp_path, capsys):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     model = copy / "model.safetensors"
@@ -237,8 +284,6 @@ def test_a_run_that_is_not_finished_cannot_predict(tmp_path, capsys):
 
 def test_nan_weights_are_noticed_before_clustering(run, tmp_path, capsys):
     """Weights that went wrong on disk give NaN features."""
-    import shutil
-
     from safetensors import safe_open
     from safetensors.torch import save_file
 

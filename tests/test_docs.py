@@ -29,7 +29,7 @@ def flags():
     known = {"--help", "--version"}.union(*map(train_flags, METHODS))
     for verb in set(VERBS.values()) - {VERBS["train"]}:
         arguments = inspect.signature(verb).parameters.values()
-        known |= {f"--{a.name}" for a in arguments if a.kind is not a.POSITIONAL_ONLY}
+        known |= {f"--{a.name.replace('_', '-')}" for a in arguments if a.kind is not a.POSITIONAL_ONLY}
     return known | {flag.partition(".")[0] for flag in known}
 
 

@@ -31,7 +31,7 @@ shoal turns a pile of unlabelled images into meaningful clusters.
   shoal train RECIPE         learn features and clusters; writes a run folder
   shoal train --resume RUN   go on with an interrupted run
   shoal predict RUN IMAGES   put new images into a run's clusters
-  shoal evaluate RUN         print the scores of a run
+  shoal evaluate RUN         measure a run, or features from a file
   shoal report RUN           write a run's report.html again
   shoal recipes [NAME]       list the recipes, or show one
 
@@ -143,18 +143,61 @@ def predict(run: Path, images: str, /, out: Path = Path("assignments.csv"), stri
     return 0
 
 
-def evaluate(run: Path, /) -> int:
-    """Print the scores of a finished run: against the labels where there are any, and without them.
+def evaluate(  # noqa: PLR0913 - a flag each
+    run: Path | None = None,
+    /,
+    *,
+    knn: bool = False,
+    linear: bool = False,
+    features: Path | None = None,
+    labels: Path | None = None,
+    test_features: Path | None = None,
+    test_labels: Path | None = None,
+    n_clusters: int | None = None,
+    out: Path | None = None,
+) -> int:
+    """Measure a finished run, or features from a file: against true classes where they are known, and without.
 
     Args:
-        run: the run folder.
+        run: the run folder, where evaluation.json will keep the figures; "shoal report" shows them.
+        knn: ask weighted nearest neighbours as well, among the backbone's features.
+        linear: train a linear probe as well, on the backbone's features.
+        features: .npy file (n, d) to evaluate instead of a run, by cosine k-means.
+        labels: .npy file of whole numbers (n,), negative for none.
+        test_features: .npy file (m, d) of a test part.
+        test_labels: .npy file of whole numbers (m,).
+        n_clusters: clusters to look for among the features; as many as there are classes if not given.
+        out: JSON file to write the figures of features to.
     """
+    from shoal.evaluation import as_text, evaluate_files
+
+    if run is not None:
+        if any(value is not None for value in (features, labels, test_features, test_labels, n_clusters, out)):
+            raise UserError(f"{run} brings its own features and clusters: give a run alone, or --features and no run.")
+        return _evaluate_run(run, knn=knn, linear=linear)
+    if features is None:
+        raise UserError("there is nothing to evaluate: give a run folder, or --features F.npy.")
+    if out is not None and out.exists():
+        raise UserError(f"{out} exists already: give another --out.")
+    found = evaluate_files((features, test_features), (labels, test_labels), n_clusters, knn=knn, linear=linear)
+    _say(as_text(found))
+    if out is not None:
+        found.save(out)
+    return 0
+
+
+def _evaluate_run(run: Path, *, knn: bool, linear: bool) -> int:
     from shoal import workflow
+    from shoal.evaluation import as_text
+    from shoal.training.folder import RunFolder
     from shoal.training.trained import Trained
 
     trained = Trained.load(run)
-    images = workflow.images_of(trained)
-    _print_scores(workflow.evaluate(trained, images, trained.assign(images)))
+    found = workflow.evaluate(trained, workflow.images_of(trained), knn=knn, linear=linear)
+    _say(as_text(found))
+    path = RunFolder(run).evaluation
+    found.save(path)
+    _say(f"\nfigures: {path}; 'shoal report {shlex.quote(str(run))}' puts them into the report")
     return 0
 
 

@@ -6,11 +6,12 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+from shoal import evaluation
 from shoal.assignments import write_assignments
 from shoal.config import RunConfig, to_yaml
 from shoal.data import load_images
 from shoal.errors import UserError
-from shoal.evaluation import score
+from shoal.evaluation import Evaluation, Truth
 from shoal.report import ReportData, write_report
 from shoal.training import Run, fit
 from shoal.training.checkpoint import digest
@@ -109,7 +110,20 @@ def report_data(trained: Trained, images: Images, assignment: Assignment, folder
     )
 
 
-def evaluate(trained: Trained, images: Images, assignment: Assignment) -> dict[str, float]:
-    """Scores of an assignment: against the labels where there are any, and without them."""
+def evaluate(trained: Trained, images: Images, *, knn: bool = False, linear: bool = False) -> Evaluation:
+    """All figures of a finished run on its images.
+
+    ``knn`` and ``linear`` ask for those of the backbone's features as well, which takes another pass over the images.
+
+    Raises:
+        UserError: a figure needs labels and there are none, or features are NaN.
+    """
+    truth = Truth.of(images)
+    remedy = "give each class a subfolder of its own, or the table a label column"
+    truth.check_labelled(knn=knn, linear=linear, remedy=remedy)
+    assignment = trained.assign(images)
+    represented = trained.represent(images) if knn or linear else None
     clustering = Clustering(assignment.clusters, trained.centers, assignment.distances)
-    return score(images, assignment.features, clustering, None, trained.config.seed)
+    return evaluation.evaluate(
+        truth, assignment.features, clustering, trained.config.seed, represented=represented, knn=knn, linear=linear
+    )

@@ -25,6 +25,17 @@ def test_without_parts():
     assert found.train_to_test is found.knn is found.linear is None
 
 
+def test_neighbours_and_probe_read_other_features_if_there_are_any():
+    features, labels = blobs(spread=1.5)
+    other, _ = blobs(d=5, spread=2.0)
+    truth = truth_of(labels)
+    alone = evaluate(truth, features, clustered(features), 0, knn=True, linear=True)
+    assert (alone.knn, alone.linear) == (nearest(truth, features), probe(truth, features, 0))
+    found = evaluate(truth, features, clustered(features), 0, represented=other, knn=True, linear=True)
+    assert (found.knn, found.linear) == (nearest(truth, other), probe(truth, other, 0))
+    assert dataclasses.replace(found, knn=alone.knn, linear=alone.linear) == alone
+
+
 def test_without_labels_only_signals_are_left():
     features, labels = blobs()
     found = evaluate(truth_of(torch.full_like(labels, -1)), features, clustered(features), 0)

@@ -1,20 +1,24 @@
 """Scores of a clustering: against true labels, which are read in this package alone, and without any."""
 
+from shoal.evaluation.arrays import evaluate_files
 from shoal.evaluation.knn import knn_leave_one_out, knn_predict
 from shoal.evaluation.metrics import clustering_scores, matched_confusion, purity
 from shoal.evaluation.protocol import evaluate, nearest, probe
 from shoal.evaluation.result import Evaluation
 from shoal.evaluation.score import score
+from shoal.evaluation.table import as_text
 from shoal.evaluation.truth import Truth
 from shoal.evaluation.unsupervised import clustering_signals, collapse_warning
 
 __all__ = [
     "Evaluation",
     "Truth",
+    "as_text",
     "clustering_scores",
     "clustering_signals",
     "collapse_warning",
     "evaluate",
+    "evaluate_files",
     "knn_leave_one_out",
     "knn_predict",
     "matched_confusion",

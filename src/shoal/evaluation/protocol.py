@@ -24,24 +24,27 @@ def evaluate(
     clustering: Clustering,
     seed: int,
     *,
-    knn: Neighbours | None = None,
-    linear: Linear | None = None,
+    represented: Float[Tensor, "n e"] | None = None,
+    knn: bool = False,
+    linear: bool = False,
 ) -> Evaluation:
-    """All figures of a clustering that need no other features; those of ``nearest`` and ``probe`` are put beside them.
+    """All figures of a clustering and its features.
 
     Args:
         truth: of the n rows.
         features: what was clustered.
         clustering: cosine k-means of the features, or an assignment to its centres.
         seed: of the rows that the silhouette samples, and of the k-means on the train part.
-        knn: figures of ``nearest``.
-        linear: figures of ``probe``.
+        represented: features that nearest neighbours and probe read; None: those that were clustered.
+        knn: ask nearest neighbours.
+        linear: train a linear probe.
 
     Raises:
-        UserError: a feature is NaN or infinite.
+        UserError: a feature is NaN or infinite, or there are too few labels for what is asked.
     """
     k = len(clustering.centers)
     generator = torch.Generator(features.device).manual_seed(seed)
+    represented = features if represented is None else represented
     return Evaluation(
         images=len(features),
         labelled=int(truth.known.sum()),
@@ -52,8 +55,8 @@ def evaluate(
         train_to_test=_train_to_test(truth, features, k, seed),
         classes=class_scores(truth.labels, clustering.labels, k, truth.classes),
         calibration=_calibration(truth, features, clustering),
-        knn=knn,
-        linear=linear,
+        knn=nearest(truth, represented) if knn else None,
+        linear=probe(truth, represented, seed) if linear else None,
     )
 
 

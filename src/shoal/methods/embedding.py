@@ -49,25 +49,45 @@ def embed_all(
     rows: Int64[Tensor, "m"] | None = None,
     after_batch: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Float[Tensor, "n d"]:
-    """Features of un-augmented images, on ``device``, in float32.
+    """What is clustered of un-augmented images (``Method.embed``), on ``device``, in float32.
 
     With ``rows`` those images alone are looked at, and the others' features are zero.
     ``after_batch`` is told how many images are done and of how many; it may raise to stop.
     """
+    features = _map(method, method.embed, pixels, device, precision, rows, after_batch)
+    if rows is None:
+        return features
+    everyone = features.new_zeros(len(pixels), features.shape[1])
+    everyone[rows.to(device)] = features
+    return everyone
+
+
+def represent_all(
+    method: Method, pixels: UInt8[Tensor, "n 3 h w"], device: torch.device, precision: Precision
+) -> Float[Tensor, "n f"]:
+    """The backbone's features of un-augmented images (``Method.represent``), on ``device``, in float32."""
+    return _map(method, method.represent, pixels, device, precision, None, lambda _done, _total: None)
+
+
+def _map(
+    method: Method,
+    function: Callable[[Tensor], Tensor],
+    pixels: UInt8[Tensor, "n 3 h w"],
+    device: torch.device,
+    precision: Precision,
+    rows: Int64[Tensor, "m"] | None,
+    after_batch: Callable[[int, int], None],
+) -> Float[Tensor, "m d"]:
+    """Features of all images, or of some, batch after batch."""
     n, _, h, w = pixels.shape
+    n = n if rows is None else len(rows)
     # About 2**20 values a batch: large enough to fill the machine, small enough that activations stay near the cache.
     batch_size = max(16, 2**20 // (3 * h * w))
     found: list[Tensor] = []
-    wanted = n if rows is None else len(rows)
     with evaluating(method), autocast(device, precision):
-        for start in range(0, wanted, batch_size):
+        for start in range(0, n, batch_size):
             part = slice(start, start + batch_size)
-            batch = pixels[part if rows is None else rows[part].to(pixels.device)].to(device, torch.float32).div_(255)
-            found.append(method.embed(batch).float())
-            after_batch(min(start + batch_size, wanted), wanted)
-    features = torch.cat(found)
-    if rows is None:
-        return features
-    everyone = features.new_zeros(n, features.shape[1])
-    everyone[rows.to(device)] = features
-    return everyone
+            batch = pixels[part if rows is None else rows[part].to(pixels.device)]
+            found.append(function(batch.to(device, torch.float32).div_(255)).float())
+            after_batch(min(start + batch_size, n), n)
+    return torch.cat(found)

@@ -7,6 +7,7 @@ RUN/
   model.safetensors     weights and cluster centres, once the run is done: what ``predict`` needs
   assignments.parquet   id, cluster, distance, margin, label (if any) of each image
   skipped.csv           files that could not be read, if any
+  evaluation.json       figures of the result, once ``shoal evaluate`` has run
   report.html           the result to look at
 """
 
@@ -36,6 +37,7 @@ class RunFolder:
         self.model = path / "model.safetensors"
         self.assignments = path / "assignments.parquet"
         self.skipped = path / "skipped.csv"
+        self.evaluation = path / "evaluation.json"
         self.report = path / "report.html"
         self.n_metrics = 0
 

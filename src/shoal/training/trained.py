@@ -13,7 +13,7 @@ from shoal.clustering import assign
 from shoal.config import RunConfig
 from shoal.errors import UserError
 from shoal.methods import Method, build
-from shoal.methods.embedding import embed_all
+from shoal.methods.embedding import embed_all, represent_all
 from shoal.training.checkpoint import damaged, read_tensors, write_tensors
 from shoal.training.folder import RunFolder
 from shoal.training.state import Run, compute_device
@@ -71,6 +71,10 @@ class Trained:
     def assign_features(self, features: Float[Tensor, "n d"]) -> Assignment:
         """Put features that ``method.embed`` gave into the nearest clusters."""
         return Assignment(*assign(features, self.centers, "cosine"), features)
+
+    def represent(self, images: Images) -> Float[Tensor, "n e"]:
+        """Backbone features of images of the size it was trained on: what nearest neighbours and probes read."""
+        return represent_all(self.method, images.pixels, self.centers.device, self.config.precision)
 
     def save(self, path: Path) -> None:
         """Write ``model.safetensors``."""

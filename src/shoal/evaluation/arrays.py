@@ -1,0 +1,107 @@
+"""Features and labels from files, for an evaluation without a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from shoal.clustering import kmeans
+from shoal.data.listing import check_regular
+from shoal.errors import UserError
+from shoal.evaluation.protocol import evaluate
+from shoal.evaluation.result import Evaluation
+from shoal.evaluation.truth import Truth
+
+SEED = 0
+"""Of everything random in an evaluation of features; a run has a seed of its own."""
+
+
+def evaluate_files(
+    features: tuple[Path, Path | None],
+    labels: tuple[Path | None, Path | None],
+    n_clusters: int | None,
+    *,
+    knn: bool,
+    linear: bool,
+) -> Evaluation:
+    """Cluster features from a file by cosine k-means and evaluate that.
+
+    Args:
+        features: .npy file (n, d), and perhaps one of a test part (m, d); both are clustered together.
+        labels: .npy file of whole numbers (n,), negative for none, and one of the test part; None: no labels.
+        n_clusters: k; None: as many as there are classes.
+        knn: ask nearest neighbours.
+        linear: train a linear probe.
+
+    Raises:
+        UserError: a file cannot be read or does not fit the others; k is out of range; a figure needs labels.
+    """
+    if labels[1] is not None and features[1] is None:
+        raise UserError("--test-labels are those of --test-features: give both, or neither.")
+    parts = [_part(x, y) for x, y in zip(features, labels, strict=True) if x is not None]
+    widths = [rows.shape[1] for rows, _ in parts]
+    if len(set(widths)) > 1:
+        raise UserError(
+            f"{features[1]} has {widths[1]} columns and {features[0]} {widths[0]}: give features of one kind."
+        )
+    truth = _truth([found for _, found in parts])
+    truth.check_labelled(knn=knn, linear=linear, remedy="give --labels")
+    k = len(truth.classes) if n_clusters is None else n_clusters
+    if n_clusters is None and not k:
+        raise UserError("without labels there is no telling how many clusters to look for: give --n-clusters.")
+    rows = torch.cat([rows for rows, _ in parts])
+    clustering = kmeans(rows, k, generator=torch.Generator().manual_seed(SEED))
+    return evaluate(truth, rows, clustering, SEED, knn=knn, linear=linear)
+
+
+def _part(features: Path, labels: Path | None) -> tuple[Float[Tensor, "n d"], Integer[np.ndarray, "n"]]:
+    """Features of a part and its labels, all -1 where there are none."""
+    array = _read(features)
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise UserError(f"{features} holds {array.dtype}: features are real numbers.")
+    if array.ndim != 2 or 0 in array.shape:
+        raise UserError(f"{features} has shape {array.shape}: features are (n, d), a row for each image.")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
+        rows = torch.from_numpy(array.astype(np.float32))
+    n_bad = int((~torch.isfinite(rows)).any(1).sum())
+    if n_bad:
+        raise UserError(f"{features} holds NaN or infinity in {n_bad} of {len(rows)} rows: leave these out.")
+    return rows, _labels(labels, len(rows), features) if labels else np.full(len(rows), -1)
+
+
+def _labels(path: Path, n: int, features: Path) -> Integer[np.ndarray, "n"]:
+    array = _read(path)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise UserError(f"{path} holds {array.dtype}: labels are whole numbers, negative for none.")
+    if array.shape != (n,):
+        raise UserError(f"{path} has shape {array.shape}, and {features} has {n} rows: give a label for each, ({n},).")
+    return array
+
+
+def _read(path: Path) -> npt.NDArray[np.generic]:
+    try:
+        check_regular(path)
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, EOFError) as error:
+        what = "it is damaged, or no .npy file of numbers (Python objects are refused)"
+        raise UserError(f"cannot read {path}: {what}.") from error
+
+
+def _truth(parts: list[Integer[np.ndarray, "_"]]) -> Truth:
+    """Labels numbered afresh from 0: they may be any numbers, and those of some classes may be missing."""
+    joined = np.concatenate([part.astype(np.int64) for part in parts])
+    classes, numbers = np.unique(joined[joined >= 0], return_inverse=True)
+    labels = np.full(len(joined), -1)
+    labels[joined >= 0] = numbers
+    held_out = (
+        torch.arange(len(joined)) >= len(parts[0]) if len(parts) > 1 else torch.zeros(len(joined), dtype=torch.bool)
+    )
+    everything = torch.ones(len(joined), dtype=torch.bool)
+    return Truth(torch.from_numpy(labels), held_out, everything, [str(name) for name in classes])

@@ -1,0 +1,103 @@
+"""An evaluation in plain words, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from shoal.evaluation.result import ClassScore, Evaluation, Linear, Neighbours, Ranking
+
+SCORES = {
+    "acc": "accuracy, a cluster for each class",
+    "purity": "purity, each cluster votes its class",
+    "nmi": "NMI, shared information",
+    "ari": "ARI, pairs agreed on beyond chance",
+    "fmi": "FMI, pairs agreed on",
+}
+SIGNALS = {
+    "silhouette": "silhouette, separation of clusters",
+    "smallest": "share of the smallest cluster",
+    "largest": "share of the largest cluster",
+    "feature_std": "spread of features, 0 is collapsed",
+}
+MAX_CLASSES = 50
+"""Classes that a terminal is shown; evaluation.json has all."""
+
+_WIDTH = 38
+
+
+def as_text(found: Evaluation) -> str:
+    """Every figure with its meaning; shares and scores are of 1."""
+    return "\n".join(_lines(found))
+
+
+def _lines(found: Evaluation) -> Iterator[str]:
+    labelled = "all" if found.labelled == found.images else str(found.labelled)
+    yield f"{found.images} images, {labelled} labelled, {found.held_out} held out; {found.clusters} clusters"
+    if found.scores:
+        yield from _scores(found)
+    yield ""
+    yield "Without labels"
+    yield from (_line(SIGNALS[key], value) for key, value in found.signals.items())
+    if found.calibration:
+        yield ""
+        yield f"Confidence, softmax of cosines at T = {found.calibration.temperature:g}"
+        yield _line("mean confidence", found.calibration.confidence)
+        yield _line("share in the matched class", found.calibration.accuracy)
+        yield _line("expected calibration error", found.calibration.error)
+    if found.knn:
+        yield from _neighbours(found.knn)
+    if found.linear:
+        yield from _linear(found.linear)
+    if found.classes:
+        yield from _classes(found.classes)
+
+
+def _scores(found: Evaluation) -> Iterator[str]:
+    split = found.train_to_test
+    yield ""
+    heading = f"{'Clusters against classes':<{_WIDTH}} {'all':>8}"
+    yield f"{heading} {'test':>8}" if split else heading
+    for key, meaning in SCORES.items():
+        line = _line(meaning, found.scores[key])
+        yield f"{line} {split.scores[key]:8.4f}" if split else line
+    if split:
+        yield f"{'the same, matched on the train part':<{_WIDTH}} {'':8} {split.accuracy_matched_on_train:8.4f}"
+        yield f"test: {split.test} images, put into clusters found in the {split.train} of the train part"
+
+
+def _neighbours(knn: Neighbours) -> Iterator[str]:
+    yield ""
+    how = "each image among all others" if knn.protocol == "leave one out" else "test images among train images"
+    yield f"{knn.k} nearest neighbours, T = {knn.temperature:g}: {how} ({knn.queries} among {knn.bank})"
+    yield from _ranking("", knn.accuracy)
+
+
+def _linear(linear: Linear) -> Iterator[str]:
+    yield ""
+    how = "the test part" if linear.protocol == "test part" else "a random fifth"
+    yield f"Linear probe, trained on {linear.train} images and tested on {how} ({linear.test})"
+    yield from _ranking("SGD: ", linear.sgd)
+    if linear.lars:
+        yield from _ranking("LARS: ", linear.lars)
+
+
+def _ranking(name: str, ranking: Ranking) -> Iterator[str]:
+    yield _line(f"{name}right at first guess", ranking.top1)
+    if ranking.top5 is not None:
+        yield _line(f"{name}right within five guesses", ranking.top5)
+
+
+def _classes(rows: Sequence[ClassScore]) -> Iterator[str]:
+    width = max(len("Class"), *(len(row.name) for row in rows))
+    yield ""
+    yield f"{'Class':<{width}}  {'images':>7}  {'cluster':>7}  {'recall':>7}  {'precision':>9}"
+    for row in rows[:MAX_CLASSES]:
+        cluster = "none" if row.cluster is None else row.cluster
+        precision = "" if row.precision is None else f"{row.precision:.4f}"
+        yield f"{row.name:<{width}}  {row.images:>7}  {cluster:>7}  {row.recall:>7.4f}  {precision:>9}".rstrip()
+    if len(rows) > MAX_CLASSES:
+        yield f"and {len(rows) - MAX_CLASSES} more"
+
+
+def _line(meaning: str, value: float) -> str:
+    return f"{meaning:<{_WIDTH}} {value:8.4f}"

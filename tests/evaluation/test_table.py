@@ -1,0 +1,67 @@
+"""The figures in plain words."""
+
+import dataclasses
+
+import torch
+from tests.evaluation.examples import blobs, clustered, truth_of
+
+from shoal.evaluation import as_text, evaluate
+
+
+def found(n_test=60, n_classes=7, **asked):
+    features, labels = blobs(n_classes=n_classes, spread=2.0)
+    return evaluate(truth_of(labels, n_test), features, clustered(features, 9), 0, **asked)
+
+
+def test_every_figure_is_said():
+    figures = found(knn=True, linear=True)
+    text = as_text(figures)
+    assert text.startswith("240 images, all labelled, 60 held out; 9 clusters\n")
+    scores, split = figures.scores, figures.train_to_test
+    squeezed = " ".join(text.split())
+    assert f"accuracy, a cluster for each class {scores['acc']:.4f} {split.scores['acc']:.4f} purity" in squeezed
+    for value in (
+        *scores.values(),
+        *split.scores.values(),
+        split.accuracy_matched_on_train,
+        *figures.signals.values(),
+        figures.calibration.error,
+        figures.knn.accuracy.top1,
+        figures.knn.accuracy.top5,
+        figures.linear.sgd.top5,
+    ):
+        assert f" {value:.4f}" in text
+    assert "test images among train images (60 among 180)" in text
+    assert "trained on 180 images and tested on the test part (60)" in text
+    assert "LARS" not in text
+    for row in figures.classes:
+        (line,) = [line for line in text.splitlines() if line.startswith(row.name)]
+        assert line.split()[2:] == [str(row.images), str(row.cluster), f"{row.recall:.4f}", f"{row.precision:.4f}"]
+
+
+def test_without_parts_there_is_no_test_column():
+    text = as_text(found(n_test=0, knn=True))
+    assert "test" not in text
+    assert "each image among all others (240 among 239)" in text
+
+
+def test_lars_has_its_lines():
+    figures = found(linear=True)
+    linear = dataclasses.replace(figures.linear, lars=dataclasses.replace(figures.linear.sgd, top1=0.1234))
+    text = as_text(dataclasses.replace(figures, linear=linear))
+    assert "LARS: right at first guess 0.1234 LARS: right within" in " ".join(text.split())
+
+
+def test_without_labels_nothing_speaks_of_classes():
+    features, labels = blobs()
+    text = as_text(evaluate(truth_of(torch.full_like(labels, -1)), features, clustered(features), 0))
+    assert "240 images, 0 labelled, 0 held out; 4 clusters" in text
+    assert "class" not in text.lower()
+    assert "silhouette" in text
+
+
+def test_long_tables_are_cut_and_gaps_shown():
+    text = as_text(found(n_test=0, n_classes=60))
+    assert text.endswith("and 10 more")
+    assert sum(line.startswith("class ") for line in text.splitlines()) == 50
+    assert " 4 none 0.0000 class" in " ".join(text.split())
