@@ -128,8 +128,7 @@ def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clustering
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    views = (torch.rand(n, 3, *extent.size) for _ in range(2))
-    batch = Batch(*views, torch.arange(n))
+    batch = Batch(torch.rand(n, 3, *extent.size), torch.rand(n, 3, *extent.size), torch.arange(n))
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with hooks, autocast(torch.device("cpu"), config.precision):
         terms = method.train()(batch, clusterings)
