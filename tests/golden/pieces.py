@@ -1,0 +1,171 @@
+"""Losses, schedules, clusterings and scores of the published implementations, one by one."""
+
+from __future__ import annotations
+
+import torch
+
+from shoal.clustering import GaussianMixture, assign, kmeans
+from shoal.config import OptimConfig
+from shoal.evaluation import clustering_scores, knn_predict
+from shoal.lars import LARS
+from shoal.losses import (
+    cluster_contrast,
+    cluster_entropy,
+    info_nce,
+    nt_xent,
+    prototype_scattering,
+    prototypes,
+)
+from shoal.methods.pcl import concentration
+from shoal.models import momentum_at
+from shoal.training.schedule import lr_factor
+from tests.golden import golden
+from tests.golden.compare import Deviation, apart, off, worst
+
+
+def scattering() -> Deviation:
+    """The PSL term with its gradient, which we normalise for and they do not."""
+    data = golden("prototype_scattering")
+    online = data["q"].clone().requires_grad_()
+    loss = prototype_scattering(online, data["k"], data["labels"], int(data["n_clusters"]), float(data["temperature"]))
+    loss.backward()
+    radial = (data["grad_q"] * data["q"]).sum(-1, keepdim=True) * data["q"]
+    return Deviation(
+        apart(loss, data["loss"]),
+        off(online.grad, data["grad_q"] - radial),
+        "their gradient less its radial part: ours normalises inside",
+    )
+
+
+def soft_centers() -> Deviation:
+    """Prototypes from soft assignments."""
+    data = golden("soft_centers")
+    return Deviation(state=off(prototypes(data["x"], data["assignment"]), data["centers"]), note="prototypes")
+
+
+def simclr(temperature: str) -> Deviation:
+    """NT-Xent with both gradients."""
+    data = golden(f"nt_xent_t{temperature}")
+    z1, z2 = (data[name].clone().requires_grad_() for name in ("z1", "z2"))
+    loss = nt_xent(z1, z2, float(data["temperature"]))
+    loss.backward()
+    grad = max(off(z1.grad, data["grad_z1"]), off(z2.grad, data["grad_z2"]))
+    return Deviation(apart(loss, data["loss"]), grad, "loss and gradients")
+
+
+def info_nce_queue() -> Deviation:
+    """InfoNCE alone."""
+    data = golden("info_nce_queue")
+    query = data["q"].clone().requires_grad_()
+    loss = info_nce(query, data["k"], data["queue"], float(data["temperature"]))
+    loss.backward()
+    return Deviation(apart(loss, data["loss"]), off(query.grad, data["grad_q"]), "loss and gradient")
+
+
+def pcl_concentration() -> Deviation:
+    """The temperatures of the prototypes."""
+    data = golden("pcl_concentration")
+    distances = (data["features"] - data["centers"][data["labels"]]).norm(dim=1)
+    ours = concentration(distances, data["labels"], len(data["centers"]), float(data["temperature"]))
+    return Deviation(state=off(ours, data["concentration"]), note="every prototype's temperature")
+
+
+def cc() -> Deviation:
+    """Both heads of CC with their gradients."""
+    data = golden("cc")
+    c1, c2, z1, z2 = (data[name].clone().requires_grad_() for name in ("c1", "c2", "z1", "z2"))
+    cluster = cluster_contrast(c1, c2, float(data["cluster_temperature"]))
+    entropy = cluster_entropy(c1) + cluster_entropy(c2)
+    instance = nt_xent(z1, z2, float(data["instance_temperature"]))
+    (cluster + entropy + instance).backward()
+    found = {"cluster_loss": cluster, "entropy_loss": entropy, "instance_loss": instance}
+    loss = max(apart(value, data[name]) for name, value in found.items())
+    grads = {"grad_c1": c1.grad, "grad_c2": c2.grad, "grad_z1": z1.grad, "grad_z2": z2.grad}
+    return Deviation(loss, worst(grads, {name: data[name] for name in grads}), "three terms, every gradient")
+
+
+def schedules() -> Deviation:
+    """Both learning rates and the rising momentum, over 100 steps."""
+    data = golden("schedules")
+    epochs, steps, warmup = (int(data[name]) for name in ("epochs", "iters_per_epoch", "warmup_epochs"))
+    base = float(data["base_lr"])
+    found = {}
+    for schedule, name in (("iteration", "lr_cosine"), ("epoch", "lr_cosine_epochwise")):
+        config = OptimConfig(warmup_epochs=warmup, schedule=schedule)
+        found[name] = torch.tensor([base * lr_factor(step, steps, epochs, config) for step in range(epochs * steps)])
+    n = epochs * steps
+    rising = [momentum_at((step + 1) / n, float(data["ema_base"]), rising=True) for step in range(n)]
+    found["ema_cosine"] = torch.tensor(rising)
+    return Deviation(state=worst(found, {name: data[name] for name in found}), note="rates and EMA momentum by step")
+
+
+def kmeans_euclidean() -> Deviation:
+    """Lloyd from given centres to convergence."""
+    data = golden("kmeans_euclidean")
+    start = {"generator": torch.Generator(), "metric": "euclidean", "init": data["init"]}
+    ours = kmeans(data["X"], len(data["init"]), **start)
+    assert torch.equal(ours.labels, data["labels"])
+    inertia = apart(ours.distances.sum() / data["inertia"], 1)
+    return Deviation(inertia, off(ours.centers, data["centers"]), "all labels; inertia (relative), centres")
+
+
+def kmeans_cosine() -> Deviation:
+    """Assignment to the published centres; the note says why not the centres themselves."""
+    data = golden("kmeans_cosine")
+    labels, distances, _ = assign(data["X"], data["centers"], "cosine")
+    assert torch.equal(labels, data["labels"])
+    note = "all labels and the inertia (relative) at the published centres; ours then stay on the sphere, theirs do not"
+    return Deviation(apart(distances.sum() / data["inertia"], 1), note=note)
+
+
+def gmm(kind: str) -> Deviation:
+    """EM from the clusters of k-means from given centres, to the published end of the run."""
+    data = golden(f"gmm_{kind}")
+    start = kmeans(data["X"], 7, generator=torch.Generator(), metric="euclidean", init=data["init"])
+    ours = GaussianMixture(7, covariance_type=kind, tol=1e-6, means_init=start.centers).fit(data["X"])
+    state = {
+        "means": ours.means_,
+        "covariances": ours.covariances_.view_as(data["covariances"]),
+        "weights": ours.weights_,
+        "responsibilities": ours.predict_proba(data["X"]),
+    }
+    bound = abs(ours.lower_bound_ - float(data["lower_bound"]))
+    note = "lower bound; means, covariances, weights, responsibilities"
+    return Deviation(bound, worst(state, {name: data[name] for name in state}), note)
+
+
+def metrics(which: str) -> Deviation:
+    """Four scores of a pair of labellings."""
+    data = golden(f"metrics_{which}")
+    ours = clustering_scores(data["labels"], data["pred"])
+    return Deviation(
+        max(abs(ours[n] - float(data[n])) for n in ("acc", "nmi", "ari", "fmi")), note="ACC, NMI, ARI, FMI"
+    )
+
+
+def knn() -> Deviation:
+    """The ranking of all classes for all queries."""
+    data = golden("knn")
+    ranked = knn_predict(data["query"], data["bank"], data["bank_labels"], int(data["k"]), float(data["temperature"]))
+    assert torch.equal(ranked, data["ranked"])
+    top1 = float((ranked[:, 0] == data["query_labels"]).double().mean())
+    return Deviation(abs(top1 - float(data["top1"])), note="all rankings, top-1")
+
+
+def lars() -> Deviation:
+    """Three steps on a weight and a bias."""
+    data = golden("lars")
+    weight, bias = (data[name].clone().requires_grad_() for name in ("weight", "bias"))
+    optimizer = LARS(
+        [{"params": [weight]}, {"params": [bias], "adapt": False}],
+        lr=float(data["lr"]),
+        momentum=float(data["momentum"]),
+        weight_decay=float(data["weight_decay"]),
+        trust_coefficient=float(data["trust_coefficient"]),
+    )
+    for of_weight, of_bias in zip(data["grads_weight"], data["grads_bias"], strict=True):
+        weight.grad, bias.grad = of_weight, of_bias
+        optimizer.step()
+    return Deviation(
+        state=max(off(weight, data["weight_after"]), off(bias, data["bias_after"])), note="three steps, both kinds"
+    )
