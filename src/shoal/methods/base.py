@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -49,13 +50,19 @@ class Method(nn.Module, ABC):
         ``clusterings`` holds one per granularity once clustering has begun, and is empty before.
         """
 
+    @property
     @abstractmethod
+    def encoder(self) -> nn.Sequential:
+        """The backbone and the head whose features are clustered, of the network that is used after training."""
+
     def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
         """The backbone's features of images in [0, 1], before any head: what kNN and linear probes read."""
+        features: Tensor = self.encoder[0](images)
+        return features
 
-    @abstractmethod
     def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """The features that are clustered, of images in [0, 1], at unit length."""
+        return F.normalize(self.encoder(images), dim=-1)
 
     def head_centers(self) -> Float[Tensor, "k d"] | None:
         """The centres of a method that clusters by a head of its own; None leaves them to k-means."""

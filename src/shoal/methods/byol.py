@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from shoal.losses import positive_alignment
@@ -61,14 +59,10 @@ class BYOL(Method):
         p1, p2 = on_views(self.predictor, z1, z2, joined=joined)
         return {"byol": (positive_alignment(p1, k2) + positive_alignment(p2, k1)) / 2}
 
-    def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
-        """f'(x), from the target network."""
-        features: Tensor = self.target.network[0](images)
-        return features
-
-    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """norm(g'(f'(x))), from the target network."""
-        return F.normalize(self.target(images), dim=-1)
+    @property
+    def encoder(self) -> nn.Sequential:
+        """g'∘f', the slow copies."""
+        return self.target.network
 
     def before_step(self, progress: float) -> None:
         """Views apart: the target follows the weights that made the loss."""

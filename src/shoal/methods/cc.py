@@ -67,10 +67,10 @@ class CC(Method):
         logits: Tensor = self.cluster_head(h)
         return logits.float().softmax(dim=-1)
 
-    def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
-        """f(x)."""
-        features: Tensor = self.backbone(images)
-        return features
+    @property
+    def encoder(self) -> nn.Sequential:
+        """c∘f, without the softmax."""
+        return nn.Sequential(self.backbone, self.cluster_head)
 
     def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k"]:
         """norm(softmax(c(f(x)))): of unit length, so that the nearest of ``head_centers`` is the likeliest cluster."""

@@ -12,7 +12,6 @@ from typing import Annotated, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from shoal import distributed
@@ -77,14 +76,10 @@ class MoCo(Method):
             self.queue.offer(distributed.gather(k), index)
         return {"info_nce": torch.stack(losses).sum()}
 
-    def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
-        """f'(x)."""
-        features: Tensor = self.target.network[0](images)
-        return features
-
-    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """norm(g'(f'(x))), from the network that makes the keys."""
-        return F.normalize(self.target(images), dim=-1)
+    @property
+    def encoder(self) -> nn.Sequential:
+        """g'∘f', the network that makes the keys."""
+        return self.target.network
 
     def after_step(self, progress: float) -> None:
         """The slow copy follows the new weights (eq. 2), and the keys of the step enter the queue."""

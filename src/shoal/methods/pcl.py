@@ -105,14 +105,10 @@ class PCL(Method):
         draws = torch.rand(self.config.queue, generator=self.generator, device=labels.device)
         return absent_first[(draws * n_absent).long().clamp(max=k - 1)], n_absent
 
-    def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
-        """f'(x)."""
-        features: Tensor = self.target.network[0](images)
-        return features
-
-    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """norm(g'(f'(x))), from the network that makes the keys."""
-        return F.normalize(self.target(images), dim=-1)
+    @property
+    def encoder(self) -> nn.Sequential:
+        """g'∘f', the network that makes the keys."""
+        return self.target.network
 
     def after_step(self, progress: float) -> None:
         """The slow copy follows the new weights, and the keys of the step enter the queue."""

@@ -111,14 +111,10 @@ class ProPos(Method):
         back = prototype_scattering(z2, k1, labels, k, self.config.temperature)
         return (forth + back) / 2
 
-    def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
-        """f'(x), from the target network."""
-        features: Tensor = self.target.network[0](images)
-        return features
-
-    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """norm(g'(f'(x))), from the target network."""
-        return F.normalize(self.target(images), dim=-1)
+    @property
+    def encoder(self) -> nn.Sequential:
+        """g'∘f', the slow copies."""
+        return self.target.network
 
     def before_step(self, progress: float) -> None:
         """Views apart: the target follows the weights that made the loss."""

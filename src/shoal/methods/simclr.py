@@ -12,7 +12,6 @@ from typing import Annotated, ClassVar
 import torch
 import torch.nn.functional as F
 from annotated_types import Gt
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from shoal import distributed
@@ -48,11 +47,7 @@ class SimCLR(Method):
         z1, z2 = (distributed.gather(F.normalize(z.float(), dim=-1)) for z in (z1, z2))
         return {"nt_xent": nt_xent(z1, z2, self.config.temperature)}
 
-    def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
-        """f(x)."""
-        features: Tensor = self.online[0](images)
-        return features
-
-    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """norm(g(f(x)))."""
-        return F.normalize(self.online(images), dim=-1)
+    @property
+    def encoder(self) -> nn.Sequential:
+        """g∘f."""
+        return self.online

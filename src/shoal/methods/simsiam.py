@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from shoal.losses import negative_cosine
@@ -50,14 +48,10 @@ class SimSiam(Method):
         p1, p2 = on_views(self.predictor, z1, z2, joined=True)
         return {"simsiam": negative_cosine(p1, z2, p2, z1)}
 
-    def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
-        """f(x)."""
-        features: Tensor = self.online[0](images)
-        return features
-
-    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """norm(g(f(x)))."""
-        return F.normalize(self.online(images), dim=-1)
+    @property
+    def encoder(self) -> nn.Sequential:
+        """g∘f."""
+        return self.online
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The predictor's rate stays where it starts (section 4.2: it should follow the latest representations)."""
