@@ -107,6 +107,7 @@ def report_data(trained: Trained, images: Images, assignment: Assignment, folder
         clustering=Clustering(assignment.clusters.cpu(), trained.centers.cpu(), assignment.distances.cpu()),
         margins=assignment.margins.cpu(),
         seed=config.seed,
+        evaluation=Evaluation.load(folder.evaluation),
     )
 
 

@@ -1,5 +1,6 @@
 """evaluation.json: written, read, and refused."""
 
+import dataclasses
 import json
 
 import pytest
@@ -24,6 +25,17 @@ def test_what_was_written_is_read(tmp_path):
     assert raw["format"] == 1
     assert raw["scores"].keys() == {"acc", "nmi", "ari", "fmi", "purity"}
     assert raw["linear"]["lars"] is None
+
+
+def test_a_name_that_is_no_utf8(tmp_path):
+    features, labels = blobs()
+    truth = dataclasses.replace(
+        truth_of(labels), classes=(b"caf\xe9".decode("utf-8", "surrogateescape"), "b", "c", "d")
+    )
+    found = evaluate(truth, features, clustered(features), 0)
+    found.save(tmp_path / "evaluation.json")
+    assert Evaluation.load(tmp_path / "evaluation.json") == found
+    assert found.classes[0].name == "caf\\udce9"
 
 
 def test_bare_figures_are_read_as_well(tmp_path):

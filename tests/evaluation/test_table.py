@@ -60,6 +60,16 @@ def test_without_labels_nothing_speaks_of_classes():
     assert "silhouette" in text
 
 
+def test_a_name_cannot_move_the_cursor():
+    figures = found(n_test=0, n_classes=2)
+    rows = [
+        dataclasses.replace(row, name=name) for row, name in zip(figures.classes, ("\x1b[2Jant", "b\nee"), strict=True)
+    ]
+    text = as_text(dataclasses.replace(figures, classes=rows))
+    assert "\n\\x1b[2Jant " in text
+    assert "\nb\\nee " in text
+
+
 def test_long_tables_are_cut_and_gaps_shown():
     text = as_text(found(n_test=0, n_classes=60))
     assert text.endswith("and 10 more")

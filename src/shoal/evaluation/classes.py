@@ -30,7 +30,7 @@ def class_scores(labels: Labels, pred: Labels, n_clusters: int, classes: Sequenc
         size = 0 if cluster is None else int(in_cluster[cluster])
         rows.append(
             ClassScore(
-                name=classes[label] if label < len(classes) else str(label),
+                name=_as_utf8(classes[label]) if label < len(classes) else str(label),
                 images=int(in_class[label]),
                 cluster=cluster,
                 recall=hits / int(in_class[label]),
@@ -47,3 +47,8 @@ def matched_class(labels: Labels, pred: Labels, n_clusters: int) -> Int64[np.nda
     for label, cluster in matches:
         matched[cluster] = label
     return matched
+
+
+def _as_utf8(name: str) -> str:
+    # A folder's name need not be UTF-8, but JSON is.
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -108,7 +108,7 @@ def _scores(labels: Int64[Tensor, "n"], clusters: Int64[Tensor, "n"]) -> dict[st
 
 def _ranking(ranked: Int64[Tensor, "q c"], labels: Int64[Tensor, "q"]) -> Ranking:
     hits = ranked == labels[:, None]
-    top1, top5 = (float(hits[:, :k].any(1).float().mean()) for k in (1, 5))
+    top1, top5 = (float(hits[:, :k].any(1).double().mean()) for k in (1, 5))
     return Ranking(top1, top5 if ranked.shape[1] > 5 else None)
 
 
@@ -128,7 +128,7 @@ def _train_to_test(truth: Truth, features: Float[Tensor, "n d"], n_clusters: int
         train=int(train.sum()),
         test=len(clusters),
         scores=_scores(labels[test], clusters),
-        accuracy_matched_on_train=float(right.float().mean()),
+        accuracy_matched_on_train=float(right.double().mean()),
     )
 
 

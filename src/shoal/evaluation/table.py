@@ -88,13 +88,14 @@ def _ranking(name: str, ranking: Ranking) -> Iterator[str]:
 
 
 def _classes(rows: Sequence[ClassScore]) -> Iterator[str]:
-    width = max(len("Class"), *(len(row.name) for row in rows))
+    names = [row.name if row.name.isprintable() else repr(row.name)[1:-1] for row in rows]
+    width = max(map(len, ("Class", *names)))
     yield ""
     yield f"{'Class':<{width}}  {'images':>7}  {'cluster':>7}  {'recall':>7}  {'precision':>9}"
-    for row in rows[:MAX_CLASSES]:
+    for name, row in list(zip(names, rows, strict=True))[:MAX_CLASSES]:
         cluster = "none" if row.cluster is None else row.cluster
         precision = "" if row.precision is None else f"{row.precision:.4f}"
-        yield f"{row.name:<{width}}  {row.images:>7}  {cluster:>7}  {row.recall:>7.4f}  {precision:>9}".rstrip()
+        yield f"{name:<{width}}  {row.images:>7}  {cluster:>7}  {row.recall:>7.4f}  {precision:>9}".rstrip()
     if len(rows) > MAX_CLASSES:
         yield f"and {len(rows) - MAX_CLASSES} more"
 

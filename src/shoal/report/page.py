@@ -12,9 +12,11 @@ from jaxtyping import Float
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
+from shoal.evaluation import Evaluation
 from shoal.files import atomic_write
 from shoal.report.confusion import confusion
 from shoal.report.curves import panels
+from shoal.report.evaluated import evaluated
 from shoal.report.galleries import Gallery, Plan
 from shoal.report.scatter import scatter
 from shoal.types import Clustering, Images
@@ -38,6 +40,7 @@ class ReportData:
 
     ``command`` is what reproduces the run, ``metrics`` are the rows of metrics.jsonl, ``margins`` say how
     much farther than the own the second centre is (small: a doubtful image), and ``seed`` draws the map.
+    ``evaluation`` is there once ``shoal evaluate`` has measured the run.
     """
 
     title: str
@@ -49,6 +52,7 @@ class ReportData:
     clustering: Clustering
     margins: Float[Tensor, "n"]
     seed: int
+    evaluation: Evaluation | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def write_report(data: ReportData, path: Path) -> None:
             labelled=bool((data.images.labels >= 0).any()),
             scatter=scatter(gallery, data.features, generator),
             panels=panels(data.metrics),
+            evaluated=evaluated(data.evaluation),
             confusion=confusion(data.images, data.clustering),
             skipped=list(data.images.skipped.items())[:MAX_SKIPPED],
             n_skipped=len(data.images.skipped),

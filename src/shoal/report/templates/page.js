@@ -29,7 +29,7 @@ for (const button of document.querySelectorAll("[data-copies]")) {
 }
 
 // Training: one cursor for all panels.
-const panels = [...document.querySelectorAll(".panel")].map((figure) => ({
+const panels = [...document.querySelectorAll(".panel[data-lines]")].map((figure) => ({
   figure,
   lines: JSON.parse(figure.dataset.lines),
   drawing: figure.querySelector(":scope > svg"),
