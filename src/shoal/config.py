@@ -28,7 +28,7 @@ from shoal.models import BackboneConfig
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the weights move: an optimiser, a linear warm-up, then a cosine."""
+    """How the weights move: an optimiser, a linear warm-up, then a cosine or a steady rate."""
 
     optimizer: Literal["sgd", "adam", "lars"] = "sgd"
     """SGD with momentum, Adam, or LARS for very large batches (biases and batch-norm left out, as published)."""
@@ -44,8 +44,8 @@ class OptimConfig:
     """Weight decay on every parameter; with LARS, on weight matrices alone."""
     warmup_epochs: Annotated[int, Ge(0)] = 10
     """Epochs over which the rate climbs linearly to its full value."""
-    schedule: Literal["iteration", "epoch"] = "iteration"
-    """Whether the cosine moves the rate at every step or once an epoch."""
+    schedule: Literal["iteration", "epoch", "constant"] = "iteration"
+    """Whether a cosine moves the rate at every step or once an epoch, or it stays as it is after the warm-up."""
 
 
 @dataclass(frozen=True)

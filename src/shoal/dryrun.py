@@ -12,8 +12,8 @@ from shoal.config import RunConfig
 from shoal.data import DATA_SETS, load_images, steps_of_epoch
 from shoal.errors import UserError
 from shoal.methods import Method, build
-from shoal.methods.embedding import autocast
-from shoal.training.state import check_fits, world_batch
+from shoal.methods.embedding import autocast, settled
+from shoal.training.state import check_fits, compute_device, world_batch
 from shoal.types import Batch, Clustering
 
 
@@ -130,7 +130,8 @@ def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clustering
 
     batch = Batch(torch.rand(n, 3, *extent.size), torch.rand(n, 3, *extent.size), torch.arange(n))
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooks, autocast(torch.device("cpu"), config.precision):
+    # Run here, but in the arithmetic of the device that would train.
+    with hooks, autocast(torch.device("cpu"), settled(compute_device(), config.precision)):
         terms = method.train()(batch, clusterings)
     del terms
     return sum(kept.values())

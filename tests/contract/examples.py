@@ -29,6 +29,7 @@ SMALL: Mapping[str, MethodConfig] = {
     "moco": MoCoConfig(dim=8, queue=50, momentum=0.9),
     "moco, one way": MoCoConfig(dim=8, queue=50, momentum=0.9, symmetric=False, head="linear"),
     "pcl": PCLConfig(dim=8, queue=50, momentum=0.9, granularities=(6, 9)),
+    "pcl, both ways": PCLConfig(dim=8, queue=50, momentum=0.9, granularities=(6, 9), symmetric=True),
     "propos": ProPosConfig(hidden=16, dim=8, momentum=0.9, noise=0.1),
     "propos, queue": ProPosConfig(hidden=16, dim=8, momentum=0.9, views="joined", queue=50),
     "simclr": SimCLRConfig(dim=8),

@@ -11,7 +11,7 @@ def steps_of_epoch(n_clustered: int, n_others: int, batch_size: int) -> int:
     """Whole batches in an epoch; the images left over sit this epoch out.
 
     Where there are images beside those that are clustered, each batch is half of the ones and half of the others, and
-    the epoch lasts until either kind has been seen.
+    the epoch lasts as long as one pass over the more numerous kind.
     """
     if not n_others:
         return n_clustered // batch_size
@@ -30,15 +30,17 @@ def order_of_epoch(
     Args:
         clustered: the images that take part in the clustering; see ``steps_of_epoch`` for the rest.
         batch_size: images of a step.
-        labels: pseudo-labels to draw by, so that every cluster is seen equally often; None visits each image once.
+        labels: pseudo-labels by which clustered images are drawn, so that every cluster is seen equally often; None
+            visits each image once.
         generator: source of the order, on the device of ``clustered``.
     """
+    first, second = (mask.nonzero()[:, 0] for mask in (clustered, ~clustered))
 
     def one_pass(rows: Int64[Tensor, "r"]) -> Int64[Tensor, "r"]:
-        among = shuffled(len(rows), generator) if labels is None else equal_clusters(labels[rows], generator)
-        return rows[among]
+        if labels is None or rows is second:
+            return rows[shuffled(len(rows), generator)]
+        return rows[equal_clusters(labels[rows], generator)]
 
-    first, second = (mask.nonzero()[:, 0] for mask in (clustered, ~clustered))
     if not len(second):
         return one_pass(first)
     steps, half = steps_of_epoch(len(first), len(second), batch_size), batch_size // 2

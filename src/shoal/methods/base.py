@@ -28,7 +28,7 @@ class MethodConfig:
 
         Args:
             per_step: images of the world batch that makes a step.
-            per_pass: images that go through the network at once, fewer when gradients are accumulated.
+            per_pass: images that go through one process's network at once.
             n_images: images that are clustered.
         """
 

@@ -17,9 +17,14 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Run networks in bfloat16 where asked, or for "auto" where the hardware multiplies in it."""
-    if precision == "auto":
-        precision = "bfloat16" if _multiplies_bfloat16(device) else "float32"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=settled(device, precision) == "bfloat16")
+
+
+def settled(device: torch.device, precision: Precision) -> Precision:
+    """What "auto" comes to on a device."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if _multiplies_bfloat16(device) else "float32"
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

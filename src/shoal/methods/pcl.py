@@ -1,6 +1,6 @@
 """PCL: prototypical contrastive learning of unsupervised representations (arXiv 2005.04966).
 
-    L = L_InfoNCE + L_ProtoNCE
+    L = L_InfoNCE + λ·L_ProtoNCE
 
 MoCo, and beside it each query looks for the prototype of its cluster among others, in several clusterings from coarse
 to fine. How tight a cluster is sets its prototype's temperature.
@@ -40,8 +40,12 @@ class PCLConfig(MethodConfig):
     """EMA momentum of the network that makes the keys."""
     queue: Annotated[int, Gt(0)] = 4096
     """Keys kept as negatives, and negative prototypes drawn per step."""
+    proto_weight: Annotated[float, Ge(0)] = 1.0
+    """λ, the weight of ProtoNCE: 1 in the paper."""
     head: Literal["linear", "mlp"] = "mlp"
     """The projector: one Linear layer, or Linear–ReLU–Linear."""
+    symmetric: bool = False
+    """Let each view be query and key: both losses are the sum of both directions."""
     dim: Annotated[int, Gt(0)] = 128
     """Width of the embedding that is clustered."""
     bn_splits: Annotated[int, Ge(1)] = 1
@@ -54,7 +58,7 @@ class PCLConfig(MethodConfig):
                 f"{max(self.granularities)} prototypes need at least as many images, and there are {n_images}: "
                 "give smaller --method.granularities."
             )
-        check_queue(self.queue, per_step)
+        check_queue(self.queue, per_step * (1 + self.symmetric))
         check_splits(self.bn_splits, per_pass)
 
 
@@ -74,27 +78,32 @@ class PCL(Method):
 
     def forward(self, batch: Batch, clusterings: Sequence[Clustering] = ()) -> dict[str, Tensor]:
         """InfoNCE from the start; ProtoNCE, averaged over the granularities, once there are clusters (eq. 11)."""
-        k = F.normalize(shuffled_pass(self.target, batch.view2, self.generator).float(), dim=-1)
-        q = F.normalize(self.online(batch.view1).float(), dim=-1)
-        terms = {"info_nce": info_nce(q, k, self.queue.keys, self.config.temperature)}
+        queries, keys = [batch.view1], [batch.view2]
+        if self.config.symmetric:
+            queries, keys = [batch.view1, batch.view2], [batch.view2, batch.view1]
+        ks = [F.normalize(shuffled_pass(self.target, x, self.generator).float(), dim=-1) for x in keys]
+        qs = [F.normalize(self.online(x).float(), dim=-1) for x in queries]
+        losses = [info_nce(q, k, self.queue.keys, self.config.temperature) for q, k in zip(qs, ks, strict=True)]
+        terms = {"info_nce": torch.stack(losses).sum()}
         index = distributed.gather(batch.index)
-        self.queue.offer(distributed.gather(k), index)
+        for k in reversed(ks):  # as MoCo: view 1's keys before view 2's
+            self.queue.offer(distributed.gather(k), index)
         if clusterings:
-            q = distributed.gather(q)
-            losses = [self._proto_nce(q, c.labels[index], c) for c in clusterings]
-            terms["proto_nce"] = torch.stack(losses).mean()
+            everyone = [distributed.gather(q) for q in qs]
+            losses = [self._proto_nce(everyone, c.labels[index], c) for c in clusterings]
+            terms["proto_nce"] = self.config.proto_weight * torch.stack(losses).mean()
         return terms
 
     def _proto_nce(
-        self, q: Float[Tensor, "b d"], labels: Int64[Tensor, "b"], clustering: Clustering
+        self, queries: Sequence[Float[Tensor, "b d"]], labels: Int64[Tensor, "b"], clustering: Clustering
     ) -> Float[Tensor, ""]:
         """ProtoNCE of one clustering; zero when the batch belongs to all clusters, which leaves no negatives."""
         k = len(clustering.centers)
         euclidean = (2 * clustering.distances).sqrt()  # of unit vectors: ‖v − c‖² = 2·(1 − cos)
         phi = concentration(euclidean, clustering.labels, k, self.config.temperature)
         negatives, n_absent = self._draw_negatives(labels, k)
-        loss = proto_nce(q, labels, clustering.centers, phi, negatives)
-        return loss * (n_absent > 0)
+        losses = [proto_nce(q, labels, clustering.centers, phi, negatives) for q in queries]
+        return torch.stack(losses).sum() * (n_absent > 0)
 
     def _draw_negatives(self, labels: Int64[Tensor, "b"], k: int) -> tuple[Int64[Tensor, "r"], Int64[Tensor, ""]]:
         """As many as the queue is long, with replacement, of the clusters that no sample of the batch belongs to."""

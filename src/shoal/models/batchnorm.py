@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shoal import distributed
+from shoal.errors import UserError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -98,7 +99,16 @@ def split_batch_norm(network: Network, splits: int) -> Network:
 
 
 def sync_batch_norm(network: Network) -> Network:
-    """The network with statistics of the world batch."""
+    """The network with statistics of the world batch.
+
+    Raises:
+        UserError: its statistics are split already.
+    """
+    if any(isinstance(part, SplitBatchNorm) for part in network.modules()):
+        raise UserError(
+            "batch-norm statistics cannot be split and synchronised at once: give --method.bn-splits 1, or leave "
+            "--sync-batch-norm out."
+        )
     _replace(network, SyncBatchNorm)
     return network
 

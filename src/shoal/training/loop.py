@@ -67,7 +67,7 @@ def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
     )
     clusterings = tuple(
         _spread(_cluster(run, run.features[take_part], k), take_part)
-        for k in dict.fromkeys((config.n_clusters, *run.method.granularities))
+        for k in dict.fromkeys((config.n_clusters, *_granularities_until_next(run)))
     )
     previous = run.clusterings[0].labels if run.clusterings else None
     run.scores = score(images, run.features, clusterings[0], previous, config.seed)
@@ -122,8 +122,14 @@ def _lr_factor(run: Run, step: int) -> float:
 
 
 def _order(run: Run) -> Int64[Tensor, "m"]:
-    labels = run.clusterings[0].labels if run.config.resample and run.active_clusterings else None
+    labels = run.clusterings[0].labels if run.config.resample else None
     return order_of_epoch(run.images.clustered.to(run.device), run.batch_size, labels, run.generator)
+
+
+def _granularities_until_next(run: Run) -> tuple[int, ...]:
+    """Those that the losses will ask for before the next E-step: none at the end, nor long before ``cluster_from``."""
+    used = not run.trained and run.epoch + run.config.cluster_every > run.config.cluster_from
+    return run.method.granularities if used else ()
 
 
 def _cluster(run: Run, features: Float[Tensor, "n d"], k: int) -> Clustering:

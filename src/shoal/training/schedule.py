@@ -17,5 +17,7 @@ def lr_factor(step: int, steps_per_epoch: int, epochs: int, config: OptimConfig)
     warmup = config.warmup_epochs
     done = (step + 1) / steps_per_epoch
     ramp = min(1.0, done / warmup) if warmup else 1.0
+    if config.schedule == "constant":
+        return ramp
     epoch = max(0.0, done - warmup) if config.schedule == "iteration" else max(step // steps_per_epoch, warmup)
     return ramp * (1 + math.cos(math.pi * min(epoch, epochs) / epochs)) / 2

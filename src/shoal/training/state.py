@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shoal import distributed
 from shoal.config import RunConfig
 from shoal.data import place_on, steps_of_epoch
 from shoal.errors import UserError
@@ -260,7 +261,7 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
         raise UserError(
             f"{batch} images a step are too few for {optim.accumulate} parts of two or more: lower --optim.accumulate."
         )
-    config.method.check_fits(batch, batch // optim.accumulate, n)
+    config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
 
 
 def check_takes(method: Method, config: RunConfig, images: Images, device: torch.device) -> None:
