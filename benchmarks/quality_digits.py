@@ -1,10 +1,12 @@
-"""Quality of a digits recipe: the whole command, several seeds, against k-means on pixels.
+"""Quality of the digits recipes: the whole command, several seeds, against k-means on pixels.
 
     python benchmarks/quality_digits.py                       # seeds 0 1 2 of propos-digits
     python benchmarks/quality_digits.py --recipe byol-digits --seeds 3 4
+    python benchmarks/quality_digits.py --all                 # the digits recipe of every method: about half an hour
 
 Each run is the command in a process of its own, imports and report included; its peak memory is what the operating
-system accounts for it. Results go to ``benchmarks/results/`` as JSON.
+system accounts for it. Nothing is taken over from earlier results: what is asked for runs. Results go to
+``benchmarks/results/`` as JSON, those of ``--all`` into one file that grows recipe by recipe.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,10 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
 from shoal.evaluation import clustering_scores
+from shoal.methods import METHODS
 
 RESULTS = Path(__file__).parent / "results"
+SCORES = ("acc", "nmi", "ari")
 
 
 def train(recipe: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -40,39 +45,88 @@ def train(recipe: str, seed: int, folder: Path) -> dict[str, Any]:
     if status:
         raise SystemExit(f"{' '.join(command)} failed")
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    scores = {name: last[name] for name in ("acc", "nmi", "ari")}
-    return {"seed": seed, **scores, "seconds": seconds, "peak_gb": usage.ru_maxrss / 2**20}
+    return {
+        "seed": seed,
+        **{name: last[name] for name in SCORES},
+        "seconds": seconds,
+        "peak_gb": usage.ru_maxrss / 2**20,
+    }
 
 
-def kmeans_on_pixels(seed: int) -> dict[str, float]:
-    """What the pixels themselves give."""
+def measure(recipe: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """A run per seed, printed as it ends, and what they come to."""
+    rows = []
+    print(f"{recipe}\nseed    ACC    NMI    ARI  seconds  peak GB")
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as scratch:
+            row = train(recipe, seed, Path(scratch) / "run")
+        rows.append(row)
+        print("{seed:>4}  {acc:.3f}  {nmi:.3f}  {ari:.3f}  {seconds:7.1f}  {peak_gb:7.2f}".format(**row), flush=True)
+    record: dict[str, Any] = {"recipe": recipe, "runs": rows, **summary(rows)}
+    print(" med  {acc:.3f}  {nmi:.3f}  {ari:.3f}  {seconds:7.1f}  {peak_gb:7.2f}".format(**record["median"]))
+    return record
+
+
+def kmeans_on_pixels(seeds: Sequence[int]) -> dict[str, Any]:
+    """What the pixels themselves give: scikit-learn's k-means, ten restarts."""
     digits = load_digits()
-    return clustering_scores(digits.target, KMeans(10, n_init=10, random_state=seed).fit_predict(digits.data))
+    rows = []
+    for seed in seeds:
+        start = time.perf_counter()
+        found = KMeans(len(digits.target_names), n_init=10, random_state=seed).fit_predict(digits.data)
+        seconds = time.perf_counter() - start
+        scores = clustering_scores(digits.target, found)
+        rows.append({"seed": seed, **{name: scores[name] for name in SCORES}, "seconds": seconds})
+    return {"recipe": "k-means on pixels", "runs": rows, **summary(rows)}
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean, sample standard deviation (0 of a single run) and median over the seeds."""
+    columns = {name: [row[name] for row in rows] for name in rows[0] if name != "seed"}
+    return {
+        "mean": {name: statistics.mean(values) for name, values in columns.items()},
+        "std": {name: statistics.stdev(values) if len(values) > 1 else 0.0 for name, values in columns.items()},
+        "median": {name: statistics.median(values) for name, values in columns.items()},
+    }
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """All recipes as Markdown, the best median first: mean ± deviation, and the median in brackets."""
+    lines = ["| recipe | ACC | NMI | ARI | seconds |", "|---|---|---|---|---|"]
+    for record in sorted(records, key=lambda r: -r["median"]["acc"]):
+        mean, std, median = record["mean"], record["std"], record["median"]
+        cells = [f"{mean[name]:.3f} ± {std[name]:.3f} ({median[name]:.3f})" for name in SCORES]
+        lines.append(f"| {record['recipe']} | {' | '.join(cells)} | {median['seconds']:.1f} |")
+    return "\n".join(lines)
+
+
+def write(name: str, record: dict[str, Any]) -> None:
+    """Keep figures, and what they were measured on."""
+    machine = {"cpu_count": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, **record}, indent=1) + "\n")
 
 
 def main() -> None:
     """Run, print a table, keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="propos-digits")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--recipe", default="propos-digits")
+    which.add_argument("--all", action="store_true", help="the digits recipe of every method, and a table of them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
 
-    rows = []
-    print("seed    ACC    NMI    ARI  seconds  peak GB")
-    for seed in args.seeds:
-        with tempfile.TemporaryDirectory() as scratch:
-            row = train(args.recipe, seed, Path(scratch) / "run")
-        rows.append(row)
-        print("{seed:>4}  {acc:.3f}  {nmi:.3f}  {ari:.3f}  {seconds:7.1f}  {peak_gb:7.2f}".format(**row), flush=True)
-    median = {name: statistics.median(row[name] for row in rows) for name in rows[0] if name != "seed"}
-    print(" med  {acc:.3f}  {nmi:.3f}  {ari:.3f}  {seconds:7.1f}  {peak_gb:7.2f}".format(**median))
-    pixels = statistics.median(kmeans_on_pixels(seed)["acc"] for seed in args.seeds)
-    print(f"k-means on pixels: ACC {pixels:.3f}")
-
-    machine = {"cpu_count": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
-    record = {"recipe": args.recipe, "machine": machine, "runs": rows, "median": median, "kmeans_on_pixels_acc": pixels}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"quality_{args.recipe}.json").write_text(json.dumps(record, indent=1) + "\n")
+    pixels = kmeans_on_pixels(args.seeds)
+    if not args.all:
+        record = measure(args.recipe, args.seeds)
+        print(f"k-means on pixels: ACC {pixels['median']['acc']:.3f}")
+        write(f"quality_{args.recipe}", {**record, "kmeans_on_pixels_acc": pixels["median"]["acc"]})
+        return
+    records: list[dict[str, Any]] = []
+    for method in METHODS:
+        records.append(measure(f"{method}-digits", args.seeds))
+        write("quality_digits", {"recipes": records, "kmeans_on_pixels": pixels})
+    print(f"\nMean ± standard deviation (median) over seeds {args.seeds}\n\n{table([*records, pixels])}")
 
 
 if __name__ == "__main__":
