@@ -10,38 +10,15 @@ system accounts for it. Results go to ``benchmarks/results/`` as JSON.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
-import torch
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
+from command import keep, train
 from shoal.evaluation import clustering_scores
-
-RESULTS = Path(__file__).parent / "results"
-
-
-def train(recipe: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Scores, seconds and peak memory of one run of the command."""
-    command = [sys.executable, "-m", "shoal", "train", recipe, "--seed", str(seed), "--quiet", "--out", str(folder)]
-    start = time.perf_counter()
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed")
-    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    scores = {name: last[name] for name in ("acc", "nmi", "ari")}
-    return {"seed": seed, **scores, "seconds": seconds, "peak_gb": usage.ru_maxrss / 2**20}
 
 
 def kmeans_on_pixels(seed: int) -> dict[str, float]:
@@ -61,7 +38,7 @@ def main() -> None:
     print("seed    ACC    NMI    ARI  seconds  peak GB")
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as scratch:
-            row = train(args.recipe, seed, Path(scratch) / "run")
+            row = train(args.recipe, seed, Path(scratch) / "run").row(seed)
         rows.append(row)
         print("{seed:>4}  {acc:.3f}  {nmi:.3f}  {ari:.3f}  {seconds:7.1f}  {peak_gb:7.2f}".format(**row), flush=True)
     median = {name: statistics.median(row[name] for row in rows) for name in rows[0] if name != "seed"}
@@ -69,10 +46,10 @@ def main() -> None:
     pixels = statistics.median(kmeans_on_pixels(seed)["acc"] for seed in args.seeds)
     print(f"k-means on pixels: ACC {pixels:.3f}")
 
-    machine = {"cpu_count": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
-    record = {"recipe": args.recipe, "machine": machine, "runs": rows, "median": median, "kmeans_on_pixels_acc": pixels}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"quality_{args.recipe}.json").write_text(json.dumps(record, indent=1) + "\n")
+    keep(
+        f"quality_{args.recipe}",
+        {"recipe": args.recipe, "runs": rows, "median": median, "kmeans_on_pixels_acc": pixels},
+    )
 
 
 if __name__ == "__main__":
