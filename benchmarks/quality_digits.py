@@ -12,45 +12,19 @@ system accounts for it. Nothing is taken over from earlier results: what is aske
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
+from command import SCORES, keep, train
 from shoal.evaluation import clustering_scores
 from shoal.methods import METHODS
-
-RESULTS = Path(__file__).parent / "results"
-SCORES = ("acc", "nmi", "ari")
-
-
-def train(recipe: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Scores, seconds and peak memory of one run of the command."""
-    command = [sys.executable, "-m", "shoal", "train", recipe, "--seed", str(seed), "--quiet", "--out", str(folder)]
-    start = time.perf_counter()
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed")
-    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    return {
-        "seed": seed,
-        **{name: last[name] for name in SCORES},
-        "seconds": seconds,
-        "peak_gb": usage.ru_maxrss / 2**20,
-    }
 
 
 def measure(recipe: str, seeds: Sequence[int]) -> dict[str, Any]:
@@ -59,7 +33,7 @@ def measure(recipe: str, seeds: Sequence[int]) -> dict[str, Any]:
     print(f"{recipe}\nseed    ACC    NMI    ARI  seconds  peak GB")
     for seed in seeds:
         with tempfile.TemporaryDirectory() as scratch:
-            row = train(recipe, seed, Path(scratch) / "run")
+            row = train(recipe, seed, Path(scratch) / "run").row(seed)
         rows.append(row)
         print("{seed:>4}  {acc:.3f}  {nmi:.3f}  {ari:.3f}  {seconds:7.1f}  {peak_gb:7.2f}".format(**row), flush=True)
     record: dict[str, Any] = {"recipe": recipe, "runs": rows, **summary(rows)}
@@ -100,13 +74,6 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write(name: str, record: dict[str, Any]) -> None:
-    """Keep figures, and what they were measured on."""
-    machine = {"cpu_count": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, **record}, indent=1) + "\n")
-
-
 def main() -> None:
     """Run, print a table, keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,12 +87,12 @@ def main() -> None:
     if not args.all:
         record = measure(args.recipe, args.seeds)
         print(f"k-means on pixels: ACC {pixels['median']['acc']:.3f}")
-        write(f"quality_{args.recipe}", {**record, "kmeans_on_pixels_acc": pixels["median"]["acc"]})
+        keep(f"quality_{args.recipe}", {**record, "kmeans_on_pixels_acc": pixels["median"]["acc"]})
         return
     records: list[dict[str, Any]] = []
     for method in METHODS:
         records.append(measure(f"{method}-digits", args.seeds))
-        write("quality_digits", {"recipes": records, "kmeans_on_pixels": pixels})
+        keep("quality_digits", {"recipes": records, "kmeans_on_pixels": pixels})
     print(f"\nMean ± standard deviation (median) over seeds {args.seeds}\n\n{table([*records, pixels])}")
 
 

@@ -1,0 +1,59 @@
+"""Quality of the MNIST recipe on all 70 000 images: the whole command, against k-means on pixels.
+
+    python benchmarks/quality_mnist.py DIR                    # seed 0 of propos-mnist
+    python benchmarks/quality_mnist.py DIR --seeds 3 4
+
+DIR holds the Parquet files of the data set as the Hugging Face hub stores it, train and test. Each run is the command
+in a process of its own, imports, decoding (unless the cache has the images) and report included. Scores are printed for
+every epoch that began with a clustering; figures go to ``benchmarks/results/`` as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+from sklearn.cluster import KMeans
+
+from command import SCORES, keep, train
+from shoal.data import to_images
+from shoal.evaluation import clustering_scores
+
+
+def kmeans_on_pixels(path: Path, seed: int) -> dict[str, float]:
+    """What the pixels themselves give."""
+    images = to_images(path)
+    pixels = images.pixels[:, 0].flatten(1).float().div(255).numpy()
+    return clustering_scores(images.labels, KMeans(10, n_init=10, random_state=seed).fit_predict(pixels))
+
+
+def main() -> None:
+    """Run, print a table by epoch, keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--recipe", default="propos-mnist")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    args = parser.parse_args()
+
+    rows, curves = [], {}
+    for seed in args.seeds:
+        with tempfile.TemporaryDirectory() as scratch:
+            run = train(args.recipe, seed, Path(scratch) / "run", "--data.path", str(args.path))
+        print(f"seed {seed}\nepoch    ACC    NMI    ARI")
+        curves[seed] = [{name: row[name] for name in ("epoch", *SCORES)} for row in run.metrics if "acc" in row]
+        for scores in curves[seed]:
+            print("{epoch:>5}  {acc:.3f}  {nmi:.3f}  {ari:.3f}".format(**scores))
+        print(f"{run.seconds / 60:.1f} minutes, peak {run.peak_gb:.2f} GB", flush=True)
+        rows.append(run.row(seed))
+    pixels = kmeans_on_pixels(args.path, args.seeds[0])
+    print("k-means on pixels: ACC {acc:.3f}, NMI {nmi:.3f}, ARI {ari:.3f}".format(**pixels))
+
+    median = {name: statistics.median(row[name] for row in rows) for name in rows[0] if name != "seed"}
+    record = {"recipe": args.recipe, "runs": rows, "median": median, "curves": curves, "kmeans_on_pixels": pixels}
+    keep(f"quality_{args.recipe}", record)
+
+
+if __name__ == "__main__":
+    main()
