@@ -123,8 +123,16 @@ def evaluate(trained: Trained, images: Images, *, knn: bool = False, linear: boo
     remedy = "give each class a subfolder of its own, or the table a label column"
     truth.check_labelled(knn=knn, linear=linear, remedy=remedy)
     assignment = trained.assign(images)
-    represented = trained.represent(images) if knn or linear else None
+    by_head = trained.method.head_centers() is not None
+    represented = trained.represent(images) if knn or linear or by_head else None
     clustering = Clustering(assignment.clusters, trained.centers, assignment.distances)
     return evaluation.evaluate(
-        truth, assignment.features, clustering, trained.config.seed, represented=represented, knn=knn, linear=linear
+        truth,
+        assignment.features,
+        clustering,
+        trained.config.seed,
+        by_head=by_head,
+        represented=represented,
+        knn=knn,
+        linear=linear,
     )

@@ -6,9 +6,10 @@ import pytest
 import torch
 from tests.evaluation.examples import blobs, clustered, truth_of
 
-from shoal.clustering import KMeans
+from shoal.clustering import KMeans, assign
 from shoal.errors import UserError
 from shoal.evaluation import clustering_scores, evaluate, knn_leave_one_out, knn_predict, nearest, probe, purity
+from shoal.types import Clustering
 
 
 def test_without_parts():
@@ -34,6 +35,24 @@ def test_neighbours_and_probe_read_other_features_if_there_are_any():
     found = evaluate(truth, features, clustered(features), 0, represented=other, knn=True, linear=True)
     assert (found.knn, found.linear) == (nearest(truth, other), probe(truth, other, 0))
     assert dataclasses.replace(found, knn=alone.knn, linear=alone.linear) == alone
+
+
+def test_clusters_of_a_head_stay_the_heads_and_k_means_stands_beside_them():
+    """The head's centres are kept from train to test, even where k-means would find others."""
+    features, labels = blobs()
+    held_out = torch.arange(len(labels)) % 3 == 0
+    truth = dataclasses.replace(truth_of(labels), held_out=held_out)
+    centers = torch.nn.functional.normalize(
+        torch.randn(4, features.shape[1], generator=torch.Generator().manual_seed(5))
+    )
+    clusters, distances, _ = assign(features, centers, "cosine")
+    by_head = Clustering(clusters, centers, distances)
+    found = evaluate(truth, features, by_head, 0, by_head=True, represented=features)
+    assert found.kmeans["acc"] == pytest.approx(evaluate(truth, features, clustered(features), 0).scores["acc"])
+    assert found.train_to_test.scores["acc"] == pytest.approx(
+        clustering_scores(labels[held_out], clusters[held_out])["acc"]
+    )
+    assert evaluate(truth, features, by_head, 0).kmeans == {}
 
 
 def test_without_labels_only_signals_are_left():

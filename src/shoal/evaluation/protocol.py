@@ -24,6 +24,7 @@ def evaluate(
     clustering: Clustering,
     seed: int,
     *,
+    by_head: bool = False,
     represented: Float[Tensor, "n e"] | None = None,
     knn: bool = False,
     linear: bool = False,
@@ -34,7 +35,8 @@ def evaluate(
         truth: of the n rows.
         features: what was clustered.
         clustering: cosine k-means of the features, or an assignment to its centres.
-        seed: of the rows that the silhouette samples, and of the k-means on the train part.
+        seed: of the rows that the silhouette samples, and of every k-means.
+        by_head: the centres are those of the method's own head; k-means of ``represented`` is then scored beside them.
         represented: features that nearest neighbours and probe read; None: those that were clustered.
         knn: ask nearest neighbours.
         linear: train a linear probe.
@@ -52,7 +54,8 @@ def evaluate(
         clusters=k,
         scores=_scores(truth.labels, clustering.labels),
         signals=clustering_signals(features, clustering, None, generator),
-        train_to_test=_train_to_test(truth, features, k, seed),
+        kmeans=_kmeans_scores(truth, represented, k, seed) if by_head else {},
+        train_to_test=_train_to_test(truth, features, k, seed, clustering.centers if by_head else None),
         classes=class_scores(truth.labels, clustering.labels, k, truth.classes),
         calibration=_calibration(truth, features, clustering),
         knn=nearest(truth, represented) if knn else None,
@@ -112,17 +115,29 @@ def _ranking(ranked: Int64[Tensor, "q c"], labels: Int64[Tensor, "q"]) -> Rankin
     return Ranking(top1, top5 if ranked.shape[1] > 5 else None)
 
 
-def _train_to_test(truth: Truth, features: Float[Tensor, "n d"], n_clusters: int, seed: int) -> TrainToTest | None:
-    """Centres from the train part alone; None without parts, or with fewer images to train on than clusters."""
+def _kmeans_scores(truth: Truth, features: Float[Tensor, "n d"], n_clusters: int, seed: int) -> dict[str, float]:
+    """What k-means makes of features whose clusters came from elsewhere."""
+    rows = truth.clustered.to(features.device)
+    generator = torch.Generator(features.device).manual_seed(seed)
+    return _scores(
+        truth.labels.to(features.device)[rows], kmeans(features[rows], n_clusters, generator=generator).labels
+    )
+
+
+def _train_to_test(
+    truth: Truth, features: Float[Tensor, "n d"], n_clusters: int, seed: int, centers: Float[Tensor, "k d"] | None
+) -> TrainToTest | None:
+    """Centres from the train part alone, unless a head has them; None without parts, or with too little to train on."""
     train = (truth.clustered & ~truth.held_out).to(features.device)
     if not truth.has_test_part or int(train.sum()) < n_clusters:
         return None
-    generator = torch.Generator(features.device).manual_seed(seed)
-    clustering = kmeans(features[train], n_clusters, generator=generator)
+    if centers is None:
+        generator = torch.Generator(features.device).manual_seed(seed)
+        centers = kmeans(features[train], n_clusters, generator=generator).centers
     test = (truth.held_out & truth.known).to(features.device)
     labels = truth.labels.to(features.device)
-    clusters, _, _ = assign(features[test], clustering.centers, "cosine")
-    matched = torch.from_numpy(matched_class(labels[train], clustering.labels, n_clusters))
+    of_train, clusters = (assign(features[rows], centers, "cosine")[0] for rows in (train, test))
+    matched = torch.from_numpy(matched_class(labels[train], of_train, n_clusters))
     right = matched[clusters.cpu()] == labels[test].cpu()
     return TrainToTest(
         train=int(train.sum()),

@@ -110,6 +110,8 @@ class Evaluation:
     clusters: int
     scores: dict[str, float]
     """acc, nmi, ari, fmi, purity of all labelled images."""
+    kmeans: dict[str, float]
+    """The same of k-means on the backbone's features, beside the clusters of a method's own head; else empty."""
     signals: dict[str, float]
     """silhouette, smallest, largest, feature_std: they need no labels."""
     train_to_test: TrainToTest | None

@@ -60,6 +60,8 @@ def _scores(found: Evaluation) -> Iterator[str]:
     for key, meaning in SCORES.items():
         line = _line(meaning, found.scores[key])
         yield f"{line} {split.scores[key]:8.4f}" if split else line
+    if found.kmeans:
+        yield _line("accuracy of k-means on the backbone", found.kmeans["acc"])
     if split:
         yield f"{'the same, matched on the train part':<{_WIDTH}} {'':8} {split.accuracy_matched_on_train:8.4f}"
         yield f"test: {split.test} images, put into clusters found in the {split.train} of the train part"

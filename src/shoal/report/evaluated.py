@@ -76,6 +76,10 @@ def _scores(found: Evaluation) -> list[Row]:
     parts = [found.scores, split.scores] if split else [found.scores]
     rows = [Row(name, [_percent(part[key]) for part in parts if key in part]) for key, name in SHARES.items()]
     rows += [Row(name, [f"{part[key]:.3f}" for part in parts if key in part]) for key, name in INDICES.items()]
+    if found.kmeans:
+        rows.append(
+            Row("Accuracy of k-means on the backbone", [_percent(found.kmeans["acc"]), *([""] if split else [])])
+        )
     if split:
         rows.append(Row("Accuracy, as matched in train", ["", _percent(split.accuracy_matched_on_train)]))
     return rows
