@@ -96,5 +96,7 @@ def _silhouette(features: Float[Tensor, "m d"], labels: Int64[Tensor, "m"], gene
 
 
 def _feature_std(features: Float[Tensor, "n d"]) -> float:
+    if not len(features):
+        return 0.0
     directions = F.normalize(features.float(), dim=1)
     return float(directions.std(0, correction=0).mean() * math.sqrt(features.shape[1]))
