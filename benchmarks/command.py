@@ -20,9 +20,11 @@ SCORES = ("acc", "nmi", "ari")
 
 @dataclass(frozen=True)
 class Finished:
-    """One run: its rows of ``metrics.jsonl``, wall time and peak memory as the operating system accounts for it."""
+    """One run: its rows of ``metrics.jsonl`` and when each came, wall time, and peak memory by the system's account."""
 
     metrics: list[dict[str, Any]]
+    after: list[float]
+    """Seconds from the start of the command to each row."""
     seconds: float
     peak_gb: float
 
@@ -38,12 +40,21 @@ def train(recipe: str, seed: int, folder: Path, *flags: str) -> Finished:
     command += flags
     start = time.perf_counter()
     process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
+    after: list[float] = []
+    ended = 0
+    while not ended:
+        time.sleep(0.1)
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        after += [time.perf_counter() - start] * (len(_lines(folder)) - len(after))
     seconds = time.perf_counter() - start
     if status:
         raise SystemExit(f"{' '.join(command)} failed")
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return Finished(metrics, seconds, usage.ru_maxrss / 2**20)
+    return Finished([json.loads(line) for line in _lines(folder)], after, seconds, usage.ru_maxrss / 2**20)
+
+
+def _lines(folder: Path) -> list[str]:
+    path = folder / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def keep(name: str, record: dict[str, Any]) -> None:
