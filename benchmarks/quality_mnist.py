@@ -41,7 +41,7 @@ def main() -> None:
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as scratch:
             run = train(args.recipe, seed, Path(scratch) / "run", "--data.path", args.path)
-        # Scores are those an epoch began with, minutes those after which it had ended: no score was known later than that.
+        # Scores are those an epoch began with, minutes those after which it had ended: known by then at the latest.
         curves[seed] = [
             {name: row[name] for name in ("epoch", *SCORES)} | {"minutes": seconds / 60}
             for row, seconds in zip(run.metrics, run.after, strict=True)

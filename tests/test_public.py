@@ -19,7 +19,7 @@ LAYERS = [
     {"training", "evaluation", "report"},
     {"assignments"},
     {"workflow", "dryrun"},
-    {"estimators", "cli", "commandline"},
+    {"estimators", "cli", "commandline", "terminal"},
 ]
 
 

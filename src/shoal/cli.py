@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
 
 from shoal.errors import UserError
-
-if TYPE_CHECKING:
-    from shoal.training import Run
-
-OnSignal = Callable[[int, FrameType | None], object]
+from shoal.terminal import Stopped, asked_to_stop, complain, flushed_output, on_signals, raise_stopped, say
 
 OVERVIEW = """\
 shoal turns a pile of unlabelled images into meaningful clusters.
@@ -40,42 +32,34 @@ On your own images:        shoal train propos-folder --data.path photos/ --n-clu
 More about a verb:         shoal VERB --help"""
 
 
-class Stopped(KeyboardInterrupt):
-    """SIGINT or SIGTERM, as an exception: whatever must be tidied up on the way out is."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.signum = signum
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the status is 0, 2 for a user's mistake, or 128 + the signal that stopped it."""
     args = list(sys.argv[1:] if argv is None else argv)
     if logging.lastResort:  # it looks sys.stderr up for each warning, so that a live line can make room
         logging.lastResort.setFormatter(logging.Formatter("shoal: %(message)s"))
     try:
-        with _on_signals(_stop), _flushed_output():
+        with on_signals(raise_stopped), flushed_output():
             return _dispatch(args)
     except UserError as error:
-        _complain(str(error))
+        complain(str(error))
         return 2
     except Stopped as stop:
-        _complain("stopped.")
+        complain("stopped.")
         return 128 + stop.signum
     except BrokenPipeError:  # whoever reads the output has seen enough
         return 128 + signal.SIGPIPE
     except OSError as error:
         reason = error.strerror or str(error)
-        _complain(f"{error.filename}: {reason}" if error.filename else reason)
+        complain(f"{error.filename}: {reason}" if error.filename else reason)
         return 2
 
 
 def _dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
-        _say(OVERVIEW)
+        say(OVERVIEW)
         return 0
     if args[0] == "--version":
-        _say(f"shoal {version('shoal')}")
+        say(f"shoal {version('shoal')}")
         return 0
     name, rest = args[0], args[1:]
     if name not in VERBS:
@@ -108,17 +92,17 @@ def train(args: list[str]) -> int:
     try:
         with open_log(quiet=command.quiet) as log:
             run = workflow.reopen(path, log) if command.resume else workflow.start(command.config, path, log)
-            with _asked_to_stop(run):
+            with asked_to_stop(run):
                 workflow.train(run, log)
     except (Interrupted, Stopped) as stop:
         if not RunFolder(path).config.exists():  # nothing has begun that could go on
             raise
         how = "stopped and saved" if isinstance(stop, Interrupted) else "stopped"
-        _complain(f"{how}. Go on with:  shoal train --resume {shlex.quote(str(path))}")
+        complain(f"{how}. Go on with:  shoal train --resume {shlex.quote(str(path))}")
         return 128 + stop.signum
     if not command.quiet:
         _print_scores(run.scores)
-        _say(f"clusters     {run.folder.assignments}\nreport       {run.folder.report}")
+        say(f"clusters     {run.folder.assignments}\nreport       {run.folder.report}")
     return 0
 
 
@@ -139,7 +123,7 @@ def predict(run: Path, images: str, /, out: Path = Path("assignments.csv"), stri
     trained = Trained.load(run)
     found = to_images(images, size=trained.square, strict=strict)
     write_assignments(trained.assign(found), found, out)
-    _say(f"{len(found)} images in {len(trained.centers)} clusters: {out}")
+    say(f"{len(found)} images in {len(trained.centers)} clusters: {out}")
     return 0
 
 
@@ -180,7 +164,7 @@ def evaluate(  # noqa: PLR0913 - a flag each
     if out is not None and out.exists():
         raise UserError(f"{out} exists already: give another --out.")
     found = evaluate_files((features, test_features), (labels, test_labels), n_clusters, knn=knn, linear=linear)
-    _say(as_text(found))
+    say(as_text(found))
     if out is not None:
         found.save(out)
     return 0
@@ -194,10 +178,10 @@ def _evaluate_run(run: Path, *, knn: bool, linear: bool) -> int:
 
     trained = Trained.load(run)
     found = workflow.evaluate(trained, workflow.images_of(trained), knn=knn, linear=linear)
-    _say(as_text(found))
+    say(as_text(found))
     path = RunFolder(run).evaluation
     found.save(path)
-    _say(f"\nfigures: {path}; 'shoal report {shlex.quote(str(run))}' puts them into the report")
+    say(f"\nfigures: {path}; 'shoal report {shlex.quote(str(run))}' puts them into the report")
     return 0
 
 
@@ -215,7 +199,7 @@ def report(run: Path, /) -> int:
     images = workflow.images_of(trained)
     folder, _ = RunFolder.open(run)
     workflow.report(trained, images, trained.assign(images), folder)
-    _say(str(folder.report))
+    say(str(folder.report))
     return 0
 
 
@@ -228,12 +212,12 @@ def recipes(name: str = "", /) -> int:
     from shoal.config import recipe_names, recipe_text
 
     if name:
-        _say(recipe_text(name).rstrip())
+        say(recipe_text(name).rstrip())
         return 0
     width = max(map(len, recipe_names()))
     for each in recipe_names():
         summary = recipe_text(each).partition("\n")[0].removeprefix("# ")
-        _say(f"{each:<{width}}  {summary}")
+        say(f"{each:<{width}}  {summary}")
     return 0
 
 
@@ -246,61 +230,11 @@ VERBS: dict[str, Callable[..., int]] = {
 }
 
 
-@contextmanager
-def _on_signals(handler: OnSignal) -> Iterator[None]:
-    """Let SIGINT and SIGTERM do something else for a while."""
-    before = {signum: signal.signal(signum, handler) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler_before in before.items():
-            signal.signal(signum, handler_before)
-
-
-def _stop(signum: int, _frame: FrameType | None) -> NoReturn:
-    raise Stopped(signum)
-
-
-@contextmanager
-def _asked_to_stop(run: Run) -> Iterator[None]:
-    """Let a signal stop the run after its step, and a second one at once."""
-
-    def ask(signum: int, frame: FrameType | None) -> None:
-        if run.stop_signal is not None:
-            _stop(signum, frame)
-        run.stop_signal = signum
-
-    with _on_signals(ask):
-        yield
-
-
-@contextmanager
-def _flushed_output() -> Iterator[None]:
-    """Send the output off here, where a failure can be told, and not when the interpreter ends."""
-    try:
-        yield
-    finally:
-        try:
-            print(end="", flush=True)  # noqa: T201 - unlike sys.stdout.flush, fine where there is no output at all
-        except OSError:
-            # What is left in the buffer would fail once more when the interpreter ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise
-
-
 def _print_table(rows: Mapping[str, str]) -> None:
     for name, value in rows.items():
-        _say(f"{name:<12} {value}")
+        say(f"{name:<12} {value}")
 
 
 def _print_scores(scores: dict[str, float]) -> None:
     for name, value in scores.items():
-        _say(f"{name:<12} {value:.4f}")
-
-
-def _say(text: str) -> None:
-    print(text)  # noqa: T201 - a command's output
-
-
-def _complain(text: str) -> None:
-    print(f"shoal: {text}", file=sys.stderr)  # noqa: T201 - a command's output
+        say(f"{name:<12} {value:.4f}")

@@ -1,0 +1,77 @@
+"""What the command owes its terminal: signals that are heeded, output that arrives, and a voice for each stream."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from shoal.training import Run
+
+OnSignal = Callable[[int, FrameType | None], object]
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGINT or SIGTERM, as an exception: whatever must be tidied up on the way out is."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+@contextmanager
+def on_signals(handler: OnSignal) -> Iterator[None]:
+    """Let SIGINT and SIGTERM do something else for a while."""
+    before = {signum: signal.signal(signum, handler) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler_before in before.items():
+            signal.signal(signum, handler_before)
+
+
+def raise_stopped(signum: int, _frame: FrameType | None) -> NoReturn:
+    """Stop at once, as a handler of signals."""
+    raise Stopped(signum)
+
+
+@contextmanager
+def asked_to_stop(run: Run) -> Iterator[None]:
+    """Let a signal stop the run after its step, and a second one at once."""
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if run.stop_signal is not None:
+            raise_stopped(signum, frame)
+        run.stop_signal = signum
+
+    with on_signals(ask):
+        yield
+
+
+@contextmanager
+def flushed_output() -> Iterator[None]:
+    """Send the output off here, where a failure can be told, and not when the interpreter ends."""
+    try:
+        yield
+    finally:
+        try:
+            print(end="", flush=True)  # noqa: T201 - unlike sys.stdout.flush, fine where there is no output at all
+        except OSError:
+            # What is left in the buffer would fail once more when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
+
+
+def say(text: str) -> None:
+    """Print what was asked for."""
+    print(text)  # noqa: T201 - a command's output
+
+
+def complain(text: str) -> None:
+    """Print what went wrong, to standard error."""
+    print(f"shoal: {text}", file=sys.stderr)  # noqa: T201 - a command's output
