@@ -151,6 +151,7 @@ class Run:
             "seconds": self.seconds,
             "scores": self.scores,
             "done": self.done,
+            "terms": list(self.totals),
             "images": self.images_digest,
             "config": config_digest(self.config),
             "metrics_rows": self.folder.n_metrics,
@@ -216,7 +217,9 @@ class Run:
         self.method.load_state_dict(parts["method"])
         self._load_optimizer(parts.get("optimizer", {}))
         self.clusterings = _clusterings(parts.get("clustering", {}), self.device)
-        self.totals = {name: value.to(self.device) for name, value in parts.get("totals", {}).items()}
+        totals = parts.get("totals", {})
+        # In the order they were counted in, which the file does not keep: another order adds up to another last bit.
+        self.totals = {name: totals[name].to(self.device) for name in header.get("terms", totals)}
         self.generator.set_state(parts["rng"]["run"])
         self.default_rng = {name: state for name, state in parts["rng"].items() if name != "run"}
         self.order = parts["order"][""].to(self.device) if "order" in parts else None
