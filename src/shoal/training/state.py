@@ -62,7 +62,8 @@ class Run:
             # A backbone with dropout draws from torch's default generators, so their state is the run's too.
             self.default_rng = get_default_rng(self.device)
         self.method.to(self.device)
-        check_takes(self.method, config, images, self.device)
+        height, width = images.pixels.shape[2:]
+        check_takes(self.method, config, (height, width), self.device)
         self.optimizer = build_optimizer(self.method, config.optim)
         self.clusterings: tuple[Clustering, ...] = ()
         self.features: Tensor | None = None
@@ -262,14 +263,15 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
     batch = world_batch(config, n_images)
     if batch < 2 * optim.accumulate:
         raise UserError(
-            f"{batch} images a step are too few for {optim.accumulate} parts of two or more: lower --optim.accumulate."
+            f"{min(optim.batch_size, n_images)} images a step are too few for {optim.accumulate} parts of two or more: "
+            "lower --optim.accumulate."
         )
     config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
 
 
-def check_takes(method: Method, config: RunConfig, images: Images, device: torch.device) -> None:
-    """Raise a UserError when the backbone cannot take images of this size."""
-    height, width = images.pixels.shape[2:]
+def check_takes(method: Method, config: RunConfig, size: tuple[int, int], device: torch.device) -> None:
+    """Raise a UserError when the backbone cannot take images of this height and width."""
+    height, width = size
     try:
         with evaluating(method):
             method.embed(torch.zeros(1, 3, height, width, device=device))
