@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from tests.evaluation.examples import blobs, clustered, truth_of
-from tests.runs import new_run, tiny_images
+from tests.runs import beside, new_run, tiny_images
 
 from shoal import workflow
 from shoal.clustering import KMeans, assign
@@ -30,9 +30,7 @@ def test_without_parts():
 
 
 def test_a_run_is_measured_as_its_last_e_step_measured_it(tmp_path):
-    images = tiny_images()
-    beside = torch.arange(40) >= 28
-    images = dataclasses.replace(images, labels=images.labels.where(~beside, -1), clustered=~beside)
+    images = beside(tiny_images(), 12)
     run = new_run(tmp_path, images=images)
     trained, assignment = workflow.train(run, Log())
     assert (assignment.clusters >= 0).all()
