@@ -75,6 +75,12 @@ def test_parameters_are_those_of_scikit_learn():
     assert not hasattr(clone(model), "labels_")
 
 
+def test_settings_go_by_the_names_of_flags():
+    flag = propos().set_params(settings=SETTINGS | {"optim.batch-size": 8, "cluster-from": 0})
+    field = propos().set_params(settings=SETTINGS | {"optim.batch_size": 8, "cluster_from": 0})
+    assert flag._config() == field._config()
+
+
 def test_features_go_into_a_pipeline():
     from sklearn.cluster import KMeans
 
@@ -118,6 +124,8 @@ def test_byol_clusters_too():
     [
         (lambda: propos().fit("nowhere"), "nowhere"),
         (lambda: propos().fit([]), "image"),
+        (lambda: shoal.ProPos(settings={"method.name": "cc"}).fit(tiny_images()), "ProPos is the method"),
+        (lambda: shoal.ProPos(settings={"method": {"name": "cc"}}).fit(tiny_images()), "ProPos is the method"),
         (lambda: propos().fit(np.zeros((3, 2))), "shape"),
         (lambda: propos().fit(np.full((8, 8, 8), np.nan)), "NaN"),
         (lambda: shoal.ProPos(50, settings=SETTINGS).fit(tiny_images()), "50 clusters need at least as many images"),

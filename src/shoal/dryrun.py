@@ -13,7 +13,7 @@ from shoal.data import DATA_SETS, load_images, steps_of_epoch
 from shoal.errors import UserError
 from shoal.methods import Method, build
 from shoal.methods.embedding import autocast, settled
-from shoal.training.state import check_fits, compute_device, world_batch
+from shoal.training.state import check_fits, check_takes, compute_device, world_batch
 from shoal.types import Batch, Clustering
 
 
@@ -38,13 +38,16 @@ def forecast(config: RunConfig) -> dict[str, str]:
     steps = steps_of_epoch(extent.n_clustered, extent.n_images - extent.n_clustered, batch)
     method = build(config.method, config.backbone, config.n_clusters, torch.Generator())
     height, width = extent.size
+    check_takes(method, config, extent.size, torch.device("cpu"))
+    total, limit = steps * config.epochs, config.max_steps
+    cut = f", of which {_count(limit)} are taken" if limit and limit < total else ""
     parts = f" in {optim.accumulate} parts" if optim.accumulate > 1 else ""
     among = f", {_count(extent.n_clustered)} of them clustered" if extent.n_clustered < extent.n_images else ""
     return {
         "method": f"{config.method.name} with {config.backbone.name}, {config.n_clusters} clusters",
         "images": f"{_count(extent.n_images)} of {height} × {width} px{among}",
         "epoch": f"{_count(steps)} steps of {_count(batch)} images{parts}: {_count(steps * batch)} images",
-        "run": f"{_count(config.epochs)} epochs: {_count(steps * config.epochs)} steps",
+        "run": f"{_count(config.epochs)} epochs: {_count(total)} steps{cut}",
         "rate": f"{optim.lr * batch / 256:g} after {optim.warmup_epochs} epochs of warm-up ({optim.optimizer})",
         **_parameters(method),
         **_memory(config, method, extent, batch // optim.accumulate),
@@ -128,7 +131,7 @@ def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clustering
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = Batch(torch.rand(n, 3, *extent.size), torch.rand(n, 3, *extent.size), torch.arange(n))
+    batch = Batch(torch.rand(n, 3, *extent.size), torch.rand(n, 3, *extent.size), torch.arange(n) % extent.n_images)
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     # Run here, but in the arithmetic of the device that would train.
     with hooks, autocast(torch.device("cpu"), settled(compute_device(), config.precision)):

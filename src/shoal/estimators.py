@@ -142,8 +142,10 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         raw = to_dict(load_recipe(self.recipe or f"{self._method}-folder"))
         over = {"n_clusters": self.n_clusters, "epochs": self.epochs, "seed": self.random_state}
         for name, value in {**over, **(self.settings or {})}.items():
+            if name in ("method", "method.name"):
+                raise UserError(f"{type(self).__name__} is the method: take another's class, and leave out {name!r}.")
             if value is not None:
-                *parts, last = name.split(".")
+                *parts, last = name.replace("-", "_").split(".")
                 place: Any = raw
                 for part in parts:
                     place = place.get(part)

@@ -125,7 +125,9 @@ def evaluate(trained: Trained, images: Images, *, knn: bool = False, linear: boo
     assignment = trained.assign(images)
     by_head = trained.method.head_centers() is not None
     represented = trained.represent(images) if knn or linear or by_head else None
-    clustering = Clustering(assignment.clusters, trained.centers, assignment.distances)
+    # As in an E-step: images that take no part in the clustering are in no cluster when it is measured.
+    clusters = assignment.clusters.where(truth.clustered.to(assignment.clusters.device), -1)
+    clustering = Clustering(clusters, trained.centers, assignment.distances)
     return evaluation.evaluate(
         truth,
         assignment.features,

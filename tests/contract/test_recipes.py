@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,6 +91,20 @@ def test_a_dry_run_prints_what_it_would_take_and_writes_nothing(name, tmp_path, 
         assert printed["rate"].startswith("0.05 ")
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_dry_run_of_a_handful_of_images(n, tmp_path, capsys):
+    np.save(tmp_path / "few.npy", np.zeros((n, 8, 8), dtype=np.uint8))
+    path = str(tmp_path / "few.npy")
+    assert main(["train", "propos-digits", "--dry-run", "--data.path", path, "--n-clusters", "2"]) == 0
+    assert f"1 steps of {n} images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("steps", "cut"), [(7, ", of which 7 are taken"), (2100, ""), (None, "")])
+def test_a_dry_run_knows_where_the_run_stops(steps, cut):
+    config = dataclasses.replace(load_recipe("propos-digits"), max_steps=steps)
+    assert forecast(config)["run"] == f"150 epochs: 2 100 steps{cut}"
+
+
 def test_the_memory_of_activations_grows_in_a_straight_line():
     config = dataclasses.replace(load_recipe("simclr-cifar10"), precision="float32")
     config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, name="small", stem="native"))
@@ -116,11 +131,14 @@ def test_an_image_size_that_nobody_knows_is_asked_for():
     ("recipe", "flags", "sentence"),
     [
         ("moco-digits", ["--method.queue", "100"], "a queue of 100 is shorter than the"),
-        ("pcl-digits", ["--method.queue", "64"], "a queue of 64 is shorter than the"),
+        ("pcl-digits", ["--method.queue", "20"], "a queue of 20 is shorter than the"),
         ("propos-digits", ["--method.queue", "64"], "a queue of 64 is shorter than the 256 keys of one step"),
         ("pcl-digits", ["--method.granularities", "20", "2000"], "2000 prototypes need at least as many images"),
         ("moco-digits", ["--method.bn-splits", "100"], "cannot be cut into 100 equal parts"),
         ("byol-digits", ["--optim.accumulate", "100"], "too few for 100 parts"),
+        ("byol-digits", ["--optim.accumulate", "200"], "128 images a step are too few for 200 parts"),
+        ("propos-digits", ["--data.size", "2"], "the backbone small cannot take images of 2 × 2 px"),
+        ("cc-digits", ["--backbone.name", "vit_tiny_patch16_224"], "cannot take images of 8 × 8 px"),
     ],
 )
 def test_settings_that_do_not_fit_are_told_in_a_sentence(recipe, flags, sentence, tmp_path, capsys):

@@ -442,6 +442,12 @@ def test_npy_is_mapped(tmp_path):
     assert torch.equal(to_images(tmp_path / "float.npy").pixels, torch.from_numpy(FIRST))
 
 
+def zipped(array):
+    file = io.BytesIO()
+    np.savez(file, array)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -449,6 +455,8 @@ def test_npy_is_mapped(tmp_path):
         (np.zeros((3, 4)), r"shape \(3, 4\)"),
         (b"junk", "cannot read .*npy"),
         (b"", "cannot read .*npy"),
+        (b"\x93NUMPY\x01\x00\x10\x00{'descr': (((   \n", "cannot read .*npy"),
+        (zipped(RGB), "cannot read .*npy"),
     ],
 )
 def test_bad_npy(tmp_path, content, sentence):

@@ -89,6 +89,11 @@ def zipped(array):
     return file.getvalue()
 
 
+def headed(header):
+    """A .npy file whose header NumPy chokes on."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(1000)
+
+
 ROWS = np.ones((240, 3), dtype=np.float32)
 BAD_FEATURES = {
     "pickled": (saved(np.array([{}]), allow_pickle=True), "Python objects are refused"),
@@ -98,6 +103,9 @@ BAD_FEATURES = {
     "cut": (saved(ROWS)[:-1], "it is damaged"),
     "archive": (zipped(ROWS), "no .npy file of numbers"),
     "no archive": (b"PK\x03\x04 nor an archive", "it is damaged"),
+    "unfinished": (headed("{'descr': (((\n"), "it is damaged"),
+    "unsorted": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), 1: 2}\n"), "it is damaged"),
+    "endless": (headed(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30}, 3)}}\n"), "it is damaged"),
     "flat": (saved(ROWS[:, 0]), "has shape (240,): features are (n, d)"),
     "deep": (saved(ROWS[None]), "has shape (1, 240, 3)"),
     "no rows": (saved(ROWS[:0]), "x.npy"),
@@ -106,7 +114,8 @@ BAD_FEATURES = {
     "complex": (saved(ROWS.astype(complex)), "holds complex128: features are real numbers"),
     "nan": (saved(np.where(np.arange(240)[:, None] < 3, np.nan, ROWS)), "NaN or infinity in 3 of 240 rows"),
     "too large": (saved(ROWS.astype(float) * 1e300), "NaN or infinity in 240 of 240 rows"),
-    "zero": (saved(0 * ROWS), "a row of features is zero"),
+    "zero": (saved(ROWS * (np.arange(240)[:, None] > 1)), "x.npy holds 2 rows of zeros, which have no cosine"),
+    "spans": (saved(ROWS.astype("m8[s]")), "holds timedelta64[s]: features are real numbers"),
 }
 
 
@@ -121,6 +130,8 @@ BAD_LABELS = {
     "float": (saved(np.zeros(240)), "holds float64: labels are whole numbers"),
     "truth": (saved(np.zeros(240, dtype=bool)), "holds bool: labels are whole numbers"),
     "words": (saved(np.array(["cat"] * 240)), "labels are whole numbers"),
+    "spans": (saved(np.zeros(240, dtype="m8[s]")), "holds timedelta64[s]: labels are whole numbers"),
+    "huge": (saved(np.full(240, 2**64 - 1, dtype=np.uint64)), "holds 18446744073709551615, which int64 does not"),
     "short": (saved(np.zeros(239, dtype=int)), "has shape (239,), and f.npy has 240 rows"),
     "wide": (saved(np.zeros((240, 1), dtype=int)), "has shape (240, 1), and f.npy has 240 rows"),
     "none": (saved(np.full(240, -1)), "no telling how many clusters"),

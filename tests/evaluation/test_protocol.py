@@ -5,10 +5,13 @@ import dataclasses
 import pytest
 import torch
 from tests.evaluation.examples import blobs, clustered, truth_of
+from tests.runs import beside, new_run, tiny_images
 
+from shoal import workflow
 from shoal.clustering import KMeans, assign
 from shoal.errors import UserError
 from shoal.evaluation import clustering_scores, evaluate, knn_leave_one_out, knn_predict, nearest, probe, purity
+from shoal.training.log import Log
 from shoal.types import Clustering
 
 
@@ -24,6 +27,17 @@ def test_without_parts():
     assert found.calibration.accuracy == pytest.approx(expected["acc"])
     assert sum(b.images for b in found.calibration.bins) == 240
     assert found.train_to_test is found.knn is found.linear is None
+
+
+def test_a_run_is_measured_as_its_last_e_step_measured_it(tmp_path):
+    images = beside(tiny_images(), 12)
+    run = new_run(tmp_path, images=images)
+    trained, assignment = workflow.train(run, Log())
+    assert (assignment.clusters >= 0).all()
+    found = workflow.evaluate(trained, images)
+    last = run.folder.read_metrics()[-1]
+    assert found.signals == pytest.approx({name: last[name] for name in found.signals})
+    assert found.scores["acc"] == pytest.approx(last["acc"])
 
 
 def test_neighbours_and_probe_read_other_features_if_there_are_any():

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config, tiny_images, tiny_recipe
+from tests.runs import StopAfter, beside, new_run, reopened, same_files, tiny_config, tiny_images, tiny_recipe
 
 import shoal.training.checkpoint
 import shoal.training.state
 from shoal import workflow
 from shoal.cli import main
 from shoal.errors import UserError
+from shoal.methods import CCConfig, MoCoConfig, ProPosConfig
 from shoal.training.folder import RunFolder
 from shoal.training.log import Log
 from shoal.training.state import Interrupted
@@ -55,6 +56,34 @@ def test_a_run_stopped_in_an_e_step_goes_on_as_if_unbroken(tmp_path):
     assert run.steps_done == 2
     workflow.train(reopened(tmp_path / "broken"), Log())
     same_files(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.parametrize("resample", [False, True])
+@pytest.mark.parametrize("method", [ProPosConfig(hidden=16, dim=8, queue=50), MoCoConfig(dim=8, queue=50)])
+def test_a_run_with_images_beside_the_clustered_ones_goes_on_as_well(tmp_path, method, resample):
+    images = beside(tiny_images(), 17)
+    config = tiny_config(method=method, resample=resample)
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, batch_size=9, accumulate=2))
+    workflow.train(new_run(tmp_path / "whole", config, images), Log())
+    run = new_run(tmp_path / "broken", config, images)
+    with pytest.raises(Interrupted):
+        workflow.train(run, StopAfter(4))
+    workflow.train(reopened(tmp_path / "broken", images), Log())
+    same_files(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_loss_terms_are_added_up_in_the_order_they_were_counted_in(tmp_path):
+    config = tiny_config(method=CCConfig(dim=8))  # its terms are not in the order of the alphabet
+    workflow.train(new_run(tmp_path / "whole", config), Log())
+    run = new_run(tmp_path / "broken", config)
+    with pytest.raises(Interrupted):
+        workflow.train(run, StopAfter(3))
+    run = reopened(tmp_path / "broken")
+    assert list(run.totals) == ["instance", "cluster", "entropy"]
+    workflow.train(run, Log())
+    same_files(tmp_path / "whole", tmp_path / "broken")
+    whole, broken = ([list(row) for row in RunFolder(tmp_path / x).read_metrics()] for x in ("whole", "broken"))
+    assert whole == broken
 
 
 def test_a_backbone_with_dropout_resumes_as_well(tmp_path):

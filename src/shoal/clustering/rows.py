@@ -99,7 +99,10 @@ def unusable(features: Float[Tensor, "n d"]) -> UserError:
             f"{n_bad} of {len(features)} rows of features hold NaN or infinity: leave them out, or find what "
             "made them (a training that diverged, a division by zero)."
         )
-    return UserError("a row of features is zero and has no cosine: leave it out, or use metric='euclidean'.")
+    return UserError(
+        "a row of features is zero and has no cosine: leave it out, use metric='euclidean', or find what made it (a "
+        "training that diverged)."
+    )
 
 
 def squared_distances(x: Float[Tensor, "b d"], points: Float[Tensor, "m d"]) -> Float[Tensor, "b m"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from shoal.errors import UserError
 from shoal.types import Images
 
 _CHUNK = 256  # images converted at a time
+_DAMAGE = (
+    # NumPy parses the header as Python, and raises what it finds there.
+    *(ValueError, TypeError, OverflowError, EOFError),
+    *(SyntaxError, RecursionError, tokenize.TokenError),
+)
 _SHAPES = "(n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w)"
 
 
@@ -40,11 +46,24 @@ def from_npy(path: Path, size: int | None) -> Images:
         UserError: it is damaged, holds Python objects, or no images.
     """
     try:
-        check_regular(path)
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = map_npy(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path} as an array of images: {error}") from error
     return from_array(array, path.name, size)
+
+
+def map_npy(path: Path) -> NDArray[Any]:
+    """Map the array of a ``.npy`` file into memory.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, holds Python objects, or is no such file.
+    """
+    check_regular(path)
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except _DAMAGE as error:
+        raise ValueError(f"it is damaged, or no .npy file ({' '.join(str(error).split())[:120]})") from error
 
 
 def digits(size: int | None) -> Images:

@@ -25,6 +25,9 @@ from shoal.methods.base import Method, MethodConfig, check_queue, check_splits, 
 from shoal.models import Backbone, Queue, Target, plain_mlp, split_batch_norm
 from shoal.types import Batch, Clustering
 
+LEAST = 0.1
+"""Share of the mean φ below which none falls; the percentiles alone allow 0 where one cluster in ten is of copies."""
+
 
 @dataclass(frozen=True)
 class PCLConfig(MethodConfig):
@@ -130,8 +133,8 @@ def concentration(
 ) -> Float[Tensor, "k"]:
     """How wide each cluster is: φ_c = mean distance to the centre / log(n_c + 10) (eq. 12, with α = 10).
 
-    A cluster of one point or none takes the largest φ; all are then clipped to their 10th and 90th percentiles and
-    scaled to the mean T, so that they serve as temperatures.
+    A cluster of one point or none takes the largest φ; all are then clipped to their 10th and 90th percentiles, raised
+    to a tenth of their mean at least, and scaled to the mean T, so that they serve as temperatures.
 
     Args:
         distances: ‖v − c‖ of each row to the centre of its cluster.
@@ -147,5 +150,8 @@ def concentration(
     phi = sums[:n_clusters] / sizes.clamp(min=1) / (sizes + 10.0).log()
     phi = phi.where(sizes > 1, phi.where(sizes > 1, 0.0).max())
     bounds = torch.quantile(phi, torch.tensor([0.1, 0.9], dtype=torch.float64, device=phi.device))
-    phi = phi.clamp(bounds[0], bounds[1]).clamp(min=1e-12)  # all points in their centres: any temperature will do
+    phi = phi.clamp(bounds[0], bounds[1])
+    # A cluster of copies of one image has φ = 0, and a temperature of 0 would blow the loss up. Where all clusters are
+    # such, any temperature will do.
+    phi = phi.clamp(min=(LEAST * phi.mean()).clamp(min=1e-12))
     return (temperature * phi / phi.mean()).float()

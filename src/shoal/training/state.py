@@ -62,7 +62,8 @@ class Run:
             # A backbone with dropout draws from torch's default generators, so their state is the run's too.
             self.default_rng = get_default_rng(self.device)
         self.method.to(self.device)
-        check_takes(self.method, config, images, self.device)
+        height, width = images.pixels.shape[2:]
+        check_takes(self.method, config, (height, width), self.device)
         self.optimizer = build_optimizer(self.method, config.optim)
         self.clusterings: tuple[Clustering, ...] = ()
         self.features: Tensor | None = None
@@ -151,6 +152,7 @@ class Run:
             "seconds": self.seconds,
             "scores": self.scores,
             "done": self.done,
+            "terms": list(self.totals),
             "images": self.images_digest,
             "config": config_digest(self.config),
             "metrics_rows": self.folder.n_metrics,
@@ -216,7 +218,9 @@ class Run:
         self.method.load_state_dict(parts["method"])
         self._load_optimizer(parts.get("optimizer", {}))
         self.clusterings = _clusterings(parts.get("clustering", {}), self.device)
-        self.totals = {name: value.to(self.device) for name, value in parts.get("totals", {}).items()}
+        totals = parts.get("totals", {})
+        # In the order they were counted in, which the file does not keep: another order adds up to another last bit.
+        self.totals = {name: totals[name].to(self.device) for name in header.get("terms", totals)}
         self.generator.set_state(parts["rng"]["run"])
         self.default_rng = {name: state for name, state in parts["rng"].items() if name != "run"}
         self.order = parts["order"][""].to(self.device) if "order" in parts else None
@@ -259,14 +263,15 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
     batch = world_batch(config, n_images)
     if batch < 2 * optim.accumulate:
         raise UserError(
-            f"{batch} images a step are too few for {optim.accumulate} parts of two or more: lower --optim.accumulate."
+            f"{min(optim.batch_size, n_images)} images a step are too few for {optim.accumulate} parts of two or more: "
+            "lower --optim.accumulate."
         )
     config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
 
 
-def check_takes(method: Method, config: RunConfig, images: Images, device: torch.device) -> None:
-    """Raise a UserError when the backbone cannot take images of this size."""
-    height, width = images.pixels.shape[2:]
+def check_takes(method: Method, config: RunConfig, size: tuple[int, int], device: torch.device) -> None:
+    """Raise a UserError when the backbone cannot take images of this height and width."""
+    height, width = size
     try:
         with evaluating(method):
             method.embed(torch.zeros(1, 3, height, width, device=device))
