@@ -29,7 +29,7 @@ PUBLISHED = [
 ]
 
 
-def test_there_is_a_recipe_for_every_row():
+def test_no_recipe_is_missing():
     assert set(PUBLISHED) == set(recipe_names())
 
 

@@ -27,8 +27,8 @@ COLLAPSED_SHARE = 0.95
 is 19 times as common as all others together are not found by clustering anyway."""
 
 REMEDIES = (
-    "try a lower learning rate, a longer warm-up, larger batches, an EMA momentum closer to 1, or a smaller weight of "
-    "the prototype loss"
+    "try a lower learning rate, a longer warm-up or larger batches; where the method has them, also a "
+    "momentum closer to 1 or a smaller weight of the prototype loss"
 )
 
 

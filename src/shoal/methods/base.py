@@ -23,6 +23,11 @@ class MethodConfig:
 
     name: ClassVar[str]
 
+    @property
+    def parts(self) -> int:
+        """Equal parts that a pass over a batch is cut into."""
+        return 1
+
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
         """Raise a UserError when the method cannot train like this.
 

@@ -42,6 +42,11 @@ class MoCoConfig(MethodConfig):
     bn_splits: Annotated[int, Ge(1)] = 1
     """Batch-norm statistics in so many parts of the batch: several on one device, 1 on several devices."""
 
+    @property
+    def parts(self) -> int:
+        """Those with batch-norm statistics of their own."""
+        return self.bn_splits
+
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
         """Raise a UserError when the queue is shorter than what a step puts into it, or the batch cannot be split."""
         check_queue(self.queue, per_step * (1 + self.symmetric))

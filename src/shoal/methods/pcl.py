@@ -54,6 +54,11 @@ class PCLConfig(MethodConfig):
     bn_splits: Annotated[int, Ge(1)] = 1
     """Batch-norm statistics in so many parts of the batch: several on one device, 1 on several devices."""
 
+    @property
+    def parts(self) -> int:
+        """Those with batch-norm statistics of their own."""
+        return self.bn_splits
+
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
         """Raise a UserError when there are more prototypes than images, or queue or batch do not fit."""
         if max(self.granularities) > n_images:

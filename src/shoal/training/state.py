@@ -250,7 +250,7 @@ def compute_device() -> torch.device:
 def world_batch(config: RunConfig, n_images: int) -> int:
     """Images per step: the config's, or all of them when there are fewer; a multiple of the parts it is computed in."""
     batch = min(config.optim.batch_size, n_images)
-    return max(batch - batch % config.optim.accumulate, 1)
+    return max(batch - batch % (config.optim.accumulate * config.method.parts * distributed.world_size()), 1)
 
 
 def check_fits(config: RunConfig, n: int, n_images: int) -> None:
