@@ -160,7 +160,7 @@ def test_blur_equals_torchvision_with_a_kernel_of_a_tenth_of_the_side(side, kern
 
 def test_the_operations_come_in_simclr_order():
     pixels, n = noise(8), 8
-    config = ViewConfig(jitter_p=1.0, grey_p=0.5, blur_p=0.5, solarise_p=0.5, degrees=10.0)
+    config = ViewConfig(jitter_p=1.0, grey_p=0.5, blur_p=(0.5, 0.5), solarise_p=(0.5, 0.5), degrees=10.0)
     draw = draw_view(n, (24, 40), config, torch.Generator().manual_seed(2))
     views = (pixels / 255 * 255).round().byte()
     parts = [
