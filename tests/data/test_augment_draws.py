@@ -156,3 +156,13 @@ def test_a_range_the_wrong_way_round_is_named():
 def test_a_value_out_of_its_range_is_refused_on_loading(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         TypeAdapter(ViewConfig).validate_python(wrong)
+
+
+def test_the_two_views_have_their_own_blur_and_solarising():
+    """BYOL's recipe: view 1 always blurred, view 2 seldom; only view 2 solarised."""
+    config = ViewConfig(blur_p=(1.0, 0.1), solarise_p=(0.0, 0.2))
+    first, second = (draw_view(4000, (8, 8), config, torch.Generator().manual_seed(0), view) for view in (0, 1))
+    assert first.blur.all()
+    assert first.solarise is None
+    assert second.blur.float().mean().item() == pytest.approx(0.1, abs=0.02)
+    assert second.solarise.float().mean().item() == pytest.approx(0.2, abs=0.02)
