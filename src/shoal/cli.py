@@ -236,5 +236,4 @@ def _print_table(rows: Mapping[str, str]) -> None:
 
 
 def _print_scores(scores: dict[str, float]) -> None:
-    for name, value in scores.items():
-        say(f"{name:<12} {value:.4f}")
+    _print_table({name: f"{value:.4f}" for name, value in scores.items()})

@@ -13,6 +13,7 @@ from shoal.data import DATA_SETS, load_images, steps_of_epoch
 from shoal.errors import UserError
 from shoal.methods import Method, build
 from shoal.methods.embedding import autocast, settled
+from shoal.training.schedule import full_lr
 from shoal.training.state import check_fits, check_takes, compute_device, world_batch
 from shoal.types import Batch, Clustering
 
@@ -48,7 +49,7 @@ def forecast(config: RunConfig) -> dict[str, str]:
         "images": f"{_count(extent.n_images)} of {height} × {width} px{among}",
         "epoch": f"{_count(steps)} steps of {_count(batch)} images{parts}: {_count(steps * batch)} images",
         "run": f"{_count(config.epochs)} epochs: {_count(total)} steps{cut}",
-        "rate": f"{optim.lr * batch / 256:g} after {optim.warmup_epochs} epochs of warm-up ({optim.optimizer})",
+        "rate": f"{full_lr(batch, optim):g} after {optim.warmup_epochs} epochs of warm-up ({optim.optimizer})",
         **_parameters(method),
         **_memory(config, method, extent, batch // optim.accumulate),
     }
@@ -92,32 +93,23 @@ def _memory(config: RunConfig, method: Method, extent: Extent, per_pass: int) ->
 
 def _activations(config: RunConfig, method: Method, extent: Extent, per_pass: int) -> int:
     """Bytes kept for the backward pass of a batch, from those of two small ones: they grow in a straight line."""
-    few = _smallest_pass(config, extent, per_pass)
-    generator = torch.Generator().manual_seed(0)
-    clusterings = tuple(_clustering(method, extent, k, generator) for k in method.granularities)
+    few = 2 * config.method.parts  # two images to each part that batch-norm looks at
+    clusterings = _clusterings(method, extent)
     one, two = (_saved(config, method, extent, n, clusterings) for n in (few, 2 * few))
     return max(0, one + (two - one) * (per_pass - few) // few)
 
 
-def _smallest_pass(config: RunConfig, extent: Extent, per_pass: int) -> int:
-    """The smallest batch that the method takes: one that is cut into parts for batch-norm has its own least."""
-    few = 2
-    while few < per_pass:
-        try:
-            config.method.check_fits(world_batch(config, extent.n_images), few, extent.n_clustered)
-        except UserError:
-            few *= 2
-        else:
-            break
-    return few
-
-
-def _clustering(method: Method, extent: Extent, k: int, generator: torch.Generator) -> Clustering:
+def _clusterings(method: Method, extent: Extent) -> tuple[Clustering, ...]:
+    """Random ones, of the granularities that the losses want."""
+    n, generator = extent.n_images, torch.Generator().manual_seed(0)
     with torch.no_grad():
         d = method.eval().embed(torch.zeros(1, 3, *extent.size)).shape[1]
-    labels = torch.randint(k, (extent.n_images,), generator=generator)
-    centers = torch.nn.functional.normalize(torch.randn(k, d, generator=generator), dim=1)
-    return Clustering(labels, centers, torch.rand(extent.n_images, generator=generator))
+    found = []
+    for k in method.granularities:
+        labels = torch.randint(k, (n,), generator=generator)
+        centers = torch.nn.functional.normalize(torch.randn(k, d, generator=generator), dim=1)
+        found.append(Clustering(labels, centers, torch.rand(n, generator=generator)))
+    return tuple(found)
 
 
 def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clusterings: tuple[Clustering, ...]) -> int:

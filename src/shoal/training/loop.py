@@ -17,7 +17,7 @@ from shoal.methods.embedding import autocast, embed_all
 from shoal.training.checkpoint import set_default_rng
 from shoal.training.log import Log
 from shoal.training.optim import set_lr
-from shoal.training.schedule import lr_factor
+from shoal.training.schedule import full_lr, lr_factor
 from shoal.training.state import Interrupted, Run
 from shoal.types import Batch, Clustering
 
@@ -84,7 +84,7 @@ def m_step(run: Run, log: Log) -> dict[str, int | float]:
     n_steps = run.steps_per_epoch
     while run.step < n_steps and not run.trained:
         start = time.monotonic()
-        set_lr(run.optimizer, _full_lr(run), _lr_factor(run, run.steps_done))
+        set_lr(run.optimizer, full_lr(run.batch_size, config.optim), _lr_factor(run, run.steps_done))
         run.optimizer.zero_grad()
         terms = _backward(run, order[run.step * run.batch_size : (run.step + 1) * run.batch_size])
         progress = (run.steps_done + 1) / (n_steps * config.epochs)
@@ -95,7 +95,7 @@ def m_step(run: Run, log: Log) -> dict[str, int | float]:
         log.step(run)
         run.stop_if_asked()
         run.save_if_due()
-    return run.finish_epoch(_full_lr(run) * _lr_factor(run, run.steps_done - 1))
+    return run.finish_epoch(full_lr(run.batch_size, config.optim) * _lr_factor(run, run.steps_done - 1))
 
 
 def _backward(run: Run, index: Int64[Tensor, "b"]) -> dict[str, Tensor]:
@@ -110,11 +110,6 @@ def _backward(run: Run, index: Int64[Tensor, "b"]) -> dict[str, Tensor]:
         for name, term in terms.items():
             sums[name] = sums.get(name, 0) + term.detach() / n_parts
     return sums
-
-
-def _full_lr(run: Run) -> float:
-    """The rate after the warm-up grows with the batch (linear scaling: Goyal et al., arXiv 1706.02677)."""
-    return run.config.optim.lr * run.batch_size / 256
 
 
 def _lr_factor(run: Run, step: int) -> float:

@@ -7,6 +7,11 @@ import math
 from shoal.config import OptimConfig
 
 
+def full_lr(batch_size: int, config: OptimConfig) -> float:
+    """The rate after the warm-up grows with the batch (linear scaling: Goyal et al., arXiv 1706.02677)."""
+    return config.lr * batch_size / 256
+
+
 def lr_factor(step: int, steps_per_epoch: int, epochs: int, config: OptimConfig) -> float:
     """Share of the full rate at ``step`` (counted from 0 over the whole run).
 
