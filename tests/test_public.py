@@ -12,7 +12,7 @@ import shoal
 
 SOURCE = Path(shoal.__file__).parent
 LAYERS = [
-    {"errors", "files", "types", "distributed"},
+    {"errors", "files", "types", "distributed", "hardware"},
     {"losses", "lars", "models", "clustering", "data"},
     {"methods"},
     {"config"},

@@ -82,3 +82,16 @@ def sum_over_ranks(values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         return values
     total: Tensor = _Sum.apply(values)
     return total
+
+
+def gather_uneven(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "world_b ..."]:
+    """The rows of all ranks, in rank order, where ranks may hold different numbers of them; without gradient."""
+    if world_size() == 1:
+        return rows
+    counts = rows.new_zeros(world_size(), dtype=torch.int64)
+    counts[rank()] = len(rows)
+    dist.all_reduce(counts)
+    padded = rows.new_zeros(int(counts.max()), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = gather(padded).split(len(padded)) if len(padded) else [padded] * world_size()
+    return torch.cat([part[:n] for part, n in zip(parts, counts.tolist(), strict=True)])

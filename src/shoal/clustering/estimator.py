@@ -13,7 +13,6 @@ from torch import Tensor
 from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, generator_from, like
 from shoal.clustering.kmeans import assign, best_centers
 from shoal.clustering.rows import Metric, Rows, squared_distances
-from shoal.errors import UserError
 
 
 class KMeans(TakesTensors, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
@@ -67,22 +66,20 @@ class KMeans(TakesTensors, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cl
             UserError: fewer rows than clusters, NaN, infinity, a zero row under the cosine; bad parameters.
         """
         features = self._features(X, reset=True)
-        solution = best_centers(
+        found, self.n_iter_ = best_centers(
             features,
             self.n_clusters,
             generator=generator_from(self.random_state),
             metric=self.metric,
-            init=self._init(),
+            init=self.init if isinstance(self.init, str) else torch.as_tensor(self.init),
             n_init=self.n_init,
             max_iter=self.max_iter,
             tol=self.tol,
         )
-        labels, distances, _ = assign(features, solution.centers, self.metric)
-        costs = distances.double() if self.metric == "cosine" else distances.double().square()
+        costs = found.distances.double() if self.metric == "cosine" else found.distances.double().square()
         self.inertia_ = float(costs.sum())
-        self.n_iter_ = solution.n_iter
-        self.labels_: Array | Tensor = like(X, labels)
-        self.cluster_centers_: Array | Tensor = like(X, solution.centers)
+        self.labels_: Array | Tensor = like(X, found.labels)
+        self.cluster_centers_: Array | Tensor = like(X, found.centers)
         return self
 
     def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
@@ -108,13 +105,6 @@ class KMeans(TakesTensors, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cl
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "cluster_centers_")
-
-    def _init(self) -> Tensor | None:
-        if isinstance(self.init, str):
-            if self.init != "k-means++":
-                raise UserError(f"there is no init {self.init!r}: give 'k-means++' or an array of centres.")
-            return None
-        return torch.as_tensor(self.init)
 
     def _centers(self, features: Tensor) -> Float[Tensor, "k d"]:
         return torch.as_tensor(self.cluster_centers_).to(features.device)

@@ -159,7 +159,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         """Where each run begins, in the coordinates of the rows."""
         if self.means_init is not None:
             shape = (self.n_components, rows.features.shape[1])
-            given = given_points(rows, torch.as_tensor(self.means_init), shape, "means_init")[0]
+            given = given_points(rows, torch.as_tensor(self.means_init), shape, "means_init")
             labels, _, _ = assign(rows.features, given + rows.shift, "euclidean")
             yield replace(self._of_clusters(rows, labels, given), means=given)
             return

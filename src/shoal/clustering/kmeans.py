@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal, get_args
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shoal.clustering.lloyd import Solution, lloyd
+from shoal.clustering.lloyd import Solution, fast_lloyd, lloyd
+from shoal.clustering.nearest import to_points
 from shoal.clustering.rows import Metric, Rows, squared_distances, unusable
-from shoal.clustering.seeding import candidates_per_step, seed
+from shoal.clustering.sample import candidates, coreset
+from shoal.clustering.seeding import random_seeds, seeds
+from shoal.clustering.shards import Shards
 from shoal.errors import UserError
 from shoal.types import Clustering
 
+Init = Literal["k-means++", "k-means||", "random"]
 
-def kmeans(
+
+def kmeans(  # noqa: PLR0913 - a setting each
     features: Float[Tensor, "n d"],
     n_clusters: int,
     *,
     generator: torch.Generator,
     metric: Metric = "cosine",
-    init: Float[Tensor, "k d"] | None = None,
+    init: Init | Float[Tensor, "k d"] = "k-means++",
     n_init: int = 10,
     max_iter: int = 300,
     tol: float = 1e-4,
+    weights: Float[Tensor, "n"] | None = None,
+    sharded: bool = False,
 ) -> Clustering:
     """Cluster features, as ``best_centers`` does."""
-    solution = best_centers(
+    return best_centers(
         features,
         n_clusters,
         generator=generator,
@@ -34,60 +44,65 @@ def kmeans(
         n_init=n_init,
         max_iter=max_iter,
         tol=tol,
-    )
-    labels, distances, _ = assign(features, solution.centers, metric)
-    return Clustering(labels, solution.centers, distances)
+        weights=weights,
+        sharded=sharded,
+    )[0]
 
 
-def best_centers(
+def best_centers(  # noqa: PLR0913 - a setting each
     features: Float[Tensor, "n d"],
     n_clusters: int,
     *,
     generator: torch.Generator,
     metric: Metric,
-    init: Float[Tensor, "k d"] | None,
+    init: Init | Float[Tensor, "k d"],
     n_init: int,
     max_iter: int,
     tol: float,
-) -> Solution:
-    """The best of several runs of k-means: seeds by greedy k-means++, then Lloyd's iteration.
+    weights: Float[Tensor, "n"] | None = None,
+    sharded: bool = False,
+) -> tuple[Clustering, int]:
+    """The best of several runs of k-means, and how many times its centres were updated.
 
-    Beside the features it holds a few numbers per row and restart, never one per row and cluster. float16 and
-    bfloat16 features are computed in float32, float64 in float64.
+    The runs start, compete and are dropped on a sample of the rows (all of them, if they are few); the best goes on
+    with all rows until it converges. Beside the features it holds a few numbers per row, never one per row and cluster.
+    float16 and bfloat16 features are computed in float32, float64 in float64.
 
     Args:
         features: on any device; for the cosine they need no unit length.
         n_clusters: k.
         generator: source of the seeds; the same state gives the same clusters.
         metric: "cosine" keeps the centres at unit length, "euclidean" minimises squared distances.
-        init: where to start from instead of k-means++; there is then one run.
+        init: how runs start: greedy "k-means++", the same among the candidates of "k-means||" (for thousands of
+            clusters), from "random" rows; or the centres themselves, of the last clustering for one, for a single run.
         n_init: how many runs, of which the one with the smallest inertia is kept.
         max_iter: the most updates of the centres in a run.
         tol: a run ends when the squared moves of its centres sum to no more than this share of the features'
             variance (averaged over dimensions), or when no row changes cluster.
+        weights: how often each row counts.
+        sharded: the features are this rank's share of the rows (perhaps none), all ranks call this with generators in
+            the same state, and get the clusters of all rows together.
 
     Raises:
         UserError: fewer rows than clusters, NaN, infinity, a zero vector under the cosine, a wrong ``init``.
     """
-    n, d = features.shape
+    shards = Shards(sharded)
+    n, d = shards.total(len(features)), features.shape[1]
     if not 1 <= n_clusters <= n:
         raise UserError(
             f"n_clusters={n_clusters} must lie between 1 and the number of rows (n_samples={n}): change it."
         )
     if n_init < 1 or max_iter < 1:
         raise UserError(f"n_init={n_init} and max_iter={max_iter} must be at least 1.")
-    mean, variance = Rows(features, metric).moments()
-    rows = Rows(features, metric, mean)
-    if init is not None:
-        best = lloyd(rows, given_points(rows, init, (n_clusters, d), "init"), max_iter, tol * variance)
+    rows, variance = _ready(features, metric, weights, shards)
+    if isinstance(init, Tensor):
+        start = given_points(rows, init, (n_clusters, d), "init")
+        best = lloyd(rows, start, max_iter=max_iter, tol=tol * variance, shards=shards)
     else:
-        each = _restarts_at_once(rows, n_clusters)
-        sizes = [min(each, n_init - done) for done in range(0, n_init, each)]
-        runs = (lloyd(rows, seed(rows, n_clusters, r, generator), max_iter, tol * variance) for r in sizes)
-        best = min(runs, key=lambda run: run.inertia)
-    if metric == "euclidean":
-        return Solution(best.centers + rows.shift, best.inertia, best.n_iter)
-    return best
+        best = _best_of(rows, _start(init), n_clusters, n_init, generator, max_iter, tol * variance, shards)
+    centers = best.centers + rows.shift if metric == "euclidean" else best.centers
+    distances = _to_own(rows, best)
+    return Clustering(best.labels, centers, rows.distance(distances)), best.n_iter
 
 
 def assign(
@@ -108,21 +123,17 @@ def assign(
     for part, x in rows.chunks(len(points)):
         squared = squared_distances(x, points)
         labels[part] = squared.argmin(1)
-        distances[part] = _to_point(rows, x, points[labels[part]])
+        distances[part] = rows.distance(to_points(x, points[labels[part]]).square())
         if len(points) > 1:
             second = squared.scatter_(1, labels[part, None], torch.inf).argmin(1)
-            margins[part] = (_to_point(rows, x, points[second]) - distances[part]).clamp(min=0)
+            farther = rows.distance(to_points(x, points[second]).square())
+            margins[part] = (farther - distances[part]).clamp(min=0)
     if not torch.isfinite(distances).all():
         raise unusable(features)
     return labels, distances, margins
 
 
-def _to_point(rows: Rows, x: Float[Tensor, "b d"], points: Float[Tensor, "b d"]) -> Float[Tensor, "b"]:
-    """Distance of each row to its own point, by difference: ‖x‖² − 2x·y + ‖y‖² cancels near it."""
-    return rows.distance((x - points).square().sum(1))
-
-
-def given_points(rows: Rows, points: Float[Tensor, "k d"], shape: tuple[int, int], name: str) -> Float[Tensor, "1 k d"]:
+def given_points(rows: Rows, points: Float[Tensor, "k d"], shape: tuple[int, int], name: str) -> Float[Tensor, "k d"]:
     """Points that a user gave as parameter ``name``, in the coordinates of the rows.
 
     Raises:
@@ -133,10 +144,68 @@ def given_points(rows: Rows, points: Float[Tensor, "k d"], shape: tuple[int, int
     start = rows.prepare(points.to(rows.features.device))
     if not torch.isfinite(start).all():
         raise UserError(f"{name} holds NaN, infinity or, under the cosine, a zero row: give other centres.")
-    return start[None]
+    return start
 
 
-def _restarts_at_once(rows: Rows, n_clusters: int) -> int:
-    """As many as leave the memory beside the features at a quarter of theirs, or at 64 MB if that is more."""
-    per_restart = len(rows) * (candidates_per_step(n_clusters) + 4)
-    return max(1, max(rows.features.numel() // 4, 2**24) // per_restart)
+def _ready(
+    features: Float[Tensor, "n d"], metric: Metric, weights: Float[Tensor, "n"] | None, shards: Shards
+) -> tuple[Rows, float]:
+    """The rows in coordinates in which float32 is exact enough, and their variance averaged over the dimensions."""
+    rows = Rows(features, metric, weights=weights)
+    mean, variance = rows.moments(shards)
+    if metric == "cosine":
+        return Rows(features, metric, weights=weights, unit=_at_unit_length(rows, shards)), variance
+    # Near the origin the rows can stay as they are, which saves a copy of every chunk.
+    far = mean.square().sum() > 4 * variance * len(mean)
+    return Rows(features, metric, mean if far else None, weights=weights), variance
+
+
+def _at_unit_length(rows: Rows, shards: Shards) -> bool:
+    off = torch.zeros((), device=rows.features.device)
+    for part in rows.parts(1):
+        lengths = torch.linalg.vector_norm(rows.features[part].to(rows.dtype), dim=1)
+        off += ((lengths - 1).abs() > 8 * torch.finfo(rows.dtype).eps).sum()
+    return not shards.sum(off)
+
+
+def _start(init: str) -> Init:
+    if init not in get_args(Init):
+        raise UserError(f"there is no init {init!r}: give one of {', '.join(get_args(Init))}, or an array of centres.")
+    return init  # type: ignore[return-value]
+
+
+def _best_of(
+    rows: Rows,
+    init: Init,
+    n_clusters: int,
+    n_init: int,
+    generator: torch.Generator,
+    max_iter: int,
+    tol: float,
+    shards: Shards,
+) -> Solution:
+    """Run on a sample, and the best of the runs to its end on all rows."""
+    if init == "k-means||":
+        sample, whole = candidates(rows, n_clusters, generator, shards), False
+    else:
+        sample, whole = coreset(rows, n_clusters, generator, shards)
+    draw = random_seeds if init == "random" else seeds
+    # Means of m / k rows each are off by k / m of the variance of a cluster, all k together by k² / m of it: a sum of
+    # squared moves below that is chance.
+    weight = len(sample) if sample.weights is None else float(sample.weights.sum())
+    noise = 0.0 if whole else n_clusters**2 / (len(sample) * weight)
+    starts = draw(sample, n_clusters, n_init, generator)
+    runs = (lloyd(sample, start, max_iter=max_iter, tol=tol, noise=noise) for start in starts)
+    best = min(runs, key=lambda run: run.inertia)
+    if not whole:
+        return fast_lloyd(rows, best.centers, max_iter=max_iter, tol=tol, shards=shards)
+    first = int(shards.before(torch.tensor(len(rows))))
+    return replace(best, labels=best.labels[first : first + len(rows)])
+
+
+def _to_own(rows: Rows, solution: Solution) -> Float[Tensor, "n"]:
+    """Squared distance of each row to the centre of its cluster."""
+    squared = solution.centers.new_empty(len(rows))
+    for part, x in rows.chunks(1):
+        squared[part] = to_points(x, solution.centers[solution.labels[part]]).square()
+    return squared

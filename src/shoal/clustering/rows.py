@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal, get_args
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from shoal.clustering.shards import ALONE, Shards
 from shoal.errors import UserError
 
 Metric = Literal["euclidean", "cosine"]
@@ -28,20 +30,28 @@ class Rows:
         metric: Metric,
         shift: Float[Tensor, "d"] | None = None,
         dtype: torch.dtype = torch.float32,
+        *,
+        weights: Float[Tensor, "n"] | None = None,
+        unit: bool = False,
     ) -> None:
+        """``weights`` count rows more than once, or less; ``unit`` says that all have unit length already."""
         if metric not in get_args(Metric):
             raise UserError(f"there is no metric {metric!r}: give one of {', '.join(get_args(Metric))}.")
         self.features = features.detach()
         self.metric = metric
         self.dtype = torch.promote_types(features.dtype, dtype)
-        self.shift = features.new_zeros(features.shape[1]) if shift is None else shift
-        self.shift = self.shift.to(self.dtype)
+        self.shift = (features.new_zeros(features.shape[1]) if shift is None else shift).to(self.dtype)
+        self.weights = weights
+        self.unit = unit
+        # What needs no change costs no copy: embeddings are at unit length, and most other features near the origin.
+        self._as_they_are = unit if metric == "cosine" else not self.shift.any()
 
     def __len__(self) -> int:
         return len(self.features)
 
     def __getitem__(self, index: Int64[Tensor, "*m"] | slice) -> Float[Tensor, "*m d"]:
-        return self.prepare(self.features[index])
+        x = self.features[index]
+        return x.to(self.dtype) if self._as_they_are else self.prepare(x)
 
     def prepare(self, x: Float[Tensor, "*m d"]) -> Float[Tensor, "*m d"]:
         """Vectors (centres, say) in the coordinates of the rows; a zero vector has no cosine: NaN."""
@@ -51,57 +61,76 @@ class Rows:
             return x / length
         return x - self.shift
 
-    def chunks(self, n_columns: int) -> Iterator[tuple[slice, Float[Tensor, "b d"]]]:
-        """Which rows, and the rows; ``n_columns`` is how many numbers are made of each."""
+    def parts(self, n_columns: int) -> Iterator[slice]:
+        """Rows cut into chunks; ``n_columns`` is how many numbers are made of each row."""
         # A chunk and what is made of it stay in a CPU's cache; a GPU wants enough to fill it.
         values = 2**24 if self.features.is_cuda else 2**20
         size = max(1, values // max(self.features.shape[1], n_columns))
         for start in range(0, len(self), size):
-            part = slice(start, start + size)
+            yield slice(start, min(start + size, len(self)))
+
+    def chunks(self, n_columns: int) -> Iterator[tuple[slice, Float[Tensor, "b d"]]]:
+        """Which rows, and the rows."""
+        for part in self.parts(n_columns):
             yield part, self[part]
 
     @cached_property
     def squared_lengths(self) -> Float[Tensor, "n 1"]:
         """‖x‖² of each row."""
-        lengths = self.shift.new_empty(len(self), 1)
-        for part, x in self.chunks(1):
-            lengths[part] = x.square().sum(1, keepdim=True)
+        lengths = self.shift.new_ones(len(self), 1)
+        if self.metric == "euclidean":
+            for part, x in self.chunks(1):
+                lengths[part] = torch.linalg.vector_norm(x, dim=1, keepdim=True).square()
         return lengths
 
-    def moments(self) -> tuple[Float[Tensor, "d"], float]:
-        """Mean of the rows, and their variance averaged over the dimensions.
+    def moments(self, shards: Shards = ALONE) -> tuple[Float[Tensor, "d"], float]:
+        """Mean of the rows, of all ranks' if they are shards, and their variance averaged over the dimensions.
 
         Raises:
-            UserError: a value is NaN or infinite, or a row is zero and the metric the cosine.
+            UserError: a value is NaN or infinite or its square is, or a row is zero and the metric the cosine.
         """
         total = self.shift.new_zeros(self.shift.shape, dtype=torch.float64)
-        squares = total.clone()
+        squares = total.new_zeros(())
+        pivot = self[:1].mean(0) if len(self) else self.shift  # amid the data, sums of squares cancel little
         for _, x in self.chunks(1):
-            x = x.double()
-            total += x.sum(0)
-            squares += x.square().sum(0)
-        mean = total / len(self)
-        variance = float((squares / len(self) - mean.square()).clamp(min=0).mean())
-        if not torch.isfinite(total).all():
-            raise unusable(self.features)
-        return mean.to(self.dtype), variance
+            away = x - pivot
+            total += away.sum(0)
+            squares += torch.linalg.vector_norm(away).double().square()
+        n = shards.sum(total.new_tensor(len(self)))
+        own = pivot.double() + total / max(len(self), 1)
+        mean = shards.sum(own * len(self)) / n
+        within = squares - total.square().sum() / max(len(self), 1)
+        variance = float(shards.sum(within + len(self) * (own - mean).square().sum()) / n / len(mean))
+        if not math.isfinite(variance):
+            raise unusable(self.features, shards)
+        return mean.to(self.dtype), max(variance, 0.0)
+
+    def weights_of(self, part: slice) -> Float[Tensor, "b"] | None:
+        """Weights of a chunk's rows, None where all count once."""
+        return None if self.weights is None else self.weights[part]
 
     def distance(self, squared: Float[Tensor, "*m"]) -> Float[Tensor, "*m"]:
         """The metric's distance, from the squared Euclidean one between rows: ‖x − y‖ or 1 − cos."""
         return squared / 2 if self.metric == "cosine" else squared.sqrt()
 
 
-def unusable(features: Float[Tensor, "n d"]) -> UserError:
+def unusable(features: Float[Tensor, "n d"], shards: Shards = ALONE) -> UserError:
     """Why there are no distances between these rows."""
-    n_bad = int((~torch.isfinite(features)).any(1).sum())
+    bad = torch.stack([(~torch.isfinite(features)).any(1).sum(), (features == 0).all(1).sum()])
+    n_bad, n_zero = (int(count) for count in shards.sum(bad))
+    n = shards.total(len(features))
     if n_bad:
         return UserError(
-            f"{n_bad} of {len(features)} rows of features hold NaN or infinity: leave them out, or find what "
-            "made them (a training that diverged, a division by zero)."
+            f"{n_bad} of {n} rows of features hold NaN or infinity: leave them out, or find what made them (a training "
+            "that diverged, a division by zero)."
+        )
+    if n_zero:
+        return UserError(
+            f"{n_zero} of {n} rows of features are zero and have no cosine: leave them "
+            "out, use metric='euclidean', or find what made them (a training that diverged)."
         )
     return UserError(
-        "a row of features is zero and has no cosine: leave it out, use metric='euclidean', or find what made it (a "
-        "training that diverged)."
+        f"the features are so large that their squares overflow {features.dtype}: divide all by their largest."
     )
 
 

@@ -10,38 +10,55 @@ from torch import Tensor
 
 from shoal.clustering.rows import Rows, squared_distances
 
-
-def candidates_per_step(n_clusters: int) -> int:
-    """How many candidates compete for each centre: 2 + ln k, as scikit-learn tries."""
-    return 2 + int(math.log(n_clusters))
+VALUES = 2**24
+"""Distances that are held at once, for as many restarts as that is enough for."""
 
 
-def seed(rows: Rows, n_clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
+def seeds(rows: Rows, n_clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
     """Centres for several restarts at once, each a row of the data.
 
     A centre is drawn with probability proportional to the squared distance from the centres so far; of the
-    candidates drawn, the one that leaves the smallest sum of squared distances is taken.
+    2 + ln k candidates drawn, as many as scikit-learn tries, the one that leaves the smallest sum of squared
+    distances is taken.
     """
-    n, device, tries = len(rows), rows.features.device, candidates_per_step(n_clusters)
-    first = torch.randint(n, (restarts,), generator=generator, device=generator.device).to(device)
+    tries = 2 + int(math.log(n_clusters))
+    each = max(1, VALUES // (len(rows) * tries))
+    sizes = [min(each, restarts - done) for done in range(0, restarts, each)]
+    return torch.cat([_seeds(rows, n_clusters, size, tries, generator) for size in sizes])
+
+
+def random_seeds(rows: Rows, n_clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
+    """Centres for several restarts: rows drawn by their weights, none twice."""
+    weights = rows.squared_lengths.new_ones(len(rows)) if rows.weights is None else rows.weights
+    weights = weights.double().to(generator.device)
+    drawn = [weights.multinomial(n_clusters, generator=generator) for _ in range(restarts)]
+    return rows[torch.stack(drawn).to(rows.features.device)]
+
+
+def _seeds(
+    rows: Rows, n_clusters: int, restarts: int, tries: int, generator: torch.Generator
+) -> Float[Tensor, "r k d"]:
+    device = rows.features.device
+    weights = torch.ones_like(rows.squared_lengths) if rows.weights is None else rows.weights[:, None]
+    first = _draw(weights.expand(-1, restarts), 1, generator)[:, 0]
     centers = rows[first][:, None].repeat(1, n_clusters, 1)
-    nearest = torch.full((n, restarts), torch.inf, dtype=rows.dtype, device=device)
+    nearest = weights.new_full((len(rows), restarts), torch.inf)
     nearest = _with_candidates(rows, nearest, centers[:, :1])[..., 0]
     for j in range(1, n_clusters):
-        candidates = rows[_draw(nearest, tries, generator)]
-        options = _with_candidates(rows, nearest, candidates)
-        best = options.sum(0).argmin(-1)
-        centers[:, j] = candidates[torch.arange(restarts, device=device), best]
-        nearest = options.gather(2, best.expand(n, -1)[..., None])[..., 0]
+        tried = rows[_draw(nearest * weights, tries, generator)]
+        options = _with_candidates(rows, nearest, tried)
+        best = torch.einsum("nrt,n->rt", options, weights[:, 0]).argmin(-1)
+        centers[:, j] = tried[torch.arange(restarts, device=device), best]
+        nearest = options.gather(2, best.expand(len(rows), -1)[..., None])[..., 0]
     return centers
 
 
-def _draw(nearest: Float[Tensor, "n r"], tries: int, generator: torch.Generator) -> Int64[Tensor, "r t"]:
-    """Row numbers drawn in proportion to the squared distances, by inverse transform sampling."""
-    edges = nearest.T.cumsum(1, dtype=torch.float64)
+def _draw(shares: Float[Tensor, "n r"], tries: int, generator: torch.Generator) -> Int64[Tensor, "r t"]:
+    """Row numbers drawn in proportion to shares, by inverse transform sampling."""
+    edges = shares.T.cumsum(1, dtype=torch.float64)
     draws = torch.rand(len(edges), tries, dtype=torch.float64, generator=generator, device=generator.device)
     index = torch.searchsorted(edges, draws.to(edges.device) * edges[:, -1:], right=True)
-    return index.clamp(max=len(nearest) - 1)
+    return index.clamp(max=len(shares) - 1)
 
 
 def _with_candidates(

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from shoal.hardware import multiplies_bfloat16
 from shoal.methods.base import Method
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -24,13 +25,7 @@ def settled(device: torch.device, precision: Precision) -> Precision:
     """What "auto" comes to on a device."""
     if precision != "auto":
         return precision
-    return "bfloat16" if _multiplies_bfloat16(device) else "float32"
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+    return "bfloat16" if multiplies_bfloat16(device) else "float32"
 
 
 @contextmanager

@@ -1,0 +1,100 @@
+"""A weighted sample that stands for all rows where k-means looks for its start."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from shoal.clustering.rows import Rows, squared_distances
+from shoal.clustering.shards import Shards
+
+LEAST_ROWS = 8192
+ROWS_PER_CLUSTER = 16
+OVERSAMPLING = 2.0
+"""Candidates per round of k-means‖, as a multiple of k."""
+ROUNDS = 5
+
+
+def coreset(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Shards) -> tuple[Rows, bool]:
+    """Some thousand weighted rows that k-means finds about as good or bad as all rows, and whether they are all.
+
+    A lightweight coreset (Bachem, Lucic and Krause 2018): half the draws are uniform, half go to rows in proportion to
+    their squared distance from the middle, so that a far outlier is never missed; weights make up for it. Every rank
+    gets the same rows. Where all rows are not many more, all of them are returned.
+    """
+    size = max(LEAST_ROWS, ROWS_PER_CLUSTER * n_clusters)
+    n = shards.total(len(rows))
+    if n <= 2 * size:
+        weights = None if rows.weights is None else shards.gather(rows.weights)
+        return _rows_like(rows, shards.gather(rows[:]), weights), True
+    weights = rows.squared_lengths.new_ones(len(rows)) if rows.weights is None else rows.weights
+    far = rows.squared_lengths[:, 0] * weights
+    sums = shards.sum(torch.stack([weights.sum(dtype=torch.float64), far.sum(dtype=torch.float64)]))
+    share = (weights / sums[0] + far / sums[1].clamp(min=1e-300)).double() / 2
+    index = _drawn(share, size, generator, shards)
+    sampled = weights[index] / (size * share[index]).to(weights.dtype)
+    return _rows_like(rows, shards.gather(rows[index]), shards.gather(sampled)), False
+
+
+def candidates(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Shards) -> Rows:
+    """Rows that k-means‖ puts up as centres, each with the weight of the rows that are nearest to it.
+
+    Bahmani et al. 2012: in each of five rounds, every row becomes a candidate with probability 2k · d²/Σd², where d is
+    its distance from the candidates so far.
+    """
+    weights = rows.squared_lengths.new_ones(len(rows)) if rows.weights is None else rows.weights
+    chosen = shards.gather(rows[_drawn(weights.double(), 1, generator, shards)])
+    nearest = torch.full_like(weights, torch.inf)
+    owner = torch.zeros(len(rows), dtype=torch.int64, device=nearest.device)
+    _closer(rows, chosen, 0, nearest, owner)
+    for _ in range(ROUNDS):
+        cost = (nearest * weights).double()
+        chance = OVERSAMPLING * n_clusters * cost / shards.sum(cost.sum()).clamp(min=1e-300)
+        drawn = (_uniform(len(rows), generator, shards).to(chance.device) < chance).nonzero()[:, 0]
+        new = shards.gather(rows[drawn])
+        if len(new):
+            _closer(rows, new, len(chosen), nearest, owner)
+            chosen = torch.cat([chosen, new])
+    if len(chosen) < n_clusters:  # too few distinct rows
+        return coreset(rows, n_clusters, generator, shards)[0]
+    counts = shards.sum(torch.bincount(owner, weights.double(), minlength=len(chosen)))
+    return _rows_like(rows, chosen, counts.to(weights.dtype))
+
+
+def _rows_like(rows: Rows, x: Float[Tensor, "m d"], weights: Float[Tensor, "m"] | None) -> Rows:
+    """Rows that are in the coordinates of others already."""
+    return Rows(x, rows.metric, dtype=rows.dtype, weights=weights, unit=rows.metric == "cosine")
+
+
+def _drawn(share: Float64[Tensor, "n"], size: int, generator: torch.Generator, shards: Shards) -> Int64[Tensor, "m"]:
+    """Which of this rank's rows are among ``size`` draws, with replacement, in proportion to their shares."""
+    edges = share.cumsum(0)
+    mine = edges[-1] if len(edges) else share.sum()
+    total, start = shards.sum(mine), shards.before(mine)
+    draws = torch.rand(size, dtype=torch.float64, generator=generator, device=generator.device).to(share.device)
+    draws = draws.sort().values * total - start
+    draws = draws[(draws >= 0) & (draws < mine)]
+    return torch.searchsorted(edges, draws, right=True).clamp(max=max(len(edges) - 1, 0))
+
+
+def _uniform(n: int, generator: torch.Generator, shards: Shards) -> Float[Tensor, "n"]:
+    """A random number for each row, the same however the rows are cut."""
+    start, total = int(shards.before(torch.tensor(n))), shards.total(n)
+    return torch.rand(total, generator=generator, device=generator.device)[start : start + n]
+
+
+def _closer(
+    rows: Rows,
+    new: Float[Tensor, "m d"],
+    first: int,
+    nearest: Float[Tensor, "n"],
+    owner: Int64[Tensor, "n"],
+) -> None:
+    """Give rows to new candidates, numbered from ``first``, that are nearer than theirs."""
+    for part, x in rows.chunks(len(new)):
+        squared, labels = squared_distances(x, new).min(1)
+        squared = squared.add_(rows.squared_lengths[part, 0]).clamp_(min=0)
+        closer = squared < nearest[part]
+        nearest[part][closer] = squared[closer]
+        owner[part][closer] = labels[closer] + first
