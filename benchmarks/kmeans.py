@@ -2,10 +2,10 @@
 
     python benchmarks/kmeans.py [--repeats 3] [--threads 2] [--large] [--save]
 
-For each case it prints the median seconds of each side, how many times faster shoal is, the ratio of the inertias (below
-1: shoal's is lower), the memory that a fit of shoal takes above the data, and how the time compares with that of the
-products alone, all iterations done plainly at the rate that this machine multiplies float32 matrices. scikit-learn and
-shoal run until they converge, faiss does the iterations it is told to. On a GPU, faiss is left out unless its GPU build is installed.
+For each case it prints the median seconds of each side, how many times faster shoal is, the ratio of the inertias
+(below 1: shoal's is lower), the memory that a fit of shoal takes above the data, and how its time compares with that of
+the products alone: all its iterations, done plainly at the rate at which this machine multiplies float32 matrices.
+scikit-learn and shoal run until they converge, faiss does the iterations it is told to, on all rows.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,10 +69,11 @@ def features(n: int, d: int, k: int, spread: float) -> Matrix:
     return rows
 
 
-def shoal_run(rows: Matrix | torch.Tensor, case: Case, seed: int) -> Run:
+def shoal_run(rows: Any, case: Case, seed: int) -> Run:
     """A fit of shoal, on the device of the rows."""
     start = time.perf_counter()
-    model = KMeans(case.k, n_init=case.n_init, max_iter=case.max_iter, random_state=seed).fit(rows)
+    model = KMeans(case.k, n_init=case.n_init, max_iter=case.max_iter, random_state=seed)
+    model.fit(rows)
     return Run(time.perf_counter() - start, model.inertia_, model.n_iter_)
 
 
@@ -93,6 +95,7 @@ def faiss_run(rows: Matrix, case: Case, seed: int) -> Run:
         case.d, case.k, niter=case.faiss_iter, nredo=case.n_init, seed=seed + 1, max_points_per_centroid=len(rows)
     )
     model.train(rows)
+    assert model.obj is not None
     return Run(time.perf_counter() - start, float(model.obj[-1]), case.faiss_iter)
 
 
@@ -104,7 +107,7 @@ def extra_memory(case: Case, spread: float, threads: int) -> float:
 
 def _extra_memory(case: Case, spread: float, threads: int) -> float:
     torch.set_num_threads(threads)
-    rows = features(case.n, case.d, case.k, spread)
+    rows: Matrix = features(case.n, case.d, case.k, spread)
     shoal_run(rows[:5000], Case(5000, case.d, 3, 1, 2, 0), 0)  # loads what a first fit loads
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     shoal_run(rows, case, 0)

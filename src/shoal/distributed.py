@@ -93,5 +93,5 @@ def gather_uneven(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "world_b ..."
     dist.all_reduce(counts)
     padded = rows.new_zeros(int(counts.max()), *rows.shape[1:])
     padded[: len(rows)] = rows
-    parts = gather(padded).split(len(padded)) if len(padded) else [padded] * world_size()
+    parts = gather(padded).view(world_size(), len(padded), *rows.shape[1:])
     return torch.cat([part[:n] for part, n in zip(parts, counts.tolist(), strict=True)])

@@ -26,7 +26,10 @@ def test_scikit_learns_checks(metric):
     expected = {"check_estimators_dtypes": "zero rows"} if metric == "cosine" else {}
     results = check_estimator(KMeans(metric=metric), expected_failed_checks=expected)
     assert len(results) > 40
-    assert sum(result["status"] == "passed" for result in results) >= len(results) - 1 - len(expected)
+    # Weights are passed as repeated rows are, which scikit-learn's own k-means does not manage.
+    assert {"check_sample_weight_equivalence_on_dense_data"} <= {result["check_name"] for result in results}
+    others = {result["check_name"] for result in results if result["status"] != "passed"}
+    assert others <= {"check_sample_weights_pandas_series", "check_array_api_input", *expected}
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])

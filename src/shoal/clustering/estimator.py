@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from torch import Tensor
 
-from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, generator_from, like
-from shoal.clustering.kmeans import assign, best_centers
-from shoal.clustering.rows import Metric, Rows, squared_distances
+from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, generator_from, like, points_from, weights_from
+from shoal.clustering.kmeans import Init, assign, best_centers
+from shoal.clustering.rows import Metric, Rows, squared_distances, unusable
+from shoal.clustering.shards import Shards
 
 
 class KMeans(TakesTensors, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
@@ -25,12 +24,16 @@ class KMeans(TakesTensors, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cl
     Args:
         n_clusters: k.
         metric: "euclidean", or "cosine" for spherical k-means: rows count by direction alone.
-        init: "k-means++", or the (k, d) centres of a single run.
+        init: how runs start: greedy "k-means++", the same among the candidates of "k-means||", from "random" rows; or
+            the (k, d) centres of a single run, those of an earlier fit for one.
         n_init: runs from different seeds, of which the one with the smallest inertia is kept.
         max_iter: the most updates of the centres in a run.
         tol: a run ends when the squared moves of its centres sum to no more than this share of the features'
             variance, or when no row changes cluster.
         random_state: an int repeats the seeds; None draws other ones each time.
+        sharded: ``fit`` is called by all ranks of a ``torch.distributed`` group, each with rows of its own, perhaps
+            none, and with the same ``random_state``, an int. They find the clusters of all rows together; ``labels_``
+            are those of the rank's own.
 
     Attributes:
         labels_: int64 (n,), the cluster of each row.
@@ -45,11 +48,12 @@ class KMeans(TakesTensors, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cl
         n_clusters: int = 8,
         *,
         metric: Metric = "euclidean",
-        init: Literal["k-means++"] | Array | Tensor = "k-means++",
+        init: Init | Array | Tensor = "k-means++",
         n_init: int = 10,
         max_iter: int = 300,
         tol: float = 1e-4,
         random_state: int | np.random.RandomState | None = None,
+        sharded: bool = False,
     ) -> None:
         self.n_clusters = n_clusters
         self.metric = metric
@@ -58,26 +62,32 @@ class KMeans(TakesTensors, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cl
         self.max_iter = max_iter
         self.tol = tol
         self.random_state = random_state
+        self.sharded = sharded
 
-    def fit(self, X: ArrayOrTensor, y: object = None) -> KMeans:
-        """Find the clusters of rows (n, d); ``y`` is ignored.
+    def fit(self, X: ArrayOrTensor, y: object = None, sample_weight: Array | Tensor | None = None) -> KMeans:
+        """Find the clusters of rows (n, d); ``y`` is ignored, and ``sample_weight`` (n,) says how often a row counts.
 
         Raises:
-            UserError: fewer rows than clusters, NaN, infinity, a zero row under the cosine; bad parameters.
+            UserError: fewer rows than clusters, NaN, infinity, a zero row under the cosine; weights that are
+                not (n,) or negative; bad parameters.
         """
         features = self._features(X, reset=True)
+        weights = None if sample_weight is None else weights_from(sample_weight, features)
         found, self.n_iter_ = best_centers(
             features,
             self.n_clusters,
             generator=generator_from(self.random_state),
             metric=self.metric,
-            init=self.init if isinstance(self.init, str) else torch.as_tensor(self.init),
+            init=self.init if isinstance(self.init, str) else points_from(self.init, "init"),
             n_init=self.n_init,
             max_iter=self.max_iter,
             tol=self.tol,
+            weights=weights,
+            sharded=self.sharded,
         )
         costs = found.distances.double() if self.metric == "cosine" else found.distances.double().square()
-        self.inertia_ = float(costs.sum())
+        costs = costs if weights is None else costs * weights
+        self.inertia_ = float(Shards(self.sharded).sum(costs.sum()))
         self.labels_: Array | Tensor = like(X, found.labels)
         self.cluster_centers_: Array | Tensor = like(X, found.centers)
         return self
@@ -97,7 +107,10 @@ class KMeans(TakesTensors, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cl
             squared_distances(x, points).add_(rows.squared_lengths[part]).clamp_(min=0)
             for part, x in rows.chunks(len(points))
         ]
-        return like(X, rows.distance(torch.cat(squared)))
+        distances = rows.distance(torch.cat(squared))
+        if not torch.isfinite(distances).all():
+            raise unusable(features)
+        return like(X, distances)
 
     @property
     def _n_features_out(self) -> int:

@@ -15,10 +15,10 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, generator_from, like
+from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, generator_from, like, points_from, precision_of
 from shoal.clustering.kmeans import assign, given_points, kmeans
 from shoal.clustering.mixture import CovarianceType, Fit, Mixture, expectation_maximisation, mixture_of
-from shoal.clustering.rows import Rows, unusable
+from shoal.clustering.rows import Metric, Rows, too_far, unusable
 from shoal.errors import UserError
 
 
@@ -29,8 +29,16 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
     given anything else that scikit-learn takes for an array, they are numpy arrays. All is computed in float64,
     a chunk of rows at a time, because small variances cancel in float32; what is told of rows has their precision.
 
+    Under the cosine, rows are taken at unit length and k-means is that of the sphere. As published with ProPos
+    (Huang et al. 2021, arXiv 2111.11821), the mean of each component is moved out to unit length after each update,
+    where the mean of rows that differ never is, and its covariance is taken about that point. For "spherical" this
+    is the most likely mixture with such means, and no update lowers the bound; for the others it is not, and a run
+    ends where the bound would fall. Densities remain those of Gaussians in all d dimensions, not of distributions
+    on the sphere, so compare their bounds with each other alone.
+
     Args:
         n_components: k.
+        metric: "euclidean", or "cosine" for rows that count by direction alone (below).
         covariance_type: "full", each component its own covariance; "tied", all the same one; "diag", each its own
             variance per feature; "spherical", each a single variance.
         tol: a run ends when an update raises its bound by no more than this; the update is not taken (scikit-learn
@@ -44,7 +52,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
 
     Attributes:
         weights_: float64 (k,), they sum to 1.
-        means_: float64 (k, d).
+        means_: float64 (k, d), at unit length for the cosine.
         covariances_: float64, full (k, d, d), tied (d, d), diag (k, d), spherical (k,).
         lower_bound_: mean log density of the rows it was fitted on, ``score`` of them.
         converged_: whether the run that was kept ended before ``max_iter``.
@@ -52,10 +60,11 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         n_features_in_: d.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         n_components: int = 1,
         *,
+        metric: Metric = "euclidean",
         covariance_type: CovarianceType = "full",
         tol: float = 1e-3,
         reg_covar: float = 1e-6,
@@ -65,6 +74,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_components = n_components
+        self.metric = metric
         self.covariance_type = covariance_type
         self.tol = tol
         self.reg_covar = reg_covar
@@ -77,13 +87,18 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         """Find the Gaussians of rows (n, d); ``y`` is ignored.
 
         Raises:
-            UserError: fewer rows than components, NaN, infinity; a covariance that is not positive definite; bad
-                parameters.
+            UserError: fewer rows than components, NaN, infinity, a zero row under the cosine, rows whose squared
+                distances overflow; a covariance that is not positive definite; bad parameters.
         """
         features = self._features(X, reset=True)
         self._check(len(features))
-        mean, _ = Rows(features, "euclidean", dtype=torch.float64).moments()
-        rows = Rows(features, "euclidean", mean, torch.float64)
+        rows = Rows(features, self.metric, dtype=torch.float64)
+        mean, variance = rows.moments()
+        # The largest sum of squared distances that k-means, in the rows' own precision, could come to.
+        if not variance * 4 * len(rows) * features.numel() < torch.finfo(precision_of(features)).max:
+            raise too_far(features)
+        if self.metric == "euclidean":
+            rows = Rows(features, self.metric, mean, torch.float64)
         runs = (
             expectation_maximisation(rows, start, reg_covar=self.reg_covar, tol=self.tol, max_iter=self.max_iter)
             for start in self._starts(rows)
@@ -116,7 +131,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
     def predict_proba(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Probability of each component given the row, (n, k): the responsibilities."""
         features = self._features(X)
-        shares = features.new_empty(len(features), len(self.weights_), dtype=_answer(features))
+        shares = features.new_empty(len(features), len(self.weights_), dtype=precision_of(features))
         for part, joint in self._log_joint(features):
             shares[part] = joint.softmax(1).to(shares.dtype)
         return like(X, shares)
@@ -124,7 +139,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
     def score_samples(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Log density of each row, (n,)."""
         features = self._features(X)
-        return like(X, self._log_density(features).to(_answer(features)))
+        return like(X, self._log_density(features).to(precision_of(features)))
 
     def score(self, X: ArrayOrTensor, y: object = None) -> float:
         """Mean log density of the rows."""
@@ -159,13 +174,13 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         """Where each run begins, in the coordinates of the rows."""
         if self.means_init is not None:
             shape = (self.n_components, rows.features.shape[1])
-            given = given_points(rows, torch.as_tensor(self.means_init), shape, "means_init")
-            labels, _, _ = assign(rows.features, given + rows.shift, "euclidean")
+            given = given_points(rows, points_from(self.means_init, "means_init"), shape, "means_init")
+            labels, _, _ = assign(rows.features, given + rows.shift, self.metric)
             yield replace(self._of_clusters(rows, labels, given), means=given)
             return
         generator = generator_from(self.random_state)
         for _ in range(self.n_init):
-            found = kmeans(rows.features, self.n_components, generator=generator, metric="euclidean", n_init=1)
+            found = kmeans(rows.features, self.n_components, generator=generator, metric=self.metric, n_init=1)
             yield self._of_clusters(rows, found.labels, rows.prepare(found.centers))
 
     def _of_clusters(self, rows: Rows, labels: Int64[Tensor, "n"], centers: Float64[Tensor, "k d"]) -> Mixture:
@@ -182,21 +197,20 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         weights, means, covariances = (
             torch.as_tensor(value, device=features.device) for value in (self.weights_, self.means_, self.covariances_)
         )
-        rows = Rows(features, "euclidean", means.mean(0), torch.float64)
+        rows = Rows(features, self.metric, means.mean(0) if self.metric == "euclidean" else None, torch.float64)
         mixture = Mixture(weights, means - rows.shift, covariances, self.covariance_type)
         for part, x in rows.chunks(len(means)):
             if not torch.isfinite(x).all():
                 raise unusable(features)
-            yield part, mixture.log_joint(x)
+            joint = mixture.log_joint(x)
+            if not torch.isfinite(joint).all():
+                raise too_far(features)
+            yield part, joint
 
     def _n_parameters(self) -> int:
-        """Free parameters: means, covariances and weights that sum to 1."""
+        """Free parameters: means (of unit length for the cosine), covariances and weights that sum to 1."""
         k, d = self.means_.shape
         each = d * (d + 1) // 2
         of_covariances = {"full": k * each, "tied": each, "diag": k * d, "spherical": k}[self.covariance_type]
-        return int(k * d + of_covariances + k - 1)
-
-
-def _answer(features: Float[Tensor, "n d"]) -> torch.dtype:
-    """The precision of what is told of rows: theirs, and float32 at least."""
-    return torch.promote_types(features.dtype, torch.float32)
+        of_means = k * (d if self.metric == "euclidean" else d - 1)
+        return int(of_means + of_covariances + k - 1)

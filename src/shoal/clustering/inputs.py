@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,10 +13,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from shoal.clustering.rows import unusable
 from shoal.errors import UserError
 
 Array = npt.NDArray[Any]
 ArrayOrTensor = TypeVar("ArrayOrTensor", Array, Tensor)
+
+
+class NotNumbersError(UserError, TypeError):
+    """A matrix of the wrong kind: sparse, or of things that are no numbers. scikit-learn raises TypeError for it."""
 
 
 class TakesTensors:
@@ -25,20 +31,18 @@ class TakesTensors:
         """The rows as a tensor, checked as scikit-learn would check an array.
 
         Raises:
-            UserError: not a matrix of real numbers, not the features of the fit; in an array also NaN, infinity
-                and no rows, which a tensor's user must look for.
+            UserError: not a matrix of real numbers, no columns, not the features of the fit; in an array also NaN,
+                infinity and no rows, which a tensor's user must look for.
         """
         if not reset:
             check_is_fitted(self)
         if not isinstance(X, Tensor):
-            try:
-                array: Array = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
-            except ValueError as error:
-                raise UserError(str(error)) from error
-            # torch warns of memory that must not be written to, a memory map for one.
-            return torch.from_numpy(array if array.flags.writeable else array.copy())
-        if X.ndim != 2 or X.is_complex():
-            raise UserError(f"X is a tensor {tuple(X.shape)} of {X.dtype}: give real numbers, (n, d).")
+            return self._of_array(X, reset)
+        if X.ndim != 2 or X.is_complex() or X.layout != torch.strided:
+            dense = "" if X.layout == torch.strided else "sparse "
+            raise UserError(f"X is a {dense}tensor {tuple(X.shape)} of {X.dtype}: give real numbers, (n, d), dense.")
+        if not X.shape[1]:
+            raise UserError(f"X has no features, its shape is {tuple(X.shape)}: give at least one.")
         if reset:
             self.n_features_in_ = X.shape[1]
         elif X.shape[1] != self.n_features_in_:
@@ -46,12 +50,64 @@ class TakesTensors:
             raise UserError(f"X has {X.shape[1]} features, but {name} was fitted on {self.n_features_in_}.")
         return X if X.is_floating_point() else X.float()
 
+    def _of_array(self, X: Array, reset: bool) -> Float[Tensor, "n d"]:
+        kinds = [np.float64, np.float32, np.float16]
+        try:
+            array: Array = validate_data(self, X, reset=reset, dtype=kinds, order="C", ensure_all_finite=False)
+        except TypeError as error:
+            raise NotNumbersError(str(error)) from error
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        with warnings.catch_warnings():  # memory that must not be written to, a memory map for one: nobody does
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            features = torch.from_numpy(array)
+        # A sum is quick, and finite only if all values are; one that overflows is looked into.
+        if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():
+            raise unusable(features)
+        return features
+
 
 def like(X: ArrayOrTensor, result: Tensor) -> ArrayOrTensor:
     """A result as the kind of thing that was given."""
     return result if isinstance(X, Tensor) else result.cpu().numpy()
 
 
+def points_from(given: Array | Tensor, name: str) -> Float[Tensor, "*shape"]:
+    """Points that a user gave as parameter ``name``, as a tensor.
+
+    Raises:
+        UserError: not an array of real numbers.
+    """
+    try:
+        points = given if isinstance(given, Tensor) else torch.tensor(np.asarray(given))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} is not an array of numbers ({error}): give one row for each cluster.") from error
+    if points.is_complex() or points.layout != torch.strided:
+        raise UserError(f"{name} holds {points.dtype} as {points.layout}: give real numbers, dense.")
+    return points if points.is_floating_point() else points.float()
+
+
+def weights_from(given: Array | Tensor, features: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
+    """A weight for each row.
+
+    Raises:
+        UserError: not n numbers, a negative or infinite one or NaN, or all zero.
+    """
+    weights = points_from(given, "sample_weight").to(features.device, precision_of(features))
+    if weights.ndim == 0:
+        weights = weights.expand(len(features))
+    if weights.shape != (len(features),):
+        raise UserError(f"sample_weight has shape {tuple(weights.shape)}: give one for each row, ({len(features)},).")
+    if not torch.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise UserError("sample_weight holds a negative number, NaN or infinity, or only zeros: give finite weights.")
+    return weights
+
+
 def generator_from(random_state: int | np.random.RandomState | None) -> torch.Generator:
     """A generator for scikit-learn's ``random_state``."""
     return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31)))
+
+
+def precision_of(features: Float[Tensor, "n *d"]) -> torch.dtype:
+    """The precision of what is told of rows: theirs, and float32 at least."""
+    return torch.promote_types(features.dtype, torch.float32)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering.lloyd import Solution, fast_lloyd, lloyd
-from shoal.clustering.nearest import to_points
+from shoal.clustering.nearest import nearest_labels, to_points
 from shoal.clustering.rows import Metric, Rows, squared_distances, unusable
 from shoal.clustering.sample import candidates, coreset
 from shoal.clustering.seeding import random_seeds, seeds
@@ -87,14 +87,15 @@ def best_centers(  # noqa: PLR0913 - a setting each
         UserError: fewer rows than clusters, NaN, infinity, a zero vector under the cosine, a wrong ``init``.
     """
     shards = Shards(sharded)
-    n, d = shards.total(len(features)), features.shape[1]
+    rows = Rows(features, metric, weights=weights)
+    n, d = shards.total(len(rows)), rows.features.shape[1]
     if not 1 <= n_clusters <= n:
         raise UserError(
             f"n_clusters={n_clusters} must lie between 1 and the number of rows (n_samples={n}): change it."
         )
     if n_init < 1 or max_iter < 1:
         raise UserError(f"n_init={n_init} and max_iter={max_iter} must be at least 1.")
-    rows, variance = _ready(features, metric, weights, shards)
+    rows, variance = _ready(rows, shards)
     if isinstance(init, Tensor):
         start = given_points(rows, init, (n_clusters, d), "init")
         best = lloyd(rows, start, max_iter=max_iter, tol=tol * variance, shards=shards)
@@ -113,9 +114,12 @@ def assign(
     Distances are ‖x − c‖ or 1 − cos. With a single centre the margin is infinite.
 
     Raises:
-        UserError: NaN, infinity, or a zero vector under the cosine.
+        UserError: NaN, infinity, or a zero vector under the cosine, among the rows or the centres; no matrices of the
+            same width.
     """
-    rows = Rows(features, metric, centers.mean(0))
+    rows = Rows(features, metric)
+    shape = (max(1, len(centers)) if centers.ndim else 1, rows.features.shape[1])
+    rows = Rows(features, metric, given_points(rows, centers, shape, "centers").mean(0))
     points = rows.prepare(centers)
     labels = torch.empty(len(rows), dtype=torch.int64, device=features.device)
     distances = torch.empty(len(rows), dtype=rows.dtype, device=features.device)
@@ -147,17 +151,15 @@ def given_points(rows: Rows, points: Float[Tensor, "k d"], shape: tuple[int, int
     return start
 
 
-def _ready(
-    features: Float[Tensor, "n d"], metric: Metric, weights: Float[Tensor, "n"] | None, shards: Shards
-) -> tuple[Rows, float]:
+def _ready(rows: Rows, shards: Shards) -> tuple[Rows, float]:
     """The rows in coordinates in which float32 is exact enough, and their variance averaged over the dimensions."""
-    rows = Rows(features, metric, weights=weights)
     mean, variance = rows.moments(shards)
-    if metric == "cosine":
-        return Rows(features, metric, weights=weights, unit=_at_unit_length(rows, shards)), variance
+    if rows.metric == "cosine":
+        unit = _at_unit_length(rows, shards)
+        return Rows(rows.features, "cosine", weights=rows.weights, unit=unit), variance
     # Near the origin the rows can stay as they are, which saves a copy of every chunk.
     far = mean.square().sum() > 4 * variance * len(mean)
-    return Rows(features, metric, mean if far else None, weights=weights), variance
+    return Rows(rows.features, "euclidean", mean if far else None, weights=rows.weights), variance
 
 
 def _at_unit_length(rows: Rows, shards: Shards) -> bool:
@@ -199,8 +201,7 @@ def _best_of(
     best = min(runs, key=lambda run: run.inertia)
     if not whole:
         return fast_lloyd(rows, best.centers, max_iter=max_iter, tol=tol, shards=shards)
-    first = int(shards.before(torch.tensor(len(rows))))
-    return replace(best, labels=best.labels[first : first + len(rows)])
+    return replace(best, labels=nearest_labels(rows, best.centers))
 
 
 def _to_own(rows: Rows, solution: Solution) -> Float[Tensor, "n"]:

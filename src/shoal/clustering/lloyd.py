@@ -201,7 +201,8 @@ class Partition:
             distances[part] = to_points(x, centers[self.labels[part]])
         far = distances.topk(min(n, len(distances))).indices
         distances, candidates = self.shards.gather(distances[far]), self.shards.gather(self.rows[far])
-        return candidates[distances.topk(n).indices]
+        order = distances.topk(min(n, len(distances))).indices
+        return candidates[order[torch.arange(n, device=order.device) % len(order)]]
 
     def some_rows(self, cluster: int, n: int) -> Float[Tensor, "m d"]:
         """Up to ``n`` rows of a cluster, at equal distances in the order of all rows; the same on all ranks."""
@@ -235,7 +236,8 @@ class Partition:
 
 def _within(part: slice, index: Int64[Tensor, "m"]) -> Int64[Tensor, "m"]:
     """Row numbers in the data of rows of a chunk."""
-    return index + part.start
+    numbers: Tensor = index + part.start
+    return numbers
 
 
 def _put(target: Tensor, part: slice, index: Int64[Tensor, "m"] | None, values: Tensor) -> None:
@@ -247,5 +249,6 @@ def _put(target: Tensor, part: slice, index: Int64[Tensor, "m"] | None, values: 
 
 def _directions(means: Float64[Tensor, "k d"], centers: Float[Tensor, "k d"]) -> Float64[Tensor, "k d"]:
     """Means at unit length; where directions cancel every centre is as good, and the old one stays."""
-    length = torch.linalg.vector_norm(means, dim=-1, keepdim=True)
-    return torch.where(length > 1e-6, means / length, centers.double())
+    length: Tensor = torch.linalg.vector_norm(means, dim=-1, keepdim=True)
+    directions: Tensor = torch.where(length > 1e-6, means / length, centers.double())
+    return directions

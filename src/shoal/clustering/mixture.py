@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from shoal.clustering.rows import Rows, squared_distances
+from shoal.clustering.rows import Metric, Rows, squared_distances
 from shoal.errors import UserError
 
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
@@ -108,8 +108,11 @@ class _Moments:
         else:
             self.products.addmm_(shares.T, x.square())
 
-    def mixture(self, reg_covar: float) -> Mixture:
-        """The M-step; a component without rows keeps the mean of its reference."""
+    def mixture(self, reg_covar: float, metric: Metric) -> Mixture:
+        """The M-step; a component without rows keeps the mean of its reference.
+
+        For the cosine, means are moved out to unit length and covariances are taken about them.
+        """
         counts = self.counts + _LITTLE
         move = (self.sums - self.counts[:, None] * self.reference) / counts[:, None]
         means = self.reference + move
@@ -121,6 +124,9 @@ class _Moments:
         else:
             squares = self.products - 2 * means * self.sums + self.counts[:, None] * means.square()
             covariances = (squares / counts[:, None]).clamp_(min=0)
+        if metric == "cosine":
+            away, means = means, _directions(means, self.reference)
+            covariances = covariances + self._of_moves(weights, away - means)
         if self.kind == "spherical":
             covariances = covariances.mean(1)
         if self.kind in ("full", "tied"):
@@ -128,6 +134,20 @@ class _Moments:
         else:
             covariances += reg_covar
         return Mixture(weights, means, covariances, self.kind)
+
+    def _of_moves(self, weights: Float64[Tensor, "k"], moves: Float64[Tensor, "k d"]) -> Float64[Tensor, "..."]:
+        """What covariances grow by when they are taken about points so far from the means."""
+        if self.kind == "full":
+            return moves[:, :, None] * moves[:, None, :]
+        if self.kind == "tied":
+            return (weights[:, None] * moves).T @ moves
+        return moves.square()
+
+
+def _directions(means: Float64[Tensor, "k d"], before: Float64[Tensor, "k d"]) -> Float64[Tensor, "k d"]:
+    """Means at unit length; where directions cancel every one is as good, and the old one stays."""
+    length = torch.linalg.vector_norm(means, dim=1, keepdim=True)
+    return torch.where(length > 1e-6, means / length, before)
 
 
 def mixture_of(
@@ -140,14 +160,14 @@ def mixture_of(
     moments = _Moments(centers, kind)
     for part, x in rows.chunks(len(centers)):
         moments.add(x, one_hot(labels[part], len(centers)).double())
-    return moments.mixture(reg_covar)
+    return moments.mixture(reg_covar, rows.metric)
 
 
 def expectation_maximisation(rows: Rows, start: Mixture, *, reg_covar: float, tol: float, max_iter: int) -> Fit:
     """EM in log space from ``start``, until an update raises the bound by no more than ``tol``.
 
     That update is not taken (the published code does not either), so the bound is that of the mixture returned,
-    and the best of the run: ``reg_covar`` can make an update lower it.
+    and the best of the run: ``reg_covar`` can make an update lower it, and so can means held to unit length.
 
     Args:
         rows: the data, in float64.
@@ -177,7 +197,7 @@ def _step(rows: Rows, mixture: Mixture, reg_covar: float) -> tuple[float, Mixtur
         density = joint.logsumexp(1, keepdim=True)
         total += density.sum()
         moments.add(x, (joint - density).exp_())
-    return float(total) / len(rows), moments.mixture(reg_covar)
+    return float(total) / len(rows), moments.mixture(reg_covar, rows.metric)
 
 
 def _refuse(failed: Tensor) -> None:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from shoal.clustering.rows import squared_distances
+from shoal.clustering.rows import Rows, squared_distances
 
 _MANTISSA = {torch.float32: (torch.int32, 23), torch.float64: (torch.int64, 52)}
 """The integers of the same width, and how many bits of the number are digits."""
@@ -36,6 +36,14 @@ def nearest_two(
     slack = unclear + 16 * torch.finfo(x.dtype).eps * (squared + (second + squared).clamp_(min=0))
     first = first.add_(squared).clamp_(min=0).sqrt_()
     return labels, first, second.sub_(slack).add_(squared).clamp_(min=0).sqrt_()
+
+
+def nearest_labels(rows: Rows, centers: Float[Tensor, "k d"]) -> Int64[Tensor, "n"]:
+    """Nearest centre of each of all rows."""
+    labels = torch.empty(len(rows), dtype=torch.int64, device=centers.device)
+    for part, x in rows.chunks(len(centers)):
+        labels[part] = nearest_two(x, centers, rows.squared_lengths[part, 0])[0]
+    return labels
 
 
 def rough_nearest(x: Float[Tensor, "b d"], centers: Float[Tensor, "k d"]) -> Int64[Tensor, "b"]:

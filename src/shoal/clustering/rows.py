@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal, get_args
@@ -37,7 +36,11 @@ class Rows:
         """``weights`` count rows more than once, or less; ``unit`` says that all have unit length already."""
         if metric not in get_args(Metric):
             raise UserError(f"there is no metric {metric!r}: give one of {', '.join(get_args(Metric))}.")
-        self.features = features.detach()
+        if features.ndim != 2 or features.is_complex() or features.layout != torch.strided or not features.shape[1]:
+            what = f"a tensor {tuple(features.shape)} of {features.dtype}, {features.layout}"
+            raise UserError(f"the features are {what}: give real numbers (n, d), dense, in one column at least.")
+        self.features = features.detach() if features.is_floating_point() else features.float()
+        features = self.features
         self.metric = metric
         self.dtype = torch.promote_types(features.dtype, dtype)
         self.shift = (features.new_zeros(features.shape[1]) if shift is None else shift).to(self.dtype)
@@ -58,6 +61,10 @@ class Rows:
         x = x.to(self.dtype)
         if self.metric == "cosine":
             length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            info = torch.finfo(x.dtype)
+            if ((length < info.tiny**0.5 / info.eps) | (length > info.max**0.5)).any():  # its square has lost digits
+                x = x / x.abs().amax(-1, keepdim=True)
+                length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
             return x / length
         return x - self.shift
 
@@ -87,7 +94,8 @@ class Rows:
         """Mean of the rows, of all ranks' if they are shards, and their variance averaged over the dimensions.
 
         Raises:
-            UserError: a value is NaN or infinite or its square is, or a row is zero and the metric the cosine.
+            UserError: a value is NaN or infinite, squares overflow or vanish, or a row is zero and the metric the
+                cosine.
         """
         total = self.shift.new_zeros(self.shift.shape, dtype=torch.float64)
         squares = total.new_zeros(())
@@ -101,9 +109,19 @@ class Rows:
         mean = shards.sum(own * len(self)) / n
         within = squares - total.square().sum() / max(len(self), 1)
         variance = float(shards.sum(within + len(self) * (own - mean).square().sum()) / n / len(mean))
-        if not math.isfinite(variance):
+        info = torch.finfo(self.dtype)
+        # Four times the largest sum of squares that is made of a chunk, and the least square that has all its digits.
+        if not variance * self.features.shape[1] * n < info.max / 4:
             raise unusable(self.features, shards)
+        if variance < info.tiny / info.eps and self._differ(pivot, shards):
+            raise UserError(
+                f"the rows differ so little that squares vanish in {self.dtype}: divide all by their largest."
+            )
         return mean.to(self.dtype), max(variance, 0.0)
+
+    def _differ(self, pivot: Float[Tensor, "d"], shards: Shards) -> bool:
+        differences = sum((x != pivot).sum() for _, x in self.chunks(1))
+        return bool(shards.sum(torch.as_tensor(differences)))
 
     def weights_of(self, part: slice) -> Float[Tensor, "b"] | None:
         """Weights of a chunk's rows, None where all count once."""
@@ -117,7 +135,7 @@ class Rows:
 def unusable(features: Float[Tensor, "n d"], shards: Shards = ALONE) -> UserError:
     """Why there are no distances between these rows."""
     bad = torch.stack([(~torch.isfinite(features)).any(1).sum(), (features == 0).all(1).sum()])
-    n_bad, n_zero = (int(count) for count in shards.sum(bad))
+    n_bad, n_zero = shards.sum(bad).tolist()
     n = shards.total(len(features))
     if n_bad:
         return UserError(
@@ -126,11 +144,17 @@ def unusable(features: Float[Tensor, "n d"], shards: Shards = ALONE) -> UserErro
         )
     if n_zero:
         return UserError(
-            f"{n_zero} of {n} rows of features are zero and have no cosine: leave them "
-            "out, use metric='euclidean', or find what made them (a training that diverged)."
+            "a row of features is zero and has no cosine: leave it out, use metric='euclidean', or find what made it "
+            "(a training that diverged)."
         )
+    return too_far(features)
+
+
+def too_far(features: Float[Tensor, "n d"]) -> UserError:
+    """That there are no distances in this precision."""
     return UserError(
-        f"the features are so large that their squares overflow {features.dtype}: divide all by their largest."
+        f"rows of features are so far apart that their squared distances overflow in {features.dtype}: divide them "
+        "all by a constant, or leave the farthest out."
     )
 
 

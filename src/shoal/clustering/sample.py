@@ -21,14 +21,16 @@ def coreset(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Sha
 
     A lightweight coreset (Bachem, Lucic and Krause 2018): half the draws are uniform, half go to rows in proportion to
     their squared distance from the middle, so that a far outlier is never missed; weights make up for it. Every rank
-    gets the same rows. Where all rows are not many more, all of them are returned.
+    gets the same rows. Where all rows are not many more they all stay, each once and in an order of their own, so
+    that neither the order of the data nor whether a row is repeated or weighted makes a difference.
     """
     size = max(LEAST_ROWS, ROWS_PER_CLUSTER * n_clusters)
     n = shards.total(len(rows))
-    if n <= 2 * size:
-        weights = None if rows.weights is None else shards.gather(rows.weights)
-        return _rows_like(rows, shards.gather(rows[:]), weights), True
     weights = rows.squared_lengths.new_ones(len(rows)) if rows.weights is None else rows.weights
+    if n <= 2 * size:
+        distinct, number = torch.unique(shards.gather(rows[:]), dim=0, return_inverse=True)
+        counts = torch.bincount(number, shards.gather(weights).double()).to(weights.dtype)
+        return _rows_like(rows, distinct[counts > 0], counts[counts > 0]), True
     far = rows.squared_lengths[:, 0] * weights
     sums = shards.sum(torch.stack([weights.sum(dtype=torch.float64), far.sum(dtype=torch.float64)]))
     share = (weights / sums[0] + far / sums[1].clamp(min=1e-300)).double() / 2

@@ -28,10 +28,11 @@ def seeds(rows: Rows, n_clusters: int, restarts: int, generator: torch.Generator
 
 
 def random_seeds(rows: Rows, n_clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
-    """Centres for several restarts: rows drawn by their weights, none twice."""
+    """Centres for several restarts: rows drawn by their weights, none twice unless there are too few."""
     weights = rows.squared_lengths.new_ones(len(rows)) if rows.weights is None else rows.weights
     weights = weights.double().to(generator.device)
-    drawn = [weights.multinomial(n_clusters, generator=generator) for _ in range(restarts)]
+    again = n_clusters > len(rows)
+    drawn = [weights.multinomial(n_clusters, again, generator=generator) for _ in range(restarts)]
     return rows[torch.stack(drawn).to(rows.features.device)]
 
 

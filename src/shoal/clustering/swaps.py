@@ -40,7 +40,8 @@ def swapped(partition: Partition, centers: Float[Tensor, "k d"]) -> Float[Tensor
     saved, halves = zip(*(_split(partition, centers[c], int(c)) for c in tried), strict=True)
     saving = torch.stack(saved) * counts[tried]
     cost, partner = _mergers(centers, counts)
-    new, busy = centers.clone(), set()
+    new = centers.clone()
+    busy: set[int] = set()
     mergers = iter(cost.argsort().tolist())
     for i in saving.argsort(descending=True).tolist():
         c = int(tried[i])

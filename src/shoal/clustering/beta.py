@@ -1,0 +1,189 @@
+"""A mixture of two beta distributions: which of the values in [0, 1] are of the lower kind, which of the higher."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, like, precision_of
+from shoal.clustering.rows import unusable
+from shoal.errors import UserError
+
+EDGE = 1e-4
+"""Values are kept so far from 0 and 1, where a density may be infinite, and no component is narrower than that."""
+
+_LITTLE = 10 * torch.finfo(torch.float64).eps
+"""Added to the values of each component, so that one without any has a weight whose logarithm is finite."""
+
+
+class BetaMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignore[misc]
+    """A mixture of two beta distributions for values in [0, 1], with scikit-learn's interface.
+
+    Arazo et al. 2019, "Unsupervised Label Noise Modeling and Loss Correction", section 3.1, tell clean from noisy
+    labels by it, from the losses of their images scaled to [0, 1]. Component 0 is the one with the smaller mean,
+    component 1 the one with the larger.
+
+    As in the published code, a run begins with Beta(1, 2) and Beta(2, 1), half of the values each, values count as
+    at least 1e-4 and at most 1 − 1e-4, and the update gives a component the mean m and the variance v of its values:
+    α = m (m (1 − m) / v − 1) and β = (1 − m) (m (1 − m) / v − 1). That is not the most likely beta distribution, so
+    this is not exactly EM: updates mostly raise the likelihood, but may lower it, and the mixture they settle at is
+    not the most likely one. The bound is therefore reported and does not end a run, nor does it choose a mixture:
+    for losses much closer to zero than a beta distribution can be, the likeliest mixture of a run tells the kinds
+    apart worst.
+
+    Given a tensor, it works on the tensor's device and the answers (of ``fit``: its attributes) are tensors there;
+    given anything else that scikit-learn takes for an array, they are numpy arrays. All is computed in float64; what
+    is told of values has their precision.
+
+    Args:
+        max_iter: the most mixtures tried. The published code takes 10 updates and does not look whether they
+            suffice; kinds that overlap need hundreds.
+        tol: a run ends when an update changes the probability of component 1, averaged over the values, by no more
+            than this.
+
+    Attributes:
+        alphas_: float64 (2,), α of each component.
+        betas_: float64 (2,), β of each component.
+        weights_: float64 (2,), they sum to 1.
+        lower_bound_: mean log density of the values it was fitted on, ``score`` of them.
+        converged_: whether the run ended before ``max_iter``.
+        n_iter_: mixtures tried.
+        n_features_in_: 1.
+    """
+
+    def __init__(self, *, max_iter: int = 1000, tol: float = 1e-5) -> None:
+        self.max_iter = max_iter
+        self.tol = tol
+
+    def fit(self, X: ArrayOrTensor, y: object = None) -> BetaMixture:
+        """Find the two distributions of values (n,) or (n, 1); ``y`` is ignored.
+
+        Raises:
+            UserError: no values, NaN, values outside [0, 1], several columns; bad parameters.
+        """
+        if self.max_iter < 1 or not self.tol >= 0:
+            raise UserError(f"max_iter={self.max_iter} must be at least 1 and tol={self.tol} not negative.")
+        values = self._values(X, reset=True)
+        if not len(values):
+            raise UserError("X holds no values (n_samples=0): give at least one.")
+        x = _inside(values)
+        mixture, self.lower_bound_, self.n_iter_, self.converged_ = _run(x, self.max_iter, self.tol)
+        order = (mixture.alphas / (mixture.alphas + mixture.betas)).argsort(stable=True)
+        self.alphas_: Array | Tensor = like(X, mixture.alphas[order])
+        self.betas_: Array | Tensor = like(X, mixture.betas[order])
+        self.weights_: Array | Tensor = like(X, mixture.weights[order])
+        if not self.converged_:
+            warnings.warn(
+                f"updates still moved more than tol={self.tol} after max_iter={self.max_iter}: raise either.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
+        """The more probable component of each value, int64 (n,)."""
+        return like(X, self._log_joint(self._values(X)).argmax(1))
+
+    def predict_proba(self, X: ArrayOrTensor) -> ArrayOrTensor:
+        """Probability of each component given the value, (n, 2)."""
+        values = self._values(X)
+        return like(X, self._log_joint(values).softmax(1).to(precision_of(values)))
+
+    def score_samples(self, X: ArrayOrTensor) -> ArrayOrTensor:
+        """Log density of each value, (n,); of values nearer to 0 or 1 than 1e-4, that at 1e-4 from it."""
+        values = self._values(X)
+        return like(X, self._log_joint(values).logsumexp(1).to(precision_of(values)))
+
+    def score(self, X: ArrayOrTensor, y: object = None) -> float:
+        """Mean log density of the values."""
+        return float(self._log_joint(self._values(X)).logsumexp(1).mean())
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "alphas_")
+
+    def _values(self, X: Array | Tensor, *, reset: bool = False) -> Float[Tensor, "n"]:
+        """The values as a tensor.
+
+        Raises:
+            UserError: several columns, NaN, values outside [0, 1].
+        """
+        if _is_flat(X):
+            X = (X if isinstance(X, Tensor) else np.asarray(X))[:, None]
+        features = self._features(X, reset=reset)
+        if features.shape[1] != 1:
+            raise UserError(f"X has shape {tuple(features.shape)}: give one value a row, (n,) or (n, 1).")
+        values = features.detach()[:, 0]
+        if not torch.isfinite(values).all():
+            raise unusable(features)
+        outside = int(((values < 0) | (values > 1)).sum())
+        if outside:
+            raise UserError(
+                f"{outside} of {len(values)} values lie outside [0, 1]: scale them, by (x − min) / (max − min) for one."
+            )
+        return values
+
+    def _log_joint(self, values: Float[Tensor, "n"]) -> Float64[Tensor, "n 2"]:
+        parts = (torch.as_tensor(part, device=values.device) for part in (self.alphas_, self.betas_, self.weights_))
+        return _Mixture(*parts).log_joint(_inside(values))
+
+
+@dataclass(frozen=True, eq=False)
+class _Mixture:
+    """Two beta distributions with weights."""
+
+    alphas: Float64[Tensor, "2"]
+    betas: Float64[Tensor, "2"]
+    weights: Float64[Tensor, "2"]
+
+    def log_joint(self, x: Float64[Tensor, "n"]) -> Float64[Tensor, "n 2"]:
+        """Of each value and component, log w_k + log Beta(x | α_k, β_k)."""
+        constant = torch.lgamma(self.alphas + self.betas) - torch.lgamma(self.alphas) - torch.lgamma(self.betas)
+        powers = x.log()[:, None] * (self.alphas - 1) + torch.log1p(-x)[:, None] * (self.betas - 1)
+        return self.weights.log() + constant + powers
+
+    def update(self, x: Float64[Tensor, "n"], shares: Float64[Tensor, "n 2"]) -> _Mixture:
+        """The next mixture, by moments; a component without values keeps its shape."""
+        counts = shares.sum(0)
+        means = shares.T @ x / counts
+        variances = (shares * (x[:, None] - means).square()).sum(0) / counts
+        # m (1 − m) − v is the mean of x (1 − x), which does not cancel.
+        spreads = shares.T @ (x * (1 - x)) / counts
+        concentrations = spreads / variances.clamp(min=EDGE**2)
+        some = counts > _LITTLE
+        weights = (counts + _LITTLE) / (counts + _LITTLE).sum()
+        alphas = torch.where(some, means * concentrations, self.alphas)
+        betas = torch.where(some, (1 - means) * concentrations, self.betas)
+        return _Mixture(alphas, betas, weights)
+
+
+def _run(x: Float64[Tensor, "n"], max_iter: int, tol: float) -> tuple[_Mixture, float, int, bool]:
+    """Where the updates lead: the mixture, its bound, mixtures tried, and whether they settled."""
+    one, two = x.new_tensor([1.0, 2.0]), x.new_tensor([2.0, 1.0])
+    mixture, before = _Mixture(one, two, x.new_tensor([0.5, 0.5])), None
+    for n_iter in range(1, max_iter + 1):
+        joint = mixture.log_joint(x)
+        density = joint.logsumexp(1, keepdim=True)
+        shares = (joint - density).exp_()
+        settled = before is not None and bool((shares[:, 1] - before[:, 1]).abs().mean() <= tol)
+        if settled or n_iter == max_iter:
+            break
+        mixture, before = mixture.update(x, shares), shares
+    return mixture, float(density.mean()), n_iter, settled
+
+
+def _is_flat(X: Array | Tensor) -> bool:
+    try:
+        return np.ndim(X) == 1
+    except ValueError:  # rows of different lengths: scikit-learn's check of matrices says so
+        return False
+
+
+def _inside(values: Float[Tensor, "n"]) -> Float64[Tensor, "n"]:
+    return values.double().clamp(EDGE, 1 - EDGE)
