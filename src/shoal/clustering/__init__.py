@@ -2,6 +2,15 @@
 
 from shoal.clustering.estimator import KMeans
 from shoal.clustering.gaussian import GaussianMixture
+from shoal.clustering.internal import calinski_harabasz, davies_bouldin, silhouette
 from shoal.clustering.kmeans import assign, kmeans
 
-__all__ = ["GaussianMixture", "KMeans", "assign", "kmeans"]
+__all__ = [
+    "GaussianMixture",
+    "KMeans",
+    "assign",
+    "calinski_harabasz",
+    "davies_bouldin",
+    "kmeans",
+    "silhouette",
+]

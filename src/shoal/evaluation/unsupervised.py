@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
+from shoal.clustering import silhouette
 from shoal.errors import UserError
 from shoal.evaluation.metrics import Contingency
 from shoal.types import Clustering
@@ -87,12 +87,8 @@ def collapse_warning(signals: Mapping[str, float]) -> str | None:
 
 
 def _silhouette(features: Float[Tensor, "m d"], labels: Int64[Tensor, "m"], generator: torch.Generator) -> float:
-    sample = torch.randperm(len(labels), generator=generator, device=generator.device)[:SILHOUETTE_ROWS]
-    sample = sample.to(labels.device)
-    rows, clusters = features[sample].float().cpu().numpy(), labels[sample].cpu().numpy()
-    if not 1 < len(set(clusters.tolist())) < len(clusters):
-        return 0.0
-    return float(silhouette_score(rows, clusters, metric="cosine"))
+    score = silhouette(features, labels, metric="cosine", generator=generator, n_rows=SILHOUETTE_ROWS)
+    return 0.0 if math.isnan(score) else score
 
 
 def _feature_std(features: Float[Tensor, "n d"]) -> float:
