@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shoal.clustering import silhouette
+from shoal.clustering import calinski_harabasz, davies_bouldin, silhouette
+from shoal.clustering.contingency import Contingency
 from shoal.errors import UserError
-from shoal.evaluation.metrics import Contingency
+from shoal.evaluation.matching import matched_share
 from shoal.types import Clustering
 
 SILHOUETTE_ROWS = 2000
@@ -71,8 +72,21 @@ def clustering_signals(
         "feature_std": _feature_std(features),
     }
     if previous is not None and bool((clustered & (previous >= 0)).any()):
-        signals["changed"] = 1 - Contingency.of(clustering.labels, previous).matched_share()
+        signals["changed"] = 1 - matched_share(Contingency.of(clustering.labels, previous))
     return signals
+
+
+def dispersion_signals(features: Float[Tensor, "n d"], clustering: Clustering) -> dict[str, float]:
+    """``davies_bouldin`` and ``calinski_harabasz`` of the clustered rows at unit length, as cosine k-means sees them.
+
+    Where they are not defined, as when all are in one cluster, they are absent. Arguments as for
+    ``clustering_signals``, whose checks they rely on.
+    """
+    scores = {
+        "davies_bouldin": davies_bouldin(features, clustering.labels, metric="cosine"),
+        "calinski_harabasz": calinski_harabasz(features, clustering.labels, metric="cosine"),
+    }
+    return {name: value for name, value in scores.items() if not math.isnan(value)}
 
 
 def collapse_warning(signals: Mapping[str, float]) -> str | None:
