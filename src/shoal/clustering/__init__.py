@@ -1,8 +1,21 @@
 """Clustering of any feature matrix; knows no images."""
 
 from shoal.clustering.beta import BetaMixture
+from shoal.clustering.contingency import Contingency, adjusted_rand
 from shoal.clustering.estimator import KMeans
 from shoal.clustering.gaussian import GaussianMixture
+from shoal.clustering.internal import calinski_harabasz, davies_bouldin, silhouette
 from shoal.clustering.kmeans import assign, kmeans
 
-__all__ = ["BetaMixture", "GaussianMixture", "KMeans", "assign", "kmeans"]
+__all__ = [
+    "BetaMixture",
+    "Contingency",
+    "GaussianMixture",
+    "KMeans",
+    "adjusted_rand",
+    "assign",
+    "calinski_harabasz",
+    "davies_bouldin",
+    "kmeans",
+    "silhouette",
+]

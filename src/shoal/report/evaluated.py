@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from shoal.evaluation.result import Calibration, ClassScore, Evaluation, Ranking
 
 SHARES = {"acc": "Accuracy, one-to-one", "purity": "Purity, many-to-one"}
-INDICES = {"nmi": "NMI", "ari": "ARI", "fmi": "FMI"}
+INDICES = {
+    "nmi": "NMI (V-measure)",
+    "ami": "AMI",
+    "homogeneity": "Homogeneity",
+    "completeness": "Completeness",
+    "ari": "ARI",
+    "fmi": "FMI",
+}
 
 MAX_OPEN = 24
 """Classes up to which their table stands open."""
@@ -75,7 +82,8 @@ def _scores(found: Evaluation) -> list[Row]:
     split = found.train_to_test
     parts = [found.scores, split.scores] if split else [found.scores]
     rows = [Row(name, [_percent(part[key]) for part in parts if key in part]) for key, name in SHARES.items()]
-    rows += [Row(name, [f"{part[key]:.3f}" for part in parts if key in part]) for key, name in INDICES.items()]
+    known = {key: name for key, name in INDICES.items() if key in found.scores}  # an older file has fewer
+    rows += [Row(name, [f"{part[key]:.3f}" for part in parts if key in part]) for key, name in known.items()]
     if found.kmeans:
         rows.append(
             Row("Accuracy of k-means on the backbone", [_percent(found.kmeans["acc"]), *([""] if split else [])])
