@@ -22,7 +22,7 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
     Args:
         features: finite, on any device; rows must not be zero for the cosine.
         metric: by which rows are neighbours.
-        seed: of the optimisation.
+        seed: of the optimisation, 0 or more.
     """
     from umap import UMAP  # compiles itself, for seconds, when imported
 
@@ -33,7 +33,7 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
         min_dist=0.0,
         metric=metric,
         init="spectral" if n > 2 * N_NEIGHBORS else "random",  # the spectrum of a few points has too few eigenvectors
-        random_state=seed,
+        random_state=seed % 2**32,  # NumPy's seeds end there
         n_jobs=1,  # several would not repeat the result
     )
     with warnings.catch_warnings():
