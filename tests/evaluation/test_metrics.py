@@ -1,11 +1,15 @@
 """Scores against true labels: scikit-learn, the published values, and all matchings tried."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from tests.golden import golden
 
 from shoal.evaluation import clustering_scores, matched_confusion, purity
@@ -18,21 +22,85 @@ def random_pair(seed, n, n_classes, n_clusters, noise=0.4):
     return labels, pred
 
 
+PEERS = {
+    "nmi": sklearn.metrics.normalized_mutual_info_score,
+    "ari": sklearn.metrics.adjusted_rand_score,
+    "fmi": sklearn.metrics.fowlkes_mallows_score,
+    "ami": sklearn.metrics.adjusted_mutual_info_score,
+    "homogeneity": sklearn.metrics.homogeneity_score,
+    "completeness": sklearn.metrics.completeness_score,
+    "v_measure": sklearn.metrics.v_measure_score,
+}
+SYMMETRIC = ("acc", "nmi", "ari", "fmi", "ami", "v_measure")
+few = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def assert_scikit_learn_agrees(labels, pred):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn takes as many classes as rows for a mistake
+        expected = {name: score(labels, pred) for name, score in PEERS.items()}
+        table = sklearn.metrics.cluster.contingency_matrix(labels, pred)
+    expected["acc"] = table[linear_sum_assignment(table, maximize=True)].sum() / len(labels)
+    expected["purity"] = table.max(axis=0).sum() / len(labels)
+    assert clustering_scores(labels, pred) == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize("name", ["metrics_a", "metrics_b"])
 def test_published_values(name):
     g = golden(name)
     scores = clustering_scores(g["labels"], g["pred"])
-    assert scores == pytest.approx({key: float(g[key]) for key in ("acc", "nmi", "ari", "fmi")}, abs=1e-6)
+    assert list(scores)[:4] == ["acc", "nmi", "ari", "fmi"]
+    assert list(scores.values())[:4] == pytest.approx([float(g[key]) for key in ("acc", "nmi", "ari", "fmi")], abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("n_classes", "n_clusters"), [(5, 5), (3, 6), (7, 2), (1, 4), (4, 1), (1, 1), (50, 80)])
 def test_scikit_learn_agrees(n_classes, n_clusters, seed):
     labels, pred = random_pair(seed, 300, n_classes, n_clusters)
-    scores = clustering_scores(labels, torch.from_numpy(pred))
-    assert scores["nmi"] == pytest.approx(sklearn.metrics.normalized_mutual_info_score(labels, pred), abs=1e-9)
-    assert scores["ari"] == pytest.approx(sklearn.metrics.adjusted_rand_score(labels, pred), abs=1e-9)
-    assert scores["fmi"] == pytest.approx(sklearn.metrics.fowlkes_mallows_score(labels, pred), abs=1e-9)
+    assert_scikit_learn_agrees(labels, torch.from_numpy(pred))
+
+
+def test_scikit_learn_agrees_on_clusters_of_very_different_sizes():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(40, size=20_000, p=rng.dirichlet(np.full(40, 0.1)))
+    pred = np.where(rng.random(20_000) < 0.3, labels, rng.choice(300, size=20_000, p=rng.dirichlet(np.full(300, 0.05))))
+    assert_scikit_learn_agrees(labels, pred)
+
+
+@pytest.mark.parametrize("ids", [[0], [0, 1, 2, 3], [5, 5, 5], [0, 0, 1, 1]])
+@pytest.mark.parametrize("others", [[0, 0, 0, 0], [0, 1, 2, 3], [0, 1, 0, 1], [3, 3, 4, 4]])
+def test_scikit_learn_agrees_at_the_limits(ids, others):
+    assert_scikit_learn_agrees(np.array(ids), np.array(others[: len(ids)]))
+
+
+@few
+@given(st.lists(st.tuples(st.integers(-1, 6), st.integers(-1, 6)), max_size=40))
+def test_scikit_learn_agrees_on_any_labels(rows):
+    labels, pred = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+    known = (labels >= 0) & (pred >= 0)
+    if known.any():
+        assert_scikit_learn_agrees(labels[known], pred[known])
+        assert clustering_scores(labels, pred) == pytest.approx(clustering_scores(labels[known], pred[known]))
+    else:
+        assert clustering_scores(labels, pred) == {}
+
+
+@few
+@given(
+    st.lists(st.tuples(st.integers(-1, 5), st.integers(-1, 5)), min_size=1, max_size=40),
+    st.randoms(use_true_random=False),
+)
+def test_order_and_numbers_do_not_matter_and_most_scores_are_symmetric(rows, random):
+    labels, pred = np.array(rows).T
+    order = random.sample(range(len(rows)), len(rows))
+    names = [np.array([*random.sample(range(10**12), 6), -1]) for _ in range(2)]  # -1 stays
+    scores = clustering_scores(labels, pred)
+    assert clustering_scores(names[0][labels][order], names[1][pred][order]) == pytest.approx(scores)
+    turned = clustering_scores(pred, labels)
+    for name in SYMMETRIC if scores else ():
+        assert turned[name] == pytest.approx(scores[name])
+    if scores:
+        assert turned["homogeneity"] == pytest.approx(scores["completeness"])
 
 
 @pytest.mark.parametrize(("n_classes", "n_clusters"), [(4, 4), (3, 5), (5, 3)])
@@ -86,14 +154,24 @@ def test_matched_confusion(n_classes, n_clusters):
     labels, pred = random_pair(1, 400, n_classes, n_clusters)
     labels[:20] = -1
     counts, matches = matched_confusion(labels, pred, n_clusters)
-    table = [[((pred == k) & (labels == c)).sum() for k in range(n_clusters)] for c in range(n_classes)]
-    np.testing.assert_array_equal(counts, table)
+    table = np.zeros((n_classes, n_clusters), dtype=int)
+    table[counts.class_ids[counts.classes], counts.cluster_ids[counts.clusters]] = counts.counts
+    expected = [[((pred == k) & (labels == c)).sum() for k in range(n_clusters)] for c in range(n_classes)]
+    np.testing.assert_array_equal(table, expected)
     assert len(matches) == min(n_classes, n_clusters)
-    matched = sum(counts[pair] for pair in matches)
+    assert matches == sorted(matches)
+    matched = sum(table[pair] for pair in matches)
     assert matched / (labels >= 0).sum() == pytest.approx(clustering_scores(labels, pred)["acc"])
 
 
 def test_matched_confusion_without_a_known_row():
     counts, matches = matched_confusion(np.array([-1, -1]), np.array([0, 1]), 2)
-    assert counts.shape == (0, 2)
+    assert len(counts.counts) == 0
     assert matches == []
+
+
+def test_what_shares_no_row_is_matched_in_order():
+    """Class 1 shares rows with cluster 4 alone, which class 0 needs; of clusters 0 to 5 the first free one is left."""
+    labels, pred = np.array([0, 0, 1, 2, 9]), np.array([4, 4, 4, 0, 2])
+    assert matched_confusion(labels, pred, 6)[1] == [(0, 4), (1, 1), (2, 0), (9, 2)]
+    assert matched_confusion(labels[:3], pred[:3], 5)[1] == [(0, 4), (1, 0)]

@@ -5,17 +5,19 @@ import dataclasses
 import pytest
 import torch
 from sklearn.cluster import KMeans as SklearnKMeans
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies_bouldin_score
 from tests.evaluation.examples import blobs, clustered, truth_of
 from tests.runs import beside, new_run, tiny_config, tiny_images
 
 from shoal import workflow
 from shoal.clustering import KMeans, assign
 from shoal.errors import UserError
-from shoal.evaluation import clustering_scores, evaluate, knn_leave_one_out, knn_predict, nearest, probe, purity
+from shoal.evaluation import clustering_scores, evaluate, knn_leave_one_out, knn_predict, nearest, probe
 from shoal.methods import CCConfig
 from shoal.training.log import Log
 from shoal.types import Clustering
+
+DISPERSION = {"davies_bouldin": davies_bouldin_score, "calinski_harabasz": calinski_harabasz_score}
 
 
 def test_without_parts():
@@ -24,8 +26,11 @@ def test_without_parts():
     found = evaluate(truth_of(labels), features, clustering, 0)
     assert (found.images, found.labelled, found.held_out, found.clusters) == (240, 240, 0, 4)
     expected = clustering_scores(labels, clustering.labels)
-    assert found.scores == {**expected, "purity": purity(labels, clustering.labels)}
-    assert set(found.signals) == {"silhouette", "smallest", "largest", "feature_std"}
+    assert found.scores == expected
+    directions = torch.nn.functional.normalize(features)
+    assert list(found.signals) == ["silhouette", "smallest", "largest", "feature_std", *DISPERSION]
+    for name, peer in DISPERSION.items():
+        assert found.signals[name] == pytest.approx(peer(directions, clustering.labels), rel=1e-5)
     assert [row.name for row in found.classes] == ["class 0", "class 1", "class 2", "class 3"]
     assert found.calibration.accuracy == pytest.approx(expected["acc"])
     assert sum(b.images for b in found.calibration.bins) == 240
@@ -40,7 +45,9 @@ def test_a_run_is_measured_as_its_last_e_step_measured_it(tmp_path):
     assert (assignment.clusters >= 0).all()
     found = workflow.evaluate(trained, images)
     last = run.folder.read_metrics()[-1]
-    assert found.signals == pytest.approx({name: last[name] for name in found.signals})
+    signals = {name: value for name, value in found.signals.items() if name not in DISPERSION}
+    assert signals == pytest.approx({name: last[name] for name in signals})
+    assert not {"ami", "purity", *DISPERSION} & last.keys()
     assert found.scores["acc"] == pytest.approx(last["acc"])
     assert [plain.of for plain in found.baselines] == ["features", "features", "pixels", "pixels"]
 
@@ -88,6 +95,11 @@ def test_without_labels_only_signals_are_left():
     found = evaluate(truth_of(torch.full_like(labels, -1)), features, clustered(features), 0)
     assert (found.labelled, found.scores, found.classes, found.calibration) == (0, {}, [], None)
     assert found.signals["silhouette"] > 0.5
+
+
+def test_one_cluster_has_no_dispersion():
+    features, labels = blobs()
+    assert not DISPERSION.keys() & evaluate(truth_of(labels), features, clustered(features, 1), 0).signals.keys()
 
 
 def test_centres_of_the_train_part_are_scored_on_the_test_part():

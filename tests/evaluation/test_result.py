@@ -27,7 +27,9 @@ def test_what_was_written_is_read(tmp_path):
     assert Evaluation.load(tmp_path / "evaluation.json") == found
     raw = json.loads((tmp_path / "evaluation.json").read_text())
     assert raw["format"] == 2
-    assert raw["scores"].keys() == {"acc", "nmi", "ari", "fmi", "purity"}
+    assert raw["scores"].keys() == {
+        *("acc", "nmi", "ari", "fmi", "ami", "homogeneity", "completeness", "v_measure", "purity")
+    }
     assert raw["linear"]["lars"] is None
 
 

@@ -56,8 +56,17 @@ def test_without_labels_nothing_speaks_of_classes():
     features, labels = blobs()
     text = as_text(evaluate(truth_of(torch.full_like(labels, -1)), features, clustered(features), 0))
     assert "240 images, 0 labelled, 0 held out; 4 clusters" in text
+    assert "left out" not in text
     assert "class" not in text.lower()
     assert "silhouette" in text
+
+
+def test_images_that_scores_leave_out_are_counted():
+    features, labels = blobs()
+    labels[:31] = -1
+    text = as_text(evaluate(truth_of(labels), features, clustered(features), 0))
+    assert "\n31 images without a label are left out\n" in text
+    assert "left out" not in as_text(found())
 
 
 def test_a_name_cannot_move_the_cursor():

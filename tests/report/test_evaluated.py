@@ -40,7 +40,7 @@ def test_every_figure_is_shown(tmp_path):
     shares += [row.precision for row in found.classes if row.precision is not None]
     for share in shares:
         assert f"{100 * share:.1f}\u202f%" in text
-    for name in ("nmi", "ari", "fmi"):
+    for name in ("nmi", "ami", "homogeneity", "completeness", "ari", "fmi"):
         assert f"{found.scores[name]:.3f}" in text
         assert f"{split.scores[name]:.3f}" in text
     assert "Test: 60 images, put into clusters found in the 180 of the train part alone." in text
@@ -62,6 +62,14 @@ def test_both_settings_of_the_probe():
     found = figures(linear=True)
     found = dataclasses.replace(found, linear=dataclasses.replace(found.linear, lars=found.linear.sgd))
     assert [row.name for row in evaluated(found).probes] == ["Linear probe, SGD", "Linear probe, LARS"]
+
+
+def test_an_older_file_has_fewer_scores():
+    found = figures()
+    older = {key: found.scores[key] for key in ("acc", "nmi", "ari", "fmi", "purity")}
+    rows = evaluated(dataclasses.replace(found, scores=older)).scores
+    assert "AMI" not in [row.name for row in rows]
+    assert all(row.values for row in rows)
 
 
 def test_bars_are_as_high_as_their_share_of_right_images():

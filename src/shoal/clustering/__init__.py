@@ -1,7 +1,19 @@
 """Clustering of any feature matrix; knows no images."""
 
+from shoal.clustering.contingency import Contingency, adjusted_rand
 from shoal.clustering.estimator import KMeans
 from shoal.clustering.gaussian import GaussianMixture
+from shoal.clustering.internal import calinski_harabasz, davies_bouldin, silhouette
 from shoal.clustering.kmeans import assign, kmeans
 
-__all__ = ["GaussianMixture", "KMeans", "assign", "kmeans"]
+__all__ = [
+    "Contingency",
+    "GaussianMixture",
+    "KMeans",
+    "adjusted_rand",
+    "assign",
+    "calinski_harabasz",
+    "davies_bouldin",
+    "kmeans",
+    "silhouette",
+]

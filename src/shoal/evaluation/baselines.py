@@ -12,10 +12,11 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from shoal.clustering import kmeans
+from shoal.clustering.contingency import adjusted_rand
 from shoal.clustering.manifold import umap_embedding
 from shoal.clustering.rows import Metric
 from shoal.errors import UserError
-from shoal.evaluation.metrics import clustering_scores, purity
+from shoal.evaluation.metrics import clustering_scores
 from shoal.evaluation.result import Baseline, PlainMethod, PlainSource
 from shoal.evaluation.truth import Truth
 from shoal.types import Clustering
@@ -68,8 +69,8 @@ def plain_baselines(
             found = _clusters(points, k, "euclidean" if of == "pixels" else "cosine", seed, umap=umap)
         except UserError as error:
             return Baseline(method, of, sampled, {}, None, str(error))
-        agreement = clustering_scores(clusters[index], found)["ari"]
-        return Baseline(method, of, sampled, _scores(labels[index], found), agreement, None)
+        agreement = adjusted_rand(found, clusters[index])
+        return Baseline(method, of, sampled, clustering_scores(labels[index], found), agreement, None)
 
     _announce(len(sample))
     plain = [baseline(of, rows, features[rows.to(features.device)], umap=False)]
@@ -102,11 +103,6 @@ def _small(pixels: UInt8[Tensor, "n 3 h w"], rows: Int64[Tensor, "m"]) -> Float[
     size = min(h, MAX_SIDE), min(w, MAX_SIDE)
     parts = [F.interpolate(pixels[part].float(), size=size, mode="area") for part in torch.split(rows, 256)]
     return torch.cat(parts).flatten(1) / 255
-
-
-def _scores(labels: Int64[Tensor, "m"], clusters: Int64[Tensor, "m"]) -> dict[str, float]:
-    scores = clustering_scores(labels, clusters)
-    return scores | {"purity": purity(labels, clusters)} if scores else {}
 
 
 def _announce(n: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int64
 
-from shoal.evaluation.metrics import Labels, matched_confusion
+from shoal.clustering.contingency import Contingency, Labels
+from shoal.evaluation.metrics import matched_confusion
 from shoal.evaluation.result import ClassScore
 
 
@@ -20,20 +21,21 @@ def class_scores(labels: Labels, pred: Labels, n_clusters: int, classes: Sequenc
         n_clusters: k.
         classes: names by label; labels beyond them go by their number.
     """
-    counts, matches = matched_confusion(labels, pred, n_clusters)
+    table, matches = matched_confusion(labels, pred, n_clusters)
     cluster_of = dict(matches)
-    in_class, in_cluster = counts.sum(axis=1), counts.sum(axis=0)
+    in_cluster, in_class = table.sizes()
+    sizes = dict(zip(table.cluster_ids.tolist(), in_cluster.tolist(), strict=True))
+    shared = _shared(table, cluster_of)
     rows = []
-    for label in np.flatnonzero(in_class).tolist():
+    for label, images in zip(table.class_ids.tolist(), in_class.tolist(), strict=True):
         cluster = cluster_of.get(label)
-        hits = 0 if cluster is None else int(counts[label, cluster])
-        size = 0 if cluster is None else int(in_cluster[cluster])
+        hits, size = shared.get(label, 0), sizes.get(cluster, 0)
         rows.append(
             ClassScore(
                 name=_as_utf8(classes[label]) if label < len(classes) else str(label),
-                images=int(in_class[label]),
+                images=images,
                 cluster=cluster,
-                recall=hits / int(in_class[label]),
+                recall=hits / images,
                 precision=hits / size if size else None,
             )
         )
@@ -47,6 +49,17 @@ def matched_class(labels: Labels, pred: Labels, n_clusters: int) -> Int64[np.nda
     for label, cluster in matches:
         matched[cluster] = label
     return matched
+
+
+def _shared(table: Contingency, cluster_of: Mapping[int, int]) -> dict[int, int]:
+    """Rows of a class in the cluster that it is matched to, where there are any."""
+    pairs = zip(
+        table.class_ids[table.classes].tolist(),
+        table.cluster_ids[table.clusters].tolist(),
+        table.counts.tolist(),
+        strict=True,
+    )
+    return {label: count for label, cluster, count in pairs if cluster_of.get(label) == cluster}
 
 
 def _as_utf8(name: str) -> str:

@@ -11,10 +11,10 @@ from shoal.evaluation.calibration import calibration, confidences
 from shoal.evaluation.classes import class_scores, matched_class
 from shoal.evaluation.knn import NEIGHBOURS, TEMPERATURE, knn_leave_one_out, knn_predict
 from shoal.evaluation.linear import LARS_LEAST_ROWS, LARS_PROBE, SGD_PROBE, ProbeSetting, linear_predict
-from shoal.evaluation.metrics import clustering_scores, purity
+from shoal.evaluation.metrics import clustering_scores
 from shoal.evaluation.result import Calibration, Evaluation, Linear, Neighbours, Ranking, TrainToTest
 from shoal.evaluation.truth import Truth
-from shoal.evaluation.unsupervised import clustering_signals
+from shoal.evaluation.unsupervised import clustering_signals, dispersion_signals
 from shoal.types import Clustering
 
 
@@ -52,8 +52,8 @@ def evaluate(
         labelled=int(truth.known.sum()),
         held_out=int(truth.held_out.sum()),
         clusters=k,
-        scores=_scores(truth.labels, clustering.labels),
-        signals=clustering_signals(features, clustering, None, generator),
+        scores=clustering_scores(truth.labels, clustering.labels),
+        signals=clustering_signals(features, clustering, None, generator) | dispersion_signals(features, clustering),
         baselines=[],
         train_to_test=_train_to_test(truth, features, k, seed, clustering.centers if by_head else None),
         classes=class_scores(truth.labels, clustering.labels, k, truth.classes),
@@ -104,11 +104,6 @@ def probe(truth: Truth, features: Float[Tensor, "n d"], seed: int) -> Linear:
     )
 
 
-def _scores(labels: Int64[Tensor, "n"], clusters: Int64[Tensor, "n"]) -> dict[str, float]:
-    scores = clustering_scores(labels, clusters)
-    return scores | {"purity": purity(labels, clusters)} if scores else {}
-
-
 def _ranking(ranked: Int64[Tensor, "q c"], labels: Int64[Tensor, "q"]) -> Ranking:
     hits = ranked == labels[:, None]
     top1, top5 = (float(hits[:, :k].any(1).double().mean()) for k in (1, 5))
@@ -133,7 +128,7 @@ def _train_to_test(
     return TrainToTest(
         train=int(train.sum()),
         test=len(clusters),
-        scores=_scores(labels[test], clusters),
+        scores=clustering_scores(labels[test], clusters),
         accuracy_matched_on_train=float(right.double().mean()),
     )
 

@@ -133,11 +133,12 @@ class Evaluation:
     held_out: int
     clusters: int
     scores: dict[str, float]
-    """acc, nmi, ari, fmi, purity of all labelled images."""
+    """acc, nmi, ari, fmi, ami, homogeneity, completeness, v_measure, purity of all labelled images."""
     baselines: Sequence[Baseline]
     """Plain methods on the same features and, of a run, on the pixels."""
     signals: dict[str, float]
-    """silhouette, smallest, largest, feature_std: they need no labels."""
+    """silhouette, smallest, largest, feature_std, and where defined davies_bouldin and calinski_harabasz: they need no
+    labels."""
     train_to_test: TrainToTest | None
     classes: Sequence[ClassScore]
     calibration: Calibration | None

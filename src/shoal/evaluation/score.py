@@ -10,6 +10,9 @@ from shoal.evaluation.metrics import clustering_scores
 from shoal.evaluation.unsupervised import clustering_signals
 from shoal.types import Clustering, Images
 
+WATCHED = ("acc", "nmi", "ari", "fmi")
+"""What a run logs of the scores; an evaluation has them all."""
+
 
 def score(
     images: Images,
@@ -25,4 +28,5 @@ def score(
     """
     generator = torch.Generator(features.device).manual_seed(seed)
     scores = clustering_scores(images.labels, clustering.labels)
-    return scores | clustering_signals(features, clustering, previous, generator)
+    signals = clustering_signals(features, clustering, previous, generator)
+    return {key: scores[key] for key in WATCHED if scores} | signals

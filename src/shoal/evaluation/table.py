@@ -11,12 +11,17 @@ from shoal.evaluation.result import ClassScore, Evaluation, Linear, Neighbours, 
 SCORES = {
     "acc": "accuracy, a cluster for each class",
     "purity": "purity, each cluster votes its class",
-    "nmi": "NMI, shared information",
+    "nmi": "NMI (V-measure), shared information",
+    "ami": "AMI, the same beyond chance",
+    "homogeneity": "homogeneity, clusters are of a class",
+    "completeness": "completeness, classes are in a cluster",
     "ari": "ARI, pairs agreed on beyond chance",
     "fmi": "FMI, pairs agreed on",
 }
 SIGNALS = {
     "silhouette": "silhouette, separation of clusters",
+    "davies_bouldin": "Davies–Bouldin, less is better",
+    "calinski_harabasz": "Calinski–Harabasz, more is better",
     "smallest": "share of the smallest cluster",
     "largest": "share of the largest cluster",
     "feature_std": "spread of features, 0 is collapsed",
@@ -65,6 +70,8 @@ def _scores(found: Evaluation) -> Iterator[str]:
     for key, meaning in SCORES.items():
         line = _line(meaning, found.scores[key])
         yield f"{line} {split.scores[key]:8.4f}" if split else line
+    if ignored := found.images - found.labelled:
+        yield f"{ignored} images without a label are left out"
     if split:
         yield f"{'the same, matched on the train part':<{_WIDTH}} {'':8} {split.accuracy_matched_on_train:8.4f}"
         yield f"test: {split.test} images, put into clusters found in the {split.train} of the train part"

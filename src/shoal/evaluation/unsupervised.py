@@ -8,11 +8,12 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
+from shoal.clustering import calinski_harabasz, davies_bouldin, silhouette
+from shoal.clustering.contingency import Contingency
 from shoal.errors import UserError
-from shoal.evaluation.metrics import Contingency
+from shoal.evaluation.matching import matched_share
 from shoal.types import Clustering
 
 SILHOUETTE_ROWS = 2000
@@ -71,8 +72,21 @@ def clustering_signals(
         "feature_std": _feature_std(features),
     }
     if previous is not None and bool((clustered & (previous >= 0)).any()):
-        signals["changed"] = 1 - Contingency.of(clustering.labels, previous).matched_share()
+        signals["changed"] = 1 - matched_share(Contingency.of(clustering.labels, previous))
     return signals
+
+
+def dispersion_signals(features: Float[Tensor, "n d"], clustering: Clustering) -> dict[str, float]:
+    """``davies_bouldin`` and ``calinski_harabasz`` of the clustered rows at unit length, as cosine k-means sees them.
+
+    Where they are not defined, as when all are in one cluster, they are absent. Arguments as for
+    ``clustering_signals``, whose checks they rely on.
+    """
+    scores = {
+        "davies_bouldin": davies_bouldin(features, clustering.labels, metric="cosine"),
+        "calinski_harabasz": calinski_harabasz(features, clustering.labels, metric="cosine"),
+    }
+    return {name: value for name, value in scores.items() if not math.isnan(value)}
 
 
 def collapse_warning(signals: Mapping[str, float]) -> str | None:
@@ -87,12 +101,8 @@ def collapse_warning(signals: Mapping[str, float]) -> str | None:
 
 
 def _silhouette(features: Float[Tensor, "m d"], labels: Int64[Tensor, "m"], generator: torch.Generator) -> float:
-    sample = torch.randperm(len(labels), generator=generator, device=generator.device)[:SILHOUETTE_ROWS]
-    sample = sample.to(labels.device)
-    rows, clusters = features[sample].float().cpu().numpy(), labels[sample].cpu().numpy()
-    if not 1 < len(set(clusters.tolist())) < len(clusters):
-        return 0.0
-    return float(silhouette_score(rows, clusters, metric="cosine"))
+    score = silhouette(features, labels, metric="cosine", generator=generator, n_rows=SILHOUETTE_ROWS)
+    return 0.0 if math.isnan(score) else score
 
 
 def _feature_std(features: Float[Tensor, "n d"]) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from shoal.clustering.contingency import Contingency
 from shoal.evaluation.metrics import matched_confusion
 from shoal.report.galleries import class_name
 from shoal.types import Clustering, Images
@@ -57,34 +57,42 @@ class Confusion:
 
 def confusion(images: Images, clustering: Clustering) -> Confusion | None:
     """Clusters against the classes that the Hungarian method matches them to, or nothing without labels."""
-    counts, matches = matched_confusion(images.labels, clustering.labels, len(clustering.centers))
-    if not counts.any():
+    k = len(clustering.centers)
+    table, matches = matched_confusion(images.labels, clustering.labels, k)
+    if not len(table.counts):
         return None
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     matched_to = {cluster: label for label, cluster in matches}
-    order = [cluster for _, cluster in matches]
-    order += [cluster for cluster in range(counts.shape[1]) if cluster not in matched_to]
-    names = [class_name(images, label) for label in range(len(counts))]
-    rows = [
-        ClassRow(name, [Cell(int(counts[i, j]), float(shares[i, j]), matched_to.get(j) == i) for j in order])
-        for i, name in enumerate(names)
-    ]
-    mixups = [
-        Mixup(
-            names[i],
-            j,
-            names[matched_to[j]] if j in matched_to else "",
-            int(counts[i, j]),
-            float(shares[i, j]),
+    order = [*matched_to, *(cluster for cluster in range(k) if cluster not in matched_to)]
+    fits = max(k, len(table.class_ids)) <= MAX_TABLE
+    return Confusion(order, _rows(images, table, order, matched_to) if fits else [], _mixups(images, table, matched_to))
+
+
+def _rows(
+    images: Images, table: Contingency, order: Sequence[int], matched_to: Mapping[int, int]
+) -> Sequence[ClassRow]:
+    """The classes that have a clustered image."""
+    counts = np.zeros((len(table.class_ids), len(order)), dtype=np.int64)
+    counts[table.classes, table.cluster_ids[table.clusters]] = table.counts
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    return [
+        ClassRow(
+            class_name(images, label),
+            [Cell(int(counts[i, j]), float(shares[i, j]), matched_to.get(j) == label) for j in order],
         )
-        for i, j in _largest(counts)
-        if matched_to.get(j) != i
+        for i, label in enumerate(table.class_ids.tolist())
     ]
-    fits = max(counts.shape) <= MAX_TABLE
-    return Confusion(order, rows if fits else [], mixups[:MAX_MIXUPS])
 
 
-def _largest(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Find the places of the counts above zero, largest first."""
-    order = np.argsort(-counts, axis=None, kind="stable")[: int((counts > 0).sum())]
-    return [(int(place) // counts.shape[1], int(place) % counts.shape[1]) for place in order]
+def _mixups(images: Images, table: Contingency, matched_to: Mapping[int, int]) -> Sequence[Mixup]:
+    """The most frequent."""
+    in_class = table.sizes()[1]
+    found: list[Mixup] = []
+    for pair in np.lexsort((table.clusters, table.classes, -table.counts)).tolist():
+        label, cluster = int(table.class_ids[table.classes[pair]]), int(table.cluster_ids[table.clusters[pair]])
+        instead, count = matched_to.get(cluster), int(table.counts[pair])
+        if instead != label:
+            name, share = class_name(images, label), count / int(in_class[table.classes[pair]])
+            found.append(Mixup(name, cluster, "" if instead is None else class_name(images, instead), count, share))
+        if len(found) == MAX_MIXUPS:
+            break
+    return found

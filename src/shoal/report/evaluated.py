@@ -9,9 +9,16 @@ from shoal.evaluation.compared import AGREEMENT, comparison
 from shoal.evaluation.result import Calibration, ClassScore, Evaluation, Ranking
 
 SHARES = {"acc": "Accuracy, one-to-one", "purity": "Purity, many-to-one"}
-INDICES = {"nmi": "NMI", "ari": "ARI", "fmi": "FMI"}
+INDICES = {
+    "nmi": "NMI (V-measure)",
+    "ami": "AMI",
+    "homogeneity": "Homogeneity",
+    "completeness": "Completeness",
+    "ari": "ARI",
+    "fmi": "FMI",
+}
 
-HEADS = {"acc": "Accuracy", "purity": "Purity", **INDICES, AGREEMENT: "Agreement"}
+HEADS = {"acc": "Accuracy", "purity": "Purity", "nmi": "NMI", "ari": "ARI", AGREEMENT: "Agreement"}
 
 MAX_OPEN = 24
 """Classes up to which their table stands open."""
@@ -89,7 +96,8 @@ def _scores(found: Evaluation) -> list[Row]:
     split = found.train_to_test
     parts = [found.scores, split.scores] if split else [found.scores]
     rows = [Row(name, [_percent(part[key]) for part in parts if key in part]) for key, name in SHARES.items()]
-    rows += [Row(name, [f"{part[key]:.3f}" for part in parts if key in part]) for key, name in INDICES.items()]
+    known = {key: name for key, name in INDICES.items() if key in found.scores}  # an older file has fewer
+    rows += [Row(name, [f"{part[key]:.3f}" for part in parts if key in part]) for key, name in known.items()]
     if split:
         rows.append(Row("Accuracy, as matched in train", ["", _percent(split.accuracy_matched_on_train)]))
     return rows
