@@ -3,7 +3,7 @@
 import dataclasses
 
 import torch
-from tests.evaluation.examples import blobs, clustered, truth_of
+from tests.evaluation.examples import blobs, clustered, plain, truth_of
 
 from shoal.evaluation import as_text, evaluate
 
@@ -50,6 +50,22 @@ def test_lars_has_its_lines():
     linear = dataclasses.replace(figures.linear, lars=dataclasses.replace(figures.linear.sgd, top1=0.1234))
     text = as_text(dataclasses.replace(figures, linear=linear))
     assert "LARS: right at first guess 0.1234 LARS: right within" in " ".join(text.split())
+
+
+def test_plain_methods_stand_beside():
+    rows = [plain(), plain("UMAP + k-means", sampled=10000), plain(of="pixels", failed="there was no light in them")]
+    figures = dataclasses.replace(found(), baselines=rows)
+    lines = as_text(figures).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("Beside plain methods"))
+    assert lines[start].split()[3:] == ["accuracy", "purity", "NMI", "ARI", "agreement"]
+    own = [f"{figures.scores[key]:.4f}" for key in ("acc", "purity", "nmi", "ari")]
+    assert lines[start + 1].split() == ["These", "clusters", *own]
+    assert lines[start + 2].endswith("   0.5123    0.6123    0.4123    0.3123    0.7123")
+    assert lines[start + 3].startswith("UMAP + k-means on the features *")
+    assert lines[start + 4] == "k-means on pixels"
+    assert len(lines[start + 2]) == len(lines[start + 3]) == len(lines[start])
+    assert "k-means on pixels: there was no light in them" in lines
+    assert "Beside" not in as_text(found())
 
 
 def test_without_labels_nothing_speaks_of_classes():

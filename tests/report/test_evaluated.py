@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from tests.evaluation.examples import blobs, clustered, truth_of
+from tests.evaluation.examples import blobs, clustered, plain, truth_of
 from tests.report.examples import example
 from tests.report.test_page import EVIL, render
 
@@ -96,10 +96,28 @@ def test_a_long_table_is_folded(tmp_path):
     assert "open" in page_of(figures(), tmp_path).all("details", **{"class": "classes"})[0]
 
 
-def test_without_labels_there_is_nothing_to_show():
+def test_without_labels_only_a_comparison_is_shown(tmp_path):
     features, labels = blobs()
     bare = truth_of(torch.full_like(labels, -1))
-    assert evaluated(evaluate(bare, features, clustered(features), 0)) is None
+    found = evaluate(bare, features, clustered(features), 0)
+    assert evaluated(found) is None
+    page = page_of(dataclasses.replace(found, baselines=[plain(of="pixels", labelled=False)]), tmp_path)
+    text = page.texts["evaluation"]
+    assert "k-means on pixels" in text
+    assert "0.712" in text
+    assert "Accuracy" not in text
+    assert page.all("a", href="#evaluation")
+
+
+def test_plain_methods_stand_beside(tmp_path):
+    found = figures()
+    rows = [plain(), plain("UMAP + k-means", "backbone", sampled=10000), plain(of="pixels", failed="it was <dark>")]
+    text = page_of(dataclasses.replace(found, baselines=rows), tmp_path).texts["evaluation"]
+    for figure in ("51.2\u202f%", "61.2\u202f%", "0.412", "0.312", "0.712", "k-means on pixels: it was <dark>"):
+        assert figure in text
+    assert "UMAP + k-means on the backbone *" in text
+    assert "* on 10000 images drawn at random." in text
+    assert "Beside plain methods" not in page_of(found, tmp_path).texts["evaluation"]
 
 
 def test_hostile_class_names_stay_text(tmp_path):
