@@ -1,4 +1,4 @@
-"""A function on two gloo ranks, each a process of its own."""
+"""A function on gloo ranks, each a process of its own."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ import torch.distributed as dist
 
 def on_two_ranks(function: Callable[[], Any]) -> list[Any]:
     """What a function of a module returns on each of two ranks, in rank order; plain values, no tensors."""
+    return on_ranks(2, function)
+
+
+def on_ranks(n: int, function: Callable[[], Any]) -> list[Any]:
+    """The same on any number of ranks."""
     context = multiprocessing.get_context("spawn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     answers = context.Queue()
-    ranks = [context.Process(target=_on_rank, args=(function, rank, port, answers)) for rank in range(2)]
+    ranks = [context.Process(target=_on_rank, args=(function, rank, n, port, answers)) for rank in range(n)]
     for rank in ranks:
         rank.start()
     found = dict(answers.get(timeout=100) for _ in ranks)
     for rank in ranks:
         rank.join()
         assert rank.exitcode == 0
-    return [found[0], found[1]]
+    return [found[rank] for rank in range(n)]
 
 
-def _on_rank(function: Callable[[], Any], rank: int, port: int, answers: Any) -> None:
+def _on_rank(function: Callable[[], Any], rank: int, n: int, port: int, answers: Any) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=n)
     answers.put((rank, function()))
     dist.barrier()
     dist.destroy_process_group()

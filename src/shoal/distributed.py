@@ -95,3 +95,12 @@ def gather_uneven(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "world_b ..."
     padded[: len(rows)] = rows
     parts = gather(padded).view(world_size(), len(padded), *rows.shape[1:])
     return torch.cat([part[:n] for part, n in zip(parts, counts.tolist(), strict=True)])
+
+
+def from_first_rank(values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """What rank 0 holds; the values themselves in one process."""
+    if world_size() == 1:
+        return values
+    values = values.clone()
+    dist.broadcast(values, 0)
+    return values

@@ -200,8 +200,13 @@ def _best_of(
     runs = (lloyd(sample, start, max_iter=max_iter, tol=tol, noise=noise) for start in starts)
     best = min(runs, key=lambda run: run.inertia)
     if not whole:
-        return fast_lloyd(rows, best.centers, max_iter=max_iter, tol=tol, shards=shards)
-    return replace(best, labels=nearest_labels(rows, best.centers))
+        return fast_lloyd(rows, shards.agree(best.centers), max_iter=max_iter, tol=tol, shards=shards)
+    if best.n_iter < max_iter:
+        mended = fast_lloyd(sample, best.centers, max_iter=max_iter - best.n_iter, tol=tol)
+        if mended.inertia < best.inertia:
+            best = replace(mended, n_iter=best.n_iter + mended.n_iter)
+    centers = shards.agree(best.centers)
+    return replace(best, centers=centers, labels=nearest_labels(rows, centers))
 
 
 def _to_own(rows: Rows, solution: Solution) -> Float[Tensor, "n"]:

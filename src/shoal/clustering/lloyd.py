@@ -18,6 +18,9 @@ from shoal.hardware import multiplies_bfloat16
 SETTLED = 0.003
 """While more of the rows change cluster in an update, bfloat16 is exact enough to tell where."""
 
+LARGE = 2**18
+"""Distances in an update from which bfloat16 pays."""
+
 SWAP_SHARE = 0.15
 """Swaps are looked for once no more of the rows change cluster: groups can be told apart by then."""
 
@@ -76,15 +79,17 @@ def fast_lloyd(
     centres that two groups share are swapped with centres that share a group. Then follow exact updates.
     """
     partition = Partition(rows, len(centers), shards)
-    rough = rows.dtype == torch.float32 and multiplies_bfloat16(rows.features.device)
     n_rows, swaps, n_iter = shards.total(len(rows)), SWAPS, 0
+    large = n_rows * len(centers) > LARGE  # below, there is little to gain, and all hardware finds the same clusters
+    rough = large and rows.dtype == torch.float32 and multiplies_bfloat16(rows.features.device)
     for n_iter in range(1, max_iter):
         n_moved = partition.assign(centers, rough=rough)
         centers = partition.update(centers, STEP if n_iter > 1 else 1.0)
         if swaps and n_moved <= SWAP_SHARE * n_rows:
             better = swapped(partition, centers)
-            swaps = 0 if better is None else swaps - 1
-            if better is not None:
+            pays = not torch.equal(better, centers)
+            swaps = swaps - 1 if pays else 0
+            if pays:
                 partition.follow(better, centers)
                 centers = better
                 continue
@@ -121,7 +126,7 @@ class Partition:
         self.labels = torch.full((len(rows),), -1, device=device)
         self.upper = torch.full((len(rows),), torch.inf, dtype=rows.dtype, device=device)
         self.lower = torch.zeros_like(self.upper)
-        self.sums = ClusterSums(n_clusters, rows.features.shape[1], rows.dtype, device)
+        self.sums = ClusterSums(n_clusters, rows.features.shape[1], device)
 
     def assign(self, centers: Float[Tensor, "k d"], *, rough: bool = False) -> int:
         """Move each row to the cluster of its nearest centre; returns how many moved, on all ranks.
@@ -225,7 +230,7 @@ class Partition:
         sums, counts = self.totals()
         centers = centers.double()
         squares, weights = self.rows.squared_lengths[:, 0].double(), self.rows.weights
-        squares = torch.bincount(self.labels, squares if weights is None else squares * weights, len(centers))
+        squares = torch.zeros_like(counts).index_add_(0, self.labels, squares if weights is None else squares * weights)
         about_centers = ((counts[:, None] * centers - 2 * sums) * centers).sum(1)
         return (self.shards.sum(squares) + about_centers).clamp_(min=0)
 

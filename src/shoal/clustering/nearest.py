@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering.rows import Rows, squared_distances
@@ -15,27 +15,28 @@ _MANTISSA = {torch.float32: (torch.int32, 23), torch.float64: (torch.int64, 52)}
 def nearest_two(
     x: Float[Tensor, "b d"], centers: Float[Tensor, "k d"], squared: Float[Tensor, "b"]
 ) -> tuple[Int64[Tensor, "b"], Float[Tensor, "b"], Float[Tensor, "b"]]:
-    """Nearest centre of each row, its distance, and a lower bound on the distance of the second nearest.
+    """Nearest centre of each row, an upper bound on its distance, a lower one on that of the second nearest.
 
     Args:
         x: rows.
-        centers: k of them; with one, the bound is infinite.
+        centers: k of them; with one, the lower bound is infinite.
         squared: ‖x‖² of each row.
     """
     if len(centers) == 1:
         alone = to_points(x, centers.expand_as(x))
         return torch.zeros_like(alone, dtype=torch.int64), alone, torch.full_like(alone, torch.inf)
     values = squared_distances(x, centers)
-    labels, first = _packed_minimum(values)
+    labels, first, resolution = _minimum(values)
     second = values.scatter_(1, labels[:, None], torch.inf).amin(1)
-    unclear = _resolution(values, len(centers)) * (first.abs() + second.abs())
+    unclear = resolution * (first.abs() + second.abs())
     close = (second - first <= unclear).nonzero()[:, 0]
     if len(close):
         labels[close] = squared_distances(x[close], centers).argmin(1)
-    # Rounding in products and packing: the bound must hold all the same.
-    slack = unclear + 16 * torch.finfo(x.dtype).eps * (squared + (second + squared).clamp_(min=0))
-    first = first.add_(squared).clamp_(min=0).sqrt_()
-    return labels, first, second.sub_(slack).add_(squared).clamp_(min=0).sqrt_()
+    # The bounds hold in spite of rounding in products.
+    rounding = 16 * torch.finfo(x.dtype).eps * (squared + (second + squared).clamp_(min=0))
+    slack = unclear.add_(rounding)
+    upper = first.add_(squared).add_(slack).clamp_(min=0).sqrt_()
+    return labels, upper, second.add_(squared).sub_(slack).clamp_(min=0).sqrt_()
 
 
 def nearest_labels(rows: Rows, centers: Float[Tensor, "k d"]) -> Int64[Tensor, "n"]:
@@ -49,7 +50,7 @@ def nearest_labels(rows: Rows, centers: Float[Tensor, "k d"]) -> Int64[Tensor, "
 def rough_nearest(x: Float[Tensor, "b d"], centers: Float[Tensor, "k d"]) -> Int64[Tensor, "b"]:
     """Nearest centre by products in bfloat16: of two that are about equally near, perhaps the other one."""
     products = x.bfloat16() @ centers.bfloat16().T
-    return _packed_minimum(torch.add(centers.square().sum(1), products, alpha=-2))[0]
+    return _minimum(torch.add(centers.square().sum(1), products, alpha=-2))[0]
 
 
 def to_points(x: Float[Tensor, "b d"], points: Float[Tensor, "b d"]) -> Float[Tensor, "b"]:
@@ -58,25 +59,19 @@ def to_points(x: Float[Tensor, "b d"], points: Float[Tensor, "b d"]) -> Float[Te
     return distances
 
 
-def _packed_minimum(values: Float[Tensor, "b k"]) -> tuple[Int64[Tensor, "b"], Float[Tensor, "b"]]:
-    """Column and value of each row's minimum, up to ``_resolution``; columns are written into ``values``.
+def _minimum(values: Float[Tensor, "b k"]) -> tuple[Int64[Tensor, "b"], Float[Tensor, "b"], float]:
+    """Column and value of each row's minimum, and the relative error of values, which are overwritten.
 
-    The last digits of each value are overwritten with the number of its column, so that one search for the minimum,
-    which runs many numbers at a time, finds both. Looking for the column takes several times as long.
+    The last digits of each value become the number of its column, so that one search for the minimum, which runs
+    many numbers at a time, finds both. Looking for the column takes several times as long.
     """
-    k = values.shape[1]
-    integers, _ = _MANTISSA[values.dtype]
-    mask = (1 << _bits(k)) - 1
-    columns = torch.arange(k, dtype=integers, device=values.device)
+    integers, digits = _MANTISSA[values.dtype]
+    bits = max(1, (values.shape[1] - 1).bit_length())
+    if bits > digits // 2:
+        least, labels = values.min(1)
+        return labels, least, 0.0
+    mask = (1 << bits) - 1
+    columns = torch.arange(values.shape[1], dtype=integers, device=values.device)
     values.view(integers).bitwise_and_(~mask).bitwise_or_(columns)
     least = values.amin(1)
-    return (least.view(integers) & mask).long(), least
-
-
-def _resolution(values: Shaped[Tensor, "b k"], k: int) -> float:
-    """Relative error of a value whose last digits are those of a column's number."""
-    return 2.0 ** (_bits(k) - _MANTISSA[values.dtype][1])
-
-
-def _bits(k: int) -> int:
-    return max(1, (k - 1).bit_length())
+    return (least.view(integers) & mask).long(), least, 2.0 ** (bits - digits)

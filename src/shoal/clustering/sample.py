@@ -29,7 +29,7 @@ def coreset(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Sha
     weights = rows.squared_lengths.new_ones(len(rows)) if rows.weights is None else rows.weights
     if n <= 2 * size:
         distinct, number = torch.unique(shards.gather(rows[:]), dim=0, return_inverse=True)
-        counts = torch.bincount(number, shards.gather(weights).double()).to(weights.dtype)
+        counts = weights.new_zeros(len(distinct)).index_add_(0, number, shards.gather(weights))
         return _rows_like(rows, distinct[counts > 0], counts[counts > 0]), True
     far = rows.squared_lengths[:, 0] * weights
     sums = shards.sum(torch.stack([weights.sum(dtype=torch.float64), far.sum(dtype=torch.float64)]))
@@ -60,8 +60,8 @@ def candidates(rows: Rows, n_clusters: int, generator: torch.Generator, shards: 
             chosen = torch.cat([chosen, new])
     if len(chosen) < n_clusters:  # too few distinct rows
         return coreset(rows, n_clusters, generator, shards)[0]
-    counts = shards.sum(torch.bincount(owner, weights.double(), minlength=len(chosen)))
-    return _rows_like(rows, chosen, counts.to(weights.dtype))
+    counts = shards.sum(weights.new_zeros(len(chosen)).index_add_(0, owner, weights))
+    return _rows_like(rows, chosen, counts)
 
 
 def _rows_like(rows: Rows, x: Float[Tensor, "m d"], weights: Float[Tensor, "m"] | None) -> Rows:

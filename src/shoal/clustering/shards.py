@@ -28,6 +28,10 @@ class Shards:
         """The rows of all ranks, in rank order."""
         return distributed.gather_uneven(rows) if self.cut else rows
 
+    def agree(self, values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+        """The first rank's values: what all ranks work out for themselves may differ in its last digit."""
+        return distributed.from_first_rank(values) if self.cut else values
+
     def total(self, n: int) -> int:
         """How many rows the ranks hold together."""
         return int(self.sum(torch.tensor(n)))

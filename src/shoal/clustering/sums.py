@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
-
-FLUSH_AFTER = 8192
-"""Rows added up in their own precision before the sum goes into float64: few enough to lose nothing that shows."""
 
 
 class ClusterSums:
     """Weighted sum and weight of each cluster's rows.
 
-    They are kept in float64, in which thousands of rows come and go without a trace. A CPU first adds some thousand
-    rows in float32, which is several times as fast; a GPU adds float64 at once, where the order of its additions does
-    not show.
+    In float64 thousands of rows come and go without a trace, and the order in which a GPU adds does not show.
     """
 
-    def __init__(self, n_clusters: int, d: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._sums = torch.zeros(n_clusters, d, dtype=torch.float64, device=device)
-        self._recent = torch.zeros_like(self._sums, dtype=dtype if device.type == "cpu" else torch.float64)
-        self._n_recent = 0
+    def __init__(self, n_clusters: int, d: int, device: torch.device) -> None:
+        self.sums = torch.zeros(n_clusters, d, dtype=torch.float64, device=device)
         self.counts = torch.zeros(n_clusters, dtype=torch.float64, device=device)
 
     def move(
@@ -32,31 +25,14 @@ class ClusterSums:
         weights: Float[Tensor, "m"] | None,
     ) -> None:
         """Take rows out of their old clusters, where they had one (-1: none), and into the new ones."""
-        x = x if weights is None else x * weights[:, None]
-        self._add(x, new, weights, 1)
+        x, ones = x.double(), torch.ones(len(x), dtype=torch.float64, device=x.device)
+        weights = ones if weights is None else weights.double()
+        if weights is not ones:
+            x = x * weights[:, None]
+        self.sums.index_add_(0, new, x)
+        self.counts.index_add_(0, new, weights)
         had = old >= 0
-        if had.all():
-            self._add(x, old, weights, -1)
-        elif had.any():
-            self._add(x[had], old[had], None if weights is None else weights[had], -1)
-
-    @property
-    def sums(self) -> Float64[Tensor, "k d"]:
-        """Σ w x over the rows of each cluster."""
-        self._flush()
-        return self._sums
-
-    def _add(
-        self, x: Float[Tensor, "m d"], labels: Int64[Tensor, "m"], weights: Float[Tensor, "m"] | None, sign: int
-    ) -> None:
-        self._recent.index_add_(0, labels, x.to(self._recent.dtype), alpha=sign)
-        self.counts += sign * torch.bincount(labels, weights, minlength=len(self.counts))
-        self._n_recent += len(x)
-        if self._n_recent > FLUSH_AFTER:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._n_recent:
-            self._sums += self._recent
-            self._recent.zero_()
-            self._n_recent = 0
+        if not had.all():
+            x, weights, old = x[had], weights[had], old[had]
+        self.sums.index_add_(0, old, x, alpha=-1)
+        self.counts.index_add_(0, old, weights, alpha=-1)

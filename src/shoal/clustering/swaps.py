@@ -21,8 +21,8 @@ GAIN = 1.2
 """How many times the cost of a merger a split must save; splits of pure noise look a little better than they are."""
 
 
-def swapped(partition: Partition, centers: Float[Tensor, "k d"]) -> Float[Tensor, "k d"] | None:
-    """Centres after the swaps that pay, None when none does.
+def swapped(partition: Partition, centers: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+    """Centres after the swaps that pay, the same ones when none does.
 
     As in the split–merge of Capó, Pérez and Lozano (2022): merging clusters a and b costs n_a n_b / (n_a + n_b) ·
     ‖c_a − c_b‖² of inertia; what a split saves is measured on some rows of the cluster. The clusters with the
@@ -34,9 +34,12 @@ def swapped(partition: Partition, centers: Float[Tensor, "k d"]) -> Float[Tensor
     """
     k = len(centers)
     if k < 3:
-        return None
+        return centers
     counts = partition.totals()[1]
-    tried = partition.inertias(centers).topk(max(1, k // 8)).indices
+    inertias, tried = partition.inertias(centers).topk(max(1, k // 8))
+    tried = tried[inertias > 0]
+    if not len(tried):
+        return centers
     saved, halves = zip(*(_split(partition, centers[c], int(c)) for c in tried), strict=True)
     saving = torch.stack(saved) * counts[tried]
     cost, partner = _mergers(centers, counts)
@@ -54,7 +57,7 @@ def swapped(partition: Partition, centers: Float[Tensor, "k d"]) -> Float[Tensor
         new[a] = ((counts[a] * centers[a].double() + counts[b] * centers[b].double()) / (counts[a] + counts[b])).to(new)
         new[c], new[b] = halves[i]
         busy |= {a, b, c}
-    return new if busy else None
+    return partition.shards.agree(new)
 
 
 def _mergers(
@@ -65,7 +68,7 @@ def _mergers(
     for part, x in Rows(centers, "euclidean").chunks(len(centers)):
         squared = squared_distances(x, centers).add_(x.square().sum(1, keepdim=True)).clamp_(min=0).double()
         joint = counts[part, None] * counts / (counts[part, None] + counts).clamp(min=1e-300) * squared
-        joint[torch.arange(len(x)), torch.arange(part.start, part.stop)] = torch.inf
+        joint.diagonal(part.start).fill_(torch.inf)
         cost[part], partner[part] = joint.min(1)
     return cost, partner
 
