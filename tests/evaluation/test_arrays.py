@@ -71,6 +71,13 @@ def test_labels_may_be_any_whole_numbers(files):
     assert {row["recall"] for row in found["classes"]} <= {row["recall"] for row in expected["classes"]}
 
 
+def test_labels_may_be_row_numbers():
+    np.save("rows.npy", np.arange(240))
+    found = figures("--features", "f.npy", "--labels", "rows.npy", "--n-clusters", "10")
+    assert found["scores"]["acc"] == pytest.approx(10 / 240)
+    assert (found["scores"]["completeness"], len(found["classes"])) == (pytest.approx(1), 240)
+
+
 def test_without_labels():
     found = figures("--features", "f.npy", "--n-clusters", "4")
     assert found["scores"] == {}

@@ -39,6 +39,18 @@ def test_classes_without_an_image_have_no_row():
     assert class_scores(np.array([-1]), np.array([0]), 2, ("a",)) == []
 
 
+def test_as_many_classes_and_clusters_as_rows():
+    """A table of both would take 20 GB."""
+    labels = np.arange(50_000)
+    pred = np.random.default_rng(0).permutation(50_000)
+    rows = class_scores(labels, pred, 60_000, ())
+    assert [row.cluster for row in rows] == pred.tolist()
+    assert {(row.recall, row.precision) for row in rows} == {(1, 1)}
+    matched = matched_class(labels, pred, 60_000)
+    np.testing.assert_array_equal(matched[pred], labels)
+    assert (matched == -1).sum() == 10_000
+
+
 def test_an_empty_cluster_has_no_precision():
     (row,) = class_scores(np.array([0, 0]), np.array([-1, 1]), 2, ("a",))
     assert (row.cluster, row.recall, row.precision) == (1, 1.0, 1.0)
