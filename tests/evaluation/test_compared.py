@@ -44,7 +44,7 @@ def test_features_alone_say_nothing_of_pixels_or_draws():
 def test_without_labels():
     table = comparison(found(plain(labelled=False), plain(of="pixels", labelled=False), labelled=False))
     assert table.keys == ["agreement"]
-    assert [row.values for row in table.rows] == [{}, {"agreement": 0.7123}, {"agreement": 0.7123}]
+    assert [row.values for row in table.rows] == [{"agreement": 0.7123}, {"agreement": 0.7123}]
     assert "try another number of clusters" in table.notes[1]
     assert "pixels do not show" in table.notes[2]
 

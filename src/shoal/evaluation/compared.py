@@ -23,7 +23,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row for the clusters and one for each plain method, the keys of the columns, and what it means."""
+    """Rows of the clusters, if they have scores, and of each plain method, keys of the columns, and what it means."""
 
     keys: Sequence[str]
     rows: Sequence[Line]
@@ -37,7 +37,7 @@ def comparison(found: Evaluation) -> Comparison | None:
     own = {key: found.scores[key] for key in SCORES if key in found.scores}
     return Comparison(
         keys=[*own, AGREEMENT],
-        rows=[Line("These clusters", own), *map(_line, found.baselines)],
+        rows=[*([Line("These clusters", own)] if own else []), *map(_line, found.baselines)],
         notes=list(_notes(found)),
     )
 

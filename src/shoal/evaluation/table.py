@@ -31,6 +31,7 @@ MAX_CLASSES = 50
 
 _WIDTH = 38
 _PLAIN_WIDTH = 32
+_WIDE = 82
 
 
 def as_text(found: Evaluation) -> str:
@@ -86,7 +87,7 @@ def _comparison(compared: Comparison) -> Iterator[str]:
         values = "".join(f" {row.values[key]:9.4f}" if key in row.values else f" {'':9}" for key in compared.keys)
         yield f"{row.name:<{_PLAIN_WIDTH}}{values}".rstrip()
     for note in compared.notes:
-        yield from wrap(note, _PLAIN_WIDTH + 10 * len(compared.keys))
+        yield from wrap(note, _WIDE)
 
 
 def _neighbours(knn: Neighbours) -> Iterator[str]:
