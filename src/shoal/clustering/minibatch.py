@@ -171,7 +171,8 @@ class MiniBatchKMeans(CentersEstimator):
     def _start(self, sample: Rows) -> float:
         """Begin with the best of several seeds; returns the variance of the sample, averaged over dimensions."""
         mean, variance = sample.moments()
-        if self.metric == "euclidean":
+        # Near the origin float32 is exact enough, and the rows can stay as they are, which saves a copy of them.
+        if self.metric == "euclidean" and mean.square().sum() > 4 * variance * len(mean):
             sample = Rows(sample.features, "euclidean", mean, weights=sample.weights)
         if isinstance(self.init, str):
             start = self._best_seeds(sample, self.init)
@@ -186,9 +187,6 @@ class MiniBatchKMeans(CentersEstimator):
             raise UserError(f"there is no init {init!r}: give one of {', '.join(DRAWS)}, or an array of centres.")
         among = candidates(sample, self.n_clusters, self._generator, ALONE) if init == "k-means||" else sample
         starts = DRAWS[init](among, self.n_clusters, self.n_init, self._generator)
-        if len(starts) == 1:
-            best: Tensor = starts[0]
-            return best
         weights = torch.ones_like(sample.squared_lengths[:, 0]) if sample.weights is None else sample.weights
 
         def inertia(start: Float[Tensor, "k d"]) -> float:
@@ -196,7 +194,7 @@ class MiniBatchKMeans(CentersEstimator):
                 float(nearest(sample, x, start)[1].square() @ weights[part]) for part, x in sample.chunks(len(start))
             )
 
-        best = min(starts, key=inertia)
+        best: Tensor = starts[0] if len(starts) == 1 else min(starts, key=inertia)
         return best
 
     def _steps(self, source: Source, edges: Float64[Tensor, "n"] | None, bound: float) -> int:
@@ -236,7 +234,7 @@ class MiniBatchKMeans(CentersEstimator):
             rows = self._running.rows(source[part])
             x = rows[:]
             labels[part] = nearest(rows, x, self._running.centers)[0]
-            squared = to_points(x, self._running.centers[labels[part]]).double().square()
+            squared = to_points(x, self._running.centers.index_select(0, labels[part])).double().square()
             total += float(squared.sum() if weights is None else squared @ weights[part].double())
         self.inertia_ = total / 2 if self.metric == "cosine" else total
         self.labels_: Array | Tensor = like(X, labels)

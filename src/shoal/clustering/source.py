@@ -12,6 +12,9 @@ from torch import Tensor
 
 from shoal.clustering.inputs import Array
 
+FROM_MAP = 256
+"""Rows read from a map before its pages are given back: with each the system maps some 64 KiB around it."""
+
 
 class Source:
     """Rows of an array or a tensor, of which only those asked for become floating point numbers."""
@@ -27,11 +30,25 @@ class Source:
         return len(self._values)
 
     def __getitem__(self, index: slice | Int64[Tensor, "b"]) -> Float[Tensor, "b d"]:
-        if self._map is not None:
-            # The pages read before: the system would count them as this process's memory until it needs them.
-            self._map.madvise(mmap.MADV_DONTNEED)
-        x = self._values[index] if isinstance(index, slice) else self._values[index.to(self.device)]
+        if isinstance(index, slice):
+            x = self._values[index]
+        elif self._map is None:
+            x = self._values.index_select(0, index.to(self.device))  # several times as fast as indexing
+        else:
+            starts = range(0, len(index), FROM_MAP)
+            x = torch.cat([self._from_map(index[start : start + FROM_MAP]) for start in starts])
+        self._give_back()
         return x if x.is_floating_point() else x.to(self._float)
+
+    def _from_map(self, index: Int64[Tensor, "b"]) -> Shaped[Tensor, "b d"]:
+        x: Tensor = self._values.index_select(0, index)
+        self._give_back()
+        return x
+
+    def _give_back(self) -> None:
+        """Pages of the map read so far, which would count as memory of this process until others need it."""
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def _tensor(X: Array) -> Shaped[Tensor, "n d"]:
