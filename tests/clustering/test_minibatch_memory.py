@@ -23,11 +23,15 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+LIMIT = 80e6
+
+
 @pytest.mark.parametrize(("dtype", "n"), [("float32", 200_000), ("uint8", 400_000)])
 def test_a_memory_map_is_read_a_batch_at_a_time(tmp_path, dtype, n):
     path = tmp_path / "rows"
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(path), dtype, str(n)], capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) * 1024 < 0.4 * path.stat().st_size
+    # The rows take 200 MB as float32; as float64, which integers become, 800 MB.
+    assert int(done.stdout) * 1024 < LIMIT
     path.unlink()

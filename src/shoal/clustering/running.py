@@ -66,8 +66,10 @@ class RunningMeans:
 
     def _reassign(self, rows: Rows, ratio: float, generator: torch.Generator) -> None:
         """Move centres with too few rows to rows of the batch, half of which may become centres."""
-        least = self.counts.argsort(stable=True)[: len(rows) // 2]
-        low = least[self.counts[least] < ratio * self.counts.max()]
+        low = (self.counts < ratio * self.counts.max()).nonzero()[:, 0]
+        if not len(low):
+            return
+        low = low[self.counts[low].argsort(stable=True)][: len(rows) // 2]
         some = torch.arange(len(rows)) if rows.weights is None else rows.weights.nonzero()[:, 0].cpu()
         low = low[: len(some)]
         if not len(low):
