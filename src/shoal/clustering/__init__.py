@@ -6,12 +6,14 @@ from shoal.clustering.estimator import KMeans
 from shoal.clustering.gaussian import GaussianMixture
 from shoal.clustering.internal import calinski_harabasz, davies_bouldin, silhouette
 from shoal.clustering.kmeans import assign, kmeans
+from shoal.clustering.minibatch import MiniBatchKMeans
 
 __all__ = [
     "BetaMixture",
     "Contingency",
     "GaussianMixture",
     "KMeans",
+    "MiniBatchKMeans",
     "adjusted_rand",
     "assign",
     "calinski_harabasz",

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from torch import Tensor
 
-from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, generator_from, like, points_from, weights_from
-from shoal.clustering.kmeans import Init, assign, best_centers
-from shoal.clustering.rows import Metric, Rows, squared_distances, unusable
+from shoal.clustering.centers import CentersEstimator
+from shoal.clustering.inputs import Array, ArrayOrTensor, generator_from, like, points_from, weights_from
+from shoal.clustering.kmeans import Init, best_centers
+from shoal.clustering.rows import Metric
 from shoal.clustering.shards import Shards
 
 
-class KMeans(TakesTensors, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
+class KMeans(CentersEstimator):
     """k-means for arrays and tensors, Euclidean or spherical, with scikit-learn's interface.
 
     What a call is given decides where it works and what it answers with. Given a tensor, it works on the
@@ -91,33 +89,3 @@ class KMeans(TakesTensors, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cl
         self.labels_: Array | Tensor = like(X, found.labels)
         self.cluster_centers_: Array | Tensor = like(X, found.centers)
         return self
-
-    def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
-        """Number of the nearest centre of each row, int64 (n,)."""
-        features = self._features(X)
-        return like(X, assign(features, self._centers(features), self.metric)[0])
-
-    def transform(self, X: ArrayOrTensor) -> ArrayOrTensor:
-        """Distance of each row to every centre, ‖x − c‖ or 1 − cos, (n, k)."""
-        features = self._features(X)
-        centers = self._centers(features)
-        rows = Rows(features, self.metric, centers.mean(0))
-        points = rows.prepare(centers)
-        squared = [
-            squared_distances(x, points).add_(rows.squared_lengths[part]).clamp_(min=0)
-            for part, x in rows.chunks(len(points))
-        ]
-        distances = rows.distance(torch.cat(squared))
-        if not torch.isfinite(distances).all():
-            raise unusable(features)
-        return like(X, distances)
-
-    @property
-    def _n_features_out(self) -> int:
-        return len(self.cluster_centers_)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "cluster_centers_")
-
-    def _centers(self, features: Tensor) -> Float[Tensor, "k d"]:
-        return torch.as_tensor(self.cluster_centers_).to(features.device)

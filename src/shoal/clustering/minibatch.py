@@ -1,0 +1,245 @@
+"""k-means of rows that are read a batch at a time, with scikit-learn's face."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from shoal.clustering.centers import CentersEstimator
+from shoal.clustering.inputs import (
+    Array,
+    ArrayOrTensor,
+    NotNumbersError,
+    generator_from,
+    like,
+    points_from,
+    weights_from,
+)
+from shoal.clustering.kmeans import Init, given_points
+from shoal.clustering.nearest import to_points
+from shoal.clustering.rows import Metric, Rows
+from shoal.clustering.running import RunningMeans, nearest
+from shoal.clustering.sample import ROWS_PER_CLUSTER, candidates
+from shoal.clustering.seeding import random_seeds, seeds
+from shoal.clustering.shards import ALONE
+from shoal.clustering.source import Source
+from shoal.errors import UserError
+
+BATCHES = 3
+"""Seeds are drawn from the rows of so many batches, as in scikit-learn."""
+
+DRAWS = {"k-means++": seeds, "k-means||": seeds, "random": random_seeds}
+
+
+class MiniBatchKMeans(CentersEstimator):
+    """k-means of what does not fit into memory, Euclidean or spherical, with scikit-learn's interface.
+
+    Sculley, "Web-scale k-means clustering" (2010): each step draws a batch of rows and moves their nearest centres
+    towards them, by one over the rows that a centre has been given so far. ``fit`` takes an array, a tensor or a
+    memory map, of which it reads a batch at a time; ``partial_fit`` takes the batches of a stream. Tensors are dealt
+    with on their device and answered with tensors, as in ``KMeans``.
+
+    Args:
+        n_clusters: k.
+        metric: "euclidean", or "cosine" for spherical k-means: rows count by direction alone.
+        init: how it starts: greedy "k-means++", the same among the candidates of "k-means||", from "random" rows; or
+            the (k, d) centres.
+        n_init: how many seeds are compared, on a sample of the rows.
+        batch_size: rows of a step of ``fit``.
+        max_iter: the most passes over the data.
+        tol: ``fit`` ends when the squared moves of the centres in a step sum to no more than this share of the
+            features' variance; with 0 it does not look.
+        max_no_improvement: ``fit`` ends when the smoothed inertia of the batches has not fallen for so many steps;
+            None: it does not look.
+        reassignment_ratio: centres that have been given less than this share of the rows of the largest move to rows
+            of the batch.
+        random_state: an int repeats the seeds and batches; None draws other ones each time.
+
+    Attributes:
+        cluster_centers_: float (k, d), at unit length for the cosine.
+        labels_: int64 (n,), the cluster of each row given to ``fit``.
+        inertia_: of ``fit``: sum over rows of the squared distance to the own centre (Euclidean), or of 1 − cos
+            (cosine).
+        n_iter_: passes over the data that ``fit`` began.
+        n_steps_: batches so far.
+        n_features_in_: d.
+    """
+
+    def __init__(  # noqa: PLR0913 - a setting each
+        self,
+        n_clusters: int = 8,
+        *,
+        metric: Metric = "euclidean",
+        init: Init | Array | Tensor = "k-means++",
+        n_init: int = 3,
+        batch_size: int = 1024,
+        max_iter: int = 100,
+        tol: float = 0.0,
+        max_no_improvement: int | None = 10,
+        reassignment_ratio: float = 0.01,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.metric = metric
+        self.init = init
+        self.n_init = n_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.max_no_improvement = max_no_improvement
+        self.reassignment_ratio = reassignment_ratio
+        self.random_state = random_state
+
+    def fit(self, X: ArrayOrTensor, y: object = None, sample_weight: Array | Tensor | None = None) -> MiniBatchKMeans:
+        """Find the clusters of rows (n, d); ``y`` is ignored, and ``sample_weight`` (n,) says how often a row counts.
+
+        Raises:
+            UserError: fewer rows than clusters, NaN, infinity, a zero row under the cosine; weights that are
+                not (n,) or negative; bad parameters.
+        """
+        source = self._source(X)
+        weights = None if sample_weight is None else weights_from(sample_weight, source[:1].expand(len(source), -1))
+        self._check_parameters(len(source))
+        self._generator = generator_from(self.random_state)
+        edges = None if weights is None else weights.cumsum(0, dtype=torch.float64)
+        size = max(BATCHES * self.batch_size, ROWS_PER_CLUSTER * self.n_clusters)
+        if len(source) <= size:
+            sample = Rows(source[:], self.metric, weights=weights)
+        else:
+            sample = Rows(source[self._drawn(size, len(source), edges)], self.metric)
+        bound = self.tol * self._start(sample)
+        self.n_steps_ = self._steps(source, edges, bound)
+        self.n_iter_ = math.ceil(self.n_steps_ * min(self.batch_size, len(source)) / len(source))
+        self._label(X, source, weights)
+        return self
+
+    def partial_fit(
+        self, X: ArrayOrTensor, y: object = None, sample_weight: Array | Tensor | None = None
+    ) -> MiniBatchKMeans:
+        """Move the centres by one batch (b, d), the first of which holds k rows at least and starts them.
+
+        Batches may differ in size. After ``fit`` its centres go on. ``n_init`` seeds are compared on the first batch;
+        ``batch_size``, ``max_iter``, ``tol`` and ``max_no_improvement`` are not used.
+
+        Raises:
+            UserError: as ``fit``.
+        """
+        first = not self.__sklearn_is_fitted__()
+        features = self._features(X, reset=first)
+        weights = None if sample_weight is None else weights_from(sample_weight, features)
+        if first:
+            self._check_parameters(len(features))
+            self._generator = generator_from(self.random_state)
+            self._start(Rows(features, self.metric, weights=weights))
+            self.n_steps_ = 0
+        device = self._running.means.device
+        rows = self._running.rows(features.to(device), None if weights is None else weights.to(device))
+        self._running.step(rows, self.reassignment_ratio, self._generator)
+        self.n_steps_ += 1
+        self.cluster_centers_ = like(X, self._found())
+        return self
+
+    def _source(self, X: Array | Tensor) -> Source:
+        """The rows, checked as ``_features`` checks them, but for what one has to read them for."""
+        if isinstance(X, Tensor):
+            self._features(X.to("meta"), reset=True)
+            return Source(X)
+        try:
+            return Source(validate_data(self, X, reset=True, dtype="numeric", ensure_all_finite=False))
+        except TypeError as error:
+            raise NotNumbersError(str(error)) from error
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def _check_parameters(self, n: int) -> None:
+        if not 1 <= self.n_clusters <= n:
+            raise UserError(
+                f"n_clusters={self.n_clusters} must lie between 1 and the number of rows (n_samples={n}): change it."
+            )
+        counts = {name: getattr(self, name) for name in ("n_init", "batch_size", "max_iter", "max_no_improvement")}
+        for name, value in counts.items():
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} must be at least 1.")
+        if not (self.tol >= 0 and self.reassignment_ratio >= 0):
+            raise UserError(f"tol={self.tol} and reassignment_ratio={self.reassignment_ratio} must be at least 0.")
+
+    def _start(self, sample: Rows) -> float:
+        """Begin with the best of several seeds; returns the variance of the sample, averaged over dimensions."""
+        mean, variance = sample.moments()
+        # Near the origin float32 is exact enough, and the rows can stay as they are, which saves a copy of them.
+        if self.metric == "euclidean" and mean.square().sum() > 4 * variance * len(mean):
+            sample = Rows(sample.features, "euclidean", mean, weights=sample.weights)
+        if isinstance(self.init, str):
+            start = self._best_seeds(sample, self.init)
+        else:
+            given = points_from(self.init, "init")
+            start = given_points(sample, given, (self.n_clusters, len(mean)), "init").to(sample.dtype)
+        self._running = RunningMeans(start, self.metric, sample.shift)
+        return variance
+
+    def _best_seeds(self, sample: Rows, init: str) -> Float[Tensor, "k d"]:
+        if init not in DRAWS:
+            raise UserError(f"there is no init {init!r}: give one of {', '.join(DRAWS)}, or an array of centres.")
+        among = candidates(sample, self.n_clusters, self._generator, ALONE) if init == "k-means||" else sample
+        starts = DRAWS[init](among, self.n_clusters, self.n_init, self._generator)
+        weights = torch.ones_like(sample.squared_lengths[:, 0]) if sample.weights is None else sample.weights
+
+        def inertia(start: Float[Tensor, "k d"]) -> float:
+            return sum(
+                float(nearest(sample, x, start)[1].square() @ weights[part]) for part, x in sample.chunks(len(start))
+            )
+
+        best: Tensor = starts[0] if len(starts) == 1 else min(starts, key=inertia)
+        return best
+
+    def _steps(self, source: Source, edges: Float64[Tensor, "n"] | None, bound: float) -> int:
+        """Batches until the centres settle, at most those of ``max_iter`` passes; returns how many."""
+        size = min(self.batch_size, len(source))
+        n_steps = self.max_iter * len(source) // size
+        smoothed, least, no_improvement = math.inf, math.inf, 0
+        share = min(1.0, 2 * size / (len(source) + 1))
+        for step in range(1, n_steps + 1):
+            before = self._running.centers
+            batch = self._running.rows(source[self._drawn(size, len(source), edges)])
+            inertia = self._running.step(batch, self.reassignment_ratio, self._generator) / size
+            if step == 1:  # that of the seeds
+                continue
+            smoothed = inertia if step == 2 else smoothed + share * (inertia - smoothed)
+            no_improvement = 0 if smoothed < least else no_improvement + 1
+            least = min(least, smoothed)
+            if bound > 0 and float((self._running.centers - before).square().sum()) <= bound:
+                return step
+            if self.max_no_improvement is not None and no_improvement >= self.max_no_improvement:
+                return step
+        return n_steps
+
+    def _drawn(self, size: int, n: int, edges: Float64[Tensor, "n"] | None) -> Int64[Tensor, "b"]:
+        """Rows drawn with replacement, by their weights if they have some, in the order in which they lie on a disk."""
+        if edges is None:
+            return torch.randint(n, (size,), generator=self._generator).sort().values
+        draws = torch.rand(size, dtype=torch.float64, generator=self._generator).sort().values.to(edges.device)
+        return torch.searchsorted(edges, draws * edges[-1], right=True).clamp(max=n - 1)
+
+    def _label(self, X: ArrayOrTensor, source: Source, weights: Float[Tensor, "n"] | None) -> None:
+        """Read all rows once for their clusters and inertia."""
+        labels = torch.empty(len(source), dtype=torch.int64, device=source.device)
+        total = 0.0
+        # As many rows as are dealt with at once.
+        for part in Rows(source[:1].expand(len(source), -1), self.metric).parts(self.n_clusters):
+            rows = self._running.rows(source[part])
+            x = rows[:]
+            labels[part] = nearest(rows, x, self._running.centers)[0]
+            squared = to_points(x, self._running.centers.index_select(0, labels[part])).double().square()
+            total += float(squared.sum() if weights is None else squared @ weights[part].double())
+        self.inertia_ = total / 2 if self.metric == "cosine" else total
+        self.labels_: Array | Tensor = like(X, labels)
+        self.cluster_centers_ = like(X, self._found())
+
+    def _found(self) -> Float[Tensor, "k d"]:
+        running = self._running
+        return running.centers + running.shift if self.metric == "euclidean" else running.centers
