@@ -28,13 +28,13 @@ Known = tuple[str, int, Metric, Callable[[], Rows]]
 
 
 def blobs(k: int, d: int, distance: float) -> Rows:
-    """Gaussians of deviation 0.7 to 1.3, their centres about ``distance`` apart; the largest is 4 times the smallest."""
+    """Gaussians of deviation 0.7 to 1.3, their centres about ``distance`` apart, 80 to 320 rows each."""
     rng = np.random.default_rng(1000 * k + d)
     centers = rng.standard_normal((k, d)) * distance / np.sqrt(2 * d)
     sizes = np.linspace(1, 4, k) * 80
     group = np.repeat(np.arange(k), sizes.astype(int))
     rows = centers[group] + rng.uniform(0.7, 1.3, k)[group, None] * rng.standard_normal((len(group), d))
-    return rows.astype(np.float32)
+    return np.asarray(rows, dtype=np.float32)
 
 
 def crescents(pairs: int) -> Rows:
@@ -46,14 +46,14 @@ def crescents(pairs: int) -> Rows:
 def cloud(d: int, *, uniform: bool = False) -> Rows:
     """A single Gaussian, or a cube full of rows."""
     rng = np.random.default_rng(d)
-    return (rng.uniform(size=(3000, d)) if uniform else rng.standard_normal((3000, d))).astype(np.float32)
+    rows = rng.uniform(size=(3000, d)) if uniform else rng.standard_normal((3000, d))
+    return rows.astype(np.float32)
 
 
 def table(load: Callable[[], dict[str, npt.NDArray[np.float64]]]) -> Rows:
     """One of scikit-learn's tables, its columns brought to deviation 1."""
     rows: npt.NDArray[np.float64] = load()["data"]
-    scaled: npt.NDArray[np.float64] = (rows - rows.mean(0)) / rows.std(0)
-    return scaled.astype(np.float32)
+    return np.asarray((rows - rows.mean(0)) / rows.std(0), dtype=np.float32)
 
 
 def digits() -> Rows:

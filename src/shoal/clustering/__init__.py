@@ -5,15 +5,18 @@ from shoal.clustering.estimator import KMeans
 from shoal.clustering.gaussian import GaussianMixture
 from shoal.clustering.internal import calinski_harabasz, davies_bouldin, silhouette
 from shoal.clustering.kmeans import assign, kmeans
+from shoal.clustering.suggest import Suggestion, suggest_k
 
 __all__ = [
     "Contingency",
     "GaussianMixture",
     "KMeans",
+    "Suggestion",
     "adjusted_rand",
     "assign",
     "calinski_harabasz",
     "davies_bouldin",
     "kmeans",
     "silhouette",
+    "suggest_k",
 ]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from shoal.clustering.inputs import Array
@@ -23,7 +22,7 @@ N_EMBEDDINGS = 3
 N_COMPONENTS = 16
 STEP = 1.25
 REFINEMENTS = 4
-CRITERIA = ("silhouette", "stability", "coding length")
+CRITERIA = ("silhouette", "stability", "saved bits")
 
 
 @dataclass(frozen=True)
@@ -114,9 +113,9 @@ def suggest_k(
     index = torch.randperm(len(rows), generator=generator)[:MAX_ROWS].sort().values
     rows = rows[index.to(rows.device)].cpu()
     low, high = _range(k_range, len(rows))
-    seeds = torch.randint(2**31, (N_EMBEDDINGS,), generator=generator).tolist()
+    *seeds, last = torch.randint(2**31, (N_EMBEDDINGS + 1,), generator=generator).tolist()
     embeddings = [umap_embedding(rows, metric=metric, seed=each) for each in seeds]
-    sweep = Sweep(embeddings, _components(rows, metric, seed), generator)
+    sweep = Sweep(embeddings, _components(rows, metric, last), generator)
     sweep.measure(_grid(low, high))
     for _ in range(REFINEMENTS):
         sweep.measure(_beside_the_best(sweep))
@@ -155,6 +154,8 @@ def _range(k_range: tuple[int, int] | None, n: int) -> tuple[int, int]:
 
 def _components(rows: Float[Tensor, "n d"], metric: Metric, seed: int) -> Float[Tensor, "n c"]:
     """Principal components of the rows, under the cosine of their directions."""
+    from sklearn.decomposition import PCA  # takes a second, which only who uses it should wait for
+
     if metric == "cosine":
         rows = torch.nn.functional.normalize(rows)
     most = min(N_COMPONENTS, *rows.shape)
@@ -213,7 +214,7 @@ def _notes(best: int, tried: tuple[int, int], favourites: list[int], *, clear: b
         notes.append("There is no clear structure: the features are described best as a single cluster.")
     if len(set(favourites)) > 1:
         each = ", ".join(f"{name} {k}" for name, k in zip(CRITERIA, favourites, strict=True))
-        notes.append(f"By itself each criterion prefers another k: {each}.")
+        notes.append(f"Each criterion by itself prefers: {each}.")
     if clear and best == tried[1]:
         notes.append(f"The best k is the largest that was tried: try beyond {tried[1]}.")
     return notes
