@@ -21,6 +21,8 @@ from shoal.cli import main
 from shoal.training.folder import RunFolder
 from tests.runs import tiny_recipe
 
+pytestmark = pytest.mark.usefixtures("no_umap")
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
@@ -130,6 +132,13 @@ def test_evaluate_prints_what_training_measured(run, capsys):
     assert found["signals"]["silhouette"] == pytest.approx(last["silhouette"], abs=1e-3)
     assert f"accuracy, a cluster for each class {found['scores']['acc']:.4f}" in printed
     assert "200 images, all labelled, 0 held out; 4 clusters" in printed
+    assert [(row["of"], row["method"]) for row in found["baselines"]] == [
+        ("features", "k-means"),
+        ("features", "UMAP + k-means"),
+        ("pixels", "k-means"),
+        ("pixels", "UMAP + k-means"),
+    ]
+    assert f"k-means on pixels {found['baselines'][2]['scores']['acc']:.4f}" in printed
     assert str(run / "evaluation.json") in printed
     (run / "evaluation.json").unlink()
 
@@ -162,6 +171,8 @@ def test_images_without_labels_have_neither_neighbours_nor_a_probe(tmp_path, cap
     assert not (out / "evaluation.json").exists()
     assert main(["evaluate", str(out)]) == 0
     assert json.loads((out / "evaluation.json").read_text())["scores"] == {}
+    assert main(["report", str(out)]) == 0
+    assert "UMAP + k-means on pixels" in (out / "report.html").read_text()
 
 
 def test_a_damaged_evaluation_is_refused_by_the_report(run, tmp_path, capsys):

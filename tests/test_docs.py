@@ -1,5 +1,6 @@
 """The pages keep to the code: links, flags, recipes, quoted lines and defaults."""
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from shoal.cli import VERBS
+from shoal.clustering import manifold
 from shoal.commandline import ClusterCommand, TrainCommand
 from shoal.config import RunConfig, fields_of, recipe_names
+from shoal.evaluation import Evaluation, baselines
 from shoal.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +81,19 @@ def test_defaults_are_the_codes(page):
     assert rows
     fields = train_flags(page.stem)
     assert [(flag, str(fields[flag].default)) for flag, _ in rows] == rows
+
+
+def test_every_figure_of_an_evaluation_is_explained():
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    named = {name for row in re.findall(r"^\| (`.+?`) \|", text, re.M) for name in re.findall(r"`(\w+)`", row)}
+    assert {field.name for field in dataclasses.fields(Evaluation)} <= named
+
+
+def test_limits_of_the_baselines_are_the_codes():
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    assert f"{baselines.MAX_ROWS:,}".replace(",", " ") in text
+    assert f"{baselines.MAX_SIDE} × {baselines.MAX_SIDE} px" in text
+    assert f"{manifold.N_NEIGHBORS} neighbours, {manifold.N_COMPONENTS} dimensions" in text
 
 
 def test_every_setting_of_a_method_is_explained():

@@ -112,7 +112,7 @@ def report_data(trained: Trained, images: Images, assignment: Assignment, folder
 
 
 def evaluate(trained: Trained, images: Images, *, knn: bool = False, linear: bool = False) -> Evaluation:
-    """All figures of a finished run on its images.
+    """All figures of a finished run on its images, plain methods beside it.
 
     ``knn`` and ``linear`` ask for those of the backbone's features as well, which takes another pass over the images.
 
@@ -128,7 +128,7 @@ def evaluate(trained: Trained, images: Images, *, knn: bool = False, linear: boo
     # As in an E-step: images that take no part in the clustering are in no cluster when it is measured.
     clusters = assignment.clusters.where(truth.clustered.to(assignment.clusters.device), -1)
     clustering = Clustering(clusters, trained.centers, assignment.distances)
-    return evaluation.evaluate(
+    found = evaluation.evaluate(
         truth,
         assignment.features,
         clustering,
@@ -138,3 +138,12 @@ def evaluate(trained: Trained, images: Images, *, knn: bool = False, linear: boo
         knn=knn,
         linear=linear,
     )
+    baselines = evaluation.plain_baselines(
+        truth,
+        represented if by_head and represented is not None else assignment.features,
+        clustering,
+        trained.config.seed,
+        of="backbone" if by_head else "features",
+        pixels=images.pixels,
+    )
+    return replace(found, baselines=baselines)

@@ -11,6 +11,8 @@ from tests.evaluation.examples import blobs
 
 from shoal.cli import main
 
+pytestmark = pytest.mark.usefixtures("no_umap")
+
 
 @pytest.fixture(autouse=True)
 def files(tmp_path, monkeypatch):
@@ -39,6 +41,10 @@ def test_as_many_clusters_as_classes(capsys):
     found = figures("--features", "f.npy", "--labels", "l.npy", "--knn", "--linear")
     assert (found["images"], found["clusters"], found["held_out"]) == (240, 4, 0)
     assert found["scores"]["acc"] > 0.6
+    assert [(row["of"], row["method"], row["failed"]) for row in found["baselines"]] == [
+        ("features", "k-means", None),
+        ("features", "UMAP + k-means", None),
+    ]
     assert found["knn"]["protocol"] == "leave one out"
     assert found["linear"]["protocol"] == "random fifth"
     said = " ".join(capsys.readouterr().out.split())

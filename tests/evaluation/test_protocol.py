@@ -4,14 +4,16 @@ import dataclasses
 
 import pytest
 import torch
-from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
+from sklearn.cluster import KMeans as SklearnKMeans
+from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies_bouldin_score
 from tests.evaluation.examples import blobs, clustered, truth_of
-from tests.runs import beside, new_run, tiny_images
+from tests.runs import beside, new_run, tiny_config, tiny_images
 
 from shoal import workflow
 from shoal.clustering import KMeans, assign
 from shoal.errors import UserError
 from shoal.evaluation import clustering_scores, evaluate, knn_leave_one_out, knn_predict, nearest, probe
+from shoal.methods import CCConfig
 from shoal.training.log import Log
 from shoal.types import Clustering
 
@@ -35,6 +37,7 @@ def test_without_parts():
     assert found.train_to_test is found.knn is found.linear is None
 
 
+@pytest.mark.usefixtures("no_umap")
 def test_a_run_is_measured_as_its_last_e_step_measured_it(tmp_path):
     images = beside(tiny_images(), 12)
     run = new_run(tmp_path, images=images)
@@ -46,6 +49,7 @@ def test_a_run_is_measured_as_its_last_e_step_measured_it(tmp_path):
     assert signals == pytest.approx({name: last[name] for name in signals})
     assert not {"ami", "purity", *DISPERSION} & last.keys()
     assert found.scores["acc"] == pytest.approx(last["acc"])
+    assert [plain.of for plain in found.baselines] == ["features", "features", "pixels", "pixels"]
 
 
 def test_neighbours_and_probe_read_other_features_if_there_are_any():
@@ -59,7 +63,7 @@ def test_neighbours_and_probe_read_other_features_if_there_are_any():
     assert dataclasses.replace(found, knn=alone.knn, linear=alone.linear) == alone
 
 
-def test_clusters_of_a_head_stay_the_heads_and_k_means_stands_beside_them():
+def test_clusters_of_a_head_stay_the_heads():
     """The head's centres are kept from train to test, even where k-means would find others."""
     features, labels = blobs()
     held_out = torch.arange(len(labels)) % 3 == 0
@@ -69,12 +73,21 @@ def test_clusters_of_a_head_stay_the_heads_and_k_means_stands_beside_them():
     )
     clusters, distances, _ = assign(features, centers, "cosine")
     by_head = Clustering(clusters, centers, distances)
-    found = evaluate(truth, features, by_head, 0, by_head=True, represented=features)
-    assert found.kmeans["acc"] == pytest.approx(evaluate(truth, features, clustered(features), 0).scores["acc"])
+    found = evaluate(truth, features, by_head, 0, by_head=True)
     assert found.train_to_test.scores["acc"] == pytest.approx(
         clustering_scores(labels[held_out], clusters[held_out])["acc"]
     )
-    assert evaluate(truth, features, by_head, 0).kmeans == {}
+
+
+@pytest.mark.usefixtures("no_umap")
+def test_beside_a_head_stand_plain_methods_on_the_backbone(tmp_path):
+    run = new_run(tmp_path, tiny_config(method=CCConfig(dim=8)))
+    trained, _ = workflow.train(run, Log())
+    found = workflow.evaluate(trained, run.images)
+    assert [plain.of for plain in found.baselines] == ["backbone", "backbone", "pixels", "pixels"]
+    represented = torch.nn.functional.normalize(trained.represent(run.images)).numpy()
+    peer = SklearnKMeans(4, n_init=20, random_state=0).fit_predict(represented)
+    assert found.baselines[0].scores["ari"] == pytest.approx(adjusted_rand_score(run.images.labels, peer), abs=0.05)
 
 
 def test_without_labels_only_signals_are_left():

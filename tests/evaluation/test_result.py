@@ -8,13 +8,17 @@ import torch
 from tests.evaluation.examples import blobs, clustered, truth_of
 
 from shoal.errors import UserError
-from shoal.evaluation import Evaluation, evaluate
+from shoal.evaluation import Evaluation, evaluate, plain_baselines
+from shoal.evaluation.result import Baseline
+
+pytestmark = pytest.mark.usefixtures("no_umap")
 
 
 def full():
     features, labels = blobs(n_classes=7)
     truth = truth_of(labels, 60)
-    return evaluate(truth, features, clustered(features, 9), 0, knn=True, linear=True)
+    found = evaluate(truth, features, clustered(features, 9), 0, knn=True, linear=True)
+    return dataclasses.replace(found, baselines=plain_baselines(truth, features, clustered(features, 9), 0))
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -22,7 +26,7 @@ def test_what_was_written_is_read(tmp_path):
     found.save(tmp_path / "evaluation.json")
     assert Evaluation.load(tmp_path / "evaluation.json") == found
     raw = json.loads((tmp_path / "evaluation.json").read_text())
-    assert raw["format"] == 1
+    assert raw["format"] == 2
     assert raw["scores"].keys() == {
         *("acc", "nmi", "ari", "fmi", "ami", "homogeneity", "completeness", "v_measure", "purity")
     }
@@ -48,8 +52,33 @@ def test_bare_figures_are_read_as_well(tmp_path):
     assert Evaluation.load(tmp_path / "nothing.json") is None
 
 
+@pytest.mark.parametrize("kmeans", [{}, {"acc": 0.5, "purity": 0.75}])
+def test_a_file_of_format_1_is_read(tmp_path, kmeans):
+    path = tmp_path / "evaluation.json"
+    found = full()
+    found.save(path)
+    raw = json.loads(path.read_text())
+    del raw["baselines"]
+    path.write_text(json.dumps({**raw, "format": 1, "kmeans": kmeans}))
+    expected = [Baseline("k-means", "backbone", None, kmeans, None, None)] if kmeans else []
+    assert Evaluation.load(path) == dataclasses.replace(found, baselines=expected)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[]", "null", "{", "{}", '{"format": 1}', '{"format": "one"}', b"\xff", '{"format": 1, "images": "x"}']
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "{",
+        "{}",
+        '{"format": 1}',
+        '{"format": 2}',
+        '{"format": 1, "kmeans": 3}',
+        '{"format": "one"}',
+        b"\xff",
+        '{"format": 1, "images": "x"}',
+    ],
 )
 def test_a_damaged_file(tmp_path, text):
     path = tmp_path / "evaluation.json"
@@ -61,6 +90,6 @@ def test_a_damaged_file(tmp_path, text):
 def test_a_newer_file(tmp_path):
     path = tmp_path / "evaluation.json"
     full().save(path)
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
     with pytest.raises(UserError, match="newer version"):
         Evaluation.load(path)

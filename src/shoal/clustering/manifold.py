@@ -22,21 +22,23 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
     Args:
         features: finite, on any device; rows must not be zero for the cosine.
         metric: by which rows are neighbours.
-        seed: of the optimisation.
+        seed: of the optimisation, 0 or more.
     """
-    from umap import UMAP  # compiles itself, for seconds, when imported
-
     n = len(features)
-    model = UMAP(
-        n_neighbors=min(N_NEIGHBORS, n - 1),
-        n_components=N_COMPONENTS,
-        min_dist=0.0,
-        metric=metric,
-        init="spectral" if n > 2 * N_NEIGHBORS else "random",  # the spectrum of a few points has too few eigenvectors
-        random_state=seed,
-        n_jobs=1,  # several would not repeat the result
-    )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of graphs in several pieces, which clusters are
+        warnings.simplefilter("ignore")  # of parts that are not installed, and of graphs in pieces, which clusters are
+        from umap import UMAP  # compiles itself, for seconds, when imported
+
+        model = UMAP(
+            n_neighbors=min(N_NEIGHBORS, n - 1),
+            n_components=N_COMPONENTS,
+            min_dist=0.0,
+            metric=metric,
+            init="spectral"
+            if n > 2 * N_NEIGHBORS
+            else "random",  # the spectrum of a few points has too few eigenvectors
+            random_state=seed % 2**32,  # NumPy's seeds end there
+            n_jobs=1,  # several would not repeat the result
+        )
         embedded = model.fit_transform(features.detach().float().cpu().numpy())
     return torch.from_numpy(embedded).to(features.device)

@@ -1,6 +1,8 @@
 """Scores of a clustering: against true labels, which are read in this package alone, and without any."""
 
 from shoal.evaluation.arrays import evaluate_files
+from shoal.evaluation.baselines import plain_baselines
+from shoal.evaluation.compared import Comparison, comparison
 from shoal.evaluation.knn import knn_leave_one_out, knn_predict
 from shoal.evaluation.metrics import clustering_scores, matched_confusion, purity
 from shoal.evaluation.protocol import evaluate, nearest, probe
@@ -11,18 +13,21 @@ from shoal.evaluation.truth import Truth
 from shoal.evaluation.unsupervised import clustering_signals, collapse_warning
 
 __all__ = [
+    "Comparison",
     "Evaluation",
     "Truth",
     "as_text",
     "clustering_scores",
     "clustering_signals",
     "collapse_warning",
+    "comparison",
     "evaluate",
     "evaluate_files",
     "knn_leave_one_out",
     "knn_predict",
     "matched_confusion",
     "nearest",
+    "plain_baselines",
     "probe",
     "purity",
     "score",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from shoal.clustering import kmeans
 from shoal.data.features import read_features, read_npy
 from shoal.errors import UserError
+from shoal.evaluation.baselines import plain_baselines
 from shoal.evaluation.protocol import evaluate
 from shoal.evaluation.result import Evaluation
 from shoal.evaluation.truth import Truth
@@ -28,7 +30,7 @@ def evaluate_files(
     knn: bool,
     linear: bool,
 ) -> Evaluation:
-    """Cluster features from a file by cosine k-means and evaluate that.
+    """Cluster features from a file by cosine k-means and evaluate that, plain methods beside it.
 
     Args:
         features: .npy file (n, d), and perhaps one of a test part (m, d); both are clustered together.
@@ -55,7 +57,8 @@ def evaluate_files(
         raise UserError("without labels there is no telling how many clusters to look for: give --n-clusters.")
     rows = torch.cat([rows for rows, _ in parts])
     clustering = kmeans(rows, k, generator=torch.Generator().manual_seed(SEED))
-    return evaluate(truth, rows, clustering, SEED, knn=knn, linear=linear)
+    found = evaluate(truth, rows, clustering, SEED, knn=knn, linear=linear)
+    return replace(found, baselines=plain_baselines(truth, rows, clustering, SEED))
 
 
 def _part(features: Path, labels: Path | None) -> tuple[Float[Tensor, "n d"], Integer[np.ndarray, "n"]]:

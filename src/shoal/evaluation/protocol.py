@@ -29,14 +29,14 @@ def evaluate(
     knn: bool = False,
     linear: bool = False,
 ) -> Evaluation:
-    """All figures of a clustering and its features.
+    """All figures of a clustering and its features but the baselines, which ``plain_baselines`` finds.
 
     Args:
         truth: of the n rows.
         features: what was clustered.
         clustering: cosine k-means of the features, or an assignment to its centres.
         seed: of the rows that the silhouette samples, and of every k-means.
-        by_head: the centres are those of the method's own head; k-means of ``represented`` is then scored beside them.
+        by_head: the centres are those of the method's own head, and are kept from train to test.
         represented: features that nearest neighbours and probe read; None: those that were clustered.
         knn: ask nearest neighbours.
         linear: train a linear probe.
@@ -54,7 +54,7 @@ def evaluate(
         clusters=k,
         scores=clustering_scores(truth.labels, clustering.labels),
         signals=clustering_signals(features, clustering, None, generator) | dispersion_signals(features, clustering),
-        kmeans=_kmeans_scores(truth, represented, k, seed) if by_head else {},
+        baselines=[],
         train_to_test=_train_to_test(truth, features, k, seed, clustering.centers if by_head else None),
         classes=class_scores(truth.labels, clustering.labels, k, truth.classes),
         calibration=_calibration(truth, features, clustering),
@@ -108,15 +108,6 @@ def _ranking(ranked: Int64[Tensor, "q c"], labels: Int64[Tensor, "q"]) -> Rankin
     hits = ranked == labels[:, None]
     top1, top5 = (float(hits[:, :k].any(1).double().mean()) for k in (1, 5))
     return Ranking(top1, top5 if ranked.shape[1] > 5 else None)
-
-
-def _kmeans_scores(truth: Truth, features: Float[Tensor, "n d"], n_clusters: int, seed: int) -> dict[str, float]:
-    """What k-means makes of features whose clusters came from elsewhere."""
-    rows = truth.clustered.to(features.device)
-    generator = torch.Generator(features.device).manual_seed(seed)
-    return clustering_scores(
-        truth.labels.to(features.device)[rows], kmeans(features[rows], n_clusters, generator=generator).labels
-    )
 
 
 def _train_to_test(

@@ -6,14 +6,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from shoal.errors import UserError
 from shoal.files import atomic_write
 
-FORMAT = 1
-"""Version of the file; a newer one is refused."""
+FORMAT = 2
+"""Version of the file; a newer one is refused, format 1 (``kmeans`` instead of ``baselines``) is read."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,29 @@ class TrainToTest:
     accuracy_matched_on_train: float
 
 
+PlainMethod = Literal["k-means", "UMAP + k-means"]
+PlainSource = Literal["features", "backbone", "pixels"]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A plain method that looked for as many clusters, for these to be held against.
+
+    ``of`` is what it clustered: the features that were clustered, those of the backbone, or the pixels.
+    """
+
+    method: PlainMethod
+    of: PlainSource
+    sampled: int | None
+    """Of how many images, drawn at random; None: of all that are clustered."""
+    scores: dict[str, float]
+    """The same as of the clusters; empty without labels."""
+    agreement: float | None
+    """ARI with the clusters that are evaluated: 1 for the same ones, 0 by chance; None where it is not known."""
+    failed: str | None
+    """Why there are no figures."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """All figures of an evaluation; what needs labels, a test part or a flag is None or empty without."""
@@ -110,8 +134,8 @@ class Evaluation:
     clusters: int
     scores: dict[str, float]
     """acc, nmi, ari, fmi, ami, homogeneity, completeness, v_measure, purity of all labelled images."""
-    kmeans: dict[str, float]
-    """The same of k-means on the backbone's features, beside the clusters of a method's own head; else empty."""
+    baselines: Sequence[Baseline]
+    """Plain methods on the same features and, of a run, on the pixels."""
     signals: dict[str, float]
     """silhouette, smallest, largest, feature_std, and where defined davies_bouldin and calinski_harabasz: they need no
     labels."""
@@ -142,9 +166,17 @@ class Evaluation:
         again = "'shoal evaluate' writes it again"
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            newer = found.pop("format") > FORMAT
-            if not newer:
+            version = found.pop("format")
+            if version == 1:
+                found["baselines"] = _of_format_1(found.pop("kmeans"))
+            if version <= FORMAT:
                 return TypeAdapter(cls).validate_python(found)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged: {again}.") from error
         raise UserError(f"{path} was written by a newer version of shoal: {again}.")
+
+
+def _of_format_1(kmeans: dict[str, float]) -> list[dict[str, Any]]:
+    """The one baseline that there was, beside a method's own head: k-means on the backbone."""
+    rest = {"sampled": None, "agreement": None, "failed": None}
+    return [{"method": "k-means", "of": "backbone", "scores": kmeans, **rest}] if kmeans else []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 
+from shoal.evaluation.compared import Comparison, comparison
 from shoal.evaluation.result import ClassScore, Evaluation, Linear, Neighbours, Ranking
 
 SCORES = {
@@ -28,6 +30,7 @@ MAX_CLASSES = 50
 """Classes that a terminal is shown; evaluation.json has all."""
 
 _WIDTH = 38
+_PLAIN_WIDTH = 32
 
 
 def as_text(found: Evaluation) -> str:
@@ -40,6 +43,8 @@ def _lines(found: Evaluation) -> Iterator[str]:
     yield f"{found.images} images, {labelled} labelled, {found.held_out} held out; {found.clusters} clusters"
     if found.scores:
         yield from _scores(found)
+    if compared := comparison(found):
+        yield from _comparison(compared)
     yield ""
     yield "Without labels"
     yield from (_line(SIGNALS[key], value) for key, value in found.signals.items())
@@ -67,11 +72,21 @@ def _scores(found: Evaluation) -> Iterator[str]:
         yield f"{line} {split.scores[key]:8.4f}" if split else line
     if ignored := found.images - found.labelled:
         yield f"{ignored} images without a label are left out"
-    if found.kmeans:
-        yield _line("accuracy of k-means on the backbone", found.kmeans["acc"])
     if split:
         yield f"{'the same, matched on the train part':<{_WIDTH}} {'':8} {split.accuracy_matched_on_train:8.4f}"
         yield f"test: {split.test} images, put into clusters found in the {split.train} of the train part"
+
+
+def _comparison(compared: Comparison) -> Iterator[str]:
+    names = {"acc": "accuracy", "nmi": "NMI", "ari": "ARI"}
+    yield ""
+    heading = "".join(f" {names.get(key, key):>9}" for key in compared.keys)
+    yield f"{'Beside plain methods':<{_PLAIN_WIDTH}}{heading}"
+    for row in compared.rows:
+        values = "".join(f" {row.values[key]:9.4f}" if key in row.values else f" {'':9}" for key in compared.keys)
+        yield f"{row.name:<{_PLAIN_WIDTH}}{values}".rstrip()
+    for note in compared.notes:
+        yield from wrap(note, _PLAIN_WIDTH + 10 * len(compared.keys))
 
 
 def _neighbours(knn: Neighbours) -> Iterator[str]:

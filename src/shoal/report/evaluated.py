@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shoal.evaluation.compared import AGREEMENT, comparison
 from shoal.evaluation.result import Calibration, ClassScore, Evaluation, Ranking
 
 SHARES = {"acc": "Accuracy, one-to-one", "purity": "Purity, many-to-one"}
@@ -16,6 +17,8 @@ INDICES = {
     "ari": "ARI",
     "fmi": "FMI",
 }
+
+HEADS = {"acc": "Accuracy", "purity": "Purity", "nmi": "NMI", "ari": "ARI", AGREEMENT: "Agreement"}
 
 MAX_OPEN = 24
 """Classes up to which their table stands open."""
@@ -45,6 +48,15 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Plain:
+    """The clusters beside plain methods: names of the columns, a row each, and what it means."""
+
+    heads: Sequence[str]
+    rows: Sequence[Row]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """What the section is made of; parts that were not measured are empty."""
 
@@ -52,6 +64,7 @@ class Evaluated:
     test_note: str
     probes: Sequence[Row]
     notes: Sequence[str]
+    plain: Plain | None
     calibration: Calibration | None
     bars: Sequence[Bar]
     classes: Sequence[ClassScore]
@@ -59,18 +72,19 @@ class Evaluated:
 
 
 def evaluated(found: Evaluation | None) -> Evaluated | None:
-    """The section's content; None without an evaluation, or where nothing of it needs labels."""
-    if found is None or not found.scores:
+    """The section's content; None without an evaluation, or where nothing of it needs labels or is compared."""
+    if found is None or not (found.scores or found.baselines):
         return None
     split = found.train_to_test
     probes, notes = _probes(found)
     return Evaluated(
-        scores=_scores(found),
+        scores=_scores(found) if found.scores else [],
         test_note=f"Test: {split.test} images, put into clusters found in the {split.train} of the train part alone."
         if split
         else "",
         probes=probes,
         notes=notes,
+        plain=_plain(found),
         calibration=found.calibration,
         bars=_bars(found.calibration) if found.calibration else [],
         classes=found.classes,
@@ -84,13 +98,23 @@ def _scores(found: Evaluation) -> list[Row]:
     rows = [Row(name, [_percent(part[key]) for part in parts if key in part]) for key, name in SHARES.items()]
     known = {key: name for key, name in INDICES.items() if key in found.scores}  # an older file has fewer
     rows += [Row(name, [f"{part[key]:.3f}" for part in parts if key in part]) for key, name in known.items()]
-    if found.kmeans:
-        rows.append(
-            Row("Accuracy of k-means on the backbone", [_percent(found.kmeans["acc"]), *([""] if split else [])])
-        )
     if split:
         rows.append(Row("Accuracy, as matched in train", ["", _percent(split.accuracy_matched_on_train)]))
     return rows
+
+
+def _plain(found: Evaluation) -> Plain | None:
+    compared = comparison(found)
+    if compared is None:
+        return None
+
+    def text(key: str, value: float | None) -> str:
+        if value is None:
+            return ""
+        return _percent(value) if key in SHARES else f"{value:.3f}"
+
+    rows = [Row(row.name, [text(key, row.values.get(key)) for key in compared.keys]) for row in compared.rows]
+    return Plain([HEADS[key] for key in compared.keys], rows, compared.notes)
 
 
 def _probes(found: Evaluation) -> tuple[list[Row], list[str]]:

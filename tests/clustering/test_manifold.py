@@ -1,0 +1,54 @@
+"""UMAP of features: one import and compilation for all of these tests, then tenths of a second each."""
+
+import pytest
+import torch
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+from shoal.clustering.manifold import umap_embedding
+
+
+def groups(n=150, k=3, d=16, seed=0):
+    """Rows around far centres, of lengths that tell the cosine from Euclidean distance, and their group."""
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % k
+    rows = torch.randn(k, d, generator=g)[labels] + 0.1 * torch.randn(n, d, generator=g)
+    return rows * (0.1 + torch.rand(n, 1, generator=g)), labels
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    features, labels = groups()
+    return umap_embedding(features, metric="cosine", seed=0), labels
+
+
+def test_separate_groups_stay_separate(embedded):
+    points, labels = embedded
+    assert points.shape == (150, 3)
+    assert points.dtype == torch.float32
+    found = KMeans(3, n_init=10, random_state=0).fit_predict(points.numpy())
+    assert adjusted_rand_score(labels, found) == 1
+
+
+def test_a_seed_repeats_it_and_another_does_not(embedded):
+    features, _ = groups()
+    torch.testing.assert_close(umap_embedding(features, metric="cosine", seed=0), embedded[0], rtol=0, atol=0)
+    assert not torch.equal(umap_embedding(features, metric="cosine", seed=1), embedded[0])
+    assert not torch.equal(umap_embedding(features, metric="euclidean", seed=0), embedded[0])
+
+
+def test_a_seed_may_be_as_large_as_a_runs():
+    features, _ = groups(30)
+    assert umap_embedding(features, metric="cosine", seed=2**63 - 1).isfinite().all()
+
+
+@pytest.mark.parametrize("n", [3, 4, 12, 21])
+def test_a_few_rows(n):
+    features, _ = groups(n)
+    points = umap_embedding(features.double(), metric="euclidean", seed=0)
+    assert points.shape == (n, 3)
+    assert points.isfinite().all()
+
+
+def test_identical_rows():
+    assert umap_embedding(torch.ones(40, 5), metric="cosine", seed=0).isfinite().all()
