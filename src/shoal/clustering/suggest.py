@@ -146,9 +146,7 @@ def _range(k_range: tuple[int, int] | None, n: int) -> tuple[int, int]:
     if low < 2:
         raise UserError(f"k_range starts at {low}: give 2 or more, since one cluster has nothing to be compared with.")
     if high > n // 2:
-        raise UserError(
-            f"k_range ends at {high}, but there are {n} rows to look at: give at most half as many, {n // 2}."
-        )
+        raise UserError(f"k_range ends at {high}: give at most {n // 2}, half of the {n} rows that are looked at.")
     return low, high
 
 
