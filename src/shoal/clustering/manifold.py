@@ -55,8 +55,8 @@ def nearest_rows(
 ) -> tuple[Int32[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
     """The k nearest rows of each row, itself among them, nearest first: their numbers and distances.
 
-    UMAP would call a function for each pair of a few thousand rows, and compile an approximation for more. This is exact,
-    and takes less time than either up to the ten thousand rows that it is used for.
+    UMAP would call a function for each pair of some thousand rows, and compile an approximation for more. These are
+    exact, and take less time than either up to the ten thousand rows that they are used for.
     """
     rows = F.normalize(features.detach().float()) if metric == "cosine" else features.detach().float()
     rows = rows - rows.mean(0)  # ‖x‖² − 2x·y + ‖y‖² cancels far from the origin

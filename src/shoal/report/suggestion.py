@@ -124,6 +124,6 @@ def _summary(suggestion: Suggestion) -> list[Figure]:
     return [
         Figure("Best k", str(suggestion.k), "most comparisons won"),
         Figure("Plausible", str(low) if low == high else f"{low} to {high}", "where to look"),
-        Figure("Structure", "clear" if suggestion.clear else "none", clear if suggestion.clear else unclear),
+        Figure("Structure", "clear" if suggestion.clear else "unclear", clear if suggestion.clear else unclear),
         Figure("Rows", count(suggestion.n_rows), f"that were looked at, neighbours by {suggestion.metric}"),
     ]
