@@ -14,4 +14,5 @@ def no_umap(monkeypatch):
     def three_columns(features, **_settings):
         return F.pad(features.float()[:, :3], (0, max(0, 3 - features.shape[1])))
 
-    monkeypatch.setattr("shoal.evaluation.baselines.umap_embedding", three_columns)
+    for user in ("evaluation.baselines", "clustering.suggest"):
+        monkeypatch.setattr(f"shoal.{user}.umap_embedding", three_columns)

@@ -9,7 +9,7 @@ import pytest
 
 from shoal.cli import VERBS
 from shoal.clustering import manifold
-from shoal.commandline import TrainCommand
+from shoal.commandline import ClusterCommand, TrainCommand
 from shoal.config import RunConfig, fields_of, recipe_names
 from shoal.evaluation import Evaluation, baselines
 from shoal.methods import METHODS
@@ -30,7 +30,8 @@ def train_flags(method):
 def flags():
     """Every option of every verb, and the parts of settings, such as --augment, that a page may name as a whole."""
     known = {"--help", "--version"}.union(*map(train_flags, METHODS))
-    for verb in set(VERBS.values()) - {VERBS["train"]}:
+    known |= {f"--{path.replace('_', '-')}" for path, _ in fields_of(ClusterCommand, {})}
+    for verb in set(VERBS.values()) - {VERBS["train"], VERBS["cluster"]}:
         arguments = inspect.signature(verb).parameters.values()
         known |= {f"--{a.name.replace('_', '-')}" for a in arguments if a.kind is not a.POSITIONAL_ONLY}
     return known | {flag.partition(".")[0] for flag in known}

@@ -18,7 +18,7 @@ LAYERS = [
     {"config"},
     {"training", "evaluation", "report"},
     {"assignments"},
-    {"workflow", "dryrun"},
+    {"workflow", "dryrun", "clusterfiles"},
     {"estimators", "cli", "commandline", "terminal"},
 ]
 

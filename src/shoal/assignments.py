@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,16 +28,33 @@ def write_assignments(assignment: Assignment, images: Images, path: Path) -> Non
     Raises:
         UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
     """
-    columns = {
-        "id": pa.array([_as_utf8(name) for name in images.ids]),
+    columns = _columns(assignment, [_as_utf8(name) for name in images.ids])
+    if images.classes:
+        classes = [_as_utf8(name) for name in images.classes]
+        columns["label"] = pa.array([None if label < 0 else classes[label] for label in images.labels.tolist()])
+    _write(columns, path)
+
+
+def write_row_assignments(assignment: Assignment, path: Path) -> None:
+    """Write the number of each row, counted from 0, as its id; and its cluster, distance and margin.
+
+    Raises:
+        UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
+    """
+    _write(_columns(assignment, range(len(assignment.clusters))), path)
+
+
+def _columns(assignment: Assignment, ids: Sequence[str] | Sequence[int]) -> dict[str, pa.Array]:
+    return {
+        "id": pa.array(ids),
         "cluster": pa.array(assignment.clusters.cpu().numpy()),
         "distance": pa.array(assignment.distances.cpu().numpy()),
         "margin": pa.array(assignment.margins.cpu().numpy()),
     }
-    if images.classes:
-        classes = [_as_utf8(name) for name in images.classes]
-        columns["label"] = pa.array([None if label < 0 else classes[label] for label in images.labels.tolist()])
-    table, buffer = pa.table(columns), io.BytesIO()
+
+
+def _write(columns: Mapping[str, pa.Array], path: Path) -> None:
+    table, buffer = pa.table(dict(columns)), io.BytesIO()
     check_suffix(path)
     if path.suffix.lower() == ".csv":
         pyarrow.csv.write_csv(table, buffer)

@@ -22,6 +22,7 @@ shoal turns a pile of unlabelled images into meaningful clusters.
 
   shoal train RECIPE         learn features and clusters; writes a run folder
   shoal train --resume RUN   go on with an interrupted run
+  shoal cluster FEATURES     put the rows of a .npy file into clusters, and say how many there are
   shoal predict RUN IMAGES   put new images into a run's clusters
   shoal evaluate RUN         measure a run, or features from a file
   shoal report RUN           write a run's report.html again
@@ -66,8 +67,8 @@ def _dispatch(args: list[str]) -> int:
         near = difflib.get_close_matches(name, VERBS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}."
         raise UserError(f"there is no verb {name!r}: {hint}")
-    if name == "train":  # its flags depend on the recipe, so it reads them itself
-        return train(rest)
+    if name in ("train", "cluster"):  # they read their flags themselves: these depend on the recipe, or have aliases
+        return VERBS[name](rest)
     import tyro
 
     return tyro.cli(VERBS[name], args=rest, prog=f"shoal {name}")
@@ -103,6 +104,28 @@ def train(args: list[str]) -> int:
     if not command.quiet:
         _print_scores(run.scores)
         say(f"clusters     {run.folder.assignments}\nreport       {run.folder.report}")
+    return 0
+
+
+def cluster(args: list[str]) -> int:
+    """Put features into clusters, as many as are given or as suit them; ``shoal cluster --help`` lists the settings."""
+    from shoal import clusterfiles
+    from shoal.commandline import parse_cluster
+
+    command = parse_cluster(args)
+    assert command.out is not None
+    folder = clusterfiles.ClusterFolder(command.out)
+    folder.check_free()
+    rows = clusterfiles.read_rows(command.features, command.metric)
+    what = f"{len(rows)} rows" + (", the pixels of the digits" if command.features == clusterfiles.PIXELS else "")
+    k = command.n_clusters
+    if k == "auto":
+        say(f"looking for the number of clusters of {what}: this may take minutes")
+        suggestion = clusterfiles.suggest(rows, command.k_range, command.metric, command.seed, folder)
+        say(f"\n{suggestion.as_text()}\n\nwhy          {folder.page}")
+        k = suggestion.k
+    clusterfiles.cluster(rows, k, command.metric, command.seed, folder)
+    say(f"clusters     {k}, of {what}\nassignments  {folder.assignments}")
     return 0
 
 
@@ -223,6 +246,7 @@ def recipes(name: str = "", /) -> int:
 
 VERBS: dict[str, Callable[..., int]] = {
     "train": train,
+    "cluster": cluster,
     "predict": predict,
     "evaluate": evaluate,
     "report": report,

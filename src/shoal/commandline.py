@@ -1,4 +1,4 @@
-"""The flags of ``shoal train``: those of a recipe's config, and a few of the command's own."""
+"""The flags of ``shoal train``, those of a recipe's config and a few of its own, and of ``shoal cluster``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
+from shoal.clustering.rows import Metric
 from shoal.config import RunConfig, fields_of, load_recipe, nearest, recipe_names, validate
 from shoal.data import DATA_SETS
 from shoal.errors import UserError
@@ -34,6 +35,41 @@ class TrainCommand:
     """Fail on the first image that cannot be read instead of skipping it."""
     quiet: bool = False
     """Print nothing but warnings and errors."""
+
+
+@dataclass(frozen=True)
+class ClusterCommand:
+    """Put the rows of a file of features into clusters by k-means, as many as you say or as suit them.
+
+    It writes assignments.csv and centers.npy, and where the number is chosen suggestion.html, which shows why.
+    """
+
+    features: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FEATURES")]
+    """.npy file (n, d), or digits, whose pixels are then the features."""
+    n_clusters: Annotated[int | Literal["auto"], tyro.conf.arg(aliases=("-k",))] = "auto"
+    """How many clusters; auto tries several and ranks them."""
+    k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH")] = None
+    """The smallest and the largest number for auto to try; 2 and the square root of the rows if not given."""
+    metric: Metric = "cosine"
+    """Distance of rows."""
+    seed: int = 0
+    """Of everything random."""
+    out: Path | None = None
+    """The folder to write; by default clusters/NAME, after the file."""
+
+
+def parse_cluster(args: Sequence[str]) -> ClusterCommand:
+    """The command that ``shoal cluster ARGS`` asks for.
+
+    Raises:
+        UserError: flags exclude each other.
+        SystemExit: help was asked for (0), or a value has the wrong form (2; tyro has said which).
+    """
+    command = tyro.cli(ClusterCommand, args=args, prog="shoal cluster")
+    if command.k_range and command.n_clusters != "auto":
+        raise UserError(f"-k {command.n_clusters} leaves no range to try: give --k-range with -k auto.")
+    out = command.out or Path("clusters") / Path(command.features).stem
+    return dataclasses.replace(command, out=out)
 
 
 def parse_train(args: Sequence[str]) -> TrainCommand:

@@ -1,4 +1,4 @@
-"""Writing files that are either whole or not there."""
+"""Writing files that are either whole or not there, where nothing is yet."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from pathlib import Path
 from shoal.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_free_folder(path: Path) -> None:
+    """Raise a UserError when there is something in the folder, or something else in its place."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists and is not an empty folder: give another --out.")
 
 
 def atomic_write(path: Path, content: bytes) -> None:

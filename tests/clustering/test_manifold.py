@@ -1,10 +1,13 @@
 """UMAP of features: one import and compilation for all of these tests, then tenths of a second each."""
 
+import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import NearestNeighbors
 
+from shoal.clustering import manifold
 from shoal.clustering.manifold import umap_embedding
 
 
@@ -52,3 +55,14 @@ def test_a_few_rows(n):
 
 def test_identical_rows():
     assert umap_embedding(torch.ones(40, 5), metric="cosine", seed=0).isfinite().all()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_nearest_rows_are_scikit_learns(metric, monkeypatch):
+    monkeypatch.setattr(manifold, "CHUNK", 16 * 150 * 3)  # in several parts
+    features = groups()[0] + 20.0
+    numbers, distances = manifold.nearest_rows(features, 10, metric)
+    peer = NearestNeighbors(n_neighbors=10, metric=metric, algorithm="brute").fit(features.double().numpy())
+    expected, expected_numbers = peer.kneighbors(features.double().numpy())
+    np.testing.assert_allclose(distances, expected, atol=1e-6 if metric == "cosine" else 1e-4)
+    assert (numbers == expected_numbers).mean() > 0.98

@@ -7,6 +7,7 @@ from shoal.clustering.gaussian import GaussianMixture
 from shoal.clustering.internal import calinski_harabasz, davies_bouldin, silhouette
 from shoal.clustering.kmeans import assign, kmeans
 from shoal.clustering.minibatch import MiniBatchKMeans
+from shoal.clustering.suggest import Suggestion, suggest_k
 
 __all__ = [
     "BetaMixture",
@@ -14,10 +15,12 @@ __all__ = [
     "GaussianMixture",
     "KMeans",
     "MiniBatchKMeans",
+    "Suggestion",
     "adjusted_rand",
     "assign",
     "calinski_harabasz",
     "davies_bouldin",
     "kmeans",
     "silhouette",
+    "suggest_k",
 ]

@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
 from shoal.clustering import kmeans
-from shoal.data.arrays import map_npy
+from shoal.data.features import read_features, read_npy
 from shoal.errors import UserError
 from shoal.evaluation.baselines import plain_baselines
 from shoal.evaluation.protocol import evaluate
@@ -64,24 +63,12 @@ def evaluate_files(
 
 def _part(features: Path, labels: Path | None) -> tuple[Float[Tensor, "n d"], Integer[np.ndarray, "n"]]:
     """Features of a part and its labels, all -1 where there are none."""
-    array = _read(features)
-    if array.dtype.kind not in "fiu":  # spans of time are integers to NumPy
-        raise UserError(f"{features} holds {array.dtype}: features are real numbers.")
-    if array.ndim != 2 or 0 in array.shape:
-        raise UserError(f"{features} has shape {array.shape}: features are (n, d), a row for each image.")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
-        rows = torch.from_numpy(array.astype(np.float32))
-    n_bad = int((~torch.isfinite(rows)).any(1).sum())
-    if n_bad:
-        raise UserError(f"{features} holds NaN or infinity in {n_bad} of {len(rows)} rows: leave these out.")
-    n_zero = int((rows == 0).all(1).sum())
-    if n_zero:
-        raise UserError(f"{features} holds {n_zero} rows of zeros, which have no cosine: leave these out.")
+    rows = read_features(features, cosine=True)
     return rows, _labels(labels, len(rows), features) if labels else np.full(len(rows), -1)
 
 
 def _labels(path: Path, n: int, features: Path) -> Integer[np.ndarray, "n"]:
-    array = _read(path)
+    array = read_npy(path)
     if array.dtype.kind not in "iu":
         raise UserError(f"{path} holds {array.dtype}: labels are whole numbers, negative for none.")
     if array.shape != (n,):
@@ -90,16 +77,6 @@ def _labels(path: Path, n: int, features: Path) -> Integer[np.ndarray, "n"]:
     if largest > np.iinfo(np.int64).max:
         raise UserError(f"{path} holds {largest}, which int64 does not: labels are whole numbers, negative for none.")
     return array
-
-
-def _read(path: Path) -> npt.NDArray[np.generic]:
-    try:
-        return map_npy(path)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        what = "it is damaged, or no .npy file of numbers (Python objects are refused)"
-        raise UserError(f"cannot read {path}: {what}.") from error
 
 
 def _truth(parts: list[Integer[np.ndarray, "_"]]) -> Truth:

@@ -80,16 +80,16 @@ def _panel(title: str, rows: Sequence[Row], keys: Sequence[str]) -> Panel | None
     if not series:
         return None
     epochs = [epoch for row in rows if (epoch := row.get("epoch")) is not None]
-    x_ticks = _ticks(min(epochs), max(epochs), whole=True)
+    x_places = ticks(min(epochs), max(epochs), whole=True)
     heights = [value for values in series.values() for _, value in values]
-    y_ticks = _ticks(min(heights), max(heights))
-    x = _Scale(min(epochs), max(epochs), LEFT, WIDTH - RIGHT)
-    y = _Scale(min(*y_ticks, *heights), max(*y_ticks, *heights), HEIGHT - BOTTOM, TOP)
+    y_places = ticks(min(heights), max(heights))
+    x = Scale(min(epochs), max(epochs), LEFT, WIDTH - RIGHT)
+    y = Scale(min(*y_places, *heights), max(*y_places, *heights), HEIGHT - BOTTOM, TOP)
     return Panel(
         title=title,
         lines=[_line(name, values, x, y) for name, values in series.items()],
-        x_ticks=[Tick(x(value), f"{value:g}") for value in x_ticks],
-        y_ticks=[Tick(y(value), f"{value:g}") for value in y_ticks],
+        x_ticks=[Tick(x(value), f"{value:g}") for value in x_places],
+        y_ticks=[Tick(y(value), f"{value:g}") for value in y_places],
         first=min(epochs),
         last=max(epochs),
     )
@@ -107,13 +107,13 @@ def _short(value: Number) -> Number:
     return int(value) if value == int(value) else float(f"{value:.4g}")
 
 
-def _line(name: str, values: Sequence[tuple[Number, Number]], x: _Scale, y: _Scale) -> Line:
+def _line(name: str, values: Sequence[tuple[Number, Number]], x: Scale, y: Scale) -> Line:
     points = [(x(epoch), y(value)) for epoch, value in values]
     return Line(name, " ".join(f"{px:g},{py:g}" for px, py in points), values, points[-1])
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """A straight map of [low, high] onto [start, end] of the drawing; a single value goes to its middle."""
 
     low: Number
@@ -122,11 +122,12 @@ class _Scale:
     end: Number
 
     def __call__(self, value: Number) -> float:
+        """Where the value goes, to a tenth of a pixel."""
         part = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         return round(self.start + part * (self.end - self.start), 1)
 
 
-def _ticks(low: Number, high: Number, *, whole: bool = False) -> list[Number]:
+def ticks(low: Number, high: Number, *, whole: bool = False) -> list[Number]:
     """Three to six round numbers that span [low, high]; whole ones stay inside it."""
     if high == low:
         return [low]

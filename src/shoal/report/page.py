@@ -74,7 +74,7 @@ def write_report(data: ReportData, path: Path) -> None:
     pages = gallery.pages()
     generator = torch.Generator().manual_seed(data.seed)
     page = (
-        _environment()
+        environment()
         .get_template("page.html.jinja")
         .render(
             title=data.title,
@@ -131,7 +131,8 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}\u202f%"
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where the templates are, which escape what they are given."""
     environment = Environment(
         loader=PackageLoader("shoal.report"),
         autoescape=True,

@@ -23,7 +23,7 @@ from typing import Any
 
 from shoal.config import RunConfig, load_recipe, to_yaml
 from shoal.errors import UserError
-from shoal.files import atomic_write
+from shoal.files import atomic_write, check_free_folder
 
 
 class RunFolder:
@@ -48,8 +48,7 @@ class RunFolder:
             raise UserError(
                 f"{path} already holds a run: 'shoal train --resume {path}' goes on, another --out starts anew."
             )
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"{path} exists and is not an empty folder: give another --out.")
+        check_free_folder(path)
 
     def create(self, config: RunConfig) -> None:
         """Start the folder with the run's config."""

@@ -1,0 +1,129 @@
+"""A page that shows how good each number of clusters is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoal.clustering.suggest import Candidate, Suggestion
+from shoal.files import atomic_write
+from shoal.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, Tick, ticks
+from shoal.report.page import Figure, count, environment
+
+MARGIN = 4
+"""Pixels by which the band of the interval is wider than its ends, so that an interval of one k is seen."""
+
+CURVES: Sequence[tuple[str, str, Callable[[Candidate], float]]] = (
+    ("Score", "comparisons won less lost, −1 to 1", lambda c: c.score),
+    ("Silhouette", "separation, −1 to 1", lambda c: c.silhouette),
+    ("Stability", "the same clusters again, 1 at best", lambda c: c.stability),
+    ("Saved bits", "bits per row that clusters save", lambda c: c.saved_bits),
+)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A candidate's place in a plot, and what it says when pointed at."""
+
+    x: float
+    y: float
+    text: str
+    best: bool
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One figure over the numbers of clusters, on a logarithmic scale; ``own`` is where it is largest."""
+
+    title: str
+    meaning: str
+    value: str
+    own: int
+    marks: Sequence[Mark]
+    points: str
+    y_ticks: Sequence[Tick]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What all curves share: ticks, where the best k is, and the band of the interval."""
+
+    x_ticks: Sequence[Tick]
+    best: float
+    left: float
+    width: float
+
+
+def write_suggestion(suggestion: Suggestion, title: str, path: Path) -> None:
+    """Write the page: it opens from disk and asks nothing of the network.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+    """
+    template = environment().get_template("suggestion.html.jinja")
+    page = template.render(
+        title=title,
+        suggestion=suggestion,
+        summary=_summary(suggestion),
+        axis=axis(suggestion),
+        curves=[curve(suggestion, *each) for each in CURVES],
+    )
+    atomic_write(path, page.encode("utf-8", "replace"))
+
+
+def axis(suggestion: Suggestion) -> Axis:
+    """The numbers of clusters from left to right, each step of a factor as wide as another."""
+    x = _across(suggestion)
+    tried = [c.k for c in suggestion.candidates]
+    round_numbers = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
+    shown = [k for k in round_numbers if min(tried) <= k <= max(tried)]
+    if len(shown) < 2:
+        shown = sorted({min(tried), max(tried)})
+    left, right = (x(math.log(k)) for k in suggestion.interval)
+    return Axis(
+        [Tick(x(math.log(k)), str(k)) for k in shown],
+        x(math.log(suggestion.k)),
+        round(left - MARGIN, 1),
+        round(right - left + 2 * MARGIN, 1),
+    )
+
+
+def curve(suggestion: Suggestion, title: str, meaning: str, figure: Callable[[Candidate], float]) -> Curve:
+    """One figure of every candidate, in order of k."""
+    x = _across(suggestion)
+    candidates = sorted(suggestion.candidates, key=lambda c: c.k)
+    values = [figure(c) for c in candidates]
+    places = ticks(min(values), max(values))
+    y = Scale(min(*places, *values), max(*places, *values), HEIGHT - BOTTOM, TOP)
+    marks = [
+        Mark(x(math.log(c.k)), y(value), f"k = {c.k}: {value:.3f}", c.k == suggestion.k)
+        for c, value in zip(candidates, values, strict=True)
+    ]
+    return Curve(
+        title,
+        meaning,
+        f"{figure(suggestion.best):.3f}",
+        max(candidates, key=figure).k,
+        marks,
+        " ".join(f"{mark.x:g},{mark.y:g}" for mark in marks),
+        [Tick(y(value), f"{value:g}") for value in places],
+    )
+
+
+def _across(suggestion: Suggestion) -> Scale:
+    tried = [c.k for c in suggestion.candidates]
+    return Scale(math.log(min(tried)), math.log(max(tried)), LEFT + 2 * MARGIN, WIDTH - RIGHT - MARGIN)
+
+
+def _summary(suggestion: Suggestion) -> list[Figure]:
+    low, high = suggestion.interval
+    clear = "the features are described in fewer bits by clusters than by one cluster"
+    unclear = "the features are described best as one cluster"
+    return [
+        Figure("Best k", str(suggestion.k), "most comparisons won"),
+        Figure("Plausible", str(low) if low == high else f"{low} to {high}", "where to look"),
+        Figure("Structure", "clear" if suggestion.clear else "unclear", clear if suggestion.clear else unclear),
+        Figure("Rows", count(suggestion.n_rows), f"that were looked at, neighbours by {suggestion.metric}"),
+    ]
