@@ -48,7 +48,7 @@ class RunningMeans:
         self._n_since += len(rows)
         due = self._n_since >= ROWS_PER_CLUSTER * len(self.counts) or bool((self.counts == 0).any())
         centers = self.centers.to(rows.dtype)
-        sums = ClusterSums(len(centers), centers.shape[1], rows.dtype, centers.device)
+        sums = ClusterSums(len(centers), centers.shape[1], centers.device)
         inertia = 0.0
         for part, x in rows.chunks(len(centers)):
             labels, distances = nearest(rows, x, centers)
