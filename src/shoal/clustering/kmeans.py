@@ -14,7 +14,7 @@ from shoal.clustering.nearest import nearest_labels, to_points
 from shoal.clustering.rows import Metric, Rows, squared_distances, unusable
 from shoal.clustering.sample import candidates, coreset
 from shoal.clustering.seeding import random_seeds, seeds
-from shoal.clustering.shards import Shards
+from shoal.clustering.shards import ALONE, Shards
 from shoal.errors import UserError
 from shoal.types import Clustering
 
@@ -89,18 +89,15 @@ def best_centers(  # noqa: PLR0913 - a setting each
     shards = Shards(sharded)
     rows = Rows(features, metric, weights=weights)
     n, d = shards.total(len(rows)), rows.features.shape[1]
-    if not 1 <= n_clusters <= n:
-        raise UserError(
-            f"n_clusters={n_clusters} must lie between 1 and the number of rows (n_samples={n}): change it."
-        )
+    check_n_clusters(n_clusters, n)
     if n_init < 1 or max_iter < 1:
         raise UserError(f"n_init={n_init} and max_iter={max_iter} must be at least 1.")
-    rows, variance = _ready(rows, shards)
+    rows, variance = ready(rows, shards)
     if isinstance(init, Tensor):
         start = given_points(rows, init, (n_clusters, d), "init")
         best = lloyd(rows, start, max_iter=max_iter, tol=tol * variance, shards=shards)
     else:
-        best = _best_of(rows, _start(init), n_clusters, n_init, generator, max_iter, tol * variance, shards)
+        best = _best_of(rows, known_init(init), n_clusters, n_init, generator, max_iter, tol * variance, shards)
     centers = best.centers + rows.shift if metric == "euclidean" else best.centers
     distances = _to_own(rows, best)
     return Clustering(best.labels, centers, rows.distance(distances)), best.n_iter
@@ -151,8 +148,12 @@ def given_points(rows: Rows, points: Float[Tensor, "k d"], shape: tuple[int, int
     return start
 
 
-def _ready(rows: Rows, shards: Shards) -> tuple[Rows, float]:
-    """The rows in coordinates in which float32 is exact enough, and their variance averaged over the dimensions."""
+def ready(rows: Rows, shards: Shards = ALONE) -> tuple[Rows, float]:
+    """The rows in coordinates in which float32 is exact enough, and their variance averaged over the dimensions.
+
+    Raises:
+        UserError: a value is NaN or infinite, squares overflow or vanish, or a row is zero and the metric the cosine.
+    """
     mean, variance = rows.moments(shards)
     if rows.metric == "cosine":
         unit = _at_unit_length(rows, shards)
@@ -170,7 +171,24 @@ def _at_unit_length(rows: Rows, shards: Shards) -> bool:
     return not shards.sum(off)
 
 
-def _start(init: str) -> Init:
+def check_n_clusters(n_clusters: int, n: int) -> None:
+    """Refuse more clusters than rows, and none.
+
+    Raises:
+        UserError: there are not so many rows.
+    """
+    if not 1 <= n_clusters <= n:
+        raise UserError(
+            f"n_clusters={n_clusters} must lie between 1 and the number of rows (n_samples={n}): change it."
+        )
+
+
+def known_init(init: str) -> Init:
+    """A way to start, by its name.
+
+    Raises:
+        UserError: there is none of this name.
+    """
     if init not in get_args(Init):
         raise UserError(f"there is no init {init!r}: give one of {', '.join(get_args(Init))}, or an array of centres.")
     return init  # type: ignore[return-value]

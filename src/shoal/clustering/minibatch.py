@@ -20,7 +20,7 @@ from shoal.clustering.inputs import (
     points_from,
     weights_from,
 )
-from shoal.clustering.kmeans import Init, given_points
+from shoal.clustering.kmeans import Init, check_n_clusters, given_points, known_init, ready
 from shoal.clustering.nearest import to_points
 from shoal.clustering.rows import Metric, Rows
 from shoal.clustering.running import RunningMeans, nearest
@@ -32,8 +32,6 @@ from shoal.errors import UserError
 
 BATCHES = 3
 """Seeds are drawn from the rows of so many batches, as in scikit-learn."""
-
-DRAWS = {"k-means++": seeds, "k-means||": seeds, "random": random_seeds}
 
 
 class MiniBatchKMeans(CentersEstimator):
@@ -157,10 +155,7 @@ class MiniBatchKMeans(CentersEstimator):
             raise UserError(str(error)) from error
 
     def _check_parameters(self, n: int) -> None:
-        if not 1 <= self.n_clusters <= n:
-            raise UserError(
-                f"n_clusters={self.n_clusters} must lie between 1 and the number of rows (n_samples={n}): change it."
-            )
+        check_n_clusters(self.n_clusters, n)
         counts = {name: getattr(self, name) for name in ("n_init", "batch_size", "max_iter", "max_no_improvement")}
         for name, value in counts.items():
             if value is not None and value < 1:
@@ -170,23 +165,20 @@ class MiniBatchKMeans(CentersEstimator):
 
     def _start(self, sample: Rows) -> float:
         """Begin with the best of several seeds; returns the variance of the sample, averaged over dimensions."""
-        mean, variance = sample.moments()
-        # Near the origin float32 is exact enough, and the rows can stay as they are, which saves a copy of them.
-        if self.metric == "euclidean" and mean.square().sum() > 4 * variance * len(mean):
-            sample = Rows(sample.features, "euclidean", mean, weights=sample.weights)
+        sample, variance = ready(sample)
         if isinstance(self.init, str):
             start = self._best_seeds(sample, self.init)
         else:
             given = points_from(self.init, "init")
-            start = given_points(sample, given, (self.n_clusters, len(mean)), "init").to(sample.dtype)
+            shape = (self.n_clusters, sample.features.shape[1])
+            start = given_points(sample, given, shape, "init").to(sample.dtype)
         self._running = RunningMeans(start, self.metric, sample.shift)
         return variance
 
     def _best_seeds(self, sample: Rows, init: str) -> Float[Tensor, "k d"]:
-        if init not in DRAWS:
-            raise UserError(f"there is no init {init!r}: give one of {', '.join(DRAWS)}, or an array of centres.")
+        draw = random_seeds if known_init(init) == "random" else seeds
         among = candidates(sample, self.n_clusters, self._generator, ALONE) if init == "k-means||" else sample
-        starts = DRAWS[init](among, self.n_clusters, self.n_init, self._generator)
+        starts = draw(among, self.n_clusters, self.n_init, self._generator)
         weights = torch.ones_like(sample.squared_lengths[:, 0]) if sample.weights is None else sample.weights
 
         def inertia(start: Float[Tensor, "k d"]) -> float:
