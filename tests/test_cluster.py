@@ -72,7 +72,7 @@ def test_digits_are_clustered_by_their_pixels(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["photos/"], "photos/ is no .npy file of features: to cluster images, learn features and clusters together"),
+        (["photos/"], "photos/ is no .npy file: save features with numpy.save; to cluster a folder of images"),
         (["missing.npy"], "cannot read missing.npy: No such file or directory."),
         (["images.npy"], "images.npy has shape (4, 8, 8): features are (n, d), a row for each image."),
         (["zero.npy"], "zero.npy holds 1 rows of zeros, which have no cosine: leave these out."),

@@ -125,7 +125,7 @@ def cluster(args: list[str]) -> int:
         say(f"\n{suggestion.as_text()}\n\nwhy          {folder.page}")
         k = suggestion.k
     clusterfiles.cluster(rows, k, command.metric, command.seed, folder)
-    say(f"clusters     {k}, of {what}\nassignments  {folder.assignments}")
+    say(f"clusters     {k}, of {what}\nassignments  {folder.assignments}\ncentres      {folder.centers}")
     return 0
 
 

@@ -75,8 +75,8 @@ def read_rows(name: str, metric: Metric) -> Float[Tensor, "n d"]:
         return to_images(name).pixels[:, 0].flatten(1).float() / 255
     if Path(name).suffix.lower() != ".npy" or Path(name).is_dir():
         raise UserError(
-            f"{name} is no .npy file of features: to cluster images, learn features and clusters together with "
-            f"'shoal train propos-folder --data.path {name}'."
+            f"{name} is no .npy file: save features with numpy.save; to cluster a folder of images, learn features and "
+            "clusters together with 'shoal train propos-folder --data.path FOLDER'."
         )
     return read_features(Path(name), cosine=metric == "cosine")
 

@@ -68,6 +68,8 @@ def parse_cluster(args: Sequence[str]) -> ClusterCommand:
     command = tyro.cli(ClusterCommand, args=args, prog="shoal cluster")
     if command.k_range and command.n_clusters != "auto":
         raise UserError(f"-k {command.n_clusters} leaves no range to try: give --k-range with -k auto.")
+    if not 0 <= command.seed < 2**63:
+        raise UserError(f"--seed {command.seed} must lie between 0 and 2**63 - 1.")
     out = command.out or Path("clusters") / Path(command.features).stem
     return dataclasses.replace(command, out=out)
 

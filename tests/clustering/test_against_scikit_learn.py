@@ -115,3 +115,31 @@ def test_small_data_are_clustered_the_same_in_any_order():
     order = rng.permutation(500)
     found, shuffled = (KMeans(6, random_state=0).fit(y) for y in (x, x[order]))
     np.testing.assert_array_equal(found.labels_[order], shuffled.labels_)
+
+
+@pytest.mark.parametrize("n", [4000, 17_000])
+@pytest.mark.parametrize("offset", [1e4, 1e5])
+def test_groups_far_from_each_other_in_float32(n, offset):
+    """Squares of the lengths are up to 10¹⁰ times those of the distances within a group."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 2)) + 10 * rng.integers(0, 3, (n, 1))
+    x[n // 2 :] += offset
+    found, exact = KMeans(6, random_state=0).fit(x.astype(np.float32)), KMeans(6, random_state=0).fit(x)
+    assert found.inertia_ == pytest.approx(exact.inertia_, rel=1e-3)
+    np.testing.assert_array_equal(found.predict(x.astype(np.float32)), found.labels_)
+
+
+def test_one_row_far_away_does_not_blur_the_others():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4000, 2)) + 10 * rng.integers(0, 3, (4000, 1))
+    x[0] += 1e6
+    x = x.astype(np.float32)
+    found = KMeans(4, random_state=0).fit(x)
+    np.testing.assert_array_equal(found.predict(x), found.labels_)
+    assert np.square(found.transform(x).min(1)).sum() == pytest.approx(found.inertia_, rel=1e-4)
+
+
+@pytest.mark.parametrize("n", [1000, 17_000])
+def test_constant_data(n):
+    found = KMeans(2, random_state=0).fit(np.full((n, 3), 0.1, np.float32))
+    assert found.inertia_ == pytest.approx(0, abs=1e-6)

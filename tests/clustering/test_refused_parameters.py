@@ -20,7 +20,7 @@ from tests.clustering.refusing import (
     spoilt,
 )
 
-from shoal.clustering import assign
+from shoal.clustering import KMeans, assign
 
 pytestmark = [
     pytest.mark.usefixtures("without_type_checks"),
@@ -91,3 +91,23 @@ def test_a_start_that_must_not_be_written_to_is_no_reason_to_warn():
     frozen = np.eye(3)
     frozen.flags.writeable = False
     fit_mixture(frozen, means_init=frozen[:2])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"tol": -1.0}, {"tol": np.nan}, {"k": 2.5}, {"k": "3"}, {"k": True}, {"n_init": "auto"}]
+)
+def test_settings_of_kmeans_that_mean_nothing(settings):
+    settings = {"k": 2, "n_init": 1} | settings
+    refused(lambda: KMeans(settings.pop("k"), **settings).fit(torch.eye(5)))
+
+
+@pytest.mark.parametrize("weights", [[-1.0] * 5, [np.nan] * 5, [0.0] * 5, [1.0] * 4, [["a"]]])
+def test_weights_that_mean_nothing(weights):
+    refused(run_kmeans, torch.eye(5), weights=weights, match="sample_weight")
+    refused(KMeans(2).fit, torch.eye(5), None, weights, match="sample_weight")
+
+
+def test_whole_weights_count_as_numbers():
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    found, same = (run_kmeans(x, weights=torch.ones(200, dtype=d)) for d in (torch.int64, torch.float32))
+    assert torch.equal(found.labels, same.labels)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from tests.golden import golden
 
+from shoal.errors import UserError
 from shoal.evaluation import clustering_scores, matched_confusion, purity
 
 
@@ -175,3 +176,9 @@ def test_what_shares_no_row_is_matched_in_order():
     labels, pred = np.array([0, 0, 1, 2, 9]), np.array([4, 4, 4, 0, 2])
     assert matched_confusion(labels, pred, 6)[1] == [(0, 4), (1, 1), (2, 0), (9, 2)]
     assert matched_confusion(labels[:3], pred[:3], 5)[1] == [(0, 4), (1, 0)]
+
+
+@pytest.mark.parametrize("labels", [np.array([0.5, 1.0]), np.array(["a", "b"]), np.zeros((2, 2), int)])
+def test_labels_that_are_no_whole_numbers_are_refused(labels):
+    with pytest.raises(UserError, match="give whole numbers"):
+        clustering_scores(labels, np.array([0, 1]))

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from torch import Tensor
 
-from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, like
+from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, like, precision_of
 from shoal.clustering.kmeans import assign
 from shoal.clustering.rows import Metric, Rows, squared_distances, unusable
 
@@ -33,13 +33,13 @@ class CentersEstimator(
         """Distance of each row to every centre, ‖x − c‖ or 1 − cos, (n, k)."""
         features = self._features(X)
         centers = self._centers(features)
-        rows = Rows(features, self.metric, centers.mean(0))
+        # In float64, in which they may lie far from the origin and from each other.
+        rows = Rows(features, self.metric, centers.double().mean(0), torch.float64)
         points = rows.prepare(centers)
-        squared = [
-            squared_distances(x, points).add_(rows.squared_lengths[part]).clamp_(min=0)
-            for part, x in rows.chunks(len(points))
-        ]
-        distances = rows.distance(torch.cat(squared))
+        distances = torch.empty(len(rows), len(points), dtype=precision_of(features), device=features.device)
+        for part, x in rows.chunks(len(points)):
+            squared = squared_distances(x, points).add_(rows.squared_lengths[part]).clamp_(min=0)
+            distances[part] = rows.distance(squared).to(distances.dtype)
         if not torch.isfinite(distances).all():
             raise unusable(features)
         return like(X, distances)

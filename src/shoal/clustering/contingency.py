@@ -55,8 +55,9 @@ class Contingency:
         pairs.
 
         Raises:
-            UserError: there are not as many of both.
+            UserError: there are not as many of both, or they are no whole numbers.
         """
+        pred, labels = map(_whole, (pred, labels))
         if len(pred) != len(labels):
             raise UserError(f"{len(pred)} clusters and {len(labels)} classes: give one of each for every row.")
         largest = [max(int(ids.max()), -1) if len(ids) else -1 for ids in (pred, labels)]
@@ -189,3 +190,21 @@ def _used(
     used = np.zeros(len(names), dtype=bool)
     used[index] = True
     return (np.cumsum(used) - 1)[index], names[used]
+
+
+def _whole(ids: Labels) -> Labels:
+    """Labels that are whole numbers in one dimension.
+
+    Raises:
+        UserError: they are not, or too large.
+    """
+    if isinstance(ids, Tensor):
+        ids, whole = ids.detach(), not ids.is_floating_point() and not ids.is_complex()
+    else:
+        ids = np.asarray(ids)
+        whole = ids.dtype.kind in "iu" or not ids.size
+    if not whole or ids.ndim != 1:
+        raise UserError(f"labels are {ids.dtype} {tuple(ids.shape)}: give whole numbers (n,), negative for none.")
+    if ids.dtype == np.uint64 and len(ids) and int(ids.max()) > np.iinfo(np.int64).max:
+        raise UserError(f"labels go up to {int(ids.max())}, which int64 does not hold: number them afresh.")
+    return ids if len(ids) else np.zeros(0, dtype=np.int64)

@@ -93,12 +93,13 @@ def weights_from(given: Array | Tensor, features: Float[Tensor, "n d"]) -> Float
     Raises:
         UserError: not n numbers, a negative or infinite one or NaN, or all zero.
     """
-    weights = points_from(given, "sample_weight").to(features.device, precision_of(features))
+    weights = points_from(given, "sample_weight")
+    weights = weights.to(features.device, precision_of(features) if features.is_floating_point() else torch.float32)
     if weights.ndim == 0:
         weights = weights.expand(len(features))
     if weights.shape != (len(features),):
         raise UserError(f"sample_weight has shape {tuple(weights.shape)}: give one for each row, ({len(features)},).")
-    if not torch.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+    if not torch.isfinite(weights).all() or (weights < 0).any() or (len(weights) and not weights.any()):
         raise UserError("sample_weight holds a negative number, NaN or infinity, or only zeros: give finite weights.")
     return weights
 

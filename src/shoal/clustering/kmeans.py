@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shoal.clustering.lloyd import Solution, fast_lloyd, lloyd
-from shoal.clustering.nearest import nearest_labels, to_points
+from shoal.clustering.inputs import weights_from
+from shoal.clustering.lloyd import Solution, fast_lloyd, found_at, lloyd
+from shoal.clustering.nearest import nearest_exactly, to_points
 from shoal.clustering.rows import Metric, Rows, squared_distances, unusable
 from shoal.clustering.sample import candidates, coreset
 from shoal.clustering.seeding import random_seeds, seeds
 from shoal.clustering.shards import ALONE, Shards
 from shoal.errors import UserError
 from shoal.types import Clustering
+
+ROUGH = 32
+"""How many times the inertia the squares of the rows may be for bfloat16 to tell clusters apart."""
 
 Init = Literal["k-means++", "k-means||", "random"]
 
@@ -87,11 +92,13 @@ def best_centers(  # noqa: PLR0913 - a setting each
         UserError: fewer rows than clusters, NaN, infinity, a zero vector under the cosine, a wrong ``init``.
     """
     shards = Shards(sharded)
+    weights = None if weights is None else weights_from(weights, features)
     rows = Rows(features, metric, weights=weights)
     n, d = shards.total(len(rows)), rows.features.shape[1]
     check_n_clusters(n_clusters, n)
-    if n_init < 1 or max_iter < 1:
-        raise UserError(f"n_init={n_init} and max_iter={max_iter} must be at least 1.")
+    check_counts(n_init=n_init, max_iter=max_iter)
+    if not tol >= 0:
+        raise UserError(f"tol={tol} must be at least 0.")
     rows, variance = ready(rows, shards)
     if isinstance(init, Tensor):
         start = given_points(rows, init, (n_clusters, d), "init")
@@ -99,8 +106,7 @@ def best_centers(  # noqa: PLR0913 - a setting each
     else:
         best = _best_of(rows, known_init(init), n_clusters, n_init, generator, max_iter, tol * variance, shards)
     centers = best.centers + rows.shift if metric == "euclidean" else best.centers
-    distances = _to_own(rows, best)
-    return Clustering(best.labels, centers, rows.distance(distances)), best.n_iter
+    return Clustering(best.labels, centers, rows.distance(best.squared)), best.n_iter
 
 
 def assign(
@@ -116,22 +122,35 @@ def assign(
     """
     rows = Rows(features, metric)
     shape = (max(1, len(centers)) if centers.ndim else 1, rows.features.shape[1])
-    rows = Rows(features, metric, given_points(rows, centers, shape, "centers").mean(0))
-    points = rows.prepare(centers)
+    rows = Rows(features, metric, given_points(rows, centers, shape, "centers").median(0).values)
+    points = rows.prepare(centers).to(rows.dtype)
     labels = torch.empty(len(rows), dtype=torch.int64, device=features.device)
     distances = torch.empty(len(rows), dtype=rows.dtype, device=features.device)
     margins = torch.full_like(distances, torch.inf)
     for part, x in rows.chunks(len(points)):
-        squared = squared_distances(x, points)
-        labels[part] = squared.argmin(1)
+        labels[part], second = _two_labels(x, points)
         distances[part] = rows.distance(to_points(x, points[labels[part]]).square())
         if len(points) > 1:
-            second = squared.scatter_(1, labels[part, None], torch.inf).argmin(1)
             farther = rows.distance(to_points(x, points[second]).square())
             margins[part] = (farther - distances[part]).clamp(min=0)
     if not torch.isfinite(distances).all():
         raise unusable(features)
     return labels, distances, margins
+
+
+def _two_labels(x: Float[Tensor, "b d"], points: Float[Tensor, "k d"]) -> tuple[Int64[Tensor, "b"], Int64[Tensor, "b"]]:
+    """Nearest and second nearest point of each row; with one point it is both."""
+    squared = squared_distances(x, points)
+    first, labels = squared.min(1)
+    if len(points) == 1:
+        return labels, labels
+    second, others = squared.scatter(1, labels[:, None], torch.inf).min(1)
+    lengths = x.square().sum(1)
+    rounding = 16 * torch.finfo(x.dtype).eps * (lengths + (second + lengths).clamp(min=0))
+    unclear = (second - first <= rounding).nonzero()[:, 0]
+    if len(unclear):
+        (labels[unclear], others[unclear]), _ = nearest_exactly(x[unclear], points)
+    return labels, others
 
 
 def given_points(rows: Rows, points: Float[Tensor, "k d"], shape: tuple[int, int], name: str) -> Float[Tensor, "k d"]:
@@ -171,12 +190,24 @@ def _at_unit_length(rows: Rows, shards: Shards) -> bool:
     return not shards.sum(off)
 
 
+def check_counts(**counts: int) -> None:
+    """Refuse what is no whole number from 1 on.
+
+    Raises:
+        UserError: it names the parameter.
+    """
+    for name, count in counts.items():
+        if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+            raise UserError(f"{name}={count!r} must be a whole number, at least 1.")
+
+
 def check_n_clusters(n_clusters: int, n: int) -> None:
     """Refuse more clusters than rows, and none.
 
     Raises:
-        UserError: there are not so many rows.
+        UserError: there are not so many rows, or it is no whole number.
     """
+    check_counts(n_clusters=max(n_clusters, 1) if isinstance(n_clusters, Integral) else n_clusters)
     if not 1 <= n_clusters <= n:
         raise UserError(
             f"n_clusters={n_clusters} must lie between 1 and the number of rows (n_samples={n}): change it."
@@ -217,19 +248,15 @@ def _best_of(
     starts = draw(sample, n_clusters, n_init, generator)
     runs = (lloyd(sample, start, max_iter=max_iter, tol=tol, noise=noise) for start in starts)
     best = min(runs, key=lambda run: run.inertia)
+    # Products in bfloat16 are off by 2⁻⁸ of the squared lengths, which must be little beside squared distances.
+    squares = sample.squared_lengths[:, 0].double()
+    rough = (
+        float((squares if sample.weights is None else squares @ sample.weights.double()).sum()) < ROUGH * best.inertia
+    )
     if not whole:
-        return fast_lloyd(rows, shards.agree(best.centers), max_iter=max_iter, tol=tol, shards=shards)
+        return fast_lloyd(rows, shards.agree(best.centers), max_iter=max_iter, tol=tol, rough=rough, shards=shards)
     if best.n_iter < max_iter:
-        mended = fast_lloyd(sample, best.centers, max_iter=max_iter - best.n_iter, tol=tol)
+        mended = fast_lloyd(sample, best.centers, max_iter=max_iter - best.n_iter, tol=tol, rough=rough)
         if mended.inertia < best.inertia:
             best = replace(mended, n_iter=best.n_iter + mended.n_iter)
-    centers = shards.agree(best.centers)
-    return replace(best, centers=centers, labels=nearest_labels(rows, centers))
-
-
-def _to_own(rows: Rows, solution: Solution) -> Float[Tensor, "n"]:
-    """Squared distance of each row to the centre of its cluster."""
-    squared = solution.centers.new_empty(len(rows))
-    for part, x in rows.chunks(1):
-        squared[part] = to_points(x, solution.centers[solution.labels[part]]).square()
-    return squared
+    return found_at(rows, shards.agree(best.centers), best.n_iter, shards)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from shoal.clustering.nearest import nearest_two, rough_nearest, to_points
+from shoal.clustering.nearest import nearest_labels, nearest_two, rough_nearest, to_points
 from shoal.clustering.rows import Rows
 from shoal.clustering.shards import ALONE, Shards
 from shoal.clustering.sums import ClusterSums
@@ -38,8 +38,10 @@ class Solution:
     centers: Float[Tensor, "k d"]
     labels: Int64[Tensor, "n"]
     """The nearest of the centres."""
+    squared: Float[Tensor, "n"]
+    """Squared distance to it."""
     inertia: float
-    """Sum of squared distances to them."""
+    """Their sum, of all ranks' rows."""
     n_iter: int
     """How many times they were updated."""
 
@@ -71,17 +73,17 @@ def lloyd(
 
 
 def fast_lloyd(
-    rows: Rows, centers: Float[Tensor, "k d"], *, max_iter: int, tol: float, shards: Shards = ALONE
+    rows: Rows, centers: Float[Tensor, "k d"], *, max_iter: int, tol: float, rough: bool, shards: Shards = ALONE
 ) -> Solution:
     """The same from a start that is nobody's choice, where another optimum is as good if it is no worse.
 
-    Until the rows settle, distances are computed in bfloat16 where the hardware does, centres take longer steps, and
-    centres that two groups share are swapped with centres that share a group. Then follow exact updates.
+    Until the rows settle, ``rough`` distances are computed in bfloat16 where the hardware does, centres take longer
+    steps, and centres that two groups share are swapped with centres that share a group. Then follow exact updates.
     """
     partition = Partition(rows, len(centers), shards)
     n_rows, swaps, n_iter = shards.total(len(rows)), SWAPS, 0
     large = n_rows * len(centers) > LARGE  # below, there is little to gain, and all hardware finds the same clusters
-    rough = large and rows.dtype == torch.float32 and multiplies_bfloat16(rows.features.device)
+    rough = rough and large and rows.dtype == torch.float32 and multiplies_bfloat16(rows.features.device)
     for n_iter in range(1, max_iter):
         n_moved = partition.assign(centers, rough=rough)
         centers = partition.update(centers, STEP if n_iter > 1 else 1.0)
@@ -110,7 +112,22 @@ def _converge(
         if n_moved == 0 or float((centers - before).square().sum()) <= bound:
             break
     partition.assign(centers)
-    return Solution(centers, partition.labels, float(partition.inertias(centers).sum()), n_iter)
+    return _solution(partition.rows, centers, partition.labels, n_iter, partition.shards)
+
+
+def found_at(rows: Rows, centers: Float[Tensor, "k d"], n_iter: int, shards: Shards) -> Solution:
+    """The clusters of rows about centres that were found already, with ``n_iter`` updates."""
+    return _solution(rows, centers, nearest_labels(rows, centers), n_iter, shards)
+
+
+def _solution(
+    rows: Rows, centers: Float[Tensor, "k d"], labels: Int64[Tensor, "n"], n_iter: int, shards: Shards
+) -> Solution:
+    squared = centers.new_empty(len(rows))
+    for part, x in rows.chunks(1):
+        squared[part] = to_points(x, centers[labels[part]]).square()
+    weighted = squared if rows.weights is None else squared * rows.weights
+    return Solution(centers, labels, squared, float(shards.sum(weighted.sum(dtype=torch.float64))), n_iter)
 
 
 class Partition:

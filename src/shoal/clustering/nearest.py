@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from shoal.clustering.rows import Rows, squared_distances
@@ -28,15 +28,28 @@ def nearest_two(
     values = squared_distances(x, centers)
     labels, first, resolution = _minimum(values)
     second = values.scatter_(1, labels[:, None], torch.inf).amin(1)
-    unclear = resolution * (first.abs() + second.abs())
-    close = (second - first <= unclear).nonzero()[:, 0]
-    if len(close):
-        labels[close] = squared_distances(x[close], centers).argmin(1)
-    # The bounds hold in spite of rounding in products.
-    rounding = 16 * torch.finfo(x.dtype).eps * (squared + (second + squared).clamp_(min=0))
-    slack = unclear.add_(rounding)
+    # Products round, and far from the origin they cancel: what is not clear is computed in float64.
+    slack = resolution * (first.abs() + second.abs())
+    slack += 16 * torch.finfo(x.dtype).eps * (squared + (second + squared).clamp_(min=0))
     upper = first.add_(squared).add_(slack).clamp_(min=0).sqrt_()
-    return labels, upper, second.add_(squared).sub_(slack).clamp_(min=0).sqrt_()
+    lower = second.add_(squared).sub_(slack).clamp_(min=0).sqrt_()
+    unclear = (lower <= upper).nonzero()[:, 0]
+    if len(unclear):
+        (labels[unclear], _), exact = nearest_exactly(x[unclear], centers)
+        upper[unclear], lower[unclear] = exact.to(x.dtype)
+    return labels, upper, lower
+
+
+def nearest_exactly(
+    x: Float[Tensor, "b d"], centers: Float[Tensor, "k d"]
+) -> tuple[Int64[Tensor, "2 b"], Float64[Tensor, "2 b"]]:
+    """The two nearest of at least two centres, nearest first, and their distances, in float64."""
+    x, centers = x.double(), centers.double()
+    squared = squared_distances(x, centers)
+    first = squared.min(1)
+    second = squared.scatter(1, first.indices[:, None], torch.inf).min(1)  # not topk: of equals, the first
+    both = torch.stack([first.values, second.values]) + x.square().sum(1)
+    return torch.stack([first.indices, second.indices]), both.clamp_(min=0).sqrt_()
 
 
 def nearest_labels(rows: Rows, centers: Float[Tensor, "k d"]) -> Int64[Tensor, "n"]:

@@ -31,11 +31,12 @@ def coreset(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Sha
         distinct, number = torch.unique(shards.gather(rows[:]), dim=0, return_inverse=True)
         counts = weights.new_zeros(len(distinct)).index_add_(0, number, shards.gather(weights))
         return _rows_like(rows, distinct[counts > 0], counts[counts > 0]), True
+    weights = weights.double()
     far = rows.squared_lengths[:, 0] * weights
     sums = shards.sum(torch.stack([weights.sum(dtype=torch.float64), far.sum(dtype=torch.float64)]))
-    share = (weights / sums[0] + far / sums[1].clamp(min=1e-300)).double() / 2
+    share = (weights / sums[0] + far / sums[1].clamp(min=1e-300)) / 2
     index = _drawn(share, size, generator, shards)
-    sampled = weights[index] / (size * share[index]).to(weights.dtype)
+    sampled = (weights[index] / (size * share[index])).to(rows.dtype)
     return _rows_like(rows, shards.gather(rows[index]), shards.gather(sampled)), False
 
 
