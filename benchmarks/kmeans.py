@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,10 +108,18 @@ def extra_memory(case: Case, spread: float, threads: int) -> float:
 def _extra_memory(case: Case, spread: float, threads: int) -> float:
     torch.set_num_threads(threads)
     rows: Matrix = features(case.n, case.d, case.k, spread)
-    shoal_run(rows[:5000], Case(5000, case.d, 3, 1, 2, 0), 0)  # loads what a first fit loads
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    shoal_run(rows, case, 0)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / rows.nbytes
+    few = replace(case, max_iter=3)  # later updates take no more
+    shoal_run(rows[:5000], replace(few, k=3), 0)  # loads what a first fit loads
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    before = _status("VmRSS")
+    shoal_run(rows, few, 0)
+    return (_status("VmHWM") - before) * 1024 / rows.nbytes
+
+
+def _status(name: str) -> int:
+    """A line of Linux's account of this process, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def product_rate(case: Case, device: torch.device) -> float:

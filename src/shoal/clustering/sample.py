@@ -25,19 +25,20 @@ def coreset(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Sha
     that neither the order of the data nor whether a row is repeated or weighted makes a difference.
     """
     size = max(LEAST_ROWS, ROWS_PER_CLUSTER * n_clusters)
-    n = shards.total(len(rows))
-    weights = rows.squared_lengths.new_ones(len(rows)) if rows.weights is None else rows.weights
+    n, squares, weights = shards.total(len(rows)), rows.squared_lengths[:, 0], rows.weights
     if n <= 2 * size:
+        weights = squares.new_ones(len(rows)) if weights is None else weights
         distinct, number = torch.unique(shards.gather(rows[:]), dim=0, return_inverse=True)
         counts = weights.new_zeros(len(distinct)).index_add_(0, number, shards.gather(weights))
         return _rows_like(rows, distinct[counts > 0], counts[counts > 0]), True
-    weights = weights.double()
-    far = rows.squared_lengths[:, 0] * weights
-    sums = shards.sum(torch.stack([weights.sum(dtype=torch.float64), far.sum(dtype=torch.float64)]))
-    share = (weights / sums[0] + far / sums[1].clamp(min=1e-300)) / 2
-    index = _drawn(share, size, generator, shards)
-    sampled = (weights[index] / (size * share[index])).to(rows.dtype)
-    return _rows_like(rows, shards.gather(rows[index]), shards.gather(sampled)), False
+    weight, far = float(n), squares.sum(dtype=torch.float64)
+    if weights is not None:
+        weight, far = float(shards.sum(weights.sum(dtype=torch.float64))), (squares * weights).sum(dtype=torch.float64)
+    far = shards.sum(far).clamp(min=1e-300)
+    chance = squares.double().div_(2 * far).add_(1 / (2 * weight))
+    index = _drawn(chance if weights is None else chance.mul_(weights), size, generator, shards)
+    sampled = 1 / (size * (squares[index].double() / (2 * far) + 1 / (2 * weight)))  # a row's own weight cancels
+    return _rows_like(rows, shards.gather(rows[index]), shards.gather(sampled.to(rows.dtype))), False
 
 
 def candidates(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Shards) -> Rows:
@@ -47,7 +48,7 @@ def candidates(rows: Rows, n_clusters: int, generator: torch.Generator, shards: 
     its distance from the candidates so far.
     """
     weights = rows.squared_lengths.new_ones(len(rows)) if rows.weights is None else rows.weights
-    chosen = shards.gather(rows[_drawn(weights.double(), 1, generator, shards)])
+    chosen = shards.gather(rows[_drawn(weights.to(torch.float64, copy=True), 1, generator, shards)])
     nearest = torch.full_like(weights, torch.inf)
     owner = torch.zeros(len(rows), dtype=torch.int64, device=nearest.device)
     _closer(rows, chosen, 0, nearest, owner)
@@ -71,9 +72,9 @@ def _rows_like(rows: Rows, x: Float[Tensor, "m d"], weights: Float[Tensor, "m"] 
 
 
 def _drawn(share: Float64[Tensor, "n"], size: int, generator: torch.Generator, shards: Shards) -> Int64[Tensor, "m"]:
-    """Which of this rank's rows are among ``size`` draws, with replacement, in proportion to their shares."""
-    edges = share.cumsum(0)
-    mine = edges[-1] if len(edges) else share.sum()
+    """Which of this rank's rows are among ``size`` draws, with replacement, by their shares, which are overwritten."""
+    edges = share.cumsum_(0)
+    mine = edges[-1] if len(edges) else edges.sum()
     total, start = shards.sum(mine), shards.before(mine)
     draws = torch.rand(size, dtype=torch.float64, generator=generator, device=generator.device).to(share.device)
     draws = draws.sort().values * total - start
