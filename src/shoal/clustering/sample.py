@@ -35,7 +35,7 @@ def coreset(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Sha
     if weights is not None:
         weight, far = float(shards.sum(weights.sum(dtype=torch.float64))), (squares * weights).sum(dtype=torch.float64)
     far = shards.sum(far).clamp(min=1e-300)
-    chance = squares.double().div_(2 * far).add_(1 / (2 * weight))
+    chance = squares.to(torch.float64, copy=True).div_(2 * far).add_(1 / (2 * weight))
     index = _drawn(chance if weights is None else chance.mul_(weights), size, generator, shards)
     sampled = 1 / (size * (squares[index].double() / (2 * far) + 1 / (2 * weight)))  # a row's own weight cancels
     return _rows_like(rows, shards.gather(rows[index]), shards.gather(sampled.to(rows.dtype))), False

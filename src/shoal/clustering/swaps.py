@@ -65,7 +65,7 @@ def _mergers(
 ) -> tuple[Float64[Tensor, "k"], Int64[Tensor, "k"]]:
     """For each cluster what its cheapest merger costs, and with which cluster."""
     cost, partner = torch.empty_like(counts), torch.empty_like(counts, dtype=torch.int64)
-    for part, x in Rows(centers, "euclidean").chunks(len(centers)):
+    for part, x in Rows(centers, "euclidean").chunks(8 * len(centers)):
         squared = squared_distances(x, centers).add_(x.square().sum(1, keepdim=True)).clamp_(min=0).double()
         joint = counts[part, None] * counts / (counts[part, None] + counts).clamp(min=1e-300) * squared
         joint.diagonal(part.start).fill_(torch.inf)
