@@ -52,19 +52,28 @@ class TakesTensors:
 
     def _of_array(self, X: Array, reset: bool) -> Float[Tensor, "n d"]:
         kinds = [np.float64, np.float32, np.float16]
-        try:
-            array: Array = validate_data(self, X, reset=reset, dtype=kinds, order="C", ensure_all_finite=False)
-        except TypeError as error:
-            raise NotNumbersError(str(error)) from error
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        with warnings.catch_warnings():  # memory that must not be written to, a memory map for one: nobody does
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            features = torch.from_numpy(array)
+        features = tensor_on(self._validated(X, reset=reset, dtype=kinds, order="C"))
         # A sum is quick, and finite only if all values are; one that overflows is looked into.
         if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():
             raise unusable(features)
         return features
+
+    def _validated(self, X: Array, **how: Any) -> Array:
+        """The array, checked by scikit-learn in all but whether its values are finite."""
+        try:
+            array: Array = validate_data(self, X, ensure_all_finite=False, **how)
+        except TypeError as error:
+            raise NotNumbersError(str(error)) from error
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        return array
+
+
+def tensor_on(array: Array) -> Tensor:
+    """A tensor on an array's memory, which perhaps must not be written to, as that of a map: nobody does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def like(X: ArrayOrTensor, result: Tensor) -> ArrayOrTensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from shoal.clustering.inputs import weights_from
 from shoal.clustering.lloyd import Solution, fast_lloyd, found_at, lloyd
-from shoal.clustering.nearest import nearest_exactly, to_points
-from shoal.clustering.rows import Metric, Rows, squared_distances, unusable
+from shoal.clustering.nearest import to_points, two_labels
+from shoal.clustering.rows import Metric, Rows, unusable
 from shoal.clustering.sample import candidates, coreset
 from shoal.clustering.seeding import random_seeds, seeds
 from shoal.clustering.shards import ALONE, Shards
@@ -105,8 +105,7 @@ def best_centers(  # noqa: PLR0913 - a setting each
         best = lloyd(rows, start, max_iter=max_iter, tol=tol * variance, shards=shards)
     else:
         best = _best_of(rows, known_init(init), n_clusters, n_init, generator, max_iter, tol * variance, shards)
-    centers = best.centers + rows.shift if metric == "euclidean" else best.centers
-    return Clustering(best.labels, centers, rows.distance(best.squared)), best.n_iter
+    return Clustering(best.labels, best.centers + rows.shift, rows.distance(best.squared)), best.n_iter
 
 
 def assign(
@@ -128,7 +127,7 @@ def assign(
     distances = torch.empty(len(rows), dtype=rows.dtype, device=features.device)
     margins = torch.full_like(distances, torch.inf)
     for part, x in rows.chunks(len(points)):
-        labels[part], second = _two_labels(x, points)
+        labels[part], second = two_labels(x, points)
         distances[part] = rows.distance(to_points(x, points[labels[part]]).square())
         if len(points) > 1:
             farther = rows.distance(to_points(x, points[second]).square())
@@ -136,21 +135,6 @@ def assign(
     if not torch.isfinite(distances).all():
         raise unusable(features)
     return labels, distances, margins
-
-
-def _two_labels(x: Float[Tensor, "b d"], points: Float[Tensor, "k d"]) -> tuple[Int64[Tensor, "b"], Int64[Tensor, "b"]]:
-    """Nearest and second nearest point of each row; with one point it is both."""
-    squared = squared_distances(x, points)
-    first, labels = squared.min(1)
-    if len(points) == 1:
-        return labels, labels
-    second, others = squared.scatter(1, labels[:, None], torch.inf).min(1)
-    lengths = x.square().sum(1)
-    rounding = 16 * torch.finfo(x.dtype).eps * (lengths + (second + lengths).clamp(min=0))
-    unclear = (second - first <= rounding).nonzero()[:, 0]
-    if len(unclear):
-        (labels[unclear], others[unclear]), _ = nearest_exactly(x[unclear], points)
-    return labels, others
 
 
 def given_points(rows: Rows, points: Float[Tensor, "k d"], shape: tuple[int, int], name: str) -> Float[Tensor, "k d"]:
@@ -243,16 +227,13 @@ def _best_of(
     draw = random_seeds if init == "random" else seeds
     # Means of m / k rows each are off by k / m of the variance of a cluster, all k together by k² / m of it: a sum of
     # squared moves below that is chance.
-    weight = len(sample) if sample.weights is None else float(sample.weights.sum())
-    noise = 0.0 if whole else n_clusters**2 / (len(sample) * weight)
+    noise = 0.0 if whole else n_clusters**2 / (len(sample) * float(sample.each_weight.sum()))
     starts = draw(sample, n_clusters, n_init, generator)
     runs = (lloyd(sample, start, max_iter=max_iter, tol=tol, noise=noise) for start in starts)
     best = min(runs, key=lambda run: run.inertia)
     # Products in bfloat16 are off by 2⁻⁸ of the squared lengths, which must be little beside squared distances.
-    squares = sample.squared_lengths[:, 0].double()
-    rough = (
-        float((squares if sample.weights is None else squares @ sample.weights.double()).sum()) < ROUGH * best.inertia
-    )
+    squares = float(sample.weighted(sample.squared_lengths[:, 0].double()).sum())
+    rough = squares < ROUGH * best.inertia
     if not whole:
         return fast_lloyd(rows, shards.agree(best.centers), max_iter=max_iter, tol=tol, rough=rough, shards=shards)
     if best.n_iter < max_iter:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from shoal.clustering.nearest import nearest_labels, nearest_two, rough_nearest, to_points
-from shoal.clustering.rows import Rows
+from shoal.clustering.rows import Rows, directions
 from shoal.clustering.shards import ALONE, Shards
 from shoal.clustering.sums import ClusterSums
 from shoal.clustering.swaps import swapped
@@ -126,8 +126,8 @@ def _solution(
     squared = centers.new_empty(len(rows))
     for part, x in rows.chunks(1):
         squared[part] = to_points(x, centers[labels[part]]).square()
-    weighted = squared if rows.weights is None else squared * rows.weights
-    return Solution(centers, labels, squared, float(shards.sum(weighted.sum(dtype=torch.float64))), n_iter)
+    inertia = shards.sum(rows.weighted(squared).sum(dtype=torch.float64))
+    return Solution(centers, labels, squared, float(inertia), n_iter)
 
 
 class Partition:
@@ -205,11 +205,11 @@ class Partition:
         empty = counts <= 1e-13 * counts.sum()  # weights that were added and taken away leave a trace
         means = sums / counts.where(~empty, 1.0)[:, None]
         if self.rows.metric == "cosine":
-            means = _directions(means, centers)
+            means = directions(means, centers)
         if step != 1:
             means = centers + step * (means - centers)
             if self.rows.metric == "cosine":
-                means = _directions(means, centers)
+                means = directions(means, centers)
         new = means.to(centers.dtype)
         if empty.any():
             new[empty] = self._farthest(centers, int(empty.sum()))
@@ -246,8 +246,8 @@ class Partition:
         """Σ‖x − c‖² of each cluster, from the sum S of its rows: Σ‖x‖² − 2 S·c + n ‖c‖²."""
         sums, counts = self.totals()
         centers = centers.double()
-        squares, weights = self.rows.squared_lengths[:, 0].double(), self.rows.weights
-        squares = torch.zeros_like(counts).index_add_(0, self.labels, squares if weights is None else squares * weights)
+        lengths = self.rows.weighted(self.rows.squared_lengths[:, 0].double())
+        squares = torch.zeros_like(counts).index_add_(0, self.labels, lengths)
         about_centers = ((counts[:, None] * centers - 2 * sums) * centers).sum(1)
         return (self.shards.sum(squares) + about_centers).clamp_(min=0)
 
@@ -267,10 +267,3 @@ def _put(target: Tensor, part: slice, index: Int64[Tensor, "m"] | None, values: 
         target[part] = values
     else:
         target[part][index] = values
-
-
-def _directions(means: Float64[Tensor, "k d"], centers: Float[Tensor, "k d"]) -> Float64[Tensor, "k d"]:
-    """Means at unit length; where directions cancel every centre is as good, and the old one stays."""
-    length: Tensor = torch.linalg.vector_norm(means, dim=-1, keepdim=True)
-    directions: Tensor = torch.where(length > 1e-6, means / length, centers.double())
-    return directions

@@ -7,14 +7,12 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from shoal.clustering.centers import CentersEstimator
 from shoal.clustering.inputs import (
     Array,
     ArrayOrTensor,
-    NotNumbersError,
     generator_from,
     like,
     points_from,
@@ -147,12 +145,7 @@ class MiniBatchKMeans(CentersEstimator):
         if isinstance(X, Tensor):
             self._features(X.to("meta"), reset=True)
             return Source(X)
-        try:
-            return Source(validate_data(self, X, reset=True, dtype="numeric", ensure_all_finite=False))
-        except TypeError as error:
-            raise NotNumbersError(str(error)) from error
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        return Source(self._validated(X, reset=True, dtype="numeric"))
 
     def _check_parameters(self, n: int) -> None:
         check_n_clusters(self.n_clusters, n)
@@ -179,7 +172,7 @@ class MiniBatchKMeans(CentersEstimator):
         draw = random_seeds if known_init(init) == "random" else seeds
         among = candidates(sample, self.n_clusters, self._generator, ALONE) if init == "k-means||" else sample
         starts = draw(among, self.n_clusters, self.n_init, self._generator)
-        weights = torch.ones_like(sample.squared_lengths[:, 0]) if sample.weights is None else sample.weights
+        weights = sample.each_weight
 
         def inertia(start: Float[Tensor, "k d"]) -> float:
             return sum(
@@ -233,5 +226,4 @@ class MiniBatchKMeans(CentersEstimator):
         self.cluster_centers_ = like(X, self._found())
 
     def _found(self) -> Float[Tensor, "k d"]:
-        running = self._running
-        return running.centers + running.shift if self.metric == "euclidean" else running.centers
+        return self._running.centers + self._running.shift

@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from shoal.clustering.rows import Metric, Rows, squared_distances
+from shoal.clustering.rows import Metric, Rows, directions, squared_distances
 from shoal.errors import UserError
 
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
@@ -125,7 +125,7 @@ class _Moments:
             squares = self.products - 2 * means * self.sums + self.counts[:, None] * means.square()
             covariances = (squares / counts[:, None]).clamp_(min=0)
         if metric == "cosine":
-            away, means = means, _directions(means, self.reference)
+            away, means = means, directions(means, self.reference)
             covariances = covariances + self._of_moves(weights, away - means)
         if self.kind == "spherical":
             covariances = covariances.mean(1)
@@ -142,12 +142,6 @@ class _Moments:
         if self.kind == "tied":
             return (weights[:, None] * moves).T @ moves
         return moves.square()
-
-
-def _directions(means: Float64[Tensor, "k d"], before: Float64[Tensor, "k d"]) -> Float64[Tensor, "k d"]:
-    """Means at unit length; where directions cancel every one is as good, and the old one stays."""
-    length = torch.linalg.vector_norm(means, dim=1, keepdim=True)
-    return torch.where(length > 1e-6, means / length, before)
 
 
 def mixture_of(

@@ -30,7 +30,7 @@ def nearest_two(
     second = values.scatter_(1, labels[:, None], torch.inf).amin(1)
     # Products round, and far from the origin they cancel: what is not clear is computed in float64.
     slack = resolution * (first.abs() + second.abs())
-    slack += 16 * torch.finfo(x.dtype).eps * (squared + (second + squared).clamp_(min=0))
+    slack += _rounding(squared, second)
     upper = first.add_(squared).add_(slack).clamp_(min=0).sqrt_()
     lower = second.add_(squared).sub_(slack).clamp_(min=0).sqrt_()
     unclear = (lower <= upper).nonzero()[:, 0]
@@ -45,11 +45,31 @@ def nearest_exactly(
 ) -> tuple[Int64[Tensor, "2 b"], Float64[Tensor, "2 b"]]:
     """The two nearest of at least two centres, nearest first, and their distances, in float64."""
     x, centers = x.double(), centers.double()
-    squared = squared_distances(x, centers)
-    first = squared.min(1)
-    second = squared.scatter(1, first.indices[:, None], torch.inf).min(1)  # not topk: of equals, the first
-    both = torch.stack([first.values, second.values]) + x.square().sum(1)
-    return torch.stack([first.indices, second.indices]), both.clamp_(min=0).sqrt_()
+    labels, least = _two_least(squared_distances(x, centers))
+    return labels, least.add_(x.square().sum(1)).clamp_(min=0).sqrt_()
+
+
+def two_labels(x: Float[Tensor, "b d"], centers: Float[Tensor, "k d"]) -> Int64[Tensor, "2 b"]:
+    """The two nearest centres of each row, nearest first; a single one is both."""
+    if len(centers) == 1:
+        return torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
+    labels, (first, second) = _two_least(squared_distances(x, centers))
+    unclear = (second - first <= _rounding(x.square().sum(1), second)).nonzero()[:, 0]
+    if len(unclear):
+        labels[:, unclear] = nearest_exactly(x[unclear], centers)[0]
+    return labels
+
+
+def _two_least(values: Float[Tensor, "b k"]) -> tuple[Int64[Tensor, "2 b"], Float[Tensor, "2 b"]]:
+    """Columns and values of the two least of each row; of equals the first, which topk does not promise."""
+    first = values.min(1)
+    second = values.scatter(1, first.indices[:, None], torch.inf).min(1)
+    return torch.stack([first.indices, second.indices]), torch.stack([first.values, second.values])
+
+
+def _rounding(squared: Float[Tensor, "b"], second: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    """How far off ‖c‖² − 2x·c may be for the two nearest centres, from ‖x‖² and the second's value."""
+    return 16 * torch.finfo(second.dtype).eps * (squared + (second + squared).clamp_(min=0))
 
 
 def nearest_labels(rows: Rows, centers: Float[Tensor, "k d"]) -> Int64[Tensor, "n"]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from shoal.clustering.shards import ALONE, Shards
@@ -123,6 +123,15 @@ class Rows:
         differences = sum((x != pivot).sum() for _, x in self.chunks(1))
         return bool(shards.sum(torch.as_tensor(differences)))
 
+    @property
+    def each_weight(self) -> Float[Tensor, "n"]:
+        """How often each row counts: once, if nothing else was said."""
+        return self.squared_lengths.new_ones(len(self)) if self.weights is None else self.weights
+
+    def weighted(self, values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """A value of each row, as often as the row counts."""
+        return values if self.weights is None else values * self.weights
+
     def weights_of(self, part: slice) -> Float[Tensor, "b"] | None:
         """Weights of a chunk's rows, None where all count once."""
         return None if self.weights is None else self.weights[part]
@@ -156,6 +165,13 @@ def too_far(features: Float[Tensor, "n d"]) -> UserError:
         f"rows of features are so far apart that their squared distances overflow in {features.dtype}: divide them "
         "all by a constant, or leave the farthest out."
     )
+
+
+def directions(means: Float64[Tensor, "k d"], before: Float[Tensor, "k d"]) -> Float64[Tensor, "k d"]:
+    """Means at unit length; where directions cancel every centre is as good, and the one ``before`` stays."""
+    length: Tensor = torch.linalg.vector_norm(means, dim=1, keepdim=True)
+    found: Tensor = torch.where(length > 1e-6, means / length, before.double())
+    return found
 
 
 def squared_distances(x: Float[Tensor, "b d"], points: Float[Tensor, "m d"]) -> Float[Tensor, "b m"]:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from shoal.clustering.nearest import nearest_two
-from shoal.clustering.rows import Metric, Rows, unusable
+from shoal.clustering.rows import Metric, Rows, directions, unusable
 from shoal.clustering.sums import ClusterSums
 
 ROWS_PER_CLUSTER = 10
@@ -84,9 +84,7 @@ class RunningMeans:
     def _at_means(self) -> Float[Tensor, "k d"]:
         if self.metric == "euclidean":
             return self.means.to(self.dtype)
-        length = torch.linalg.vector_norm(self.means, dim=1, keepdim=True)
-        # Where directions cancel every centre is as good, and the old one stays.
-        return torch.where(length > 1e-6, self.means / length, self.centers.double()).to(self.dtype)
+        return directions(self.means, self.centers).to(self.dtype)
 
 
 def nearest(

@@ -27,9 +27,8 @@ def coreset(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Sha
     size = max(LEAST_ROWS, ROWS_PER_CLUSTER * n_clusters)
     n, squares, weights = shards.total(len(rows)), rows.squared_lengths[:, 0], rows.weights
     if n <= 2 * size:
-        weights = squares.new_ones(len(rows)) if weights is None else weights
         distinct, number = torch.unique(shards.gather(rows[:]), dim=0, return_inverse=True)
-        counts = weights.new_zeros(len(distinct)).index_add_(0, number, shards.gather(weights))
+        counts = squares.new_zeros(len(distinct)).index_add_(0, number, shards.gather(rows.each_weight))
         return _rows_like(rows, distinct[counts > 0], counts[counts > 0]), True
     weight, far = float(n), squares.sum(dtype=torch.float64)
     if weights is not None:
@@ -47,7 +46,7 @@ def candidates(rows: Rows, n_clusters: int, generator: torch.Generator, shards: 
     Bahmani et al. 2012: in each of five rounds, every row becomes a candidate with probability 2k · d²/Σd², where d is
     its distance from the candidates so far.
     """
-    weights = rows.squared_lengths.new_ones(len(rows)) if rows.weights is None else rows.weights
+    weights = rows.each_weight
     chosen = shards.gather(rows[_drawn(weights.to(torch.float64, copy=True), 1, generator, shards)])
     nearest = torch.full_like(weights, torch.inf)
     owner = torch.zeros(len(rows), dtype=torch.int64, device=nearest.device)

@@ -29,8 +29,7 @@ def seeds(rows: Rows, n_clusters: int, restarts: int, generator: torch.Generator
 
 def random_seeds(rows: Rows, n_clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
     """Centres for several restarts: rows drawn by their weights, none twice unless there are too few."""
-    weights = rows.squared_lengths.new_ones(len(rows)) if rows.weights is None else rows.weights
-    weights = weights.double().to(generator.device)
+    weights = rows.each_weight.double().to(generator.device)
     again = n_clusters > len(rows)
     drawn = [weights.multinomial(n_clusters, again, generator=generator) for _ in range(restarts)]
     return rows[torch.stack(drawn).to(rows.features.device)]
@@ -40,7 +39,7 @@ def _seeds(
     rows: Rows, n_clusters: int, restarts: int, tries: int, generator: torch.Generator
 ) -> Float[Tensor, "r k d"]:
     device = rows.features.device
-    weights = torch.ones_like(rows.squared_lengths) if rows.weights is None else rows.weights[:, None]
+    weights = rows.each_weight[:, None]
     first = _draw(weights.expand(-1, restarts), 1, generator)[:, 0]
     centers = rows[first][:, None].repeat(1, n_clusters, 1)
     nearest = weights.new_full((len(rows), restarts), torch.inf)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import mmap
-import warnings
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from shoal.clustering.inputs import Array
+from shoal.clustering.inputs import Array, tensor_on
 
 FROM_MAP = 256
 """Rows read from a map before its pages are given back: with each the system maps some 64 KiB around it."""
@@ -52,12 +51,10 @@ class Source:
 
 
 def _tensor(X: Array) -> Shaped[Tensor, "n d"]:
-    with warnings.catch_warnings():  # memory that must not be written to, a memory map for one: nobody does
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        try:
-            return torch.from_numpy(X)
-        except (TypeError, ValueError):  # bytes in another order, rows backwards: torch has no such tensors
-            return torch.from_numpy(np.ascontiguousarray(X, dtype=np.float64))
+    try:
+        return tensor_on(X)
+    except (TypeError, ValueError):  # bytes in another order, rows backwards: torch has no such tensors
+        return tensor_on(np.ascontiguousarray(X, dtype=np.float64))
 
 
 def _read_only_map(X: Array) -> mmap.mmap | None:
