@@ -18,7 +18,7 @@ def paint():
 
     def write(path, color=None, size=(8, 6)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        seed = np.random.default_rng(len(path.as_posix()) + sum(path.as_posix().encode()))
+        seed = np.random.default_rng(len(path.as_posix()) + sum(bytes(path)))
         noise = Image.fromarray(seed.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
         (noise if color is None else Image.new("RGB", size, color)).save(path)
         return path

@@ -85,10 +85,10 @@ def test_the_test_part_is_kept_and_its_change_noticed(tmp_path, photos):
             path.rename(folder / path.name.replace("test", "more"))
 
 
-def test_an_untouched_parquet_is_not_even_opened(tmp_path, photos, monkeypatch):
+def test_an_untouched_parquet_is_not_read(tmp_path, photos, monkeypatch):
     write_parquet(tmp_path / "a.parquet", photos, [0, 1, 1])
     first = to_images(tmp_path / "a.parquet")
-    monkeypatch.setattr("pyarrow.parquet.ParquetFile", lambda _: pytest.fail("the file was opened"))
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", lambda *_, **__: pytest.fail("the file was read"))
     with pytest.raises(pytest.fail.Exception):
         parquet_source(tmp_path, ["a.parquet"]).listing()
     assert same(to_images(tmp_path / "a.parquet"), first)

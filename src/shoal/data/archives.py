@@ -26,10 +26,11 @@ from shoal.errors import UserError
 _CHUNK = 2**21  # bytes of records read at a time
 _CIFAR = (3, 32, 32)
 _STL = (3, 96, 96)
-_DAMAGE = (
+DAMAGE = (
     *(OSError, EOFError, ValueError, IndexError, RuntimeError, struct.error),
     *(zlib.error, tarfile.TarError, zipfile.BadZipFile),
 )
+"""What reading a damaged archive may raise."""
 _TINY = re.compile(r"tiny-imagenet-200/train/(n\d{8})/images/([^/]+\.JPEG)")
 
 Reader: TypeAlias = Callable[[Sequence[Path]], Listing]
@@ -178,5 +179,5 @@ def _reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(f"cannot read {path}: {error}.") from error

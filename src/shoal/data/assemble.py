@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from shoal.types import Images
@@ -15,7 +15,7 @@ from shoal.types import Images
 
 def as_images(
     pixels: UInt8[np.ndarray, "n 3 h w"],
-    labels: Sequence[int],
+    labels: Sequence[int] | Int64[np.ndarray, "n"],
     classes: tuple[str, ...],
     ids: Sequence[str],
     skipped: Mapping[str, str],
@@ -38,4 +38,4 @@ def as_images(
 
 
 def _flags(values: Sequence[bool], n: int, *, default: bool) -> Bool[Tensor, "n"]:
-    return torch.tensor(values, dtype=torch.bool) if values else torch.full((n,), default)
+    return torch.tensor(values, dtype=torch.bool) if len(values) else torch.full((n,), default)

@@ -15,8 +15,9 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,11 +27,13 @@ import platformdirs
 
 from shoal.data.assemble import as_images
 from shoal.data.listing import Listing, Source
+from shoal.data.names import Files
 from shoal.errors import UserError
 from shoal.files import atomic_write
 from shoal.types import Images
 
 _FORMAT = 2  # raise it when decoding or an entry changes: what older versions kept is then not found any more
+_CHUNK = 4096  # files or names that are hashed at a time
 _ABANDONED = 24 * 3600  # seconds after which an unfinished file belongs to no living process
 
 
@@ -45,14 +48,14 @@ def cache_folder() -> Path:
 
 def stamp_of(source: Source, size: int | None) -> str:
     """Sum up what the files look like from outside: while that stays, they need not be opened."""
-    looks = [_look(file) for file in source.files]
-    return _hash([_FORMAT, size, *source.origin, [str(file) for file in source.files], looks])
+    looks = map(_look, _texts(source.files))
+    return _hash(chain([_FORMAT, size], source.origin, [_texts(source.files), looks]))
 
 
 def listing_key(listing: Listing, size: int | None) -> str:
     """Compute the half of a key that is known before the images are read."""
     parts = (listing.classes, listing.labels, listing.ids, listing.held_out, listing.clustered)
-    return _hash([_FORMAT, size, *map(list, parts)])
+    return _hash([_FORMAT, size, *map(_plain, parts)])
 
 
 def recall(stamp: str) -> Images | None:
@@ -160,13 +163,35 @@ def _paths(key: str) -> tuple[Path, Path]:
     return cache_folder() / f"{key}.u8", cache_folder() / f"{key}.json"
 
 
-def _look(file: Path) -> tuple[int, int, int] | None:
+def _texts(files: Sequence[Path]) -> Iterator[str]:
+    return files.texts() if isinstance(files, Files) else map(str, files)
+
+
+def _look(file: str) -> tuple[int, int, int] | None:
     try:
-        stat = file.stat()
-    except OSError:
+        stat = os.stat(file)  # noqa: PTH116 - a Path for each of a million files is slow
+    except (OSError, ValueError):  # a name with a zero byte
         return None
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _hash(parts: Sequence[Any]) -> str:
-    return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+def _plain(values: Iterable[Any]) -> Iterator[Any]:
+    return (value.item() if isinstance(value, np.generic) else value for value in values)
+
+
+def _hash(parts: Iterable[Any]) -> str:
+    """Hash ``parts`` as JSON, those that are iterators as the lists they would make: a million files take no memory."""
+    digest = blake2b(digest_size=16)
+    for number, part in enumerate(parts):
+        digest.update(b", " if number else b"[")
+        if not isinstance(part, Iterator):
+            digest.update(json.dumps(part).encode())
+            continue
+        digest.update(b"[")
+        comma = b""
+        while some := list(islice(part, _CHUNK)):
+            digest.update(comma + json.dumps(some)[1:-1].encode())
+            comma = b", "
+        digest.update(b"]")
+    digest.update(b"]")
+    return digest.hexdigest()

@@ -52,14 +52,27 @@ def decode(data: bytes, size: int | None = None) -> UInt8[np.ndarray, "3 h w"]:
         UnreadableError: the data is no image, damaged, or so large by its header (Pillow's limit, 179 million
             pixels) that it may be a decompression bomb.
     """
+    # At 3 × the size nobody sees what a JPEG leaves out.
+    rgb = open_rgb(data, None if size is None else 3 * size)
+    return to_array(rgb if size is None else centre_square(rgb, size))
+
+
+def open_rgb(data: bytes, least: int | None = None) -> Image.Image:
+    """Decode an image file as ``decode`` does, to an image of Pillow's.
+
+    With ``least``, a JPEG may come smaller, to 1/2, 1/4 or 1/8, as long as both sides have so many pixels: that is
+    several times faster.
+
+    Raises:
+        UnreadableError: as in ``decode``.
+    """
     if not data:
         raise UnreadableError("empty file")
     try:
         with Image.open(BytesIO(data), formats=_formats()) as image:
-            if size is not None:
-                # A JPEG decodes several times faster to 1/2, 1/4 or 1/8; at 3 × the size nobody sees it.
-                image.draft(None, (3 * size, 3 * size))
-            rgb = to_rgb(_upright(image))
+            if least is not None:
+                image.draft(None, (least, least))
+            return to_rgb(_upright(image))
     except Image.DecompressionBombError as error:
         raise UnreadableError("too many pixels, perhaps a decompression bomb") from error
     except UnidentifiedImageError as error:
@@ -67,7 +80,6 @@ def decode(data: bytes, size: int | None = None) -> UInt8[np.ndarray, "3 h w"]:
     except Exception as error:  # what damage raises depends on the format: SyntaxError, struct.error, EOFError
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"
         raise UnreadableError(reason) from error
-    return to_array(rgb if size is None else centre_square(rgb, size))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -98,8 +110,12 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
 
 def resized(pixels: UInt8[np.ndarray, "3 h w"], size: int) -> UInt8[np.ndarray, "3 {size} {size}"]:
     """Bring pixels to a square as ``decode`` does with a file."""
-    rgb = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    return to_array(centre_square(rgb, size))
+    return to_array(centre_square(from_array(pixels), size))
+
+
+def from_array(pixels: UInt8[np.ndarray, "3 h w"]) -> Image.Image:
+    """Make an RGB image of pixels."""
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
 def to_array(image: Image.Image) -> UInt8[np.ndarray, "3 h w"]:

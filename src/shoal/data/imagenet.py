@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
-from shoal.data.decode import FORMATS
-from shoal.data.listing import Listing, Source, folder_source, walk
+from shoal.data.folders import folder_source, is_picture, walk
+from shoal.data.listing import Listing, Source
+from shoal.data.names import Names
 from shoal.errors import UserError
 
 _MOST = 1300  # images of a class in ILSVRC 2012; folders of the whole of ImageNet hold more
@@ -71,7 +73,7 @@ def imagenet_source(name: str, root: str, synsets: Mapping[str, str], n_classes:
         lack = f"no images of {', '.join(missing)}" if missing else f"{len(wanted)} classes"
         advice = "give the folder of ILSVRC 2012 as --data.root"
         raise UserError(f"{name} has {n_classes} classes, and {folder} holds {lack}: {advice}.")
-    source = folder_source(folder, [path for found in images.values() for path in found])
+    source = folder_source(folder, Names(path for found in images.values() for path in found))
     names = tuple(synsets.values()) or tuple(wanted)
     return Source((name, str(folder.absolute())), source.files, lambda: _with_names(source.listing(), names))
 
@@ -79,8 +81,8 @@ def imagenet_source(name: str, root: str, synsets: Mapping[str, str], n_classes:
 def _images_of(folder: Path, synset: str) -> Sequence[str]:
     if not (folder / synset).is_dir():
         return []
-    found = [name for name in walk(folder / synset) if Path(name).suffix.lower() in FORMATS]
-    return [f"{synset}/{name}" for name in found[:_MOST]]
+    found = filter(is_picture, walk(folder / synset))
+    return [f"{synset}/{name}" for name in islice(found, _MOST)]
 
 
 def _with_names(listing: Listing, names: tuple[str, ...]) -> Listing:

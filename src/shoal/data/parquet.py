@@ -6,15 +6,17 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shoal.data.classes import classes_of
 from shoal.data.listing import Blob, Listing, Source, check_regular
+from shoal.data.names import Names
 from shoal.errors import UserError
 
 _IMAGE_COLUMNS = ("img", "image")
@@ -35,9 +37,13 @@ def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
     An image is named by the path that the hub keeps beside its bytes, if all have one and no two the same;
     else by its shard and row.
     """
-    with _open(files[0]) as shard:
+    with open_parquet(files[0]) as shard:
         schema = shard.schema_arrow
-        image = _image_column(files[0], schema)
+        image = image_column(schema)
+        if image is None:
+            columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+            looked = "shoal looked for 'img' or 'image', a struct with bytes, among"
+            raise UserError(f"{files[0]} has no column of images: {looked} {columns}.")
         label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
         has_path = schema.field(image).type.get_field_index("path") >= 0
     wanted = [column for column in (f"{image}.path" if has_path else None, label) if column]
@@ -46,7 +52,7 @@ def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
     labels: list[Any] = []
     counts: list[int] = []
     for file, name in zip(files, names, strict=True):
-        with _open(file) as shard:
+        with open_parquet(file) as shard:
             if image not in shard.schema_arrow.names or (label and label not in shard.schema_arrow.names):
                 raise UserError(f"{file} has other columns than {files[0].name}: read the two apart.")
             count = shard.metadata.num_rows
@@ -56,22 +62,34 @@ def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
         paths += pc.struct_field(table[image], "path").to_pylist() if has_path else [None] * count
         labels += table[label].to_pylist() if label else [None] * count
     named = [path for path in paths if path]
-    ids = named if len(set(named)) == len(rows) else rows
-    numbers, classes = _classes(labels, _class_names(schema, label), rows)
-    return Listing(ids, numbers, classes, lambda: _blobs(files, image), _held_out(names, counts))
+    ids = Names(named if len(set(named)) == len(rows) else rows)
+    numbers, classes = classes_of(labels, _class_names(schema, label), rows)
+    held_out = _held_out(names, counts)
+    later = partial(_blobs, files, image)
+    return Listing(ids, numbers, classes, later, held_out, later=later)
 
 
 def _held_out(names: Sequence[str], counts: Sequence[int]) -> list[bool]:
     """Tell the rows of test shards by the hub's names for them; none where no shard is for training."""
-    splits = [re.match("train|test", Path(name).name.lower()) for name in names]
+    splits = [re.match("train|test", _split_of(Path(name)).lower()) for name in names]
     found = [split[0] if split else "" for split in splits]
     if {"train", "test"} <= set(found):
         return [part == "test" for part, count in zip(found, counts, strict=True) for _ in range(count)]
     return []
 
 
+def _split_of(shard: Path) -> str:
+    """The file is named by its split; where the hub has converted a data set, it is a number in a folder so named."""
+    return shard.parent.name if shard.stem.isdigit() else shard.name
+
+
 @contextlib.contextmanager
-def _open(file: Path) -> Iterator[pq.ParquetFile]:
+def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file.
+
+    Raises:
+        UserError: it cannot be read as such, now or later.
+    """
     try:
         check_regular(file)
         with pq.ParquetFile(file) as shard:
@@ -80,15 +98,14 @@ def _open(file: Path) -> Iterator[pq.ParquetFile]:
         raise UserError(f"cannot read {file} as Parquet: {' '.join(str(error).split())}") from error
 
 
-def _image_column(file: Path, schema: pa.Schema) -> str:
+def image_column(schema: pa.Schema) -> str | None:
+    """Find the column that holds images; None if there is none."""
     for name in _IMAGE_COLUMNS:
         if name in schema.names:
             kind = schema.field(name).type
             if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
                 return name
-    columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    wanted = "shoal looked for 'img' or 'image', a struct with bytes, among"
-    raise UserError(f"{file} has no column of images: {wanted} {columns}.")
+    return None
 
 
 def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
@@ -100,30 +117,18 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
         return ()
 
 
-def _classes(labels: Sequence[Any], names: tuple[str, ...], rows: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
-    """Give every label its class number, -1 for a missing one.
-
-    Without names, the distinct labels in order are the classes.
-
-    Raises:
-        UserError: a label is no number of a class that has a name, or is not a single value.
-    """
-    known = [None if isinstance(label, int) and label < 0 else label for label in labels]
-    for row, label in zip(rows, known, strict=True):
-        if names and label is not None and not (isinstance(label, int) and label < len(names)):
-            wanted = f"as the metadata names {len(names)} classes, labels are whole numbers below {len(names)}"
-            raise UserError(f"{row} has the label {label!r}: {wanted}; mend its table.")
-        if isinstance(label, list | dict):
-            raise UserError(f"{row} has the label {label!r}: give each image one label, a number or a text.")
-    if names:
-        return [-1 if label is None else int(label) for label in known], names
-    values, numbers = np.unique([label for label in known if label is not None], return_inverse=True)
-    number = iter(numbers.tolist())
-    return [-1 if label is None else next(number) for label in known], tuple(str(value) for value in values)
-
-
-def _blobs(files: Sequence[Path], image: str) -> Iterator[Blob]:
+def _blobs(files: Sequence[Path], image: str, start: int = 0) -> Iterator[Blob]:
+    """Read the images from the row ``start`` on, without what lies in row groups before it."""
     for file in files:
-        with _open(file) as shard:
-            for batch in shard.iter_batches(_ROWS, columns=[f"{image}.bytes"]):
-                yield from pc.struct_field(batch.column(0), "bytes").to_pylist()
+        with open_parquet(file) as shard:
+            if start >= shard.metadata.num_rows:
+                start -= shard.metadata.num_rows
+                continue
+            groups = list(range(shard.num_row_groups))
+            while start and start >= (rows := shard.metadata.row_group(groups[0]).num_rows):
+                start -= rows
+                del groups[0]
+            for batch in shard.iter_batches(_ROWS, groups, columns=[f"{image}.bytes"]):
+                column = batch.column(0).slice(min(start, len(batch)))
+                start -= min(start, len(batch))
+                yield from pc.struct_field(column, "bytes").to_pylist()

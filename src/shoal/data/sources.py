@@ -1,11 +1,10 @@
-"""The one door through which images come in, whatever they are stored as."""
+"""Images of any source, decoded to one tensor."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,21 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shoal.data import cache
-from shoal.data.arrays import digits, from_array, from_npy
+from shoal.data.arrays import from_array
 from shoal.data.assemble import as_images
-from shoal.data.decode import FORMATS
-from shoal.data.listing import Listing, Source, folder_source, list_source, walk
-from shoal.data.named import DATA_SETS, named_source
-from shoal.data.parquet import parquet_source
-from shoal.data.reading import Progress, content_digest, read_all, refuse_skipped
+from shoal.data.doors import find_source
+from shoal.data.listing import Listing, Source
+from shoal.data.reading import Progress, content_digest, read_all, refuse_skipped, skip_note
 from shoal.errors import UserError
 from shoal.types import Images
 
 _LOG = logging.getLogger("shoal")
-IN_MEMORY = "(images given in Python)"
-"""Stands for the path of the images in the config of a run whose images no path leads to."""
-
-_SHOWN = 5  # skipped files that the warning names
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,9 @@ class DataConfig:
     """Which images to read."""
 
     path: str = "digits"
-    """A folder of images, a Parquet file or a folder of them, a .npy file, or the name of a data set, e.g. cifar10."""
+    """A folder, .zip, .tar (also .gz, .bz2, .xz), .parquet, .csv of paths or .npy file; a pattern in quotes, such as
+    'photos/**/*.jpg' or 'shards/{000..099}.tar'; hf://owner/name; the name of a data set, e.g. cifar10; or - for paths
+    on the standard input."""
     root: str = ""
     """Folder that holds the files of a named data set; by default they are downloaded into the cache."""
     size: Annotated[int, Ge(1)] | None = None
@@ -67,7 +62,7 @@ def to_images(
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Images:
-    """Read images from a path or name (as ``DataConfig``), a list of image files, an array or a tensor.
+    """Read images from an array, a tensor or whatever ``find_source`` takes: a path, a name, a list of image files.
 
     Arrays are (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w), uint8 or float in [0, 1]. ``Images`` pass
     through. Files that cannot be read are skipped, with one warning and their reasons in ``Images.skipped``.
@@ -79,19 +74,14 @@ def to_images(
     """
     if isinstance(source, Images):
         return source
-    if isinstance(source, str | Path):
-        if source in DATA_SETS:
-            return _by_name(str(source), root, size, strict, progress)
-        if root:
-            raise UserError(f"--data.root goes with the name of a data set, and {source} is none: leave it out.")
-        return _from_path(source, size, strict, progress)
     if isinstance(source, np.ndarray | Tensor):
         return from_array(source, "array", size)
-    if isinstance(source, Sequence):
-        if not all(isinstance(path, str | Path) for path in source):
-            raise UserError("a list of images holds paths; stack arrays into one of shape (n, h, w, 3).")
-        return _from_source(list_source(source), size, strict, progress)
-    raise UserError(f"cannot take images from a {type(source).__name__}: give a path, a list of paths or an array.")
+    if not isinstance(source, str | Path | Sequence):
+        raise UserError(f"cannot take images from a {type(source).__name__}: give a path, a list of paths or an array.")
+    if not isinstance(source, str | Path) and not all(isinstance(path, str | Path) for path in source):
+        raise UserError("a list of images holds paths; stack arrays into one of shape (n, h, w, 3).")
+    found = find_source(source, root=root, progress=progress)
+    return _from_source(found, size, strict, progress) if found.images is None else found.images(size)
 
 
 def place_on(images: Images, device: torch.device) -> Images:
@@ -107,53 +97,6 @@ def place_on(images: Images, device: torch.device) -> Images:
     return dataclasses.replace(images, pixels=images.pixels.to(device))
 
 
-def _by_name(name: str, root: str, size: int | None, strict: bool, progress: Progress | None) -> Images:
-    if Path(name).is_dir():
-        kind = "built-in digits" if name == "digits" else f"published {name}"
-        _LOG.warning("these are the %s: to read the folder of that name, give ./%s", kind, name)
-    if name == "digits":
-        return digits(size)
-    return _from_source(named_source(name, root, progress), size, strict, progress)
-
-
-def _from_path(name: str | Path, size: int | None, strict: bool, progress: Progress | None) -> Images:
-    if name == IN_MEMORY:
-        advice = "fit them in Python again, or save them as a folder or a .npy file and give its path"
-        raise UserError(f"the images of this run were given in Python, so no path leads to them: {advice}.")
-    if name == "":
-        raise UserError("the path of the images is empty: give a folder, a .parquet or .npy file, or a data set name.")
-    path = Path(name).expanduser()
-    try:
-        if not path.exists():
-            raise UserError(_missing(path))
-        is_folder = path.is_dir()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}.") from error
-    if is_folder:
-        return _from_source(_in_folder(path), size, strict, progress)
-    if path.suffix.lower() == ".npy":
-        return from_npy(path, size)
-    if path.suffix.lower() == ".parquet":
-        return _from_source(parquet_source(path.parent, [path.name]), size, strict, progress)
-    alone = "one image is not a data set; " if path.suffix.lower() in FORMATS else ""
-    raise UserError(f"cannot take images from {path}: {alone}give a folder, a .parquet or a .npy file.")
-
-
-def _in_folder(folder: Path) -> Source:
-    found = walk(folder)
-    shards = [name for name in found if name.lower().endswith(".parquet")]
-    pictures = any(Path(name).suffix.lower() in FORMATS for name in found)
-    return parquet_source(folder, shards) if shards and not pictures else folder_source(folder, found)
-
-
-def _missing(path: Path) -> str:
-    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    known = [*beside, *DATA_SETS] if path.name == str(path) else beside
-    near = difflib.get_close_matches(path.name, known, n=3)
-    hint = f": did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else "."
-    return f"there is no file or folder {path}{hint}"
-
-
 def _from_source(source: Source, size: int | None, strict: bool, progress: Progress | None) -> Images:
     stamp = cache.stamp_of(source, size)
     images = cache.recall(stamp)
@@ -162,7 +105,7 @@ def _from_source(source: Source, size: int | None, strict: bool, progress: Progr
     if strict:
         refuse_skipped(images.skipped)
     if images.skipped:
-        _LOG.warning(_skip_note(images.skipped, len(images)))
+        _LOG.warning(skip_note(images.skipped, len(images)))
     return images
 
 
@@ -198,14 +141,6 @@ def _read(source: Source, stamp: str, size: int | None, strict: bool, progress: 
 
 
 def _kept(listing: Listing, rows: Sequence[int]) -> Listing:
-    each = {"ids": listing.ids, "labels": listing.labels, "held_out": listing.held_out, "clustered": listing.clustered}
-    kept: dict[str, Any] = {name: [values[row] for row in rows] if values else () for name, values in each.items()}
-    return dataclasses.replace(listing, **kept)
-
-
-def _skip_note(skipped: Mapping[str, str], read: int) -> str:
-    # Like repr without its quotes: a line break in a name does not break the line.
-    some = ", ".join(f"{repr(name)[1:-1]} ({reason})" for name, reason in list(skipped.items())[:_SHOWN])
-    more = ", …" if len(skipped) > _SHOWN else ""
-    total = read + len(skipped)
-    return f"{len(skipped)} of {total} images could not be read and were skipped: {some}{more}"
+    each = {"ids": listing.ids, "held_out": listing.held_out, "clustered": listing.clustered}
+    kept: dict[str, Any] = {name: [values[row] for row in rows] if len(values) else () for name, values in each.items()}
+    return dataclasses.replace(listing, labels=np.asarray(listing.labels)[rows].tolist(), **kept)
