@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
-from shoal.clustering import manifold
+from shoal.clustering import manifold, neighbours
 from shoal.clustering.manifold import umap_embedding
 
 
@@ -59,7 +59,7 @@ def test_identical_rows():
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_nearest_rows_are_scikit_learns(metric, monkeypatch):
-    monkeypatch.setattr(manifold, "CHUNK", 16 * 150 * 3)  # in several parts
+    monkeypatch.setattr(neighbours, "CHUNK", 16 * 150 * 3)  # in several parts
     features = groups()[0] + 20.0
     numbers, distances = manifold.nearest_rows(features, 10, metric)
     peer = NearestNeighbors(n_neighbors=10, metric=metric, algorithm="brute").fit(features.double().numpy())

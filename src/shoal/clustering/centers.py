@@ -23,6 +23,7 @@ class CentersEstimator(
 
     metric: Metric
     cluster_centers_: Array | Tensor
+    variance_: float
 
     def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Number of the nearest centre of each row, int64 (n,)."""
@@ -43,6 +44,35 @@ class CentersEstimator(
         if not torch.isfinite(distances).all():
             raise unusable(features)
         return like(X, distances)
+
+    def predict_proba(self, X: ArrayOrTensor) -> ArrayOrTensor:
+        """Probability of each cluster given the row, (n, k): softmax of −d² / (2 σ²); for the cosine d² = 2 (1 − cos).
+
+        These are the posteriors of equally large clusters that are round Gaussians of variance σ² = ``variance_``: the
+        rows' mean squared distance to their centres over the min(d, k − 1) dimensions that the centres span. That
+        counts the whole spread as if it lay among the centres. Shared among all d dimensions, σ² would be so small in
+        high dimensions that every row were certain. The most probable cluster is that of ``predict``.
+        """
+        features = self._features(X)
+        distances = self.transform(features)
+        squared = 2 * distances if self.metric == "cosine" else distances.square()
+        squared -= squared.amin(1, keepdim=True)
+        # predict looks closer where centres are equally near but for rounding.
+        labels = self.predict(features)[:, None]
+        squared.scatter_(1, labels, 0)
+        # With no spread at all a row belongs to its nearest centre alone.
+        smallest = torch.finfo(squared.dtype).tiny
+        shares = (squared / -max(2 * self.variance_, smallest)).softmax(1)
+        top = shares.amax(1, keepdim=True)
+        just_above = torch.nextafter(top, top + 1)
+        own = torch.where(shares.argmax(1, keepdim=True) == labels, top, just_above)
+        shares.scatter_(1, labels, own)
+        return like(X, shares)
+
+    def _spread(self, squared: float, weight: float) -> float:
+        """σ² of ``predict_proba``, from the sum of squared distances, those of unit vectors for the cosine."""
+        k, d = self.cluster_centers_.shape
+        return squared / (weight * max(1, min(d, k - 1)))
 
     @property
     def _n_features_out(self) -> int:

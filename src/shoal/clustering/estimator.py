@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from shoal.clustering.centers import CentersEstimator
@@ -37,6 +38,7 @@ class KMeans(CentersEstimator):
         labels_: int64 (n,), the cluster of each row.
         cluster_centers_: float (k, d), at unit length for the cosine.
         inertia_: sum over rows of the squared distance to the own centre (Euclidean), or of 1 − cos (cosine).
+        variance_: σ² of ``predict_proba``.
         n_iter_: updates of the centres in the run that was kept.
         n_features_in_: d.
     """
@@ -85,7 +87,9 @@ class KMeans(CentersEstimator):
         )
         costs = found.distances.double() if self.metric == "cosine" else found.distances.double().square()
         costs = costs if weights is None else costs * weights
-        self.inertia_ = float(Shards(self.sharded).sum(costs.sum()))
+        weight = costs.new_tensor(len(costs)) if weights is None else weights.sum(dtype=torch.float64)
+        self.inertia_, total = Shards(self.sharded).sum(torch.stack([costs.sum(), weight])).tolist()
         self.labels_: Array | Tensor = like(X, found.labels)
         self.cluster_centers_: Array | Tensor = like(X, found.centers)
+        self.variance_ = self._spread(2 * self.inertia_ if self.metric == "cosine" else self.inertia_, total)
         return self

@@ -51,6 +51,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         random_state: an int repeats the k-means; None draws other ones each time.
 
     Attributes:
+        labels_: int64 (n,), the most probable component of each row.
         weights_: float64 (k,), they sum to 1.
         means_: float64 (k, d), at unit length for the cosine.
         covariances_: float64, full (k, d, d), tied (d, d), diag (k, d), spherical (k,).
@@ -108,6 +109,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         self.weights_: Array | Tensor = like(X, best.mixture.weights)
         self.means_: Array | Tensor = like(X, best.mixture.means + rows.shift)
         self.covariances_: Array | Tensor = like(X, best.mixture.covariances)
+        self.labels_: Array | Tensor = self.predict(X)
         if not best.converged:
             warnings.warn(
                 f"EM still gained more than tol={self.tol} after max_iter={self.max_iter}: raise either.",
@@ -118,7 +120,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
 
     def fit_predict(self, X: ArrayOrTensor, y: object = None) -> ArrayOrTensor:
         """Fit, then the most probable component of each row, int64 (n,)."""
-        return self.fit(X).predict(X)
+        return self.fit(X).labels_  # type: ignore[return-value]
 
     def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """The most probable component of each row, int64 (n,)."""

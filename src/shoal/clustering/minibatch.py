@@ -61,6 +61,7 @@ class MiniBatchKMeans(CentersEstimator):
         labels_: int64 (n,), the cluster of each row given to ``fit``.
         inertia_: of ``fit``: sum over rows of the squared distance to the own centre (Euclidean), or of 1 − cos
             (cosine).
+        variance_: σ² of ``predict_proba``; after ``partial_fit`` that of the last batch, before its step.
         n_iter_: passes over the data that ``fit`` began.
         n_steps_: batches so far.
         n_features_in_: d.
@@ -135,9 +136,10 @@ class MiniBatchKMeans(CentersEstimator):
             self.n_steps_ = 0
         device = self._running.means.device
         rows = self._running.rows(features.to(device), None if weights is None else weights.to(device))
-        self._running.step(rows, self.reassignment_ratio, self._generator)
+        squared = self._running.step(rows, self.reassignment_ratio, self._generator)
         self.n_steps_ += 1
         self.cluster_centers_ = like(X, self._found())
+        self.variance_ = self._spread(squared, float(rows.each_weight.sum(dtype=torch.float64)))
         return self
 
     def _source(self, X: Array | Tensor) -> Source:
@@ -224,6 +226,8 @@ class MiniBatchKMeans(CentersEstimator):
         self.inertia_ = total / 2 if self.metric == "cosine" else total
         self.labels_: Array | Tensor = like(X, labels)
         self.cluster_centers_ = like(X, self._found())
+        weight = len(source) if weights is None else weights.sum(dtype=torch.float64)
+        self.variance_ = self._spread(total, float(weight))
 
     def _found(self) -> Float[Tensor, "k d"]:
         return self._running.centers + self._running.shift

@@ -1,0 +1,172 @@
+"""Clusterings by name, and as plain tensors and numbers that bring one back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from shoal.clustering.estimator import KMeans
+from shoal.clustering.gaussian import GaussianMixture
+from shoal.clustering.heads import BOTTLENECK, HIDDEN, Head
+from shoal.clustering.minibatch import MiniBatchKMeans
+from shoal.clustering.rows import Metric
+from shoal.clustering.temi import TEMI
+from shoal.clustering.umapkmeans import UMAPKMeans
+from shoal.errors import UserError
+
+ClusteringMethod = Literal["kmeans", "umap-kmeans", "gmm", "temi"]
+Clusterer = KMeans | MiniBatchKMeans | UMAPKMeans | GaussianMixture | TEMI
+
+MANY_ROWS = 250_000
+"""k-means of more goes by mini-batches, which read each row about once."""
+
+FORMAT = 1
+CLASSES: dict[str, type[Clusterer]] = {
+    each.__name__: each for each in (KMeans, MiniBatchKMeans, UMAPKMeans, GaussianMixture, TEMI)
+}
+SETTINGS = {
+    "KMeans": ("n_clusters", "metric"),
+    "MiniBatchKMeans": ("n_clusters", "metric"),
+    "UMAPKMeans": ("n_clusters", "metric"),
+    "GaussianMixture": ("n_components", "metric", "covariance_type"),
+    "TEMI": ("n_clusters", "metric"),
+}
+SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
+    "KMeans": {"cluster_centers_": ("k", "d")},
+    "MiniBatchKMeans": {"cluster_centers_": ("k", "d")},
+    "UMAPKMeans": {"rows_": ("m", "d"), "row_labels_": ("m",)},
+    "GaussianMixture": {"weights_": ("k",), "means_": ("k", "d")},
+    "TEMI": {
+        "mean": ("d",),
+        "first": ("d", "hidden"),
+        "first_bias": ("hidden",),
+        "second": ("hidden", "bottleneck"),
+        "second_bias": ("bottleneck",),
+        "last": ("bottleneck", "k"),
+    },
+}
+COVARIANCES = {"full": ("k", "d", "d"), "tied": ("d", "d"), "diag": ("k", "d"), "spherical": ("k",)}
+
+
+def build_clusterer(method: ClusteringMethod, n_clusters: int, *, metric: Metric, seed: int, n: int) -> Clusterer:
+    """An estimator to fit to n rows.
+
+    Args:
+        method: "kmeans" (by mini-batches beyond 250 000 rows), "umap-kmeans", "gmm" (a variance for each feature: full
+            covariances have more numbers than there are rows) or "temi".
+        n_clusters: k.
+        metric: by which rows are near.
+        seed: of everything random.
+        n: how many rows there are.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    if method == "kmeans":
+        kind = KMeans if n <= MANY_ROWS else MiniBatchKMeans
+        return kind(n_clusters, metric=metric, random_state=seed)
+    if method == "umap-kmeans":
+        return UMAPKMeans(n_clusters, metric=metric, random_state=seed)
+    if method == "gmm":
+        return GaussianMixture(n_clusters, metric=metric, covariance_type="diag", random_state=seed)
+    if method == "temi":
+        return TEMI(n_clusters, metric=metric, random_state=seed)
+    raise UserError(f"there is no clustering method {method!r}: give one of {', '.join(get_args(ClusteringMethod))}.")
+
+
+def state_of(clusterer: Clusterer) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A fitted estimator as what JSON can hold and tensors by name, for ``clusterer_from``.
+
+    It holds what new rows need: centres, Gaussians, a head, or the embedded rows (at most 10 000); not ``labels_``.
+    """
+    name = type(clusterer).__name__
+    header: dict[str, Any] = {"format": FORMAT, "estimator": name, "n_features": clusterer.n_features_in_}
+    header |= {setting: getattr(clusterer, setting) for setting in SETTINGS[name]}
+    if isinstance(clusterer, KMeans | MiniBatchKMeans):
+        header["variance"] = clusterer.variance_
+    holder = clusterer.head_ if isinstance(clusterer, TEMI) else clusterer
+    names = [*SHAPES[name], *(["covariances_"] if name == "GaussianMixture" else [])]
+    return header, {each: torch.as_tensor(getattr(holder, each)).cpu().contiguous() for each in names}
+
+
+def clusterer_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Clusterer:
+    """The estimator that ``state_of`` was asked of: ``predict`` and ``predict_proba`` give the same, bit for bit.
+
+    Raises:
+        UserError: the header or a tensor is missing, damaged or of another version.
+    """
+    name = header.get("estimator")
+    if header.get("format") != FORMAT or name not in CLASSES:
+        raise _damaged(f"its header names format {header.get('format')!r} and estimator {name!r}")
+    settings: dict[str, Any] = {setting: header.get(setting) for setting in SETTINGS[name]}
+    k, d = (_count(header, each) for each in (SETTINGS[name][0], "n_features"))
+    if settings["metric"] not in get_args(Metric):
+        raise _damaged(f"its header names the metric {settings['metric']!r}")
+    shapes = dict(SHAPES[name])
+    if name == "GaussianMixture":
+        if settings["covariance_type"] not in COVARIANCES:
+            raise _damaged(f"its header names the covariance_type {settings['covariance_type']!r}")
+        shapes["covariances_"] = COVARIANCES[settings["covariance_type"]]
+    found = {each: _checked(each, tensors.get(each), shape, k, d) for each, shape in shapes.items()}
+    clusterer = CLASSES[name](**settings)
+    clusterer.n_features_in_ = d
+    _fill(clusterer, header, found)
+    return clusterer
+
+
+def _fill(clusterer: Clusterer, header: Mapping[str, Any], found: Mapping[str, Tensor]) -> None:
+    """Put back what ``fit`` found."""
+    if isinstance(clusterer, TEMI):
+        clusterer.head_ = Head(**{field.name: found[field.name] for field in fields(Head)})
+        return
+    for name, value in found.items():
+        setattr(clusterer, name, value)
+    if isinstance(clusterer, KMeans | MiniBatchKMeans):
+        variance = header.get("variance")
+        if not isinstance(variance, float) or not 0 <= variance < float("inf"):
+            raise _damaged(f"its header names the variance {variance!r}")
+        clusterer.variance_ = variance
+    if isinstance(clusterer, UMAPKMeans):
+        labels = found["row_labels_"]
+        if (
+            len(labels) != len(found["rows_"])
+            or not len(labels)
+            or not 0 <= labels.min() <= labels.max() < clusterer.n_clusters
+        ):
+            raise _damaged("its labels do not belong to its rows")
+
+
+def _checked(
+    name: str, tensor: Shaped[Tensor, "..."] | None, shape: tuple[str, ...], k: int, d: int
+) -> Shaped[Tensor, "..."]:
+    """A tensor that is there and has its shape and kind of numbers."""
+    sizes = {"k": k, "d": d, "hidden": HIDDEN, "bottleneck": BOTTLENECK}
+    if tensor is None:
+        raise _damaged(f"it has no {name}")
+    fits = tensor.ndim == len(shape) and all(
+        size == sizes.get(symbol, size) for size, symbol in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits:
+        raise _damaged(f"its {name} has shape {tuple(tensor.shape)}")
+    right = tensor.dtype == torch.int64 if name == "row_labels_" else tensor.is_floating_point()
+    if not right or not torch.isfinite(tensor).all():
+        raise _damaged(f"its {name} holds NaN, infinity or another kind of numbers")
+    return tensor
+
+
+def _count(header: Mapping[str, Any], name: str) -> int:
+    value = header.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _damaged(f"its header names {name} {value!r}")
+    return value
+
+
+def _damaged(what: str) -> UserError:
+    return UserError(
+        f"this clustering cannot be used again, {what}: it is damaged or of another version, so cluster anew."
+    )

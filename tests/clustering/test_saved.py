@@ -1,0 +1,110 @@
+"""A clustering that was put away and taken out again is the same, and a damaged one is refused."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from tests.clustering.refusing import refused
+
+from shoal.clustering import GaussianMixture, KMeans, MiniBatchKMeans, build_clusterer, clusterer_from, saved, state_of
+from shoal.clustering.temi import TEMI
+from shoal.clustering.umapkmeans import UMAPKMeans
+
+pytestmark = pytest.mark.usefixtures("no_umap")
+KINDS = {
+    "KMeans": KMeans(4, n_init=1, random_state=0),
+    "MiniBatchKMeans": MiniBatchKMeans(4, random_state=0),
+    "UMAPKMeans": UMAPKMeans(4, random_state=0),
+    "TEMI": TEMI(4, n_heads=2, epochs=1, random_state=0),
+} | {
+    f"GaussianMixture {kind}": GaussianMixture(4, covariance_type=kind, random_state=0)
+    for kind in ("full", "tied", "diag", "spherical")
+}
+
+
+def rows(n=80, d=5, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) + 3 * torch.eye(5)[torch.arange(n) % 4]
+
+
+def through_files(clusterer):
+    header, tensors = state_of(clusterer)
+    return json.loads(json.dumps(header)), load(save(tensors))
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("clusterer", KINDS.values(), ids=KINDS)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_it_comes_back_bit_for_bit(clusterer, metric, as_array):
+    x, new = ((each.double().numpy() if as_array else each) for each in (rows(), rows(20, seed=1)))
+    fitted = clusterer.set_params(metric=metric).fit(x)
+    again = clusterer_from(*through_files(fitted))
+    assert type(again) is type(fitted)
+    for given in (x, new):
+        for ask in ("predict", "predict_proba"):
+            one, other = (torch.as_tensor(getattr(each, ask)(given)) for each in (fitted, again))
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+    refused(again.predict, new[:, :3], match="3 features, but")
+
+
+@pytest.mark.parametrize(
+    ("method", "n", "kind"),
+    [
+        ("kmeans", 250_000, KMeans),
+        ("kmeans", 250_001, MiniBatchKMeans),
+        ("umap-kmeans", 100, UMAPKMeans),
+        ("gmm", 100, GaussianMixture),
+        ("temi", 100, TEMI),
+    ],
+)
+def test_clusterers_by_name(method, n, kind):
+    clusterer = build_clusterer(method, 7, metric="cosine", seed=3, n=n)
+    assert type(clusterer) is kind
+    settings = clusterer.get_params()
+    assert settings.get("n_clusters", settings.get("n_components")) == 7
+    assert (settings["metric"], settings["random_state"]) == ("cosine", 3)
+    assert settings.get("covariance_type", "diag") == "diag"
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_there_is_no_other_method():
+    refused(build_clusterer, "dbscan", 2, metric="cosine", seed=0, n=9, match="no clustering method 'dbscan': give one")
+
+
+DAMAGE = {
+    "no estimator": (lambda h, _: h.pop("estimator"), "estimator None"),
+    "another estimator": (lambda h, _: h.update(estimator="os"), "estimator 'os'"),
+    "another version": (lambda h, _: h.update(format=2), "format 2"),
+    "no k": (lambda h, _: h.pop("n_clusters"), "n_clusters None"),
+    "k is no number": (lambda h, _: h.update(n_clusters=True), "n_clusters True"),
+    "another k": (lambda h, _: h.update(n_clusters=5), r"cluster_centers_ has shape \(4, 5\)"),
+    "another d": (lambda h, _: h.update(n_features=4), r"cluster_centers_ has shape \(4, 5\)"),
+    "no metric": (lambda h, _: h.update(metric="l1"), "metric 'l1'"),
+    "no variance": (lambda h, _: h.pop("variance"), "variance None"),
+    "NaN for a variance": (lambda h, _: h.update(variance=math.nan), "variance nan"),
+    "no centres": (lambda _, t: t.pop("cluster_centers_"), "no cluster_centers_"),
+    "NaN": (lambda _, t: t["cluster_centers_"].fill_(math.nan), "holds NaN"),
+    "integers": (lambda _, t: t.update(cluster_centers_=t["cluster_centers_"].long()), "another kind of numbers"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_refused(spoil, sentence):
+    header, tensors = through_files(KMeans(4, n_init=1, random_state=0).fit(rows()))
+    spoil(header, tensors)
+    refused(clusterer_from, header, tensors, match=sentence)
+
+
+def test_damaged_votes_and_covariances_are_refused():
+    header, tensors = through_files(UMAPKMeans(4, random_state=0).fit(rows()))
+    refused(clusterer_from, header, tensors | {"row_labels_": tensors["row_labels_"] + 4}, match="do not belong")
+    refused(clusterer_from, header, tensors | {"row_labels_": tensors["row_labels_"][1:]}, match="do not belong")
+    header, tensors = through_files(GaussianMixture(2, random_state=0).fit(rows()))
+    refused(clusterer_from, header | {"covariance_type": "round"}, tensors, match="covariance_type 'round'")
+    refused(clusterer_from, header | {"covariance_type": "diag"}, tensors, match="covariances_ has shape")
+
+
+def test_every_kind_is_listed_everywhere():
+    assert set(saved.CLASSES) == set(saved.SETTINGS) == set(saved.SHAPES)
