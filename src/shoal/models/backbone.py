@@ -70,14 +70,25 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     return Backbone(network, n_features, config.mean, config.std)
 
 
-def _from_timm(name: str) -> tuple[nn.Module, int]:
+def check_timm_name(name: str) -> None:
+    """Refuse a model that timm does not have.
+
+    Raises:
+        UserError: there is no such model, or no such weights of it (``MODEL.WEIGHTS``).
+    """
     import timm  # 1 s to import: only runs that use it pay
 
-    known = timm.list_models()
+    known = [*timm.list_models(), *timm.list_pretrained()]
     if name not in known:
         near = difflib.get_close_matches(name, [*known, "small"], n=1)
         hint = f"did you mean {near[0]!r}?" if near else "timm.list_models() lists the names."
         raise UserError(f"there is no backbone named {name!r}: {hint}")
+
+
+def _from_timm(name: str) -> tuple[nn.Module, int]:
+    import timm
+
+    check_timm_name(name)
     network = timm.create_model(name, pretrained=False, num_classes=0)
     return network, int(network.num_features)  # type: ignore[arg-type] # timm sets it on every model
 

@@ -1,0 +1,1 @@
+"""Encoders and their features on the disk."""
