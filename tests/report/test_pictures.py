@@ -1,4 +1,4 @@
-"""Galleries, thumbnails, map and confusion against what they are made of."""
+"""Thumbnails, neighbours, map and confusion against what they are made of."""
 
 from __future__ import annotations
 
@@ -13,113 +13,107 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.manifold import trustworthiness
 from sklearn.metrics import confusion_matrix
+from sklearn.neighbors import NearestNeighbors
 from tests.report.examples import example
 
 from shoal.report import gallery_picture
 from shoal.report.confusion import confusion
-from shoal.report.galleries import Gallery
-from shoal.report.scatter import HEIGHT, MARGIN, WIDTH, scatter
-from shoal.report.thumbnails import sprites, thumbnail_uri
+from shoal.report.galleries import majorities, members
+from shoal.report.neighbours import nearest_images
+from shoal.report.scatter import layout, on_paper
+from shoal.report.thumbnails import COLUMNS, edge_for, sheets
 
 
-def decode(uri):
-    return np.array(Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/webp;base64,")))))
+def decode(content):
+    return np.array(Image.open(io.BytesIO(base64.b64decode(content))))
 
 
-def test_small_thumbnails_are_the_image_itself():
-    pixels = example(size=8).images.pixels[0]
-    np.testing.assert_array_equal(decode(thumbnail_uri(pixels, 64)), pixels.permute(1, 2, 0))
+def cell(found, place):
+    sheet = decode(found.contents[place // COLUMNS**2])
+    row, column = divmod(place % COLUMNS**2, COLUMNS)
+    return sheet[row * found.height :, column * found.width :][: found.height, : found.width]
 
 
-def test_large_thumbnails_keep_their_shape_and_look():
-    y, x = torch.meshgrid(torch.arange(100), torch.arange(200), indexing="ij")
-    pixels = torch.stack((x, y, 255 - x)).to(torch.uint8)
-    small = decode(thumbnail_uri(pixels, 64))
-    assert small.shape == (32, 64, 3)
-    expected = pixels[:, 1::3, 1::3].permute(1, 2, 0)[:32, :64].float()
+def test_small_images_are_in_their_cells_to_the_pixel():
+    pixels = example(n=600, k=1, size=8).images.pixels
+    order = torch.randperm(600, generator=torch.Generator().manual_seed(1))[:530]
+    found = sheets(pixels, order)
+    assert [decode(content).shape for content in found.contents] == [(128, 128, 3), (128, 128, 3), (16, 128, 3)]
+    for place in (0, 15, 16, 255, 256, 529):
+        np.testing.assert_array_equal(cell(found, place), pixels[order[place]].permute(1, 2, 0))
+
+
+def test_large_images_keep_their_shape_and_look():
+    y, x = torch.meshgrid(torch.arange(150), torch.arange(300), indexing="ij")
+    pixels = torch.stack((x // 2, y, 255 - x // 2)).to(torch.uint8)[None]
+    small = cell(sheets(pixels, torch.zeros(1, dtype=torch.int64)), 0)
+    assert small.shape == (48, 96, 3)
+    expected = pixels[0, :, 1::3, 1::3].permute(1, 2, 0)[:48, :96].float()
     assert np.abs(small - expected.numpy()).mean() < 8
 
 
-def test_each_sprite_is_in_its_place():
-    pixels = example(n=7, k=1, size=8).images.pixels
-    index = torch.tensor([6, 0, 3, 2, 5])
-    sheet = sprites(pixels, index, edge=32, max_bytes=10**6)
-    picture = decode(sheet.uri)
-    assert picture.shape == (sheet.rows * 8, sheet.columns * 8, 3)
-    for place, i in enumerate(index.tolist()):
-        row, column = divmod(place, sheet.columns)
-        cell = picture[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
-        np.testing.assert_array_equal(cell, pixels[i].permute(1, 2, 0))
+def test_sheets_too_large_are_made_coarser():
+    pixels = example(n=20, k=1, size=32).images.pixels
+    fine, coarse = (sheets(pixels, torch.arange(20), max_bytes=limit) for limit in (10**6, 1))
+    assert len(coarse.contents[0]) < 0.7 * len(fine.contents[0])
 
 
-def test_a_sheet_too_large_is_made_coarser():
-    data = example(n=20, k=1, size=32)
-    fine = sprites(data.images.pixels, torch.arange(20), edge=32, max_bytes=10**6)
-    coarse = sprites(data.images.pixels, torch.arange(20), edge=32, max_bytes=1)
-    assert len(coarse.uri) < 0.7 * len(fine.uri)
+def test_thumbnails_shrink_as_images_grow_in_number():
+    assert [edge_for(n) for n in (1, 1_000, 1_001, 5_000, 5_001)] == [96, 96, 64, 64, 48]
 
 
-@pytest.mark.parametrize("k", [3, 40, 130])
-def test_cards_show_the_nearest_and_the_most_doubtful(k):
-    data = example(n=400, k=k)
-    pages = Gallery(data.images, data.clustering, data.margins).pages()
-    cards = [card for page in pages for card in page]
-    assert [card.cluster for card in cards] == list(range(k))
-    assert all(len(page) <= 60 for page in pages)
-    for card in cards:
-        own = [i for i in range(400) if i % k == card.cluster]
-        assert card.size == len(own)
-        assert card.share == pytest.approx(len(own) / 400)
-        assert (card.majority, card.purity) == (f"class-{card.cluster}", 1)
-        n_central = len(card.central)
-        # In this example distance rises with the index and the margin falls.
-        assert [t.text for t in card.central] == [f"image-{i} · {card.majority}" for i in own[:n_central]]
-        n_doubtful = len(card.doubtful)
-        doubtful = own[n_central:][::-1][:n_doubtful]
-        assert [t.text for t in card.doubtful] == [f"image-{i} · {card.majority}" for i in doubtful]
-    n_shown = len(cards[0].central) + len(cards[0].doubtful)
-    assert n_shown == {3: 21, 40: 10, 130: 4}[k]
+def test_neighbours_are_scikit_learns():
+    features = torch.from_numpy(load_digits().data[:1500]).float() + 1000
+    distances, expected = NearestNeighbors(n_neighbors=9).fit(features).kneighbors(features)
+    found = nearest_images(features)
+    assert (found >= 0).all()
+    ours = (features[:, None] - features[found]).norm(dim=2)
+    np.testing.assert_allclose(ours, distances[:, 1:], rtol=1e-3)
+    assert np.mean(found.numpy() == expected[:, 1:]) > 0.98, "all but ties"
 
 
-def test_images_of_another_class_are_framed():
+def test_few_images_have_few_neighbours():
+    found = nearest_images(torch.tensor([[0.0], [1.0], [3.0]]))
+    assert found.tolist() == [[1, 2] + [-1] * 6, [0, 2] + [-1] * 6, [1, 0] + [-1] * 6]
+    assert nearest_images(torch.zeros(1, 2)).tolist() == [[-1] * 8]
+
+
+def test_members_are_sorted_from_the_centre_outwards():
+    clusters = torch.tensor([1, 0, -1, 1, 0, 1])
+    data = example(n=6, k=3, clusters=clusters)
+    data.clustering.distances[:] = torch.tensor([3.0, 2.0, 0.0, 1.0, 1.0, 2.0])
+    assert [own.tolist() for own in members(data.clustering)] == [[4, 1], [3, 5, 0], []]
+
+
+def test_the_majority_is_of_the_labelled():
     data = example(n=60, k=2)
     data.images.labels[:] = torch.tensor([0, 1]).repeat(30)
     data.images.labels[4], data.images.labels[6] = 1, -1
-    card = Gallery(data.images, data.clustering, data.margins).pages()[0][0]
-    stray = {thumb.text for thumb in (*card.central, *card.doubtful) if thumb.stray}
-    assert stray == {"image-4 · class-1"}
-    assert card.purity == pytest.approx(28 / 29)
+    first, second = majorities(data.images, members(data.clustering))
+    assert (first.name, second.name, second.purity) == ("class-0", "class-1", 1)
+    assert first.purity == pytest.approx(28 / 29)
 
 
-def test_doubt_needs_a_second_cluster():
-    data = example(n=40, k=1)
-    assert Gallery(data.images, data.clustering, data.margins).pages()[0][0].doubtful == []
+def drawn(features, clustered, seed=0):
+    return on_paper(layout(features, clustered, torch.Generator().manual_seed(seed)))
 
 
-def test_the_map_keeps_neighbours_together():
+@pytest.mark.parametrize("limit", [2000, 150])
+def test_the_map_keeps_neighbours_together(monkeypatch, limit):
+    monkeypatch.setattr("shoal.report.scatter.MAX_POINTS", limit)
     digits = torch.from_numpy(load_digits().data[:300]).float()
-    data = example(n=300, k=10, features=digits)
-    gallery = Gallery(data.images, data.clustering, data.margins)
-    drawn = scatter(gallery, data.features, torch.Generator().manual_seed(0))
-    assert drawn is not None
-    places = np.array([(point.x, point.y) for point in drawn.points])
-    assert trustworthiness(digits, places, n_neighbors=10) > 0.95
-    assert places.min(axis=0).tolist() == [MARGIN, MARGIN]
-    assert places.max(axis=0).tolist() == [WIDTH - MARGIN, HEIGHT - MARGIN]
+    places = drawn(digits, torch.arange(300)).astype(float)
+    assert trustworthiness(digits, places, n_neighbors=10) > (0.95 if limit == 2000 else 0.9)
+    assert places.min(axis=0).tolist() == [0, 0]
+    assert places.max(axis=0).tolist() == [65534, 65534]
 
 
-def test_a_large_set_is_sampled_and_images_without_cluster_are_left_out(monkeypatch):
-    monkeypatch.setattr("shoal.report.scatter.MAX_POINTS", 20)
-    clusters = torch.arange(90) % 3 - 1
-    data = example(n=90, k=2, clusters=clusters)
-    gallery = Gallery(data.images, data.clustering, data.margins)
-    drawn = scatter(gallery, data.features, torch.Generator().manual_seed(0))
-    assert drawn is not None
-    assert (len(drawn.points), drawn.n) == (20, 60)
-    assert len({point.name for point in drawn.points}) == 20
-    for point in drawn.points:
-        assert int(clusters[int(point.name.removeprefix("image-"))]) == point.cluster
-    assert sum(group.path.count("M") for group in drawn.groups) == 20
+def test_images_without_cluster_are_off_the_map():
+    digits = torch.from_numpy(load_digits().data[:90]).float()
+    inside = torch.arange(90) % 3 > 0
+    places = drawn(digits, torch.nonzero(inside).squeeze(1))
+    assert ((places == 65535).all(axis=1) == ~inside.numpy()).all()
+    assert (drawn(digits, torch.zeros(0, dtype=torch.int64)) == 65535).all()
 
 
 def test_confusion_is_scikit_learns_with_matches_on_the_diagonal():

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from shoal.files import atomic_write
-from shoal.report.galleries import Gallery
-from shoal.report.page import ReportData
+from shoal.report.data import ReportData
+from shoal.report.galleries import members
 from shoal.report.thumbnails import thumbnail
 
 COLUMNS, TILE, GAP = 16, 48, 4
@@ -21,10 +21,10 @@ def gallery_picture(data: ReportData, path: Path) -> None:
     Raises:
         UserError: the disk is full, or the folder cannot be written.
     """
-    members = Gallery(data.images, data.clustering, data.margins).members()
+    clusters = members(data.clustering)
     side = TILE + GAP
-    picture = Image.new("RGB", (COLUMNS * side - GAP, max(1, len(members)) * side - GAP), "white")
-    for row, own in enumerate(members):
+    picture = Image.new("RGB", (COLUMNS * side - GAP, max(1, len(clusters)) * side - GAP), "white")
+    for row, own in enumerate(clusters):
         for column, i in enumerate(own[:COLUMNS].tolist()):
             tile = thumbnail(data.images.pixels[i], TILE)
             small = max(tile.size) <= TILE // 2

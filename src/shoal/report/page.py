@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from jaxtyping import Float
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from torch import Tensor
 
-from shoal.evaluation import Evaluation
 from shoal.files import atomic_write
 from shoal.report.confusion import confusion
+from shoal.report.contents import MAX_LISTED, Contents, contents
 from shoal.report.curves import panels
+from shoal.report.data import ReportData
 from shoal.report.evaluated import evaluated
-from shoal.report.galleries import Gallery, Plan
-from shoal.report.scatter import scatter
-from shoal.types import Clustering, Images
+
+SCRIPTS = tuple(
+    f"{name}.js"
+    for name in (
+        *("dom", "data", "sheets", "store", "grid", "gallery", "cluster", "detail", "map", "loupe", "search"),
+        *("selection", "mapinput", "edits", "lists", "training", "start"),
+    )
+)
+"""In the order in which they run: each uses what stands before it, or is called once all are there."""
 
 MAX_SKIPPED = 200
 
@@ -32,27 +35,6 @@ AGREEMENT = {
     "ari": ("ARI", "pairs agreed on, 0 by chance"),
 }
 UNLABELLED = {"silhouette": ("Silhouette", "separation, \u22121 to 1")}
-
-
-@dataclass(frozen=True, eq=False)
-class ReportData:
-    """What a report shows, all of it on the CPU.
-
-    ``command`` is what reproduces the run, ``metrics`` are the rows of metrics.jsonl, ``margins`` say how
-    much farther than the own the second centre is (small: a doubtful image), and ``seed`` draws the map.
-    ``evaluation`` is there once ``shoal evaluate`` has measured the run.
-    """
-
-    title: str
-    command: str
-    config_yaml: str
-    metrics: Sequence[Mapping[str, float | int | None]]
-    images: Images
-    features: Float[Tensor, "n d"]
-    clustering: Clustering
-    margins: Float[Tensor, "n"]
-    seed: int
-    evaluation: Evaluation | None = None
 
 
 @dataclass(frozen=True)
@@ -70,9 +52,7 @@ def write_report(data: ReportData, path: Path) -> None:
     Raises:
         UserError: the disk is full, or the folder cannot be written.
     """
-    gallery = Gallery(data.images, data.clustering, data.margins)
-    pages = gallery.pages()
-    generator = torch.Generator().manual_seed(data.seed)
+    found = contents(data)
     page = (
         environment()
         .get_template("page.html.jinja")
@@ -80,13 +60,15 @@ def write_report(data: ReportData, path: Path) -> None:
             title=data.title,
             command=data.command,
             config=data.config_yaml,
-            summary=_summary(data),
-            pages=pages,
-            cards=[card for cards in pages for card in cards],
-            lead=Plan.of(len(data.clustering.centers)).lead,
+            summary=_summary(data, found),
+            contents=found,
+            scripts=SCRIPTS,
             pixelated=max(data.images.pixels.shape[2:]) <= PIXELATED_UP_TO,
             labelled=bool((data.images.labels >= 0).any()),
-            scatter=scatter(gallery, data.features, generator),
+            mapped=found.n_shown > 0 and bool((data.clustering.labels >= 0).any()),
+            n_duplicates=len(data.duplicates),
+            n_outliers=len(data.outliers),
+            max_listed=MAX_LISTED,
             panels=panels(data.metrics),
             evaluated=evaluated(data.evaluation),
             confusion=confusion(data.images, data.clustering),
@@ -98,16 +80,16 @@ def write_report(data: ReportData, path: Path) -> None:
     atomic_write(path, page.encode("utf-8", "replace"))
 
 
-def _summary(data: ReportData) -> list[Figure]:
-    labels = data.clustering.labels
-    sizes = torch.bincount(labels[labels >= 0], minlength=len(data.clustering.centers))
-    left_out = int((labels < 0).sum())
+def _summary(data: ReportData, found: Contents) -> list[Figure]:
+    left_out, sizes = found.n_images - int(found.sizes.sum()), found.sizes
+    notes = [f"{count(found.n_shown)} of them on this page"] if found.n_shown < found.n_images else []
+    notes += [f"{count(left_out)} of them not clustered"] if left_out > 0 else []
     figures = [
-        Figure("Images", count(len(labels)), f"{count(left_out)} of them not clustered" if left_out else ""),
+        Figure("Images", count(found.n_images), ", ".join(notes)),
         Figure(
             "Clusters",
             count(len(sizes)),
-            f"{count(int(sizes.min()))} to {count(int(sizes.max()))} images each",
+            f"{count(int(sizes.min()))} to {count(int(sizes.max()))} images each" if len(sizes) > 1 else "",
         ),
     ]
     scores = {key: value for row in data.metrics for key, value in row.items() if value is not None}
@@ -139,6 +121,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters |= {"count": count, "percent": percent}
     return environment

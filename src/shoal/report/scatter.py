@@ -2,80 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from shoal.report.galleries import Gallery, class_name
-from shoal.report.thumbnails import Sprites, sprites
+from shoal.clustering import nearest_neighbours
 
 MAX_POINTS = 2000
+"""Images that t-SNE lays out; the others are put among them."""
+
 FEW_POINTS = 10
 """Below this many, neighbourhoods mean nothing and principal components alone are drawn."""
 
-WIDTH, HEIGHT, MARGIN = 1000, 720, 16
-SPRITE_EDGE, SPRITE_BYTES = 32, 500_000
+ANCHORS = 5
+OFF_THE_MAP = 65535
 
 
-@dataclass(frozen=True)
-class Group:
-    """The dots of one cluster as the path of an SVG in which each dot is a line of no length."""
+def layout(
+    features: Float[Tensor, "n d"], clustered: Int64[Tensor, "m"], generator: torch.Generator
+) -> Float[Tensor, "n 2"]:
+    """Places of the clustered images by t-SNE; NaN for the others.
 
-    cluster: int
-    path: str
-
-
-class Point(NamedTuple):
-    """What a dot tells when it is pointed at; its place among the points is that of its sprite."""
-
-    x: int
-    y: int
-    cluster: int
-    name: str
-    class_name: str
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """All that is drawn, by which method, and how many images it stands for."""
-
-    method: str
-    groups: Sequence[Group]
-    points: Sequence[Point]
-    sprites: Sprites
-    n: int
-
-
-def scatter(gallery: Gallery, features: Float[Tensor, "n d"], generator: torch.Generator) -> Scatter | None:
-    """Map at most 2 000 clustered images, drawn at random, or nothing if no image is clustered."""
-    labels, images = gallery.clustering.labels, gallery.images
-    clustered = torch.nonzero(labels >= 0).squeeze(1)
-    if not len(clustered):
-        return None
-    chosen = torch.randperm(len(clustered), generator=generator)[:MAX_POINTS]
-    index = clustered[chosen.sort().values]
+    Of more than 2 000, so many drawn at random are laid out, and each of the rest goes to the mean of its five
+    nearest among them, weighted by inverse squared distance.
+    """
+    places = torch.full((len(features), 2), torch.nan)
+    order = torch.randperm(len(clustered), generator=generator)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
-    places = _place(features[index].numpy().astype(np.float32), seed)
-    points = [
-        Point(x, y, int(labels[i]), images.ids[i], class_name(images, int(images.labels[i])))
-        for i, (x, y) in zip(index.tolist(), _on_paper(places), strict=True)
-    ]
-    return Scatter(
-        method="t-SNE" if len(points) >= FEW_POINTS else "principal components",
-        groups=_groups(points),
-        points=points,
-        sprites=sprites(images.pixels, index, SPRITE_EDGE, SPRITE_BYTES),
-        n=len(clustered),
-    )
+    drawn, rest = clustered[order[:MAX_POINTS].sort().values], clustered[order[MAX_POINTS:]]
+    if len(drawn):
+        places[drawn] = torch.from_numpy(_place(features[drawn].numpy().astype(np.float32), seed))
+    if len(rest):
+        nearest, distances = nearest_neighbours(features[drawn], ANCHORS, "euclidean", features[rest])
+        weights = 1 / (distances.square() + 1e-12)
+        weights /= weights.sum(dim=1, keepdim=True)
+        places[rest] = (weights[:, :, None] * places[drawn][nearest]).sum(dim=1)
+    return places
+
+
+def method_of(n: int) -> str:
+    """How ``layout`` places that many clustered images, in words."""
+    if n < FEW_POINTS:
+        return "principal components"
+    if n <= MAX_POINTS:
+        return "t-SNE"
+    return f"t-SNE of {MAX_POINTS} drawn at random; the others stand among the {ANCHORS} nearest of these"
+
+
+def on_paper(places: Float[Tensor, "n 2"]) -> NDArray[np.uint16]:
+    """Whole coordinates from 0 to 65 534 that fill a square, each axis stretched by itself, for t-SNE's mean nothing.
+
+    Images without a place are at 65 535.
+    """
+    known = places.isfinite().all(dim=1)
+    grid = np.full((len(places), 2), OFF_THE_MAP, np.uint16)
+    if known.any():
+        inside = places[known].double().numpy()
+        low, size = inside.min(axis=0), np.ptp(inside, axis=0)
+        unit = np.where(size > 0, (inside - low) / np.where(size > 0, size, 1), 0.5)
+        grid[known.numpy()] = np.rint(unit * (OFF_THE_MAP - 1))
+    return grid
 
 
 def _place(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
@@ -96,18 +87,3 @@ def _place(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     with threadpool_limits(1):
         places: NDArray[np.float32] = tsne.fit_transform(components)
     return places
-
-
-def _on_paper(places: NDArray[np.float32]) -> list[tuple[int, int]]:
-    """Stretch each axis by itself to fill the drawing, for t-SNE's axes mean nothing; whole coordinates."""
-    low, size = places.min(axis=0), np.ptp(places, axis=0)
-    unit = np.where(size > 0, (places - low) / np.where(size > 0, size, 1), 0.5)
-    room = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
-    return [(round(x), round(y)) for x, y in (MARGIN + unit * room).tolist()]
-
-
-def _groups(points: Sequence[Point]) -> list[Group]:
-    paths: dict[int, list[str]] = {}
-    for point in points:
-        paths.setdefault(point.cluster, []).append(f"M{point.x} {point.y}h0")
-    return [Group(cluster, "".join(paths[cluster])) for cluster in sorted(paths)]

@@ -1,12 +1,13 @@
-"""Small pictures that live inside the page, as data URIs."""
+"""Small pictures that live inside the page: sheets of WebP, in base64."""
 
 from __future__ import annotations
 
 import base64
 import io
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
@@ -14,17 +15,24 @@ from torch import Tensor
 LOSSLESS_UP_TO = 16
 """Pixels: below this edge WebP's lossy blocks show, and lossless is as small."""
 
-QUALITIES = (70, 50, 25)
+QUALITIES = (75, 60, 45, 30)
 """Of WebP, best first."""
+
+MAX_BYTES = 16_000_000
+"""Of all sheets together; base64 makes 21 MB of them."""
+
+COLUMNS = 16
+"""A sheet of 16 × 16 cells of 64 pixels takes 4 MB once decoded."""
+
+EDGES = ((1_000, 96), (5_000, 64))
+MANY_EDGE = 48
 
 
 @dataclass(frozen=True)
-class Sprites:
-    """Thumbnails in one picture: ``columns`` × ``rows`` cells of ``width`` × ``height`` pixels."""
+class Sheets:
+    """Thumbnails, 256 to a sheet, row by row: 16 columns of cells of ``width`` × ``height`` pixels."""
 
-    uri: str
-    columns: int
-    rows: int
+    contents: Sequence[str]
     width: int
     height: int
 
@@ -36,34 +44,42 @@ def thumbnail(pixels: UInt8[Tensor, "3 h w"], edge: int) -> Image.Image:
     return image
 
 
-def thumbnail_uri(pixels: UInt8[Tensor, "3 h w"], edge: int) -> str:
-    """One image as a data URI of at most ``edge`` pixels a side."""
-    image = thumbnail(pixels, edge)
-    return _uri(_webp(image, QUALITIES[0], lossless=max(image.size) <= LOSSLESS_UP_TO))
+def edge_for(n: int) -> int:
+    """Pixels of a thumbnail's longer side on a page of ``n`` images: 96, 64 beyond 1 000, 48 beyond 5 000."""
+    return next((edge for most, edge in EDGES if n <= most), MANY_EDGE)
 
 
-def sprites(pixels: UInt8[Tensor, "n 3 h w"], index: Int64[Tensor, "m"], edge: int, max_bytes: int) -> Sprites:
-    """Put images in one sheet, row by row, at the best quality that fits ``max_bytes``, or else the worst."""
-    cells = [thumbnail(pixels[i], edge) for i in index.tolist()]
-    columns = math.ceil(math.sqrt(len(cells)))
-    rows = math.ceil(len(cells) / columns)
-    width, height = cells[0].size
-    sheet = Image.new("RGB", (columns * width, rows * height))
-    for place, cell in enumerate(cells):
-        sheet.paste(cell, (place % columns * width, place // columns * height))
-    small = max(width, height) <= LOSSLESS_UP_TO
+def sheets(pixels: UInt8[Tensor, "n 3 h w"], order: Int64[Tensor, "m"], max_bytes: int = MAX_BYTES) -> Sheets:
+    """Put images on sheets in the order given, at the best quality that fits ``max_bytes``, or else the worst."""
+    edge = edge_for(len(order))
+    width, height = thumbnail(pixels[0], edge).size
+    quality = _quality(pixels, order, edge, max_bytes)
+    contents = [_webp(_sheet(pixels, part, edge), quality) for part in torch.split(order, COLUMNS**2)]
+    return Sheets([base64.b64encode(content).decode("ascii") for content in contents], width, height)
+
+
+def _quality(pixels: UInt8[Tensor, "n 3 h w"], order: Int64[Tensor, "m"], edge: int, max_bytes: int) -> int:
+    """Judged by one sheet of images from all over."""
+    n_trial = min(len(order), 4 * COLUMNS**2)
+    trial = _sheet(pixels, order[torch.arange(n_trial) * len(order) // n_trial], edge)
     for quality in QUALITIES:
-        content = _webp(sheet, quality, lossless=small)
-        if len(content) <= max_bytes:
-            break
-    return Sprites(_uri(content), columns, rows, width, height)
+        if len(_webp(trial, quality)) * len(order) <= max_bytes * n_trial:
+            return quality
+    return QUALITIES[-1]
 
 
-def _webp(image: Image.Image, quality: int, *, lossless: bool) -> bytes:
+def _sheet(pixels: UInt8[Tensor, "n 3 h w"], index: Int64[Tensor, "m"], edge: int) -> Image.Image:
+    cells = [thumbnail(pixels[i], edge) for i in index.tolist()]
+    width, height = cells[0].size
+    rows = -(-len(cells) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * width, rows * height))
+    for place, cell in enumerate(cells):
+        sheet.paste(cell, (place % COLUMNS * width, place // COLUMNS * height))
+    return sheet
+
+
+def _webp(image: Image.Image, quality: int) -> bytes:
     file = io.BytesIO()
+    lossless = image.width // COLUMNS <= LOSSLESS_UP_TO
     image.save(file, "WEBP", quality=quality, lossless=lossless, method=4)
     return file.getvalue()
-
-
-def _uri(content: bytes) -> str:
-    return "data:image/webp;base64," + base64.b64encode(content).decode("ascii")

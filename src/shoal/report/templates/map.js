@@ -1,106 +1,139 @@
-const sea = document.querySelector(".sea");
-if (sea) showMap(sea);
+// The map: a dot for each image, on a canvas that can be moved and enlarged.
+const chart = byId("chart");
+const MARGIN = 18;
+const MAX_ZOOM = 60;
+const view = { zoom: 1, dx: 0, dy: 0, width: 0, height: 0, scale: 1 };
+const map = { dots: [], lit: null, pinned: null, current: -1, lasso: null, colours: [], stamps: new Map(), inView: false };
+let drawing = 0;
 
-function showMap(sea) {
-  const sheet = JSON.parse(document.getElementById("points").textContent);
-  const [drawing, ring, loupe] = [sea.querySelector("svg"), sea.querySelector(".ring"), sea.querySelector(".loupe")];
-  const [lens, title, name] = [loupe.querySelector(".lens"), loupe.querySelector("b"), loupe.querySelector("span")];
-  const buttons = [...document.querySelectorAll(".legend button")];
-  const narrow = sea.clientWidth < 500;
-  const zoom = (narrow ? 64 : 96) / Math.max(sheet.width, sheet.height);
-  const [width, height] = [sheet.width * zoom, sheet.height * zoom];
-  let current = -1;
-  let pinned = null;
+/** All dots in an order without sense, so that no cluster lies on top of all others. */
+if (chart) {
+  map.dots = [...images.place.keys()].filter((j) => j % 2 === 0 && images.place[j] !== OFF_THE_MAP).map((j) => j / 2);
+  const rank = (i) => Math.imul(i + 1, 2654435761) >>> 0;
+  map.dots.sort((a, b) => rank(a) - rank(b));
+}
 
-  lens.style.width = `${width}px`;
-  lens.style.height = `${height}px`;
-  lens.style.backgroundSize = `${sheet.columns * width}px ${sheet.rows * height}px`;
+function spot(i) {
+  const x = MARGIN + (images.place[2 * i] / (OFF_THE_MAP - 1)) * (view.width - 2 * MARGIN);
+  const y = MARGIN + (images.place[2 * i + 1] / (OFF_THE_MAP - 1)) * (view.height - 2 * MARGIN);
+  return [x * view.zoom + view.dx, y * view.zoom + view.dy];
+}
 
-  function light(cluster) {
-    drawing.toggleAttribute("data-lit", cluster !== null);
-    for (const group of drawing.querySelectorAll("g")) {
-      group.toggleAttribute("data-on", Number(group.dataset.cluster) === cluster);
+function radius() {
+  const base = Math.min(5, Math.max(1.6, 190 / Math.sqrt(map.dots.length + 1)));
+  return Math.min(8, base * Math.sqrt(view.width / 900 + 0.3) * view.zoom ** 0.3);
+}
+
+function readColours() {
+  const probe = element("i", { class: "probe" });
+  chart.after(probe);
+  map.colours = Array.from({ length: 10 }, (_, i) => {
+    probe.className = `probe c${i}`;
+    return getComputedStyle(probe).color;
+  });
+  const style = getComputedStyle(chart);
+  [map.ink, map.surface] = [style.color, style.backgroundColor];
+  probe.remove();
+  map.stamps.clear();
+}
+
+/** A dot to be copied: disc, square, ring or frame, in one of ten colours. */
+function stamp(cluster, r) {
+  const key = `${cluster % 40} ${r}`;
+  if (map.stamps.has(key)) return map.stamps.get(key);
+  const side = Math.ceil(2 * r + 2);
+  const made = element("canvas", { width: side, height: side });
+  const pen = made.getContext("2d");
+  const shape = Math.floor(cluster / 10) % 4;
+  const trace = (size) => {
+    pen.beginPath();
+    if (shape % 2) pen.rect(side / 2 - size, side / 2 - size, 2 * size, 2 * size);
+    else pen.arc(side / 2, side / 2, size, 0, 7);
+    pen.fill();
+  };
+  pen.fillStyle = map.colours[cluster % 10];
+  trace(shape % 2 ? 0.88 * r : r);
+  pen.globalCompositeOperation = "destination-out";
+  if (shape > 1) trace(0.45 * r);
+  map.stamps.set(key, made);
+  return made;
+}
+
+function drawMap() {
+  if (!chart || drawing || !map.inView) return;
+  drawing = requestAnimationFrame(() => {
+    drawing = 0;
+    drawNow();
+  });
+}
+
+function drawNow() {
+  const pen = chart.getContext("2d");
+  const r = Math.round(4 * radius() * view.scale) / 4;
+  const picked = new Set(selected);
+  const strong = (i) => (picked.size ? picked.has(i) : map.lit === null || state.cluster[i] === map.lit);
+  pen.setTransform(1, 0, 0, 1, 0, 0);
+  pen.clearRect(0, 0, chart.width, chart.height);
+  for (const front of [false, true]) {
+    pen.globalAlpha = front ? 1 : 0.16;
+    for (const i of map.dots) {
+      if (strong(i) !== front) continue;
+      const [x, y] = spot(i);
+      if (x < -9 || y < -9 || x > view.width + 9 || y > view.height + 9 || state.cluster[i] < 0) continue;
+      const dot = stamp(state.cluster[i], r);
+      pen.drawImage(dot, x * view.scale - dot.width / 2, y * view.scale - dot.height / 2);
     }
   }
+  pen.setTransform(view.scale, 0, 0, view.scale, 0, 0);
+  if (map.current >= 0) drawRing(pen);
+  if (map.lasso) drawLasso(pen);
+}
 
-  function show(i) {
-    current = i;
-    const [x, y, cluster, id, className] = sheet.points[i];
-    const scale = sea.clientWidth / 1000;
-    ring.setAttribute("cx", x);
-    ring.setAttribute("cy", y);
-    ring.removeAttribute("hidden");
-    lens.style.backgroundPosition = `${-(i % sheet.columns) * width}px ${-Math.floor(i / sheet.columns) * height}px`;
-    title.textContent = className ? `${className}, in cluster\u00a0${cluster}` : `Cluster ${cluster}`;
-    name.textContent = id;
-    loupe.hidden = false;
-    const right = x * scale + 16;
-    const left = right + loupe.offsetWidth > sea.clientWidth ? x * scale - 16 - loupe.offsetWidth : right;
-    // On a phone it would hide what it speaks of: there it goes to the other half.
-    const away = y * scale > sea.clientHeight / 2 ? 0 : sea.clientHeight;
-    const top = narrow ? away : y * scale - loupe.offsetHeight / 2;
-    loupe.style.left = `${Math.min(Math.max(left, 4), sea.clientWidth - loupe.offsetWidth - 4)}px`;
-    loupe.style.top = `${Math.min(Math.max(top, 4), sea.clientHeight - loupe.offsetHeight - 4)}px`;
-    light(pinned ?? cluster);
-  }
+function drawRing(pen) {
+  pen.globalAlpha = 1;
+  pen.lineWidth = 2;
+  pen.strokeStyle = map.ink;
+  pen.beginPath();
+  pen.arc(...spot(map.current), radius() + 4, 0, 7);
+  pen.stroke();
+}
 
-  function hide() {
-    loupe.hidden = true;
-    ring.setAttribute("hidden", "");
-    light(pinned);
-  }
+function drawLasso(pen) {
+  pen.beginPath();
+  for (const corner of map.lasso) pen.lineTo(...corner);
+  pen.closePath();
+  pen.globalAlpha = 0.12;
+  pen.fillStyle = pen.strokeStyle = map.ink;
+  pen.fill();
+  pen.globalAlpha = 1;
+  pen.lineWidth = 1.5;
+  pen.setLineDash([5, 4]);
+  pen.stroke();
+  pen.setLineDash([]);
+}
 
-  /** The point that costs least, or -1 if all cost more than the limit. */
-  function cheapest(cost, limit) {
-    let [best, least] = [-1, limit];
-    sheet.points.forEach((point, i) => {
-      const price = cost(point, i);
-      if (price < least) [best, least] = [i, price];
-    });
-    return best;
-  }
+/** Enlarge about a point of the canvas, never so that the map leaves it. */
+function zoomBy(factor, x = view.width / 2, y = view.height / 2) {
+  const zoom = Math.min(Math.max(view.zoom * factor, 1), MAX_ZOOM);
+  const ratio = zoom / view.zoom;
+  view.zoom = zoom;
+  moveTo(x - (x - view.dx) * ratio, y - (y - view.dy) * ratio);
+}
 
-  function point(event) {
-    const box = drawing.getBoundingClientRect();
-    const scale = 1000 / box.width;
-    const [x, y] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
-    const i = cheapest((dot) => Math.hypot(dot[0] - x, dot[1] - y), 24 * scale);
-    if (i < 0) hide();
-    else if (i !== current || loupe.hidden) show(i);
-  }
+function moveTo(dx, dy) {
+  view.dx = Math.min(0, Math.max(view.width * (1 - view.zoom), dx));
+  view.dy = Math.min(0, Math.max(view.height * (1 - view.zoom), dy));
+  chart.dataset.zoom = view.zoom.toFixed(2);
+  byId("zoom").textContent = `${Math.round(100 * view.zoom)}\u202f%`;
+  setGestures();
+  drawMap();
+}
 
-  /** The next dot in a direction: near counts, and sideways counts double. */
-  function step([dx, dy]) {
-    const [x, y] = sheet.points[current];
-    const i = cheapest((dot, j) => {
-      const ahead = (dot[0] - x) * dx + (dot[1] - y) * dy;
-      const aside = Math.abs((dot[0] - x) * dy) + Math.abs((dot[1] - y) * dx);
-      return ahead > 0 && j !== current ? ahead + 2 * aside : Infinity;
-    }, Infinity);
-    if (i >= 0) show(i);
-  }
-
-  sea.addEventListener("pointermove", point);
-  sea.addEventListener("pointerdown", point);
-  sea.addEventListener("pointerleave", hide);
-  sea.addEventListener("blur", hide);
-  sea.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") hide();
-    const direction = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (!direction) return;
-    event.preventDefault();
-    if (current < 0) show(0);
-    else step(direction);
-  });
-
-  for (const button of buttons) {
-    const cluster = Number(button.dataset.cluster);
-    button.addEventListener("click", () => {
-      pinned = pinned === cluster ? null : cluster;
-      for (const other of buttons) other.setAttribute("aria-pressed", String(Number(other.dataset.cluster) === pinned));
-      light(pinned);
-    });
-    button.addEventListener("pointerenter", () => light(cluster));
-    button.addEventListener("pointerleave", () => light(pinned));
-  }
+function fitChart() {
+  const [before, box] = [view.width, chart.getBoundingClientRect()];
+  if (!box.width) return;
+  [view.width, view.height, view.scale] = [box.width, box.height, window.devicePixelRatio || 1];
+  [chart.width, chart.height] = [Math.round(box.width * view.scale), Math.round(box.height * view.scale)];
+  const ratio = before ? view.width / before : 1;
+  moveTo(view.dx * ratio, view.dy * ratio);
 }

@@ -1,33 +1,3 @@
-"use strict";
-
-for (const image of document.querySelectorAll(".mosaic img")) image.title = image.alt;
-
-// A link to a cluster opens the page of clusters that it is on.
-function reveal() {
-  const target = document.getElementById(location.hash.slice(1));
-  const page = target?.closest("details");
-  if (!page || page.open) return;
-  page.open = true;
-  target.scrollIntoView();
-}
-addEventListener("hashchange", reveal);
-reveal();
-
-for (const button of document.querySelectorAll("[data-copies]")) {
-  button.addEventListener("click", async () => {
-    const source = document.getElementById(button.dataset.copies);
-    try {
-      await navigator.clipboard.writeText(source.textContent);
-      button.textContent = "Copied";
-    } catch {
-      // Some browsers keep pages opened from disk off the clipboard.
-      getSelection().selectAllChildren(source);
-      button.textContent = "Selected: now press Ctrl+C";
-    }
-    setTimeout(() => { button.textContent = "Copy"; }, 2500);
-  });
-}
-
 // Training: one cursor for all panels.
 const panels = [...document.querySelectorAll(".panel[data-lines]")].map((figure) => ({
   figure,

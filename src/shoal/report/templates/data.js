@@ -1,0 +1,39 @@
+// What the page knows, as it was written; nothing here changes.
+const data = JSON.parse(byId("data").textContent);
+
+function bytes(text) {
+  const raw = atob(text);
+  const found = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) found[i] = raw.charCodeAt(i);
+  return found;
+}
+
+function column(name, Type) {
+  return data.columns[name] === null ? null : new Type(bytes(data.columns[name]).buffer);
+}
+
+const images = {
+  n: data.ids.length,
+  ids: data.ids,
+  cluster: column("cluster", Int32Array),
+  label: column("label", Int32Array),
+  certainty: column("certainty", Float32Array),
+  confidence: column("confidence", Float32Array),
+  cell: column("cell", Int32Array),
+  place: column("place", Uint16Array),
+  neighbours: column("neighbours", Int32Array),
+};
+const OFF_THE_MAP = 65535;
+
+function className(i) {
+  return images.label[i] < 0 ? "" : data.classes[images.label[i]];
+}
+
+function describe(i) {
+  const name = className(i);
+  return name ? `${images.ids[i]} · ${name}` : images.ids[i];
+}
+
+function neighboursOf(i) {
+  return [...images.neighbours.subarray(8 * i, 8 * i + 8)].filter((other) => other >= 0);
+}

@@ -1,0 +1,42 @@
+// The selected images: from the lasso, a cluster or a search.
+const selectionView = byId("selection");
+const selectedIds = byId("selected-ids");
+const MAX_IDS = 1000;
+const showSelected = pagedGrid(selectionView.querySelector(".pictures"), "Selected images");
+let selected = [];
+
+function select(members) {
+  selected = [...members].sort((a, b) => a - b);
+  selectionView.hidden = !selected.length;
+  byId("selection-title").textContent = `${imagesText(selected.length)} selected`;
+  showSelected(selected);
+  selectedIds.value = idsOf(selected.slice(0, MAX_IDS));
+  selectionView.querySelector(".more").hidden = selected.length <= MAX_IDS;
+  options(byId("move-all-to"), null);
+  say(selected.length ? `${imagesText(selected.length)} selected` : "No image selected");
+  drawMap();
+}
+
+function showSelection() {
+  byId("selection-title").focus({ preventScroll: true });
+  selectionView.scrollIntoView({ block: "nearest" });
+}
+
+/** A line each. A line break within an id would make two of one: such ids are quoted as JSON. */
+function idsOf(members) {
+  return members.map((i) => (/[\r\n\u2028\u2029]/.test(images.ids[i]) ? JSON.stringify(images.ids[i]) : images.ids[i])).join("\n");
+}
+
+selectionView.querySelector(".copy").addEventListener("click", ({ target }) => copyText(idsOf(selected), selectedIds, target));
+selectionView.querySelector(".download").addEventListener("click", () => download("selected.txt", "text/plain", `${idsOf(selected)}\n`));
+selectionView.querySelector(".clear").addEventListener("click", () => {
+  select([]);
+  (byId("chart") ?? query).focus();
+});
+byId("move-all").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const cluster = Number(byId("move-all-to").value);
+  take({ kind: "move", images: selected, cluster });
+  say(`${imagesText(selected.length)} moved to ${fullName(cluster)}.`);
+});
+watchers.push(() => options(byId("move-all-to"), null));

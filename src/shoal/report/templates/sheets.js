@@ -1,0 +1,73 @@
+// Thumbnails are cut from sheets, which are decoded when one of their images comes into view.
+const MAX_OPEN = 32;
+const openSheets = new Map();
+const parsed = new Promise((resolve) => { addEventListener("DOMContentLoaded", resolve); });
+
+function sheetOf(i) {
+  const which = Math.floor(images.cell[i] / data.sheet.columns ** 2);
+  const found = openSheets.get(which) ?? decoded(which);
+  // The one used last stands last.
+  openSheets.delete(which);
+  openSheets.set(which, found);
+  if (openSheets.size > MAX_OPEN) {
+    const [oldest, sheet] = openSheets.entries().next().value;
+    openSheets.delete(oldest);
+    sheet.then((bitmap) => bitmap.close());
+  }
+  return found;
+}
+
+/** The first sheet stands before this script, the others after it. */
+async function decoded(which) {
+  if (document.readyState === "loading" && which > 0) await parsed;
+  const text = document.querySelector(`script[data-sheet="${which}"]`).textContent;
+  return createImageBitmap(new Blob([bytes(text.trim())], { type: "image/webp" }));
+}
+
+/** Where an image is on its sheet: what drawImage takes after the picture. */
+function cellOf(i) {
+  const { columns, width, height } = data.sheet;
+  const place = images.cell[i] % columns ** 2;
+  return [(place % columns) * width, Math.floor(place / columns) * height, width, height];
+}
+
+async function paint(canvas) {
+  const i = Number(canvas.dataset.shows);
+  const sheet = await sheetOf(i);
+  if (Number(canvas.dataset.shows) !== i) return;
+  canvas.getContext("2d").drawImage(sheet, ...cellOf(i), 0, 0, canvas.width, canvas.height);
+}
+
+const inView = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    inView.unobserve(target);
+    paint(target);
+  }
+}, { rootMargin: "300px" });
+
+function picture(i) {
+  const canvas = element("canvas", { width: data.sheet.width, height: data.sheet.height, "aria-hidden": "true" });
+  canvas.dataset.shows = i;
+  inView.observe(canvas);
+  return canvas;
+}
+
+/** A picture that opens the image; ``stray`` frames it. */
+function thumb(i, stray = false) {
+  const name = describe(i);
+  const attributes = { type: "button", class: stray ? "thumb stray" : "thumb", "aria-label": name, title: name };
+  return element("button", { ...attributes, tabindex: -1, "data-image": i }, picture(i));
+}
+
+/** Fill a grid with pictures, of which the first is the stop of the Tab key. */
+function fill(grid, thumbs) {
+  if (thumbs.length) thumbs[0].tabIndex = 0;
+  grid.replaceChildren(...thumbs);
+  return grid;
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-image]");
+  if (button) showImage(Number(button.dataset.image));
+});
