@@ -218,6 +218,11 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return plain
 
 
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """Every setting by the name it has as a flag, such as ``optim.lr``, in plain YAML types."""
+    return dict(_paths_of(to_dict(config)))
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

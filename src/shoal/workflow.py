@@ -69,7 +69,7 @@ def train(run: Run, log: Log) -> tuple[Trained, Assignment]:
     run.stop_if_asked()
     write_assignments(assignment, run.images, run.folder.assignments)
     run.stop_if_asked()
-    report(trained, run.images, assignment, run.folder)
+    log.result(report(trained, run.images, assignment, run.folder))
     run.stop_if_asked()
     return trained, assignment
 
@@ -89,9 +89,11 @@ def images_of(trained: Trained) -> Images:
     return images
 
 
-def report(trained: Trained, images: Images, assignment: Assignment, folder: RunFolder) -> None:
-    """Write ``report.html`` of a finished run."""
-    write_report(report_data(trained, images, assignment, folder), folder.report)
+def report(trained: Trained, images: Images, assignment: Assignment, folder: RunFolder) -> ReportData:
+    """Write ``report.html`` of a finished run, and say what it shows."""
+    data = report_data(trained, images, assignment, folder)
+    write_report(data, folder.report)
+    return data
 
 
 def report_data(trained: Trained, images: Images, assignment: Assignment, folder: RunFolder) -> ReportData:

@@ -9,6 +9,7 @@ RUN/
   skipped.csv           files that could not be read, if any
   evaluation.json       figures of the result, once ``shoal evaluate`` has run
   report.html           the result to look at
+  tensorboard/, wandb/  what a tracker keeps, if one was asked for
 """
 
 from __future__ import annotations
@@ -101,7 +102,12 @@ class RunFolder:
 
     def write_skipped(self, skipped: Mapping[str, str]) -> None:
         """List the files that could not be read, and why."""
-        rows: Sequence[tuple[str, str]] = [("id", "reason"), *skipped.items()]
-        text = io.StringIO()
-        csv.writer(text).writerows(rows)
-        atomic_write(self.skipped, text.getvalue().encode("utf-8", "surrogateescape"))
+        write_skipped(skipped, self.skipped)
+
+
+def write_skipped(skipped: Mapping[str, str], path: Path) -> None:
+    """Write a table of the files that could not be read, and why."""
+    rows: Sequence[tuple[str, str]] = [("id", "reason"), *skipped.items()]
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    atomic_write(path, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Column
 
 if TYPE_CHECKING:
+    from shoal.report import ReportData
     from shoal.training.state import Run
 
 SHOWN = ("loss", "acc", "nmi", "ari", "silhouette", "changed")
@@ -44,8 +45,43 @@ class Log:
     def epoch(self, row: Mapping[str, int | float]) -> None:
         """An epoch is done, with its metrics."""
 
+    def result(self, data: ReportData) -> None:
+        """The run is done, with what its report shows."""
+
     def close(self) -> None:
         """Leave the terminal as it was."""
+
+
+class Logs(Log):
+    """Tells several; a warning is spoken once. Each is closed by whoever opened it."""
+
+    def __init__(self, *logs: Log) -> None:
+        self._logs = logs
+
+    def reading(self, done: int, total: int) -> None:
+        """Tell each."""
+        for log in self._logs:
+            log.reading(done, total)
+
+    def embedding(self, done: int, total: int) -> None:
+        """Tell each."""
+        for log in self._logs:
+            log.embedding(done, total)
+
+    def step(self, run: Run) -> None:
+        """Tell each."""
+        for log in self._logs:
+            log.step(run)
+
+    def epoch(self, row: Mapping[str, int | float]) -> None:
+        """Tell each."""
+        for log in self._logs:
+            log.epoch(row)
+
+    def result(self, data: ReportData) -> None:
+        """Tell each."""
+        for log in self._logs:
+            log.result(data)
 
 
 class PlainLog(Log):
