@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from shoal.errors import UserError
-from shoal.files import atomic_write
+from shoal.files import atomic_file
 from shoal.training.trained import Assignment
 from shoal.types import Images
 
@@ -28,9 +27,9 @@ def write_assignments(assignment: Assignment, images: Images, path: Path) -> Non
     Raises:
         UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
     """
-    columns = _columns(assignment, [_as_utf8(name) for name in images.ids])
+    columns = _columns(assignment, [as_utf8(name) for name in images.ids])
     if images.classes:
-        classes = [_as_utf8(name) for name in images.classes]
+        classes = [as_utf8(name) for name in images.classes]
         columns["label"] = pa.array([None if label < 0 else classes[label] for label in images.labels.tolist()])
     _write(columns, path)
 
@@ -54,13 +53,24 @@ def _columns(assignment: Assignment, ids: Sequence[str] | Sequence[int]) -> dict
 
 
 def _write(columns: Mapping[str, pa.Array], path: Path) -> None:
-    table, buffer = pa.table(dict(columns)), io.BytesIO()
+    table = pa.table(dict(columns))
+    write_table(path, table.schema, [table])
+
+
+def write_table(path: Path, schema: pa.Schema, chunks: Iterable[pa.Table | pa.RecordBatch]) -> None:
+    """Write a table chunk by chunk, so that no more than one of them is held; the ending says the format.
+
+    Of Parquet each chunk becomes a row group of its own, or several.
+
+    Raises:
+        UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
+    """
     check_suffix(path)
-    if path.suffix.lower() == ".csv":
-        pyarrow.csv.write_csv(table, buffer)
-    else:
-        pyarrow.parquet.write_table(table, buffer)
-    atomic_write(path, buffer.getvalue())
+    as_csv = path.suffix.lower() == ".csv"
+    open_writer = pyarrow.csv.CSVWriter if as_csv else pyarrow.parquet.ParquetWriter
+    with atomic_file(path) as file, open_writer(file, schema) as writer:
+        for chunk in chunks:
+            writer.write(chunk)
 
 
 def check_free(path: Path) -> None:
@@ -76,6 +86,7 @@ def check_suffix(path: Path) -> None:
         raise UserError(f"{path} should end in {' or '.join(SUFFIXES)}: the ending says the format.")
 
 
-def _as_utf8(name: str) -> str:
+def as_utf8(name: str) -> str:
+    """A name as tables hold it: stray bytes of one that is not UTF-8 are spelt out."""
     # Tables hold UTF-8 only; a "?" in place of each stray byte would make two files one.
     return name.encode("utf-8", "backslashreplace").decode()

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from shoal.errors import UserError
 
@@ -25,12 +27,23 @@ def atomic_write(path: Path, content: bytes) -> None:
     Raises:
         UserError: the disk is full, or the folder cannot be written. The old content is still there.
     """
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which becomes ``path`` once all of it is on the disk, and vanishes on an error.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written. The old content is still there.
+    """
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

@@ -1,0 +1,1 @@
+"""What becomes of a clustering of frozen features: tables, folders, other programs' files."""

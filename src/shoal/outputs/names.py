@@ -1,0 +1,80 @@
+"""Names of folders and files that are safe on any system, and different from each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+MAX_BYTES = 200
+"""Of a name that is made here. File systems take 255, and some programs add to a name."""
+
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
+"""Devices on Windows, whatever follows after a dot."""
+
+
+def safe_name(text: str, fallback: str) -> str:
+    """A name for one file or folder: no separators, control characters or what Windows refuses, at most 200 bytes.
+
+    A leading dot would hide it and a leading hyphen make it an option. The ending stays when a name is cut.
+    """
+    readable = unicodedata.normalize("NFC", text.encode("utf-8", "backslashreplace").decode())
+    printable = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in readable)
+    name = " ".join(re.sub(r'[<>:"/\\|?*]', " ", printable).split()).strip(". -")
+    if name.partition(".")[0].lower().strip() in _RESERVED:
+        name = f"{name.partition('.')[0]}_{name[len(name.partition('.')[0]) :]}"
+    stem, ending = _split(name)
+    return _cut(stem, ending) or fallback
+
+
+def numbered(name: str, number: int) -> str:
+    """``photo.jpg`` and 2 to ``photo-2.jpg``; never longer than names may be."""
+    stem, ending = _split(name)
+    return _cut(stem, f"-{number}{ending}")
+
+
+def folder_names(clusters: Sequence[int], names: Mapping[int, str]) -> dict[int, str]:
+    """A folder for each cluster: its name if it has one, else ``cluster-03``; no two the same, whatever their case."""
+    width = max(2, len(str(max(clusters, default=0))))
+    taken = Taken()
+    return {
+        cluster: taken.name("", safe_name(names.get(cluster, ""), f"cluster-{cluster:0{width}d}"))
+        for cluster in sorted(clusters)
+    }
+
+
+class Taken:
+    """Names given out in some folders. Two that differ in case alone, or in how accents are written, are one name."""
+
+    def __init__(self) -> None:
+        self._names: set[tuple[str, str]] = set()
+        self._next: dict[tuple[str, str], int] = {}
+
+    def name(self, folder: str, wanted: str) -> str:
+        """The name wanted, or the first ``wanted-2`` that is free."""
+        key, found = (folder, _folded(wanted)), wanted
+        while (folder, _folded(found)) in self._names:
+            self._next[key] = self._next.get(key, 1) + 1
+            found = numbered(wanted, self._next[key])
+        self._names.add((folder, _folded(found)))
+        return found
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _split(name: str) -> tuple[str, str]:
+    ending = PurePosixPath(name).suffix
+    return (name.removesuffix(ending), ending) if len(ending) <= 10 else (name, "")
+
+
+def _cut(stem: str, ending: str) -> str:
+    """So much of the stem that both fit."""
+    room = MAX_BYTES - len(os.fsencode(ending))
+    raw = os.fsencode(stem)
+    if len(raw) <= room:
+        return stem + ending
+    return raw[:room].decode("utf-8", "ignore").rstrip(". ") + ending

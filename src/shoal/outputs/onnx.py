@@ -1,0 +1,145 @@
+"""Backbone and clustering as one ONNX graph, which runs without shoal and PyTorch.
+
+images float32 (b, 3, h, w), RGB in [0, 1]  ─►  cluster int64 (b), confidence (b), probabilities (b, k), features (b, d)
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+
+from shoal.errors import UserError
+from shoal.files import atomic_write
+
+OUTPUTS = ("cluster", "confidence", "probabilities", "features")
+
+AGREES = 1e-3
+"""Largest difference to PyTorch that rounding explains: of features relative to their largest, and of probabilities."""
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Largest absolute difference between what the graph and PyTorch say of some images, and how many these were."""
+
+    features: float
+    probabilities: float
+    n_images: int
+
+
+class Classifier(nn.Module):
+    """A backbone and a clustering of its features, one after the other."""
+
+    def __init__(self, backbone: nn.Module, clustering: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.clustering = clustering
+
+    def forward(
+        self, images: Float[Tensor, "b 3 h w"]
+    ) -> tuple[Int64[Tensor, "b"], Float[Tensor, "b"], Float[Tensor, "b k"], Float[Tensor, "b d"]]:
+        """Cluster, its probability, that of each cluster, and the features."""
+        features = self.backbone(images)
+        probabilities = self.clustering(features)
+        confidence, cluster = probabilities.max(1)
+        return cluster, confidence, probabilities, features
+
+
+def export_onnx(
+    backbone: nn.Module,
+    clustering: nn.Module,
+    pixels: UInt8[Tensor, "m 3 h w"],
+    path: Path,
+    *,
+    preparation: Mapping[str, str],
+    names: Mapping[int, str],
+) -> Deviation:
+    """Write the graph, once it has said of real images what PyTorch says of them.
+
+    Args:
+        backbone: images in [0, 1] in, features out; it normalises them itself.
+        clustering: of ``as_module``.
+        pixels: some prepared images, which the graph is tried on; others must have their size.
+        path: of the file.
+        preparation: how an image is brought to that size, by name, for the file's metadata.
+        names: of clusters that have one, for the metadata.
+
+    Raises:
+        UserError: what it takes is not installed, the graph says something else, or the path cannot be written.
+    """
+    check_installed()
+    classifier = Classifier(copy.deepcopy(backbone), copy.deepcopy(clustering)).cpu().eval()
+    images = pixels.cpu().float() / 255
+    model = _graph(classifier, images)
+    h, w = images.shape[2:]
+    about = {"size": f"{w} x {h}", "input": "RGB in [0, 1]; mean and deviation are in the graph", **preparation}
+    about["clusters"] = json.dumps({str(number): name for number, name in names.items()})
+    for key, value in about.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = f"shoal.{key}", value
+    content = model.SerializeToString()
+    deviation = _compare(classifier, content, images)
+    atomic_write(path, content)
+    return deviation
+
+
+def check_installed() -> None:
+    """Raise a UserError if the packages that write and run ONNX are missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed: pip install 'shoal[onnx]'.") from error
+
+
+def _graph(classifier: nn.Module, images: Float[Tensor, "m 3 h w"]) -> Any:
+    example = images[:2] if len(images) > 1 else images.repeat(2, 1, 1, 1)  # a batch of one would be taken for fixed
+    with warnings.catch_warnings(), torch.no_grad():
+        for category in (DeprecationWarning, FutureWarning, UserWarning):  # of torch about its own inside
+            warnings.filterwarnings("ignore", category=category, module=r"torch|onnx|onnxscript|onnx_ir|copyreg")
+        program = torch.onnx.export(
+            classifier,
+            (example,),
+            input_names=["images"],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: torch.export.Dim("b")},),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _compare(classifier: nn.Module, content: bytes, images: Float[Tensor, "m 3 h w"]) -> Deviation:
+    """How far the graph is from PyTorch.
+
+    Raises:
+        UserError: too far.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    cluster, confidence, probabilities, features = session.run(list(OUTPUTS), {"images": images.numpy()})
+    with torch.no_grad():
+        expected = [value.numpy() for value in classifier(images)]
+    of_features = float(np.abs(features - expected[3]).max())
+    of_probabilities = float(np.abs(probabilities - expected[2]).max())
+    second = np.sort(expected[2], 1)[:, -2] if expected[2].shape[1] > 1 else 0
+    clear = expected[1] - second > 2 * AGREES
+    same = (cluster == expected[0])[clear].all() and np.array_equal(confidence, probabilities.max(1))
+    if not (same and of_features <= AGREES * np.abs(expected[3]).max() and of_probabilities <= AGREES):
+        raise UserError(
+            f"the ONNX graph differs from PyTorch by {of_features:.2g} in features and {of_probabilities:.2g} in "
+            "probabilities, so it was not written: try another backbone, or other versions of onnxruntime and torch."
+        )
+    return Deviation(of_features, of_probabilities, len(images))

@@ -1,0 +1,109 @@
+"""Neighbours, near-duplicates and outliers, against scikit-learn and planted ones."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_blobs
+from sklearn.neighbors import NearestNeighbors
+from torch.nn.functional import normalize
+
+from shoal.outputs import neighbours as neighbours_module
+from shoal.outputs.duplicates import duplicates, first_of_each, write_duplicates
+from shoal.outputs.neighbours import N_NEIGHBOURS, neighbours
+from shoal.outputs.outliers import MAX_SHARE, outliers, write_outliers
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return torch.from_numpy(make_blobs(900, 16, centers=6, random_state=0)[0]).float()
+
+
+def prints(numbers):
+    return torch.tensor([[n % 251, n // 251] + [7] * 14 for n in numbers], dtype=torch.uint8)
+
+
+def test_few_rows_have_the_neighbours_that_scikit_learn_finds(rows):
+    some = torch.arange(0, 900, 3)
+    found = neighbours(rows, some)
+    far, near = NearestNeighbors(n_neighbors=N_NEIGHBOURS, metric="cosine").fit(rows[some]).kneighbors()
+    np.testing.assert_allclose(1 - found.similarity, far, atol=1e-6)
+    assert (found.index == some[torch.from_numpy(near)]).float().mean() > 0.99  # equally near ones may change places
+
+
+def test_many_rows_have_almost_all_of_them(rows, monkeypatch):
+    monkeypatch.setattr(neighbours_module, "CELL", 40)
+    monkeypatch.setattr(neighbours_module, "_BLOCK", 64)
+    monkeypatch.setattr(neighbours_module, "_CHUNK", 100)
+    found = neighbours(rows, torch.arange(900))
+    _, near = NearestNeighbors(n_neighbors=N_NEIGHBOURS, metric="cosine").fit(rows).kneighbors()
+    hits = [len(set(a) & set(b)) for a, b in zip(found.index.tolist(), near.tolist(), strict=True)]
+    assert np.mean(hits) / N_NEIGHBOURS > 0.9
+    assert (found.index != torch.arange(900)[:, None]).all()
+    assert all(len(set(row)) == N_NEIGHBOURS for row in found.index.tolist())
+    cosines = normalize(rows) @ normalize(rows).T
+    torch.testing.assert_close(found.similarity, cosines.gather(1, found.index))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_fewer_rows_than_neighbours(rows, n):
+    found = neighbours(rows, torch.arange(n))
+    assert found.index.shape == (n, n - 1)
+    assert all(set(row) == set(range(n)) - {i} for i, row in enumerate(found.index.tolist()))
+    assert outliers(found, torch.zeros(n, dtype=torch.int64)) == []
+
+
+def test_planted_duplicates_are_found_and_no_others(tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(200, 64, generator=draw)
+    numbers = list(range(200))
+    for copy in (50, 60, 70, *range(100, 120)):  # more copies than neighbours are looked for
+        rows[copy], numbers[copy] = rows[5], 5
+    rows[80] = rows[9] + 0.05 * torch.randn(64, generator=draw)
+    rows[81] = rows[80] + 0.05 * torch.randn(64, generator=draw)
+    rows[90] = rows[5] + 0.05 * torch.randn(64, generator=draw)
+    first = first_of_each(prints(numbers))
+    assert first.tolist() == numbers
+    found = duplicates(first, neighbours(rows, first.unique()))
+    groups = {}
+    for one in found:
+        groups.setdefault(one.group, {})[one.row] = one
+    assert [set(group) for group in groups.values()] == [{5, 50, 60, 70, 90, *range(100, 120)}, {9, 80, 81}]
+    assert list(groups) == [0, 1]
+    assert {row: one.kind for row, one in groups[0].items() if one.kind == "near"} == {90: "near"}
+    assert groups[0][50].similarity == 1
+    cosine = torch.nn.functional.cosine_similarity(rows[80], rows[[9, 81]]).max()
+    assert groups[1][80].similarity == pytest.approx(float(cosine), abs=1e-6)
+    write_duplicates(found, [f"{i}.png" for i in range(200)], tmp_path / "duplicates.csv")
+    with (tmp_path / "duplicates.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert table[0] == {"group": "0", "kind": "exact", "id": "5.png", "similarity": "1"}
+    assert len(table) == len(found)
+
+
+def test_no_duplicates_give_an_empty_table(tmp_path):
+    first = first_of_each(prints(range(20)))
+    found = duplicates(first, neighbours(torch.eye(20), first))
+    write_duplicates(found, [""] * 20, tmp_path / "duplicates.csv")
+    assert (tmp_path / "duplicates.csv").read_text().splitlines() == ['"group","kind","id","similarity"']
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.5])
+def test_planted_outliers_come_first(spread, tmp_path):
+    draw = torch.Generator().manual_seed(3)
+    # Two clusters of which one is ten times as dense; each image alone is alone by its own cluster's measure.
+    middle = torch.eye(32)[:2].repeat_interleave(500, 0)
+    widths = torch.tensor([spread / 10, spread]).repeat_interleave(500)[:, None] / 32**0.5
+    rows = middle + widths * torch.randn(1000, 32, generator=draw)
+    alone = [7, 300, 777]
+    rows[7, 5], rows[300, 6] = spread, -spread
+    rows[777] = torch.randn(32, generator=draw)
+    clusters = torch.arange(1000) // 500
+    found = outliers(neighbours(rows, torch.arange(1000)), clusters)
+    assert {one.row for one in found[:3]} == set(alone)
+    assert len(found) <= MAX_SHARE * 1000
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    assert all(one.cluster == clusters[one.row] for one in found)
+    write_outliers(found, [f"{i}.png" for i in range(1000)], tmp_path / "outliers.csv")
+    assert (tmp_path / "outliers.csv").read_text().startswith('"id","cluster","score"\n')
