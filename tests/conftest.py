@@ -9,10 +9,29 @@ install_import_hook("shoal", "beartype.beartype")
 
 @pytest.fixture
 def no_umap(monkeypatch):
-    """Three columns in place of UMAP, which takes half a minute to import and compile itself."""
+    """The first columns in place of UMAP, which takes half a minute to import and compile itself."""
 
-    def three_columns(features, **_settings):
-        return F.pad(features.float()[:, :3], (0, max(0, 3 - features.shape[1])))
+    def first_columns(features, n_components=3, **_settings):
+        return F.pad(features.float()[:, :n_components], (0, max(0, n_components - features.shape[1])))
 
-    for user in ("evaluation.baselines", "clustering.suggest"):
-        monkeypatch.setattr(f"shoal.{user}.umap_embedding", three_columns)
+    for user in ("evaluation.baselines", "clustering.suggest", "clustering.umapkmeans", "clustering.plane"):
+        monkeypatch.setattr(f"shoal.{user}.umap_embedding", first_columns)
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """Decoded images of this test alone."""
+    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """The folder of a finished run, beside the pictures it was trained on."""
+    from shoal.cli import main
+    from tests.runs import tiny_recipe
+
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOAL_CACHE", str(folder / "cache"))
+        assert main(["train", str(tiny_recipe(folder)), "--quiet", "--out", str(folder / "run")]) == 0
+    return folder / "run"

@@ -17,9 +17,10 @@ LAYERS = [
     {"methods"},
     {"config"},
     {"training", "evaluation", "report"},
-    {"assignments"},
-    {"workflow", "dryrun", "clusterfiles"},
-    {"estimators", "cli", "commandline", "terminal"},
+    {"assignments", "embedding"},
+    {"outputs"},
+    {"workflow", "dryrun", "frozen"},
+    {"estimators", "cli", "cli_outputs", "commandline", "terminal"},
 ]
 
 

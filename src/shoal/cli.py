@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from shoal.cli_outputs import export, sort
 from shoal.errors import UserError
 from shoal.terminal import Stopped, asked_to_stop, complain, flushed_output, on_signals, raise_stopped, say
 
@@ -22,8 +23,10 @@ shoal turns a pile of unlabelled images into meaningful clusters.
 
   shoal train RECIPE         learn features and clusters; writes a run folder
   shoal train --resume RUN   go on with an interrupted run
-  shoal cluster FEATURES     put the rows of a .npy file into clusters, and say how many there are
-  shoal predict RUN IMAGES   put new images into a run's clusters
+  shoal cluster IMAGES       put images into clusters by a pretrained network, and say how many there are
+  shoal predict FOUND IMAGES put new images into the clusters of a run or of a folder of clusters
+  shoal sort CLUSTERS        put the files into a folder per cluster: a plan first, and a way back
+  shoal export CLUSTERS FILE write network and clusters as ONNX
   shoal evaluate RUN         measure a run, or features from a file
   shoal report RUN           write a run's report.html again
   shoal recipes [NAME]       list the recipes, or show one
@@ -79,8 +82,9 @@ def train(args: list[str]) -> int:
     from shoal import workflow
     from shoal.commandline import parse_train
     from shoal.training.folder import RunFolder
-    from shoal.training.log import open_log
+    from shoal.training.log import Logs, open_log
     from shoal.training.state import Interrupted
+    from shoal.training.trackers import check_installed, open_tracker
 
     command = parse_train(args)
     if command.dry_run:
@@ -90,11 +94,12 @@ def train(args: list[str]) -> int:
         return 0
     path = command.resume or command.out
     assert path is not None
+    check_installed(command.tracker)
     try:
         with open_log(quiet=command.quiet) as log:
             run = workflow.reopen(path, log) if command.resume else workflow.start(command.config, path, log)
-            with asked_to_stop(run):
-                workflow.train(run, log)
+            with asked_to_stop(run), open_tracker(command.tracker, run, quiet=command.quiet) as tracker:
+                workflow.train(run, Logs(log, tracker))
     except (Interrupted, Stopped) as stop:
         if not RunFolder(path).config.exists():  # nothing has begun that could go on
             raise
@@ -108,45 +113,65 @@ def train(args: list[str]) -> int:
 
 
 def cluster(args: list[str]) -> int:
-    """Put features into clusters, as many as are given or as suit them; ``shoal cluster --help`` lists the settings."""
-    from shoal import clusterfiles
+    """Put images into clusters by a frozen network's features; ``shoal cluster --help`` lists the settings."""
+    from shoal.cli_outputs import sort_into
     from shoal.commandline import parse_cluster
+    from shoal.frozen import ClusterFolder, flow
+    from shoal.frozen.rows import read_rows
+    from shoal.training.log import open_log
 
     command = parse_cluster(args)
     assert command.out is not None
-    folder = clusterfiles.ClusterFolder(command.out)
+    folder = ClusterFolder(command.out)
     folder.check_free()
-    rows = clusterfiles.read_rows(command.features, command.metric)
-    what = f"{len(rows)} rows" + (", the pixels of the digits" if command.features == clusterfiles.PIXELS else "")
-    k = command.n_clusters
-    if k == "auto":
-        say(f"looking for the number of clusters of {what}: this may take minutes")
-        suggestion = clusterfiles.suggest(rows, command.k_range, command.metric, command.seed, folder)
-        say(f"\n{suggestion.as_text()}\n\nwhy          {folder.page}")
-        k = suggestion.k
-    clusterfiles.cluster(rows, k, command.metric, command.seed, folder)
-    say(f"clusters     {k}, of {what}\nassignments  {folder.assignments}\ncentres      {folder.centers}")
+    tell = (lambda _text: None) if command.quiet else say
+    try:
+        with open_log(quiet=command.quiet) as log:
+            rows = read_rows(command.source, command.backbone, command.metric, folder, strict=command.strict, log=log)
+        tell(f"features     {rows.features.shape[1]} of each of {len(rows)} {rows.what}")
+        k = command.n_clusters
+        if k == "auto":
+            tell("looking for the number of clusters: this may take minutes")
+            suggestion = flow.suggest(rows, command.k_range, command.metric, command.seed, folder)
+            tell(f"\n{suggestion.as_text()}\n\nwhy          {folder.page}")
+            k = suggestion.k
+        outcome = flow.cluster(rows, k, command.method, command.metric, command.seed, folder)
+    except Stopped as stop:
+        complain("stopped; the same command goes on where it was.")
+        return 128 + stop.signum
+    tell(outcome.as_text(folder))
+    if (sorting := command.sorting) is not None:
+        return sort_into(folder.path, *sorting, yes=False)
     return 0
 
 
-def predict(run: Path, images: str, /, out: Path = Path("assignments.csv"), strict: bool = False) -> int:
-    """Put new images into the clusters of a finished run, and write the assignments.
+def predict(found: Path, images: str, /, out: Path = Path("assignments.csv"), strict: bool = False) -> int:
+    """Put new images into the clusters of a finished run, or of a folder of clusters, and write the assignments.
 
     Args:
-        run: the run folder.
-        images: a folder, a Parquet or .npy file, or the name of a data set such as digits.
+        found: the run folder, or the folder that "shoal cluster" wrote.
+        images: whatever "shoal cluster" takes; a .npy file of features where such were clustered.
         out: the table to write, .csv or .parquet; an existing file is not overwritten.
         strict: fail on the first image that cannot be read instead of skipping it.
     """
     from shoal.assignments import check_free, write_assignments
     from shoal.data import to_images
+    from shoal.frozen import Clustered, ClusterFolder
+    from shoal.frozen.prediction import predict as predict_frozen
+    from shoal.training.log import open_log
     from shoal.training.trained import Trained
 
     check_free(out)
-    trained = Trained.load(run)
-    found = to_images(images, size=trained.square, strict=strict)
-    write_assignments(trained.assign(found), found, out)
-    say(f"{len(found)} images in {len(trained.centers)} clusters: {out}")
+    if ClusterFolder(found).is_clustered:
+        clustered = Clustered.load(found)
+        with open_log(quiet=False) as log:
+            n = predict_frozen(clustered, images, out, strict=strict, log=log)
+        say(f"{n} images in {len(clustered.centers)} clusters: {out}")
+        return 0
+    trained = Trained.load(found)
+    pixels = to_images(images, size=trained.square, strict=strict)
+    write_assignments(trained.assign(pixels), pixels, out)
+    say(f"{len(pixels)} images in {len(trained.centers)} clusters: {out}")
     return 0
 
 
@@ -248,6 +273,8 @@ VERBS: dict[str, Callable[..., int]] = {
     "train": train,
     "cluster": cluster,
     "predict": predict,
+    "sort": sort,
+    "export": export,
     "evaluate": evaluate,
     "report": report,
     "recipes": recipes,

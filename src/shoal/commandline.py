@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,13 @@ from typing import Annotated, Literal
 import tyro
 
 from shoal.clustering.rows import Metric
+from shoal.clustering.saved import ClusteringMethod
 from shoal.config import RunConfig, fields_of, load_recipe, nearest, recipe_names, validate
-from shoal.data import DATA_SETS
+from shoal.data import lasting
 from shoal.errors import UserError
+from shoal.frozen.config import EncoderConfig
+from shoal.outputs.manifest import How
+from shoal.training.trackers import TrackerName
 
 
 @dataclass(frozen=True)
@@ -35,27 +38,51 @@ class TrainCommand:
     """Fail on the first image that cannot be read instead of skipping it."""
     quiet: bool = False
     """Print nothing but warnings and errors."""
+    tracker: TrackerName = "none"
+    """Where else the rows of metrics.jsonl go, to be seen as curves; tensorboard and wandb are extras to install."""
 
 
 @dataclass(frozen=True)
 class ClusterCommand:
-    """Put the rows of a file of features into clusters by k-means, as many as you say or as suit them.
+    """Put images into clusters by the features of a pretrained network, as many as you say or as suit them.
 
-    It writes assignments.csv and centers.npy, and where the number is chosen suggestion.html, which shows why.
+    It writes a folder with a report to look at, a table of who is in which cluster, representatives, duplicates and
+    outliers. Stopped, the same command goes on where it was.
     """
 
-    features: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FEATURES")]
-    """.npy file (n, d), or digits, whose pixels are then the features."""
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """A folder, .zip, .tar, Parquet file or table of paths, a pattern such as 'photos/**/*.jpg', - for paths on
+    standard input, hf://OWNER/NAME, or the name of a data set; features: a .npy file (n, d), or an earlier folder of
+    clusters; or digits, whose pixels are then the features."""
     n_clusters: Annotated[int | Literal["auto"], tyro.conf.arg(aliases=("-k",))] = "auto"
     """How many clusters; auto tries several and ranks them."""
     k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH")] = None
     """The smallest and the largest number for auto to try; 2 and the square root of the rows if not given."""
+    method: ClusteringMethod = "kmeans"
+    """k-means, UMAP and k-means in its embedding, a Gaussian mixture, or TEMI's heads, which learn for minutes."""
+    backbone: EncoderConfig = field(default_factory=EncoderConfig)
     metric: Metric = "cosine"
     """Distance of rows."""
     seed: int = 0
     """Of everything random."""
     out: Path | None = None
-    """The folder to write; by default clusters/NAME, after the file."""
+    """The folder to write; by default clusters/NAME, after the source."""
+    move: Annotated[Path | None, tyro.conf.arg(metavar="INTO")] = None
+    """Say what moving the files into a folder for each cluster would do, and how to have it done."""
+    copy: Annotated[Path | None, tyro.conf.arg(metavar="INTO")] = None
+    """The same for copies."""
+    link: Annotated[Path | None, tyro.conf.arg(metavar="INTO")] = None
+    """The same for links."""
+    strict: bool = False
+    """Fail on the first image that cannot be read instead of skipping it."""
+    quiet: bool = False
+    """Print nothing but warnings and errors."""
+
+    @property
+    def sorting(self) -> tuple[How, Path] | None:
+        """How files are to be sorted, and where to; the first where several are given."""
+        given: dict[How, Path | None] = {"move": self.move, "copy": self.copy, "link": self.link}
+        return next(((how, into) for how, into in given.items() if into is not None), None)
 
 
 def parse_cluster(args: Sequence[str]) -> ClusterCommand:
@@ -70,8 +97,17 @@ def parse_cluster(args: Sequence[str]) -> ClusterCommand:
         raise UserError(f"-k {command.n_clusters} leaves no range to try: give --k-range with -k auto.")
     if not 0 <= command.seed < 2**63:
         raise UserError(f"--seed {command.seed} must lie between 0 and 2**63 - 1.")
-    out = command.out or Path("clusters") / Path(command.features).stem
-    return dataclasses.replace(command, out=out)
+    if sum(into is not None for into in (command.move, command.copy, command.link)) > 1:
+        raise UserError("files are moved, copied or linked: give one of --move, --copy and --link.")
+    return dataclasses.replace(command, out=command.out or Path("clusters") / _name_of(command.source))
+
+
+def _name_of(source: str) -> str:
+    """A name for what is made of a source: of photos/, photos.zip and photos/**/*.jpg, photos."""
+    whole = source.split("://")[-1]
+    plain = whole[: min((whole.find(mark) for mark in "*?[{" if mark in whole), default=len(whole))]
+    name = Path(plain or "images").expanduser().resolve().name if plain != "-" else "stdin"
+    return name.removesuffix("".join(Path(name).suffixes[-2:])) if ".tar." in name else Path(name).stem or "images"
 
 
 def parse_train(args: Sequence[str]) -> TrainCommand:
@@ -107,14 +143,10 @@ def parse_train(args: Sequence[str]) -> TrainCommand:
 def _settle(command: TrainCommand, name: str) -> TrainCommand:
     """Check the values, make the data's paths ones that hold from any folder, choose the run folder."""
     config, data = command.config, command.config.data
-    path = data.path if data.path in DATA_SETS else _lasting(data.path)
-    data = dataclasses.replace(data, path=path, root=_lasting(data.root), strict=data.strict or command.strict)
+    path = lasting(data.path)
+    data = dataclasses.replace(data, path=path, root=lasting(data.root), strict=data.strict or command.strict)
     config = validate(dataclasses.replace(config, data=data), "this command")
     return dataclasses.replace(command, config=config, out=command.out or _free_folder(Path(name).stem))
-
-
-def _lasting(path: str) -> str:
-    return str(Path(path).resolve()) if path and os.path.lexists(path) else path
 
 
 def _free_folder(name: str) -> Path:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from shoal import workflow
 from shoal.config import RunConfig, load_recipe, parse_config, to_dict
-from shoal.data import DATA_SETS, IN_MEMORY, to_images
+from shoal.data import IN_MEMORY, lasting, to_images
 from shoal.errors import UserError
 from shoal.training.folder import RunFolder
 from shoal.training.log import open_log
@@ -183,7 +183,7 @@ def _path_of(X: ImageSource) -> str:
     """What leads to the images again from a run's config."""
     if not isinstance(X, str | Path):
         return IN_MEMORY
-    return str(X) if X in DATA_SETS else str(Path(X).resolve())
+    return lasting(str(X))
 
 
 class BYOL(DeepClusterer):

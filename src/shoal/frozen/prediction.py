@@ -1,0 +1,46 @@
+"""New images, or new rows of features, into the clusters of a saved clustering."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from shoal.data import find_source
+from shoal.data.features import read_features
+from shoal.embedding import embed, load_encoder
+from shoal.errors import UserError
+from shoal.frozen.clustered import Clustered
+from shoal.outputs.assigned import assigned
+from shoal.outputs.table import write_assigned
+from shoal.training.log import Log
+
+
+def predict(clustered: Clustered, name: str, out: Path, *, strict: bool, log: Log) -> int:
+    """Write the cluster of each new image, or of each row of a ``.npy`` file where features were clustered.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        UserError: they cannot be read, the network's weights have changed or are gone, or ``out`` cannot be written.
+    """
+    if clustered.encoder is None:
+        features = read_features(Path(name), cosine=clustered.metric == "cosine")
+        if features.shape[1] != clustered.centers.shape[1]:
+            width = clustered.centers.shape[1]
+            raise UserError(f"{name} has {features.shape[1]} features in a row, and {width} were clustered.")
+        _write(clustered, features, [str(row) for row in range(len(features))], out)
+        return len(features)
+    source, encoder = find_source(name), load_encoder(clustered.encoder)
+    with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
+        embedded = embed(source, encoder, Path(folder), strict=strict, progress=log.embedding)
+        _write(clustered, embedded.features, embedded.ids, out)
+        return len(embedded.ids)
+
+
+def _write(clustered: Clustered, features: Float[Tensor, "n d"], ids: Sequence[str], out: Path) -> None:
+    write_assigned(assigned(features, clustered.clusterer, clustered.centers, clustered.metric), ids, out)

@@ -1,0 +1,43 @@
+"""A folder of photos of four kinds, and a small network with weights on the disk."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+BACKBONE = "test_resnet"
+COLOURS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 210), "grey": (128, 128, 128)}
+EACH = 8
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Weights of ``BACKBONE``: random ones, which tell colours apart."""
+    path = tmp_path_factory.mktemp("weights") / "net.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(timm.create_model(BACKBONE, num_classes=0).state_dict(), path)
+    return path
+
+
+def photograph(folder, name, seed):
+    """A noisy square of one colour."""
+    noise = np.random.default_rng(seed).normal(0, 12, (40, 40, 3))
+    pixels = np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8)
+    path = folder / f"{name}-{seed}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """32 photos in the working folder's photos/, none of them labelled by a subfolder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
+    for colour in COLOURS:
+        for seed in range(EACH):
+            photograph(tmp_path / "photos", colour, seed)
+    return tmp_path / "photos"

@@ -1,0 +1,124 @@
+"""``shoal cluster photos/`` as its users meet it."""
+
+import csv
+import shutil
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from sklearn.metrics import adjusted_rand_score
+from tests.frozen.conftest import BACKBONE, COLOURS, EACH, photograph
+
+from shoal.cli import main
+from shoal.embedding import Encoder
+
+pytestmark = pytest.mark.usefixtures("photos", "no_umap")
+
+
+@pytest.fixture
+def network(weights):
+    return ["--backbone.name", BACKBONE, "--backbone.weights", str(weights)]
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def colour_of(name):
+    return name.rpartition("/")[2].partition("-")[0]
+
+
+def test_a_folder_becomes_clusters(tmp_path, photos, network, capsys, caplog):
+    shutil.copy(photos / "red-0.png", photos / "red-0-again.png")
+    (photos / "notes.txt").write_text("no image")
+    (photos / "broken.jpg").write_text("no image either")
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    folder = tmp_path / "clusters" / "photos"
+    written = {path.name for path in folder.iterdir()}
+    tables = {"assignments.csv", "assignments.parquet", "representatives.csv", "duplicates.csv", "outliers.csv"}
+    assert written == tables | {
+        "report.html", "atlas.parquet", "centers.npy", "clustering.safetensors", "features", "skipped.csv",
+    }  # fmt: skip
+    rows = table(folder / "assignments.csv")
+    assert list(rows[0]) == ["id", "cluster", "confidence", "distance", "margin", "x", "y"]
+    assert len(rows) == 4 * EACH + 1
+    assert adjusted_rand_score([colour_of(row["id"]) for row in rows], [row["cluster"] for row in rows]) == 1
+    assert pyarrow.parquet.read_table(folder / "assignments.parquet")["id"].to_pylist() == [row["id"] for row in rows]
+    assert {row["id"] for row in table(folder / "duplicates.csv") if row["kind"] == "exact"} == {
+        "red-0.png",
+        "red-0-again.png",
+    }
+    assert [row["id"] for row in table(folder / "skipped.csv")] == ["broken.jpg"]
+    said = capsys.readouterr().out
+    assert "33 images" in said
+    assert "clusters/photos/report.html" in said
+    assert "broken.jpg (not an image)" in caplog.text
+
+
+def test_new_images_go_to_the_same_clusters(tmp_path, network):
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    for colour in COLOURS:
+        photograph(tmp_path / "new", colour, 99)
+    known = {row["id"]: row["cluster"] for row in table(tmp_path / "clusters/photos/assignments.csv")}
+    assert main(["predict", "clusters/photos", "photos", "--out", "same.csv"]) == 0
+    assert {row["id"]: row["cluster"] for row in table(tmp_path / "same.csv")} == known
+    assert main(["predict", "clusters/photos", "new", "--out", "new.csv"]) == 0
+    by_colour = {colour_of(name): cluster for name, cluster in known.items()}
+    assert {colour_of(row["id"]): row["cluster"] for row in table(tmp_path / "new.csv")} == by_colour
+
+
+def test_the_same_features_into_other_clusters(tmp_path, photos, network, monkeypatch, capsys):
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    monkeypatch.setattr(Encoder, "embed", lambda *_: pytest.fail("embedded twice"))
+    assert main(["cluster", "clusters/photos", "-k", "2", "--out", "two"]) == 0
+    assert {row["cluster"] for row in table(tmp_path / "two" / "assignments.csv")} == {"0", "1"}
+    assert main(["cluster", "two", "-k", "3", "--out", "three"]) == 0
+    assert np.load(tmp_path / "three" / "centers.npy").shape[0] == 3
+    (photos / "blue-0.png").unlink()
+    assert main(["cluster", "two", "-k", "3", "--out", "four"]) == 2
+    assert "are others than those that were embedded" in capsys.readouterr().err
+
+
+def test_a_stopped_command_goes_on(tmp_path, network, monkeypatch):
+    assert main(["cluster", "photos", "-k", "4", "--out", "whole", *network]) == 0
+    assert main(["cluster", "photos", "-k", "99", "--out", "again", *network]) == 2  # after embedding
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {"features"}
+    monkeypatch.setattr(Encoder, "embed", lambda *_: pytest.fail("embedded twice"))
+    assert main(["cluster", "photos", "-k", "4", "--out", "again", *network]) == 0
+    assert (tmp_path / "again/assignments.csv").read_bytes() == (tmp_path / "whole/assignments.csv").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["gmm", "temi", "umap-kmeans"])
+def test_every_method(tmp_path, network, method, monkeypatch):
+    monkeypatch.setattr("shoal.clustering.temi.MIN_STEPS", 200)
+    assert main(["cluster", "photos", "-k", "4", "--method", method, *network]) == 0
+    before = {row["id"]: row["cluster"] for row in table(tmp_path / "clusters/photos/assignments.csv")}
+    assert main(["predict", "clusters/photos", "photos", "--out", "same.csv"]) == 0
+    assert {row["id"]: row["cluster"] for row in table(tmp_path / "same.csv")} == before
+
+
+def test_file_names_stay_text(tmp_path, photos, network):
+    name = "<img src=x onerror=alert(1)>.png"
+    shutil.move(photos / "red-1.png", photos / name)
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    page = (tmp_path / "clusters/photos/report.html").read_text()
+    assert "<img src=x" not in page
+    assert name in {row["id"] for row in table(tmp_path / "clusters/photos/assignments.csv")}
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["nowhere"], "there is no file or folder nowhere"),
+        (["photos", "--copy", "a", "--move", "b"], "files are moved, copied or linked: give one of"),
+        (["photos", "--backbone.name", "resnet5000"], "resnet5000"),
+        (["photos", "--backbone.weights", "missing.safetensors"], "missing.safetensors"),
+    ],
+)
+def test_mistakes(tmp_path, capsys, args, sentence):
+    assert main(["cluster", *args]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "clusters").exists()
