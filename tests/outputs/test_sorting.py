@@ -197,7 +197,7 @@ def test_a_folder_that_leads_elsewhere_is_refused(photos, tmp_path):
     refused(photos, tmp_path / "file", "copy", "file is no folder: sort into another one")
 
 
-def test_source_and_goal_lie_apart(photos, tmp_path):
+def test_source_and_goal_lie_apart(photos):
     refused(photos, photos[0] / "sorted", "copy", "sorted lies inside .*photos, where the images are")
     refused(photos, photos[0], "copy", "where the images are")
     refused(photos, photos[0].parent, "move", "lie inside .*: sort into another folder")
