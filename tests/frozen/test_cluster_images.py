@@ -1,9 +1,12 @@
 """``shoal cluster photos/`` as its users meet it."""
 
 import csv
+import io
+import re
 import shutil
 
 import numpy as np
+import onnxruntime
 import pyarrow.parquet
 import pytest
 from sklearn.metrics import adjusted_rand_score
@@ -96,6 +99,43 @@ def test_every_method(tmp_path, network, method, monkeypatch):
     before = {row["id"]: row["cluster"] for row in table(tmp_path / "clusters/photos/assignments.csv")}
     assert main(["predict", "clusters/photos", "photos", "--out", "same.csv"]) == 0
     assert {row["id"]: row["cluster"] for row in table(tmp_path / "same.csv")} == before
+
+
+def test_a_list_on_the_standard_input(tmp_path, photos, network, monkeypatch):
+    names = [f"photos/{path.name}" for path in sorted(photos.iterdir())]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(names).encode())))
+    assert main(["cluster", "-", "-k", "4", *network]) == 0
+    assert [row["id"] for row in table(tmp_path / "clusters/stdin/assignments.csv")] == names
+    assert main(["sort", "clusters/stdin", "--copy", "sorted", "--yes"]) == 0
+    assert len(list((tmp_path / "sorted").rglob("*.png"))) == 4 * EACH
+    assert main(["sort", "--undo", "sorted/sorted.jsonl"]) == 0
+    assert not (tmp_path / "sorted").exists()
+
+
+def test_what_was_left_is_no_obstacle_and_what_others_put_there_is(tmp_path, network, capsys):
+    folder = tmp_path / "clusters/photos"
+    folder.mkdir(parents=True)
+    (folder / "assignments.csv").touch()
+    (folder / ".report.html.x.tmp").touch()
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    assert main(["cluster", "photos", "-k", "4", *network]) == 2
+    assert "already holds clusters: give another --out" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").touch()
+    assert main(["cluster", "photos", "-k", "4", "--out", "other", *network]) == 2
+
+
+def test_the_network_goes_elsewhere_with_the_clusters(tmp_path, network, capsys):
+    assert main(["cluster", "photos", "-k", "4", "--copy", "sorted", *network]) == 0
+    said = capsys.readouterr().out
+    assert said.endswith("nothing has been done yet; to do it: shoal sort clusters/photos --copy sorted --yes\n")
+    assert not (tmp_path / "sorted").exists()
+    assert main(["export", "clusters/photos", "model.onnx"]) == 0
+    assert re.search(
+        r"checked +on 8 images: features differ from PyTorch's by at most \d\.\de-0[5-9]", capsys.readouterr().out
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert [each.name for each in session.get_outputs()] == ["cluster", "confidence", "probabilities", "features"]
 
 
 def test_file_names_stay_text(tmp_path, photos, network):

@@ -48,11 +48,17 @@ class ClusterFolder:
         return self.clustering.is_file()
 
     def check_free(self) -> None:
-        """Raise a UserError when the folder holds something already, other than features on their way."""
+        """Raise a UserError when the folder holds something already, other than what a stopped clustering has left."""
         path = self.path
         if self.is_clustered:
             again = f"'shoal cluster {path} -k K --out OTHER' clusters its features once more"
             raise UserError(f"{path} already holds clusters: give another --out; {again}.")
-        if path.is_dir() and [entry.name for entry in path.iterdir()] == [self.features.name]:
-            return
-        check_free_folder(path)
+        ours = {value.name for name, value in vars(self).items() if name != "path"}
+        found = {entry.name for entry in path.iterdir() if not _unfinished(entry.name)} if path.is_dir() else set()
+        if not found <= ours:
+            check_free_folder(path)
+
+
+def _unfinished(name: str) -> bool:
+    """Whether a file is one that a kill in the middle of a write has left."""
+    return name.startswith(".") and name.endswith(".tmp")

@@ -102,7 +102,9 @@ def same_images(clustered: Clustered) -> tuple[Embedded, Listing]:
     """
     embedded, listing = open_embedded(Path(clustered.features_at)), find_source(clustered.source).listing()
     rows, n = embedded.rows.tolist(), len(listing.ids)
-    if any(row >= n or listing.ids[row] != name for row, name in zip(rows, embedded.ids, strict=True)):
+    # A list of files is what it was; only its names may have been shorter in the folder where it was given.
+    given = isinstance(clustered.source, list)
+    if any(row >= n or (not given and listing.ids[row] != id_) for row, id_ in zip(rows, embedded.ids, strict=True)):
         raise UserError(f"the images of {clustered.source} are others than those that were embedded: cluster anew.")
     return embedded, listing
 
