@@ -32,7 +32,7 @@ shoal turns a pile of unlabelled images into meaningful clusters.
   shoal recipes [NAME]       list the recipes, or show one
 
 To see it work:            shoal train propos-digits
-On your own images:        shoal train propos-folder --data.path photos/ --n-clusters 12
+On your own images:        shoal cluster photos/ -k 12, or -k auto
 More about a verb:         shoal VERB --help"""
 
 

@@ -51,9 +51,10 @@ class ClusterCommand:
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """A folder, .zip, .tar, Parquet file or table of paths, a pattern such as 'photos/**/*.jpg', - for paths on
-    standard input, hf://OWNER/NAME, or the name of a data set; features: a .npy file (n, d), or an earlier folder of
-    clusters; or digits, whose pixels are then the features."""
+    """Images: a folder, .zip, .tar, Parquet file or table of paths, a pattern
+    such as 'photos/**/*.jpg', - for paths on standard input, hf://OWNER/NAME,
+    or the name of a data set. Features: a .npy file (n, d), an earlier folder
+    of clusters, or digits, whose pixels are then the features."""
     n_clusters: Annotated[int | Literal["auto"], tyro.conf.arg(aliases=("-k",))] = "auto"
     """How many clusters; auto tries several and ranks them."""
     k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH")] = None
