@@ -1,6 +1,8 @@
 """Data sets of the Hugging Face hub, from a place on this machine that answers as the hub does."""
 
 import json
+import os
+import subprocess
 import sys
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -167,6 +169,15 @@ def test_a_download_that_breaks_off(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
     with pytest.raises(UserError, match="cannot download hf://owner/plain: the line broke; try again"):
         to_images("hf://owner/plain")
+
+
+def test_without_a_network_a_sentence_is_all(tmp_path):
+    """In a process of its own, where nothing has imported the parts of the hub's package yet."""
+    place = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    code = "from shoal.data import find_source; find_source('hf://owner/name')"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | place, capture_output=True, text=True)
+    assert "shoal.errors.UserError: cannot reach the hub for hf://owner/name" in done.stderr
+    assert "Retrying" not in done.stderr
 
 
 def test_the_extra_is_named(monkeypatch):

@@ -60,7 +60,7 @@ def check_reachable() -> None:
 
 def _hub() -> Any:
     try:
-        import huggingface_hub  # takes a while, and not everybody needs it
+        import huggingface_hub.errors  # takes a while, and not everybody needs it
     except ImportError as error:
         raise UserError("hf:// needs huggingface_hub: pip install 'shoal[hub]'.") from error
     return huggingface_hub

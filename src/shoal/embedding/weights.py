@@ -75,8 +75,9 @@ def hub_file(name: str, config: Mapping[str, Any]) -> Path:
         check_reachable()
         return Path(hf_hub_download(repository, file, revision=revision or None))
     except Exception as error:  # what a network that fails raises depends on the client and on how it fails
+        reason = "the hub cannot be reached" if isinstance(error, OSError) else type(error).__name__
         raise UserError(
-            f"cannot fetch the pretrained weights of {name} ({type(error).__name__}): download {file} from "
+            f"cannot fetch the pretrained weights of {name} ({reason}): download {file} from "
             f"https://huggingface.co/{repository} where there is a network and give it with --backbone.weights FILE, "
             f"or learn features from the images ({_NO_WEIGHTS_NEEDED})."
         ) from error

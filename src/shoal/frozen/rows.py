@@ -73,15 +73,15 @@ def read_rows(
     if path.suffix.lower() == ".npy" and not _holds_images(path):
         return _given(read_features(path, cosine=metric == "cosine"), "rows", str(path.resolve()))
     source = find_source(name)
+    listing = source.listing()  # what is wrong with the images is told before anything is downloaded
     encoder = load_encoder(config.spec())
     embedded = embed(source, encoder, folder.features, strict=strict, progress=log.embedding)
     if embedded.skipped:
         log.note(skip_note(embedded.skipped, len(embedded.ids)))
     # A list on the standard input is read once; what it named is found again by these names.
     origin = [str(file) for file in source.files] if name == "-" else lasting(name)
-    return Rows(
-        embedded.features, embedded.ids, "images", origin, embedded, str(folder.features.resolve()), source.listing()
-    )
+    features_at = str(folder.features.resolve())
+    return Rows(embedded.features, embedded.ids, "images", origin, embedded, features_at, listing)
 
 
 def _again(path: Path) -> Rows:
