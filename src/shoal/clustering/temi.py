@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
-from sklearn.base import BaseEstimator, ClusterMixin
 from torch import Tensor
 
 from shoal.clustering.heads import BETA, TEMPERATURE, Heads, temi_loss
-from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, generator_from, like, precision_of
+from shoal.clustering.inputs import Array, ArrayOrTensor, generator_from, like, precision_of
 from shoal.clustering.kmeans import check_counts, check_n_clusters
 from shoal.clustering.manifold import drawn_rows
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.principal import principal_components
 from shoal.clustering.rows import Metric, Rows, unusable
+from shoal.clustering.shares import SharesEstimator
 from shoal.errors import UserError
 
 MAX_ROWS = 100_000
@@ -48,7 +48,7 @@ TEACHER = 0.996
 MARGINAL = 0.9
 
 
-class TEMI(TakesTensors, ClusterMixin, BaseEstimator):  # type: ignore[misc]
+class TEMI(SharesEstimator):
     """Deep clustering of frozen features by pairs of neighbours, with scikit-learn's interface.
 
     Adaloglou, Michels, Kalisch and Kollmann, "Exploring the Limits of Deep Image Clustering using Pretrained Models"
@@ -127,15 +127,8 @@ class TEMI(TakesTensors, ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.labels_: Array | Tensor = self.predict(X)
         return self
 
-    def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
-        """The most probable cluster of each row, int64 (n,)."""
-        return like(X, self._shares(self._features(X)).argmax(1))
-
-    def predict_proba(self, X: ArrayOrTensor) -> ArrayOrTensor:
-        """Probability of each cluster given the row, (n, k), by the head that was chosen."""
-        return like(X, self._shares(self._features(X)))
-
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """By the head that was chosen."""
         rows = Rows(features, self.metric)
         shares = torch.empty(len(rows), self.head_.last.shape[1], dtype=precision_of(features), device=features.device)
         for part, x in rows.chunks(len(self.head_.first_bias)):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, ClusterMixin
 from torch import Tensor
 
-from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, generator_from, like, precision_of
+from shoal.clustering.inputs import Array, ArrayOrTensor, generator_from, like, precision_of
 from shoal.clustering.kmeans import check_n_clusters, kmeans
 from shoal.clustering.manifold import MAX_ROWS, drawn_rows, umap_embedding
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.rows import Metric
+from shoal.clustering.shares import SharesEstimator
 
 VOTERS = 10
 """As many as there are neighbours in the graph of the embedding."""
@@ -24,7 +24,7 @@ SAME = 1e-6
 """A row is itself where its distance is no larger share of the mean distance of the rows that vote."""
 
 
-class UMAPKMeans(TakesTensors, ClusterMixin, BaseEstimator):  # type: ignore[misc]
+class UMAPKMeans(SharesEstimator):
     """UMAP (10 neighbours, 3 dimensions) and k-means in it, for arrays and tensors, with scikit-learn's interface.
 
     It finds groups of any shape, such as curved ones, that k-means would cut. Up to 10 000 rows are embedded, a random
@@ -85,15 +85,8 @@ class UMAPKMeans(TakesTensors, ClusterMixin, BaseEstimator):  # type: ignore[mis
             self.labels_ = like(X, labels)
         return self
 
-    def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
-        """The cluster with the most votes for each row, int64 (n,)."""
-        return like(X, self._shares(self._features(X)).argmax(1))
-
-    def predict_proba(self, X: ArrayOrTensor) -> ArrayOrTensor:
-        """Share of the votes for each cluster, (n, k)."""
-        return like(X, self._shares(self._features(X)))
-
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """Share of the votes."""
         rows = torch.as_tensor(self.rows_).to(features.device)
         labels = torch.as_tensor(self.row_labels_).to(features.device)
         voters = min(VOTERS, len(rows))
