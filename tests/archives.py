@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import io
 import struct
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -16,25 +15,13 @@ from PIL import Image
 
 from shoal.data import DATA_SETS
 from shoal.data.fetch import Published
+from tests.packing import write_tar
 
 RANDOM = np.random.default_rng(7)
 
 
 def pixels(n, side, channels=3):
     return RANDOM.integers(0, 256, (n, channels, side, side), dtype=np.uint8)
-
-
-def write_tar(path, members):
-    """A gzipped tar of ``members``: bytes, or a whole ``TarInfo``, by name."""
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in members.items():
-            if isinstance(content, tarfile.TarInfo):
-                tar.addfile(content)
-            else:
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 def records(labels, images):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.archives import WRITERS, publish, records, write_cifar10, write_tar
+from tests.archives import WRITERS, publish, records, write_cifar10
+from tests.packing import write_tar
 from tests.runs import tiny_recipe
 
 import shoal
