@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
@@ -65,14 +66,17 @@ class Source:
     """Images wherever they are.
 
     ``files`` are all files behind them, absolute; ``origin`` is what names the images besides the files.
-    ``listing`` may open the files, ``files`` has only found them. Where the images are pixels already, ``images``
-    gives them at a size, and there is nothing to decode.
+    ``listing`` may open the files, and does so once; ``files`` has only found them. Where the images are pixels
+    already, ``images`` gives them at a size, and there is nothing to decode.
     """
 
     origin: Sequence[str]
     files: Sequence[Path]
     listing: Callable[[], Listing]
     images: Callable[[int | None], Images] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "listing", cache(self.listing))
 
 
 def check_regular(file: Path) -> None:
