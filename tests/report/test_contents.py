@@ -76,7 +76,7 @@ def test_neighbours_and_places_are_among_the_shown():
 
 
 def test_a_large_set_is_sampled(monkeypatch):
-    monkeypatch.setattr("shoal.report.contents.MAX_SHOWN", 100)
+    monkeypatch.setattr("shoal.report.sample.MAX_SHOWN", 100)
     data = shuffled(n=400, k=4)
     found = contents(data)
     shown = set(rows(found))
@@ -85,7 +85,8 @@ def test_a_large_set_is_sampled(monkeypatch):
     assert -1 not in column(found, "cluster"), "clustered images go first"
     for cluster in range(3):
         own = torch.nonzero(data.clustering.labels == cluster).squeeze(1)
-        assert set(own[:20].tolist()) <= shown, "the most central of each are there"
+        assert set(own[:12].tolist()) <= shown, "the most central of each are there"
+        assert set(own[data.margins[own].argsort()[:12]].tolist()) <= shown, "and the most doubtful"
     assert contents(data).values == found.values
     assert rows(contents(dataclasses.replace(data, seed=4))) != rows(found)
 

@@ -113,8 +113,8 @@ def _with_images(
     write_outliers(odd, rows.ids, folder.outliers)
     if embedded.skipped:
         write_skipped(embedded.skipped, folder.skipped)
-    pictures = read_again(rows, embedded, found, outcome.n_clusters, clustered.seed)
-    data = page_data(pictures, rows, found, clustered, folder.path.resolve().name)
+    pictures = read_again(rows, embedded, found, clustered)
+    data = page_data(pictures, rows, found, clustered, folder.path.resolve().name, outcome.scores)
     names = [rows.ids[each.row] for each in odd]
     write_report(replace(data, duplicates=_groups(alike, rows.ids), outliers=names), folder.report)
     write_atlas(part_of(found, pictures.index), pictures.images.ids, pictures.images.pixels, folder.atlas)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering.rows import Metric
@@ -17,14 +18,8 @@ from shoal.embedding import Embedded
 from shoal.frozen.clustered import Clustered
 from shoal.frozen.rows import Rows
 from shoal.outputs.assigned import Assigned
-from shoal.report import MAX_SHOWN, ReportData
+from shoal.report import ReportData, edge_for, sample_of_page
 from shoal.types import Clustering, Images
-
-EDGE, SMALL_EDGE, MANY = 96, 48, 3000
-"""Pixels to which images are read again, for up to MANY of them and beyond."""
-
-EACH_END = 12
-"""Images of either end of a cluster, the central and the doubtful, that are always shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,24 +30,27 @@ class Shown:
     images: Images
 
 
-def read_again(rows: Rows, embedded: Embedded, assigned: Assigned, k: int, seed: int) -> Shown:
+def read_again(rows: Rows, embedded: Embedded, assigned: Assigned, clustered: Clustered) -> Shown:
     """Read the images to show from their files once more."""
-    index = shown(assigned, k, seed)
+    clustering = Clustering(assigned.clusters, clustered.centers, assigned.distance)
+    index = sample_of_page(clustering, assigned.confidence, clustered.seed).nonzero()[:, 0]
     places, ids = embedded.rows[index].tolist(), [rows.ids[i] for i in index.tolist()]
     assert rows.listing is not None
-    pixels = read_pixels(rows.listing, places, EDGE if len(index) <= MANY else SMALL_EDGE)
+    pixels = read_pixels(rows.listing, places, edge_for(len(index)))
     images = as_images(pixels.numpy(), rows.labels[index].tolist(), rows.classes, ids, embedded.skipped)
     return Shown(index, images)
 
 
-def page_data(pictures: Shown, rows: Rows, found: Assigned, clustered: Clustered, title: str) -> ReportData:
+def page_data(
+    pictures: Shown, rows: Rows, found: Assigned, clustered: Clustered, title: str, scores: Mapping[str, float]
+) -> ReportData:
     """The data of a report, yet without doubles and odd ones."""
     index, k = pictures.index, len(clustered.centers)
     return ReportData(
         title=title,
         command=_command(rows, clustered),
         config_yaml="",
-        metrics=(),
+        metrics=(scores,),
         images=pictures.images,
         features=_comparable(rows.features[index], clustered.metric),
         clustering=Clustering(found.clusters[index], clustered.centers, found.distance[index]),
@@ -74,24 +72,6 @@ def part_of(found: Assigned, index: Int64[Tensor, "m"]) -> Assigned:
     """The assignment of some rows."""
     places = None if found.places is None else found.places[index]
     return Assigned(found.clusters[index], found.confidence[index], found.distance[index], found.margin[index], places)
-
-
-def shown(assigned: Assigned, k: int, seed: int) -> Int64[Tensor, "m"]:
-    """Rows that a page shows, ascending: all, or both ends of each cluster and a random part of the rest."""
-    n = len(assigned.clusters)
-    if n <= MAX_SHOWN:
-        return torch.arange(n)
-    chosen: Bool[Tensor, "n"] = torch.zeros(n, dtype=torch.bool)
-    by_cluster = torch.argsort(assigned.clusters, stable=True)
-    each_end = min(EACH_END, MAX_SHOWN // (4 * k))
-    for own in torch.split(by_cluster, torch.bincount(assigned.clusters, minlength=k).tolist()):
-        for order in (assigned.distance[own], assigned.margin[own]):
-            chosen[own[order.argsort()[:each_end]]] = True
-    others = (~chosen).nonzero()[:, 0]
-    room = MAX_SHOWN - int(chosen.sum())
-    draw = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))[:room]
-    chosen[others[draw]] = True
-    return chosen.nonzero()[:, 0]
 
 
 def _command(rows: Rows, clustered: Clustered) -> str:

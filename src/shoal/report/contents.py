@@ -17,12 +17,9 @@ from torch import Tensor
 from shoal.report.data import ReportData
 from shoal.report.galleries import Majority, class_name, majorities, members
 from shoal.report.neighbours import nearest_images
+from shoal.report.sample import sample_of_page
 from shoal.report.scatter import layout, method_of, on_paper
 from shoal.report.thumbnails import COLUMNS, Sheets, sheets
-
-MAX_SHOWN = 20_000
-FIRST_OF_EACH = 20
-"""Of each cluster the most central images are shown whatever the sample."""
 
 CARDS = ((30, 15, 6), (120, 9, 6))
 FULL_CARD = (3, 1)
@@ -54,7 +51,8 @@ def contents(data: ReportData) -> Contents:
     """
     generator = torch.Generator().manual_seed(data.seed)
     clusters = members(data.clustering)
-    shown = _shown(data, clusters, generator)
+    order = torch.cat([*clusters, torch.nonzero(data.clustering.labels < 0).squeeze(1)])
+    shown = order[sample_of_page(data.clustering, _doubt(data), data.seed)[order]]
     own = data.clustering.labels[shown]
     clustered = torch.nonzero(own >= 0).squeeze(1)
     given = data.places is not None
@@ -83,22 +81,6 @@ def contents(data: ReportData) -> Contents:
     values["sheet"] = {"columns": COLUMNS, "width": thumbs.width, "height": thumbs.height}
     method = "" if given else method_of(len(clustered))
     return Contents(values, thumbs, sizes, found, n_images, len(ids), method)
-
-
-def _shown(data: ReportData, clusters: Sequence[Int64[Tensor, "_"]], generator: torch.Generator) -> Int64[Tensor, "m"]:
-    """All images, or 20 000 of them: the most central of each cluster, then clustered ones drawn at random."""
-    labels = data.clustering.labels
-    order = torch.cat([*clusters, torch.nonzero(labels < 0).squeeze(1)])
-    if len(order) <= MAX_SHOWN:
-        return order
-    rank = torch.rand(len(labels), generator=generator)
-    rank[labels < 0] += 1
-    first = max(1, min(FIRST_OF_EACH, MAX_SHOWN // max(1, len(clusters))))
-    for own in clusters:
-        rank[own[:first]] -= 1
-    kept = torch.zeros(len(labels), dtype=torch.bool)
-    kept[rank.argsort()[:MAX_SHOWN]] = True
-    return order[kept[order]]
 
 
 def _columns(data: ReportData, shown: Int64[Tensor, "m"], places: Float[Tensor, "m 2"]) -> dict[str, str | None]:
