@@ -184,7 +184,7 @@ class _Trainer:
         biases = [self.student.first_bias, self.student.second_bias]
         weights = [p for p in self.student.parameters() if all(p is not bias for bias in biases)]
         groups: list[dict[str, Any]] = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=RATE, weight_decay=WEIGHT_DECAY)
+        self.optimiser = torch.optim.AdamW(groups, lr=RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
     def fit(self, neighbours: Int64[Tensor, "n m"]) -> Float[Tensor, "h"]:
         """Train to the end; returns the mean loss of each head in the last epoch."""
