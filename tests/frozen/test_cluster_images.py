@@ -162,3 +162,46 @@ def test_mistakes(tmp_path, capsys, args, sentence):
     assert sentence in said
     assert said.count("\n") == 1
     assert not (tmp_path / "clusters").exists()
+
+
+def test_a_folder_of_clusters_may_be_moved(tmp_path, photos, network, capsys):
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    (tmp_path / "clusters").rename(tmp_path / "moved")
+    assert main(["cluster", "moved/photos", "-k", "3", "--out", "three"]) == 0
+    assert main(["sort", "moved/photos", "--copy", "sorted"]) == 0
+    # What is made afresh in its old place is not taken for its own, nor are features that have become others.
+    (photos / "blue-0.png").unlink()
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    assert main(["sort", "moved/photos", "--copy", "sorted"]) == 2
+    shutil.rmtree(tmp_path / "moved/photos/features")
+    shutil.copytree(tmp_path / "clusters/photos/features", tmp_path / "moved/photos/features")
+    assert main(["sort", "moved/photos", "--copy", "sorted"]) == 2
+    assert "names other images than those that were clustered" in capsys.readouterr().err
+
+
+def test_new_images_that_cannot_be_read_are_named(tmp_path, photos, network, capsys, caplog):
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    for label in "ab":
+        (tmp_path / "new" / label).mkdir(parents=True)
+        shutil.copy(photos / "red-0.png", tmp_path / "new" / label)
+    (tmp_path / "new" / "a" / "broken.png").write_text("no image")
+    assert main(["predict", "clusters/photos", "new", "--out", "new.csv"]) == 0
+    assert "1 of 3 images could not be read and were skipped: a/broken.png (not an image)" in caplog.text
+    assert [(row["id"], row["label"]) for row in table(tmp_path / "new.csv")] == [
+        ("a/red-0.png", "a"),
+        ("b/red-0.png", "b"),
+    ]
+    assert main(["predict", "photos", "new", "--out", "other.csv"]) == 2
+    assert "photos holds neither a run nor finished clusters" in capsys.readouterr().err
+
+
+def test_weights_that_were_moved_are_to_be_put_back(tmp_path, weights, capsys):
+    shutil.copy(weights, tmp_path / "w.safetensors")
+    assert (
+        main(["cluster", "photos", "-k", "4", "--backbone.name", BACKBONE, "--backbone.weights", "w.safetensors"]) == 0
+    )
+    (tmp_path / "w.safetensors").unlink()
+    capsys.readouterr()
+    assert main(["predict", "clusters/photos", "photos"]) == 2
+    assert "w.safetensors are gone, with which the images were embedded: put them back" in capsys.readouterr().err
+    assert not (tmp_path / "assignments.csv").exists()
