@@ -4,16 +4,19 @@ import csv
 import io
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pyarrow.parquet
 import pytest
+from PIL import Image
 from sklearn.metrics import adjusted_rand_score
 from tests.frozen.conftest import BACKBONE, COLOURS, EACH, photograph
 
 from shoal.cli import main
 from shoal.embedding import Encoder
+from shoal.frozen.opened import open_clusters
 
 pytestmark = pytest.mark.usefixtures("photos", "no_umap")
 
@@ -136,6 +139,22 @@ def test_the_network_goes_elsewhere_with_the_clusters(tmp_path, network, capsys)
     )
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     assert [each.name for each in session.get_outputs()] == ["cluster", "confidence", "probabilities", "features"]
+
+
+def test_the_lines_in_the_docs_prepare_images_as_they_were_clustered(tmp_path, photos, network):
+    with Image.open(photos / "blue-0.png") as image:
+        image.resize((90, 60)).save(photos / "blue-0.png")
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    assert main(["export", "clusters/photos", "photos.onnx"]) == 0
+    text = (Path(__file__).parents[2] / "docs/outputs.md").read_text()
+    code = re.search(r"```python\n(import onnxruntime\n.*?)```", text, re.S)[1].replace(
+        "photo.jpg", "photos/blue-0.png"
+    )
+    names = {"print": lambda *_: None}
+    exec(code, names)
+    expected = open_clusters(tmp_path / "clusters/photos").prepared(1).numpy()
+    np.testing.assert_array_equal(np.round(names["images"] * 255).astype(np.uint8), expected)
+    assert names["cluster"][0] == int(table(tmp_path / "clusters/photos/assignments.csv")[0]["cluster"])
 
 
 def test_file_names_stay_text(tmp_path, photos, network):
