@@ -158,6 +158,7 @@ def predict(found: Path, images: str, /, out: Path = Path("assignments.csv"), st
     from shoal.data import to_images
     from shoal.frozen import Clustered, ClusterFolder
     from shoal.frozen.prediction import predict as predict_frozen
+    from shoal.training.folder import RunFolder
     from shoal.training.log import open_log
     from shoal.training.trained import Trained
 
@@ -168,6 +169,9 @@ def predict(found: Path, images: str, /, out: Path = Path("assignments.csv"), st
             n = predict_frozen(clustered, images, out, strict=strict, log=log)
         say(f"{n} images in {len(clustered.centers)} clusters: {out}")
         return 0
+    if not RunFolder(found).config.is_file():
+        made = "give what 'shoal train' or 'shoal cluster' wrote"
+        raise UserError(f"{found} holds neither a run nor finished clusters: {made}.")
     trained = Trained.load(found)
     pixels = to_images(images, size=trained.square, strict=strict)
     write_assignments(trained.assign(pixels), pixels, out)

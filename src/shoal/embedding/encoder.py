@@ -105,7 +105,8 @@ def _timm(spec: EncoderSpec, device: torch.device) -> Encoder:
     with torch.random.fork_rng():
         network: Any = timm.create_model(spec.name, pretrained=False, num_classes=0, **sized)
     config = network.pretrained_cfg
-    file = weights_file(Path(spec.weights).expanduser().absolute()) if spec.weights else hub_file(spec.name, config)
+    given = Path(spec.weights).expanduser().absolute()
+    file = weights_file(given, used=spec.digest != "") if spec.weights else hub_file(spec.name, config)
     settled = _settled(replace(spec, weights=str(file) if spec.weights else ""), file)
     load_weights(network, file, config)
     data = resolve_data_config(sized, model=network)  # type: ignore[no-untyped-call]
