@@ -14,6 +14,7 @@ from shoal.data.decode import FORMATS
 from shoal.data.listing import Listing, Source
 from shoal.data.names import Files, Names
 from shoal.errors import UserError
+from shoal.files import at_home
 
 
 def walk(folder: Path, deepest: int | None = None) -> Iterator[str]:
@@ -116,9 +117,11 @@ def list_source(paths: Sequence[str | Path]) -> Source:
         raise UserError("the list of images is empty: give at least one path.")
     ids = Names(str(path) for path in paths)
     here = Path.cwd()
-    files = Files(ids, lambda name: str(here / Path(name).expanduser()))
-    missing = next((name for name, file in zip(ids, files, strict=True) if not file.is_file()), None)
-    if missing is not None:
-        raise UserError(f"there is no file {missing}: mend or remove it in the list of images.")
+    files = Files(ids, lambda name: str(here / at_home(name)))
+    # Those of a Path fail on names that are too long.
+    for name, file in zip(ids, files.texts(), strict=True):
+        if not os.path.isfile(file):  # noqa: PTH113
+            what = f"{name} is a folder" if os.path.isdir(file) else f"there is no file {name}"  # noqa: PTH112
+            raise UserError(f"{what}: mend or remove it in the list of images.")
     listing = Listing(ids, np.full(len(ids), -1), (), lambda: iter(files), files=files)
     return Source(Names(chain(["list"], ids)), files, lambda: listing)
