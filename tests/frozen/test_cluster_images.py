@@ -162,3 +162,21 @@ def test_mistakes(tmp_path, capsys, args, sentence):
     assert sentence in said
     assert said.count("\n") == 1
     assert not (tmp_path / "clusters").exists()
+
+
+def test_folders_are_called_after_the_whole_name(tmp_path, photos, network):
+    for day in ("2024.05.01", "2024.05.02"):
+        shutil.copytree(photos, tmp_path / day)
+        assert main(["cluster", day, "-k", "4", *network]) == 0
+    assert {path.name for path in (tmp_path / "clusters").iterdir()} == {"2024.05.01", "2024.05.02"}
+
+
+def test_names_that_are_not_text(tmp_path, photos, network, monkeypatch, capsys):
+    (photos / "bad\x1b[31m\udce9\n.png").write_text("text")
+    photos.rename(tmp_path / "caf\udce9")
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict", write_through=True)
+    monkeypatch.setattr("sys.stdout", shown)
+    assert main(["cluster", "caf\udce9", "-k", "4", *network]) == 0
+    assert rb"clusters/caf\udce9/report.html" in shown.buffer.getvalue()
+    assert main(["cluster", "gone\x1bc\n", "-k", "4", *network]) == 2
+    assert capsys.readouterr().err.endswith("shoal: there is no file or folder gone\\x1bc\\n.\n")
