@@ -180,3 +180,17 @@ def test_names_that_are_not_text(tmp_path, photos, network, monkeypatch, capsys)
     assert rb"clusters/caf\udce9/report.html" in shown.buffer.getvalue()
     assert main(["cluster", "gone\x1bc\n", "-k", "4", *network]) == 2
     assert capsys.readouterr().err.endswith("shoal: there is no file or folder gone\\x1bc\\n.\n")
+
+
+def test_clusters_beside_the_images_are_no_images(tmp_path, photos, network, capsys):
+    shutil.make_archive("inside/photos", "zip", photos)
+    (tmp_path / "inside" / "runs").mkdir()
+    for name in ("config.yaml", "state.safetensors", "assignments.parquet"):
+        (tmp_path / "inside" / "runs" / name).touch()
+    for out in ("inside/one", "inside/two"):
+        assert main(["cluster", "inside", "-k", "4", "--out", out, *network]) == 0
+    first, second = (tmp_path / "inside" / name / "assignments.csv" for name in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
+    (tmp_path / "inside" / "two" / "clustering.safetensors").unlink()  # as if it had been stopped
+    assert main(["cluster", "inside/one", "-k", "2", "--out", "three"]) == 0
+    assert "2, of 32" in capsys.readouterr().out
