@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shoal.cli_outputs import export, sort
 from shoal.errors import UserError
-from shoal.terminal import Stopped, asked_to_stop, complain, flushed_output, on_signals, raise_stopped, say
+from shoal.terminal import OneLine, Stopped, asked_to_stop, complain, flushed_output, on_signals, raise_stopped, say
 
 OVERVIEW = """\
 shoal turns a pile of unlabelled images into meaningful clusters.
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the status is 0, 2 for a user's mistake, or 128 + the signal that stopped it."""
     args = list(sys.argv[1:] if argv is None else argv)
     if logging.lastResort:  # it looks sys.stderr up for each warning, so that a live line can make room
-        logging.lastResort.setFormatter(logging.Formatter("shoal: %(message)s"))
+        logging.lastResort.setFormatter(OneLine())
     try:
         with on_signals(raise_stopped), flushed_output():
             return _dispatch(args)

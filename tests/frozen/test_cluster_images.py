@@ -224,3 +224,35 @@ def test_weights_that_were_moved_are_to_be_put_back(tmp_path, weights, capsys):
     assert main(["predict", "clusters/photos", "photos"]) == 2
     assert "w.safetensors are gone, with which the images were embedded: put them back" in capsys.readouterr().err
     assert not (tmp_path / "assignments.csv").exists()
+
+
+def test_folders_are_called_after_the_whole_name(tmp_path, photos, network):
+    for day in ("2024.05.01", "2024.05.02"):
+        shutil.copytree(photos, tmp_path / day)
+        assert main(["cluster", day, "-k", "4", *network]) == 0
+    assert {path.name for path in (tmp_path / "clusters").iterdir()} == {"2024.05.01", "2024.05.02"}
+
+
+def test_names_that_are_not_text(tmp_path, photos, network, monkeypatch, capsys):
+    (photos / "bad\x1b[31m\udce9\n.png").write_text("text")
+    photos.rename(tmp_path / "caf\udce9")
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict", write_through=True)
+    monkeypatch.setattr("sys.stdout", shown)
+    assert main(["cluster", "caf\udce9", "-k", "4", *network]) == 0
+    assert rb"clusters/caf\udce9/report.html" in shown.buffer.getvalue()
+    assert main(["cluster", "gone\x1bc\n", "-k", "4", *network]) == 2
+    assert capsys.readouterr().err.endswith("shoal: there is no file or folder gone\\x1bc\\n.\n")
+
+
+def test_clusters_beside_the_images_are_no_images(tmp_path, photos, network, capsys):
+    shutil.make_archive("inside/photos", "zip", photos)
+    (tmp_path / "inside" / "runs").mkdir()
+    for name in ("config.yaml", "state.safetensors", "assignments.parquet"):
+        (tmp_path / "inside" / "runs" / name).touch()
+    for out in ("inside/one", "inside/two"):
+        assert main(["cluster", "inside", "-k", "4", "--out", out, *network]) == 0
+    first, second = (tmp_path / "inside" / name / "assignments.csv" for name in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
+    (tmp_path / "inside" / "two" / "clustering.safetensors").unlink()  # as if it had been stopped
+    assert main(["cluster", "inside/one", "-k", "2", "--out", "three"]) == 0
+    assert "2, of 32" in capsys.readouterr().out

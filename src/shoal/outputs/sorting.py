@@ -19,6 +19,7 @@ from shoal.data.decode import FORMATS
 from shoal.data.listing import Blob
 from shoal.data.reading import fetch
 from shoal.errors import UserError
+from shoal.files import real
 from shoal.outputs import checks
 from shoal.outputs.manifest import How, Step, Writer
 from shoal.outputs.moving import digest, move, put
@@ -169,7 +170,7 @@ def plan_sort(
     Raises:
         UserError: a file is gone; ``into`` lies in the source, or files in ``into``.
     """
-    into = into.expanduser().absolute().resolve()
+    into = real(into)
     labels = clusters.tolist()
     folders = folder_names(sorted({label for label in labels if label >= 0}), names)
     sources = [None if path is None else checks.located(path) for path in paths]
