@@ -52,7 +52,7 @@ class Outcome:
         lines = [f"clusters     {self.n_clusters}, of {self.n_rows}"]
         if self.scores:
             agreement = ", ".join(f"{name.upper()} {self.scores[name]:.3f}" for name in ("acc", "nmi", "ari"))
-            lines.append(f"labels       {agreement}; they were read for this line alone")
+            lines.append(f"labels       {agreement}; they had no part in the clustering")
         for what, n, path in (
             ("duplicates", self.n_duplicates, folder.duplicates),
             ("outliers", self.n_outliers, folder.outliers),
