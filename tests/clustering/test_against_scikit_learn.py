@@ -74,8 +74,9 @@ def test_own_starts_end_at_no_more_inertia(shape, size, monkeypatch):
         monkeypatch.setattr(sample, "ROWS_PER_CLUSTER", 1)
     ours, theirs = [], []
     x, k = shape(np.random.default_rng(0))
-    n_init = 1 if k == 1000 else 3
-    for seed in range(SEEDS):
+    # A thousand centres take seconds each time, and luck evens out among them.
+    n_init, seeds = (1, 2) if k == 1000 else (3, SEEDS)
+    for seed in range(seeds):
         theirs.append(sklearn.cluster.KMeans(k, n_init=n_init, random_state=seed).fit(x).inertia_)
         ours.append(KMeans(k, n_init=n_init, random_state=seed).fit(x).inertia_)
     assert np.mean(ours) <= 1.001 * np.mean(theirs) + 1e-6 * np.square(x).sum()
