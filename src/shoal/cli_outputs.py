@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.errors import UserError
+from shoal.files import at_home, real
 from shoal.terminal import Stopped, complain, say
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def sort_into(clusters: Path, how: How, into: Path, assignments: Path | None = N
     from shoal.outputs.edited import read_edited
     from shoal.outputs.sorting import plan_sort
 
-    goal = into.expanduser().resolve()
-    if clusters.resolve() in (goal, *goal.parents):
+    goal = real(into)
+    if real(clusters) in (goal, *goal.parents):
         raise UserError(f"{into} is the folder of the clusters, or lies in it: sort into a folder of its own.")
     try:
         found = open_clusters(clusters)
@@ -87,7 +88,7 @@ def _with_way_back(error: UserError, into: Path) -> UserError:
     """Where files have been sorted before, perhaps by a process that was killed, this may be why it fails."""
     from shoal.outputs.manifest import NAME
 
-    earlier = into.expanduser() / NAME
+    earlier = at_home(into) / NAME
     if not earlier.is_file():
         return error
     return UserError(f"{error} Files have been sorted there before: shoal sort --undo {shlex.quote(str(earlier))}")

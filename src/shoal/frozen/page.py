@@ -46,6 +46,7 @@ def page_data(
 ) -> ReportData:
     """The data of a report, yet without doubles and odd ones."""
     index, k = pictures.index, len(clustered.centers)
+    part = part_of(found, index)
     return ReportData(
         title=title,
         command=_command(rows, clustered),
@@ -53,13 +54,13 @@ def page_data(
         metrics=(scores,),
         images=pictures.images,
         features=_comparable(rows.features[index], clustered.metric),
-        clustering=Clustering(found.clusters[index], clustered.centers, found.distance[index]),
-        margins=found.margin[index],
+        clustering=Clustering(part.clusters, clustered.centers, part.distance),
+        margins=part.margin,
         seed=clustered.seed,
         sizes=torch.bincount(found.clusters, minlength=k),
         n_images=len(rows),
-        places=None if found.places is None else found.places[index],
-        confidences=found.confidence[index],
+        places=part.places,
+        confidences=part.confidence,
     )
 
 

@@ -16,11 +16,10 @@ from shoal.types import Clustering, Images
 class ReportData:
     """What a report shows, all of it on the CPU.
 
-    ``command`` is what reproduces the run, ``metrics`` are the rows of metrics.jsonl or a
-    single one of scores, ``margins`` say how much farther than the own the second centre is (small: a doubtful image),
-    and ``seed`` draws the map and the sample of a set too large for a page. ``config_yaml`` may be empty and
-    ``metrics`` have nothing to draw over epochs: their sections are left out.
-    ``evaluation`` is there once ``shoal evaluate`` has measured the run.
+    ``command`` is what reproduces the run, ``metrics`` are the rows of metrics.jsonl or a single one of scores,
+    ``margins`` say how much farther than the own the second centre is (small: a doubtful image), and ``seed`` draws the
+    map and the sample of a set too large for a page. ``config_yaml`` may be empty and ``metrics`` have nothing to draw
+    over epochs: their sections are left out. ``evaluation`` is there once ``shoal evaluate`` has measured the run.
 
     The images may themselves be a sample of a larger set: of ``n_images`` images, ``sizes`` in each cluster.
     ``places`` is a plane to draw them on and ``neighbours`` are the eight images nearest to each, the nearest first
