@@ -79,7 +79,14 @@ def _dispatch(args: list[str]) -> int:
 
 def train(args: list[str]) -> int:
     """Learn features and clusters of images; ``shoal train --help`` lists the settings."""
-    from shoal import workflow
+    from shoal import distributed
+
+    with distributed.joined():
+        return _train(args)
+
+
+def _train(args: list[str]) -> int:
+    from shoal import distributed, training, workflow
     from shoal.commandline import parse_train
     from shoal.training.folder import RunFolder
     from shoal.training.log import Logs, open_log
@@ -95,18 +102,23 @@ def train(args: list[str]) -> int:
     path = command.resume or command.out
     assert path is not None
     check_installed(command.tracker)
+    first = distributed.is_first()
+    quiet = command.quiet or not first
+    goes_on = command.resume or (distributed.restarted() and RunFolder(path).config.exists())
     try:
-        with open_log(quiet=command.quiet) as log:
-            run = workflow.reopen(path, log) if command.resume else workflow.start(command.config, path, log)
-            with asked_to_stop(run), open_tracker(command.tracker, run, quiet=command.quiet) as tracker:
-                workflow.train(run, Logs(log, tracker))
+        with open_log(quiet=quiet) as log:
+            run = workflow.reopen(path, log) if goes_on else workflow.start(command.config, path, log)
+            tracked = command.tracker if first else "none"
+            with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker:
+                (workflow.train if first else training.fit)(run, Logs(log, tracker))
     except (Interrupted, Stopped) as stop:
         if not RunFolder(path).config.exists():  # nothing has begun that could go on
             raise
         how = "stopped and saved" if isinstance(stop, Interrupted) else "stopped"
-        complain(f"{how}. Go on with:  shoal train --resume {shlex.quote(str(path))}")
+        if first:
+            complain(f"{how}. Go on with:  shoal train --resume {shlex.quote(str(path))}")
         return 128 + stop.signum
-    if not command.quiet:
+    if not quiet:
         _print_scores(run.scores)
         say(f"clusters     {run.folder.assignments}\nreport       {run.folder.report}")
     return 0

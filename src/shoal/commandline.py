@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from shoal import distributed
 from shoal.clustering.rows import Metric
 from shoal.clustering.saved import ClusteringMethod
 from shoal.config import RunConfig, fields_of, load_recipe, nearest, recipe_names, validate
@@ -147,15 +148,17 @@ def _settle(command: TrainCommand, name: str) -> TrainCommand:
     path = lasting(data.path)
     data = dataclasses.replace(data, path=path, root=lasting(data.root), strict=data.strict or command.strict)
     config = validate(dataclasses.replace(config, data=data), "this command")
-    return dataclasses.replace(command, config=config, out=command.out or _free_folder(Path(name).stem))
+    return dataclasses.replace(command, config=config, out=command.out or _default_folder(Path(name).stem))
 
 
-def _free_folder(name: str) -> Path:
-    path, number = Path("runs") / name, 1
+def _default_folder(name: str) -> Path:
+    """A folder that is not there yet, the same on all ranks; started again, the ranks go on in the last that is."""
+    last, path, number = None, Path("runs") / name, 1
     while path.exists():
         number += 1
-        path = Path("runs") / f"{name}-{number}"
-    return path
+        last, path = path, Path("runs") / f"{name}-{number}"
+    chosen = last if last and distributed.restarted() else path
+    return Path(distributed.text_of_first(str(chosen)))
 
 
 def _about(word: str, command: TrainCommand) -> str:
