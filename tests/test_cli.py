@@ -91,7 +91,7 @@ def test_help_and_version(capsys):
         (["train", "propos-digits", "--n-clusters", "1798"], "1798 clusters need at least as many images"),
         (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
         (["train", "--resume", "nowhere", "--epochs", "3"], "exactly as it began"),
-        (["predict", "nowhere", "digits"], "nowhere is not a run folder"),
+        (["predict", "nowhere", "digits"], "nowhere holds neither a run nor finished clusters"),
         (["predict", "nowhere", "digits", "--out", "a.txt"], "should end in .parquet or .csv"),
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
         (["evaluate"], "nothing to evaluate: give a run folder, or --features"),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shoal.cli_outputs import export, sort
 from shoal.errors import UserError
-from shoal.terminal import Stopped, asked_to_stop, complain, flushed_output, on_signals, raise_stopped, say
+from shoal.terminal import OneLine, Stopped, asked_to_stop, complain, flushed_output, on_signals, raise_stopped, say
 
 OVERVIEW = """\
 shoal turns a pile of unlabelled images into meaningful clusters.
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the status is 0, 2 for a user's mistake, or 128 + the signal that stopped it."""
     args = list(sys.argv[1:] if argv is None else argv)
     if logging.lastResort:  # it looks sys.stderr up for each warning, so that a live line can make room
-        logging.lastResort.setFormatter(logging.Formatter("shoal: %(message)s"))
+        logging.lastResort.setFormatter(OneLine())
     try:
         with on_signals(raise_stopped), flushed_output():
             return _dispatch(args)
@@ -170,6 +170,7 @@ def predict(found: Path, images: str, /, out: Path = Path("assignments.csv"), st
     from shoal.data import to_images
     from shoal.frozen import Clustered, ClusterFolder
     from shoal.frozen.prediction import predict as predict_frozen
+    from shoal.training.folder import RunFolder
     from shoal.training.log import open_log
     from shoal.training.trained import Trained
 
@@ -180,6 +181,9 @@ def predict(found: Path, images: str, /, out: Path = Path("assignments.csv"), st
             n = predict_frozen(clustered, images, out, strict=strict, log=log)
         say(f"{n} images in {len(clustered.centers)} clusters: {out}")
         return 0
+    if not RunFolder(found).config.is_file():
+        made = "give what 'shoal train' or 'shoal cluster' wrote"
+        raise UserError(f"{found} holds neither a run nor finished clusters: {made}.")
     trained = Trained.load(found)
     pixels = to_images(images, size=trained.square, strict=strict)
     write_assignments(trained.assign(pixels), pixels, out)

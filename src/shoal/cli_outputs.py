@@ -55,13 +55,19 @@ def sort_into(clusters: Path, how: How, into: Path, assignments: Path | None = N
     from shoal.outputs.edited import read_edited
     from shoal.outputs.sorting import plan_sort
 
-    found = open_clusters(clusters)
-    labels, names = found.clusters, {}
-    if assignments is not None:
-        edited = read_edited(assignments)
-        labels, names = edited.apply(found.ids, labels), dict(edited.names)
-    plan = plan_sort(found.ids, found.paths, labels, names, into, found.source)
-    plan.check(how)
+    goal = into.expanduser().resolve()
+    if clusters.resolve() in (goal, *goal.parents):
+        raise UserError(f"{into} is the folder of the clusters, or lies in it: sort into a folder of its own.")
+    try:
+        found = open_clusters(clusters)
+        labels, names = found.clusters, {}
+        if assignments is not None:
+            edited = read_edited(assignments)
+            labels, names = edited.apply(found.ids, labels), dict(edited.names)
+        plan = plan_sort(found.ids, found.paths, labels, names, into, found.source)
+        plan.check(how)
+    except UserError as error:
+        raise _with_way_back(error, into) from error
     say(plan.summary(how))
     if not yes:
         words = ["shoal", "sort", str(clusters), f"--{how}", str(into)]
@@ -73,8 +79,18 @@ def sort_into(clusters: Path, how: How, into: Path, assignments: Path | None = N
     except Stopped as stop:
         complain(" ".join(["stopped.", *getattr(stop, "__notes__", [])]))
         return 128 + stop.signum
-    say(f"done; to put everything back: shoal sort --undo {manifest}")
+    say(f"done; to put everything back: shoal sort --undo {shlex.quote(str(manifest))}")
     return 0
+
+
+def _with_way_back(error: UserError, into: Path) -> UserError:
+    """Where files have been sorted before, perhaps by a process that was killed, this may be why it fails."""
+    from shoal.outputs.manifest import NAME
+
+    earlier = into.expanduser() / NAME
+    if not earlier.is_file():
+        return error
+    return UserError(f"{error} Files have been sorted there before: shoal sort --undo {shlex.quote(str(earlier))}")
 
 
 def _undo(manifest: Path) -> int:

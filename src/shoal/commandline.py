@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from shoal.clustering.saved import ClusteringMethod
 from shoal.config import RunConfig, fields_of, load_recipe, nearest, recipe_names, validate
 from shoal.data import lasting
 from shoal.errors import UserError
+from shoal.files import real
 from shoal.frozen.config import EncoderConfig
 from shoal.outputs.manifest import How
 from shoal.training.trackers import TrackerName
@@ -108,7 +110,10 @@ def _name_of(source: str) -> str:
     """A name for what is made of a source: of photos/, photos.zip and photos/**/*.jpg, photos."""
     whole = source.split("://")[-1]
     plain = whole[: min((whole.find(mark) for mark in "*?[{" if mark in whole), default=len(whole))]
-    name = Path(plain or "images").expanduser().resolve().name if plain != "-" else "stdin"
+    path = real(plain or "images")
+    if os.path.isdir(path):  # noqa: PTH112 - that of a Path fails on a name that is too long
+        return path.name or "images"
+    name = path.name if plain != "-" else "stdin"
     return name.removesuffix("".join(Path(name).suffixes[-2:])) if ".tar." in name else Path(name).stem or "images"
 
 

@@ -7,6 +7,7 @@ process would.
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -134,7 +135,9 @@ def averaging(network: nn.Module) -> nn.Module:
     if world_size() == 1:
         return network
     # Buffers are the ranks' own: queues turn alike, and statistics of batch-norm are averaged when they are read.
-    return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in PyTorch 2.15
+    apart = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(network, gradient_as_bucket_view=True, **apart)
 
 
 def averaged_at_last(network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
@@ -154,6 +157,10 @@ def average(values: Sequence[Tensor]) -> None:
         value.copy_(mean.view_as(value))
 
 
+# Renamed in PyTorch 2.15, which warns of the old name.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
 class _Gather(torch.autograd.Function):
     """All-gather along the rows; backward sums what every rank asks of these rows.
 
@@ -165,7 +172,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         ctx.n = len(rows)
         out = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
-        dist.all_gather_into_tensor(out, rows.contiguous())
+        _all_gather(out, rows.contiguous())
         return out
 
     @staticmethod

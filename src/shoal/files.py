@@ -8,17 +8,43 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from shoal.errors import UserError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_free_folder(path: Path) -> None:
     """Raise a UserError when there is something in the folder, or something else in its place."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists and is not an empty folder: give another --out.")
+
+
+def lock(file: IO[bytes]) -> bool:
+    """Take a file for this process alone, until it is closed or the process ends; False where another has it.
+
+    Where the system cannot do that, nobody is kept out.
+    """
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
+
+
+def at_home(path: str | Path) -> Path:
+    """Read a ``~`` at the beginning as a home folder; a name that only begins so, as ``~$photo.jpg``, stays."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - that of a Path fails where nobody is called so
+
+
+def real(path: str | Path) -> Path:
+    """Follow all links of a path as far as they lead, and a circle of them nowhere."""
+    return Path(os.path.realpath(at_home(path)))
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -49,7 +75,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except OSError as error:
-        advice = " What it held before is intact: make room, then go on." if error.errno in _FULL else ""
+        advice = " What it held before is intact: make room, then go on." if error.errno in FULL else ""
         raise UserError(f"cannot write {path}: {error.strerror}.{advice}") from error
     finally:
         if temporary is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -72,8 +73,11 @@ def flushed_output() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print what was asked for."""
-    print(text)  # noqa: T201 - a command's output
+    """Print what was asked for; letters that the terminal's encoding lacks as their numbers."""
+    try:
+        print(text)  # noqa: T201 - a command's output
+    except UnicodeEncodeError as error:
+        print(text.encode(error.encoding, "backslashreplace").decode(error.encoding))  # noqa: T201 - as above
 
 
 def complain(text: str) -> None:
@@ -85,4 +89,17 @@ def complain(text: str) -> None:
     if rank := int(os.environ.get("RANK", "0")):
         time.sleep(FIRST_SPEAKS)
         text = f"process {rank}: {text}"
-    print(f"shoal: {text}", file=sys.stderr)  # noqa: T201 - a command's output
+    print(f"shoal: {one_line(text)}", file=sys.stderr)  # noqa: T201 - a command's output
+
+
+def one_line(text: str) -> str:
+    """Write what does not print as its number: a name of a file breaks no line and gives the terminal no orders."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+class OneLine(logging.Formatter):
+    """Warnings as the command's complaints."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a line."""
+        return f"shoal: {one_line(record.getMessage())}"

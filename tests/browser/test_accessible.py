@@ -63,6 +63,8 @@ def test_nothing_is_wider_than_the_screen(visit, shoot, width, scheme):
     page.wait_for_timeout(250)
     page.locator("#results .select").click()
     assert page.evaluate(fits)
+    # At once: a screenshot on the way there would show a blank, and so would a screen.
+    assert 0 <= page.locator("#selection-title").evaluate("(e) => e.getBoundingClientRect().top") < 900
     shoot(page, f"selection-{width}-{scheme}")
     for state in ("cluster", "image"):
         bring(page, state)

@@ -3,7 +3,9 @@
 import contextlib
 import struct
 import time
+import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -170,7 +172,50 @@ def test_reasons_are_short():
         (b"hello", "not an image"),
         (encoded(smooth(64, 48), "JPEG")[:500], "truncated"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC or the like, which is not read: save it as JPEG"),
+        (
+            # Numbers of 64 bits instead of 8.
+            encoded(smooth(8, 8, "L"), "TIFF").replace(b"\2\1\3\0\1\0\0\0\x08", b"\2\1\3\0\1\0\0\0\x40"),
+            "a damaged TIFF, or one of numbers or channels that are not read: save it in 8 bits, grey or RGB",
+        ),
     ]:
         with pytest.raises(UnreadableError) as caught:
             decode(data)
         assert str(caught.value) == reason
+
+
+def test_memory_that_runs_out_is_a_reason(monkeypatch):
+    def run_out(_image):
+        raise MemoryError
+
+    monkeypatch.setattr("shoal.data.decode.to_rgb", run_out)
+    with pytest.raises(UnreadableError, match=r"^too large for the memory$"):
+        decode(encoded(smooth(8, 8)))
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch):
+    monkeypatch.setattr("shoal.data.decode._LARGE", 63)
+    at_once, most = 0, 0
+
+    def busy(image):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.02)
+        at_once -= 1
+        return image
+
+    monkeypatch.setattr("shoal.data.decode.to_rgb", busy)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(decode, [encoded(smooth(8, 8))] * 4))
+    assert most == 1
+
+
+def test_greys_of_many_bits_take_little_memory():
+    values = np.linspace(-3, 5, 2000 * 3000, dtype=np.float32).reshape(2000, 3000)
+    data = encoded(Image.fromarray(values), "TIFF")
+    tracemalloc.start()
+    pixels = decode(data)
+    assert tracemalloc.get_traced_memory()[1] < 16 * values.size
+    tracemalloc.stop()
+    assert np.array_equal(pixels[0], np.rint((values.astype(np.float64) + 3) / 8 * 255).astype(np.uint8))

@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -82,10 +83,10 @@ def test_a_changed_label_or_image_is_noticed(table, paint):
     [
         ("csv", {"url": ["a"]}, r"no column of paths: shoal looked for path, .* among url"),
         ("csv", {"path": []}, "holds no rows"),
-        ("csv", {"path": ["b.png", ""]}, "row 1 of .* has no path"),
-        ("parquet", {"path": pa.array(["b.png", None])}, "row 1 of .* has no path"),
+        ("csv", {"path": ["b.png", ""]}, "row 2 of .* has no path"),
+        ("parquet", {"path": pa.array(["b.png", None])}, "row 2 of .* has no path"),
         ("csv", {"path": ["b.png", "b.png"], "id": ["x", "x"]}, "two rows of .* have the same id"),
-        ("csv", {"path": ["b.png"], "id": [""]}, "row 0 of .* has no id"),
+        ("csv", {"path": ["b.png"], "id": [""]}, "row 1 of .*, not counting the heading, has no id"),
     ],
 )
 def test_mistakes(table, kind, columns, sentence):
@@ -106,3 +107,25 @@ def test_files_that_are_no_tables(tmp_path):
     (tmp_path / "long.csv").write_text("path\n" + "x" * 200_000)
     with pytest.raises(UserError, match=r"cannot read .* as CSV: field larger"):
         to_images(tmp_path / "long.csv")
+
+
+def test_tables_as_spreadsheets_write_them(tmp_path):
+    (tmp_path / "a.csv").write_text("path;label\nb.png;x\n")
+    with pytest.raises(UserError, match=r"among path;label; separate the columns by commas\.$"):
+        to_images(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("path,label\nb.png,x\n", encoding="utf-16")
+    with pytest.raises(UserError, match=r"b\.csv is written in UTF-16: save it as CSV in UTF-8\.$"):
+        to_images(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_path_with_a_zero_byte_is_skipped(table, kind):
+    path = table(kind, path=["b.png", "zero\0.png"])
+    assert to_images(path).skipped == {"zero\0.png": "embedded null byte"}
+
+
+def test_texts_that_are_not_utf8(tmp_path):
+    buffers = [None, pa.py_buffer(np.array([0, 2], np.int32).tobytes()), pa.py_buffer(b"\xff\xfe")]
+    pq.write_table(pa.table({"path": pa.Array.from_buffers(pa.string(), 1, buffers)}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"cannot read .*a\.parquet as Parquet: 'utf-8' codec"):
+        find_source(tmp_path / "a.parquet")

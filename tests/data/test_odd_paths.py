@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from shoal.data import IN_MEMORY, to_images
+from shoal.data import IN_MEMORY, lasting, to_images
 from shoal.errors import UserError
 
 
@@ -49,6 +49,33 @@ def test_a_line_break_in_a_name_does_not_break_the_warning(tmp_path, paint, capl
 def test_a_path_too_long_to_exist():
     with pytest.raises(UserError, match=r"cannot read x+: File name too long\."):
         to_images("x" * 300)
+
+
+def test_a_name_that_only_begins_like_a_home_folder(tmp_path, paint, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paint(Path("~tmp") / "~$a.png")
+    assert to_images("~tmp").ids == ["~$a.png"]
+    assert to_images("~tmp/*.png").ids == ["~$a.png"]
+    monkeypatch.chdir("~tmp")
+    assert to_images(["~$a.png"]).ids == ["~$a.png"]
+    with pytest.raises(UserError, match=r"there is no file or folder ~no one/x"):
+        to_images("~no one/x")
+    assert lasting("~$a.png") == str(tmp_path / "~tmp" / "~$a.png")
+
+
+def test_a_link_that_leads_nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("circle").symlink_to("circle")
+    with pytest.raises(UserError, match=r"circle is a link that leads nowhere: "):
+        to_images("circle")
+    assert lasting("circle") == str(tmp_path / "circle")
+
+
+def test_lists_with_what_is_no_file(tmp_path):
+    with pytest.raises(UserError, match=r"is a folder: mend or remove it in the list of images"):
+        to_images([tmp_path])
+    with pytest.raises(UserError, match=r"there is no file x+: mend or remove it"):
+        to_images(["x" * 300])
 
 
 def test_digits_tell_of_a_folder_of_that_name(tmp_path, paint, monkeypatch, caplog):

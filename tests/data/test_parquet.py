@@ -146,3 +146,36 @@ def test_real_photos_with_grey_ones_among_them(tmp_path):
     images = to_images(tmp_path)
     assert images.pixels.shape == (200, 3, 64, 64)
     assert images.classes == ("goldfish", "orange")
+
+
+def test_columns_of_other_kinds_are_no_images(tmp_path):
+    for kind, value in [(pa.list_(pa.uint8()), [1, 2]), (pa.string(), "text"), (pa.int64(), 3)]:
+        rows = pa.array([{"bytes": value}], pa.struct([("bytes", kind)]))
+        pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
+        with pytest.raises(UserError, match="has no column of images"):
+            to_images(tmp_path / "a.parquet")
+
+
+def test_paths_that_are_no_texts_are_no_names(tmp_path):
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.int64())])
+    pq.write_table(pa.table({"image": pa.array([{"bytes": png("red"), "path": 5}], kind)}), tmp_path / "a.parquet")
+    assert to_images(tmp_path / "a.parquet").ids == ["a.parquet#0"]
+
+
+def test_shards_that_differ(tmp_path):
+    shard(tmp_path / "a.parquet", [png("red")], label=pa.array([3]))
+    shard(tmp_path / "b.parquet", [png("red")], label=pa.array(["owl"]))
+    images = to_images(tmp_path)
+    assert (images.classes, images.labels.tolist()) == (("3", "owl"), [0, 1])
+    pq.write_table(pa.table({"img": ["text"], "label": ["owl"]}), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match=r"b\.parquet has other columns than a\.parquet"):
+        to_images(tmp_path)
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    buffers = [None, pa.py_buffer(np.array([0, 2], np.int32).tobytes()), pa.py_buffer(b"\xff\xfe")]
+    names = pa.Array.from_buffers(pa.string(), 1, buffers)
+    rows = pa.StructArray.from_arrays([pa.array([png("red")]), names], ["bytes", "path"])
+    pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"cannot read .*a\.parquet as Parquet: 'utf-8' codec"):
+        to_images(tmp_path / "a.parquet")

@@ -43,6 +43,24 @@ def test_braces_are_the_shells(photos, braces):
     assert sorted(str(listing.path(i).relative_to(photos)) for i in range(len(listing.ids))) == expected
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("[z-a].jpg", None),
+        ("[a-\\d].jpg", None),
+        ("sub2/[!z-a]1.jpg", ["a1.jpg"]),
+        ("[a&&b||c--d].*", ["a.jpg", "b.png"]),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_brackets_are_no_regular_expressions(pattern, names):
+    if names is None:
+        with pytest.raises(UserError, match="no file is like"):
+            find_source(f"photos/{pattern}")
+    else:
+        assert find_source(f"photos/{pattern}").listing().ids == names
+
+
 def test_ranges_keep_their_zeros(photos, paint):
     for number in (8, 9, 10):
         paint(photos / "n" / f"{number:03}.png")
@@ -84,19 +102,23 @@ def stdin(monkeypatch):
     doors._listed_on_stdin.cache_clear()
 
 
-@pytest.mark.parametrize("data", [b"photos/b.png\nphotos/a.jpg\n", b"photos/b.png\r\n\r\nphotos/a.jpg"])
+@pytest.mark.parametrize("data", [b"photos/b.png\nphotos/a.jpg\n", b"\xef\xbb\xbfphotos/b.png\r\n\r\nphotos/a.jpg"])
 def test_a_list_on_the_standard_input_is_read_once(stdin, data):
     stdin(data)
     for _ in range(2):
         assert to_images("-").ids == ["photos/b.png", "photos/a.jpg"]
 
 
-def test_zero_bytes_may_end_the_paths(stdin, paint, photos):
+def test_zero_bytes_may_end_the_paths(stdin, paint, photos, monkeypatch):
     paint(photos / "two\nlines.png")
     paint(photos / "caf\udce9.png")
     stdin(b"photos/two\nlines.png\0photos/caf\xe9.png\0")
     assert to_images("-").ids == ["photos/two\nlines.png", "photos/caf\udce9.png"]
     stdin(b"\n")
+    with pytest.raises(UserError, match="no path on the standard input"):
+        to_images("-")
+    stdin(b"")
+    monkeypatch.setattr("sys.stdin", None)  # it was closed
     with pytest.raises(UserError, match="no path on the standard input"):
         to_images("-")
     stdin(b"photos/gone.png")

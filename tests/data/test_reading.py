@@ -130,3 +130,13 @@ def test_pictures_of_many_formats_come_out_of_an_archive(tmp_path):
     listing = find_source(write_zip(tmp_path / "a.zip", content)).listing()
     pixels = read_pixels(listing, range(5), 8).numpy().astype(int)
     assert np.abs(pixels - np.array([200, 30, 40])[:, None, None]).max() <= 6
+
+
+def test_a_file_of_many_gigabytes_is_not_read(tmp_path, monkeypatch):
+    with (tmp_path / "a.jpg").open("wb") as file:
+        file.truncate(2**31)
+    assert fetch(tmp_path / "a.jpg")[0] == "2147483648 bytes, too many for an image"
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda _: bytearray(2**62))
+    assert fetch(tmp_path / "a.jpg")[0] == "2147483648 bytes, too many for an image"
+    (tmp_path / "b.jpg").write_bytes(b"text")
+    assert fetch(tmp_path / "b.jpg")[0] == "too large for the memory"

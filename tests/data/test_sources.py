@@ -1,5 +1,7 @@
 """The one door for images, the sentence for each path that leads nowhere, and where pixels are put."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,22 @@ def test_an_unlistable_folder_is_the_users_to_mend(tmp_path, monkeypatch):
     monkeypatch.setattr("os.scandir", refuse)
     with pytest.raises(UserError, match=r"cannot list the folder .*Permission denied"):
         to_images(tmp_path)
+
+
+def test_an_unlistable_folder_among_others_is_left_out(tmp_path, paint, monkeypatch, caplog):
+    paint(tmp_path / "a.png")
+    paint(tmp_path / "lost+found" / "b.png")
+    scandir = os.scandir
+
+    def refuse(folder):
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    assert to_images(tmp_path).ids == ["a.png"]
+    sentence = f"cannot list the folder {tmp_path}/lost+found: Permission denied. What is in it is left out."
+    assert caplog.messages == [sentence]
 
 
 @pytest.mark.parametrize(("name", "hint"), [("a.doc", "give a folder"), ("a.png", "one image is not a data set")])

@@ -14,6 +14,7 @@ import torch
 from shoal.data.folders import folder_source, walk
 from shoal.embedding import embed, load_encoder, open_embedded, pipeline, store
 from shoal.errors import UserError
+from shoal.files import lock
 from tests.embedding.examples import pictures, source_of, write_weights
 
 FILES = ("features.f32", "rows.i64", "fingerprints.bin", "names.txt", "names.i64", "labels.i64")
@@ -105,6 +106,36 @@ def paint_folder(tmp_path):
         return folder
 
     return paint
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_file_that_lost_committed_rows_is_not_filled_with_zeros(vit, tmp_path):
+    def stop(done, _total):
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(source_of(pictures(12)), vit, tmp_path, progress=stop)
+    os.truncate(tmp_path / "features.f32", 7)
+    refused(vit, tmp_path, source_of(pictures(12)), r"damaged \(features\.f32 is too short\): remove the folder")
+
+
+def test_one_process_at_a_time(vit, tmp_path):
+    source = source_of(pictures(5))
+
+    def another(_done, _total):
+        refused(vit, tmp_path, source, "another process is embedding images into .*: wait until it is done")
+
+    embed(source, vit, tmp_path, progress=another)
+    (tmp_path / "begun").mkdir()
+    with (tmp_path / "begun" / "journal.jsonl").open("ab") as journal:
+        assert lock(journal)
+        refused(vit, tmp_path / "begun", source, "another process is embedding images")
+
+
+def test_a_folder_that_cannot_be(vit, tmp_path):
+    (tmp_path / "file").touch()
+    refused(vit, tmp_path / "file" / "f", source_of(pictures(1)), r"\(Not a directory\): give another --out\.$")
 
 
 def test_a_short_file_is_damage(vit, tmp_path):

@@ -4,16 +4,19 @@ import csv
 import io
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pyarrow.parquet
 import pytest
+from PIL import Image
 from sklearn.metrics import adjusted_rand_score
 from tests.frozen.conftest import BACKBONE, COLOURS, EACH, photograph
 
 from shoal.cli import main
 from shoal.embedding import Encoder
+from shoal.frozen.opened import open_clusters
 
 pytestmark = pytest.mark.usefixtures("photos", "no_umap")
 
@@ -138,6 +141,22 @@ def test_the_network_goes_elsewhere_with_the_clusters(tmp_path, network, capsys)
     assert [each.name for each in session.get_outputs()] == ["cluster", "confidence", "probabilities", "features"]
 
 
+def test_the_lines_in_the_docs_prepare_images_as_they_were_clustered(tmp_path, photos, network):
+    with Image.open(photos / "blue-0.png") as image:
+        image.resize((90, 60)).save(photos / "blue-0.png")
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    assert main(["export", "clusters/photos", "photos.onnx"]) == 0
+    text = (Path(__file__).parents[2] / "docs/outputs.md").read_text()
+    code = re.search(r"```python\n(import onnxruntime\n.*?)```", text, re.S)[1].replace(
+        "photo.jpg", "photos/blue-0.png"
+    )
+    names = {"print": lambda *_: None}
+    exec(code, names)
+    expected = open_clusters(tmp_path / "clusters/photos").prepared(1).numpy()
+    np.testing.assert_array_equal(np.round(names["images"] * 255).astype(np.uint8), expected)
+    assert names["cluster"][0] == int(table(tmp_path / "clusters/photos/assignments.csv")[0]["cluster"])
+
+
 def test_file_names_stay_text(tmp_path, photos, network):
     name = "<img src=x onerror=alert(1)>.png"
     shutil.move(photos / "red-1.png", photos / name)
@@ -162,3 +181,78 @@ def test_mistakes(tmp_path, capsys, args, sentence):
     assert sentence in said
     assert said.count("\n") == 1
     assert not (tmp_path / "clusters").exists()
+
+
+def test_a_folder_of_clusters_may_be_moved(tmp_path, photos, network, capsys):
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    (tmp_path / "clusters").rename(tmp_path / "moved")
+    assert main(["cluster", "moved/photos", "-k", "3", "--out", "three"]) == 0
+    assert main(["sort", "moved/photos", "--copy", "sorted"]) == 0
+    # What is made afresh in its old place is not taken for its own, nor are features that have become others.
+    (photos / "blue-0.png").unlink()
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    assert main(["sort", "moved/photos", "--copy", "sorted"]) == 2
+    shutil.rmtree(tmp_path / "moved/photos/features")
+    shutil.copytree(tmp_path / "clusters/photos/features", tmp_path / "moved/photos/features")
+    assert main(["sort", "moved/photos", "--copy", "sorted"]) == 2
+    assert "names other images than those that were clustered" in capsys.readouterr().err
+
+
+def test_new_images_that_cannot_be_read_are_named(tmp_path, photos, network, capsys, caplog):
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    for label in "ab":
+        (tmp_path / "new" / label).mkdir(parents=True)
+        shutil.copy(photos / "red-0.png", tmp_path / "new" / label)
+    (tmp_path / "new" / "a" / "broken.png").write_text("no image")
+    assert main(["predict", "clusters/photos", "new", "--out", "new.csv"]) == 0
+    assert "1 of 3 images could not be read and were skipped: a/broken.png (not an image)" in caplog.text
+    assert [(row["id"], row["label"]) for row in table(tmp_path / "new.csv")] == [
+        ("a/red-0.png", "a"),
+        ("b/red-0.png", "b"),
+    ]
+    assert main(["predict", "photos", "new", "--out", "other.csv"]) == 2
+    assert "photos holds neither a run nor finished clusters" in capsys.readouterr().err
+
+
+def test_weights_that_were_moved_are_to_be_put_back(tmp_path, weights, capsys):
+    shutil.copy(weights, tmp_path / "w.safetensors")
+    assert (
+        main(["cluster", "photos", "-k", "4", "--backbone.name", BACKBONE, "--backbone.weights", "w.safetensors"]) == 0
+    )
+    (tmp_path / "w.safetensors").unlink()
+    capsys.readouterr()
+    assert main(["predict", "clusters/photos", "photos"]) == 2
+    assert "w.safetensors are gone, with which the images were embedded: put them back" in capsys.readouterr().err
+    assert not (tmp_path / "assignments.csv").exists()
+
+
+def test_folders_are_called_after_the_whole_name(tmp_path, photos, network):
+    for day in ("2024.05.01", "2024.05.02"):
+        shutil.copytree(photos, tmp_path / day)
+        assert main(["cluster", day, "-k", "4", *network]) == 0
+    assert {path.name for path in (tmp_path / "clusters").iterdir()} == {"2024.05.01", "2024.05.02"}
+
+
+def test_names_that_are_not_text(tmp_path, photos, network, monkeypatch, capsys):
+    (photos / "bad\x1b[31m\udce9\n.png").write_text("text")
+    photos.rename(tmp_path / "caf\udce9")
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict", write_through=True)
+    monkeypatch.setattr("sys.stdout", shown)
+    assert main(["cluster", "caf\udce9", "-k", "4", *network]) == 0
+    assert rb"clusters/caf\udce9/report.html" in shown.buffer.getvalue()
+    assert main(["cluster", "gone\x1bc\n", "-k", "4", *network]) == 2
+    assert capsys.readouterr().err.endswith("shoal: there is no file or folder gone\\x1bc\\n.\n")
+
+
+def test_clusters_beside_the_images_are_no_images(tmp_path, photos, network, capsys):
+    shutil.make_archive("inside/photos", "zip", photos)
+    (tmp_path / "inside" / "runs").mkdir()
+    for name in ("config.yaml", "state.safetensors", "assignments.parquet"):
+        (tmp_path / "inside" / "runs" / name).touch()
+    for out in ("inside/one", "inside/two"):
+        assert main(["cluster", "inside", "-k", "4", "--out", out, *network]) == 0
+    first, second = (tmp_path / "inside" / name / "assignments.csv" for name in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
+    (tmp_path / "inside" / "two" / "clustering.safetensors").unlink()  # as if it had been stopped
+    assert main(["cluster", "inside/one", "-k", "2", "--out", "three"]) == 0
+    assert "2, of 32" in capsys.readouterr().out

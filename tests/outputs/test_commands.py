@@ -57,6 +57,27 @@ def test_sorting_asks_first_and_can_be_undone(clusters, tmp_path, capsys):
     assert not into.exists()
 
 
+def test_a_sorting_that_was_killed_is_remembered_by_the_next(clusters, tmp_path, monkeypatch):
+    into = tmp_path / "s orted"
+
+    def killed(*_):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sorting.Plan, "_do", killed)
+        with pytest.raises(SystemExit):
+            cli_outputs.sort(clusters, move=into, yes=True)
+    (into / "cluster-00" / "a").touch()
+    with pytest.raises(UserError, match=r"sorted there before: shoal sort --undo '.*/s orted/sorted\.jsonl'"):
+        cli_outputs.sort(clusters, move=into, yes=True)
+
+
+def test_the_folder_of_the_clusters_is_no_place_to_sort_into(clusters):
+    for into in clusters, clusters / "features":
+        with pytest.raises(UserError, match="is the folder of the clusters, or lies in it"):
+            cli_outputs.sort(clusters, copy=into)
+
+
 @pytest.mark.parametrize("options", [{}, {"copy": 1, "move": 1}, {"undo": 1, "yes": True}, {"undo": 1, "link": 1}])
 def test_what_does_not_go_together(clusters, tmp_path, options):
     given = {name: value if value is True else tmp_path / name for name, value in options.items()}

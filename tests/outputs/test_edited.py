@@ -20,6 +20,12 @@ def test_csv_moves_the_images_it_names(tmp_path):
     assert edited.names == {3: "cats"}
 
 
+def test_json_has_names_that_are_not_utf8_as_they_are_or_spelt_out(tmp_path):
+    for name in IDS[1], "bad\\udcff.jpg":
+        (tmp_path / "a.json").write_text(json.dumps({"images": [{"id": name, "cluster": 7}]}))
+        assert read_edited(tmp_path / "a.json").apply(IDS, OLD).tolist() == [0, 7, 2, 2]
+
+
 def test_json_merges_clusters_and_images_come_first(tmp_path):
     path = tmp_path / "edited.json"
     clusters = [{"old": 0, "cluster": 0, "name": "cats"}, {"old": 2, "cluster": 0, "name": "cats"}]
@@ -39,6 +45,11 @@ def test_json_merges_clusters_and_images_come_first(tmp_path):
         ("a.json", '{"images": [{"id": "a.jpg", "cluster": 1.5}]}', "is no export of a report"),
         ("a.csv", "id,cluster\na.jpg,-2\n", "is no export of a report"),
         ("a.csv", "id,cluster\na.jpg,1\na.jpg,2\n", "gives a.jpg two clusters: leave one"),
+        ("a.csv", "id,cluster,name\na.jpg,1,cats\nb.jpg,1,dogs\n", "gives cluster 1 two names: leave one"),
+        ("a.csv", "id,cluster\na.jpg,99999999999999999999\n", "is no export of a report"),
+        ("a.csv", "", "is no export of a report"),
+        ("a.json", "{}", "is no export of a report"),
+        ("a.json", "[" * 100_000, "is no export of a report"),
         ("a.csv", None, "cannot read .*: No such file"),
     ],
 )

@@ -151,7 +151,8 @@ def test_a_network_that_says_something_else_is_not_written(rows, photos, tmp_pat
     real = onnx_module._graph
     monkeypatch.setattr(onnx_module, "_graph", one)
     net = Net().eval()
-    export_onnx(net, clustering, photos, tmp_path / "photos.onnx", preparation={}, names={})
+    about = {"interpolation": "bilinear", "crop_pct": "0.9", "crop_mode": "center"}
+    export_onnx(net, clustering, photos, tmp_path / "photos.onnx", preparation=about, names={})
     the_example_of_the_page_runs(photos, tmp_path)
     net.conv.bias.data += 0.1
     with pytest.raises(UserError, match=r"differs from PyTorch by 0\.\d+ in features and .*, so it was not written"):

@@ -38,7 +38,14 @@ def classes_of(
             raise UserError(f"{rows[row]} has the label {label!r}: {wanted}; mend its table.")
     if names:
         return np.array(found, np.int64), names
-    order = sorted(numbers)
+    order = _sorted(numbers)
     place = np.full(len(order) + 1, -1)  # the last place is that of -1
     place[[numbers[label] for label in order]] = np.arange(len(order))
     return place[np.array(found, np.int64)], tuple(str(label) for label in order)
+
+
+def _sorted(labels: Iterable[Any]) -> list[Any]:
+    try:
+        return sorted(labels)
+    except TypeError:  # numbers and texts, of tables that were joined
+        return sorted(labels, key=lambda label: (type(label).__name__, str(label)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from functools import cache
 from io import BytesIO
+from threading import Lock
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Float64, Shaped, UInt8
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 FORMATS = {
@@ -27,6 +30,7 @@ FORMATS = {
 Nothing else is tried on a file's bytes, because some of Pillow's formats start other programs (EPS).
 """
 
+_STRIP = 2**18  # pixels of greys that are scaled at a time
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,6 +41,14 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+NO_MEMORY = "too large for the memory"
+"""Why an image was not read."""
+
+_LARGE = 2**25
+"""Pixels from which on images are decoded one at a time: in all threads at once, they would fill the memory."""
+_one_at_a_time = Lock()
 
 
 class UnreadableError(Exception):
@@ -72,11 +84,14 @@ def open_rgb(data: bytes, least: int | None = None) -> Image.Image:
         with Image.open(BytesIO(data), formats=_formats()) as image:
             if least is not None:
                 image.draft(None, (least, least))
-            return to_rgb(_upright(image))
+            with _one_at_a_time if image.width * image.height > _LARGE else contextlib.nullcontext():
+                return to_rgb(_upright(image))
     except Image.DecompressionBombError as error:
         raise UnreadableError("too many pixels, perhaps a decompression bomb") from error
     except UnidentifiedImageError as error:
-        raise UnreadableError("not an image") from error
+        raise UnreadableError(_unidentified(data)) from error
+    except MemoryError as error:
+        raise UnreadableError(NO_MEMORY) from error
     except Exception as error:  # what damage raises depends on the format: SyntaxError, struct.error, EOFError
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"
         raise UnreadableError(reason) from error
@@ -140,11 +155,29 @@ def _grey8(values: Shaped[np.ndarray, "h w"], mode: str) -> UInt8[np.ndarray, "h
     The 32-bit modes have no agreed range: the smallest usual one that holds the values is taken, or else the
     image's own.
     """
-    grey = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = 0.0, 65535.0
     if not mode.startswith("I;16"):
+        least = min(float(strip.min()) for strip in _strips(values))
+        most = max(float(strip.max()) for strip in _strips(values))
         ranges = [top for top in (1.0, 255.0, 65535.0) if mode == "F" or top > 1.0]
-        fitting = [top for top in ranges if grey.min() >= 0 and grey.max() <= top]
-        low, high = (0.0, fitting[0]) if fitting else (grey.min(), grey.max())
-    scaled = (grey - low) / max(high - low, 1e-12) * 255
-    return np.asarray(np.rint(scaled), dtype=np.uint8)
+        fitting = [top for top in ranges if least >= 0 and most <= top]
+        low, high = (0.0, fitting[0]) if fitting else (least, most)
+    return np.concatenate(
+        [np.rint((strip - low) / max(high - low, 1e-12) * 255).astype(np.uint8) for strip in _strips(values)]
+    )
+
+
+def _strips(values: Shaped[np.ndarray, "h w"]) -> Iterator[Float64[np.ndarray, "_ w"]]:
+    """Take some rows at a time: in float64, the whole would be eight times the file."""
+    rows = max(1, _STRIP // values.shape[1])
+    for start in range(0, len(values), rows):
+        yield np.nan_to_num(values[start : start + rows].astype(np.float64), posinf=0.0, neginf=0.0)
+
+
+def _unidentified(data: bytes) -> str:
+    """Tell pictures that other programs open from what is no picture."""
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "a damaged TIFF, or one of numbers or channels that are not read: save it in 8 bits, grey or RGB"
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1"):
+        return "HEIC or the like, which is not read: save it as JPEG"
+    return "not an image"

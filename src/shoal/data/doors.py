@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import functools
 import logging
@@ -23,6 +24,7 @@ from shoal.data.parquet import parquet_source
 from shoal.data.patterns import is_pattern, lacking, matches, root_of
 from shoal.data.reading import Progress
 from shoal.errors import UserError
+from shoal.files import at_home, real
 from shoal.types import Images
 
 _LOG = logging.getLogger("shoal")
@@ -62,7 +64,7 @@ def find_source(spec: str | Path | Sequence[str | Path], *, root: str = "", prog
         return list_source(_listed_on_stdin())
     if str(spec).startswith(SCHEME):
         return hub_source(str(spec))
-    return _by_path(Path(spec).expanduser())
+    return _by_path(at_home(spec))
 
 
 def lasting(spec: str) -> str:
@@ -70,8 +72,8 @@ def lasting(spec: str) -> str:
     if spec in DATA_SETS or spec in ("", STDIN, IN_MEMORY) or spec.startswith(SCHEME):
         return spec
     if is_pattern(spec) and not os.path.lexists(spec):
-        return str(Path.cwd() / Path(spec).expanduser())
-    return str(Path(spec).expanduser().resolve())
+        return str(Path.cwd() / at_home(spec))
+    return str(real(spec))
 
 
 def _by_name(name: str, root: str, progress: Progress | None) -> Source:
@@ -156,6 +158,8 @@ def _of_pixels(origin: Sequence[str], files: Sequence[Path], images: Callable[[i
 
 
 def _missing(path: Path) -> str:
+    if path.is_symlink():
+        return f"{path} is a link that leads nowhere: give a path that is there."
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     known = [*beside, *DATA_SETS] if path.name == str(path) else beside
     near = difflib.get_close_matches(path.name, known, n=3)
@@ -166,7 +170,7 @@ def _missing(path: Path) -> str:
 @functools.cache  # it can be read once
 def _listed_on_stdin() -> Names:
     """Read paths from the standard input: each on a line, or each ended by a zero byte, as ``find -print0`` does."""
-    data = sys.stdin.buffer.read()
+    data = b"" if sys.stdin is None else sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if b"\0" in data else data.splitlines()
     paths = Names(os.fsdecode(line) for line in lines if line.strip())
     if not len(paths):

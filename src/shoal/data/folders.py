@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -14,13 +15,17 @@ from shoal.data.decode import FORMATS
 from shoal.data.listing import Listing, Source
 from shoal.data.names import Files, Names
 from shoal.errors import UserError
+from shoal.files import at_home
+
+_LOG = logging.getLogger("shoal")
 
 
 def walk(folder: Path, deepest: int | None = None) -> Iterator[str]:
     """Find all files under a folder but hidden ones: in sorted order, relative to it, with '/' between the parts.
 
     Links are followed, and each real folder is entered once, so that a circle of links ends. With ``deepest``, files
-    of more parts are left out.
+    of more parts are left out. What shoal has written to a folder in it is passed over, and so is, with a warning, a
+    folder in it that may not be listed.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -37,7 +42,25 @@ def walk(folder: Path, deepest: int | None = None) -> Iterator[str]:
             yield above[-1] + entry
         elif deepest is None or len(ahead) < deepest:
             above.append(above[-1] + entry)
-            ahead.append(iter(_entries(folder / above[-1], entered)))
+            ahead.append(iter(_entries_below(folder / above[-1], entered)))
+
+
+def _entries_below(folder: Path, entered: set[tuple[int, int]]) -> list[str]:
+    try:
+        found = _entries(folder, entered)
+    except UserError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        _LOG.warning("%s What is in it is left out.", error)
+        return []
+    return [] if _is_output(folder, found) else found
+
+
+def _is_output(folder: Path, entries: Sequence[str]) -> bool:
+    """Tell a folder of clusters, finished or not, or a run: its tables and pictures are no images to cluster."""
+    if "features/" in entries and (folder / "features" / "header.json").is_file():
+        return True
+    return "clustering.safetensors" in entries or {"config.yaml", "state.safetensors"} <= set(entries)
 
 
 def _entries(folder: Path, entered: set[tuple[int, int]]) -> list[str]:
@@ -116,9 +139,11 @@ def list_source(paths: Sequence[str | Path]) -> Source:
         raise UserError("the list of images is empty: give at least one path.")
     ids = Names(str(path) for path in paths)
     here = Path.cwd()
-    files = Files(ids, lambda name: str(here / Path(name).expanduser()))
-    missing = next((name for name, file in zip(ids, files, strict=True) if not file.is_file()), None)
-    if missing is not None:
-        raise UserError(f"there is no file {missing}: mend or remove it in the list of images.")
+    files = Files(ids, lambda name: str(here / at_home(name)))
+    # Those of a Path fail on names that are too long.
+    for name, file in zip(ids, files.texts(), strict=True):
+        if not os.path.isfile(file):  # noqa: PTH113
+            what = f"{name} is a folder" if os.path.isdir(file) else f"there is no file {name}"  # noqa: PTH112
+            raise UserError(f"{what}: mend or remove it in the list of images.")
     listing = Listing(ids, np.full(len(ids), -1), (), lambda: iter(files), files=files)
     return Source(Names(chain(["list"], ids)), files, lambda: listing)

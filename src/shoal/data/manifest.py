@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pyarrow as pa
-
 from shoal.data.classes import classes_of
 from shoal.data.listing import Listing, Source, check_regular
 from shoal.data.names import Files, Names, distinct
-from shoal.data.parquet import image_column, open_parquet
+from shoal.data.parquet import image_column, is_text, open_parquet
 from shoal.errors import UserError
 
 _PATHS = ("path", "file", "filename", "image", "image_path")
@@ -37,7 +36,7 @@ def is_parquet_manifest(file: Path) -> bool:
     """
     with open_parquet(file) as table:
         schema = table.schema_arrow
-    found = path_column(field.name for field in schema if _is_text(field.type))
+    found = path_column(field.name for field in schema if is_text(field.type))
     return found is not None and image_column(schema) is None
 
 
@@ -53,7 +52,8 @@ def manifest_source(file: Path) -> Source:
     columns, column = _csv(file) if is_csv else _parquet(file)
     where = path_column(columns)
     if where is None:
-        raise UserError(f"{file} has no column of paths: shoal looked for {', '.join(_PATHS)} among {_some(columns)}.")
+        looked = f"shoal looked for {', '.join(_PATHS)} among {_some(columns)}"
+        raise UserError(f"{file} has no column of paths: {looked}{_hint(columns)}.")
     paths = Names(_full(column(where), where, file))
     if not len(paths):
         raise UserError(f"there is no image in {file}: it holds no rows.")
@@ -78,10 +78,15 @@ def _some(columns: Sequence[str]) -> str:
     return ", ".join(columns[:20]) or "no columns"
 
 
+def _hint(columns: Sequence[str]) -> str:
+    one = len(columns) == 1 and (";" in columns[0] or "\t" in columns[0])
+    return "; separate the columns by commas" if one else ""
+
+
 def _full(values: Iterable[Any], name: str, file: Path) -> Iterator[Any]:
-    for row, value in enumerate(values):
+    for row, value in enumerate(values, 1):
         if value is None or value == "":
-            raise UserError(f"row {row} of {file} has no {name}: mend or remove it.")
+            raise UserError(f"row {row} of {file}, not counting the heading, has no {name}: mend or remove it.")
         yield value
 
 
@@ -97,6 +102,9 @@ def _csv(file: Path) -> tuple[list[str], Column]:
     def rows() -> Iterator[list[str]]:
         try:
             check_regular(file)
+            with file.open("rb") as start:
+                if start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                    raise UserError(f"{file} is written in UTF-16: save it as CSV in UTF-8.")
             with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
                 yield from (row for row in csv.reader(lines) if row)
         except (OSError, csv.Error) as error:
@@ -116,7 +124,7 @@ def _csv(file: Path) -> tuple[list[str], Column]:
 def _parquet(file: Path) -> tuple[list[str], Column]:
     with open_parquet(file) as table:
         schema = table.schema_arrow
-    usable = [field.name for field in schema if field.name not in _PATHS or _is_text(field.type)]
+    usable = [field.name for field in schema if field.name not in _PATHS or is_text(field.type)]
 
     def column(name: str) -> Iterator[Any]:
         with open_parquet(file) as table:
@@ -124,8 +132,3 @@ def _parquet(file: Path) -> tuple[list[str], Column]:
                 yield from batch.column(0).to_pylist()
 
     return usable, column
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

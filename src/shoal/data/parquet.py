@@ -21,6 +21,7 @@ from shoal.errors import UserError
 
 _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("label", "coarse_label", "fine_label")
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
 _ROWS = 64  # decoded from a row group at a time
 
 
@@ -45,7 +46,7 @@ def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
             looked = "shoal looked for 'img' or 'image', a struct with bytes, among"
             raise UserError(f"{files[0]} has no column of images: {looked} {columns}.")
         label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
-        has_path = schema.field(image).type.get_field_index("path") >= 0
+        has_path = _has_path(schema, image)
     wanted = [column for column in (f"{image}.path" if has_path else None, label) if column]
     rows: list[str] = []
     paths: list[str | None] = []
@@ -53,14 +54,15 @@ def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
     counts: list[int] = []
     for file, name in zip(files, names, strict=True):
         with open_parquet(file) as shard:
-            if image not in shard.schema_arrow.names or (label and label not in shard.schema_arrow.names):
+            own = shard.schema_arrow
+            if image_column(own) != image or _has_path(own, image) != has_path or (label and label not in own.names):
                 raise UserError(f"{file} has other columns than {files[0].name}: read the two apart.")
             count = shard.metadata.num_rows
             counts.append(count)
             table = shard.read(columns=wanted)
+            paths += pc.struct_field(table[image], "path").to_pylist() if has_path else [None] * count
+            labels += table[label].to_pylist() if label else [None] * count
         rows += [f"{name}#{row}" for row in range(count)]
-        paths += pc.struct_field(table[image], "path").to_pylist() if has_path else [None] * count
-        labels += table[label].to_pylist() if label else [None] * count
     named = [path for path in paths if path]
     ids = Names(named if len(set(named)) == len(rows) else rows)
     numbers, classes = classes_of(labels, _class_names(schema, label), rows)
@@ -94,7 +96,7 @@ def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
         check_regular(file)
         with pq.ParquetFile(file) as shard:
             yield shard
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file} as Parquet: {' '.join(str(error).split())}") from error
 
 
@@ -103,9 +105,22 @@ def image_column(schema: pa.Schema) -> str | None:
     for name in _IMAGE_COLUMNS:
         if name in schema.names:
             kind = schema.field(name).type
-            if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            at = kind.get_field_index("bytes") if pa.types.is_struct(kind) else -1
+            if at >= 0 and any(holds(kind[at].type) for holds in _BYTES):
                 return name
     return None
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tell a column of texts."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _has_path(schema: pa.Schema, image: str) -> bool:
+    kind = schema.field(image).type
+    at = kind.get_field_index("path")
+    return at >= 0 and is_text(kind[at].type)
 
 
 def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shoal.data.folders import walk
 from shoal.errors import UserError
+from shoal.files import at_home
 
 _MAGIC = re.compile(r"[*?\[{]")
 _BRACE = re.compile(r"\{([^{}]*)\}")
@@ -23,7 +24,7 @@ def is_pattern(spec: str) -> bool:
 def root_of(pattern: str) -> Path:
     """The folder in which a pattern begins: its parts before the first one with a wildcard or brace."""
     fixed = pattern[: _MAGIC.search(pattern).start()]  # type: ignore[union-attr]
-    return Path(fixed[: fixed.rfind("/") + 1] or ".").expanduser()
+    return at_home(fixed[: fixed.rfind("/") + 1] or ".")
 
 
 def matches(pattern: str) -> Iterator[str]:
@@ -80,5 +81,8 @@ def _regex(pattern: str) -> str:
 def _letters(part: str) -> str:
     if part[0] != "[" or part[-1] != "]":
         return re.escape(part)
-    inner = part[1:-1].replace("\\", r"\\").replace("[", r"\[")
-    return f"[^/{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
+    others = part.startswith("[!")
+    pieces = re.findall(r"(?s)(.)-(.)|(.)", part[2 if others else 1 : -1])
+    # A range whose end comes before its beginning holds nothing, as in the shell.
+    inner = "".join(f"{re.escape(a)}-{re.escape(b)}" if a else re.escape(one) for a, b, one in pieces if a <= b)
+    return f"[^/{inner}]" if others else f"[{inner}]" if inner else "(?!)"

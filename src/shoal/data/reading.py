@@ -19,7 +19,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from shoal.data.decode import UnreadableError, decode, resized
+from shoal.data.decode import NO_MEMORY, UnreadableError, decode, resized
 from shoal.data.listing import Blob, Listing, Member, Pixels, check_regular
 from shoal.errors import UserError
 
@@ -33,6 +33,7 @@ _NONE, _UNREAD = b"none".ljust(16), b"unread".ljust(16)  # fingerprints of what 
 _GREY = 128
 # More threads only wait: what Pillow does around a small image holds the interpreter's lock.
 _THREADS = min(os.cpu_count() or 1, 8)
+_MOST = 2**30  # bytes of the largest file that is read: Pillow's most pixels with 16 bits a colour
 _SHOWN = 5  # skipped files that a warning names
 
 
@@ -152,15 +153,23 @@ def fetch(blob: Blob) -> tuple[bytes | Pixels | str, bytes]:
         return blob, blake2b(np.ascontiguousarray(blob).data, digest_size=16).digest()
     try:
         if isinstance(blob, Path):
-            check_regular(blob)
-            blob = blob.read_bytes()
+            blob = _whole(blob)
         elif isinstance(blob, Member):
             blob = blob.read()
     except UnreadableError as error:
         return str(error), _UNREAD
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         return (getattr(error, "strerror", None) or str(error)).lower(), _UNREAD
+    except MemoryError:
+        return NO_MEMORY, _UNREAD
     return blob, blake2b(blob, digest_size=16).digest()
+
+
+def _whole(file: Path) -> bytes:
+    check_regular(file)
+    if (size := file.stat().st_size) > _MOST:
+        raise UnreadableError(f"{size} bytes, too many for an image")
+    return file.read_bytes()
 
 
 def _in_threads(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) -> Generator[Result, None, None]:

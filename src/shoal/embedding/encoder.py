@@ -16,6 +16,7 @@ from shoal.embedding.folding import fold_batch_norm
 from shoal.embedding.preparing import Preparing, SquarePreparing, TimmPreparing
 from shoal.embedding.weights import file_digest, hub_file, load_weights, weights_file
 from shoal.errors import UserError
+from shoal.files import at_home
 from shoal.methods import Method
 from shoal.methods.embedding import Precision, autocast
 from shoal.models.backbone import Backbone, check_timm_name
@@ -105,7 +106,8 @@ def _timm(spec: EncoderSpec, device: torch.device) -> Encoder:
     with torch.random.fork_rng():
         network: Any = timm.create_model(spec.name, pretrained=False, num_classes=0, **sized)
     config = network.pretrained_cfg
-    file = weights_file(Path(spec.weights).expanduser().absolute()) if spec.weights else hub_file(spec.name, config)
+    given = at_home(spec.weights).absolute()
+    file = weights_file(given, used=spec.digest != "") if spec.weights else hub_file(spec.name, config)
     settled = _settled(replace(spec, weights=str(file) if spec.weights else ""), file)
     load_weights(network, file, config)
     data = resolve_data_config(sized, model=network)  # type: ignore[no-untyped-call]
@@ -117,7 +119,7 @@ def _timm(spec: EncoderSpec, device: torch.device) -> Encoder:
 def _run(spec: EncoderSpec, device: torch.device) -> Encoder:
     if spec.weights:
         raise UserError(f"the run {spec.name} has weights of its own: leave out --backbone.weights.")
-    path = Path(spec.name).expanduser().absolute()
+    path = at_home(spec.name).absolute()
     trained = Trained.load(path)
     settled = _settled(replace(spec, name=str(path)), RunFolder(path).model)
     module = _Embedding(trained.method).to(device).eval()

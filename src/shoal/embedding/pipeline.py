@@ -235,6 +235,6 @@ def _digest(source: Source, listing: Listing) -> str:
 def _look(file: Path) -> bytes:
     try:
         stat = file.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
         return b"missing\n"
     return f"{stat.st_size} {stat.st_mtime_ns}\n".encode()

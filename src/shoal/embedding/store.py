@@ -30,7 +30,7 @@ from shoal.clustering.inputs import tensor_on
 from shoal.embedding.encoder import EncoderSpec
 from shoal.embedding.mapped import Names, mapped
 from shoal.errors import UserError
-from shoal.files import atomic_write
+from shoal.files import FULL, atomic_write, lock
 
 FORMAT = 1
 """Version of the folder; a newer one is refused."""
@@ -97,34 +97,44 @@ class Store:
         """Start a folder, over what a process has left that was killed before it could.
 
         Raises:
-            UserError: the folder cannot be written.
+            UserError: the folder cannot be written, or another process has begun to.
         """
-        with writing(folder, 0):
+        with writing(folder, 0), contextlib.ExitStack() as stack:
             folder.mkdir(parents=True, exist_ok=True)
+            journal = stack.enter_context((folder / "journal.jsonl").open("ab"))
+            if not lock(journal) or (folder / "header.json").exists():
+                raise _busy(folder)
+            journal.truncate(0)
             with (folder / "names.txt").open("wb") as text, (folder / "names.i64").open("wb") as ends:
                 end = 0
                 for name in ids:
                     end += text.write(name.encode("utf-8", "surrogateescape"))
                     ends.write(np.int64(end).tobytes())
             np.asarray(labels, dtype=np.int64).tofile(folder / "labels.i64")
-            for name in (*_row_bytes(header), "journal.jsonl"):
+            for name in _row_bytes(header):
                 (folder / name).write_bytes(b"")
             for path in folder.iterdir():
                 _sync(path)
-        values = {"format": FORMAT, **asdict(header)}
-        atomic_write(folder / "header.json", f"{json.dumps(values, indent=2)}\n".encode())
+            values = {"format": FORMAT, **asdict(header)}
+            atomic_write(folder / "header.json", f"{json.dumps(values, indent=2)}\n".encode())
         return cls(folder, header)
 
     def __enter__(self) -> Store:
         """Open the files and cut off what was not committed."""
         with contextlib.ExitStack() as stack, writing(self.folder, self.done.kept):
             self._files: dict[str, IO[bytes]] = {}
+            self._journal = stack.enter_context((self.folder / "journal.jsonl").open("r+b"))
+            if not lock(self._journal):
+                raise _busy(self.folder)
+            self.done, self.skipped = _journal(self.folder)
+            self._kept = self.done.kept
             for name, size in _row_bytes(self.header).items():
                 file = stack.enter_context((self.folder / name).open("r+b"))
+                if file.seek(0, os.SEEK_END) < self.done.kept * size:
+                    raise _damaged(self.folder, ValueError(f"{name} is too short"))
                 file.truncate(self.done.kept * size)
                 file.seek(0, os.SEEK_END)
                 self._files[name] = file
-            self._journal = stack.enter_context((self.folder / "journal.jsonl").open("r+b"))
             self._journal.truncate(_whole_lines(self.folder))
             self._journal.seek(0, os.SEEK_END)
             self._open = stack.pop_all()
@@ -197,7 +207,7 @@ def open_embedded(folder: Path) -> Embedded:
             {names[row]: reason for row, reason in skipped.items()},
             header.spec,
         )
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, TypeError) as error:
         raise _damaged(folder, error) from error
 
 
@@ -243,7 +253,10 @@ def writing(folder: Path, kept: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = f"the features of {kept} images are kept: make room, then run the same command again to go on"
+        need = "make room" if error.errno in FULL else "see that it can be written"
+        advice = f"the features of {kept} images are kept: {need}, then run the same command again to go on"
+        if not kept and error.errno not in FULL:
+            advice = "give another --out"
         raise UserError(f"cannot write to {folder} ({error.strerror or error}): {advice}.") from error
 
 
@@ -270,6 +283,11 @@ def _journal(folder: Path) -> tuple[Progressed, dict[int, str]]:
 def _whole_lines(folder: Path) -> int:
     """Bytes of the journal up to the end of its last whole line."""
     return (folder / "journal.jsonl").read_bytes().rfind(b"\n") + 1
+
+
+def _busy(folder: Path) -> UserError:
+    advice = "wait until it is done, or give another --out"
+    return UserError(f"another process is embedding images into {folder}: {advice}.")
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:

@@ -27,13 +27,15 @@ _CONVERT = (
 _NO_WEIGHTS_NEEDED = "'shoal train propos-folder' needs no weights"
 
 
-def weights_file(path: Path) -> Path:
-    """Check that a file the user gave is one of safetensors.
+def weights_file(path: Path, *, used: bool = False) -> Path:
+    """Check that a file the user gave, now or when it was first ``used``, is one of safetensors.
 
     Raises:
         UserError: it is not there, or another kind of file.
     """
     if not path.is_file():
+        if used:
+            raise UserError(f"the weights {path} are gone, with which the images were embedded: put them back there.")
         raise UserError(f"there is no file of weights {path}: give --backbone.weights a .safetensors file.")
     if path.suffix != ".safetensors":
         raise UserError(

@@ -28,7 +28,8 @@ class Clustered:
     source: str | list[str]
     """Where the images were: what ``find_source`` takes."""
     features_at: str
-    """The folder that holds the features of images."""
+    """The folder that holds the features of images; kept as "features" where it lies in the clusters' own folder, which
+    may be moved."""
     encoder: EncoderSpec | None
     """None where features were given and not made."""
     seed: int
@@ -36,13 +37,14 @@ class Clustered:
     def save(self, path: Path) -> None:
         """Write ``clustering.safetensors``."""
         header, tensors = state_of(self.clusterer)
+        own = Path(self.features_at) == ClusterFolder(path.parent.resolve()).features
         encoder = None if self.encoder is None else asdict(self.encoder)
         ours: dict[str, Any] = {
             "method": self.method,
             "clusterer": header,
             "metric": self.metric,
             "source": self.source,
-            "features": self.features_at,
+            "features": "features" if own else self.features_at,
         }
         ours |= {"encoder": encoder, "seed": self.seed}
         named = {f"clusterer.{name}": value for name, value in tensors.items()}
@@ -64,7 +66,8 @@ class Clustered:
             named = {name.removeprefix("clusterer."): value for name, value in tensors.items()}
             encoder = None if header["encoder"] is None else EncoderSpec(**header["encoder"])
             clusterer = clusterer_from(header["clusterer"], named)
-            metric, source, features_at = header["metric"], header["source"], header["features"]
+            metric, source = header["metric"], header["source"]
+            features_at = str(path.resolve() / header["features"])
             return cls(header["method"], clusterer, centers, metric, source, features_at, encoder, int(header["seed"]))
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(folder.clustering, error) from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoal.embedding import DEFAULT_BACKBONE, EncoderSpec
+from shoal.files import real
 from shoal.training.folder import RunFolder
 
 
@@ -21,5 +22,5 @@ class EncoderConfig:
     def spec(self) -> EncoderSpec:
         """What builds the encoder, whatever the working folder is by then."""
         if RunFolder(Path(self.name)).config.is_file():
-            return EncoderSpec("run", str(Path(self.name).resolve()))
-        return EncoderSpec("timm", self.name, str(self.weights.expanduser().resolve()) if self.weights else "")
+            return EncoderSpec("run", str(real(self.name)))
+        return EncoderSpec("timm", self.name, str(real(self.weights)) if self.weights else "")

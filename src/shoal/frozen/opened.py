@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
+from shoal.assignments import as_utf8
 from shoal.clustering.saved import state_of
 from shoal.data import Blob, Listing
 from shoal.data.reading import fetch
@@ -105,7 +106,9 @@ def open_clusters(path: Path) -> OpenClusters:
         raise UserError(f"{path} holds clusters of features and knows no images: cluster the images themselves.")
     embedded, listing = same_images(clustered)
     try:
-        table = pyarrow.parquet.read_table(folder.table, columns=["cluster"])
+        table = pyarrow.parquet.read_table(folder.table, columns=["id", "cluster"])
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"cannot read {folder.table}: {' '.join(str(error).split())}.") from error
+    if table["id"].to_pylist() != [as_utf8(name) for name in embedded.ids]:
+        raise UserError(f"{folder.table} names other images than those that were clustered: cluster anew.")
     return OpenClusters(clustered, embedded, listing, torch.from_numpy(table["cluster"].to_numpy().copy()))

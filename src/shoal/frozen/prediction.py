@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Float
@@ -11,10 +10,11 @@ from torch import Tensor
 
 from shoal.data import find_source
 from shoal.data.features import read_features
+from shoal.data.reading import skip_note
 from shoal.embedding import embed, load_encoder
 from shoal.errors import UserError
 from shoal.frozen.clustered import Clustered
-from shoal.outputs.assigned import assigned
+from shoal.outputs.assigned import Assigned, assigned
 from shoal.outputs.table import write_assigned
 from shoal.training.log import Log
 
@@ -33,14 +33,17 @@ def predict(clustered: Clustered, name: str, out: Path, *, strict: bool, log: Lo
         if features.shape[1] != clustered.centers.shape[1]:
             width = clustered.centers.shape[1]
             raise UserError(f"{name} has {features.shape[1]} features in a row, and {width} were clustered.")
-        _write(clustered, features, [str(row) for row in range(len(features))], out)
+        write_assigned(_assigned(clustered, features), [str(row) for row in range(len(features))], out)
         return len(features)
     source, encoder = find_source(name), load_encoder(clustered.encoder)
     with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
         embedded = embed(source, encoder, Path(folder), strict=strict, progress=log.embedding)
-        _write(clustered, embedded.features, embedded.ids, out)
+        if embedded.skipped:
+            log.note(skip_note(embedded.skipped, len(embedded.ids)))
+        found = _assigned(clustered, embedded.features)
+        write_assigned(found, embedded.ids, out, labels=embedded.labels, classes=embedded.classes)
         return len(embedded.ids)
 
 
-def _write(clustered: Clustered, features: Float[Tensor, "n d"], ids: Sequence[str], out: Path) -> None:
-    write_assigned(assigned(features, clustered.clusterer, clustered.centers, clustered.metric), ids, out)
+def _assigned(clustered: Clustered, features: Float[Tensor, "n d"]) -> Assigned:
+    return assigned(features, clustered.clusterer, clustered.centers, clustered.metric)

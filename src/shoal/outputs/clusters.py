@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from shoal.outputs.sorting import Content
+from shoal.data.listing import Blob
 
 
 class Clusters(Protocol):
@@ -25,7 +25,7 @@ class Clusters(Protocol):
     tensors: Mapping[str, Tensor]
     """Of the clusterer, from ``state_of``."""
 
-    def contents(self) -> Iterable[Content]:
+    def contents(self) -> Iterable[Blob]:
         """All images in order, without reading those that nobody asks for."""
 
     def backbone(self) -> nn.Module:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int64
@@ -15,6 +15,10 @@ from torch import Tensor
 
 from shoal.assignments import as_utf8
 from shoal.errors import UserError
+
+T = TypeVar("T")
+LARGEST = 10**9
+"""Numbers of clusters are below it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,26 +54,28 @@ def read_edited(path: Path) -> Edited:
     The cluster −1 takes an image out.
 
     Raises:
-        UserError: the file is neither, or gives an image or a cluster twice.
+        UserError: the file is neither, or gives an image or a cluster twice, or a cluster two names.
     """
     try:
         if path.suffix.lower() == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
                 images, clusters = list(csv.DictReader(file)), list[Any]()
         else:
-            whole = json.loads(path.read_text("utf-8"))
+            whole = json.loads(path.read_text("utf-8-sig"))
             images, clusters = whole.get("images", []), whole.get("clusters", [])
         rows = [*clusters, *images]
+        if not rows:
+            raise ValueError("nothing in it")
         return Edited(
-            _once((str(row["id"]), _number(row["cluster"])) for row in images),
-            _once((_number(row["old"]), _number(row["cluster"])) for row in clusters),
-            {_number(row["cluster"]): str(row["name"]) for row in rows if row.get("name")},
+            _once(((as_utf8(str(row["id"])), _number(row["cluster"])) for row in images), "two clusters"),
+            _once(((_number(row["old"]), _number(row["cluster"])) for row in clusters), "two clusters"),
+            _once(((_number(row["cluster"]), str(row["name"])) for row in rows if row.get("name")), "two names"),
         )
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
     except _TwiceError as error:
-        raise UserError(f"{path} gives {error} two clusters: leave one.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        raise UserError(f"{path} gives {error}: leave one.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise UserError(
             f"{path} is no export of a report (CSV with id, cluster and name, or JSON with clusters and images): "
             "export it again."
@@ -77,20 +83,20 @@ def read_edited(path: Path) -> Edited:
 
 
 class _TwiceError(Exception):
-    """An image or a cluster that is there twice; the text is which."""
+    """An image or a cluster that is there twice; the text is which, and what it has two of."""
 
 
-def _once(pairs: Iterable[tuple[Any, int]]) -> dict[Any, int]:
-    found: dict[Any, int] = {}
-    for key, cluster in pairs:
-        if found.setdefault(key, cluster) != cluster:
-            raise _TwiceError(str(key))
+def _once(pairs: Iterable[tuple[Any, T]], what: str) -> dict[Any, T]:
+    found: dict[Any, T] = {}
+    for key, value in pairs:
+        if found.setdefault(key, value) != value:
+            raise _TwiceError(f"{key if isinstance(key, str) else f'cluster {key}'} {what}")
     return found
 
 
 def _number(value: object) -> int:
-    """A whole number of at least −1, as JSON or CSV have it."""
+    """A whole number from −1, as JSON or CSV have it; folders are named by it, so that it is no longer than names."""
     number = int(str(value))
-    if number < -1:
+    if not -1 <= number < LARGEST:
         raise ValueError(value)
     return number

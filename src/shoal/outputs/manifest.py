@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import TextIOWrapper
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from secrets import token_hex
 from typing import Literal, get_args
 
@@ -23,6 +24,7 @@ from shoal.outputs.names import numbered
 How = Literal["move", "copy", "link"]
 FORMAT = 1
 NAME = "sorted.jsonl"
+_PART = re.compile(r"\.shoal-[0-9a-f]{16}\.part")
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,24 @@ class Manifest:
             if found["format"] != FORMAT or found["how"] not in get_args(How):
                 raise ValueError(f"format {found['format']}")
             steps = [Step(**json.loads(line)) for line in lines[:-1]]
-            names = [found["part"], *found["folders"], *(step.target for step in steps)]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            sources = [step.source for step in steps if step.source is not None]
+            targets = [step.target for step in steps]
+            part, folders = found["part"], list(found["folders"])
+            if not all(isinstance(name, str) and "\0" not in name for name in (part, *folders, *sources, *targets)):
+                raise ValueError("a name that is none")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no manifest of a sorting"
             raise UserError(f"cannot read {path}: {reason}.") from error
-        if any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in names):
+        ours = _PART.fullmatch(part) and all(name == "" or _is_within(name, 1) for name in folders)
+        if not ours or not all(_is_within(target, 2) for target in targets) or not all(map(os.path.isabs, sources)):
             raise UserError(f"{path} names files outside of its folder: it was not written by shoal.")
-        return cls(path.absolute(), found["how"], found["part"], found["folders"], steps)
+        return cls(path.absolute(), found["how"], part, folders, steps)
+
+
+def _is_within(name: str, depth: int) -> bool:
+    """Whether a name is so deep in the folder: a link to elsewhere may be on a deeper or a winding way."""
+    parts = name.split("/")
+    return len(parts) == depth and not {"", ".", ".."} & set(parts)
 
 
 class Writer:
@@ -76,8 +89,11 @@ class Writer:
 
     def __init__(self, into: Path, how: How, folders: Sequence[str]) -> None:
         number, path = 1, into / NAME
+        to_come = {name.casefold() for name in folders}  # a cluster may have the name of a manifest
         while True:
             try:
+                if path.name in to_come:
+                    raise FileExistsError
                 self._file: TextIOWrapper = path.open("x", encoding="utf-8")
                 break
             except FileExistsError:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -17,8 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from shoal.data.decode import FORMATS
-from shoal.data.listing import Pixels
+from shoal.data.listing import Blob
+from shoal.data.reading import fetch
 from shoal.errors import UserError
+from shoal.files import real
 from shoal.outputs import checks
 from shoal.outputs.manifest import How, Step, Writer
 from shoal.outputs.moving import digest, move, put
@@ -27,17 +28,8 @@ from shoal.outputs.names import Taken, folder_names, safe_name
 _AT_ONCE = 64
 """Steps whose intentions are flushed to the disk together."""
 _BYTES_AT_ONCE = 2**25
-
-
-@runtime_checkable
-class Readable(Protocol):
-    """An entry of an archive."""
-
-    def read(self) -> bytes:
-        """All of it."""
-
-
-Content: TypeAlias = bytes | Path | Pixels | Readable | None
+_WIDEST = 40
+"""Characters that the column of folders is padded to; a longer name pushes its number to the right."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +68,7 @@ class Plan:
         folders = self.folders
         n, inside = sum(folders.values()), sum(source is None for _, source, _ in self.rows())
         lines = [f"{how} {n} files ({self.n_bytes / 1e6:.1f} MB) into {self.into}"]
-        width = max(map(len, map(_shown, folders)), default=0)
+        width = min(_WIDEST, max(map(len, map(_shown, folders)), default=0))
         lines += [f"  {_shown(folder):<{width}}  {count}" for folder, count in folders.items()]
         if inside:
             lines.append(f"{inside} of them come out of archives or tables, on top of that size")
@@ -90,7 +82,7 @@ class Plan:
             lines.append(f"{apart} lie on another file system: {effect}")
         return "\n".join(lines)
 
-    def carry_out(self, how: How, contents: Callable[[], Iterable[Content]] | None = None) -> Path:
+    def carry_out(self, how: How, contents: Callable[[], Iterable[Blob]] | None = None) -> Path:
         """Do it; returns the manifest that ``undo`` takes.
 
         Links are symbolic and absolute: they show where an image is, and do not change with it by accident, as hard
@@ -120,6 +112,8 @@ class Plan:
         except OSError as error:
             what = f"cannot {how} files into {self.into}: {error.strerror or error}."
             raise UserError(f"{what} {_way_back(writer.path)}") from error
+        except UserError as error:
+            raise UserError(f"{error} {_way_back(writer.path)}") from error
         except BaseException as stop:
             stop.add_note(_way_back(writer.path))
             raise
@@ -127,15 +121,14 @@ class Plan:
             writer.close()
         return writer.path
 
-    def _steps(self, how: How, contents: Callable[[], Iterable[Content]] | None) -> Iterator[tuple[Step, bytes]]:
+    def _steps(self, how: How, contents: Callable[[], Iterable[Blob]] | None) -> Iterator[tuple[Step, bytes]]:
         """Each step, and what is written where that is a copy."""
         inside = any(source is None for _, source, _ in self.rows())
         assert contents is not None or not inside, "images inside archives come with their contents"
         blobs = enumerate(contents() if contents is not None and inside else ())
         for row, source, target in self.rows():
             if source is None:
-                content = next(blob for place, blob in blobs if place == row)
-                data, ending = _as_file(content)
+                data, ending = _as_file(next((blob for place, blob in blobs if place == row), None), target)
                 named = target if PurePosixPath(target).suffix.lower() in FORMATS else target + ending
                 yield Step(None, named, digest(data)), data
             elif how == "copy":
@@ -177,7 +170,7 @@ def plan_sort(
     Raises:
         UserError: a file is gone; ``into`` lies in the source, or files in ``into``.
     """
-    into = into.expanduser().absolute().resolve()
+    into = real(into)
     labels = clusters.tolist()
     folders = folder_names(sorted({label for label in labels if label >= 0}), names)
     sources = [None if path is None else checks.located(path) for path in paths]
@@ -206,17 +199,19 @@ def _batches(steps: Iterable[tuple[Step, bytes]]) -> Iterator[list[tuple[Step, b
         yield batch
 
 
-def _as_file(content: Content) -> tuple[bytes, str]:
-    """The bytes of an image file and the ending that goes with them; pixels become a PNG."""
-    if isinstance(content, np.ndarray):
+def _as_file(blob: Blob, target: str) -> tuple[bytes, str]:
+    """The bytes of an image file and the ending that goes with them; pixels become a PNG.
+
+    Raises:
+        UserError: the archive or the table has changed since it was planned.
+    """
+    data, _ = fetch(blob)
+    if isinstance(data, str):
+        raise UserError(f"the image for {_shown(target)} can no longer be read ({data}): bring it back as it was.")
+    if isinstance(data, np.ndarray):
         file = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(content.transpose(1, 2, 0))).save(file, "PNG")
+        Image.fromarray(np.ascontiguousarray(data.transpose(1, 2, 0))).save(file, "PNG")
         return file.getvalue(), ".png"
-    assert content is not None, "an image that was clustered has bytes"
-    if isinstance(content, bytes):
-        data = content
-    else:
-        data = content.read_bytes() if isinstance(content, Path) else content.read()
     try:
         with Image.open(io.BytesIO(data)) as image:
             kind = image.format or ""

@@ -29,6 +29,8 @@ def undo(manifest: Path) -> Undone:
     Raises:
         UserError: there is no manifest, it cannot be read, or the disk refuses.
     """
+    if manifest.is_dir():
+        raise UserError(f"{manifest} is a folder: give the manifest in it, sorted.jsonl.")
     found = Manifest.read(manifest)
     into, done, left = found.into.resolve(), 0, list[str]()
     part = into / found.part

@@ -71,7 +71,7 @@ def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
         _spread(_cluster(run, features, k), take_part)
         for k in dict.fromkeys((config.n_clusters, *_granularities_until_next(run)))
     )
-    run.features = _among_all(distributed.gather_uneven(features), take_part, 0)
+    run.features = _among_all(distributed.gather_uneven(features), take_part, 0.0)
     if not distributed.is_first():
         return clusterings
     previous = run.clusterings[0].labels if run.clusterings else None
@@ -157,7 +157,7 @@ def _batch(run: Run, index: Tensor) -> Batch:
 
 def _spread(clustering: Clustering, take_part: Bool[Tensor, "n"]) -> Clustering:
     """The clustering of some images as one of all: the others get −1 and no distance."""
-    labels = _among_all(clustering.labels, take_part, -1)
+    labels = _among_all(clustering.labels, take_part, -1.0)
     return replace(clustering, labels=labels, distances=_among_all(clustering.distances, take_part, torch.nan))
 
 

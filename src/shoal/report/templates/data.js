@@ -25,6 +25,11 @@ const images = {
 };
 const OFF_THE_MAP = 65535;
 
+/** An id as the tables have it: stray bytes of a name that is not UTF-8 are spelt out, which no file could hold. */
+function spelt(id) {
+  return id.replace(/\p{Surrogate}/gu, (stray) => `\\u${stray.charCodeAt(0).toString(16)}`);
+}
+
 function className(i) {
   return images.label[i] < 0 ? "" : data.classes[images.label[i]];
 }

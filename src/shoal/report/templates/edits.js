@@ -31,14 +31,14 @@ function givenName(cluster) {
 }
 
 function asCsv() {
-  const rows = images.ids.map((id, i) => `${quoted(id)},${state.cluster[i]},${quoted(givenName(state.cluster[i]))}`);
+  const rows = images.ids.map((id, i) => `${quoted(spelt(id))},${state.cluster[i]},${quoted(givenName(state.cluster[i]))}`);
   return ["id,cluster,name", ...rows, ""].join("\r\n");
 }
 
 /** With the cluster that each old one went to, for images of the whole set that the page does not show. */
 function asJson() {
   const clusters = state.into.map((cluster, old) => ({ old, cluster, name: givenName(cluster) }));
-  const members = images.ids.map((id, i) => ({ id, cluster: state.cluster[i], name: givenName(state.cluster[i]) }));
+  const members = images.ids.map((id, i) => ({ id: spelt(id), cluster: state.cluster[i], name: givenName(state.cluster[i]) }));
   return JSON.stringify({ n_images: data.nImages, sample: images.n < data.nImages, clusters, images: members }, null, 1);
 }
 

@@ -19,12 +19,13 @@ function select(members) {
 
 function showSelection() {
   byId("selection-title").focus({ preventScroll: true });
-  selectionView.scrollIntoView({ block: "nearest" });
+  // At once: on the way over a long page a browser draws nothing but blanks.
+  selectionView.scrollIntoView({ block: "nearest", behavior: "instant" });
 }
 
 /** A line each. A line break within an id would make two of one: such ids are quoted as JSON. */
 function idsOf(members) {
-  return members.map((i) => (/[\r\n\u2028\u2029]/.test(images.ids[i]) ? JSON.stringify(images.ids[i]) : images.ids[i])).join("\n");
+  return members.map((i) => spelt(images.ids[i])).map((id) => (/[\r\n\u2028\u2029]/.test(id) ? JSON.stringify(id) : id)).join("\n");
 }
 
 selectionView.querySelector(".copy").addEventListener("click", ({ target }) => copyText(idsOf(selected), selectedIds, target));
