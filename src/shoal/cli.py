@@ -90,6 +90,7 @@ def _train(args: list[str]) -> int:
     from shoal.commandline import parse_train
     from shoal.training.folder import RunFolder
     from shoal.training.log import Logs, open_log
+    from shoal.training.profile import Profile
     from shoal.training.state import Interrupted
     from shoal.training.trackers import check_installed, open_tracker
 
@@ -110,7 +111,8 @@ def _train(args: list[str]) -> int:
             run = workflow.reopen(path, log) if goes_on else workflow.start(command.config, path, log)
             tracked = command.tracker if first else "none"
             with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker:
-                (workflow.train if first else training.fit)(run, Logs(log, tracker))
+                watched = [Profile(command.profile)] if command.profile and first else []
+                (workflow.train if first else training.fit)(run, Logs(log, tracker, *watched))
     except (Interrupted, Stopped) as stop:
         if not RunFolder(path).config.exists():  # nothing has begun that could go on
             raise

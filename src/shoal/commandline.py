@@ -41,6 +41,8 @@ class TrainCommand:
     """Fail on the first image that cannot be read instead of skipping it."""
     quiet: bool = False
     """Print nothing but warnings and errors."""
+    profile: int | None = None
+    """Look at so many steps and write where their time goes: profile.txt, and profile.json to open in Chrome."""
     tracker: TrackerName = "none"
     """Where else the rows of metrics.jsonl go, to be seen as curves; tensorboard and wandb are extras to install."""
 
@@ -138,6 +140,8 @@ def parse_train(args: Sequence[str]) -> TrainCommand:
     )
     if unknown:
         raise UserError(_about(unknown[0], command))
+    if command.profile is not None and command.profile < 1:
+        raise UserError(f"--profile {command.profile} must be the number of steps to look at.")
     if command.resume:
         if name or command.config != config or command.out or command.strict or command.dry_run:
             raise UserError("--resume goes on with a run exactly as it began: give no recipe or settings with it.")

@@ -55,7 +55,7 @@ def test_two_ranks_train_as_one_process(folders, name):
     one, two = (RunFolder(folder / name) for folder in folders)
     assert one.read_metrics()[0]["loss"] > 0 or name.startswith(("simsiam", "cc"))
     for mine, other in zip(one.read_metrics(), two.read_metrics(), strict=True):
-        for key in mine.keys() - {"seconds", "images_per_second"}:
+        for key in mine.keys() - {"seconds", "images_per_second", "e_step_seconds"}:
             assert mine[key] == pytest.approx(other[key], rel=2e-3, abs=2e-3), key
     weights = [load_file(each.model) for each in (one, two)]
     assert weights[0].keys() == weights[1].keys()

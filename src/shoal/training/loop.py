@@ -38,7 +38,9 @@ def fit(run: Run, log: Log) -> None:
             while not run.trained or run.order is not None:
                 if run.order is None:  # else the run was resumed inside an epoch
                     if run.epoch % run.config.cluster_every == 0:
+                        start = time.monotonic()
                         run.clusterings = e_step(run, log)
+                        run.e_step_seconds = time.monotonic() - start
                     run.order = _order(run)
                 log.epoch(m_step(run, log))
             if not run.done:
@@ -93,9 +95,12 @@ def m_step(run: Run, log: Log) -> dict[str, int | float]:
         run.optimizer.zero_grad()
         terms = _backward(run, order[run.step * run.batch_size : (run.step + 1) * run.batch_size])
         progress = (run.steps_done + 1) / (n_steps * config.epochs)
-        method.before_step(progress)
-        run.optimizer.step()
-        method.after_step(progress)
+        with run.parts.part("target"):
+            method.before_step(progress)
+        with run.parts.part("optimiser"):
+            run.optimizer.step()
+        with run.parts.part("target"):
+            method.after_step(progress)
         run.count_step(terms, time.monotonic() - start)
         log.step(run)
         run.heed()
@@ -107,11 +112,13 @@ def _backward(run: Run, index: Int64[Tensor, "b"]) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     n_parts = run.config.optim.accumulate
     for number, part in enumerate(index.chunk(n_parts), 1):
-        batch = _batch(run, part)
+        with run.parts.part("augment"):
+            batch = _batch(run, part)
         with distributed.averaged_at_last(run.forward, last=number == n_parts):
-            with autocast(run.device, run.config.precision):
+            with run.parts.part("forward"), autocast(run.device, run.config.precision):
                 terms = run.forward(batch, run.active_clusterings)
-            (torch.stack(list(terms.values())).sum() / n_parts).backward()  # type: ignore[no-untyped-call]
+            with run.parts.part("backward"):
+                (torch.stack(list(terms.values())).sum() / n_parts).backward()  # type: ignore[no-untyped-call]
         for name, term in terms.items():
             sums[name] = sums.get(name, 0) + term.detach() / n_parts
     return sums

@@ -25,6 +25,7 @@ from shoal.training.default_rng import first_rng, gathered_rng, own_rng
 from shoal.training.fitting import check_fits, check_takes, compute_device, world_batch
 from shoal.training.folder import RunFolder
 from shoal.training.optim import build_optimizer
+from shoal.training.profile import Parts
 from shoal.types import Clustering, Images
 
 SAVE_SECONDS = 10.0
@@ -74,7 +75,8 @@ class Run:
         self.step = 0
         self.order: Tensor | None = None
         self.totals: dict[str, Tensor] = {}
-        self.seconds = 0.0
+        self.seconds = self.e_step_seconds = 0.0
+        self.parts = Parts()
         self.done = False
         self.stop_signal: int | None = None
         self._saved_at = time.monotonic()
@@ -132,10 +134,11 @@ class Run:
         terms = {name: float(total) / self.step for name, total in self.totals.items()}
         rate = self.step * self.batch_size / self.seconds
         row = {"epoch": self.epoch, "steps": self.steps_done, "loss": sum(terms.values()), **terms, "lr": lr}
-        row |= {"seconds": round(self.seconds, 3), "images_per_second": round(rate, 1), **self.scores}
+        row |= {"seconds": round(self.seconds, 3), "images_per_second": round(rate, 1)}
+        row |= {"e_step_seconds": round(self.e_step_seconds, 3), **self.scores}
         self._append(row)
         self.scores = {}
-        self.order, self.totals, self.seconds = None, {}, 0.0
+        self.order, self.totals, self.seconds, self.e_step_seconds = None, {}, 0.0, 0.0
         if self.step == self.steps_per_epoch:
             self.epoch, self.step = self.epoch + 1, 0
         self.heed()
@@ -163,6 +166,7 @@ class Run:
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self.seconds,
+            "e_step_seconds": self.e_step_seconds,
             "scores": self.scores,
             "done": self.done,
             "terms": list(self.totals),
@@ -240,6 +244,7 @@ class Run:
         self.default_rng = own_rng(parts["rng"], self.device, self.config.seed)
         self.order = parts["order"][""].to(self.device) if "order" in parts else None
         self.epoch, self.step, self.seconds = header["epoch"], header["step"], header["seconds"]
+        self.e_step_seconds = header.get("e_step_seconds", 0.0)
         self.scores, self.done = header["scores"], header["done"]
         self._keep_metrics(header["metrics_rows"])
 
