@@ -50,5 +50,5 @@ def own_rng(saved: Mapping[str, Tensor], device: torch.device, seed: int) -> Sta
     for name in own.keys() & saved.keys():
         rows = saved[name].view(-1, saved[name].shape[-1])
         if rank < len(rows):
-            own[name] = rows[rank]
+            own[name] = rows[rank].clone()  # PyTorch reads a state from where its memory begins
     return own

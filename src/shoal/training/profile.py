@@ -127,10 +127,9 @@ def table(seconds: Mapping[str, float], parted: float, whole: float, n: int, bat
     lines = [f"{'part':<12}{'ms a step':>12}{'share':>9}"]
     lines += [f"{name:<12}{1000 * each / n:>12.2f}{100 * each / parted:>7.1f} %" for name, each in rows.items()]
     lines.append(f"{'step':<12}{1000 * parted / n:>12.2f}{100:>7.1f} %")
-    lines.append(
-        f"\nLeft to itself a step took {1000 * whole / n:.2f} ms, {n * batch_size / whole:.0f} images/s, the trace included.\n"
-        f"Means of {n} steps. Host wait is what is between the parts: log, saves, signals, the order of the images."
-    )
+    pace = f"{1000 * whole / n:.2f} ms, {n * batch_size / whole:.0f} images/s"
+    lines.append(f"\nLeft to itself a step took {pace}, the trace included. Means of {n} steps.")
+    lines.append("Host wait is what is between the parts: log, saves, signals, the order of the images.")
     return "\n".join(lines) + "\n"
 
 
