@@ -149,7 +149,8 @@ def cluster(args: list[str]) -> int:
             suggestion = flow.suggest(rows, command.k_range, command.metric, command.seed, folder)
             tell(f"\n{suggestion.as_text()}\n\nwhy          {folder.page}")
             k = suggestion.k
-        outcome = flow.cluster(rows, k, command.method, command.metric, command.seed, folder)
+        with open_log(quiet=command.quiet) as log:
+            outcome = flow.cluster(rows, k, command.method, command.metric, command.seed, folder, log)
     except Stopped as stop:
         complain("stopped; the same command goes on where it was.")
         return 128 + stop.signum

@@ -97,12 +97,16 @@ def _undo(manifest: Path) -> int:
     from shoal.outputs.undo import undo
 
     done = undo(manifest)
-    say(f"{done.n_files} files put back")
+    say(f"undone       {_files(done.n_files)}")
     if not done.left:
         return 0
     shown = "; ".join(reason.rstrip(".") for reason in done.left[:5])
     more = f"; and {len(done.left) - 5} more" if len(done.left) > 5 else ""
-    raise UserError(f"{len(done.left)} files were left as they are: {shown}{more}. Mend these, then undo again.")
+    raise UserError(f"{_files(len(done.left))} left as they are: {shown}{more}. See to these, then undo again.")
+
+
+def _files(n: int) -> str:
+    return f"{n} file{'s' if n != 1 else ''}"
 
 
 def export(clusters: Path, file: Path, /) -> int:

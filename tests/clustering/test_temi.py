@@ -42,6 +42,12 @@ def test_a_seed_repeats_it_and_another_does_not():
     assert not np.array_equal(first.predict_proba(x), other.predict_proba(x))
 
 
+def test_it_tells_of_each_epoch():
+    done = []
+    TEMI(3, **(QUICK | {"epochs": 3})).fit(groups()[0], after_epoch=lambda i, n: done.append((i, n)))
+    assert done == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_it_takes_the_head_with_the_lowest_loss(monkeypatch):
     taken = []
     own = temi.Heads.head

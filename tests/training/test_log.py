@@ -56,6 +56,13 @@ def test_after_an_e_step_the_rate_is_the_rate_again(tmp_path, capsys):
     assert "embedded" not in last
 
 
+def test_heads_that_are_trained_are_counted(capsys):
+    log = TerminalLog()
+    log.heads(34, 100)
+    log.close()
+    assert re.match(r"training heads +\S+ +epoch 34/100", frames(capsys)[-1])
+
+
 def test_a_warning_has_a_line_of_its_own(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's would hear it first
     assert main(["--version"]) == 0

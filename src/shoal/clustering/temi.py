@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +47,12 @@ UPDATES = 32
 """In an epoch at least, which few rows have in smaller batches."""
 TEACHER = 0.996
 MARGINAL = 0.9
+
+AfterEpoch = Callable[[int, int], None]
+
+
+def _ignore(_done: int, _total: int) -> None:
+    pass
 
 
 class TEMI(SharesEstimator):
@@ -103,8 +110,10 @@ class TEMI(SharesEstimator):
         self.batch_size = batch_size
         self.random_state = random_state
 
-    def fit(self, X: ArrayOrTensor, y: object = None) -> TEMI:
+    def fit(self, X: ArrayOrTensor, y: object = None, *, after_epoch: AfterEpoch = _ignore) -> TEMI:
         """Find the clusters of rows (n, d); ``y`` is ignored.
+
+        ``after_epoch`` is told how many epochs are done and of how many; it may raise to stop.
 
         Raises:
             UserError: fewer than two rows or fewer than clusters, NaN, infinity, a zero row under the cosine, rows
@@ -120,7 +129,7 @@ class TEMI(SharesEstimator):
         larger = max(1.0, USUAL_WIDTH / features.shape[1]) ** 0.5
         components = replace(components, scale=components.scale / larger)
         trainer = _Trainer(components.of(rows), self.n_clusters, how, generator)
-        losses = trainer.fit(neighbours)
+        losses = trainer.fit(neighbours, after_epoch)
         with torch.no_grad():
             self.head_ = trainer.teacher.head(int(losses.argmin()), components)
         self.losses_: Array | Tensor = like(X, losses)
@@ -186,7 +195,7 @@ class _Trainer:
         groups: list[dict[str, Any]] = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
-    def fit(self, neighbours: Int64[Tensor, "n m"]) -> Float[Tensor, "h"]:
+    def fit(self, neighbours: Int64[Tensor, "n m"], after_epoch: AfterEpoch = _ignore) -> Float[Tensor, "h"]:
         """Train to the end; returns the mean loss of each head in the last epoch."""
         n, size = len(self.z), self.how.batch_size
         per_epoch = n // size
@@ -200,6 +209,7 @@ class _Trainer:
                 pairs = torch.cat([rows, neighbours[rows, near[rows.cpu()].to(rows.device)]])
                 progress = (epoch * per_epoch + step + 1) / (self.how.epochs * per_epoch)
                 losses += self._step(self.z[pairs], min(1.0, progress / WARM_UP), frozen=epoch == 0)
+            after_epoch(epoch + 1, self.how.epochs)
         return losses / per_epoch
 
     def _step(self, z: Float[Tensor, "b2 c"], warmth: float, *, frozen: bool) -> Float[Tensor, "h"]:

@@ -104,7 +104,9 @@ def load_weights(network: nn.Module, file: Path, config: Mapping[str, Any]) -> N
     if wrong:
         translated = _translated(found, network)
         if translated is None or _first_wrong(translated, wanted, heads):
-            raise UserError(f"the weights {file} do not fit {config.get('architecture', 'the backbone')}: {wrong}.")
+            network_name = config.get("architecture", "the backbone")
+            advice = "Weights belong to one network: give its --backbone.name."
+            raise UserError(f"the weights {file} do not fit {network_name}: {wrong}. {advice}")
         found = translated
     network.load_state_dict({name: found[name] for name in wanted}, strict=False)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
-from shoal.clustering import build_clusterer, cluster_centers, layout, suggest_k
+from shoal.clustering import TEMI, build_clusterer, cluster_centers, layout, suggest_k
 from shoal.clustering.rows import Metric
 from shoal.clustering.saved import ClusteringMethod
 from shoal.clustering.suggest import Suggestion
@@ -30,6 +30,7 @@ from shoal.outputs.representatives import representatives, write_representatives
 from shoal.outputs.table import write_assigned
 from shoal.report import write_report, write_suggestion
 from shoal.training.folder import write_skipped
+from shoal.training.log import Log
 
 FORMAT = 1
 """Version of suggestion.json."""
@@ -51,7 +52,7 @@ class Outcome:
         lines = [f"clusters     {self.n_clusters}, of {self.n_rows}"]
         if self.scores:
             agreement = ", ".join(f"{name.upper()} {self.scores[name]:.3f}" for name in ("acc", "nmi", "ari"))
-            lines.append(f"labels       {agreement}; they were read for this line alone")
+            lines.append(f"labels       {agreement}; they had no part in the clustering")
         for what, n, path in (
             ("duplicates", self.n_duplicates, folder.duplicates),
             ("outliers", self.n_outliers, folder.outliers),
@@ -74,7 +75,7 @@ def suggest(
 
 
 def cluster(
-    rows: Rows, n_clusters: int, method: ClusteringMethod, metric: Metric, seed: int, folder: ClusterFolder
+    rows: Rows, n_clusters: int, method: ClusteringMethod, metric: Metric, seed: int, folder: ClusterFolder, log: Log
 ) -> Outcome:
     """Put rows into clusters, lay them out on a plane, and write all there is to tell of them.
 
@@ -82,7 +83,11 @@ def cluster(
         UserError: there are fewer rows than clusters, they cannot be clustered so, or the folder cannot be written.
     """
     features = rows.features
-    clusterer = build_clusterer(method, n_clusters, metric=metric, seed=seed, n=len(rows)).fit(features)
+    clusterer = build_clusterer(method, n_clusters, metric=metric, seed=seed, n=len(rows))
+    if isinstance(clusterer, TEMI):
+        clusterer.fit(features, after_epoch=log.heads)
+    else:
+        clusterer.fit(features)
     labels = torch.as_tensor(clusterer.labels_)
     centers = cluster_centers(features, labels, n_clusters, metric)
     places = layout(features, metric=metric, seed=seed)

@@ -39,6 +39,9 @@ class Log:
     def embedding(self, done: int, total: int) -> None:
         """Images embedded so far in an E-step."""
 
+    def heads(self, done: int, total: int) -> None:
+        """Epochs that clustering heads have trained so far."""
+
     def step(self, run: Run) -> None:
         """A step is done."""
 
@@ -98,6 +101,10 @@ class PlainLog(Log):
         """A line a minute."""
         self._now_and_then(f"embedding images: {done} of {total}")
 
+    def heads(self, done: int, total: int) -> None:
+        """A line a minute."""
+        self._now_and_then(f"training heads: epoch {done} of {total}")
+
     def step(self, run: Run) -> None:
         """A line a minute."""
         rate = run.step * run.batch_size / max(run.seconds, 1e-9)
@@ -147,6 +154,10 @@ class TerminalLog(Log):
             self._show("clustering", done, total, f"{done}/{total}")
         else:
             self._progress.update(self._task, rate=f"{done}/{total} embedded" if done < total else self._rate)
+
+    def heads(self, done: int, total: int) -> None:
+        """Show the epochs."""
+        self._show("training heads", done, total, f"epoch {done}/{total}")
 
     def step(self, run: Run) -> None:
         """Show the share of all steps."""
