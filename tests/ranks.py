@@ -26,7 +26,7 @@ def on_ranks(n: int, function: Callable[[], Any]) -> list[Any]:
     ranks = [context.Process(target=_on_rank, args=(function, rank, n, port, answers)) for rank in range(n)]
     for rank in ranks:
         rank.start()
-    found = dict(answers.get(timeout=100) for _ in ranks)
+    found = dict(answers.get(timeout=300) for _ in ranks)
     for rank in ranks:
         rank.join()
         assert rank.exitcode == 0

@@ -20,7 +20,7 @@ LAYERS = [
     {"assignments", "embedding"},
     {"outputs"},
     {"workflow", "dryrun", "frozen"},
-    {"estimators", "cli", "cli_outputs", "commandline", "terminal"},
+    {"estimators", "cli", "cli_outputs", "cli_train", "commandline", "terminal"},
 ]
 
 

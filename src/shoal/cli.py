@@ -10,13 +10,14 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from shoal.cli_outputs import export, sort
+from shoal.cli_train import train
 from shoal.errors import UserError
-from shoal.terminal import OneLine, Stopped, asked_to_stop, complain, flushed_output, on_signals, raise_stopped, say
+from shoal.terminal import OneLine, Stopped, complain, flushed_output, on_signals, raise_stopped, say
 
 OVERVIEW = """\
 shoal turns a pile of unlabelled images into meaningful clusters.
@@ -75,41 +76,6 @@ def _dispatch(args: list[str]) -> int:
     import tyro
 
     return tyro.cli(VERBS[name], args=rest, prog=f"shoal {name}")
-
-
-def train(args: list[str]) -> int:
-    """Learn features and clusters of images; ``shoal train --help`` lists the settings."""
-    from shoal import workflow
-    from shoal.commandline import parse_train
-    from shoal.training.folder import RunFolder
-    from shoal.training.log import Logs, open_log
-    from shoal.training.state import Interrupted
-    from shoal.training.trackers import check_installed, open_tracker
-
-    command = parse_train(args)
-    if command.dry_run:
-        from shoal.dryrun import forecast
-
-        _print_table(forecast(command.config))
-        return 0
-    path = command.resume or command.out
-    assert path is not None
-    check_installed(command.tracker)
-    try:
-        with open_log(quiet=command.quiet) as log:
-            run = workflow.reopen(path, log) if command.resume else workflow.start(command.config, path, log)
-            with asked_to_stop(run), open_tracker(command.tracker, run, quiet=command.quiet) as tracker:
-                workflow.train(run, Logs(log, tracker))
-    except (Interrupted, Stopped) as stop:
-        if not RunFolder(path).config.exists():  # nothing has begun that could go on
-            raise
-        how = "stopped and saved" if isinstance(stop, Interrupted) else "stopped"
-        complain(f"{how}. Go on with:  shoal train --resume {shlex.quote(str(path))}")
-        return 128 + stop.signum
-    if not command.quiet:
-        _print_scores(run.scores)
-        say(f"clusters     {run.folder.assignments}\nreport       {run.folder.report}")
-    return 0
 
 
 def cluster(args: list[str]) -> int:
@@ -284,12 +250,3 @@ VERBS: dict[str, Callable[..., int]] = {
     "report": report,
     "recipes": recipes,
 }
-
-
-def _print_table(rows: Mapping[str, str]) -> None:
-    for name, value in rows.items():
-        say(f"{name:<12} {value}")
-
-
-def _print_scores(scores: dict[str, float]) -> None:
-    _print_table({name: f"{value:.4f}" for name, value in scores.items()})

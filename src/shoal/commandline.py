@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from shoal import distributed
 from shoal.clustering.rows import Metric
 from shoal.clustering.saved import ClusteringMethod
 from shoal.config import RunConfig, fields_of, load_recipe, nearest, recipe_names, validate
@@ -40,6 +41,8 @@ class TrainCommand:
     """Fail on the first image that cannot be read instead of skipping it."""
     quiet: bool = False
     """Print nothing but warnings and errors."""
+    profile: int | None = None
+    """Look at so many steps and write where their time goes: profile.txt, and profile.json to open in Chrome."""
     tracker: TrackerName = "none"
     """Where else the rows of metrics.jsonl go, to be seen as curves; tensorboard and wandb are extras to install."""
 
@@ -137,6 +140,8 @@ def parse_train(args: Sequence[str]) -> TrainCommand:
     )
     if unknown:
         raise UserError(_about(unknown[0], command))
+    if command.profile is not None and command.profile < 1:
+        raise UserError(f"--profile {command.profile} must be the number of steps to look at.")
     if command.resume:
         if name or command.config != config or command.out or command.strict or command.dry_run:
             raise UserError("--resume goes on with a run exactly as it began: give no recipe or settings with it.")
@@ -152,15 +157,17 @@ def _settle(command: TrainCommand, name: str) -> TrainCommand:
     path = lasting(data.path)
     data = dataclasses.replace(data, path=path, root=lasting(data.root), strict=data.strict or command.strict)
     config = validate(dataclasses.replace(config, data=data), "this command")
-    return dataclasses.replace(command, config=config, out=command.out or _free_folder(Path(name).stem))
+    return dataclasses.replace(command, config=config, out=command.out or _default_folder(Path(name).stem))
 
 
-def _free_folder(name: str) -> Path:
-    path, number = Path("runs") / name, 1
+def _default_folder(name: str) -> Path:
+    """A folder that is not there yet, the same on all ranks; started again, the ranks go on in the last that is."""
+    last, path, number = None, Path("runs") / name, 1
     while path.exists():
         number += 1
-        path = Path("runs") / f"{name}-{number}"
-    return path
+        last, path = path, Path("runs") / f"{name}-{number}"
+    chosen = last if last and distributed.restarted() else path
+    return Path(distributed.text_of_first(str(chosen)))
 
 
 def _about(word: str, command: TrainCommand) -> str:

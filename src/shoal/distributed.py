@@ -7,12 +7,96 @@ process would.
 
 from __future__ import annotations
 
+import inspect
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+from shoal.errors import UserError
+
+_PATIENCE = timedelta(days=30)
+"""How long ranks wait for each other where one of them works alone. One that has died is noticed at once."""
+
+_MEETING = 300.0
+"""Seconds in which processes must have found each other."""
+
+_kept: list[dist.Store] = []
+"""Stores that this process may serve: they end with it."""
+
+_control: dist.ProcessGroup | None = None
+"""For words between hosts, over gloo: no word waits for a GPU. None: the default group."""
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Join the processes that ``torchrun`` has started, if it has: over gloo, and NCCL for what lies on GPUs.
+
+    Raises:
+        UserError: another process has ended, which this one learned when it wanted to hear from it.
+    """
+    global _control
+    if not _by_torchrun():
+        yield
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=_store(rank), rank=rank, world_size=world_size)
+    _control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise UserError(
+                "another process of this run has ended, and what it said tells why; 'shoal train --resume' and the "
+                "run's folder go on from the last save."
+            ) from error
+        raise
+    dist.destroy_process_group()
+    _control = None
+
+
+def _by_torchrun() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
+
+
+def _store(rank: int) -> dist.Store:
+    """Where the processes find each other: a store of this attempt alone, that rank 0 serves.
+
+    The store that ``torchrun`` serves outlives its processes. After a restart it still holds the addresses of those that
+    have died, and torch would call there.
+    """
+    lasting, host = next(rendezvous("env://"))[0], os.environ["MASTER_ADDR"]
+    if rank == 0:
+        served = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        lasting.set("port", str(served.port))
+        _kept.append(lasting)
+        return served
+    until = time.monotonic() + _MEETING
+    while True:
+        try:
+            return dist.TCPStore(host, int(lasting.get("port")), is_master=False, timeout=timedelta(seconds=5))
+        except dist.DistError:  # the port is of a process that has died
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def restarted() -> bool:
+    """Whether ``torchrun --max-restarts`` has started these processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def rank() -> int:
@@ -25,10 +109,85 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def is_first() -> bool:
+    """Whether this is the process that writes files and speaks: rank 0, or the only one."""
+    return rank() == 0
+
+
 def share(n: int) -> slice:
     """This rank's rows of a world batch of ``n`` rows, which the world size must divide."""
     each = n // world_size()
     return slice(rank() * each, (rank() + 1) * each)
+
+
+def part(n: int) -> slice:
+    """This rank's of ``n`` rows, about as many as any other's."""
+    return slice(rank() * n // world_size(), (rank() + 1) * n // world_size())
+
+
+def largest(numbers: Sequence[int]) -> list[int]:
+    """The largest that any rank gives, number by number; hosts talk, and GPUs go on working."""
+    if world_size() == 1:
+        return list(numbers)
+    found = torch.tensor(numbers)
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=_control)
+    return found.tolist()
+
+
+def text_of_first(text: str) -> str:
+    """What rank 0 gives."""
+    if world_size() == 1:
+        return text
+    letters = text.encode()
+    found = torch.zeros(*largest([len(letters)]), dtype=torch.uint8)
+    found[: len(letters)] = torch.tensor(list(letters), dtype=torch.uint8)
+    dist.broadcast(found, 0, group=_control)
+    return bytes(found.tolist()).rstrip(b"\0").decode()
+
+
+@contextmanager
+def one_by_node() -> Iterator[None]:
+    """Let a process of each machine go first and the others after it, for they find then what it has kept on disk."""
+    if world_size() == 1:
+        yield
+        return
+    goes_first = os.environ.get("LOCAL_RANK", str(rank())) == "0"
+    if not goes_first:
+        dist.barrier(group=_control)
+    yield
+    if goes_first:
+        dist.barrier(group=_control)
+
+
+def averaging(network: nn.Module) -> nn.Module:
+    """The network with gradients that are means over ranks (data parallel training); as it is in one process."""
+    if world_size() == 1:
+        return network
+    # Buffers are the ranks' own: queues turn alike, and statistics of batch-norm are averaged when they are read.
+    renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in PyTorch 2.15
+    apart = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(network, gradient_as_bucket_view=True, **apart)
+
+
+def averaged_at_last(network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """Let gradients add up on their rank until the last part of a batch; ``network`` is from ``averaging``."""
+    if last or not isinstance(network, DistributedDataParallel):
+        return nullcontext()
+    return network.no_sync()
+
+
+def average(values: Sequence[Tensor]) -> None:
+    """Put the mean over ranks in the place of each tensor, in one exchange."""
+    if world_size() == 1 or not values:
+        return
+    flat = torch.cat([value.flatten() for value in values])
+    dist.all_reduce(flat)
+    for value, mean in zip(values, (flat / world_size()).split([value.numel() for value in values]), strict=True):
+        value.copy_(mean.view_as(value))
+
+
+# Renamed in PyTorch 2.15, which warns of the old name.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 class _Gather(torch.autograd.Function):
@@ -42,7 +201,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         ctx.n = len(rows)
         out = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
-        dist.all_gather_into_tensor(out, rows.contiguous())
+        _all_gather(out, rows.contiguous())
         return out
 
     @staticmethod

@@ -13,8 +13,8 @@ from shoal.data import DATA_SETS, load_images, steps_of_epoch
 from shoal.errors import UserError
 from shoal.methods import Method, build
 from shoal.methods.embedding import autocast, settled
+from shoal.training.fitting import check_fits, check_takes, compute_device, world_batch
 from shoal.training.schedule import full_lr
-from shoal.training.state import check_fits, check_takes, compute_device, world_batch
 from shoal.types import Batch, Clustering
 
 

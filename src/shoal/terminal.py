@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from shoal.training import Run
+
+FIRST_SPEAKS = 2.0
+"""Seconds that the first process has to itself when all fail."""
 
 OnSignal = Callable[[int, FrameType | None], object]
 
@@ -77,7 +81,14 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Print what went wrong, to standard error."""
+    """Print what went wrong, to standard error.
+
+    Where ``torchrun`` has started several processes, those but the first wait before they speak: mostly it says the
+    same, and with its end they are ended.
+    """
+    if rank := int(os.environ.get("RANK", "0")):
+        time.sleep(FIRST_SPEAKS)
+        text = f"process {rank}: {text}"
     print(f"shoal: {one_line(text)}", file=sys.stderr)  # noqa: T201 - a command's output
 
 

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from shoal import evaluation
+from shoal import distributed, evaluation
 from shoal.assignments import write_assignments
 from shoal.config import RunConfig, to_yaml
 from shoal.data import load_images
@@ -28,12 +28,14 @@ def start(config: RunConfig, path: Path, log: Log, images: Images | None = None)
         UserError: the folder holds something already, or the images cannot be read or clustered as asked.
     """
     folder = RunFolder(path)
-    folder.check_free()
-    images = images or load_images(config.data, progress=log.reading)
+    if distributed.is_first():
+        folder.check_free()
+    images = images or _images(config, log)
     run = Run(config, images, folder)
-    folder.create(config)
-    if images.skipped:
-        folder.write_skipped(images.skipped)
+    if distributed.is_first():
+        folder.create(config)
+        if images.skipped:
+            folder.write_skipped(images.skipped)
     return run
 
 
@@ -44,14 +46,20 @@ def reopen(path: Path, log: Log) -> Run:
         UserError: there is no run, its state is damaged, or its images have changed.
     """
     folder, config = RunFolder.open(path)
-    run = Run(config, load_images(config.data, progress=log.reading), folder)
-    folder.sweep()
+    run = Run(config, _images(config, log), folder)
+    if distributed.is_first():
+        folder.sweep()
     run.load()
     return run
 
 
+def _images(config: RunConfig, log: Log) -> Images:
+    with distributed.one_by_node():
+        return load_images(config.data, progress=log.reading)
+
+
 def train(run: Run, log: Log) -> tuple[Trained, Assignment]:
-    """Train a run to its end and write what it found.
+    """Train a run to its end and write what it found; other ranks than the first call ``fit`` alone.
 
     Raises:
         Interrupted: the run was asked to stop, and its state is saved.

@@ -236,7 +236,7 @@ def test_wandb_goes_on_with_its_run_and_is_told_each_step_once(tmp_path, fake):
     train(reopened(tmp_path / "run"), "wandb")
     rows = RunFolder(tmp_path / "run").read_metrics()
     gallery = {"gallery": str(tmp_path / "run" / "wandb" / "gallery.png")}
-    clock = {"seconds", "images_per_second"}
+    clock = {"seconds", "images_per_second", "e_step_seconds"}
     assert [step for step, _ in fake.told] == [0, 1, 2, 3, 4, 5]
     for (_, told), row in zip(fake.told, [*rows, gallery], strict=True):
         assert {k: v for k, v in told.items() if k not in clock} == {k: v for k, v in row.items() if k not in clock}

@@ -20,8 +20,8 @@ from shoal.files import at_home
 from shoal.methods import Method
 from shoal.methods.embedding import Precision, autocast
 from shoal.models.backbone import Backbone, check_timm_name
+from shoal.training.fitting import compute_device
 from shoal.training.folder import RunFolder
-from shoal.training.state import compute_device
 from shoal.training.trained import Trained
 
 DEFAULT_BACKBONE = "vit_small_patch14_dinov2.lvd142m"

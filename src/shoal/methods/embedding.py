@@ -48,18 +48,13 @@ def embed_all(
     *,
     rows: Int64[Tensor, "m"] | None = None,
     after_batch: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Float[Tensor, "n d"]:
+) -> Float[Tensor, "m d"]:
     """What is clustered of un-augmented images (``Method.embed``), on ``device``, in float32.
 
-    With ``rows`` those images alone are looked at, and the others' features are zero.
+    With ``rows`` those images alone are looked at, in this order.
     ``after_batch`` is told how many images are done and of how many; it may raise to stop.
     """
-    features = _map(method, method.embed, pixels, device, precision, rows, after_batch)
-    if rows is None:
-        return features
-    everyone = features.new_zeros(len(pixels), features.shape[1])
-    everyone[rows.to(device)] = features
-    return everyone
+    return _map(method, method.embed, pixels, device, precision, rows, after_batch)
 
 
 def represent_all(

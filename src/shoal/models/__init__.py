@@ -1,7 +1,7 @@
 """Networks and their parts: backbones, heads, batch-norms, the slow copy, the queue of keys."""
 
 from shoal.models.backbone import Backbone, BackboneConfig, build_backbone
-from shoal.models.batchnorm import split_batch_norm, sync_batch_norm
+from shoal.models.batchnorm import average_statistics, split_batch_norm, sync_batch_norm
 from shoal.models.heads import mlp, plain_mlp, start_near_zero
 from shoal.models.queue import Queue
 from shoal.models.target import Target, momentum_at
@@ -11,6 +11,7 @@ __all__ = [
     "BackboneConfig",
     "Queue",
     "Target",
+    "average_statistics",
     "build_backbone",
     "mlp",
     "momentum_at",

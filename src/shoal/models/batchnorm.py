@@ -113,6 +113,17 @@ def sync_batch_norm(network: Network) -> Network:
     return network
 
 
+@torch.no_grad()
+def average_statistics(network: nn.Module) -> None:
+    """Give all ranks the mean of their running statistics, as if there had been one for the parts of the batch.
+
+    The mean after each step would be the same: running statistics are linear in those of the batches.
+    """
+    norms = [part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    found = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
+    distributed.average(found)
+
+
 def _replace(network: nn.Module, renew: Callable[[nn.BatchNorm1d | nn.BatchNorm2d], nn.Module]) -> None:
     """Put another batch-norm in the place of each plain one; names in the state dict stay."""
     for name, child in network.named_children():

@@ -25,6 +25,7 @@ NOT_A_TERM = {
     "steps",
     "seconds",
     "images_per_second",
+    "e_step_seconds",
     "loss",
     *(key for keys in SCORES.values() for key in keys),
 }

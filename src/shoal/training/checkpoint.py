@@ -70,16 +70,3 @@ def config_digest(config: RunConfig) -> str:
     """What tells this config from others; the images may have moved to another path."""
     anywhere = replace(config, data=replace(config.data, path="", root=""))
     return hashlib.blake2b(to_yaml(anywhere).encode(), digest_size=16).hexdigest()
-
-
-def get_default_rng(device: torch.device) -> dict[str, Tensor]:
-    """State of torch's default generators, by device type."""
-    states = {"cpu": torch.get_rng_state()}
-    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
-
-
-def set_default_rng(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Put torch's default generators into a state that ``get_default_rng`` gave."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], device)

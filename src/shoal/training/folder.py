@@ -9,6 +9,7 @@ RUN/
   skipped.csv           files that could not be read, if any
   evaluation.json       figures of the result, once ``shoal evaluate`` has run
   report.html           the result to look at
+  profile.txt           where the time of a step goes, and profile.json, its trace, if --profile asked for it
   tensorboard/, wandb/  what a tracker keeps, if one was asked for
 """
 
@@ -40,6 +41,8 @@ class RunFolder:
         self.skipped = path / "skipped.csv"
         self.evaluation = path / "evaluation.json"
         self.report = path / "report.html"
+        self.profile = path / "profile.txt"
+        self.trace = path / "profile.json"
         self.n_metrics = 0
 
     def check_free(self) -> None:

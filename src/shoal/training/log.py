@@ -113,8 +113,7 @@ class PlainLog(Log):
     def epoch(self, row: Mapping[str, int | float]) -> None:
         """Epoch, metrics and rate on a line."""
         what = f"epoch {row['epoch'] + 1:.0f}" if "loss" in row else "at the end"
-        rate = f"  {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
-        self._say(f"{what:<11} {in_words(row)}{rate}")
+        self._say(f"{what:<11} {in_words(row)}{_pace(row)}")
 
     def _now_and_then(self, text: str) -> None:
         if time.monotonic() - self._spoke_at > 60:
@@ -184,6 +183,14 @@ class TerminalLog(Log):
 def in_words(row: Mapping[str, int | float]) -> str:
     """The metrics of a row that fit on a line."""
     return "  ".join(f"{name} {row[name]:.3f}" for name in SHOWN if row.get(name) is not None)
+
+
+def _pace(row: Mapping[str, int | float]) -> str:
+    """Images per second of an epoch's steps, and what part of the epoch the E-step took."""
+    if "images_per_second" not in row:
+        return ""
+    share = row["e_step_seconds"] / max(row["e_step_seconds"] + row["seconds"], 1e-9)
+    return f"  {row['images_per_second']:.0f} images/s, E-step {100 * share:.0f} %"
 
 
 def open_log(*, quiet: bool) -> Log:

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from shoal import distributed
@@ -14,7 +14,8 @@ from shoal.clustering import assign, kmeans
 from shoal.data import apply_view, draw_view, order_of_epoch
 from shoal.evaluation import collapse_warning, score
 from shoal.methods.embedding import autocast, embed_all
-from shoal.training.checkpoint import set_default_rng
+from shoal.models import average_statistics
+from shoal.training.default_rng import set_default_rng
 from shoal.training.log import Log
 from shoal.training.optim import set_lr
 from shoal.training.schedule import full_lr, lr_factor
@@ -37,7 +38,9 @@ def fit(run: Run, log: Log) -> None:
             while not run.trained or run.order is not None:
                 if run.order is None:  # else the run was resumed inside an epoch
                     if run.epoch % run.config.cluster_every == 0:
+                        start = time.monotonic()
                         run.clusterings = e_step(run, log)
+                        run.e_step_seconds = time.monotonic() - start
                     run.order = _order(run)
                 log.epoch(m_step(run, log))
             if not run.done:
@@ -57,18 +60,22 @@ def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
 
     def after_batch(done: int, total: int) -> None:
         log.embedding(done, total)
-        run.stop_if_asked()
+        if distributed.world_size() == 1:  # else ranks stop together, after a step
+            run.stop_if_asked()
 
     config, images = run.config, run.images
     take_part = images.clustered.to(run.device)
-    rows = None if take_part.all() else take_part.nonzero()[:, 0]
-    run.features = embed_all(
-        run.method, images.pixels, run.device, config.precision, rows=rows, after_batch=after_batch
-    )
+    rows = take_part.nonzero()[:, 0]
+    average_statistics(run.method)
+    own = rows[distributed.part(len(rows))]
+    features = embed_all(run.method, images.pixels, run.device, config.precision, rows=own, after_batch=after_batch)
     clusterings = tuple(
-        _spread(_cluster(run, run.features[take_part], k), take_part)
+        _spread(_cluster(run, features, k), take_part)
         for k in dict.fromkeys((config.n_clusters, *_granularities_until_next(run)))
     )
+    run.features = _among_all(distributed.gather_uneven(features), take_part, 0.0)
+    if not distributed.is_first():
+        return clusterings
     previous = run.clusterings[0].labels if run.clusterings else None
     run.scores = score(images, run.features, clusterings[0], previous, config.seed)
     # An untrained network may well see all images alike.
@@ -79,34 +86,44 @@ def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
 
 def m_step(run: Run, log: Log) -> dict[str, int | float]:
     """One epoch of gradient descent on the method's losses, from the step where the run stands."""
-    config, method, order = run.config, run.method, run.order
-    assert order is not None
-    n_steps = run.steps_per_epoch
-    while run.step < n_steps and not run.trained:
+    while run.step < run.steps_per_epoch and not run.trained:
         start = time.monotonic()
-        set_lr(run.optimizer, full_lr(run.batch_size, config.optim), _lr_factor(run, run.steps_done))
-        run.optimizer.zero_grad()
-        terms = _backward(run, order[run.step * run.batch_size : (run.step + 1) * run.batch_size])
-        progress = (run.steps_done + 1) / (n_steps * config.epochs)
-        method.before_step(progress)
-        run.optimizer.step()
-        method.after_step(progress)
+        terms = train_step(run)
         run.count_step(terms, time.monotonic() - start)
         log.step(run)
-        run.stop_if_asked()
-        run.save_if_due()
-    return run.finish_epoch(full_lr(run.batch_size, config.optim) * _lr_factor(run, run.steps_done - 1))
+        run.heed()
+    return run.finish_epoch(full_lr(run.batch_size, run.config.optim) * _lr_factor(run, run.steps_done - 1))
+
+
+def train_step(run: Run) -> dict[str, Tensor]:
+    """One step of gradient descent on the next batch of the epoch's order, and its loss terms."""
+    config, method = run.config, run.method
+    assert run.order is not None
+    set_lr(run.optimizer, full_lr(run.batch_size, config.optim), _lr_factor(run, run.steps_done))
+    run.optimizer.zero_grad()
+    terms = _backward(run, run.order[run.step * run.batch_size : (run.step + 1) * run.batch_size])
+    progress = (run.steps_done + 1) / (run.steps_per_epoch * config.epochs)
+    with run.parts.part("target"):
+        method.before_step(progress)
+    with run.parts.part("optimiser"):
+        run.optimizer.step()
+    with run.parts.part("target"):
+        method.after_step(progress)
+    return terms
 
 
 def _backward(run: Run, index: Int64[Tensor, "b"]) -> dict[str, Tensor]:
     """Gradient of the loss on a world batch, and its terms, as means over the parts that it is computed in."""
     sums: dict[str, Tensor] = {}
     n_parts = run.config.optim.accumulate
-    for part in index.chunk(n_parts):
-        batch = _batch(run, part)
-        with autocast(run.device, run.config.precision):
-            terms = run.method(batch, run.active_clusterings)
-        (torch.stack(list(terms.values())).sum() / n_parts).backward()  # type: ignore[no-untyped-call]
+    for number, part in enumerate(index.chunk(n_parts), 1):
+        with run.parts.part("augment"):
+            batch = _batch(run, part)
+        with distributed.averaged_at_last(run.forward, last=number == n_parts):
+            with run.parts.part("forward"), autocast(run.device, run.config.precision):
+                terms = run.forward(batch, run.active_clusterings)
+            with run.parts.part("backward"):
+                (torch.stack(list(terms.values())).sum() / n_parts).backward()  # type: ignore[no-untyped-call]
         for name, term in terms.items():
             sums[name] = sums.get(name, 0) + term.detach() / n_parts
     return sums
@@ -128,12 +145,16 @@ def _granularities_until_next(run: Run) -> tuple[int, ...]:
 
 
 def _cluster(run: Run, features: Float[Tensor, "n d"], k: int) -> Clustering:
-    """By the method's own head where it has one, by k-means otherwise."""
+    """By the method's own head where it has one, by k-means otherwise; of all images, from this rank's."""
     centers = run.method.head_centers()
     if centers is None:
-        return kmeans(features, k, generator=run.generator, metric="cosine")
-    labels, distances, _ = assign(features, centers, "cosine")
-    return Clustering(labels, centers, distances)
+        sharded = distributed.world_size() > 1
+        found = kmeans(features, k, generator=run.generator, metric="cosine", sharded=sharded)
+    else:
+        labels, distances, _ = assign(features, centers, "cosine")
+        found = Clustering(labels, centers, distances)
+    gather = distributed.gather_uneven
+    return replace(found, labels=gather(found.labels), distances=gather(found.distances))
 
 
 def _batch(run: Run, index: Tensor) -> Batch:
@@ -148,8 +169,12 @@ def _batch(run: Run, index: Tensor) -> Batch:
 
 def _spread(clustering: Clustering, take_part: Bool[Tensor, "n"]) -> Clustering:
     """The clustering of some images as one of all: the others get −1 and no distance."""
-    labels = clustering.labels.new_full((len(take_part),), -1)
-    distances = clustering.distances.new_full((len(take_part),), torch.nan)
-    labels[take_part] = clustering.labels
-    distances[take_part] = clustering.distances
-    return replace(clustering, labels=labels, distances=distances)
+    labels = _among_all(clustering.labels, take_part, -1.0)
+    return replace(clustering, labels=labels, distances=_among_all(clustering.distances, take_part, torch.nan))
+
+
+def _among_all(values: Shaped[Tensor, "m ..."], take_part: Bool[Tensor, "n"], other: float) -> Shaped[Tensor, "n ..."]:
+    """Values of the images that take part as values of all; the rest have another."""
+    everyone = values.new_full((len(take_part), *values.shape[1:]), other)
+    everyone[take_part] = values
+    return everyone

@@ -18,12 +18,14 @@ from shoal import distributed
 from shoal.config import RunConfig
 from shoal.data import place_on, steps_of_epoch
 from shoal.errors import UserError
-from shoal.methods import Method, build
-from shoal.methods.embedding import evaluating
-from shoal.models import sync_batch_norm
-from shoal.training.checkpoint import config_digest, damaged, digest, get_default_rng, read_tensors, write_tensors
+from shoal.methods import build
+from shoal.models import average_statistics, sync_batch_norm
+from shoal.training.checkpoint import config_digest, damaged, digest, read_tensors, write_tensors
+from shoal.training.default_rng import first_rng, gathered_rng, own_rng
+from shoal.training.fitting import check_fits, check_takes, compute_device, world_batch
 from shoal.training.folder import RunFolder
 from shoal.training.optim import build_optimizer
+from shoal.training.profile import Parts
 from shoal.types import Clustering, Images
 
 SAVE_SECONDS = 10.0
@@ -60,8 +62,9 @@ class Run:
             if config.sync_batch_norm:
                 sync_batch_norm(self.method)
             # A backbone with dropout draws from torch's default generators, so their state is the run's too.
-            self.default_rng = get_default_rng(self.device)
+            self.default_rng = first_rng(self.device, config.seed)
         self.method.to(self.device)
+        self.forward = distributed.averaging(self.method)
         height, width = images.pixels.shape[2:]
         check_takes(self.method, config, (height, width), self.device)
         self.optimizer = build_optimizer(self.method, config.optim)
@@ -72,7 +75,8 @@ class Run:
         self.step = 0
         self.order: Tensor | None = None
         self.totals: dict[str, Tensor] = {}
-        self.seconds = 0.0
+        self.seconds = self.e_step_seconds = 0.0
+        self.parts = Parts()
         self.done = False
         self.stop_signal: int | None = None
         self._saved_at = time.monotonic()
@@ -105,59 +109,74 @@ class Run:
         self.seconds += seconds
 
     def stop_if_asked(self) -> None:
-        """Raise ``Interrupted`` once a signal has come."""
+        """Raise ``Interrupted`` once a signal has come to this process."""
         if self.stop_signal is not None:
             raise Interrupted(self.stop_signal)
 
+    def _append(self, row: Mapping[str, Any]) -> None:
+        if distributed.is_first():
+            self.folder.append_metrics(row)
+
+    def heed(self) -> None:
+        """Stop once a signal has come, and save when the last one was long enough ago: on all ranks or on none."""
+        waited = time.monotonic() - self._saved_at
+        due = distributed.is_first() and waited > max(SAVE_SECONDS, SAVE_PATIENCE * self._save_took)
+        signum, any_due = distributed.largest((self.stop_signal or 0, int(due)))
+        if signum:
+            raise Interrupted(signum)
+        if any_due:
+            self.save()
+
     def finish_epoch(self, lr: float) -> dict[str, int | float]:
         """Log the mean loss terms of an epoch with the scores of the E-step before it, and turn to the next."""
+        distributed.average(list(self.totals.values()))
         self.check_finite({f"totals.{name}": total for name, total in self.totals.items()})
         terms = {name: float(total) / self.step for name, total in self.totals.items()}
         rate = self.step * self.batch_size / self.seconds
         row = {"epoch": self.epoch, "steps": self.steps_done, "loss": sum(terms.values()), **terms, "lr": lr}
-        row |= {"seconds": round(self.seconds, 3), "images_per_second": round(rate, 1), **self.scores}
-        self.folder.append_metrics(row)
+        row |= {"seconds": round(self.seconds, 3), "images_per_second": round(rate, 1)}
+        row |= {"e_step_seconds": round(self.e_step_seconds, 3), **self.scores}
+        self._append(row)
         self.scores = {}
-        self.order, self.totals, self.seconds = None, {}, 0.0
+        self.order, self.totals, self.seconds, self.e_step_seconds = None, {}, 0.0, 0.0
         if self.step == self.steps_per_epoch:
             self.epoch, self.step = self.epoch + 1, 0
-        self.save_if_due()
+        self.heed()
         return row
 
     def finish(self) -> dict[str, int | float]:
         """Log the scores of the last E-step and save."""
         row = {"epoch": self.epoch, "steps": self.steps_done, **self.scores}
-        self.folder.append_metrics(row)
+        self._append(row)
         self.done = True
         self.save()
         return row
 
-    def save_if_due(self) -> None:
-        """Save when the last one was long enough ago."""
-        if time.monotonic() - self._saved_at > max(SAVE_SECONDS, SAVE_PATIENCE * self._save_took):
-            self.save()
-
     def save(self) -> None:
-        """Write ``state.safetensors``.
+        """Write ``state.safetensors``: rank 0 does, and all must call this.
 
         Raises:
             UserError: the loss is no longer finite (a state worth going on from is kept instead), or the disk is full.
         """
         start = time.monotonic()
-        tensors = self._tensors()
+        average_statistics(self.method)
+        tensors = self._tensors() | gathered_rng(self.device)
         self.check_finite(tensors)
         header = {
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self.seconds,
+            "e_step_seconds": self.e_step_seconds,
             "scores": self.scores,
             "done": self.done,
             "terms": list(self.totals),
             "images": self.images_digest,
             "config": config_digest(self.config),
+            "batch_size": self.batch_size,
             "metrics_rows": self.folder.n_metrics,
         }
-        write_tensors(self.folder.state, header, tensors)
+        if distributed.is_first():
+            write_tensors(self.folder.state, header, tensors)
         self._saved_at = time.monotonic()
         self._save_took = self._saved_at - start
 
@@ -180,7 +199,6 @@ class Run:
         for i, clustering in enumerate(self.clusterings):
             tensors |= {f"clustering.{i}.{name}": value for name, value in vars(clustering).items()}
         tensors |= {f"totals.{name}": value for name, value in self.totals.items()}
-        tensors |= {f"rng.{name}": state for name, state in get_default_rng(self.device).items()}
         tensors["rng.run"] = self.generator.get_state()
         if self.order is not None:
             tensors["order"] = self.order
@@ -193,7 +211,7 @@ class Run:
             UserError: the state is damaged, or was written by a newer version.
         """
         if not self.folder.state.exists():
-            self.folder.keep_metrics(0)
+            self._keep_metrics(0)
             return
         header, tensors = read_tensors(self.folder.state)
         path = self.folder.path
@@ -204,6 +222,7 @@ class Run:
                 f"{self.folder.config} has changed since the run began, and a run goes on as it began. For a new run: "
                 f"shoal train {self.folder.config} --out ANOTHER"
             )
+        self._keep_batch(header.get("batch_size", self.batch_size))
         try:
             self._restore(header, tensors)
         except (KeyError, ValueError, RuntimeError) as error:
@@ -222,11 +241,27 @@ class Run:
         # In the order they were counted in, which the file does not keep: another order adds up to another last bit.
         self.totals = {name: totals[name].to(self.device) for name in header.get("terms", totals)}
         self.generator.set_state(parts["rng"]["run"])
-        self.default_rng = {name: state for name, state in parts["rng"].items() if name != "run"}
+        self.default_rng = own_rng(parts["rng"], self.device, self.config.seed)
         self.order = parts["order"][""].to(self.device) if "order" in parts else None
         self.epoch, self.step, self.seconds = header["epoch"], header["step"], header["seconds"]
+        self.e_step_seconds = header.get("e_step_seconds", 0.0)
         self.scores, self.done = header["scores"], header["done"]
-        self.folder.keep_metrics(header["metrics_rows"])
+        self._keep_metrics(header["metrics_rows"])
+
+    def _keep_metrics(self, n: int) -> None:
+        if distributed.is_first():
+            self.folder.keep_metrics(n)
+
+    def _keep_batch(self, batch_size: int) -> None:
+        """Go on with as many images a step as before, though other processes share them now."""
+        if batch_size != world_batch(self.config, batch_size):
+            raise UserError(
+                f"the run in {self.folder.path} takes {batch_size} images a step, which {distributed.world_size()} "
+                "processes cannot share equally: go on with another number of them."
+            )
+        self.batch_size = batch_size
+        n_clustered = int(self.images.clustered.sum())
+        self.steps_per_epoch = steps_of_epoch(n_clustered, len(self.images) - n_clustered, batch_size)
 
     def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
         state: dict[int, dict[str, Tensor]] = {}
@@ -240,43 +275,3 @@ def _clusterings(tensors: dict[str, Tensor], device: torch.device) -> tuple[Clus
     n = len({name.partition(".")[0] for name in tensors})
     parts = ("labels", "centers", "distances")
     return tuple(Clustering(*(tensors[f"{i}.{part}"].to(device) for part in parts)) for i in range(n))
-
-
-def compute_device() -> torch.device:
-    """The GPU when there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def world_batch(config: RunConfig, n_images: int) -> int:
-    """Images per step: the config's, or all of them when there are fewer; a multiple of the parts it is computed in."""
-    batch = min(config.optim.batch_size, n_images)
-    return max(batch - batch % (config.optim.accumulate * config.method.parts * distributed.world_size()), 1)
-
-
-def check_fits(config: RunConfig, n: int, n_images: int) -> None:
-    """Raise a UserError when ``n_images``, ``n`` of which are clustered, cannot be clustered or trained on as asked."""
-    optim = config.optim
-    if config.n_clusters > n:
-        raise UserError(
-            f"{config.n_clusters} clusters need at least as many images, and there are {n}: lower --n-clusters."
-        )
-    batch = world_batch(config, n_images)
-    if batch < 2 * optim.accumulate:
-        raise UserError(
-            f"{min(optim.batch_size, n_images)} images a step are too few for {optim.accumulate} parts of two or more: "
-            "lower --optim.accumulate."
-        )
-    config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
-
-
-def check_takes(method: Method, config: RunConfig, size: tuple[int, int], device: torch.device) -> None:
-    """Raise a UserError when the backbone cannot take images of this height and width."""
-    height, width = size
-    try:
-        with evaluating(method):
-            method.embed(torch.zeros(1, 3, height, width, device=device))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(
-            f"the backbone {config.backbone.name} cannot take images of {height} × {width} px "
-            f"({' '.join(str(error).split())[:120]}): give another --data.size."
-        ) from error

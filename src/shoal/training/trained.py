@@ -15,8 +15,9 @@ from shoal.errors import UserError
 from shoal.methods import Method, build
 from shoal.methods.embedding import embed_all, represent_all
 from shoal.training.checkpoint import damaged, read_tensors, write_tensors
+from shoal.training.fitting import compute_device
 from shoal.training.folder import RunFolder
-from shoal.training.state import Run, compute_device
+from shoal.training.state import Run
 from shoal.types import Images
 
 

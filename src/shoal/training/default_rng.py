@@ -1,0 +1,54 @@
+"""The state of torch's default generators, from which dropout draws: part of a run, and another on each rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from shoal import distributed
+
+States = dict[str, UInt8[Tensor, "_"]]
+"""By device type."""
+
+
+def first_rng(device: torch.device, seed: int) -> States:
+    """This rank's states at the start of a run: as they are on rank 0, where weights have just been drawn."""
+    if distributed.is_first():
+        return _states(device)
+    with torch.random.fork_rng():
+        # What ranks drop out must differ; and from a seed apart, so that rank 1 is not another run's rank 0.
+        torch.manual_seed((seed + distributed.rank() * 0x9E3779B97F4A7C15) % 2**63)
+        return _states(device)
+
+
+def _states(device: torch.device) -> States:
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+
+def set_default_rng(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put torch's default generators into states that were read before."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def gathered_rng(device: torch.device) -> dict[str, Tensor]:
+    """The states of all ranks, to be saved: a row each, or a vector in one process."""
+    found = {f"rng.{name}": state for name, state in _states(device).items()}
+    if distributed.world_size() == 1:
+        return found
+    return {name: distributed.gather(state[None].to(device)).cpu() for name, state in found.items()}
+
+
+def own_rng(saved: Mapping[str, Tensor], device: torch.device, seed: int) -> States:
+    """This rank's of the states that ``gathered_rng`` gave; those of a start where there were fewer ranks."""
+    rank, own = distributed.rank(), first_rng(device, seed)
+    for name in own.keys() & saved.keys():
+        rows = saved[name].view(-1, saved[name].shape[-1])
+        if rank < len(rows):
+            own[name] = rows[rank].clone()  # PyTorch reads a state from where its memory begins
+    return own
