@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined,unused-ignore]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -30,10 +31,10 @@ _PATIENCE = timedelta(days=30)
 _MEETING = 300.0
 """Seconds in which processes must have found each other."""
 
-_kept: list[dist.Store] = []
+_kept: list[object] = []
 """Stores that this process may serve: they end with it."""
 
-_control: dist.ProcessGroup | None = None
+_control: Any = None
 """For words between hosts, over gloo: no word waits for a GPU. None: the default group."""
 
 
@@ -72,22 +73,22 @@ def _by_torchrun() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
 
 
-def _store(rank: int) -> dist.Store:
+def _store(rank: int) -> Any:
     """Where the processes find each other: a store of this attempt alone, that rank 0 serves.
 
-    The store that ``torchrun`` serves outlives its processes. After a restart it still holds the addresses of those that
-    have died, and torch would call there.
+    The store that ``torchrun`` serves outlives its processes. After a restart it still holds the addresses of those
+    that have died, and torch would call there.
     """
     lasting, host = next(rendezvous("env://"))[0], os.environ["MASTER_ADDR"]
     if rank == 0:
-        served = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        served = TCPStore(host, 0, is_master=True, wait_for_workers=False)
         lasting.set("port", str(served.port))
         _kept.append(lasting)
         return served
     until = time.monotonic() + _MEETING
     while True:
         try:
-            return dist.TCPStore(host, int(lasting.get("port")), is_master=False, timeout=timedelta(seconds=5))
+            return TCPStore(host, int(lasting.get("port")), is_master=False, timeout=timedelta(seconds=5))
         except dist.DistError:  # the port is of a process that has died
             if time.monotonic() > until:
                 raise
@@ -165,7 +166,7 @@ def averaging(network: nn.Module) -> nn.Module:
         return network
     # Buffers are the ranks' own: queues turn alike, and statistics of batch-norm are averaged when they are read.
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in PyTorch 2.15
-    apart = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    apart: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
     return DistributedDataParallel(network, gradient_as_bucket_view=True, **apart)
 
 
@@ -182,7 +183,8 @@ def average(values: Sequence[Tensor]) -> None:
         return
     flat = torch.cat([value.flatten() for value in values])
     dist.all_reduce(flat)
-    for value, mean in zip(values, (flat / world_size()).split([value.numel() for value in values]), strict=True):
+    means = torch.split(flat / world_size(), [value.numel() for value in values])
+    for value, mean in zip(values, means, strict=True):
         value.copy_(mean.view_as(value))
 
 
