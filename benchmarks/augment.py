@@ -7,15 +7,15 @@ the machine's speed drifts. Call it as ``python benchmarks/augment.py --side 224
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torchvision import transforms  # type: ignore[import-untyped,unused-ignore]
 
+from interleaved import seconds_of
 from shoal.data import ViewConfig, apply_view, draw_view
 
 Views = Callable[[Tensor], object]
@@ -83,13 +83,7 @@ def main() -> None:
     if find_spec("kornia"):
         sides["kornia"] = kornia_views
     makers = {name: make(args.side, args.blur) for name, make in sides.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in makers}
-    for _ in range(args.repeats + 1):
-        for name, views in makers.items():
-            start = time.perf_counter()
-            views(pixels)
-            seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}  # the first one warms up
+    medians = seconds_of({name: partial(views, pixels) for name, views in makers.items()}, args.repeats)
     print(f"{args.batch} images of {args.side} x {args.side}, {args.threads} threads, {args.repeats} repeats")
     for name, median in medians.items():
         rate, ratio = args.batch / median, median / medians["shoal"]

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from shoal.hardware import multiplies_bfloat16
+
 RESULTS = Path(__file__).parent / "results"
 SCORES = ("acc", "nmi", "ari")
 
@@ -59,6 +61,28 @@ def _lines(folder: Path) -> list[str]:
 
 def keep(name: str, record: dict[str, Any]) -> None:
     """Write figures and the machine they are from to ``results/``."""
-    machine = {"cpu_count": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, **record}, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine(), **record}, indent=1) + "\n")
+
+
+def machine() -> dict[str, Any]:
+    """What figures depend on: processor, GPU, versions and commit."""
+    here = Path(__file__).parent
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
+    return {
+        "cpu": _processor(),
+        "cpu_count": os.cpu_count(),
+        "bfloat16": multiplies_bfloat16(torch.device("cpu")),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": described.stdout.strip() or None,
+    }
+
+
+def _processor() -> str:
+    """Its name where Linux tells it, or its kind."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
