@@ -64,6 +64,8 @@ def _train(command: TrainCommand, path: Path) -> Run:
         with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker:
             watched = [Profile(command.profile)] if command.profile and first else []
             (workflow.train if first else training.fit)(run, Logs(log, tracker, *watched))
+    if watched and not run.folder.profile.exists():
+        complain(f"the run ended before --profile had seen its {command.profile} steps twice: give fewer.")
     return run
 
 

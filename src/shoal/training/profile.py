@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,6 +65,7 @@ class Profile(Log):
     """
 
     def __init__(self, n_steps: int) -> None:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints that it starts, and misses a GPU
         self._n_steps = n_steps
         self._warm_up = WARM_UP
         self._since = 0.0
