@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import pytest
@@ -40,3 +41,24 @@ def test_a_group_may_keep_its_rate_or_scale_it():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
     assert optimizer.param_groups[1]["lr"] == 0.5  # SimSiam's predictor, whose rate does not decay
     assert dataclasses.asdict(OptimConfig())["optimizer"] == "sgd"
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_fused_step_is_the_plain_one_whatever_the_memory_format(name):
+    config = OptimConfig(optimizer=name, lr=0.1)
+    method = simsiam()
+    plain = copy.deepcopy(method).to(memory_format=torch.contiguous_format)
+    fast, slow = build_optimizer(method, config), build_optimizer(plain, config)
+    assert any(not p.is_contiguous() for p in method.parameters())
+    for group in slow.param_groups:
+        group["fused"] = False
+    for _ in range(3):
+        for mine, other in zip(method.parameters(), plain.parameters(), strict=True):
+            if mine.requires_grad:
+                mine.grad = torch.randn_like(mine)
+                other.grad = mine.grad.contiguous()
+        for optimizer in (fast, slow):
+            set_lr(optimizer, 0.1, 1.0)
+            optimizer.step()
+    for mine, other in zip(method.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,6 +16,9 @@ from shoal.errors import UserError
 from shoal.models.small import SmallNet
 
 Channels = tuple[float, float, float]
+
+COMPILER = "inductor"
+"""What ``torch.compile`` hands its graphs to."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,26 @@ class Backbone(nn.Module):
         self.std: Tensor
         self.network = network
         self.n_features = n_features
+        self._compiled: Callable[[Tensor], Tensor] | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Normalise, then the network."""
+        if self._compiled and self.training:
+            return self._compiled(images)
+        return self._features(images)
+
+    def _features(self, images: Tensor) -> Tensor:
         features: Tensor = self.network((images - self.mean) / self.std)
         return features
+
+    def compile_training(self) -> None:
+        """Let ``torch.compile`` translate what runs in training, at its first call; features for an E-step stay as is.
+
+        Weights and their names stay where they are. A batch of another size is translated anew.
+        """
+        self._compiled = torch.compile(self._features, backend=COMPILER, dynamic=False)
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:

@@ -14,10 +14,11 @@ def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimize
     groups = method.param_groups()
     if config.optimizer == "adam":
         betas = (config.momentum, 0.999)
-        return torch.optim.Adam(groups, lr=0.0, betas=betas, weight_decay=config.weight_decay)
-    kind = torch.optim.SGD if config.optimizer == "sgd" else LARS
-    groups = groups if config.optimizer == "sgd" else without_adaptation(groups)
-    return kind(groups, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.Adam(groups, lr=0.0, betas=betas, weight_decay=config.weight_decay, fused=True)
+    settings = {"lr": 0.0, "momentum": config.momentum, "weight_decay": config.weight_decay}
+    if config.optimizer == "lars":
+        return LARS(without_adaptation(groups), **settings)
+    return torch.optim.SGD(groups, fused=True, **settings)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, full: float, factor: float) -> None:

@@ -21,6 +21,7 @@ from shoal.errors import UserError
 from shoal.methods import build
 from shoal.models import average_statistics, sync_batch_norm
 from shoal.training.checkpoint import config_digest, damaged, digest, read_tensors, write_tensors
+from shoal.training.compiling import compile_backbones
 from shoal.training.default_rng import first_rng, gathered_rng, own_rng
 from shoal.training.fitting import check_fits, check_takes, compute_device, world_batch
 from shoal.training.folder import RunFolder
@@ -77,6 +78,7 @@ class Run:
         self.totals: dict[str, Tensor] = {}
         self.seconds = self.e_step_seconds = 0.0
         self.parts = Parts()
+        self.compiled = False
         self.done = False
         self.stop_signal: int | None = None
         self._saved_at = time.monotonic()
@@ -173,6 +175,7 @@ class Run:
             "images": self.images_digest,
             "config": config_digest(self.config),
             "batch_size": self.batch_size,
+            "compiled": self.compiled,
             "metrics_rows": self.folder.n_metrics,
         }
         if distributed.is_first():
@@ -246,6 +249,9 @@ class Run:
         self.epoch, self.step, self.seconds = header["epoch"], header["step"], header["seconds"]
         self.e_step_seconds = header.get("e_step_seconds", 0.0)
         self.scores, self.done = header["scores"], header["done"]
+        if header.get("compiled", False):
+            compile_backbones(self.method)
+            self.compiled = True
         self._keep_metrics(header["metrics_rows"])
 
     def _keep_metrics(self, n: int) -> None:
@@ -264,9 +270,14 @@ class Run:
         self.steps_per_epoch = steps_of_epoch(n_clustered, len(self.images) - n_clustered, batch_size)
 
     def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             index, _, key = name.partition(".")
+            parameter = parameters[int(index)]
+            if value.shape == parameter.shape:
+                # A file keeps no strides, and the fused step pairs values as they lie in memory.
+                value = torch.empty_like(parameter).copy_(value)
             state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
