@@ -160,8 +160,10 @@ def main() -> None:
     rows = curve.rows()
     print(f"\n{given.out}: {'done' if run.done else 'to go on, call this again'}; {curve.path}")
     print("epoch    ACC    NMI    ARI   minutes images/s")
-    for row in rows[:: max(1, len(rows) // LINES)] + rows[-1:]:
-        print(told(row))
+    every = max(1, len(rows) // LINES)
+    for number, row in enumerate(rows, 1):
+        if number % every == 0 or number == len(rows):
+            print(told(row))
 
 
 if __name__ == "__main__":
