@@ -21,10 +21,10 @@ from shoal.data import ViewConfig, apply_view, draw_view
 Views = Callable[[Tensor], object]
 
 
-def shoal_views(side: int, blur_p: float) -> Views:
-    """Draw and apply with shoal, whole batches."""
+def shoal_views(side: int, blur_p: float, device: str = "cpu") -> Views:
+    """Draw and apply with shoal, whole batches, drawn on the device as in training."""
     config = ViewConfig(blur_p=(blur_p, blur_p))
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     return lambda pixels: [
         apply_view(pixels, draw_view(len(pixels), (side, side), config, generator)) for _ in range(2)
     ]

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from shoal.files import atomic_write
 from shoal.hardware import multiplies_bfloat16
 
 RESULTS = Path(__file__).parent / "results"
@@ -59,16 +60,13 @@ def _lines(folder: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def keep(name: str, record: dict[str, Any]) -> None:
-    """Write figures and the machine they are from to ``results/``."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine(), **record}, indent=1) + "\n")
+def keep(name: str, record: dict[str, Any], folder: Path = RESULTS) -> None:
+    """Write figures and the machine they are from to ``results/``, or to another folder."""
+    atomic_write(folder / f"{name}.json", (json.dumps({"machine": machine(), **record}, indent=1) + "\n").encode())
 
 
 def machine() -> dict[str, Any]:
     """What figures depend on: processor, GPU, versions and commit."""
-    here = Path(__file__).parent
-    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
     return {
         "cpu": _processor(),
         "cpu_count": os.cpu_count(),
@@ -76,8 +74,18 @@ def machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": described.stdout.strip() or None,
+        "commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    """Nothing where the files were copied without their history."""
+    describe = ["git", "describe", "--always", "--dirty"]
+    try:
+        described = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return described.stdout.strip() or None
 
 
 def _processor() -> str:

@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from command import keep
 from interleaved import seconds_of
@@ -26,6 +26,7 @@ from shoal import workflow
 from shoal.config import RunConfig, load_recipe
 from shoal.methods.embedding import Precision, autocast, settled
 from shoal.models.backbone import Backbone, build_backbone
+from shoal.training import Run
 from shoal.training.fitting import compute_device
 from shoal.training.log import Log
 from shoal.training.loop import train_step
@@ -37,7 +38,7 @@ Step = Callable[[], object]
 def config_of(batch: int, backbone: str = "resnet18", side: int = 32, precision: Precision = "auto") -> RunConfig:
     """The CIFAR-10 recipe of ProPos with another batch, from the start with clusters."""
     config = load_recipe("propos-cifar10")
-    stem: Literal["native", "cifar"] = "cifar" if side <= 64 else "native"
+    stem: Literal["native", "cifar"] = "cifar" if side <= 64 and backbone != "small" else "native"
     return replace(
         config,
         cluster_from=0,
@@ -48,18 +49,27 @@ def config_of(batch: int, backbone: str = "resnet18", side: int = 32, precision:
 
 
 def shoal_step(config: RunConfig, side: int, folder: Path) -> Step:
-    """The trainer's own step, on images of noise; the epoch's order comes round again."""
-    n = 16 * config.optim.batch_size
-    images = noise(n, side)
-    run = workflow.start(config, folder, Log(), images)
-    run.order = torch.randperm(n, device=run.device)
-    labels = torch.arange(n, device=run.device) % config.n_clusters
-    centers = F.normalize(torch.randn(config.n_clusters, 256, device=run.device), dim=-1)
-    run.clusterings = (Clustering(labels, centers, torch.zeros(n, device=run.device)),)
+    """The trainer's own step, on images of noise."""
+    return step_of(noise_run(config, side, folder, 16 * config.optim.batch_size))
 
-    def step() -> None:
-        train_step(run)
+
+def noise_run(config: RunConfig, side: int, folder: Path, n: int) -> Run:
+    """A run on images of noise, in the midst of an epoch and with clusters."""
+    run = workflow.start(config, folder, Log(), noise(n, side))
+    run.order = torch.randperm(n, device=run.device, generator=run.generator)
+    labels = torch.arange(n, device=run.device) % config.n_clusters
+    centers = F.normalize(torch.randn(config.n_clusters, 256, device=run.device, generator=run.generator), dim=-1)
+    run.clusterings = (Clustering(labels, centers, torch.zeros(n, device=run.device)),)
+    return run
+
+
+def step_of(run: Run) -> Callable[[], dict[str, Tensor]]:
+    """The trainer's own step, with its loss terms; the epoch's order comes round again."""
+
+    def step() -> dict[str, Tensor]:
+        terms = train_step(run)
         run.step = (run.step + 1) % run.steps_per_epoch
+        return terms
 
     return step
 
@@ -104,7 +114,7 @@ def lightly_step(config: RunConfig, side: int, device: torch.device) -> Step:
 
 def bare_step(config: RunConfig, side: int, device: torch.device) -> Step:
     """Forward and backward of the backbone alone, in the arithmetic that shoal chooses on this hardware."""
-    backbone: Backbone = build_backbone(config.backbone).to(device, memory_format=torch.channels_last)
+    backbone: Backbone = build_backbone(config.backbone).to(device).to(memory_format=torch.channels_last)
     views = torch.rand(config.optim.batch_size, 3, side, side, device=device)
     views = views.contiguous(memory_format=torch.channels_last)
 

@@ -15,6 +15,9 @@ from shoal.methods.base import Method
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
+BATCH_VALUES = 2**20
+"""Values of a batch of images: enough to fill the machine, and few enough that activations stay near the cache."""
+
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Run networks in bfloat16 where asked, or for "auto" where the hardware multiplies in it."""
@@ -76,8 +79,7 @@ def _map(
     """Features of all images, or of some, batch after batch."""
     n, _, h, w = pixels.shape
     n = n if rows is None else len(rows)
-    # About 2**20 values a batch: large enough to fill the machine, small enough that activations stay near the cache.
-    batch_size = max(16, 2**20 // (3 * h * w))
+    batch_size = max(16, BATCH_VALUES // (3 * h * w))
     found: list[Tensor] = []
     with evaluating(method), autocast(device, precision):
         for start in range(0, n, batch_size):
