@@ -57,7 +57,8 @@ def _train(command: TrainCommand, path: Path) -> Run:
 
     first = distributed.is_first()
     quiet = command.quiet or not first
-    goes_on = command.resume or (distributed.restarted() and RunFolder(path).config.exists())
+    begun = distributed.any_rank(first and RunFolder(path).config.exists())
+    goes_on = command.resume or (distributed.restarted() and begun)
     with open_log(quiet=quiet) as log:
         run = workflow.reopen(path, log) if goes_on else workflow.start(command.config, path, log)
         tracked = command.tracker if first else "none"

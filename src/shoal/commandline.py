@@ -166,8 +166,8 @@ def _default_folder(name: str) -> Path:
     while path.exists():
         number += 1
         last, path = path, Path("runs") / f"{name}-{number}"
-    chosen = last if last and distributed.restarted() else path
-    return Path(distributed.text_of_first(str(chosen)))
+    again = distributed.restarted()
+    return Path(distributed.text_of_first(str(last if last and again else path)))
 
 
 def _about(word: str, command: TrainCommand) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -86,18 +87,25 @@ def _store(rank: int) -> Any:
         _kept.append(lasting)
         return served
     until = time.monotonic() + _MEETING
-    while True:
-        try:
-            return TCPStore(host, int(lasting.get("port")), is_master=False, timeout=timedelta(seconds=5))
-        except dist.DistError:  # the port is of a process that has died
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
+    while not _serves(host, port := int(lasting.get("port"))):  # that of a process that has died
+        if time.monotonic() > until:
+            raise UserError(f"the first process does not answer at {host}:{port}: open this address to all machines.")
+        time.sleep(0.2)
+    return TCPStore(host, port, is_master=False)
+
+
+def _serves(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def restarted() -> bool:
-    """Whether ``torchrun --max-restarts`` has started these processes again."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    """Whether ``torchrun --max-restarts`` has started these processes again; all ranks ask at once."""
+    # Only the machine whose process has failed counts the restart.
+    return any_rank(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0)
 
 
 def rank() -> int:
@@ -133,6 +141,11 @@ def largest(numbers: Sequence[int]) -> list[int]:
     found = torch.tensor(numbers)
     dist.all_reduce(found, dist.ReduceOp.MAX, group=_control)
     return found.tolist()
+
+
+def any_rank(answer: bool) -> bool:
+    """Whether any rank says yes."""
+    return bool(largest([answer])[0])
 
 
 def text_of_first(text: str) -> str:

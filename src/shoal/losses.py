@@ -77,8 +77,8 @@ def prototype_scattering(
     Returns:
         The loss; zero (with a zero gradient) when the batch holds no clustered row.
     """
-    # The extra column collects the rows labelled −1, which then drop out.
-    assignment = F.one_hot(labels.where(labels >= 0, n_clusters), n_clusters + 1)[:, :n_clusters].float()
+    # Rows labelled −1 are in no column. (one_hot would ask the device for the labels' range.)
+    assignment = (labels[:, None] == torch.arange(n_clusters, device=labels.device)).float()
     present = assignment.sum(0) > 0
     mu = prototypes(online, assignment)
     mu_target = prototypes(target.detach(), assignment)

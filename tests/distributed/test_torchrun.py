@@ -19,7 +19,7 @@ from shoal.cli import main
 from shoal.training.checkpoint import read_tensors
 from shoal.training.folder import RunFolder
 
-LONG = ("--epochs", "100000")
+LONG = ("--epochs", "100000", "--compile", "off")
 """More than a test waits for."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Literal, get_args
@@ -38,6 +39,7 @@ def kmeans(  # noqa: PLR0913 - a setting each
     tol: float = 1e-4,
     weights: Float[Tensor, "n"] | None = None,
     sharded: bool = False,
+    also: Float[Tensor, "k d"] | None = None,
 ) -> Clustering:
     """Cluster features, as ``best_centers`` does."""
     return best_centers(
@@ -51,6 +53,7 @@ def kmeans(  # noqa: PLR0913 - a setting each
         tol=tol,
         weights=weights,
         sharded=sharded,
+        also=also,
     )[0]
 
 
@@ -66,12 +69,12 @@ def best_centers(  # noqa: PLR0913 - a setting each
     tol: float,
     weights: Float[Tensor, "n"] | None = None,
     sharded: bool = False,
+    also: Float[Tensor, "k d"] | None = None,
 ) -> tuple[Clustering, int]:
     """The best of several runs of k-means, and how many times its centres were updated.
 
-    The runs start, compete and are dropped on a sample of the rows (all of them, if they are few); the best goes on
-    with all rows until it converges. Beside the features it holds a few numbers per row, never one per row and cluster.
-    float16 and bfloat16 features are computed in float32, float64 in float64.
+    The runs compete on a sample of the rows (all of them, if they are few); the best goes on with all rows until it
+    converges. Beside the features it holds a few numbers per row. float16 and bfloat16 are computed in float32.
 
     Args:
         features: on any device; for the cosine they need no unit length.
@@ -87,6 +90,7 @@ def best_centers(  # noqa: PLR0913 - a setting each
         weights: how often each row counts.
         sharded: the features are this rank's share of the rows (perhaps none), all ranks call this with generators in
             the same state, and get the clusters of all rows together.
+        also: centres where one run more starts; those of the last clustering, when the features have moved a little.
 
     Raises:
         UserError: fewer rows than clusters, NaN, infinity, a zero vector under the cosine, a wrong ``init``.
@@ -104,7 +108,8 @@ def best_centers(  # noqa: PLR0913 - a setting each
         start = given_points(rows, init, (n_clusters, d), "init")
         best = lloyd(rows, start, max_iter=max_iter, tol=tol * variance, shards=shards)
     else:
-        best = _best_of(rows, known_init(init), n_clusters, n_init, generator, max_iter, tol * variance, shards)
+        more = [] if also is None else [given_points(rows, also, (n_clusters, d), "also")]
+        best = _best_of(rows, known_init(init), n_clusters, n_init, generator, max_iter, tol * variance, shards, more)
     return Clustering(best.labels, best.centers + rows.shift, rows.distance(best.squared)), best.n_iter
 
 
@@ -209,7 +214,7 @@ def known_init(init: str) -> Init:
     return init  # type: ignore[return-value]
 
 
-def _best_of(
+def _best_of(  # noqa: PLR0913, PLR0917 - a setting each
     rows: Rows,
     init: Init,
     n_clusters: int,
@@ -218,6 +223,7 @@ def _best_of(
     max_iter: int,
     tol: float,
     shards: Shards,
+    more: Sequence[Float[Tensor, "k d"]],
 ) -> Solution:
     """Run on a sample, and the best of the runs to its end on all rows."""
     if init == "k-means||":
@@ -228,7 +234,7 @@ def _best_of(
     # Means of m / k rows each are off by k / m of the variance of a cluster, all k together by k² / m of it: a sum of
     # squared moves below that is chance.
     noise = 0.0 if whole else n_clusters**2 / (len(sample) * float(sample.each_weight.sum()))
-    starts = draw(sample, n_clusters, n_init, generator)
+    starts = [*draw(sample, n_clusters, n_init, generator), *more]
     runs = (lloyd(sample, start, max_iter=max_iter, tol=tol, noise=noise) for start in starts)
     best = min(runs, key=lambda run: run.inertia)
     # Products in bfloat16 are off by 2⁻⁸ of the squared lengths, which must be little beside squared distances.

@@ -98,7 +98,7 @@ class Draw:
 
     def to(self, device: torch.device) -> Draw:
         """Copy the draw to another device."""
-        return self._each(lambda part: part.to(device))
+        return self._each(lambda part: _sent(part, device))
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Draw:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -126,7 +126,8 @@ def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Gene
     if jittered is not None:
         factors = colour.draw_factors(n, strength, generator)
         blends, place = colour.as_blends(factors, colour.draw_order(n, generator))
-        place[~jittered], turn = -1, factors[:, colour.HUE]
+        place[~jittered] = -1
+        turn = factors[:, colour.HUE] if config.hue else None
     grey, blur, solarise = chosen(config.grey_p), chosen(config.blur_p[view]), chosen(config.solarise_p[view])
     if blur is not None:
         sigma = colour.draw_sigma(n, config.blur_sigma, generator)
@@ -134,29 +135,48 @@ def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Gene
 
 
 def apply_view(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw) -> Float[Tensor, "b 3 h w"]:
-    """Compute the view of each image that ``draw`` says, in [0, 1], on the images' device."""
+    """Compute the view of each image that ``draw`` says, in [0, 1], on the images' device.
+
+    The draw may lie on the host: a GPU then never has to be waited for to learn which images get what.
+    """
     n, _, height, width = pixels.shape
-    draw = draw.to(pixels.device)
     # The jitter wants the images sorted; they go back to their places as they leave a chunk.
-    order = torch.arange(n, device=pixels.device) if draw.place is None else draw.place.argsort()
+    order = torch.arange(n) if draw.place is None else draw.place.argsort()
     step = max(1, n if pixels.is_cuda else _CHUNK // (3 * height * width))
     scratch = torch.empty(colour.SCRATCH, min(n, step), height, width, device=pixels.device)
     views = torch.empty(pixels.shape, device=pixels.device)
     for rows in torch.split(order, step):
-        views[rows] = _apply(pixels[rows], draw[rows], scratch)
+        there = _sent(rows, pixels.device)
+        views[there] = _apply(pixels[there], draw[rows], scratch)
     return views
 
 
 def _apply(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, scratch: Float[Tensor, "5 m h w"]) -> Float[Tensor, "b 3 h w"]:
     views = pixels.float().div_(255)
+    there = draw.to(pixels.device)
     if draw.affine is not None or draw.crop is not None or draw.flip is not None:
-        views = geometry.resample(views, draw.affine, draw.crop, draw.flip)
-    if draw.blends is not None and draw.place is not None and draw.turn is not None:
-        colour.jitter(views, draw.blends, draw.place, draw.turn, scratch)
-    if draw.grey is not None and len(rows := draw.grey.nonzero()[:, 0]):
+        views = geometry.resample(views, there.affine, there.crop, there.flip)
+    if draw.place is not None and there.blends is not None:
+        colour.jitter(views, there.blends, draw.place, there.turn, scratch)
+    if (rows := _chosen(draw.grey, pixels.device)) is not None:
         views[rows] = colour.grey(views[rows])
-    if draw.blur is not None and draw.sigma is not None and len(rows := draw.blur.nonzero()[:, 0]):
-        views[rows] = colour.blur(views[rows], draw.sigma[rows])
-    if draw.solarise is not None and len(rows := draw.solarise.nonzero()[:, 0]):
+    if (rows := _chosen(draw.blur, pixels.device)) is not None and there.sigma is not None:
+        views[rows] = colour.blur(views[rows], there.sigma[rows])
+    if (rows := _chosen(draw.solarise, pixels.device)) is not None:
         views[rows] = colour.solarise(views[rows])
     return views
+
+
+def _chosen(mask: Bool[Tensor, "b"] | None, device: torch.device) -> Int64[Tensor, "m"] | None:
+    """The rows that get an operation; None if there are none."""
+    if mask is None:
+        return None
+    rows = mask.nonzero()[:, 0]
+    return _sent(rows, device) if len(rows) else None
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """The values on a device; from the host to a GPU they travel while both go on working."""
+    if values.device.type == "cpu" and device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)

@@ -52,19 +52,21 @@ def jitter(
     images: Float[Tensor, "b 3 h w"],
     blends: Float[Tensor, "b 3 3"],
     place: Int64[Tensor, "b"],
-    turn: Float[Tensor, "b"],
+    turn: Float[Tensor, "b"] | None,
     scratch: Float[Tensor, "5 m h w"],
 ) -> None:
     """In place, torchvision's ``ColorJitter``: each image's operations in its own order, clamped after each.
 
     The images must be sorted by ``place``, the number of blends before the hue (-1: no jitter). Those that
-    share a step are then a slice, and one call does it whichever of the three blends it is.
+    share a step are then a slice, and one call does it whichever of the three blends it is. ``place`` is read
+    on the host; without a ``turn`` the hue stays.
     """
     steps = torch.arange(4, device=place.device)
     first, *ends = (place[:, None] < steps).sum(0).tolist()
     for k, end in enumerate(ends):
         _blend(images[end:], blends[end:, k], scratch)
-    _turn_hue(images[first:], turn[first:], scratch)
+    if turn is not None:
+        _turn_hue(images[first:], turn[first:], scratch)
     for k, end in enumerate(ends):
         _blend(images[first:end], blends[first:end, k], scratch)
 
@@ -116,7 +118,7 @@ def _turn_hue(images: Float[Tensor, "b 3 h w"], turn: Float[Tensor, "b"], scratc
     With the hue in sixths of the circle, a channel is
     smallest + (largest - smallest) * clamp(2 - distance of the hue to the channel's own, 0, 1).
     """
-    if not turn.any():
+    if not len(images):
         return
     red, green, blue = images.unbind(1)
     s0, s1, s2, s3, s4 = scratch[:, : len(images)]

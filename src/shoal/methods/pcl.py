@@ -151,8 +151,9 @@ def concentration(
     place = labels.where(known, n_clusters)
     sums = torch.zeros(n_clusters + 1, dtype=torch.float64, device=labels.device)
     sums.index_add_(0, place, distances.double().where(known, 0.0))
-    sizes = torch.bincount(place, minlength=n_clusters + 1)[:n_clusters]
-    phi = sums[:n_clusters] / sizes.clamp(min=1) / (sizes + 10.0).log()
+    # Not bincount, which waits for the device to learn how many there are.
+    sizes = torch.zeros_like(sums).index_add_(0, place, torch.ones_like(sums[:1]).expand(len(place)))[:n_clusters]
+    phi = sums[:n_clusters] / sizes.clamp(min=1) / (sizes + 10).log()
     phi = phi.where(sizes > 1, phi.where(sizes > 1, 0.0).max())
     bounds = torch.quantile(phi, torch.tensor([0.1, 0.9], dtype=torch.float64, device=phi.device))
     phi = phi.clamp(bounds[0], bounds[1])

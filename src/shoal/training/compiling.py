@@ -58,7 +58,7 @@ def settle(run: Run, log: Log) -> None:
         # Batch-norm over processes cannot be measured on one of them.
         together = run.config.sync_batch_norm and distributed.world_size() > 1
         pays = distributed.is_first() and not together and _pays(run, log)
-        asked = "on" if distributed.largest([pays])[0] else "off"
+        asked = "on" if distributed.any_rank(pays) else "off"
     if asked == "on":
         compile_backbones(run.method)
         run.compiled = True

@@ -148,8 +148,9 @@ def _cluster(run: Run, features: Float[Tensor, "n d"], k: int) -> Clustering:
     """By the method's own head where it has one, by k-means otherwise; of all images, from this rank's."""
     centers = run.method.head_centers()
     if centers is None:
+        before = {len(clustering.centers): clustering.centers for clustering in run.clusterings}
         sharded = distributed.world_size() > 1
-        found = kmeans(features, k, generator=run.generator, metric="cosine", sharded=sharded)
+        found = kmeans(features, k, generator=run.generator, metric="cosine", sharded=sharded, also=before.get(k))
     else:
         labels, distances, _ = assign(features, centers, "cosine")
         found = Clustering(labels, centers, distances)
@@ -162,7 +163,7 @@ def _batch(run: Run, index: Tensor) -> Batch:
     mine = index[distributed.share(len(index))]
     pixels = run.images.pixels[mine.to(run.images.pixels.device)].to(run.device)
     size = (pixels.shape[2], pixels.shape[3])
-    draws = [draw_view(len(index), size, run.config.augment, run.generator, view) for view in (0, 1)]
+    draws = [draw_view(len(index), size, run.config.augment, run.view_generator, view) for view in (0, 1)]
     view1, view2 = (apply_view(pixels, draw[distributed.share(len(index))]) for draw in draws)
     return Batch(view1, view2, mine)
 

@@ -57,6 +57,9 @@ class Run:
         self.batch_size = world_batch(config, len(images))
         self.steps_per_epoch = steps_of_epoch(n_clustered, len(images) - n_clustered, self.batch_size)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        # Views are drawn on the host, or a GPU would have to be waited for to learn which images get what.
+        on_gpu = self.device.type == "cuda"
+        self.view_generator = torch.Generator().manual_seed(config.seed) if on_gpu else self.generator
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.method = build(config.method, config.backbone, config.n_clusters, self.generator)
@@ -203,6 +206,7 @@ class Run:
             tensors |= {f"clustering.{i}.{name}": value for name, value in vars(clustering).items()}
         tensors |= {f"totals.{name}": value for name, value in self.totals.items()}
         tensors["rng.run"] = self.generator.get_state()
+        tensors["rng.views"] = self.view_generator.get_state()
         if self.order is not None:
             tensors["order"] = self.order
         return tensors
@@ -244,6 +248,7 @@ class Run:
         # In the order they were counted in, which the file does not keep: another order adds up to another last bit.
         self.totals = {name: totals[name].to(self.device) for name in header.get("terms", totals)}
         self.generator.set_state(parts["rng"]["run"])
+        self.view_generator.set_state(parts["rng"]["views"])
         self.default_rng = own_rng(parts["rng"], self.device, self.config.seed)
         self.order = parts["order"][""].to(self.device) if "order" in parts else None
         self.epoch, self.step, self.seconds = header["epoch"], header["step"], header["seconds"]
