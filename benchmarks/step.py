@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,7 @@ from shoal.methods.embedding import Precision, autocast, settled
 from shoal.models.backbone import Backbone, build_backbone
 from shoal.training.fitting import compute_device
 from shoal.training.log import Log
-from shoal.training.loop import train_step
+from shoal.training.loop import pixels_to_come, train_step
 from shoal.types import Clustering, Images
 
 Step = Callable[[], object]
@@ -57,8 +58,10 @@ def shoal_step(config: RunConfig, side: int, folder: Path) -> Step:
     centers = F.normalize(torch.randn(config.n_clusters, 256, device=run.device), dim=-1)
     run.clusterings = (Clustering(labels, centers, torch.zeros(n, device=run.device)),)
 
+    pixels = (part for _ in count() for part in pixels_to_come(run))
+
     def step() -> None:
-        train_step(run)
+        train_step(run, pixels)
         run.step = (run.step + 1) % run.steps_per_epoch
 
     return step
