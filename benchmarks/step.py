@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,7 @@ from shoal.models.backbone import Backbone, build_backbone
 from shoal.training import Run
 from shoal.training.fitting import compute_device
 from shoal.training.log import Log
-from shoal.training.loop import train_step
+from shoal.training.loop import pixels_to_come, train_step
 from shoal.types import Clustering, Images
 
 Step = Callable[[], object]
@@ -65,9 +66,10 @@ def noise_run(config: RunConfig, side: int, folder: Path, n: int) -> Run:
 
 def step_of(run: Run) -> Callable[[], dict[str, Tensor]]:
     """The trainer's own step, with its loss terms; the epoch's order comes round again."""
+    pixels = (part for _ in count() for part in pixels_to_come(run))
 
     def step() -> dict[str, Tensor]:
-        terms = train_step(run)
+        terms = train_step(run, pixels)
         run.step = (run.step + 1) % run.steps_per_epoch
         return terms
 

@@ -13,7 +13,7 @@ from shoal.models import Queue
 from shoal.training import Run, fit
 from shoal.training.folder import RunFolder
 from shoal.training.log import Log
-from shoal.training.loop import _backward, e_step, m_step
+from shoal.training.loop import _backward, e_step, m_step, pixels_to_come
 from shoal.training.state import Interrupted
 from shoal.training.trained import Trained
 from tests.contract.examples import SMALL, B, K, N, batch, clusterings, method, total
@@ -157,7 +157,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
         config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=parts))
         run = new_run(tmp_path / str(parts), config)
         run.method.eval()
-        terms = _backward(run, torch.arange(16))
+        run.order = torch.arange(16)
+        terms = _backward(run, run.order, pixels_to_come(run))
         found.append({"term": terms["byol"]} | {n: p.grad for n, p in run.method.named_parameters() if p.requires_grad})
     for other in found[1:]:
         for name, value in found[0].items():

@@ -2,6 +2,7 @@
 
 from shoal.data.augment import Draw, ViewConfig, apply_view, draw_view
 from shoal.data.doors import IN_MEMORY, find_source, lasting
+from shoal.data.feeding import feed
 from shoal.data.listing import Blob, Listing, Member, Source
 from shoal.data.named import DATA_SETS, DataSet
 from shoal.data.names import Names
@@ -24,6 +25,7 @@ __all__ = [
     "ViewConfig",
     "apply_view",
     "draw_view",
+    "feed",
     "find_source",
     "in_order",
     "lasting",

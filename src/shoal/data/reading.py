@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -21,6 +19,7 @@ from torch import Tensor
 
 from shoal.data.decode import NO_MEMORY, UnreadableError, decode, resized
 from shoal.data.listing import Blob, Listing, Member, Pixels, check_regular
+from shoal.data.threads import in_threads
 from shoal.errors import UserError
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -173,20 +172,13 @@ def _whole(file: Path) -> bytes:
 
 
 def _in_threads(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) -> Generator[Result, None, None]:
+    batches = iter(lambda: _batch(blobs), [])
     n_waiting = max(_THREADS, -(-ahead // _BATCH))
-    waiting: deque[Future[list[Result]]] = deque()
-    pool = ThreadPoolExecutor(_THREADS)
-    with warnings.catch_warnings():
+    results = in_threads(lambda part: [work(blob) for blob in part], batches, threads=_THREADS, ahead=n_waiting)
+    with warnings.catch_warnings(), contextlib.closing(results):
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in the reasons
-        try:
-            while batch := _batch(blobs):
-                waiting.append(pool.submit(lambda part: [work(blob) for blob in part], batch))
-                if len(waiting) > n_waiting:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for some in results:
+            yield from some
 
 
 def _batch(blobs: Iterator[Blob]) -> list[Blob]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from shoal.data import feed
 from shoal.hardware import multiplies_bfloat16
 from shoal.methods.base import Method
 
@@ -78,13 +79,13 @@ def _map(
 ) -> Float[Tensor, "m d"]:
     """Features of all images, or of some, batch after batch."""
     n, _, h, w = pixels.shape
-    n = n if rows is None else len(rows)
-    batch_size = max(16, BATCH_VALUES // (3 * h * w))
+    wanted = torch.arange(n, device=pixels.device) if rows is None else rows.to(pixels.device)
+    parts = torch.split(wanted, max(16, BATCH_VALUES // (3 * h * w)))
     found: list[Tensor] = []
-    with evaluating(method), autocast(device, precision):
-        for start in range(0, n, batch_size):
-            part = slice(start, start + batch_size)
-            batch = pixels[part if rows is None else rows[part].to(pixels.device)]
-            found.append(function(batch.to(device, torch.float32).div_(255)).float())
-            after_batch(min(start + batch_size, n), n)
+    done = 0
+    with evaluating(method), autocast(device, precision), closing(feed(pixels, parts, device)) as batches:
+        for batch in batches:
+            found.append(function(batch.float().div_(255)).float())
+            done += len(batch)
+            after_batch(done, len(wanted))
     return torch.cat(found)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from shoal import distributed
 from shoal.clustering import assign, kmeans
-from shoal.data import apply_view, draw_view, order_of_epoch
+from shoal.data import apply_view, draw_view, feed, order_of_epoch
 from shoal.evaluation import collapse_warning, score
 from shoal.methods.embedding import autocast, embed_all
 from shoal.models import average_statistics
@@ -86,22 +88,35 @@ def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
 
 def m_step(run: Run, log: Log) -> dict[str, int | float]:
     """One epoch of gradient descent on the method's losses, from the step where the run stands."""
-    while run.step < run.steps_per_epoch and not run.trained:
-        start = time.monotonic()
-        terms = train_step(run)
-        run.count_step(terms, time.monotonic() - start)
-        log.step(run)
-        run.heed()
+    with closing(pixels_to_come(run)) as pixels:
+        while run.step < run.steps_per_epoch and not run.trained:
+            start = time.monotonic()
+            terms = train_step(run, pixels)
+            run.count_step(terms, time.monotonic() - start)
+            log.step(run)
+            run.heed()
     return run.finish_epoch(full_lr(run.batch_size, run.config.optim) * _lr_factor(run, run.steps_done - 1))
 
 
-def train_step(run: Run) -> dict[str, Tensor]:
-    """One step of gradient descent on the next batch of the epoch's order, and its loss terms."""
+def pixels_to_come(run: Run) -> Generator[UInt8[Tensor, "b 3 h w"], None, None]:
+    """This rank's share of each part of each batch, from the step where the run stands to the end of the epoch."""
+    assert run.order is not None
+    pixels, size = run.images.pixels, run.batch_size
+    left = run.order[run.step * size : run.steps_per_epoch * size].to(pixels.device)
+    parts = (part for batch in torch.split(left, size) for part in _parts(run, batch))
+    return feed(pixels, (part[distributed.share(len(part))] for part in parts), run.device)
+
+
+def train_step(run: Run, pixels: Iterator[UInt8[Tensor, "b 3 h w"]]) -> dict[str, Tensor]:
+    """One step of gradient descent on the next batch of the epoch's order, and its loss terms.
+
+    ``pixels`` are those of ``pixels_to_come``.
+    """
     config, method = run.config, run.method
     assert run.order is not None
     set_lr(run.optimizer, full_lr(run.batch_size, config.optim), _lr_factor(run, run.steps_done))
     run.optimizer.zero_grad()
-    terms = _backward(run, run.order[run.step * run.batch_size : (run.step + 1) * run.batch_size])
+    terms = _backward(run, run.order[run.step * run.batch_size : (run.step + 1) * run.batch_size], pixels)
     progress = (run.steps_done + 1) / (run.steps_per_epoch * config.epochs)
     with run.parts.part("target"):
         method.before_step(progress)
@@ -112,13 +127,15 @@ def train_step(run: Run) -> dict[str, Tensor]:
     return terms
 
 
-def _backward(run: Run, index: Int64[Tensor, "b"]) -> dict[str, Tensor]:
+def _backward(run: Run, index: Int64[Tensor, "b"], pixels: Iterator[UInt8[Tensor, "p 3 h w"]]) -> dict[str, Tensor]:
     """Gradient of the loss on a world batch, and its terms, as means over the parts that it is computed in."""
     sums: dict[str, Tensor] = {}
     n_parts = run.config.optim.accumulate
-    for number, part in enumerate(index.chunk(n_parts), 1):
+    for number, part in enumerate(_parts(run, index), 1):
+        with run.parts.part("read"):
+            own = next(pixels)
         with run.parts.part("augment"):
-            batch = _batch(run, part)
+            batch = _batch(run, part, own)
         with distributed.averaged_at_last(run.forward, last=number == n_parts):
             with run.parts.part("forward"), autocast(run.device, run.config.precision):
                 terms = run.forward(batch, run.active_clusterings)
@@ -158,14 +175,18 @@ def _cluster(run: Run, features: Float[Tensor, "n d"], k: int) -> Clustering:
     return replace(found, labels=gather(found.labels), distances=gather(found.distances))
 
 
-def _batch(run: Run, index: Tensor) -> Batch:
+def _parts(run: Run, index: Int64[Tensor, "b"]) -> tuple[Int64[Tensor, "_"], ...]:
+    """A world batch in the parts that its gradient is computed in."""
+    return index.chunk(run.config.optim.accumulate)
+
+
+def _batch(run: Run, index: Int64[Tensor, "b"], pixels: UInt8[Tensor, "s 3 h w"]) -> Batch:
     """This rank's share of a world batch, in two views whose random numbers are drawn for the whole batch."""
-    mine = index[distributed.share(len(index))]
-    pixels = run.images.pixels[mine.to(run.images.pixels.device)].to(run.device)
     size = (pixels.shape[2], pixels.shape[3])
     draws = [draw_view(len(index), size, run.config.augment, run.view_generator, view) for view in (0, 1)]
-    view1, view2 = (apply_view(pixels, draw[distributed.share(len(index))]) for draw in draws)
-    return Batch(view1, view2, mine)
+    mine = distributed.share(len(index))
+    view1, view2 = (apply_view(pixels, draw[mine]) for draw in draws)
+    return Batch(view1, view2, index[mine])
 
 
 def _spread(clustering: Clustering, take_part: Bool[Tensor, "n"]) -> Clustering:

@@ -18,8 +18,8 @@ from shoal.training.log import Log
 if TYPE_CHECKING:
     from shoal.training.state import Run
 
-PARTS = ("augment", "forward", "backward", "optimiser", "target")
-"""Of a step: two views, the method's losses, their gradients, new weights, and what follows the weights."""
+PARTS = ("read", "augment", "forward", "backward", "optimiser", "target")
+"""Of a step: waiting for pixels, two views, the method's losses, their gradients, new weights, what follows these."""
 
 WARM_UP = 5
 """Steps that nobody looks at: memory is laid out in them, and kernels are chosen."""
