@@ -24,6 +24,11 @@ from shoal.training.schedule import full_lr, lr_factor
 from shoal.training.state import Interrupted, Run
 from shoal.types import Batch, Clustering
 
+STARTS = 10
+"""Starts of k-means in the first E-step and the last, as published,"""
+STARTS_BETWEEN = 3
+"""and in those between, where the centres of the last one are a start as well."""
+
 
 def fit(run: Run, log: Log) -> None:
     """Train until all epochs are done, from wherever the run stands, and cluster a last time.
@@ -165,9 +170,10 @@ def _cluster(run: Run, features: Float[Tensor, "n d"], k: int) -> Clustering:
     """By the method's own head where it has one, by k-means otherwise; of all images, from this rank's."""
     centers = run.method.head_centers()
     if centers is None:
-        before = {len(clustering.centers): clustering.centers for clustering in run.clusterings}
+        last = {len(clustering.centers): clustering.centers for clustering in run.clusterings}.get(k)
+        n_init = STARTS if last is None or run.trained else STARTS_BETWEEN
         sharded = distributed.world_size() > 1
-        found = kmeans(features, k, generator=run.generator, metric="cosine", sharded=sharded, also=before.get(k))
+        found = kmeans(features, k, generator=run.generator, n_init=n_init, also=last, sharded=sharded)
     else:
         labels, distances, _ = assign(features, centers, "cosine")
         found = Clustering(labels, centers, distances)
