@@ -44,7 +44,7 @@ def fit(run: Run, log: Log) -> None:
         try:
             while not run.trained or run.order is not None:
                 if run.order is None:  # else the run was resumed inside an epoch
-                    if run.epoch % run.config.cluster_every == 0:
+                    if _e_step_is_due(run):
                         start = time.monotonic()
                         run.clusterings = e_step(run, log)
                         run.e_step_seconds = time.monotonic() - start
@@ -158,6 +158,12 @@ def _lr_factor(run: Run, step: int) -> float:
 def _order(run: Run) -> Int64[Tensor, "m"]:
     labels = run.clusterings[0].labels if run.config.resample else None
     return order_of_epoch(run.images.clustered.to(run.device), run.batch_size, labels, run.generator)
+
+
+def _e_step_is_due(run: Run) -> bool:
+    """Every so many epochs; at the very start, where features are those of a random network, if clusters are needed."""
+    needed = run.epoch > 0 or run.config.resample or _granularities_until_next(run)
+    return run.epoch % run.config.cluster_every == 0 and bool(needed)
 
 
 def _granularities_until_next(run: Run) -> tuple[int, ...]:
