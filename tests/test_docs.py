@@ -55,7 +55,7 @@ def test_relative_links_lead_somewhere(page):
 @every_page
 def test_flags_exist(page):
     # The flags of scripts and of other programs are their own.
-    others = r"`python benchmarks/[^`]*`|^(?:embedding-atlas|tensorboard|#SBATCH) .*$|(?:srun )?torchrun [^`]*?-m shoal "
+    others = r"`python benchmarks/[^`]*`|^(?:embedding-atlas|tensorboard|#SBATCH) .*$|torchrun [^`]*?-m shoal "
     text = re.sub(others, "", page.read_text(), flags=re.M)
     named = {flag.rstrip(".") for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", text)}
     assert named <= flags()
