@@ -26,7 +26,7 @@ def rate(command: list[str], threads: int, folder: Path) -> float:
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     subprocess.run([*command, "--quiet", "--out", str(folder)], env=environment, check=True)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return statistics.median([row["images_per_second"] for row in rows if "loss" in row][1:])
+    return float(statistics.median([row["images_per_second"] for row in rows if "loss" in row][1:]))
 
 
 def main() -> None:

@@ -15,10 +15,10 @@ def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimize
     if config.optimizer == "adam":
         betas = (config.momentum, 0.999)
         return torch.optim.Adam(groups, lr=0.0, betas=betas, weight_decay=config.weight_decay, fused=True)
-    settings = {"lr": 0.0, "momentum": config.momentum, "weight_decay": config.weight_decay}
+    momentum, decay = config.momentum, config.weight_decay
     if config.optimizer == "lars":
-        return LARS(without_adaptation(groups), **settings)
-    return torch.optim.SGD(groups, fused=True, **settings)
+        return LARS(without_adaptation(groups), lr=0.0, momentum=momentum, weight_decay=decay)
+    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, weight_decay=decay, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, full: float, factor: float) -> None:
