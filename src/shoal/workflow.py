@@ -13,7 +13,7 @@ from shoal.data import load_images
 from shoal.errors import UserError
 from shoal.evaluation import Evaluation, Truth
 from shoal.report import ReportData, write_report
-from shoal.training import Run, compiling, fit
+from shoal.training import Run, fit
 from shoal.training.checkpoint import digest
 from shoal.training.folder import RunFolder
 from shoal.training.log import Log
@@ -36,7 +36,6 @@ def start(config: RunConfig, path: Path, log: Log, images: Images | None = None)
         folder.create(config)
         if images.skipped:
             folder.write_skipped(images.skipped)
-    compiling.settle(run, log)
     return run
 
 

@@ -47,28 +47,42 @@ def kept(tmp_path) -> dict:
 def test_a_short_run_is_not_asked_about(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "_measure", lambda _run: pytest.fail("measured"))
     log = Notes()
-    run = workflow.start(tiny_config(), tmp_path / "run", log, new_run(tmp_path / "other").images)
+    run = new_run(tmp_path / "run")
+    fit(run, log)
     assert not run.compiled
     assert log.notes == []
 
 
-@pytest.mark.parametrize(("eager", "word"), [(1.0, "compiled: 2.00 times"), (0.5001, "not compiled: 1.00 times")])
+@pytest.mark.parametrize(("eager", "word"), [(1.0, "compiled: 2.00 times"), (0.5, "not compiled: 1.00 times")])
 def test_a_long_run_is_told_in_a_line_and_the_next_one_knows(tmp_path, monkeypatch, eager, word):
     monkeypatch.setattr(compiling, "LONG", 0.0)
     measured = []
-    monkeypatch.setattr(compiling, "_measure", lambda run: measured.append(run) or Measured(eager, 0.5, 2.0))
-    images = new_run(tmp_path / "other").images
-    measured.clear()
-    (tmp_path / "cache" / "compiling.json").unlink()
-    for name in ("first", "second"):
+    monkeypatch.setattr(compiling, "_measure", lambda run: measured.append(run.epoch) or Measured(eager, 0.5, 1e-5))
+    for seed in (3, 4):
         log = Notes()
-        run = workflow.start(replace(tiny_config(), seed=3), tmp_path / name, log, images)
+        run = new_run(tmp_path / str(seed), replace(tiny_config(), seed=seed))
+        fit(run, log)
         assert run.compiled == (eager == 1.0)
         (line,) = log.notes
         assert line.startswith(f"networks are {word}")
-        assert line.endswith("over 6 steps that " + ("saves 0 min" if run.compiled else "loses 0 min"))
-    assert len(measured) == 1
+        assert "over 4 steps that " in line
+    assert measured == [1]
     assert len(kept(tmp_path)) == 1
+
+
+def test_the_answer_is_given_again_after_a_stop_before_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "LONG", 0.0)
+    monkeypatch.setattr(compiling, "_measure", lambda _run: Measured(1.0, 0.5, 1e-5))
+    fit(new_run(tmp_path / "whole"), Log())
+    with pytest.raises(Interrupted):
+        fit(new_run(tmp_path / "halves"), StopAfter(2))  # with the last step of the first epoch
+    run = reopened(tmp_path / "halves")
+    assert not run.compiled
+    fit(run, Log())
+    assert run.compiled
+    assert reopened(tmp_path / "halves").compiled
+    whole, halves = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "halves"))
+    assert torch.equal(whole["method.predictor.0.weight"], halves["method.predictor.0.weight"])
 
 
 def test_a_measurement_is_of_both_and_leaves_the_run_alone(tmp_path):
@@ -85,8 +99,8 @@ def test_a_measurement_is_of_both_and_leaves_the_run_alone(tmp_path):
 def test_a_compiler_that_fails_leaves_networks_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "LONG", 0.0)
     monkeypatch.setattr(backbone, "COMPILER", "there is no such compiler")
-    log = Notes()
-    run = workflow.start(tiny_config(), tmp_path / "run", log, new_run(tmp_path / "other").images)
+    log, run = Notes(), new_run(tmp_path / "run")
+    fit(run, log)
     assert not run.compiled
     assert log.notes[0].startswith("networks are not compiled: ")
 
@@ -95,8 +109,10 @@ def test_what_is_kept_may_be_damaged(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "LONG", 0.0)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "compiling.json").write_text("[1")
-    monkeypatch.setattr(compiling, "_measure", lambda _run: Measured(1.0, 0.5, 2.0))
-    assert new_run(tmp_path / "run").compiled
+    monkeypatch.setattr(compiling, "_measure", lambda _run: Measured(1.0, 0.5, 1e-5))
+    run = new_run(tmp_path / "run")
+    fit(run, Log())
+    assert run.compiled
     assert len(kept(tmp_path)) == 1
 
 

@@ -1,8 +1,8 @@
 """Whether ``torch.compile`` pays for a run.
 
-A run of hours is worth some minutes of measurement: steps of its backbone as it is and translated take turns, and what
-they took is kept for the next run of the kind. The answer is part of the run, which goes on with it after a stop; so
-the clock of one afternoon does not make two halves of a run differ.
+After the first epoch it is known how long a run will take. One of hours is worth a minute or two of measurement: passes
+of its backbone as it is and translated take turns, and what they took is kept for the next run of the kind. The answer
+is part of the run, which goes on with it after a stop, and it is always given before the second epoch.
 """
 
 from __future__ import annotations
@@ -32,34 +32,33 @@ if TYPE_CHECKING:
     from shoal.training.state import Run
 
 LONG = 3600.0
-"""Seconds of a run's backbone passes from which the question is asked."""
+"""Seconds of steps to come from which the question is asked."""
 
-_GLANCE = 16
-"""Images of a pass that is only to tell hours from minutes."""
+FEW = 32
+"""Images of a pass that is measured on a CPU."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of the backbone's passes of a step, as it is and compiled, and of the first step that compiles."""
+    """Seconds of some passes of the backbone, as it is and compiled, and of the first one, which compiles."""
 
     eager: float
     compiled: float
     compiling: float
 
-    def gain(self, steps: int) -> float:
-        """Seconds that so many steps save, less than nothing where compiling takes longer."""
-        return steps * (self.eager - self.compiled) - self.compiling
+    def gain(self, seconds: float) -> float:
+        """What is saved of the seconds of steps to come, nearly all of which are such passes; compiling is paid."""
+        return seconds * (1 - self.compiled / self.eager) - self.compiling
 
 
 def settle(run: Run, log: Log) -> None:
-    """Compile the backbones of a run that begins, if its config says so or it pays: on all ranks or on none."""
-    asked = run.config.compile
-    if asked == "auto":
-        # Batch-norm over processes cannot be measured on one of them.
-        together = run.config.sync_batch_norm and distributed.world_size() > 1
-        pays = distributed.is_first() and not together and _pays(run, log)
-        asked = "on" if distributed.any_rank(pays) else "off"
-    if asked == "on":
+    """Compile the backbones of a run with an epoch behind it, if that pays for the rest: on all ranks or on none."""
+    if run.config.compile != "auto":
+        return
+    # Batch-norm over processes cannot be measured on one of them.
+    together = run.config.sync_batch_norm and distributed.world_size() > 1
+    pays = distributed.is_first() and not together and _pays(run, log)
+    if distributed.any_rank(pays):
         compile_backbones(run.method)
         run.compiled = True
 
@@ -72,9 +71,10 @@ def compile_backbones(method: Method) -> None:
 
 
 def _pays(run: Run, log: Log) -> bool:
-    steps = run.steps_per_epoch * run.config.epochs
-    steps = min(steps, run.config.max_steps or steps)
-    if _glance(run) * steps < LONG:
+    all_steps = run.steps_per_epoch * run.config.epochs
+    steps = min(all_steps, run.config.max_steps or all_steps) - run.steps_done
+    epoch = run.folder.read_metrics()[-1]["seconds"]
+    if steps / run.steps_per_epoch * epoch < LONG:
         return False
     measured = _kept(run)
     if measured is None:
@@ -84,7 +84,7 @@ def _pays(run: Run, log: Log) -> bool:
             log.note(f"networks are not compiled: {' '.join(str(error).split())[:120]}")
             return False
         _keep(run, measured)
-    gain, ratio = measured.gain(steps), measured.eager / measured.compiled
+    gain, ratio = measured.gain(steps * epoch / run.steps_per_epoch), measured.eager / measured.compiled
     verdict = "compiled" if gain > 0 else "not compiled"
     log.note(
         f"networks are {verdict}: {ratio:.2f} times as fast when they are, after {measured.compiling:.0f} s; over "
@@ -93,18 +93,13 @@ def _pays(run: Run, log: Log) -> bool:
     return gain > 0
 
 
-def _glance(run: Run) -> float:
-    """About the seconds of a step's backbone passes, from a few images."""
-    backbone, images = _copied(run), _images(run)
-    few = images[:_GLANCE]
-    _passes(backbone, few, run)
-    return _passes(backbone, few, run) * len(images) / len(few)
-
-
 def _measure(run: Run) -> Measured:
     eager, compiled, images = _copied(run), _copied(run), _images(run)
+    _passes(eager, images, run)
+    start = finished(run.device)
     compiled.compile_training()
-    compiling = _passes(compiled, images, run)
+    _passes(compiled, images, run)
+    compiling = finished(run.device) - start
     pairs = [(_passes(eager, images, run), _passes(compiled, images, run)) for _ in range(4)]
     return Measured(median(pair[0] for pair in pairs[1:]), median(pair[1] for pair in pairs[1:]), compiling)
 
@@ -112,14 +107,12 @@ def _measure(run: Run) -> Measured:
 def _passes(backbone: Backbone, images: Float[Tensor, "b 3 h w"], run: Run) -> float:
     """Seconds of two views' passes with gradient and two without, which is what most methods' steps are made of."""
     start = finished(run.device)
-    parts = run.config.optim.accumulate
-    for _ in range(parts):
-        with autocast(run.device, run.config.precision):
-            with torch.no_grad():
-                backbone(images)
-                backbone(images)
-            loss = backbone(images).float().sum() + backbone(images).float().sum()
-        loss.backward()
+    with autocast(run.device, run.config.precision):
+        with torch.no_grad():
+            backbone(images)
+            backbone(images)
+        loss = backbone(images).float().sum() + backbone(images).float().sum()
+    loss.backward()
     backbone.zero_grad()
     return finished(run.device) - start
 
@@ -131,8 +124,9 @@ def _copied(run: Run) -> Backbone:
 
 
 def _images(run: Run) -> Float[Tensor, "b 3 h w"]:
-    """As many images as go through this process's network at once."""
+    """As many images as go through this process's network at once; a CPU is as fast with a few, and sooner done."""
     n = max(run.batch_size // run.config.optim.accumulate // distributed.world_size(), 2)
+    n = n if run.device.type == "cuda" else min(n, FEW)
     return torch.rand(n, *run.images.pixels.shape[1:], device=run.device)
 
 
@@ -161,4 +155,4 @@ def _kind(run: Run) -> str:
     on_gpu = run.device.type == "cuda"
     device = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
     parts = (torch.__version__, device, torch.get_num_threads(), settled(run.device, run.config.precision))
-    return json.dumps([*parts, tuple(_images(run).shape), run.config.optim.accumulate, asdict(run.config.backbone)])
+    return json.dumps([*parts, tuple(_images(run).shape), asdict(run.config.backbone)])

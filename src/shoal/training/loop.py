@@ -17,6 +17,7 @@ from shoal.data import apply_view, draw_view, feed, order_of_epoch
 from shoal.evaluation import collapse_warning, score
 from shoal.methods.embedding import autocast, embed_all
 from shoal.models import average_statistics
+from shoal.training import compiling
 from shoal.training.default_rng import set_default_rng
 from shoal.training.log import Log
 from shoal.training.optim import set_lr
@@ -44,6 +45,8 @@ def fit(run: Run, log: Log) -> None:
         try:
             while not run.trained or run.order is not None:
                 if run.order is None:  # else the run was resumed inside an epoch
+                    if run.epoch == 1:
+                        compiling.settle(run, log)
                     if _e_step_is_due(run):
                         start = time.monotonic()
                         run.clusterings = e_step(run, log)

@@ -81,7 +81,9 @@ class Run:
         self.totals: dict[str, Tensor] = {}
         self.seconds = self.e_step_seconds = 0.0
         self.parts = Parts()
-        self.compiled = False
+        self.compiled = config.compile == "on"
+        if self.compiled:
+            compile_backbones(self.method)
         self.done = False
         self.stop_signal: int | None = None
         self._saved_at = time.monotonic()
@@ -254,7 +256,7 @@ class Run:
         self.epoch, self.step, self.seconds = header["epoch"], header["step"], header["seconds"]
         self.e_step_seconds = header.get("e_step_seconds", 0.0)
         self.scores, self.done = header["scores"], header["done"]
-        if header.get("compiled", False):
+        if header.get("compiled", False) and not self.compiled:
             compile_backbones(self.method)
             self.compiled = True
         self._keep_metrics(header["metrics_rows"])
