@@ -88,7 +88,9 @@ def test_the_answer_is_given_again_after_a_stop_before_it(tmp_path, monkeypatch)
 def test_a_measurement_is_of_both_and_leaves_the_run_alone(tmp_path):
     run = new_run(tmp_path / "run")
     before = {name: value.clone() for name, value in run.method.state_dict().items()}
+    state = torch.get_rng_state()
     measured = compiling._measure(run)
+    assert torch.equal(torch.get_rng_state(), state)
     assert measured.compiling > measured.compiled > 0
     assert measured.eager > 0
     assert not any(part._compiled for part in run.method.modules() if isinstance(part, Backbone))
@@ -105,10 +107,11 @@ def test_a_compiler_that_fails_leaves_networks_as_they_are(tmp_path, monkeypatch
     assert log.notes[0].startswith("networks are not compiled: ")
 
 
-def test_what_is_kept_may_be_damaged(tmp_path, monkeypatch):
+@pytest.mark.parametrize("text", ["[1", "[1]", ""])
+def test_what_is_kept_may_be_damaged(tmp_path, monkeypatch, text):
     monkeypatch.setattr(compiling, "LONG", 0.0)
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "compiling.json").write_text("[1")
+    (tmp_path / "cache" / "compiling.json").write_text(text)
     monkeypatch.setattr(compiling, "_measure", lambda _run: Measured(1.0, 0.5, 1e-5))
     run = new_run(tmp_path / "run")
     fit(run, Log())

@@ -20,6 +20,7 @@ from shoal.files import at_home
 from shoal.methods import Method
 from shoal.methods.embedding import Precision, autocast
 from shoal.models.backbone import Backbone, check_timm_name
+from shoal.training.default_rng import kept_rng
 from shoal.training.fitting import compute_device
 from shoal.training.folder import RunFolder
 from shoal.training.trained import Trained
@@ -103,7 +104,7 @@ def _timm(spec: EncoderSpec, device: torch.device) -> Encoder:
 
     check_timm_name(spec.name)
     sized: dict[str, Any] = {"img_size": _DINOV2_SIDE} if "dinov2" in spec.name else {}
-    with torch.random.fork_rng():
+    with kept_rng(device):
         network: Any = timm.create_model(spec.name, pretrained=False, num_classes=0, **sized)
     config = network.pretrained_cfg
     given = at_home(spec.weights).absolute()

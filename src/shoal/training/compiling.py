@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from shoal.files import atomic_write
 from shoal.methods import Method
 from shoal.methods.embedding import autocast, settled
 from shoal.models import Backbone
+from shoal.training.default_rng import kept_rng
 from shoal.training.log import Log
 from shoal.training.profile import finished
 
@@ -94,13 +95,15 @@ def _pays(run: Run, log: Log) -> bool:
 
 
 def _measure(run: Run) -> Measured:
-    eager, compiled, images = _copied(run), _copied(run), _images(run)
-    _passes(eager, images, run)
-    start = finished(run.device)
-    compiled.compile_training()
-    _passes(compiled, images, run)
-    compiling = finished(run.device) - start
-    pairs = [(_passes(eager, images, run), _passes(compiled, images, run)) for _ in range(4)]
+    eager, compiled = _copied(run), _copied(run)
+    with kept_rng(run.device):
+        images = torch.rand(_shape(run), device=run.device)
+        _passes(eager, images, run)
+        start = finished(run.device)
+        compiled.compile_training()
+        _passes(compiled, images, run)
+        compiling = finished(run.device) - start
+        pairs = [(_passes(eager, images, run), _passes(compiled, images, run)) for _ in range(4)]
     return Measured(median(pair[0] for pair in pairs[1:]), median(pair[1] for pair in pairs[1:]), compiling)
 
 
@@ -123,17 +126,18 @@ def _copied(run: Run) -> Backbone:
     return copy.deepcopy(found).requires_grad_().train()
 
 
-def _images(run: Run) -> Float[Tensor, "b 3 h w"]:
-    """As many images as go through this process's network at once; a CPU is as fast with a few, and sooner done."""
+def _shape(run: Run) -> tuple[int, ...]:
+    """Of the images that go through this process's network at once; a CPU is as fast with a few, and sooner done."""
     n = max(run.batch_size // run.config.optim.accumulate // distributed.world_size(), 2)
     n = n if run.device.type == "cuda" else min(n, FEW)
-    return torch.rand(n, *run.images.pixels.shape[1:], device=run.device)
+    return (n, *run.images.pixels.shape[1:])
 
 
 def _kept(run: Run) -> Measured | None:
     """What an earlier run of the kind has measured."""
     found = _all_kept().get(_kind(run))
-    return Measured(**found) if found else None
+    names = {field.name for field in fields(Measured)}
+    return Measured(**found) if isinstance(found, dict) and found.keys() == names else None
 
 
 def _keep(run: Run, measured: Measured) -> None:
@@ -142,7 +146,7 @@ def _keep(run: Run, measured: Measured) -> None:
         atomic_write(cache_folder() / "compiling.json", text.encode())
 
 
-def _all_kept() -> dict[str, dict[str, float]]:
+def _all_kept() -> dict[str, Any]:
     try:
         found = json.loads((cache_folder() / "compiling.json").read_text())
     except (OSError, ValueError):
@@ -155,4 +159,4 @@ def _kind(run: Run) -> str:
     on_gpu = run.device.type == "cuda"
     device = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
     parts = (torch.__version__, device, torch.get_num_threads(), settled(run.device, run.config.precision))
-    return json.dumps([*parts, tuple(_images(run).shape), asdict(run.config.backbone)])
+    return json.dumps([*parts, _shape(run), asdict(run.config.backbone)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from jaxtyping import UInt8
@@ -14,11 +15,17 @@ States = dict[str, UInt8[Tensor, "_"]]
 """By device type."""
 
 
+def kept_rng(device: torch.device) -> AbstractContextManager[None]:
+    """Leave torch's default generators after the block as they were before it: the host's, and that of this GPU."""
+    # Without a word about devices torch forks those of all GPUs, and warns of it.
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
 def first_rng(device: torch.device, seed: int) -> States:
     """This rank's states at the start of a run: as they are on rank 0, where weights have just been drawn."""
     if distributed.is_first():
         return _states(device)
-    with torch.random.fork_rng():
+    with kept_rng(device):
         # What ranks drop out must differ; and from a seed apart, so that rank 1 is not another run's rank 0.
         torch.manual_seed((seed + distributed.rank() * 0x9E3779B97F4A7C15) % 2**63)
         return _states(device)

@@ -18,7 +18,7 @@ from shoal.evaluation import collapse_warning, score
 from shoal.methods.embedding import autocast, embed_all
 from shoal.models import average_statistics
 from shoal.training import compiling
-from shoal.training.default_rng import set_default_rng
+from shoal.training.default_rng import kept_rng, set_default_rng
 from shoal.training.log import Log
 from shoal.training.optim import set_lr
 from shoal.training.schedule import full_lr, lr_factor
@@ -40,7 +40,7 @@ def fit(run: Run, log: Log) -> None:
         Interrupted: the run was asked to stop; the step is finished and the state saved.
         UserError: the loss is no longer finite, or the disk is full.
     """
-    with torch.random.fork_rng():
+    with kept_rng(run.device):
         set_default_rng(run.default_rng, run.device)
         try:
             while not run.trained or run.order is not None:

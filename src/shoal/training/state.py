@@ -22,7 +22,7 @@ from shoal.methods import build
 from shoal.models import average_statistics, sync_batch_norm
 from shoal.training.checkpoint import config_digest, damaged, digest, read_tensors, write_tensors
 from shoal.training.compiling import compile_backbones
-from shoal.training.default_rng import first_rng, gathered_rng, own_rng
+from shoal.training.default_rng import first_rng, gathered_rng, kept_rng, own_rng
 from shoal.training.fitting import check_fits, check_takes, compute_device, world_batch
 from shoal.training.folder import RunFolder
 from shoal.training.optim import build_optimizer
@@ -60,7 +60,7 @@ class Run:
         # Views are drawn on the host, or a GPU would have to be waited for to learn which images get what.
         on_gpu = self.device.type == "cuda"
         self.view_generator = torch.Generator().manual_seed(config.seed) if on_gpu else self.generator
-        with torch.random.fork_rng():
+        with kept_rng(self.device):
             torch.manual_seed(config.seed)
             self.method = build(config.method, config.backbone, config.n_clusters, self.generator)
             if config.sync_batch_norm:

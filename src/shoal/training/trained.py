@@ -15,6 +15,7 @@ from shoal.errors import UserError
 from shoal.methods import Method, build
 from shoal.methods.embedding import embed_all, represent_all
 from shoal.training.checkpoint import damaged, read_tensors, write_tensors
+from shoal.training.default_rng import kept_rng
 from shoal.training.fitting import compute_device
 from shoal.training.folder import RunFolder
 from shoal.training.state import Run
@@ -95,7 +96,7 @@ class Trained:
             raise UserError(f"{path} has not been trained to its end: go on with 'shoal train --resume {path}'.")
         header, tensors = read_tensors(folder.model)
         device = compute_device()
-        with torch.random.fork_rng():
+        with kept_rng(device):
             method = build(config.method, config.backbone, config.n_clusters, torch.Generator(device))
         try:
             centers = tensors.pop("centers").to(device)
