@@ -39,7 +39,7 @@ def test_two_slices_give_the_rows_of_one(tmp_path, config, looks):
     run, curve = train_slice(config, tmp_path / "cut", lambda: False)
     assert run.done
     assert rows(curve) == rows(whole_curve)
-    assert [row["epoch"] for row in rows(curve)] == [0, 1, 2]
+    assert [row["epoch"] for row in rows(curve)] == [1, 2]
     assert {"acc", "nmi", "ari", "device", "commit"} <= rows(curve)[0].keys()
 
 
@@ -51,7 +51,8 @@ def test_time_adds_up_over_slices(tmp_path, config):
     metrics = run.folder.read_metrics()
     taken = sum(row.get("seconds", 0) + row.get("e_step_seconds", 0) for row in metrics)
     assert curve.rows()[-1]["seconds"] == pytest.approx(taken, abs=1e-2)
-    assert curve.rows()[0]["seconds"] == pytest.approx(metrics[0]["e_step_seconds"], abs=1e-2)
+    before = metrics[0]["seconds"] + metrics[1]["e_step_seconds"]
+    assert curve.rows()[0]["seconds"] == pytest.approx(before, abs=1e-2)
 
 
 def test_rows_after_the_last_save_are_dropped_and_lost_ones_come_back(tmp_path, config):
