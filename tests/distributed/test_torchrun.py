@@ -129,7 +129,7 @@ def test_a_mistake_is_told_once(tmp_path):
     assert job.returncode != 0
     assert said.count("999 clusters need at least as many images") == 1
     assert said.startswith("shoal: ")
-    assert "process 1" not in said
+    assert "shoal: process 1:" not in said
 
 
 def test_two_ranks_finish_and_the_first_writes(tmp_path):
