@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from shoal.training import Run
 
-FIRST_SPEAKS = 2.0
+FIRST_SPEAKS = 5.0
 """Seconds that the first process has to itself when all fail."""
 
 OnSignal = Callable[[int, FrameType | None], object]

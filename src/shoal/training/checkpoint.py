@@ -73,7 +73,7 @@ def digest(images: Images) -> str:
 
 
 def _sum(pixels: UInt8[Tensor, "b 3 h w"]) -> bytes:
-    return hashlib.blake2b(pixels.cpu().contiguous().view(-1).numpy(), digest_size=32).digest()
+    return hashlib.blake2b(pixels.cpu().contiguous().view(-1).numpy().data, digest_size=32).digest()
 
 
 def config_digest(config: RunConfig) -> str:
