@@ -17,7 +17,7 @@ from torch import Tensor
 from augment import Views, kornia_views, shoal_views
 from gpu_sheet import Figures, Sheet, float32_products, forward_flops, in_a_line, percent
 from interleaved import seconds_of
-from kmeans import SPREADS, Case, Run, shoal_run
+from kmeans import SPREADS, Case, shoal_run
 from shoal.methods import embedding
 from shoal.training.log import Log
 from shoal.training.loop import e_step
@@ -106,15 +106,6 @@ def clustering(sheet: Sheet, cases: Sequence[Case], spreads: Sequence[str]) -> N
             )
             rows.append(row)
             sheet.keep({"peak": peak, "cases": rows})
-
-
-def _fit(data: Tensor, case: Case) -> Run:
-    """The median of three fits of the same, if they do not take long."""
-    shoal_run(data[:5000], replace(case, k=min(case.k, 10), n_init=1, max_iter=3), 0)  # loads what a first fit loads
-    runs = [shoal_run(data, case, 0)]
-    while len(runs) < 3 and runs[0].seconds < 2:
-        runs.append(shoal_run(data, case, 0))
-    return sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
 
 
 def clustered(case: Case, spread: float, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -17,13 +18,10 @@ from gpu_sheet import Figures, Sheet, float32_products, forward_flops, in_a_line
 from interleaved import seconds_of
 from shoal.config import RunConfig
 from shoal.methods.embedding import Precision
-from shoal.models import Backbone
+from shoal.models import Backbone, backbone
 from shoal.training import Run
 from shoal.training.profile import Parts, TimedParts
-from step import Step, config_of, lightly_step, noise_run, step_of
-
-PASSES = 2 * 3 + 2
-"""Forward passes that a step's arithmetic is worth, for each image: two views forward and backward, two forward."""
+from step import PASSES, Step, config_of, lightly_step, noise_run, step_of
 
 FAR_OFF = 0.5
 """A rung whose first steps move the weights so much otherwise than the first rung's does not do the same work."""
@@ -117,10 +115,10 @@ def rung_step(rung: Rung, config: RunConfig, sheet: Sheet, folder: Path) -> tupl
     step = step_of(run)
     if not rung.compiled:
         return run, step
-    for part in run.method.modules():
-        if isinstance(part, Backbone):
-            mode = "reduce-overhead" if rung.graphs else None
-            part.compile(mode=mode, dynamic=False, backend=sheet.sizes.compiler)
+    with mock.patch.object(backbone, "COMPILER", sheet.sizes.compiler):
+        for part in run.method.modules():
+            if isinstance(part, Backbone):
+                part.compile_training("reduce-overhead" if rung.graphs else None)
     return run, graphed(step) if rung.graphs else step
 
 

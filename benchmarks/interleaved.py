@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 
 import torch
 
+from shoal.training.profile import finished
 
-def seconds_of(
-    sides: Mapping[str, Callable[[], object]], repeats: int, device: torch.device | None = None
-) -> dict[str, float]:
+CPU = torch.device("cpu")
+
+
+def seconds_of(sides: Mapping[str, Callable[[], object]], repeats: int, device: torch.device = CPU) -> dict[str, float]:
     """Median seconds of a call of each side, all of them called in turn; the first round warms up."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats + 1):
         for name, side in sides.items():
-            start = _now(device)
+            start = finished(device)
             side()
-            found[name].append(_now(device) - start)
+            found[name].append(finished(device) - start)
     return {name: statistics.median(each[1:]) for name, each in found.items()}
-
-
-def _now(device: torch.device | None) -> float:
-    if device is not None and device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

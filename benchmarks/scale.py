@@ -26,11 +26,10 @@ from shoal.data import DATA_SETS, steps_of_epoch
 from shoal.dryrun import Extent, _activations
 from shoal.methods import Method, build
 from shoal.models import batchnorm, sync_batch_norm
+from step import PASSES
 
 N = DATA_SETS["imagenet"].n_images
 SIDES = (64, 160, 224)
-PASSES = 8
-"""Forward passes that a step's arithmetic is worth for an image: two views forward and backward, two forward."""
 AT_ONCE = 32
 """Images that go through one GPU's network at once, in the recipe."""
 UPDATES = 20

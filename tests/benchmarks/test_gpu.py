@@ -73,7 +73,7 @@ def test_a_rung_is_laid_out_and_compiled_as_it_says(sheet, tmp_path, monkeypatch
     from step import config_of
 
     compiled, marks = [], []
-    monkeypatch.setattr(Backbone, "compile", lambda _, **settings: compiled.append(settings["mode"]))
+    monkeypatch.setattr(Backbone, "compile_training", lambda _, mode: compiled.append(mode))
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(None))
     on_gpu = replace(sheet, device=torch.device("cuda"))
     for rung in {rung: None for phase in PHASES for rung in phase}:

@@ -152,7 +152,7 @@ def concentration(
     sums = torch.zeros(n_clusters + 1, dtype=torch.float64, device=labels.device)
     sums.index_add_(0, place, distances.double().where(known, 0.0))
     # Not bincount, which waits for the device to learn how many there are.
-    sizes = torch.zeros_like(sums).index_add_(0, place, torch.ones_like(sums[:1]).expand(len(place)))[:n_clusters]
+    sizes = torch.zeros_like(sums).index_add_(0, place, torch.ones_like(place, dtype=sums.dtype))[:n_clusters]
     phi = sums[:n_clusters] / sizes.clamp(min=1) / (sizes + 10).log()
     phi = phi.where(sizes > 1, phi.where(sizes > 1, 0.0).max())
     bounds = torch.quantile(phi, torch.tensor([0.1, 0.9], dtype=torch.float64, device=phi.device))

@@ -62,12 +62,12 @@ class Backbone(nn.Module):
         features: Tensor = self.network((images - self.mean) / self.std)
         return features
 
-    def compile_training(self) -> None:
+    def compile_training(self, mode: str | None = None) -> None:
         """Let ``torch.compile`` translate what runs in training, at its first call; features for an E-step stay as is.
 
         Weights and their names stay where they are. A batch of another size is translated anew.
         """
-        self._compiled = torch.compile(self._features, backend=COMPILER, dynamic=False)
+        self._compiled = torch.compile(self._features, backend=COMPILER, mode=mode, dynamic=False)
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:

@@ -22,7 +22,6 @@ from shoal import distributed
 from shoal.data.cache import cache_folder
 from shoal.errors import UserError
 from shoal.files import atomic_write
-from shoal.methods import Method
 from shoal.methods.embedding import autocast, settled
 from shoal.models import Backbone
 from shoal.training.default_rng import kept_rng
@@ -60,22 +59,13 @@ def settle(run: Run, log: Log) -> None:
     together = run.config.sync_batch_norm and distributed.world_size() > 1
     pays = distributed.is_first() and not together and _pays(run, log)
     if distributed.any_rank(pays):
-        compile_backbones(run.method)
-        run.compiled = True
-
-
-def compile_backbones(method: Method) -> None:
-    """Let the backbones of a method run compiled in training."""
-    for part in method.modules():
-        if isinstance(part, Backbone):
-            part.compile_training()
+        run.compile()
 
 
 def _pays(run: Run, log: Log) -> bool:
-    all_steps = run.steps_per_epoch * run.config.epochs
-    steps = min(all_steps, run.config.max_steps or all_steps) - run.steps_done
-    epoch = run.folder.read_metrics()[-1]["seconds"]
-    if steps / run.steps_per_epoch * epoch < LONG:
+    steps = run.n_steps - run.steps_done
+    seconds = steps * run.folder.read_metrics()[-1]["seconds"] / run.steps_per_epoch
+    if seconds < LONG:
         return False
     measured = _kept(run)
     if measured is None:
@@ -85,7 +75,7 @@ def _pays(run: Run, log: Log) -> bool:
             log.note(f"networks are not compiled: {' '.join(str(error).split())[:120]}")
             return False
         _keep(run, measured)
-    gain, ratio = measured.gain(steps * epoch / run.steps_per_epoch), measured.eager / measured.compiled
+    gain, ratio = measured.gain(seconds), measured.eager / measured.compiled
     verdict = "compiled" if gain > 0 else "not compiled"
     log.note(
         f"networks are {verdict}: {ratio:.2f} times as fast when they are, after {measured.compiling:.0f} s; over "

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from shoal.config import OptimConfig
 from shoal.lars import LARS, without_adaptation
@@ -19,6 +22,20 @@ def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimize
     if config.optimizer == "lars":
         return LARS(without_adaptation(groups), lr=0.0, momentum=momentum, weight_decay=decay)
     return torch.optim.SGD(groups, lr=0.0, momentum=momentum, weight_decay=decay, fused=True)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser the state that a file holds, as ``INDEX.NAME``: of each parameter, in their order."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:
+            # A file keeps no strides, and the fused step pairs values as they lie in memory.
+            value = torch.empty_like(parameter).copy_(value)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def set_lr(optimizer: torch.optim.Optimizer, full: float, factor: float) -> None:

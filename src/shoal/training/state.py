@@ -19,13 +19,12 @@ from shoal.config import RunConfig
 from shoal.data import place_on, steps_of_epoch
 from shoal.errors import UserError
 from shoal.methods import build
-from shoal.models import average_statistics, sync_batch_norm
+from shoal.models import Backbone, average_statistics, sync_batch_norm
 from shoal.training.checkpoint import config_digest, damaged, digest, read_tensors, write_tensors
-from shoal.training.compiling import compile_backbones
 from shoal.training.default_rng import first_rng, gathered_rng, kept_rng, own_rng
 from shoal.training.fitting import check_fits, check_takes, compute_device, world_batch
 from shoal.training.folder import RunFolder
-from shoal.training.optim import build_optimizer
+from shoal.training.optim import build_optimizer, restore_optimizer
 from shoal.training.profile import Parts
 from shoal.types import Clustering, Images
 
@@ -81,9 +80,9 @@ class Run:
         self.totals: dict[str, Tensor] = {}
         self.seconds = self.e_step_seconds = 0.0
         self.parts = Parts()
-        self.compiled = config.compile == "on"
-        if self.compiled:
-            compile_backbones(self.method)
+        self.compiled = False
+        if config.compile == "on":
+            self.compile()
         self.done = False
         self.stop_signal: int | None = None
         self._saved_at = time.monotonic()
@@ -103,10 +102,22 @@ class Run:
         return tuple(by_k[k] for k in self.method.granularities)
 
     @property
+    def n_steps(self) -> int:
+        """Steps that the run will have taken at its end."""
+        whole = self.steps_per_epoch * self.config.epochs
+        return min(whole, self.config.max_steps or whole)
+
+    @property
     def trained(self) -> bool:
         """Whether all epochs, or the steps asked for, are done; ``done`` says that the last E-step is, too."""
-        limit = self.config.max_steps
-        return self.epoch >= self.config.epochs or (limit is not None and self.steps_done >= limit)
+        return self.steps_done >= self.n_steps
+
+    def compile(self) -> None:
+        """Let the backbones run compiled in training from now on, after a resume as well."""
+        for part in self.method.modules():
+            if isinstance(part, Backbone):
+                part.compile_training()
+        self.compiled = True
 
     def count_step(self, terms: Mapping[str, Tensor], seconds: float) -> None:
         """Add a step's loss terms to the epoch's, on the device: no step waits for the host."""
@@ -244,7 +255,7 @@ class Run:
             kind, _, rest = name.partition(".")
             parts.setdefault(kind, {})[rest] = value
         self.method.load_state_dict(parts["method"])
-        self._load_optimizer(parts.get("optimizer", {}))
+        restore_optimizer(self.optimizer, parts.get("optimizer", {}))
         self.clusterings = _clusterings(parts.get("clustering", {}), self.device)
         totals = parts.get("totals", {})
         # In the order they were counted in, which the file does not keep: another order adds up to another last bit.
@@ -254,11 +265,10 @@ class Run:
         self.default_rng = own_rng(parts["rng"], self.device, self.config.seed)
         self.order = parts["order"][""].to(self.device) if "order" in parts else None
         self.epoch, self.step, self.seconds = header["epoch"], header["step"], header["seconds"]
-        self.e_step_seconds = header.get("e_step_seconds", 0.0)
+        self.e_step_seconds = header["e_step_seconds"]
         self.scores, self.done = header["scores"], header["done"]
-        if header.get("compiled", False) and not self.compiled:
-            compile_backbones(self.method)
-            self.compiled = True
+        if header["compiled"]:
+            self.compile()
         self._keep_metrics(header["metrics_rows"])
 
     def _keep_metrics(self, n: int) -> None:
@@ -275,18 +285,6 @@ class Run:
         self.batch_size = batch_size
         n_clustered = int(self.images.clustered.sum())
         self.steps_per_epoch = steps_of_epoch(n_clustered, len(self.images) - n_clustered, batch_size)
-
-    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            index, _, key = name.partition(".")
-            parameter = parameters[int(index)]
-            if value.shape == parameter.shape:
-                # A file keeps no strides, and the fused step pairs values as they lie in memory.
-                value = torch.empty_like(parameter).copy_(value)
-            state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
 def _clusterings(tensors: dict[str, Tensor], device: torch.device) -> tuple[Clustering, ...]:
