@@ -18,7 +18,7 @@ def outcome(ours: Method) -> dict[str, list]:
     """Loss terms, gradients, and the state after the step: averaged over ranks as data parallel training does."""
     mine = distributed.share(B)
     whole = batch()
-    terms = ours(Batch(whole.view1[mine], whole.view2[mine], whole.index[mine]), clusterings(ours))
+    terms = ours(Batch(whole.view1[mine], whole.view2[mine], whole.index), clusterings(ours))
     total(terms).backward()
     found = {f"term {name}": term.detach() for name, term in terms.items()}
     found |= {f"gradient {name}": p.grad for name, p in ours.named_parameters() if p.grad is not None}

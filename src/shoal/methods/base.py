@@ -97,17 +97,16 @@ def on_views(network: Callable[[Tensor], Tensor], x1: Tensor, x2: Tensor, *, joi
 
 def shuffled_pass(
     network: Callable[[Tensor], Tensor], images: Float[Tensor, "b 3 h w"], generator: torch.Generator
-) -> Float[Tensor, "b d"]:
-    """A network's output for images that meet others than their neighbours in the batch, without gradient.
+) -> Float[Tensor, "world_b d"]:
+    """A network's output for all images of the world batch, which meet others than their neighbours; without gradient.
 
-    The world batch is shuffled over processes and split statistics, and put back in order afterwards: a key's
+    The batch is shuffled over processes and split statistics, and put back in order afterwards: a key's
     batch-norm statistics then come from other images than its query's (shuffling BN, arXiv 1911.05722, section 3.3).
     """
     world = distributed.gather(images)
     order = torch.randperm(len(world), generator=generator, device=world.device)
-    mine = distributed.share(len(world))
-    outputs = distributed.gather(network(world[order[mine]]))
-    return outputs[order.argsort()][mine]
+    outputs = distributed.gather(network(world[order[distributed.share(len(world))]]))
+    return outputs[order.argsort()]
 
 
 def check_queue(length: int, keys_per_step: int) -> None:

@@ -55,8 +55,8 @@ class CC(Method):
         """Instance contrast (eq. 3) and cluster contrast (eq. 6), the latter with its entropy term (eq. 7)."""
         config = self.config
         h1, h2 = on_views(self.backbone, batch.view1, batch.view2, joined=True)
-        z1, z2 = (distributed.gather(F.normalize(self.instance_head(h).float(), dim=-1)) for h in (h1, h2))
-        p1, p2 = (distributed.gather(self._probabilities(h)) for h in (h1, h2))
+        zs = [F.normalize(self.instance_head(h).float(), dim=-1) for h in (h1, h2)]
+        z1, z2, p1, p2 = distributed.gather_all(*zs, *(self._probabilities(h) for h in (h1, h2)))
         return {
             "instance": nt_xent(z1, z2, config.instance_temperature),
             "cluster": cluster_contrast(p1, p2, config.cluster_temperature),

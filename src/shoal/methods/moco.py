@@ -72,13 +72,13 @@ class MoCo(Method):
         if self.config.symmetric:
             queries, keys = [batch.view1, batch.view2], [batch.view2, batch.view1]
         ks = [F.normalize(shuffled_pass(self.target, x, self.generator).float(), dim=-1) for x in keys]
+        mine = distributed.share(len(batch.index))
         losses = [
-            info_nce(F.normalize(self.online(x).float(), dim=-1), k, self.queue.keys, self.config.temperature)
+            info_nce(F.normalize(self.online(x).float(), dim=-1), k[mine], self.queue.keys, self.config.temperature)
             for x, k in zip(queries, ks, strict=True)
         ]
-        index = distributed.gather(batch.index)
         for k in reversed(ks):  # view 1's keys before view 2's, as published
-            self.queue.offer(distributed.gather(k), index)
+            self.queue.offer(k, batch.index)
         return {"info_nce": torch.stack(losses).sum()}
 
     @property

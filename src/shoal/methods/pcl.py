@@ -91,14 +91,14 @@ class PCL(Method):
             queries, keys = [batch.view1, batch.view2], [batch.view2, batch.view1]
         ks = [F.normalize(shuffled_pass(self.target, x, self.generator).float(), dim=-1) for x in keys]
         qs = [F.normalize(self.online(x).float(), dim=-1) for x in queries]
-        losses = [info_nce(q, k, self.queue.keys, self.config.temperature) for q, k in zip(qs, ks, strict=True)]
+        mine = distributed.share(len(batch.index))
+        losses = [info_nce(q, k[mine], self.queue.keys, self.config.temperature) for q, k in zip(qs, ks, strict=True)]
         terms = {"info_nce": torch.stack(losses).sum()}
-        index = distributed.gather(batch.index)
         for k in reversed(ks):  # as MoCo: view 1's keys before view 2's
-            self.queue.offer(distributed.gather(k), index)
+            self.queue.offer(k, batch.index)
         if clusterings:
-            everyone = [distributed.gather(q) for q in qs]
-            losses = [self._proto_nce(everyone, c.labels[index], c) for c in clusterings]
+            everyone = distributed.gather_all(*qs)
+            losses = [self._proto_nce(everyone, c.labels[batch.index], c) for c in clusterings]
             terms["proto_nce"] = self.config.proto_weight * torch.stack(losses).mean()
         return terms
 

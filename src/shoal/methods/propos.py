@@ -83,13 +83,12 @@ class ProPos(Method):
 
         terms = {"psa": (positive_alignment(p1, k2) + positive_alignment(p2, k1)) / 2}
         if clusterings or self.queue:
-            index = distributed.gather(batch.index)
-            z1, z2, k1, k2 = (distributed.gather(x.float()) for x in (z1, z2, k1, k2))
+            z1, z2, k1, k2 = distributed.gather_all(z1.float(), z2.float(), k1.float(), k2.float())
             for clustering in clusterings:
-                terms["psl"] = self.config.psl_weight * self._scattering(z1, z2, k1, k2, index, clustering)
+                terms["psl"] = self.config.psl_weight * self._scattering(z1, z2, k1, k2, batch.index, clustering)
             if self.queue:
                 for k in (k1, k2):
-                    self.queue.offer(F.normalize(k, dim=-1), index)
+                    self.queue.offer(F.normalize(k, dim=-1), batch.index)
         return terms
 
     def _sample_neighbour(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:

@@ -44,7 +44,7 @@ class SimCLR(Method):
     def forward(self, batch: Batch, clusterings: Sequence[Clustering] = ()) -> dict[str, Tensor]:
         """NT-Xent over the world batch (eq. 1) of z = norm(g(f(x))), both views in one pass."""
         z1, z2 = on_views(self.online, batch.view1, batch.view2, joined=True)
-        z1, z2 = (distributed.gather(F.normalize(z.float(), dim=-1)) for z in (z1, z2))
+        z1, z2 = distributed.gather_all(F.normalize(z1.float(), dim=-1), F.normalize(z2.float(), dim=-1))
         return {"nt_xent": nt_xent(z1, z2, self.config.temperature)}
 
     @property

@@ -79,12 +79,12 @@ class SyncBatchNorm(_Renewed):
         n = x.numel() // x.shape[1] * distributed.world_size()
         with torch.autocast(x.device.type, enabled=False):
             values = x.float()
-            mean = distributed.sum_over_ranks(values.sum(axes)) / n
-            centred = values - mean.view(shape)
+            variances, means = distributed.of_each_rank(torch.stack(torch.var_mean(values, axes, correction=0))).unbind(1)
+            mean = means.mean(0)
             # Of centred values, for E[x²] − E[x]² cancels in float32.
-            variance = distributed.sum_over_ranks(centred.square().sum(axes)) / n
-            out = centred * torch.rsqrt(variance + self.eps).view(shape)
-            out = out * self.weight.view(shape) + self.bias.view(shape)
+            variance = (variances + (means - mean).square()).mean(0)
+            scale = self.weight * torch.rsqrt(variance + self.eps)
+            out = torch.addcmul((self.bias - mean * scale).view(shape), values, scale.view(shape))
         self.running_mean.lerp_(mean.detach(), self.share)
         self.running_var.lerp_(variance.detach() * n / max(n - 1, 1), self.share)
         self.num_batches_tracked.add_(1)

@@ -201,7 +201,7 @@ def _batch(run: Run, index: Int64[Tensor, "b"], pixels: UInt8[Tensor, "s 3 h w"]
     draws = [draw_view(len(index), size, run.config.augment, run.view_generator, view) for view in (0, 1)]
     mine = distributed.share(len(index))
     view1, view2 = (apply_view(pixels, draw[mine]) for draw in draws)
-    return Batch(view1, view2, index[mine])
+    return Batch(view1, view2, index)
 
 
 def _spread(clustering: Clustering, take_part: Bool[Tensor, "n"]) -> Clustering:
