@@ -12,7 +12,7 @@ import shoal
 
 SOURCE = Path(shoal.__file__).parent
 LAYERS = [
-    {"errors", "files", "types", "distributed", "hardware"},
+    {"errors", "files", "lazily", "types", "distributed", "hardware"},
     {"losses", "lars", "models", "clustering", "data"},
     {"methods"},
     {"config"},
@@ -26,7 +26,7 @@ LAYERS = [
 
 def test_all_is_sorted_and_complete():
     assert sorted(set(shoal.__all__)) == sorted(shoal.__all__)  # ruff keeps them in its own order
-    assert set(shoal.__all__) == set(shoal._HOME) == set(dir(shoal))
+    assert set(shoal.__all__) == set(dir(shoal))
     for name in shoal.__all__:
         assert getattr(shoal, name).__name__ == name
     with pytest.raises(AttributeError):

@@ -3,8 +3,9 @@
 The names below load what they need when first used, so that ``import shoal`` costs next to nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from shoal.lazily import exports
 
 if TYPE_CHECKING:
     from shoal.clustering import GaussianMixture, KMeans
@@ -26,26 +27,19 @@ __all__ = [
     "UserError",
 ]
 
-_HOME = {
-    "BYOL": "shoal.estimators",
-    "CC": "shoal.estimators",
-    "GaussianMixture": "shoal.clustering",
-    "Images": "shoal.types",
-    "KMeans": "shoal.clustering",
-    "MoCo": "shoal.estimators",
-    "PCL": "shoal.estimators",
-    "ProPos": "shoal.estimators",
-    "SimCLR": "shoal.estimators",
-    "SimSiam": "shoal.estimators",
-    "UserError": "shoal.errors",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'shoal' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "BYOL": "shoal.estimators",
+        "CC": "shoal.estimators",
+        "GaussianMixture": "shoal.clustering",
+        "Images": "shoal.types",
+        "KMeans": "shoal.clustering",
+        "MoCo": "shoal.estimators",
+        "PCL": "shoal.estimators",
+        "ProPos": "shoal.estimators",
+        "SimCLR": "shoal.estimators",
+        "SimSiam": "shoal.estimators",
+        "UserError": "shoal.errors",
+    },
+)

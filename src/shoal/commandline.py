@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 import tyro
 
 from shoal import distributed
+from shoal.clustering.names import ClusteringMethod
 from shoal.clustering.rows import Metric
-from shoal.clustering.saved import ClusteringMethod
 from shoal.config import RunConfig, fields_of, load_recipe, nearest, recipe_names, validate
 from shoal.data import lasting
 from shoal.errors import UserError

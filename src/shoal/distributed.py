@@ -239,7 +239,7 @@ def gather_all(*rows: Shaped[Tensor, "b _"]) -> tuple[Shaped[Tensor, "world_b _"
     """``gather`` of several matrices of one type in one exchange: a small one costs no more than its delay."""
     if world_size() == 1:
         return rows
-    return gather(torch.cat(rows, dim=1)).split([part.shape[1] for part in rows], dim=1)
+    return torch.split(gather(torch.cat(rows, dim=1)), [part.shape[1] for part in rows], dim=1)
 
 
 class _Sum(torch.autograd.Function):

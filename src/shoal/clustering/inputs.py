@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from shoal.clustering.rows import unusable
@@ -34,6 +32,8 @@ class TakesTensors:
             UserError: not a matrix of real numbers, no columns, not the features of the fit; in an array also NaN,
                 infinity and no rows, which a tensor's user must look for.
         """
+        from sklearn.utils.validation import check_is_fitted  # takes a second, which a training should not wait for
+
         if not reset:
             check_is_fitted(self)
         if not isinstance(X, Tensor):
@@ -60,6 +60,8 @@ class TakesTensors:
 
     def _validated(self, X: Array, **how: Any) -> Array:
         """The array, checked by scikit-learn in all but whether its values are finite."""
+        from sklearn.utils.validation import validate_data
+
         try:
             array: Array = validate_data(self, X, ensure_all_finite=False, **how)
         except TypeError as error:
@@ -115,6 +117,8 @@ def weights_from(given: Array | Tensor, features: Float[Tensor, "n d"]) -> Float
 
 def generator_from(random_state: int | np.random.RandomState | None) -> torch.Generator:
     """A generator for scikit-learn's ``random_state``."""
+    from sklearn.utils import check_random_state
+
     return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Shaped
@@ -14,12 +14,12 @@ from shoal.clustering.estimator import KMeans
 from shoal.clustering.gaussian import GaussianMixture
 from shoal.clustering.heads import BOTTLENECK, HIDDEN, Head
 from shoal.clustering.minibatch import MiniBatchKMeans
+from shoal.clustering.names import ClusteringMethod
 from shoal.clustering.rows import Metric
 from shoal.clustering.temi import TEMI
 from shoal.clustering.umapkmeans import UMAPKMeans
 from shoal.errors import UserError
 
-ClusteringMethod = Literal["kmeans", "umap-kmeans", "gmm", "temi"]
 Clusterer = KMeans | MiniBatchKMeans | UMAPKMeans | GaussianMixture | TEMI
 
 MANY_ROWS = 250_000

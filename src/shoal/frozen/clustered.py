@@ -9,8 +9,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from shoal.clustering.names import ClusteringMethod
 from shoal.clustering.rows import Metric
-from shoal.clustering.saved import Clusterer, ClusteringMethod, clusterer_from, state_of
+from shoal.clustering.saved import Clusterer, clusterer_from, state_of
 from shoal.embedding import EncoderSpec
 from shoal.errors import UserError
 from shoal.frozen.folder import ClusterFolder

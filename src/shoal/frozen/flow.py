@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from shoal.clustering import TEMI, build_clusterer, cluster_centers, layout, suggest_k
+from shoal.clustering.names import ClusteringMethod
 from shoal.clustering.rows import Metric
-from shoal.clustering.saved import ClusteringMethod
 from shoal.clustering.suggest import Suggestion
 from shoal.embedding import Embedded
 from shoal.evaluation import clustering_scores

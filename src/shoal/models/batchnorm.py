@@ -79,7 +79,8 @@ class SyncBatchNorm(_Renewed):
         n = x.numel() // x.shape[1] * distributed.world_size()
         with torch.autocast(x.device.type, enabled=False):
             values = x.float()
-            variances, means = distributed.of_each_rank(torch.stack(torch.var_mean(values, axes, correction=0))).unbind(1)
+            own = torch.stack(torch.var_mean(values, axes, correction=0))
+            variances, means = distributed.of_each_rank(own).unbind(1)
             mean = means.mean(0)
             # Of centred values, for E[x²] − E[x]² cancels in float32.
             variance = (variances + (means - mean).square()).mean(0)
