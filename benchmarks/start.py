@@ -1,4 +1,4 @@
-"""How long a run takes to its first step, and ``import shoal`` to its end.
+"""How long a run takes to its first step, ``import shoal`` to its end, and the libraries of the step to theirs.
 
     python benchmarks/start.py [--images 60000] [--recipe propos-cifar10]
 
@@ -36,6 +36,9 @@ cli.main(sys.argv[1:])
 raise SystemExit("there was no step")
 """
 
+LIBRARIES = "import torch, timm; torch.optim.SGD([torch.zeros(1)], lr=0.1)"
+"""What no start goes without: an optimiser loads torch._dynamo when it is made."""
+
 
 def write_images(path: Path, n: int) -> None:
     """A zip of PNG files of 32 px."""
@@ -72,13 +75,17 @@ def main() -> None:
             return seconds_of("-c", TO_FIRST_STEP, "train", args.recipe, *flags, cache=cache)
 
         first = start(0)
-        later = [start(number) for number in range(1, args.repeats + 1)]
+        later, libraries = [], []
+        for number in range(1, args.repeats + 1):
+            later.append(start(number))
+            libraries.append(seconds_of("-c", LIBRARIES, cache=cache))
         python = [seconds_of("-c", "pass", cache=cache) for _ in range(args.repeats)]
         shoal = "import shoal, sys; assert 'torch' not in sys.modules"
         imports = [seconds_of("-c", shoal, cache=cache) for _ in range(args.repeats)]
     figures = {
         "first start": first,
         "start with the images in the cache": statistics.median(later),
+        "libraries alone": statistics.median(libraries),
         "import shoal, without Python": statistics.median(imports) - statistics.median(python),
     }
     print(f"{args.recipe}, {args.images} images; seconds to the first step, medians of {args.repeats}")
