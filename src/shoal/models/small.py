@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -21,7 +23,8 @@ class SmallNet(nn.Module):
         for stage in range(3):
             layers += [nn.MaxPool2d(2)] if stage else []
             for _ in range(depth):
-                layers += _convolution(n_in, n_out := width * 2**stage)
+                n_out = width * 2**stage
+                layers += [_Convolution(n_in, n_out), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
                 n_in = n_out
         self.layers = nn.Sequential(*layers)
 
@@ -31,7 +34,25 @@ class SmallNet(nn.Module):
         return features
 
 
-def _convolution(n_in: int, n_out: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return [convolution, nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
+class _Convolution(nn.Conv2d):
+    """A 3×3 convolution that keeps the size of the map.
+
+    On a map of 2×2, as the last stage sees of 8 px, each output sees all of it: one product of matrices, in half the
+    time of a convolution, 5 of whose 9 taps lie on the zeros around the map.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """Map of as many pixels as ``x`` has."""
+        if x.shape[2:] != (2, 2):
+            convolved: Tensor = super().forward(x)
+            return convolved
+        taps = self.weight.permute(0, 2, 3, 1)
+        # For the output at (row, column), the map's first pixel lies under the tap (1 - row, 1 - column).
+        seen = [taps[:, 1 - row : 3 - row, 1 - column : 3 - column].flatten(1) for row in (0, 1) for column in (0, 1)]
+        pixels = F.linear(x.permute(0, 2, 3, 1).flatten(1), torch.cat(seen))
+        maps = pixels.reshape(-1, 2, 2, self.out_channels).permute(0, 3, 1, 2)
+        return maps if self.bias is None else maps + self.bias[:, None, None]  # a folded batch-norm gives it one
