@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision import transforms  # type: ignore[import-untyped,unused-ignore]
 
 from interleaved import seconds_of
-from shoal.data import ViewConfig, apply_view, draw_view
+from shoal.data import ViewConfig, apply_two_views, draw_view
 
 Views = Callable[[Tensor], object]
 
@@ -25,9 +25,12 @@ def shoal_views(side: int, blur_p: float, device: str = "cpu") -> Views:
     """Draw and apply with shoal, whole batches, drawn on the device as in training."""
     config = ViewConfig(blur_p=(blur_p, blur_p))
     generator = torch.Generator(device).manual_seed(0)
-    return lambda pixels: [
-        apply_view(pixels, draw_view(len(pixels), (side, side), config, generator)) for _ in range(2)
-    ]
+
+    def views(pixels: Tensor) -> object:
+        draws = [draw_view(len(pixels), (side, side), config, generator, view) for view in (0, 1)]
+        return apply_two_views(pixels, *draws)
+
+    return views
 
 
 def torchvision_views(side: int, blur_p: float) -> Views:

@@ -1,6 +1,6 @@
 """Images in, batches out."""
 
-from shoal.data.augment import Draw, ViewConfig, apply_view, draw_view
+from shoal.data.augment import Draw, ViewConfig, apply_two_views, apply_view, draw_view
 from shoal.data.doors import IN_MEMORY, find_source, lasting
 from shoal.data.feeding import feed
 from shoal.data.listing import Blob, Listing, Member, Source
@@ -23,6 +23,7 @@ __all__ = [
     "Progress",
     "Source",
     "ViewConfig",
+    "apply_two_views",
     "apply_view",
     "draw_view",
     "feed",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shoal import distributed
 from shoal.clustering import assign, kmeans
-from shoal.data import apply_view, draw_view, feed, order_of_epoch
+from shoal.data import apply_two_views, draw_view, feed, order_of_epoch
 from shoal.evaluation import collapse_warning, score
 from shoal.methods.embedding import autocast, embed_all
 from shoal.models import average_statistics
@@ -198,10 +198,9 @@ def _parts(run: Run, index: Int64[Tensor, "b"]) -> tuple[Int64[Tensor, "_"], ...
 def _batch(run: Run, index: Int64[Tensor, "b"], pixels: UInt8[Tensor, "s 3 h w"]) -> Batch:
     """This rank's share of a world batch, in two views whose random numbers are drawn for the whole batch."""
     size = (pixels.shape[2], pixels.shape[3])
-    draws = [draw_view(len(index), size, run.config.augment, run.view_generator, view) for view in (0, 1)]
     mine = distributed.share(len(index))
-    view1, view2 = (apply_view(pixels, draw[mine]) for draw in draws)
-    return Batch(view1, view2, index)
+    draws = [draw_view(len(index), size, run.config.augment, run.view_generator, view)[mine] for view in (0, 1)]
+    return Batch(*apply_two_views(pixels, *draws), index)
 
 
 def _spread(clustering: Clustering, take_part: Bool[Tensor, "n"]) -> Clustering:
