@@ -131,7 +131,7 @@ def embedding_rates(sheet: Sheet) -> None:
     rows = torch.arange(sizes.embedded, device=run.device)
 
     def embed(batch: int) -> None:
-        with mock.patch.object(embedding, "BATCH_VALUES", batch * 3 * sizes.side**2):
+        with mock.patch.dict(embedding.BATCH_VALUES, {run.device.type: batch * 3 * sizes.side**2}):
             embedding.embed_all(run.method, run.images.pixels, run.device, "bfloat16", rows=rows)
 
     found: Figures = {"images": sizes.embedded, "backbone": sizes.backbones[0], "batches": {}}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from shoal.models import Backbone
-from shoal.models.small import SmallNet
+from shoal.models.small import SmallNet, _Convolution
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def found(sheet):
 def test_the_ladder_does_the_same_work_on_all_rungs_and_tells_of_those_that_fail(sheet, capsys, monkeypatch):
     from gpu_steps import ladder
 
-    for network in (Backbone, SmallNet):  # the tests' checks of shapes are not for a compiler
+    for network in (Backbone, SmallNet, _Convolution):  # the tests' checks of shapes are not for a compiler
         monkeypatch.setattr(network, "forward", network.forward.__wrapped__)
     ladder(sheet, "small")
     rungs = found(sheet)["rungs"]

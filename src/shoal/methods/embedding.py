@@ -16,8 +16,9 @@ from shoal.methods.base import Method
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
-BATCH_VALUES = 2**20
-"""Values of a batch of images: enough to fill the machine, and few enough that activations stay near the cache."""
+BATCH_VALUES = {"cpu": 2**20, "cuda": 2**24}
+"""Values of a batch of images, by device. On a CPU enough to fill it, and few enough that activations stay near the
+cache; on a GPU, where activations of a pass without gradients are soon freed, as many as take a few GB of it."""
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
@@ -80,7 +81,7 @@ def _map(
     """Features of all images, or of some, batch after batch."""
     n, _, h, w = pixels.shape
     wanted = torch.arange(n, device=pixels.device) if rows is None else rows.to(pixels.device)
-    parts = torch.split(wanted, max(16, BATCH_VALUES // (3 * h * w)))
+    parts = torch.split(wanted, max(16, BATCH_VALUES[device.type] // (3 * h * w)))
     found: list[Tensor] = []
     done = 0
     with evaluating(method), autocast(device, precision), closing(feed(pixels, parts, device)) as batches:
