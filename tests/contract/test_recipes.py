@@ -99,10 +99,10 @@ def test_a_dry_run_of_a_handful_of_images(n, tmp_path, capsys):
     assert f"1 steps of {n} images" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("steps", "cut"), [(7, ", of which 7 are taken"), (2100, ""), (None, "")])
+@pytest.mark.parametrize(("steps", "cut"), [(7, ", of which 7 are taken"), (1260, ""), (None, "")])
 def test_a_dry_run_knows_where_the_run_stops(steps, cut):
     config = dataclasses.replace(load_recipe("propos-digits"), max_steps=steps)
-    assert forecast(config)["run"] == f"150 epochs: 2 100 steps{cut}"
+    assert forecast(config)["run"] == f"90 epochs: 1 260 steps{cut}"
 
 
 def test_the_memory_of_activations_grows_in_a_straight_line():

