@@ -48,11 +48,11 @@ TABLES = {
 def measured(name: str) -> str:
     """A table as Markdown: the command, what it ran on, and what it printed."""
     script, *flags = TABLES[name]
+    on = ", ".join(f"{key} {value}" for key, value in machine().items() if value is not None)
     print(f"{name}: {' '.join([script, *flags])}", flush=True)
     done = subprocess.run([sys.executable, HERE / script, *flags], capture_output=True, text=True, check=False)
     printed = done.stdout.rstrip() if done.returncode == 0 else f"failed:\n{done.stderr.strip()[-500:]}"
     print(printed, flush=True)
-    on = ", ".join(f"{key} {value}" for key, value in machine().items() if value is not None)
     return f"`python benchmarks/{' '.join([script, *flags])}`\n\n```\n{printed}\n```\n\n{on}.\n"
 
 

@@ -21,7 +21,8 @@ def test_convolutions_are_those_of_pytorch(side: int, memory_format: torch.memor
     ours = torch.randn(5, 4, side, side, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
     weight = layer.weight.detach().clone().requires_grad_()
-    expected = F.conv2d(theirs, weight, layer.bias, padding=1)
+    bias = layer.bias.detach().clone().requires_grad_() if biased else None
+    expected = F.conv2d(theirs, weight, bias, padding=1)
     found = layer(ours)
     torch.testing.assert_close(found, expected)
     upstream = torch.randn_like(expected)
@@ -29,3 +30,16 @@ def test_convolutions_are_those_of_pytorch(side: int, memory_format: torch.memor
     expected.backward(upstream)
     torch.testing.assert_close(ours.grad, theirs.grad)
     torch.testing.assert_close(layer.weight.grad, weight.grad)
+    if bias is not None:
+        torch.testing.assert_close(layer.bias.grad, bias.grad)
+
+
+def test_a_map_of_four_pixels_is_not_convolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object) -> None:
+        raise AssertionError("convolved")
+
+    layer = SmallNet(width=4, depth=1).layers[4]
+    monkeypatch.setattr(nn.Conv2d, "forward", refuse)
+    assert layer(torch.ones(0, 4, 2, 2)).shape == (0, 8, 2, 2)
+    with pytest.raises(AssertionError, match="convolved"):
+        layer(torch.ones(5, 4, 3, 3))

@@ -21,6 +21,9 @@ from shoal.errors import UserError
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
 
+_OF_ONE_VIEW = ("blur", "sigma", "solarise")
+"""What one view may have and the other not: their probabilities are settings of each."""
+
 _CHUNK = 2**20  # values worked on at a time on a CPU: few enough for its cache, enough to hide the cost of a call
 
 
@@ -102,9 +105,13 @@ class Draw:
 
     @staticmethod
     def of_two_views(first: Draw, second: Draw) -> Draw:
-        """Two views of the same images as one draw, all of the first before all of the second."""
+        """Two views of the same images as one draw, all of the first before all of the second.
+
+        Raises:
+            ValueError: one has an operation, other than blur and solarising, that the other goes without.
+        """
         pairs = {field.name: (getattr(first, field.name), getattr(second, field.name)) for field in fields(Draw)}
-        return Draw(**{name: _after_each_other(*pair) for name, pair in pairs.items()})
+        return Draw(**{name: _after_each_other(name, *pair) for name, pair in pairs.items()})
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Draw:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -157,7 +164,7 @@ def apply_two_views(
 
 
 def _apply_in_chunks(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, n: int) -> Float[Tensor, "n 3 h w"]:
-    """As many views as the draw is of, a multiple of the images."""
+    """The ``n`` views that the draw is of: of all images, once or several times over."""
     _, channels, height, width = pixels.shape
     # The jitter wants the images sorted; they go back to their places as they leave a chunk.
     order = torch.arange(n) if draw.place is None else draw.place.argsort()
@@ -194,11 +201,13 @@ def _chosen(mask: Bool[Tensor, "b"] | None, device: torch.device) -> Int64[Tenso
     return _sent(rows, device) if len(rows) else None
 
 
-def _after_each_other(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """What one view does without is filled with zeros: no image of it is chosen."""
+def _after_each_other(name: str, first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Zeros stand for what one view alone goes without: no image of it is chosen."""
     present = second if first is None else first
     if present is None:
         return None
+    if (first is None or second is None) and name not in _OF_ONE_VIEW:
+        raise ValueError(f"one view has {name} and the other has not.")
     return torch.cat([torch.zeros_like(present) if part is None else part for part in (first, second)])
 
 

@@ -53,6 +53,6 @@ class _Convolution(nn.Conv2d):
         taps = self.weight.permute(0, 2, 3, 1)
         # For the output at (row, column), the map's first pixel lies under the tap (1 - row, 1 - column).
         seen = [taps[:, 1 - row : 3 - row, 1 - column : 3 - column].flatten(1) for row in (0, 1) for column in (0, 1)]
-        pixels = F.linear(x.permute(0, 2, 3, 1).flatten(1), torch.cat(seen))
-        maps = pixels.reshape(-1, 2, 2, self.out_channels).permute(0, 3, 1, 2)
-        return maps if self.bias is None else maps + self.bias[:, None, None]  # a folded batch-norm gives it one
+        bias = None if self.bias is None else self.bias.repeat(4)  # a folded batch-norm leaves one
+        pixels = F.linear(x.permute(0, 2, 3, 1).flatten(1), torch.cat(seen), bias)
+        return pixels.reshape(-1, 2, 2, self.out_channels).permute(0, 3, 1, 2)
