@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -65,8 +66,9 @@ def keep(name: str, record: dict[str, Any], folder: Path = RESULTS) -> None:
     atomic_write(folder / f"{name}.json", (json.dumps({"machine": machine(), **record}, indent=1) + "\n").encode())
 
 
+@functools.cache
 def machine() -> dict[str, Any]:
-    """What figures depend on: processor, GPU, versions and commit."""
+    """What figures depend on: processor, GPU, versions and commit, as they were when first asked for."""
     return {
         "cpu": _processor(),
         "cpu_count": os.cpu_count(),

@@ -19,7 +19,7 @@ from pathlib import Path
 from command import machine
 
 HERE = Path(__file__).parent
-NOISE = ["--noise", "256", "--epochs", "3", "--cluster-from", "1", "--optim.warmup-epochs", "1"]
+NOISE = ["--repeats", "5", "--noise", "256", "--epochs", "3", "--cluster-from", "1", "--optim.warmup-epochs", "1"]
 TABLES = {
     "step": ["step.py", "--save", "step"],
     "e-step": ["e_step.py", "--save", "e_step"],
@@ -28,17 +28,7 @@ TABLES = {
     "start": ["start.py", "--save", "start"],
     "digits": ["quality_digits.py"],
     "ranks-digits": ["ranks.py", "propos-digits", "--epochs", "12", "--repeats", "7", "--save", "ranks_digits"],
-    "ranks-resnet18": [
-        "ranks.py",
-        "propos-cifar10",
-        "--repeats",
-        "5",
-        *NOISE,
-        "--optim.batch-size",
-        "128",
-        "--save",
-        "ranks_resnet18",
-    ],
+    "ranks-resnet18": ["ranks.py", "propos-cifar10", *NOISE, "--optim.batch-size", "128", "--save", "ranks_resnet18"],
     "kmeans": ["kmeans.py"],
     "map": ["imagenet_map.py", "--save", "imagenet_map"],
 }
