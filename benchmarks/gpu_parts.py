@@ -19,7 +19,7 @@ from gpu_sheet import Figures, Sheet, float32_products, forward_flops, in_a_line
 from interleaved import seconds_of
 from kmeans import SPREADS, Case, shoal_run
 from shoal.methods import embedding
-from shoal.training.log import Log
+from shoal.progress import Log
 from shoal.training.loop import e_step
 from step import config_of, noise_run
 

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from shoal.embedding import Encoder
+    from shoal.features import Encoder
 
 _REAL = 2000  # JPEG files that the links lead to
 _EACH = 1000  # files of a folder
@@ -73,8 +73,8 @@ def tiny_encoder() -> Encoder:
     """A small network with the weights of seed 0, at 16 px: nearly all time goes into reading."""
     import torch
 
-    from shoal.embedding import Encoder, EncoderSpec
-    from shoal.embedding.preparing import SquarePreparing
+    from shoal.features import Encoder, EncoderSpec
+    from shoal.features.inference import SquarePreparing
     from shoal.models.small import SmallNet
 
     torch.manual_seed(0)
@@ -87,7 +87,7 @@ def tiny_encoder() -> Encoder:
 def embed_images(tree: Path) -> dict[str, float]:
     """Embed all images, or go on where a process that was killed stopped."""
     from shoal.data import find_source
-    from shoal.embedding import embed
+    from shoal.features import embed
 
     encoder, before, start = tiny_encoder(), _peak(), time.perf_counter()
     found = embed(find_source(tree), encoder, tree.parent / os.environ["FEATURES"])

@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from shoal import workflow
 from shoal.report import gallery_picture
+from shoal.results import train as workflow
+from shoal.results.trained import Trained
 from shoal.training.folder import RunFolder
-from shoal.training.trained import Trained
 
 
 def main() -> None:

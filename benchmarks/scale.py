@@ -23,9 +23,9 @@ from torch import Tensor
 from command import RESULTS
 from shoal.config import RunConfig, load_recipe
 from shoal.data import DATA_SETS, steps_of_epoch
-from shoal.dryrun import Extent, _activations
 from shoal.methods import Method, build
 from shoal.models import batchnorm, sync_batch_norm
+from shoal.training.dry_run import Extent, _activations
 from step import PASSES
 
 N = DATA_SETS["imagenet"].n_images

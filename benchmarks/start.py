@@ -26,7 +26,7 @@ from command import keep
 
 TO_FIRST_STEP = """
 import os, sys
-from shoal import cli
+from shoal.cli.main import main as cli
 from shoal.training import loop
 def stop(*_):
     os.write(1, b"step\\n")

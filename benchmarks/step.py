@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from command import keep
 from interleaved import seconds_of
-from shoal import workflow
 from shoal.config import RunConfig, load_recipe
 from shoal.methods.embedding import Precision, autocast, settled
 from shoal.models.backbone import Backbone, build_backbone
+from shoal.progress import Log
+from shoal.results import train as workflow
 from shoal.training import Run
-from shoal.training.fitting import compute_device
-from shoal.training.log import Log
+from shoal.training.checks import compute_device
 from shoal.training.loop import pixels_to_come, train_step
 from shoal.types import Clustering, Images
 

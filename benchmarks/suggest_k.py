@@ -19,7 +19,7 @@ import sklearn.datasets
 import torch
 
 from shoal.clustering.rows import Metric
-from shoal.clustering.suggest import suggest_k
+from shoal.clustering.suggest.suggest import suggest_k
 from shoal.data import to_images
 
 Rows = npt.NDArray[np.float32]

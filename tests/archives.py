@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from shoal.data import DATA_SETS
-from shoal.data.fetch import Published
+from shoal.data.sources.download import Published
 from tests.packing import write_tar
 
 RANDOM = np.random.default_rng(7)

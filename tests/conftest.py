@@ -14,7 +14,7 @@ def no_umap(monkeypatch):
     def first_columns(features, n_components=3, **_settings):
         return F.pad(features.float()[:, :n_components], (0, max(0, n_components - features.shape[1])))
 
-    for user in ("evaluation.baselines", "clustering.suggest", "clustering.umapkmeans", "clustering.plane"):
+    for user in ("evaluation.baselines", "clustering.suggest.suggest", "clustering.umap", "clustering.layout"):
         monkeypatch.setattr(f"shoal.{user}.umap_embedding", first_columns)
 
 
@@ -27,7 +27,8 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """The folder of a finished run, beside the pictures it was trained on."""
-    from shoal.cli import main
+    from shoal.cli.main import main
+
     from tests.runs import tiny_recipe
 
     folder = tmp_path_factory.mktemp("runs")

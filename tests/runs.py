@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from shoal import workflow
 from shoal.config import RunConfig
 from shoal.methods import ProPosConfig
+from shoal.progress import Log
+from shoal.results import train as workflow
 from shoal.training import Run
 from shoal.training.folder import RunFolder
-from shoal.training.log import Log
 from shoal.types import Images
 
 RECIPE = """\

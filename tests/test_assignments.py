@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from shoal.assignments import check_suffix, write_assignments
 from shoal.errors import UserError
 from shoal.files import atomic_write
-from shoal.training.trained import Assignment
+from shoal.results.tables import check_suffix, write_assignments
+from shoal.results.trained import Assignment
 from shoal.types import Images
 
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from shoal.cli.main import main
 
-from shoal import workflow
-from shoal.cli import main
+from shoal.results import train as workflow
 from tests.commands import complaint
 from tests.runs import tiny_recipe
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import yaml
 
-from shoal.commandline import parse_train
+from shoal.cli.flags import parse_train
 from shoal.config import RunConfig, load_recipe, parse_config, recipe_names, to_dict, to_yaml
 from shoal.errors import UserError
 from shoal.methods import BYOLConfig

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from shoal.cli.main import VERBS
 
-from shoal.cli import VERBS
-from shoal.clustering import manifold
-from shoal.commandline import ClusterCommand, TrainCommand
+from shoal.cli.flags import ClusterCommand, TrainCommand
+from shoal.clustering import umap as manifold
 from shoal.config import RunConfig, fields_of, recipe_names
 from shoal.evaluation import Evaluation, baselines
 from shoal.methods import METHODS

@@ -15,13 +15,13 @@ from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from shoal import workflow
 from shoal.config import RunConfig, load_recipe, parse_config, to_dict
 from shoal.data import IN_MEMORY, lasting, to_images
 from shoal.errors import UserError
+from shoal.progress import open_log
+from shoal.results import train as workflow
+from shoal.results.trained import Assignment, Trained
 from shoal.training.folder import RunFolder
-from shoal.training.log import open_log
-from shoal.training.trained import Assignment, Trained
 from shoal.types import Images
 
 ImageSource = str | Path | Sequence[str | Path] | npt.NDArray[Any] | Tensor | Images

@@ -7,7 +7,7 @@ import json
 
 from tests.browser.conftest import EVIL, K, N
 
-from shoal.assignments import as_utf8
+from shoal.results.tables import as_utf8
 
 
 def rename(page, cluster, name):

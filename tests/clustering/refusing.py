@@ -7,7 +7,8 @@ import torch
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from shoal.clustering import GaussianMixture, KMeans, assign, kmeans
+from shoal.clustering import GaussianMixture, KMeans
+from shoal.clustering.kmeans import assign, kmeans
 from shoal.errors import UserError
 
 METRICS = ("euclidean", "cosine")

@@ -5,7 +5,8 @@ import pytest
 import sklearn.cluster
 import torch
 
-from shoal.clustering import KMeans, sample
+from shoal.clustering import KMeans
+from shoal.clustering.kmeans import init as sample
 
 SEEDS = 20
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 from tests.golden import golden
 
-from shoal.clustering import assign, kmeans
-from shoal.clustering.kmeans import best_centers
+from shoal.clustering.kmeans import assign, kmeans
+from shoal.clustering.kmeans.restarts import best_centers
 from shoal.errors import UserError
 
 METRICS = ("euclidean", "cosine")

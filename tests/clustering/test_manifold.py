@@ -7,8 +7,9 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
-from shoal.clustering import manifold, neighbours
-from shoal.clustering.manifold import umap_embedding
+from shoal.clustering import neighbours
+from shoal.clustering import umap as manifold
+from shoal.clustering.umap import umap_embedding
 
 
 def groups(n=150, k=3, d=16, seed=0):

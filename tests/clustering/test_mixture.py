@@ -11,8 +11,9 @@ from sklearn.datasets import make_blobs
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.estimator_checks import check_estimator
 
-from shoal.clustering import GaussianMixture, kmeans
-from shoal.clustering.mixture import CovarianceType
+from shoal.clustering import GaussianMixture
+from shoal.clustering.kmeans import kmeans
+from shoal.clustering.mixtures.em import CovarianceType
 from shoal.clustering.rows import Rows
 from shoal.errors import UserError
 

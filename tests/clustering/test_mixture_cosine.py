@@ -10,8 +10,9 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import normalize
 
-from shoal.clustering import GaussianMixture, kmeans
-from shoal.clustering.mixture import CovarianceType
+from shoal.clustering import GaussianMixture
+from shoal.clustering.kmeans import kmeans
+from shoal.clustering.mixtures.em import CovarianceType
 from shoal.errors import UserError
 
 K, D = 4, 5

@@ -7,7 +7,8 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsRegressor
 from tests.clustering.refusing import by_every_metric, refused
 
-from shoal.clustering import layout, plane
+from shoal.clustering import layout as plane
+from shoal.clustering import map_positions
 
 
 def rows(n=60, d=5):
@@ -16,7 +17,7 @@ def rows(n=60, d=5):
 
 @pytest.mark.parametrize("n", [0, 1, 2, 14])
 def test_a_few_rows_stand_in_their_principal_plane(n):
-    places = layout(rows(n), metric="euclidean", seed=0)
+    places = map_positions(rows(n), metric="euclidean", seed=0)
     assert places.shape == (n, 2)
     assert places.dtype == torch.float32
     if n == 14:
@@ -24,8 +25,8 @@ def test_a_few_rows_stand_in_their_principal_plane(n):
 
 
 def test_a_single_column_and_equal_rows():
-    assert layout(rows(5, 1), metric="euclidean", seed=0)[:, 1].tolist() == [0] * 5
-    assert not layout(torch.ones(5, 3), metric="cosine", seed=0).abs().max() > 1e-6
+    assert map_positions(rows(5, 1), metric="euclidean", seed=0)[:, 1].tolist() == [0] * 5
+    assert not map_positions(torch.ones(5, 3), metric="cosine", seed=0).abs().max() > 1e-6
 
 
 @pytest.mark.usefixtures("no_umap")
@@ -33,7 +34,7 @@ def test_a_single_column_and_equal_rows():
 def test_the_others_stand_among_their_nearest(metric, monkeypatch):
     monkeypatch.setattr(plane, "MAX_ROWS", 40)
     x = rows()
-    places = layout(x, metric=metric, seed=3)
+    places = map_positions(x, metric=metric, seed=3)
     drawn = plane.drawn_rows(60, 40, torch.Generator().manual_seed(3))
     torch.testing.assert_close(places[drawn], x[drawn, :2])
     peer = KNeighborsRegressor(3, weights="distance", metric=metric, algorithm="brute").fit(x[drawn], x[drawn, :2])
@@ -44,7 +45,7 @@ def test_the_others_stand_among_their_nearest(metric, monkeypatch):
 @pytest.mark.usefixtures("no_umap")
 def test_a_seed_repeats_it():
     x = rows()
-    torch.testing.assert_close(layout(x, metric="cosine", seed=1), layout(x, metric="cosine", seed=1), rtol=0, atol=0)
+    torch.testing.assert_close(map_positions(x, metric="cosine", seed=1), map_positions(x, metric="cosine", seed=1), rtol=0, atol=0)
 
 
 def test_mistakes():

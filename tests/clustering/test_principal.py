@@ -6,8 +6,8 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from shoal.clustering.principal import principal_components
 from shoal.clustering.rows import Rows
+from shoal.clustering.temi.heads import principal_components
 
 
 def data(n=300, d=40):

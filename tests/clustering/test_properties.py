@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.clustering import GaussianMixture, kmeans
+from shoal.clustering import GaussianMixture
+from shoal.clustering.kmeans import kmeans
 from shoal.errors import UserError
 
 METRICS = ("euclidean", "cosine")

@@ -20,7 +20,8 @@ from tests.clustering.refusing import (
     spoilt,
 )
 
-from shoal.clustering import KMeans, assign
+from shoal.clustering import KMeans
+from shoal.clustering.kmeans import assign
 
 pytestmark = [
     pytest.mark.usefixtures("without_type_checks"),

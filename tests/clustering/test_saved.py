@@ -9,8 +9,8 @@ from safetensors.torch import load, save
 from tests.clustering.refusing import refused
 
 from shoal.clustering import GaussianMixture, KMeans, MiniBatchKMeans, build_clusterer, clusterer_from, saved, state_of
-from shoal.clustering.temi import TEMI
-from shoal.clustering.umapkmeans import UMAPKMeans
+from shoal.clustering.temi.estimator import TEMI
+from shoal.clustering.umap import UMAPKMeans
 
 pytestmark = pytest.mark.usefixtures("no_umap")
 KINDS = {

@@ -9,7 +9,9 @@ import torch
 from tests.ranks import on_ranks
 
 from shoal import distributed
-from shoal.clustering import KMeans, kmeans, sample
+from shoal.clustering import KMeans
+from shoal.clustering.kmeans import init as sample
+from shoal.clustering.kmeans import kmeans
 from shoal.errors import UserError
 
 SHARES = {2: (700, 300), 3: (420, 0, 580)}

@@ -10,11 +10,11 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.neighbors import NearestNeighbors
 
-from shoal.clustering import suggest_k, sweep
-from shoal.clustering.coding import coding_length, neighbour_distance
-from shoal.clustering.ranking import elect
-from shoal.clustering.suggest import Candidate, Suggestion
-from shoal.clustering.sweep import Sweep
+from shoal.clustering import suggest_k
+from shoal.clustering.suggest import sweep
+from shoal.clustering.suggest.ranking import elect
+from shoal.clustering.suggest.suggest import Candidate, Suggestion
+from shoal.clustering.suggest.sweep import Sweep, coding_length, neighbour_distance
 from shoal.errors import UserError
 
 
@@ -148,7 +148,7 @@ def test_the_range_is_kept_and_its_end_is_told():
 
 @pytest.mark.usefixtures("no_umap")
 def test_a_sample_is_enough(monkeypatch):
-    monkeypatch.setattr("shoal.clustering.suggest.MAX_ROWS", 200)
+    monkeypatch.setattr("shoal.clustering.suggest.suggest.MAX_ROWS", 200)
     rows = torch.from_numpy(groups(4, n=900)[0])
     found = suggest_k(rows, metric="euclidean")
     assert (found.k, found.n_rows) == (4, 200)

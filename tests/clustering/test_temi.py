@@ -6,7 +6,8 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from tests.clustering.refusing import by_every_metric, refused
 
-from shoal.clustering import TEMI, temi
+from shoal.clustering import TEMI
+from shoal.clustering.temi import estimator as temi
 
 QUICK = {"n_heads": 2, "epochs": 100, "batch_size": 40, "n_neighbors": 10, "random_state": 0}
 

@@ -7,7 +7,8 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.pairwise import cosine_distances, euclidean_distances
 from tests.clustering.refusing import by_every_metric, refused
 
-from shoal.clustering import UMAPKMeans, umapkmeans
+from shoal.clustering import UMAPKMeans
+from shoal.clustering import umap as umapkmeans
 
 
 def groups(n=90, k=3, d=6, seed=0, spread=0.3):

@@ -5,17 +5,17 @@ import dataclasses
 import pytest
 import torch
 
-from shoal import workflow
 from shoal.config import load_recipe
 from shoal.data import ViewConfig, load_images, order_of_epoch
 from shoal.methods import METHODS, PCLConfig
 from shoal.models import Queue
+from shoal.progress import Log
+from shoal.results import train as workflow
+from shoal.results.trained import Trained
 from shoal.training import Run, fit
 from shoal.training.folder import RunFolder
-from shoal.training.log import Log
 from shoal.training.loop import _backward, e_step, m_step, pixels_to_come
-from shoal.training.state import Interrupted
-from shoal.training.trained import Trained
+from shoal.training.run import Interrupted
 from tests.contract.examples import SMALL, B, K, N, batch, clusterings, method, total
 from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config, tiny_images
 

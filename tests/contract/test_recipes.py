@@ -5,17 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from shoal.cli.main import main
 
-from shoal.cli import main
 from shoal.config import RunConfig, load_recipe, recipe_names
 from shoal.data import DATA_SETS
-from shoal.dryrun import Extent, _activations, _saved, forecast
 from shoal.errors import UserError
 from shoal.evaluation import clustering_scores
 from shoal.methods import METHODS, build
+from shoal.progress import Log
 from shoal.training import Run, fit
+from shoal.training.dry_run import Extent, _activations, _saved, forecast
 from shoal.training.folder import RunFolder
-from shoal.training.log import Log
 from shoal.types import Images
 
 PUBLISHED = [

@@ -14,7 +14,7 @@ import torch
 from shoal.data import to_images
 from shoal.data.cache import Draft, cache_folder, load
 from shoal.data.listing import Listing
-from shoal.data.parquet import parquet_source
+from shoal.data.sources.parquet import parquet_source
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from shoal.data import feed
-from shoal.data.assemble import as_images
-from shoal.data.feeding import _is_mapped
+from shoal.data.batches import _is_mapped
+from shoal.data.listing import as_images
 
 CPU = torch.device("cpu")
 PARTS = [[5, 0, 5], [], [29, 1], [7, 8, 9, 10]]

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from shoal.cli.main import main
 from tests.archives import publish, write_cifar10, write_mnist
 
-from shoal.cli import main
 from shoal.data import DATA_SETS, to_images
 from shoal.errors import UserError
 
@@ -200,7 +200,7 @@ def test_several_missing_files_are_all_named(tmp_path, monkeypatch):
 def test_a_server_that_falls_silent(place, monkeypatch):
     import socket
 
-    monkeypatch.setattr("shoal.data.fetch._PATIENCE", 0.2)
+    monkeypatch.setattr("shoal.data.sources.download._PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         publish(monkeypatch, "cifar10", place, f"http://127.0.0.1:{silent.getsockname()[1]}/")
         with pytest.raises(UserError, match=r"cannot download cifar10 \(timed out\)"):

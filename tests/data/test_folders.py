@@ -17,7 +17,7 @@ from PIL import Image
 
 from shoal.data import DataConfig, find_source, load_images, to_images
 from shoal.data.cache import listing_key, stamp_of
-from shoal.data.folders import walk
+from shoal.data.sources.folder import walk
 from shoal.errors import UserError
 
 

@@ -10,7 +10,9 @@ import pytest
 from tests.packing import write_tar, write_zip
 from tests.pictures import png
 
-from shoal.data import entries, find_source, tars, to_images
+from shoal.data import find_source, to_images
+from shoal.data.sources import entries
+from shoal.data.sources import tar as tars
 from shoal.errors import UserError
 
 ODD = ["../../up.png", "/abs.png", "a/../b.png", "two\nlines.png", "./dot.png", "C:\\x\\y.png"]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shoal.cli.main import main
 from tests.archives import WRITERS, publish, records, write_cifar10
 from tests.packing import write_tar
 from tests.runs import tiny_recipe
 
 import shoal
-from shoal.cli import main
-from shoal.commandline import parse_train
+from shoal.cli.flags import parse_train
 from shoal.data import DATA_SETS, DataConfig, load_images, to_images
 from shoal.errors import UserError
 
@@ -246,7 +246,7 @@ def test_a_part_of_imagenet(name, below, root):
 
 
 def test_no_more_of_a_class_than_ilsvrc_has(root, monkeypatch):
-    monkeypatch.setattr("shoal.data.imagenet._MOST", 3)
+    monkeypatch.setattr("shoal.data.sources.published._MOST", 3)
     write_imagenet(root, DATA_SETS["imagenet-10"].synsets, n=4)
     assert to_images("imagenet-10", root=str(root), size=4).labels.bincount().tolist() == [3] * 10
 

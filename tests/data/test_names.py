@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.data.names import Files, Names, distinct
+from shoal.data.listing import Files, Names, distinct
 
 TEXTS = st.lists(st.text(st.characters(codec=None), max_size=8))
 

@@ -44,7 +44,7 @@ def test_an_archive_is_read_in_place(tmp_path, ending, monkeypatch):
     assert list(folder.iterdir()) == [path], "nothing was unpacked"
     listing = find_source(path).listing()
     assert listing.path(0) is None
-    monkeypatch.setattr("shoal.data.packed._part", lambda _: pytest.fail("an untouched archive was opened"))
+    monkeypatch.setattr("shoal.data.sources.archive._part", lambda _: pytest.fail("an untouched archive was opened"))
     assert to_images(path).ids == images.ids
 
 

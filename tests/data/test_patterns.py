@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from shoal.data import doors, find_source, lasting, to_images
+from shoal.data import find_source, lasting, to_images
+from shoal.data.sources import find as doors
 from shoal.errors import UserError
 
 NAMES = ["a.jpg", "b.png", "sub/a.jpg", "sub/deep/c.jpg", "sub/[x].jpg", "sub2/a1.jpg", "sub2/a22.jpg", "notes.txt"]

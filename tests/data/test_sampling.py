@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from shoal.data.sampling import order_of_epoch, steps_of_epoch
+from shoal.data.batches import order_of_epoch, steps_of_epoch
 
 
 def generator() -> torch.Generator:

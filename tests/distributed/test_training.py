@@ -13,13 +13,14 @@ from tests.contract.examples import SMALL
 from tests.ranks import on_ranks, on_two_ranks
 from tests.runs import StopAfter, beside, new_run, reopened, tiny_config, tiny_images
 
-from shoal import distributed, workflow
+from shoal import distributed
 from shoal.config import RunConfig
 from shoal.errors import UserError
+from shoal.progress import Log
+from shoal.results import train as workflow
 from shoal.training import Run, fit
 from shoal.training.folder import RunFolder
-from shoal.training.log import Log
-from shoal.training.state import Interrupted
+from shoal.training.run import Interrupted
 
 
 def config_of(name: str, *, accumulate: int = 1) -> RunConfig:

@@ -1,6 +1,6 @@
 import pytest
 
-from shoal.embedding import load_encoder
+from shoal.features import load_encoder
 from tests.embedding.examples import write_weights
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from shoal.data.listing import Listing, Source
-from shoal.embedding import EncoderSpec
+from shoal.features import EncoderSpec
 
 
 def write_weights(path: Path, name: str, *, prefix: str = "", change=lambda _tensors: None, **settings) -> EncoderSpec:

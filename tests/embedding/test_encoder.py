@@ -8,11 +8,11 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from shoal.embedding import DEFAULT_BACKBONE, EncoderSpec, load_encoder
 from shoal.errors import UserError
+from shoal.features import DEFAULT_BACKBONE, EncoderSpec, load_encoder
+from shoal.progress import Log
+from shoal.results.trained import Trained
 from shoal.training import loop
-from shoal.training.log import Log
-from shoal.training.trained import Trained
 from tests.embedding.examples import write_weights
 from tests.runs import new_run, tiny_config, tiny_images
 
@@ -121,7 +121,7 @@ def test_pretrained_weights_come_from_the_hub(vit_spec, vit, monkeypatch):
         asked.append((repository, file, revision))
         return vit_spec.weights
 
-    monkeypatch.setattr("shoal.embedding.weights.check_reachable", lambda: None)
+    monkeypatch.setattr("shoal.features.weights.check_reachable", lambda: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
     encoder = load_encoder(EncoderSpec("timm", "test_vit"))
     assert asked == [("timm/test_vit.r160_in1k", "model.safetensors", None)]

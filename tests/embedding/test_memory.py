@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 from shoal.data.listing import Listing, Source
-from shoal.embedding import Encoder, EncoderSpec, embed
-from shoal.embedding.preparing import SquarePreparing
+from shoal.features import Encoder, EncoderSpec, embed
+from shoal.features.inference import SquarePreparing
 from tests.embedding.examples import pictures
 
 class Wide(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from shoal.data.decode import UnreadableError
-from shoal.embedding.preparing import SquarePreparing, TimmPreparing
+from shoal.features.inference import SquarePreparing, TimmPreparing
 from tests.embedding.examples import encoded
 
 TINY = Path(__file__).parents[3] / "shared" / "data" / "tiny-imagenet-10"

@@ -11,9 +11,10 @@ from hashlib import blake2b
 import pytest
 import torch
 
-from shoal.data.folders import folder_source, walk
-from shoal.embedding import embed, load_encoder, open_embedded, pipeline, store
+from shoal.data.sources.folder import folder_source, walk
 from shoal.errors import UserError
+from shoal.features import embed, load_encoder, open_embedded, store
+from shoal.features import extract as pipeline
 from shoal.files import lock
 from tests.embedding.examples import pictures, source_of, write_weights
 
@@ -230,7 +231,8 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)  # a fork has no others
-from shoal.embedding import EncoderSpec, embed, load_encoder, pipeline
+from shoal.features import EncoderSpec, embed, load_encoder
+from shoal.features import extract as pipeline
 from tests.embedding.examples import pictures, source_of
 
 pipeline._COMMIT_SECONDS = 0

@@ -2,7 +2,7 @@
 
 import torch
 
-from shoal.clustering import kmeans
+from shoal.clustering.kmeans import kmeans
 from shoal.evaluation import Truth
 from shoal.evaluation.result import Baseline
 

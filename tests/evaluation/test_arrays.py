@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shoal.cli.main import main
 from tests.evaluation.examples import blobs
-
-from shoal.cli import main
 
 pytestmark = pytest.mark.usefixtures("no_umap")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from shoal.evaluation import clustering_scores
-from shoal.evaluation.classes import class_scores, matched_class
+from shoal.evaluation.metrics import class_scores, matched_class
 
 
 def test_a_count_by_hand():

@@ -11,7 +11,7 @@ from scipy.special import xlogy
 from scipy.stats import hypergeom
 from sklearn.metrics.cluster import expected_mutual_information
 
-from shoal.evaluation.information import expected_information
+from shoal.evaluation.metrics import expected_information
 
 
 @pytest.mark.parametrize("clusters", [[3, 2], [2, 2, 1], [1, 1, 1, 1, 1], [4, 1]])

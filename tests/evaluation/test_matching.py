@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from shoal.clustering import Contingency
-from shoal.evaluation import matching
-from shoal.evaluation.matching import matched_pairs, matched_share
+from shoal.evaluation import metrics as matching
+from shoal.evaluation.metrics import matched_pairs, matched_share
 
 METHODS = {"paths": matching._by_paths, "levels": matching._by_levels}
 

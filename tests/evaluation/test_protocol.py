@@ -9,12 +9,13 @@ from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies
 from tests.evaluation.examples import blobs, clustered, truth_of
 from tests.runs import beside, new_run, tiny_config, tiny_images
 
-from shoal import workflow
-from shoal.clustering import KMeans, assign
+from shoal.clustering import KMeans
+from shoal.clustering.kmeans import assign
 from shoal.errors import UserError
 from shoal.evaluation import clustering_scores, evaluate, knn_leave_one_out, knn_predict, nearest, probe
 from shoal.methods import CCConfig
-from shoal.training.log import Log
+from shoal.progress import Log
+from shoal.results import train as workflow
 from shoal.types import Clustering
 
 DISPERSION = {"davies_bouldin": davies_bouldin_score, "calinski_harabasz": calinski_harabasz_score}

@@ -11,12 +11,12 @@ import onnxruntime
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from shoal.cli.main import main
 from sklearn.metrics import adjusted_rand_score
 from tests.frozen.conftest import BACKBONE, COLOURS, EACH, photograph
 
-from shoal.cli import main
-from shoal.embedding import Encoder
-from shoal.frozen.opened import open_clusters
+from shoal.features import Encoder
+from shoal.results.opened import open_clusters
 
 pytestmark = pytest.mark.usefixtures("photos", "no_umap")
 
@@ -97,7 +97,7 @@ def test_a_stopped_command_goes_on(tmp_path, network, monkeypatch):
 
 @pytest.mark.parametrize("method", ["gmm", "temi", "umap-kmeans"])
 def test_every_method(tmp_path, network, method, monkeypatch):
-    monkeypatch.setattr("shoal.clustering.temi.MIN_STEPS", 200)
+    monkeypatch.setattr("shoal.clustering.temi.estimator.MIN_STEPS", 200)
     assert main(["cluster", "photos", "-k", "4", "--method", method, *network]) == 0
     before = {row["id"]: row["cluster"] for row in table(tmp_path / "clusters/photos/assignments.csv")}
     assert main(["predict", "clusters/photos", "photos", "--out", "same.csv"]) == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from shoal.clustering import GaussianMixture, assign, kmeans
+from shoal.clustering import GaussianMixture
+from shoal.clustering.kmeans import assign, kmeans
 from shoal.config import OptimConfig
 from shoal.evaluation import clustering_scores, knn_predict
 from shoal.lars import LARS
@@ -18,7 +19,7 @@ from shoal.losses import (
 )
 from shoal.methods.pcl import concentration
 from shoal.models import momentum_at
-from shoal.training.schedule import lr_factor
+from shoal.training.optim import lr_factor
 from tests.golden import golden
 from tests.golden.compare import Deviation, apart, off, worst
 

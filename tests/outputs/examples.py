@@ -2,7 +2,7 @@
 
 import torch
 
-from shoal.outputs.sorting import plan_sort
+from shoal.sort.plan import plan_sort
 
 
 def planned(photos, into, clusters=(0, 0, 1, 0, 0, 1, -1), names=None):

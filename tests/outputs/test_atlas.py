@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from shoal.outputs import atlas as atlas_module
-from shoal.outputs.assigned import Assigned
-from shoal.outputs.atlas import write_atlas
+from shoal.results import atlas as atlas_module
+from shoal.results.atlas import write_atlas
+from shoal.results.rows import Assigned
 
 
 @pytest.fixture

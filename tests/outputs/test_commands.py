@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from shoal import cli_outputs
+from shoal.cli import outputs as cli_outputs
+from shoal.cli.terminal import Stopped
 from shoal.errors import UserError
-from shoal.frozen import opened
-from shoal.outputs import onnx as onnx_module
-from shoal.outputs import sorting
-from shoal.terminal import Stopped
+from shoal.export import onnx as onnx_module
+from shoal.results import opened
+from shoal.sort import plan as sorting
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from sklearn.datasets import make_blobs
 from sklearn.neighbors import NearestNeighbors
 from torch.nn.functional import normalize
 
-from shoal.outputs import neighbours as neighbours_module
-from shoal.outputs.duplicates import duplicates, first_of_each, write_duplicates
-from shoal.outputs.neighbours import N_NEIGHBOURS, neighbours
-from shoal.outputs.outliers import MAX_SHARE, outliers, write_outliers
+from shoal.clustering import near_copies as neighbours_module
+from shoal.clustering.near_copies import N_NEIGHBOURS, neighbours
+from shoal.results.duplicates import duplicates, first_of_each, write_duplicates
+from shoal.results.outliers import MAX_SHARE, outliers, write_outliers
 
 
 @pytest.fixture(scope="module")

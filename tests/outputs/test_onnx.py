@@ -17,9 +17,9 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from shoal.errors import UserError
-from shoal.outputs import onnx as onnx_module
-from shoal.outputs.modules import CentersModule, GaussiansModule, HeadModule, VotesModule, as_module
-from shoal.outputs.onnx import export_onnx
+from shoal.export import onnx as onnx_module
+from shoal.export.modules import CentersModule, GaussiansModule, HeadModule, VotesModule, as_module
+from shoal.export.onnx import export_onnx
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "tiny-imagenet-10"
 

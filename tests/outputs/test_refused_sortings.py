@@ -7,7 +7,7 @@ import torch
 from tests.outputs.examples import planned, tree
 
 from shoal.errors import UserError
-from shoal.outputs.sorting import plan_sort
+from shoal.sort.plan import plan_sort
 
 
 def refused(photos, into, how, match, **options):

@@ -12,10 +12,11 @@ from tests.outputs.examples import planned, tree
 from shoal.data.decode import UnreadableError
 from shoal.data.listing import Member
 from shoal.errors import UserError
-from shoal.outputs import manifest as manifest_module
-from shoal.outputs import moving, sorting
-from shoal.outputs.sorting import plan_sort
-from shoal.outputs.undo import undo
+from shoal.sort import manifest as manifest_module
+from shoal.sort import moving
+from shoal.sort import plan as sorting
+from shoal.sort.plan import plan_sort
+from shoal.sort.undo import undo
 
 
 @pytest.mark.parametrize("how", ["copy", "move", "link"])

@@ -11,11 +11,11 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import pairwise_distances
 from sklearn.mixture import GaussianMixture
 
-from shoal.outputs import assigned as assigned_module
-from shoal.outputs import table as table_module
-from shoal.outputs.assigned import Assigned, assigned
-from shoal.outputs.representatives import PER_ROLE, representatives, write_representatives
-from shoal.outputs.table import write_assigned
+from shoal.results import rows as assigned_module
+from shoal.results import tables as table_module
+from shoal.results.representatives import PER_ROLE, representatives, write_representatives
+from shoal.results.rows import Assigned, assigned
+from shoal.results.tables import write_assigned
 
 
 class Mixture:

@@ -76,7 +76,7 @@ def test_neighbours_and_places_are_among_the_shown():
 
 
 def test_a_large_set_is_sampled(monkeypatch):
-    monkeypatch.setattr("shoal.report.sample.MAX_SHOWN", 100)
+    monkeypatch.setattr("shoal.report.contents.MAX_SHOWN", 100)
     data = shuffled(n=400, k=4)
     found = contents(data)
     shown = set(rows(found))

@@ -18,10 +18,9 @@ from tests.report.examples import example
 
 from shoal.report import gallery_picture
 from shoal.report.confusion import confusion
-from shoal.report.galleries import majorities, members
-from shoal.report.neighbours import nearest_images
+from shoal.report.contents import majorities, members, nearest_images
+from shoal.report.pictures import COLUMNS, edge_for, sheets
 from shoal.report.scatter import layout, on_paper
-from shoal.report.thumbnails import COLUMNS, edge_for, sheets
 
 
 def decode(content):

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from shoal.clustering.suggest import Candidate, Suggestion
+from shoal.clustering.suggest.suggest import Candidate, Suggestion
 from shoal.report.curves import BOTTOM, HEIGHT, TOP
 from shoal.report.suggestion import axis, curve, write_suggestion
 

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config
 
-from shoal import workflow
 from shoal.models import Backbone, BackboneConfig, backbone, build_backbone
+from shoal.progress import Log
+from shoal.results import train as workflow
 from shoal.training import compiling, fit
 from shoal.training.compiling import Measured
-from shoal.training.log import Log
-from shoal.training.state import Interrupted
+from shoal.training.run import Interrupted
 
 
 class Notes(Log):

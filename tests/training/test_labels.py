@@ -8,15 +8,15 @@ import pytest
 import torch
 from tests.runs import new_run, tiny_images
 
-from shoal import workflow
-from shoal.training.log import Log
+from shoal.progress import Log
+from shoal.results import train as workflow
 
 
 class Guarded(torch.Tensor):
     """Labels that raise when anything but evaluation, report or the table of assignments reads them."""
 
     shapes: ClassVar = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim")}
-    readers = ("shoal.evaluation", "shoal.report", "shoal.assignments")
+    readers = ("shoal.evaluation", "shoal.report", "shoal.results.tables")
     reads = 0
 
     @classmethod

@@ -7,13 +7,14 @@ import pytest
 import torch
 from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config, tiny_images
 
-from shoal import distributed, workflow
+from shoal import distributed
 from shoal.data import ViewConfig, order_of_epoch
-from shoal.data.assemble import as_images
+from shoal.data.listing import as_images
+from shoal.progress import Log
+from shoal.results import train as workflow
 from shoal.training import fit, loop
-from shoal.training.log import Log
 from shoal.training.loop import pixels_to_come
-from shoal.training.state import Interrupted
+from shoal.training.run import Interrupted
 
 STILL = ViewConfig(crop_scale=(1.0, 1.0), flip_p=0.0, jitter_p=0.0, grey_p=0.0)
 

@@ -8,11 +8,11 @@ import torch
 from tests.runs import new_run, reopened, tiny_images
 
 import shoal.training.checkpoint
-import shoal.training.state
-from shoal import workflow
+import shoal.training.run
 from shoal.errors import UserError
+from shoal.progress import Log
+from shoal.results import train as workflow
 from shoal.training.folder import RunFolder
-from shoal.training.log import Log
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from shoal.cli.main import main
 from tests.runs import StopAfter, beside, new_run, reopened, same_files, tiny_config, tiny_images, tiny_recipe
 
 import shoal.training.checkpoint
-import shoal.training.state
-from shoal import workflow
-from shoal.cli import main
+import shoal.training.run
 from shoal.errors import UserError
 from shoal.methods import CCConfig, MoCoConfig, ProPosConfig
+from shoal.progress import Log
+from shoal.results import train as workflow
 from shoal.training.folder import RunFolder
-from shoal.training.log import Log
-from shoal.training.state import Interrupted
+from shoal.training.run import Interrupted
 
 
 @pytest.mark.parametrize("resample", [False, True])
@@ -104,8 +104,8 @@ def train_in_child(args: list[str], log: str) -> None:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     torch.set_num_threads(1)
-    shoal.training.state.SAVE_SECONDS = 0.0
-    shoal.training.state.SAVE_PATIENCE = 0
+    shoal.training.run.SAVE_SECONDS = 0.0
+    shoal.training.run.SAVE_PATIENCE = 0
     os._exit(main(["train", *args]))
 
 
@@ -113,7 +113,7 @@ def train_in_child(args: list[str], log: str) -> None:
 def processes():
     """Children that start from a server that has imported everything: a start takes milliseconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_resume", "shoal.commandline"])
+    context.set_forkserver_preload(["tests.training.test_resume", "shoal.cli.flags"])
     return context
 
 

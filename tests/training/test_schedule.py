@@ -6,7 +6,7 @@ from torch import nn
 
 from shoal.config import OptimConfig
 from shoal.models import Target, momentum_at
-from shoal.training.schedule import lr_factor
+from shoal.training.optim import lr_factor
 
 DATA = golden("schedules")
 EPOCHS, STEPS = int(DATA["epochs"]), int(DATA["iters_per_epoch"])

@@ -10,20 +10,20 @@ import types
 
 import pytest
 from PIL import Image
+from shoal.cli.main import main
 from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config, tiny_images, tiny_recipe
 from tests.wandbs import FakeWandB, history
 
-from shoal import workflow
-from shoal.cli import main
 from shoal.config import to_dict
+from shoal.progress import Log, Logs
+from shoal.results import train as workflow
 from shoal.training.folder import RunFolder
-from shoal.training.log import Log, Logs
-from shoal.training.state import Interrupted
+from shoal.training.run import Interrupted
 from shoal.training.trackers import Tracker, open_tracker
 
 TRAIN_TWICE = """
 import sys
-from shoal.cli import main
+from shoal.cli.main import main
 recipe, out = sys.argv[1:]
 tracked = ["--quiet", "--tracker", "wandb"]
 sys.exit(main(["train", recipe, "--out", out, *tracked]) or main(["train", "--resume", out, *tracked]))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
+from sklearn.base import BaseEstimator, ClusterMixin
 from torch import Tensor
 
 from shoal.clustering.rows import unusable
@@ -125,3 +127,19 @@ def generator_from(random_state: int | np.random.RandomState | None) -> torch.Ge
 def precision_of(features: Float[Tensor, "n *d"]) -> torch.dtype:
     """The precision of what is told of rows: theirs, and float32 at least."""
     return torch.promote_types(features.dtype, torch.float32)
+
+
+class SharesEstimator(TakesTensors, ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """A scikit-learn estimator whose fit leaves what ``_shares`` needs, for arrays and tensors."""
+
+    @abstractmethod
+    def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """Probability of each cluster."""
+
+    def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
+        """The most probable cluster of each row, int64 (n,)."""
+        return like(X, self._shares(self._features(X)).argmax(1))
+
+    def predict_proba(self, X: ArrayOrTensor) -> ArrayOrTensor:
+        """Probability of each cluster given the row, (n, k)."""
+        return like(X, self._shares(self._features(X)))

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shoal.clustering.kmeans import check_counts
+from shoal.clustering.kmeans.restarts import check_counts
 from shoal.clustering.rows import Metric, Rows, unusable
 from shoal.errors import UserError
 

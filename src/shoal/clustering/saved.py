@@ -10,14 +10,13 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from shoal.clustering.estimator import KMeans
-from shoal.clustering.gaussian import GaussianMixture
-from shoal.clustering.heads import BOTTLENECK, HIDDEN, Head
-from shoal.clustering.minibatch import MiniBatchKMeans
-from shoal.clustering.names import ClusteringMethod
-from shoal.clustering.rows import Metric
-from shoal.clustering.temi import TEMI
-from shoal.clustering.umapkmeans import UMAPKMeans
+from shoal.clustering.kmeans.estimator import KMeans
+from shoal.clustering.kmeans.minibatch import MiniBatchKMeans
+from shoal.clustering.mixtures.gaussian import GaussianMixture
+from shoal.clustering.rows import ClusteringMethod, Metric
+from shoal.clustering.temi.estimator import TEMI
+from shoal.clustering.temi.heads import BOTTLENECK, HIDDEN, Head
+from shoal.clustering.umap import UMAPKMeans
 from shoal.errors import UserError
 
 Clusterer = KMeans | MiniBatchKMeans | UMAPKMeans | GaussianMixture | TEMI

@@ -1,14 +1,12 @@
 """Images in, batches out."""
 
 from shoal.data.augment import Draw, ViewConfig, apply_two_views, apply_view, draw_view
-from shoal.data.doors import IN_MEMORY, find_source, lasting
-from shoal.data.feeding import feed
-from shoal.data.listing import Blob, Listing, Member, Source
-from shoal.data.named import DATA_SETS, DataSet
-from shoal.data.names import Names
+from shoal.data.batches import feed, order_of_epoch, steps_of_epoch
+from shoal.data.images import DataConfig, load_images, place_on, to_images
+from shoal.data.listing import Blob, Listing, Member, Names, Source
 from shoal.data.reading import Progress, in_order, read_pixels
-from shoal.data.sampling import order_of_epoch, steps_of_epoch
-from shoal.data.sources import DataConfig, load_images, place_on, to_images
+from shoal.data.sources.find import IN_MEMORY, find_source, lasting
+from shoal.data.sources.published import DATA_SETS, DataSet
 
 __all__ = [
     "DATA_SETS",

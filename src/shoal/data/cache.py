@@ -25,9 +25,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from shoal.data.assemble import as_images
-from shoal.data.listing import Listing, Source
-from shoal.data.names import Files
+from shoal.data.listing import Files, Listing, Source, as_images
 from shoal.errors import UserError
 from shoal.files import atomic_write
 from shoal.types import Images

@@ -2,15 +2,13 @@
 
 from shoal.evaluation.arrays import evaluate_files
 from shoal.evaluation.baselines import plain_baselines
-from shoal.evaluation.compared import Comparison, comparison
 from shoal.evaluation.knn import knn_leave_one_out, knn_predict
 from shoal.evaluation.metrics import clustering_scores, matched_confusion, purity
 from shoal.evaluation.protocol import evaluate, nearest, probe
 from shoal.evaluation.result import Evaluation
-from shoal.evaluation.score import score
-from shoal.evaluation.table import as_text
+from shoal.evaluation.signals import clustering_signals, collapse_warning, score
+from shoal.evaluation.text import Comparison, as_text, comparison
 from shoal.evaluation.truth import Truth
-from shoal.evaluation.unsupervised import clustering_signals, collapse_warning
 
 __all__ = [
     "Comparison",

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from shoal.clustering import kmeans
-from shoal.data.features import read_features, read_npy
+from shoal.clustering.kmeans import kmeans
+from shoal.data.sources.array import read_features, read_npy
 from shoal.errors import UserError
 from shoal.evaluation.baselines import plain_baselines
 from shoal.evaluation.protocol import evaluate

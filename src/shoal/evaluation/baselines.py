@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from shoal.clustering import kmeans
 from shoal.clustering.contingency import adjusted_rand
-from shoal.clustering.manifold import umap_embedding
+from shoal.clustering.kmeans import kmeans
 from shoal.clustering.rows import Metric
+from shoal.clustering.umap import umap_embedding
 from shoal.errors import UserError
 from shoal.evaluation.metrics import clustering_scores
 from shoal.evaluation.result import Baseline, PlainMethod, PlainSource

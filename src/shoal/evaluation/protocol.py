@@ -6,15 +6,14 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shoal.clustering import assign, kmeans
+from shoal.clustering.kmeans import assign, kmeans
 from shoal.evaluation.calibration import calibration, confidences
-from shoal.evaluation.classes import class_scores, matched_class
 from shoal.evaluation.knn import NEIGHBOURS, TEMPERATURE, knn_leave_one_out, knn_predict
 from shoal.evaluation.linear import LARS_LEAST_ROWS, LARS_PROBE, SGD_PROBE, ProbeSetting, linear_predict
-from shoal.evaluation.metrics import clustering_scores
+from shoal.evaluation.metrics import class_scores, clustering_scores, matched_class
 from shoal.evaluation.result import Calibration, Evaluation, Linear, Neighbours, Ranking, TrainToTest
+from shoal.evaluation.signals import clustering_signals, dispersion_signals
 from shoal.evaluation.truth import Truth
-from shoal.evaluation.unsupervised import clustering_signals, dispersion_signals
 from shoal.types import Clustering
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from shoal.data import feed
-from shoal.hardware import multiplies_bfloat16
+from shoal.device import multiplies_bfloat16
 from shoal.methods.base import Method
 
 Precision = Literal["auto", "float32", "bfloat16"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from shoal.clustering.contingency import Contingency
 from shoal.evaluation.metrics import matched_confusion
-from shoal.report.galleries import class_name
+from shoal.report.data import class_name
 from shoal.types import Clustering, Images
 
 MAX_TABLE = 24

@@ -10,16 +10,57 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
 from numpy.typing import ArrayLike, DTypeLike
 from torch import Tensor
 
-from shoal.report.data import ReportData
-from shoal.report.galleries import Majority, class_name, majorities, members
-from shoal.report.neighbours import nearest_images
-from shoal.report.sample import sample_of_page
+from shoal.clustering import nearest_neighbours
+from shoal.report.data import Majority, ReportData, class_name, majorities, members
+from shoal.report.pictures import COLUMNS, Sheets, sheets
 from shoal.report.scatter import layout, method_of, on_paper
-from shoal.report.thumbnails import COLUMNS, Sheets, sheets
+from shoal.types import Clustering
+
+N_NEIGHBOURS = 8
+
+
+def nearest_images(features: Float[Tensor, "n d"]) -> Int64[Tensor, "n 8"]:
+    """The eight rows nearest to each by Euclidean distance, the nearest first; −1 where there are fewer others."""
+    n_found = min(N_NEIGHBOURS, len(features) - 1)
+    if n_found < 1:
+        return torch.full((len(features), N_NEIGHBOURS), -1)
+    found, _ = nearest_neighbours(features, n_found, "euclidean")
+    return F.pad(found, (0, N_NEIGHBOURS - n_found), value=-1)
+
+
+MAX_SHOWN = 20_000
+
+EACH_END = 20
+"""Images of either end of a cluster, the central and the doubtful, that are shown whatever the sample."""
+
+
+def sample_of_page(clustering: Clustering, certainty: Float[Tensor, "n"], seed: int) -> Bool[Tensor, "n"]:
+    """Mark the images to show: all, or ``MAX_SHOWN``: both ends of each cluster, then clustered ones at random.
+
+    Args:
+        clustering: of all n images; a label of −1 is no cluster.
+        certainty: the less, the more doubtful.
+        seed: of the draw.
+    """
+    labels, k = clustering.labels, len(clustering.centers)
+    if len(labels) <= MAX_SHOWN:
+        return torch.ones(len(labels), dtype=torch.bool)
+    rank = torch.rand(len(labels), generator=torch.Generator().manual_seed(seed))
+    rank[labels < 0] += 1
+    each_end = max(1, min(EACH_END, MAX_SHOWN // (2 * max(1, k))))
+    by_cluster = torch.argsort(labels, stable=True)
+    for own in torch.split(by_cluster, torch.bincount(labels + 1, minlength=k + 1).tolist())[1:]:
+        for order in (clustering.distances[own], certainty[own]):
+            rank[own[order.argsort(stable=True)[:each_end]]] = -1
+    shown = torch.zeros(len(labels), dtype=torch.bool)
+    shown[rank.argsort()[:MAX_SHOWN]] = True
+    return shown
+
 
 CARDS = ((30, 15, 6), (120, 9, 6))
 FULL_CARD = (3, 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shoal.evaluation.compared import AGREEMENT, comparison
 from shoal.evaluation.result import Calibration, ClassScore, Evaluation, Ranking
+from shoal.evaluation.text import AGREEMENT, comparison
 
 SHARES = {"acc": "Accuracy, one-to-one", "purity": "Purity, many-to-one"}
 INDICES = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shoal.clustering.suggest import Candidate, Suggestion
+from shoal.clustering.suggest.suggest import Candidate, Suggestion
 from shoal.files import atomic_write
 from shoal.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, Tick, ticks
 from shoal.report.page import Figure, count, environment

@@ -1,6 +1,6 @@
 """The EM loop and what it keeps."""
 
 from shoal.training.loop import fit
-from shoal.training.state import Run
+from shoal.training.run import Run
 
 __all__ = ["Run", "fit"]

@@ -24,12 +24,12 @@ from shoal.errors import UserError
 from shoal.files import atomic_write
 from shoal.methods.embedding import autocast, settled
 from shoal.models import Backbone
+from shoal.progress import Log
 from shoal.training.default_rng import kept_rng
-from shoal.training.log import Log
 from shoal.training.profile import finished
 
 if TYPE_CHECKING:
-    from shoal.training.state import Run
+    from shoal.training.run import Run
 
 LONG = 3600.0
 """Seconds of steps to come from which the question is asked."""

@@ -12,17 +12,16 @@ from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from shoal import distributed
-from shoal.clustering import assign, kmeans
+from shoal.clustering.kmeans import assign, kmeans
 from shoal.data import apply_two_views, draw_view, feed, order_of_epoch
 from shoal.evaluation import collapse_warning, score
 from shoal.methods.embedding import autocast, embed_all
 from shoal.models import average_statistics
+from shoal.progress import Log
 from shoal.training import compiling
 from shoal.training.default_rng import kept_rng, set_default_rng
-from shoal.training.log import Log
-from shoal.training.optim import set_lr
-from shoal.training.schedule import full_lr, lr_factor
-from shoal.training.state import Interrupted, Run
+from shoal.training.optim import full_lr, lr_factor, set_lr
+from shoal.training.run import Interrupted, Run
 from shoal.types import Batch, Clustering
 
 STARTS = 10

@@ -13,10 +13,10 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from shoal.errors import UserError
 from shoal.files import atomic_write
-from shoal.training.log import Log
+from shoal.progress import Log
 
 if TYPE_CHECKING:
-    from shoal.training.state import Run
+    from shoal.training.run import Run
 
 PARTS = ("read", "augment", "forward", "backward", "optimiser", "target")
 """Of a step: waiting for pixels, two views, the method's losses, their gradients, new weights, what follows these."""

@@ -1,0 +1,38 @@
+from .centroids import cluster_centers
+from .contingency import Contingency, adjusted_rand
+from .internal import calinski_harabasz, davies_bouldin, silhouette
+from .kmeans.estimator import KMeans
+from .kmeans.minibatch import MiniBatchKMeans
+from .layout import map_positions
+from .mixtures.beta import BetaMixture
+from .mixtures.gaussian import GaussianMixture
+from .neighbours import nearest_neighbours
+from .rows import ClusteringMethod
+from .saved import Clusterer, build_clusterer, clusterer_from, state_of
+from .suggest.suggest import Suggestion, suggest_k
+from .temi.estimator import TEMI
+from .umap import UMAPKMeans
+
+__all__ = [
+    "TEMI",
+    "BetaMixture",
+    "Clusterer",
+    "ClusteringMethod",
+    "Contingency",
+    "GaussianMixture",
+    "KMeans",
+    "MiniBatchKMeans",
+    "Suggestion",
+    "UMAPKMeans",
+    "adjusted_rand",
+    "build_clusterer",
+    "calinski_harabasz",
+    "cluster_centers",
+    "clusterer_from",
+    "davies_bouldin",
+    "map_positions",
+    "nearest_neighbours",
+    "silhouette",
+    "state_of",
+    "suggest_k",
+]

@@ -1,0 +1,54 @@
+"""Where clusters lie, once it is known which rows are in them."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from shoal.clustering.kmeans.sums import ClusterSums
+from shoal.clustering.rows import Metric, Rows, directions, unusable
+from shoal.errors import UserError
+
+
+def cluster_centers(
+    features: Float[Tensor, "n d"], labels: Int64[Tensor, "n"], k: int, metric: Metric
+) -> Float[Tensor, "k d"]:
+    """Mean of each cluster's rows, for the cosine the direction of the mean of their directions.
+
+    Rows are read in chunks and added up in float64, so they may be a memory map of any size. A cluster without rows
+    gets the centre of all rows that have a cluster: as good a guess as any, and distances to it are finite.
+
+    Args:
+        features: on any device.
+        labels: cluster of each row, −1 for none.
+        k: number of clusters.
+        metric: of the centres.
+
+    Raises:
+        UserError: NaN, infinity, a zero row under the cosine; labels that are not (n,) or not below k; no row at all
+            with a cluster.
+    """
+    rows = Rows(features, metric)
+    labels = labels.to(features.device)
+    if (
+        labels.shape != (len(rows),)
+        or not k > 0
+        or (len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < k)
+    ):
+        raise UserError(f"labels must be ({len(rows)},) numbers from -1 to {k - 1}: give one for each row of features.")
+    if not (labels >= 0).any():
+        raise UserError("no row has a cluster, so there are no centres: give labels from 0 on.")
+    totals = ClusterSums(k, features.shape[1], features.device)
+    for part, x in rows.chunks(1):
+        clustered = (labels[part] >= 0).nonzero()[:, 0]
+        own = labels[part][clustered]
+        totals.move(x[clustered], torch.full_like(own, -1), own, None)
+    if not torch.isfinite(totals.sums).all():
+        raise unusable(features)
+    empty = totals.counts == 0
+    sums = torch.where(empty[:, None], totals.sums.sum(0), totals.sums)
+    means = sums / totals.counts.where(~empty, totals.counts.sum())[:, None]
+    if metric == "cosine":
+        means = directions(means, rows[:1].expand(k, -1))  # where directions cancel, any
+    return means.to(rows.dtype)

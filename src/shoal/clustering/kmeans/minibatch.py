@@ -1,0 +1,288 @@
+"""A matrix that is read a batch at a time and never copied or converted whole."""
+
+from __future__ import annotations
+
+import math
+import mmap
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64, Shaped
+from torch import Tensor
+
+from shoal.clustering.inputs import (
+    Array,
+    ArrayOrTensor,
+    generator_from,
+    like,
+    points_from,
+    tensor_on,
+    weights_from,
+)
+from shoal.clustering.kmeans.estimator import CentersEstimator
+from shoal.clustering.kmeans.init import ROWS_PER_CLUSTER, candidates, random_seeds, seeds
+from shoal.clustering.kmeans.nearest import to_points
+from shoal.clustering.kmeans.restarts import Init, check_n_clusters, given_points, known_init, ready
+from shoal.clustering.kmeans.running_means import RunningMeans, nearest
+from shoal.clustering.rows import ALONE, Metric, Rows
+from shoal.errors import UserError
+
+FROM_MAP = 256
+"""Rows read from a map before its pages are given back: with each the system maps some 64 KiB around it."""
+
+
+class Source:
+    """Rows of an array or a tensor, of which only those asked for become floating point numbers."""
+
+    def __init__(self, X: Shaped[Tensor, "n d"] | Array) -> None:
+        self._map = None if isinstance(X, Tensor) else _read_only_map(X)
+        # Integers become what scikit-learn makes of them in an array, and what torch makes of them in a tensor.
+        self._float = torch.float32 if isinstance(X, Tensor) else torch.float64
+        self._values = X.detach() if isinstance(X, Tensor) else _tensor(X)
+        self.device = self._values.device
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: slice | Int64[Tensor, "b"]) -> Float[Tensor, "b d"]:
+        if isinstance(index, slice):
+            x = self._values[index]
+        elif self._map is None:
+            x = self._values.index_select(0, index.to(self.device))  # several times as fast as indexing
+        else:
+            starts = range(0, len(index), FROM_MAP)
+            x = torch.cat([self._from_map(index[start : start + FROM_MAP]) for start in starts])
+        self._give_back()
+        return x if x.is_floating_point() else x.to(self._float)
+
+    def _from_map(self, index: Int64[Tensor, "b"]) -> Shaped[Tensor, "b d"]:
+        x: Tensor = self._values.index_select(0, index)
+        self._give_back()
+        return x
+
+    def _give_back(self) -> None:
+        """Pages of the map read so far, which would count as memory of this process until others need it."""
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _tensor(X: Array) -> Shaped[Tensor, "n d"]:
+    try:
+        return tensor_on(X)
+    except (TypeError, ValueError):  # bytes in another order, rows backwards: torch has no such tensors
+        return tensor_on(np.ascontiguousarray(X, dtype=np.float64))
+
+
+def _read_only_map(X: Array) -> mmap.mmap | None:
+    """The memory map behind an array; none where a page that is given back might have been written to."""
+    base: object = X
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if not isinstance(base, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):  # no such thing on Windows
+        return None
+    return base if memoryview(base).readonly else None
+
+
+BATCHES = 3
+"""Seeds are drawn from the rows of so many batches, as in scikit-learn."""
+
+
+class MiniBatchKMeans(CentersEstimator):
+    """k-means of what does not fit into memory, Euclidean or spherical, with scikit-learn's interface.
+
+    Sculley, "Web-scale k-means clustering" (2010): each step draws a batch of rows and moves their nearest centres
+    towards them, by one over the rows that a centre has been given so far. ``fit`` takes an array, a tensor or a
+    memory map, of which it reads a batch at a time; ``partial_fit`` takes the batches of a stream. Tensors are dealt
+    with on their device and answered with tensors, as in ``KMeans``.
+
+    Args:
+        n_clusters: k.
+        metric: "euclidean", or "cosine" for spherical k-means: rows count by direction alone.
+        init: how it starts: greedy "k-means++", the same among the candidates of "k-means||", from "random" rows; or
+            the (k, d) centres.
+        n_init: how many seeds are compared, on a sample of the rows.
+        batch_size: rows of a step of ``fit``.
+        max_iter: the most passes over the data.
+        tol: ``fit`` ends when the squared moves of the centres in a step sum to no more than this share of the
+            features' variance; with 0 it does not look.
+        max_no_improvement: ``fit`` ends when the smoothed inertia of the batches has not fallen for so many steps;
+            None: it does not look.
+        reassignment_ratio: centres that have been given less than this share of the rows of the largest move to rows
+            of the batch.
+        random_state: an int repeats the seeds and batches; None draws other ones each time.
+
+    Attributes:
+        cluster_centers_: float (k, d), at unit length for the cosine.
+        labels_: int64 (n,), the cluster of each row given to ``fit``.
+        inertia_: of ``fit``: sum over rows of the squared distance to the own centre (Euclidean), or of 1 − cos
+            (cosine).
+        variance_: σ² of ``predict_proba``; after ``partial_fit`` that of the last batch, before its step.
+        n_iter_: passes over the data that ``fit`` began.
+        n_steps_: batches so far.
+        n_features_in_: d.
+    """
+
+    def __init__(  # noqa: PLR0913 - a setting each
+        self,
+        n_clusters: int = 8,
+        *,
+        metric: Metric = "euclidean",
+        init: Init | Array | Tensor = "k-means++",
+        n_init: int = 3,
+        batch_size: int = 1024,
+        max_iter: int = 100,
+        tol: float = 0.0,
+        max_no_improvement: int | None = 10,
+        reassignment_ratio: float = 0.01,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.metric = metric
+        self.init = init
+        self.n_init = n_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.max_no_improvement = max_no_improvement
+        self.reassignment_ratio = reassignment_ratio
+        self.random_state = random_state
+
+    def fit(self, X: ArrayOrTensor, y: object = None, sample_weight: Array | Tensor | None = None) -> MiniBatchKMeans:
+        """Find the clusters of rows (n, d); ``y`` is ignored, and ``sample_weight`` (n,) says how often a row counts.
+
+        Raises:
+            UserError: fewer rows than clusters, NaN, infinity, a zero row under the cosine; weights that are
+                not (n,) or negative; bad parameters.
+        """
+        source = self._source(X)
+        weights = None if sample_weight is None else weights_from(sample_weight, source[:1].expand(len(source), -1))
+        self._check_parameters(len(source))
+        self._generator = generator_from(self.random_state)
+        edges = None if weights is None else weights.cumsum(0, dtype=torch.float64)
+        size = max(BATCHES * self.batch_size, ROWS_PER_CLUSTER * self.n_clusters)
+        if len(source) <= size:
+            sample = Rows(source[:], self.metric, weights=weights)
+        else:
+            sample = Rows(source[self._drawn(size, len(source), edges)], self.metric)
+        bound = self.tol * self._start(sample)
+        self.n_steps_ = self._steps(source, edges, bound)
+        self.n_iter_ = math.ceil(self.n_steps_ * min(self.batch_size, len(source)) / len(source))
+        self._label(X, source, weights)
+        return self
+
+    def partial_fit(
+        self, X: ArrayOrTensor, y: object = None, sample_weight: Array | Tensor | None = None
+    ) -> MiniBatchKMeans:
+        """Move the centres by one batch (b, d), the first of which holds k rows at least and starts them.
+
+        Batches may differ in size. After ``fit`` its centres go on. ``n_init`` seeds are compared on the first batch;
+        ``batch_size``, ``max_iter``, ``tol`` and ``max_no_improvement`` are not used.
+
+        Raises:
+            UserError: as ``fit``.
+        """
+        first = not self.__sklearn_is_fitted__()
+        features = self._features(X, reset=first)
+        weights = None if sample_weight is None else weights_from(sample_weight, features)
+        if first:
+            self._check_parameters(len(features))
+            self._generator = generator_from(self.random_state)
+            self._start(Rows(features, self.metric, weights=weights))
+            self.n_steps_ = 0
+        device = self._running.means.device
+        rows = self._running.rows(features.to(device), None if weights is None else weights.to(device))
+        squared = self._running.step(rows, self.reassignment_ratio, self._generator)
+        self.n_steps_ += 1
+        self.cluster_centers_ = like(X, self._found())
+        self.variance_ = self._spread(squared, float(rows.each_weight.sum(dtype=torch.float64)))
+        return self
+
+    def _source(self, X: Array | Tensor) -> Source:
+        """The rows, checked as ``_features`` checks them, but for what one has to read them for."""
+        if isinstance(X, Tensor):
+            self._features(X.to("meta"), reset=True)
+            return Source(X)
+        return Source(self._validated(X, reset=True, dtype="numeric"))
+
+    def _check_parameters(self, n: int) -> None:
+        check_n_clusters(self.n_clusters, n)
+        counts = {name: getattr(self, name) for name in ("n_init", "batch_size", "max_iter", "max_no_improvement")}
+        for name, value in counts.items():
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} must be at least 1.")
+        if not (self.tol >= 0 and self.reassignment_ratio >= 0):
+            raise UserError(f"tol={self.tol} and reassignment_ratio={self.reassignment_ratio} must be at least 0.")
+
+    def _start(self, sample: Rows) -> float:
+        """Begin with the best of several seeds; returns the variance of the sample, averaged over dimensions."""
+        sample, variance = ready(sample)
+        if isinstance(self.init, str):
+            start = self._best_seeds(sample, self.init)
+        else:
+            given = points_from(self.init, "init")
+            shape = (self.n_clusters, sample.features.shape[1])
+            start = given_points(sample, given, shape, "init").to(sample.dtype)
+        self._running = RunningMeans(start, self.metric, sample.shift)
+        return variance
+
+    def _best_seeds(self, sample: Rows, init: str) -> Float[Tensor, "k d"]:
+        draw = random_seeds if known_init(init) == "random" else seeds
+        among = candidates(sample, self.n_clusters, self._generator, ALONE) if init == "k-means||" else sample
+        starts = draw(among, self.n_clusters, self.n_init, self._generator)
+        weights = sample.each_weight
+
+        def inertia(start: Float[Tensor, "k d"]) -> float:
+            return sum(
+                float(nearest(sample, x, start)[1].square() @ weights[part]) for part, x in sample.chunks(len(start))
+            )
+
+        best: Tensor = starts[0] if len(starts) == 1 else min(starts, key=inertia)
+        return best
+
+    def _steps(self, source: Source, edges: Float64[Tensor, "n"] | None, bound: float) -> int:
+        """Batches until the centres settle, at most those of ``max_iter`` passes; returns how many."""
+        size = min(self.batch_size, len(source))
+        n_steps = self.max_iter * len(source) // size
+        smoothed, least, no_improvement = math.inf, math.inf, 0
+        share = min(1.0, 2 * size / (len(source) + 1))
+        for step in range(1, n_steps + 1):
+            before = self._running.centers
+            batch = self._running.rows(source[self._drawn(size, len(source), edges)])
+            inertia = self._running.step(batch, self.reassignment_ratio, self._generator) / size
+            if step == 1:  # that of the seeds
+                continue
+            smoothed = inertia if step == 2 else smoothed + share * (inertia - smoothed)
+            no_improvement = 0 if smoothed < least else no_improvement + 1
+            least = min(least, smoothed)
+            if bound > 0 and float((self._running.centers - before).square().sum()) <= bound:
+                return step
+            if self.max_no_improvement is not None and no_improvement >= self.max_no_improvement:
+                return step
+        return n_steps
+
+    def _drawn(self, size: int, n: int, edges: Float64[Tensor, "n"] | None) -> Int64[Tensor, "b"]:
+        """Rows drawn with replacement, by their weights if they have some, in the order in which they lie on a disk."""
+        if edges is None:
+            return torch.randint(n, (size,), generator=self._generator).sort().values
+        draws = torch.rand(size, dtype=torch.float64, generator=self._generator).sort().values.to(edges.device)
+        return torch.searchsorted(edges, draws * edges[-1], right=True).clamp(max=n - 1)
+
+    def _label(self, X: ArrayOrTensor, source: Source, weights: Float[Tensor, "n"] | None) -> None:
+        """Read all rows once for their clusters and inertia."""
+        labels = torch.empty(len(source), dtype=torch.int64, device=source.device)
+        total = 0.0
+        # As many rows as are dealt with at once.
+        for part in Rows(source[:1].expand(len(source), -1), self.metric).parts(self.n_clusters):
+            rows = self._running.rows(source[part])
+            x = rows[:]
+            labels[part] = nearest(rows, x, self._running.centers)[0]
+            squared = to_points(x, self._running.centers.index_select(0, labels[part])).double().square()
+            total += float(squared.sum() if weights is None else squared @ weights[part].double())
+        self.inertia_ = total / 2 if self.metric == "cosine" else total
+        self.labels_: Array | Tensor = like(X, labels)
+        self.cluster_centers_ = like(X, self._found())
+        weight = len(source) if weights is None else weights.sum(dtype=torch.float64)
+        self.variance_ = self._spread(total, float(weight))
+
+    def _found(self) -> Float[Tensor, "k d"]:
+        return self._running.centers + self._running.shift

@@ -1,0 +1,102 @@
+"""The state of mini-batch k-means: means of the rows that each centre has been given so far."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from shoal.clustering.kmeans.nearest import nearest_two
+from shoal.clustering.kmeans.sums import ClusterSums
+from shoal.clustering.rows import Metric, Rows, directions, unusable
+
+ROWS_PER_CLUSTER = 10
+"""After so many rows for each centre, those with too few are looked for."""
+
+
+class RunningMeans:
+    """Centres that move towards the rows of each batch that are nearest to them (Sculley 2010, algorithm 1).
+
+    The learning rate of a centre is one over the rows it has been given, so that it is their mean. For the cosine it
+    is the direction of their mean.
+    """
+
+    def __init__(self, start: Float[Tensor, "k d"], metric: Metric, shift: Float[Tensor, "d"]) -> None:
+        """Begin from centres in the coordinates of ``Rows`` less ``shift``."""
+        self.metric = metric
+        self.shift = shift
+        self.dtype = start.dtype
+        # In float32 a centre that has been given millions of rows would no longer move.
+        self.means: Float64[Tensor, "k d"] = start.double()
+        self.counts = self.means.new_zeros(len(start))
+        self.centers: Float[Tensor, "k d"] = start
+        self._n_since = 0
+
+    def rows(self, features: Float[Tensor, "b d"], weights: Float[Tensor, "b"] | None = None) -> Rows:
+        """Rows in the coordinates of the centres."""
+        return Rows(features, self.metric, self.shift, weights=weights)
+
+    def step(self, rows: Rows, ratio: float, generator: torch.Generator) -> float:
+        """Give a batch to its nearest centres and move them; returns the sum of squared distances before.
+
+        As in scikit-learn, once all centres might have been given some rows, those with less than ``ratio`` of the
+        rows of the largest move to rows of the batch.
+
+        Raises:
+            UserError: NaN, infinity or, under the cosine, a zero row.
+        """
+        self._n_since += len(rows)
+        due = self._n_since >= ROWS_PER_CLUSTER * len(self.counts) or bool((self.counts == 0).any())
+        centers = self.centers.to(rows.dtype)
+        sums = ClusterSums(len(centers), centers.shape[1], centers.device)
+        inertia = 0.0
+        for part, x in rows.chunks(len(centers)):
+            labels, distances = nearest(rows, x, centers)
+            weights = rows.weights_of(part)
+            sums.move(x, torch.full_like(labels, -1), labels, weights)
+            inertia += float(distances.square().sum() if weights is None else distances.square() @ weights)
+        self.counts += sums.counts
+        given = self.counts.clamp(min=torch.finfo(torch.float64).tiny)[:, None]
+        self.means += (sums.sums - sums.counts[:, None] * self.means) / given
+        if due:
+            self._n_since = 0
+            self._reassign(rows, ratio, generator)
+        self.centers = self._at_means()
+        return inertia
+
+    def _reassign(self, rows: Rows, ratio: float, generator: torch.Generator) -> None:
+        """Move centres with too few rows to rows of the batch, half of which may become centres."""
+        low = (self.counts < ratio * self.counts.max()).nonzero()[:, 0]
+        if not len(low):
+            return
+        low = low[self.counts[low].argsort(stable=True)][: len(rows) // 2]
+        some = torch.arange(len(rows)) if rows.weights is None else rows.weights.nonzero()[:, 0].cpu()
+        low = low[: len(some)]
+        if not len(low):
+            return
+        drawn = some[torch.randperm(len(some), generator=generator)[: len(low)]].to(low.device)
+        self.means[low] = rows[drawn].double()
+        # Counted as zero they would be moved again at once.
+        others = torch.ones_like(self.counts, dtype=torch.bool)
+        others[low] = False
+        self.counts[low] = self.counts[others].min()
+
+    def _at_means(self) -> Float[Tensor, "k d"]:
+        if self.metric == "euclidean":
+            return self.means.to(self.dtype)
+        return directions(self.means, self.centers).to(self.dtype)
+
+
+def nearest(
+    rows: Rows, x: Float[Tensor, "b d"], centers: Float[Tensor, "k d"]
+) -> tuple[Int64[Tensor, "b"], Float[Tensor, "b"]]:
+    """Nearest centre of some rows, and its distance.
+
+    Raises:
+        UserError: NaN, infinity or, under the cosine, a zero row.
+    """
+    squared = torch.linalg.vector_norm(x, dim=1).square()
+    if not torch.isfinite(4 * squared.sum()):  # (‖x‖ + ‖c‖)² overflows no sooner
+        raise unusable(rows.features)
+    labels, distances, _ = nearest_two(x, centers, squared)
+    return labels, distances

@@ -1,0 +1,1 @@
+"""TEMI: clustering heads on frozen features."""

@@ -1,0 +1,232 @@
+"""TEMI: clusters that neighbours share, found by a small network on frozen features."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from shoal.clustering.inputs import Array, ArrayOrTensor, SharesEstimator, generator_from, like, precision_of
+from shoal.clustering.kmeans.restarts import check_counts, check_n_clusters
+from shoal.clustering.neighbours import nearest_neighbours
+from shoal.clustering.rows import Metric, Rows, unusable
+from shoal.clustering.temi.heads import BETA, TEMPERATURE, Heads, principal_components, temi_loss
+from shoal.clustering.umap import drawn_rows
+from shoal.errors import UserError
+
+MAX_ROWS = 100_000
+"""Rows that train the heads; of more, so many are drawn. Each of them is compared with all."""
+
+COMPONENTS = 256
+USUAL_WIDTH = 512
+"""Fewer columns are made larger, to reach first layers of this deviation as strongly as so many would."""
+
+RATE = 4e-4
+"""The published rate, 1e-4 for every 256 pairs, of the published 1024. Adam's steps are as long in smaller batches."""
+
+WEIGHT_DECAY = 1e-4
+EPOCHS = 100
+MIN_STEPS = 3000
+"""Updates below which the loss is still falling fast; 50 000 rows get 4800."""
+
+WARM_UP = 0.2
+"""Share of the updates in which the rate rises; then, as in the published code, it stays."""
+
+LARGEST_BATCH = 1024
+SMALLEST_BATCH = 64
+UPDATES = 32
+"""In an epoch at least, which few rows have in smaller batches."""
+TEACHER = 0.996
+MARGINAL = 0.9
+
+AfterEpoch = Callable[[int, int], None]
+
+
+def _ignore(_done: int, _total: int) -> None:
+    pass
+
+
+class TEMI(SharesEstimator):
+    """Deep clustering of frozen features by pairs of neighbours, with scikit-learn's interface.
+
+    Adaloglou, Michels, Kalisch and Kollmann, "Exploring the Limits of Deep Image Clustering using Pretrained Models"
+    (BMVC 2023, arXiv 2303.17896). Small heads learn clusters in which rows agree with their neighbours and which are
+    about equally large (``temi_loss``). A slow copy of each, its teacher, says where the other row of a pair belongs;
+    the pairs that all teachers together hold for likely count most. The clusters are those of the teacher whose
+    student's loss is the lowest.
+
+    Rows count by direction under the cosine; columns are brought to mean 0 and variance 1, and of these the first 256
+    principal components train the heads. Of more than 100 000 rows so many are drawn to train. Where the hardware
+    multiplies bfloat16 the heads do. Some clusters may stay empty: ``labels_`` need not hold all k numbers.
+
+    Given a tensor, it works on the tensor's device and the answers are tensors there; given anything else that
+    scikit-learn takes for an array, they are numpy arrays.
+
+    Args:
+        n_clusters: k.
+        metric: by which rows are neighbours; "cosine", as published, also takes rows at unit length.
+        n_neighbors: neighbours of each row, one of which is drawn to be its pair; of few rows n / 2k at most, so that a
+            pair has room in one cluster.
+        n_heads: heads that are trained side by side.
+        beta: exponent of the loss, in (0.5, 1] as a rule; less keeps clusters of more equal size.
+        epochs: passes over the rows; None: 100, and more for few rows, until there are enough updates.
+        batch_size: pairs in an update; None: 1024, and less for few rows.
+        random_state: an int repeats weights and draws; None draws other ones each time.
+
+    Attributes:
+        labels_: int64 (n,), the most probable cluster of each row.
+        head_: the teacher that was chosen.
+        losses_: float (n_heads,), mean loss of each head in the last epoch.
+        n_features_in_: d.
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        metric: Metric = "cosine",
+        n_neighbors: int = 50,
+        n_heads: int = 16,
+        beta: float = BETA,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.metric = metric
+        self.n_neighbors = n_neighbors
+        self.n_heads = n_heads
+        self.beta = beta
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.random_state = random_state
+
+    def fit(self, X: ArrayOrTensor, y: object = None, *, after_epoch: AfterEpoch = _ignore) -> TEMI:
+        """Find the clusters of rows (n, d); ``y`` is ignored.
+
+        ``after_epoch`` is told how many epochs are done and of how many; it may raise to stop.
+
+        Raises:
+            UserError: fewer than two rows or fewer than clusters, NaN, infinity, a zero row under the cosine, rows
+                whose squared distances overflow; bad parameters.
+        """
+        features = self._features(X, reset=True)
+        generator = generator_from(self.random_state)
+        drawn = drawn_rows(len(features), MAX_ROWS, generator).to(features.device)
+        how = self._training(len(drawn))
+        rows = Rows(features if len(drawn) == len(features) else features[drawn], self.metric)
+        neighbours, _ = nearest_neighbours(rows.features.detach(), how.n_neighbors, self.metric)
+        components = principal_components(rows, COMPONENTS, generator)
+        larger = max(1.0, USUAL_WIDTH / features.shape[1]) ** 0.5
+        components = replace(components, scale=components.scale / larger)
+        trainer = _Trainer(components.of(rows), self.n_clusters, how, generator)
+        losses = trainer.fit(neighbours, after_epoch)
+        with torch.no_grad():
+            self.head_ = trainer.teacher.head(int(losses.argmin()), components)
+        self.losses_: Array | Tensor = like(X, losses)
+        self.labels_: Array | Tensor = self.predict(X)
+        return self
+
+    def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """By the head that was chosen."""
+        rows = Rows(features, self.metric)
+        shares = torch.empty(len(rows), self.head_.last.shape[1], dtype=precision_of(features), device=features.device)
+        for part, x in rows.chunks(len(self.head_.first_bias)):
+            shares[part] = self.head_.probabilities(x)
+        if not torch.isfinite(shares).all():
+            raise unusable(features)
+        return shares
+
+    def _training(self, n: int) -> Training:
+        """The settings for n rows, checked."""
+        check_n_clusters(self.n_clusters, n)
+        given = {"n_neighbors": self.n_neighbors, "n_heads": self.n_heads}
+        given |= {name: getattr(self, name) for name in ("epochs", "batch_size") if getattr(self, name) is not None}
+        check_counts(**given)
+        if n < 2:
+            raise UserError(f"a row alone has no neighbours (n_samples={n}): give two rows at least.")
+        if not 0 < self.beta < math.inf:
+            raise UserError(f"beta={self.beta} must be larger than 0: the published value is {BETA}.")
+        batch_size = min(n, self.batch_size or default_batch(n))
+        return Training(
+            n_heads=self.n_heads,
+            n_neighbors=min(self.n_neighbors, max(1, n // (2 * self.n_clusters)), n - 1),
+            beta=self.beta,
+            epochs=self.epochs or max(EPOCHS, -(-MIN_STEPS // (n // batch_size))),
+            batch_size=batch_size,
+        )
+
+
+def default_batch(n: int) -> int:
+    """Pairs in an update: the largest power of two with 32 updates an epoch, between 64 and the published 1024."""
+    return min(LARGEST_BATCH, max(SMALLEST_BATCH, 1 << max(0, (n // UPDATES).bit_length() - 1)))
+
+
+@dataclass(frozen=True)
+class Training:
+    """How heads are trained; see ``TEMI``."""
+
+    n_heads: int
+    n_neighbors: int
+    beta: float
+    epochs: int
+    batch_size: int
+
+
+class _Trainer:
+    """Heads, their slow copies and how often these use each cluster."""
+
+    def __init__(self, z: Float32[Tensor, "n c"], n_clusters: int, how: Training, generator: torch.Generator) -> None:
+        self.z, self.how, self.generator = z, how, generator
+        self.student = Heads(how.n_heads, z.shape[1], n_clusters, generator).to(z.device)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.marginal = torch.full((how.n_heads, n_clusters), 1 / n_clusters, device=z.device)
+        biases = [self.student.first_bias, self.student.second_bias]
+        weights = [p for p in self.student.parameters() if all(p is not bias for bias in biases)]
+        groups: list[dict[str, Any]] = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=RATE, weight_decay=WEIGHT_DECAY, fused=True)
+
+    def fit(self, neighbours: Int64[Tensor, "n m"], after_epoch: AfterEpoch = _ignore) -> Float[Tensor, "h"]:
+        """Train to the end; returns the mean loss of each head in the last epoch."""
+        n, size = len(self.z), self.how.batch_size
+        per_epoch = n // size
+        losses = self.marginal.new_zeros(self.how.n_heads)
+        for epoch in range(self.how.epochs):
+            order = torch.randperm(n, generator=self.generator)
+            near = torch.randint(neighbours.shape[1], (n,), generator=self.generator)
+            losses.zero_()
+            for step in range(per_epoch):
+                rows = order[step * size : (step + 1) * size].to(self.z.device)
+                pairs = torch.cat([rows, neighbours[rows, near[rows.cpu()].to(rows.device)]])
+                progress = (epoch * per_epoch + step + 1) / (self.how.epochs * per_epoch)
+                losses += self._step(self.z[pairs], min(1.0, progress / WARM_UP), frozen=epoch == 0)
+            after_epoch(epoch + 1, self.how.epochs)
+        return losses / per_epoch
+
+    def _step(self, z: Float[Tensor, "b2 c"], warmth: float, *, frozen: bool) -> Float[Tensor, "h"]:
+        """One update, from rows and then a neighbour of each."""
+        with torch.no_grad():
+            teacher = self._log_probabilities(self.teacher, z)
+            self.marginal.lerp_(teacher.exp().mean((2, 3)), 1 - MARGINAL)
+        losses = temi_loss(self._log_probabilities(self.student, z), teacher, self.marginal, beta=self.how.beta)
+        self.optimiser.zero_grad()
+        losses.mean().backward()  # type: ignore[no-untyped-call]
+        if frozen:
+            self.student.last.grad = self.student.gain.grad = None
+        for group in self.optimiser.param_groups:
+            group["lr"] = RATE * warmth
+        self.optimiser.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 1 - TEACHER)
+        return losses.detach()
+
+    def _log_probabilities(self, heads: Heads, z: Float[Tensor, "b2 c"]) -> Float[Tensor, "h k 2 b"]:
+        logits: Tensor = heads(z) / TEMPERATURE
+        return logits.log_softmax(1).view(*logits.shape[:2], 2, -1)

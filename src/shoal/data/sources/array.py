@@ -1,0 +1,181 @@
+"""Images that already are numbers: arrays, tensors, ``.npy`` files and scikit-learn's digits."""
+
+from __future__ import annotations
+
+import tokenize
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shoal.data.decode import resized
+from shoal.data.listing import as_images, check_regular
+from shoal.errors import UserError
+from shoal.types import Images
+
+_CHUNK = 256  # images converted at a time
+_DAMAGE = (
+    # NumPy parses the header as Python, and raises what it finds there.
+    *(ValueError, TypeError, OverflowError, EOFError),
+    *(SyntaxError, RecursionError, tokenize.TokenError),
+)
+_SHAPES = "(n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w)"
+
+
+def from_array(array: NDArray[Any] | Tensor, name: str, size: int | None) -> Images:
+    """Make unlabelled images of an array: uint8, or float in [0, 1]; grey or RGB, channels first or last.
+
+    Raises:
+        UserError: another type, values outside of [0, 1], or a shape that is not one of images.
+    """
+    pixels = _pixels(_as_numpy(array), name, size)
+    n = len(pixels)
+    return as_images(pixels, [-1] * n, (), _rows(name, n), {})
+
+
+def from_npy(path: Path, size: int | None) -> Images:
+    """Take the images of a ``.npy`` file, which is mapped, not loaded.
+
+    Raises:
+        UserError: it is damaged, holds Python objects, or no images.
+    """
+    try:
+        array = map_npy(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} as an array of images: {error}") from error
+    return from_array(array, path.name, size)
+
+
+def map_npy(path: Path) -> NDArray[Any]:
+    """Map the array of a ``.npy`` file into memory.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, holds Python objects, or is no such file.
+    """
+    check_regular(path)
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except _DAMAGE as error:
+        raise ValueError(f"it is damaged, or no .npy file ({' '.join(str(error).split())[:120]})") from error
+
+
+def digits(size: int | None) -> Images:
+    """Take scikit-learn's 1 797 handwritten digits, 8 × 8, their greys brought from 0…16 to 0…255."""
+    from sklearn.datasets import load_digits  # takes a second, which only who uses it should wait for
+
+    bunch = load_digits()
+    pixels = _pixels(np.rint(bunch.images * (255 / 16)).astype(np.uint8), "digits", size)
+    return as_images(pixels, bunch.target.tolist(), tuple("0123456789"), _rows("digits", len(pixels)), {})
+
+
+def _rows(name: str, n: int) -> list[str]:
+    return [f"{name}#{row}" for row in range(n)]
+
+
+def _as_numpy(array: NDArray[Any] | Tensor) -> NDArray[Any]:
+    if isinstance(array, Tensor):
+        array = array.detach().cpu()
+        array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+    if array.dtype.isnative and all(stride >= 0 for stride in array.strides):
+        return array
+    # torch knows neither the other byte order nor steps backwards.
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
+def _pixels(values: NDArray[Any], name: str, size: int | None) -> UInt8[np.ndarray, "n 3 H W"]:
+    """Bring an array to pixels; a memory map of uint8 stays one, unless its images are resized."""
+    if not (values.dtype == np.uint8 or np.issubdtype(values.dtype, np.floating)):
+        raise UserError(f"{name} has type {values.dtype}: give uint8, or float between 0 and 1.")
+    planes = _channels_first(values, name)
+    if planes.dtype == np.uint8 and size is None:
+        pixels = _coloured(planes)
+        return pixels if isinstance(planes, np.memmap) else np.ascontiguousarray(pixels)
+    return _converted(planes, name, size)
+
+
+def _coloured(planes: UInt8[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n 3 h w"]:
+    """Show grey as RGB, without a copy."""
+    return np.broadcast_to(planes, (len(planes), 3, *planes.shape[2:]))
+
+
+def _channels_first(values: NDArray[Any], name: str) -> Shaped[np.ndarray, "n c h w"]:
+    shape = values.shape
+    if 0 in shape:
+        raise UserError(f"{name} has shape {shape}: there is no image in it.")
+    if values.ndim == 3 and shape[-1] not in (1, 3):
+        return values[:, None]
+    if values.ndim != 4:
+        hint = "write one image as array[None], and flat rows as array.reshape(n, h, w)"
+        raise UserError(f"{name} has shape {shape}, but images come as {_SHAPES}: {hint}.")
+    first, last = shape[1] in (1, 3), shape[3] in (1, 3)
+    if first == last:
+        problem = "its channels could be first or last" if first else "no axis is that of 1 or 3 channels"
+        raise UserError(f"{name} has shape {shape}, and {problem}: give {_SHAPES}.")
+    return values if first else values.transpose(0, 3, 1, 2)
+
+
+def _converted(planes: Shaped[np.ndarray, "n c h w"], name: str, size: int | None) -> UInt8[np.ndarray, "n 3 H W"]:
+    side: Sequence[int] = planes.shape[2:] if size is None else (size, size)
+    out = np.empty((len(planes), 3, *side), dtype=np.uint8)
+    for start in range(0, len(planes), _CHUNK):
+        part = planes[start : start + _CHUNK]
+        part = part if part.dtype == np.uint8 else _to_bytes(part, name)
+        rgb = _coloured(part)
+        out[start : start + _CHUNK] = rgb if size is None else [resized(image, size) for image in rgb]
+    return out
+
+
+def _to_bytes(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):
+        found = "NaN" if np.isnan([low, high]).any() else f"values from {low:g} to {high:g}"
+        raise UserError(f"{name} holds {found}: float images lie between 0 and 1; scale them, or give uint8.")
+    return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
+
+
+def read_features(path: Path, *, cosine: bool) -> Float[Tensor, "n d"]:
+    """Read the rows of a file, in float32.
+
+    Args:
+        path: .npy file (n, d) of real numbers of any type.
+        cosine: whether rows must have a direction.
+
+    Raises:
+        UserError: the file cannot be read or holds something else, NaN, infinity or, for the cosine, rows of zeros.
+    """
+    array = read_npy(path)
+    if array.dtype.kind not in "fiu":  # spans of time are integers to NumPy
+        raise UserError(f"{path} holds {array.dtype}: features are real numbers.")
+    if array.ndim != 2 or 0 in array.shape:
+        raise UserError(f"{path} has shape {array.shape}: features are (n, d), a row for each image.")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
+        rows = torch.from_numpy(array.astype(np.float32))
+    n_bad = int((~torch.isfinite(rows)).any(1).sum())
+    if n_bad:
+        raise UserError(f"{path} holds NaN or infinity in {n_bad} of {len(rows)} rows: leave these out.")
+    n_zero = int((rows == 0).all(1).sum())
+    if cosine and n_zero:
+        raise UserError(f"{path} holds {n_zero} rows of zeros, which have no cosine: leave these out.")
+    return rows
+
+
+def read_npy(path: Path) -> npt.NDArray[np.generic]:
+    """Map the array of a file.
+
+    Raises:
+        UserError: it cannot be read, or is no ``.npy`` file of numbers.
+    """
+    try:
+        return map_npy(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        what = "it is damaged, or no .npy file of numbers (Python objects are refused)"
+        raise UserError(f"cannot read {path}: {what}.") from error

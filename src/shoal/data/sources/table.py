@@ -1,0 +1,133 @@
+"""A table that says where images lie: CSV or Parquet, with a column of paths and perhaps labels and ids."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from shoal.data.listing import Files, Listing, Names, Source, check_regular, distinct
+from shoal.data.sources.labels import classes_of
+from shoal.data.sources.parquet import image_column, is_text, open_parquet
+from shoal.errors import UserError
+
+_PATHS = ("path", "file", "filename", "image", "image_path")
+_LABEL, _ID = "label", "id"
+
+Column: TypeAlias = Callable[[str], Iterator[Any]]
+"""Reads the values of a column by its name, from the first."""
+
+
+def path_column(columns: Iterable[str]) -> str | None:
+    """Find the column that holds paths; None if none is called as such."""
+    have = set(columns)
+    return next((name for name in _PATHS if name in have), None)
+
+
+def is_parquet_manifest(file: Path) -> bool:
+    """Tell a Parquet file of paths from one of images.
+
+    Raises:
+        UserError: it cannot be read as Parquet.
+    """
+    with open_parquet(file) as table:
+        schema = table.schema_arrow
+    found = path_column(field.name for field in schema if is_text(field.type))
+    return found is not None and image_column(schema) is None
+
+
+def manifest_source(file: Path) -> Source:
+    """Take the images that a table names; relative paths are relative to the table.
+
+    An image is named by the column ``id``, or else by its path as it stands there.
+
+    Raises:
+        UserError: the table cannot be read or has no column of paths, a row has no path, or two rows have one id.
+    """
+    is_csv = file.suffix.lower() == ".csv"
+    columns, column = _csv(file) if is_csv else _parquet(file)
+    where = path_column(columns)
+    if where is None:
+        looked = f"shoal looked for {', '.join(_PATHS)} among {_some(columns)}"
+        raise UserError(f"{file} has no column of paths: {looked}{_hint(columns)}.")
+    paths = Names(_full(column(where), where, file))
+    if not len(paths):
+        raise UserError(f"there is no image in {file}: it holds no rows.")
+    root = file.absolute().parent
+    files = Files(paths, lambda name: str(root / name))
+
+    def listing() -> Listing:
+        ids = distinct(paths)
+        if _ID in columns:
+            ids = Names(map(str, _full(column(_ID), _ID, file)))
+            if distinct(ids) is not ids:
+                raise UserError(f"two rows of {file} have the same id: make them different, or leave the column out.")
+        values: Iterator[Any] = column(_LABEL) if _LABEL in columns else repeat(None, len(paths))
+        labels, classes = classes_of(_numbers(values) if is_csv else values, (), ids)
+        return Listing(ids, labels, classes, lambda: iter(files), files=files)
+
+    everything = Files(Names(chain([file.name], paths)), lambda name: str(root / name))
+    return Source(("manifest", str(file.absolute())), everything, listing)
+
+
+def _some(columns: Sequence[str]) -> str:
+    return ", ".join(columns[:20]) or "no columns"
+
+
+def _hint(columns: Sequence[str]) -> str:
+    one = len(columns) == 1 and (";" in columns[0] or "\t" in columns[0])
+    return "; separate the columns by commas" if one else ""
+
+
+def _full(values: Iterable[Any], name: str, file: Path) -> Iterator[Any]:
+    for row, value in enumerate(values, 1):
+        if value is None or value == "":
+            raise UserError(f"row {row} of {file}, not counting the heading, has no {name}: mend or remove it.")
+        yield value
+
+
+def _numbers(values: Iterable[str | None]) -> Iterator[int | str | None]:
+    """Read the labels of a CSV file as whole numbers if all are."""
+    seen: dict[str, str] = {}
+    texts = [value and seen.setdefault(value, value) for value in values]
+    whole = all(text.removeprefix("-").isdecimal() and len(text) < 19 for text in seen)
+    return ((int(text) if whole else text) if text else None for text in texts)
+
+
+def _csv(file: Path) -> tuple[list[str], Column]:
+    def rows() -> Iterator[list[str]]:
+        try:
+            check_regular(file)
+            with file.open("rb") as start:
+                if start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                    raise UserError(f"{file} is written in UTF-16: save it as CSV in UTF-8.")
+            with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+                yield from (row for row in csv.reader(lines) if row)
+        except (OSError, csv.Error) as error:
+            raise UserError(f"cannot read {file} as CSV: {getattr(error, 'strerror', None) or error}.") from error
+
+    columns = [name.strip() for name in next(rows(), [])]
+
+    def column(name: str) -> Iterator[str]:
+        at = columns.index(name)
+        all_rows = rows()
+        next(all_rows)
+        return (row[at].strip() if at < len(row) else "" for row in all_rows)
+
+    return columns, column
+
+
+def _parquet(file: Path) -> tuple[list[str], Column]:
+    with open_parquet(file) as table:
+        schema = table.schema_arrow
+    usable = [field.name for field in schema if field.name not in _PATHS or is_text(field.type)]
+
+    def column(name: str) -> Iterator[Any]:
+        with open_parquet(file) as table:
+            for batch in table.iter_batches(columns=[name]):
+                yield from batch.column(0).to_pylist()
+
+    return usable, column

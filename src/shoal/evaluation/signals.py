@@ -1,0 +1,134 @@
+"""What can be seen of a clustering without labels, and when it means that training has collapsed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from shoal.clustering import calinski_harabasz, davies_bouldin, silhouette
+from shoal.clustering.contingency import Contingency
+from shoal.errors import UserError
+from shoal.evaluation.metrics import clustering_scores, matched_share
+from shoal.types import Clustering, Images
+
+SILHOUETTE_ROWS = 2000
+"""Rows sampled for the silhouette, whose cost is quadratic; its standard error is then about 0.005."""
+
+COLLAPSED_STD = 0.02
+"""The mean cosine of two images is 1 − std²: below this it exceeds 0.9996, and nothing tells images apart. Untrained
+networks, whose features are much alike too, were measured at 0.05 (ResNet-18) to 0.16 (three stages)."""
+
+COLLAPSED_SHARE = 0.95
+"""One cluster with more than this leaves too little to the others for them to mean anything; real classes of which one
+is 19 times as common as all others together are not found by clustering anyway."""
+
+REMEDIES = (
+    "try a lower learning rate, a longer warm-up or larger batches; where the method has them, also a "
+    "momentum closer to 1 or a smaller weight of the prototype loss"
+)
+
+
+def clustering_signals(
+    features: Float[Tensor, "n d"],
+    clustering: Clustering,
+    previous: Int64[Tensor, "n"] | None,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """Signals of a clustering that need no labels.
+
+    - ``silhouette``: mean silhouette (Rousseeuw 1987) by cosine distance of up to 2 000 clustered rows, in [-1, 1];
+      0 where it is not defined, as when all are in one cluster.
+    - ``smallest``, ``largest``: share of the clustered rows in the smallest and in the largest cluster.
+    - ``changed``: share of the rows that are in another cluster than at the last E-step, after the clusters of both
+      were matched to each other: their numbers mean nothing. Absent without ``previous``.
+    - ``feature_std``: standard deviation of the features at unit length, averaged over dimensions, times √d: about 1
+      when they spread over the sphere, 0 when all are the same (SimSiam, arXiv 2011.10566, section 4.1).
+
+    Args:
+        features: what was clustered.
+        clustering: label -1 leaves a row out.
+        previous: labels of the same rows at the last E-step, if there was one.
+        generator: which rows the silhouette samples.
+
+    Raises:
+        UserError: a feature is NaN or infinite.
+    """
+    clustered = clustering.labels >= 0
+    features, labels = features[clustered], clustering.labels[clustered]
+    if not torch.isfinite(features).all():
+        raise UserError(
+            "the features hold NaN or infinity: the training diverged, start again with a lower learning rate."
+        )
+    shares = torch.bincount(labels, minlength=len(clustering.centers)) / max(len(labels), 1)
+    signals = {
+        "silhouette": _silhouette(features, labels, generator),
+        "smallest": float(shares.min()),
+        "largest": float(shares.max()),
+        "feature_std": _feature_std(features),
+    }
+    if previous is not None and bool((clustered & (previous >= 0)).any()):
+        signals["changed"] = 1 - matched_share(Contingency.of(clustering.labels, previous))
+    return signals
+
+
+def dispersion_signals(features: Float[Tensor, "n d"], clustering: Clustering) -> dict[str, float]:
+    """``davies_bouldin`` and ``calinski_harabasz`` of the clustered rows at unit length, as cosine k-means sees them.
+
+    Where they are not defined, as when all are in one cluster, they are absent. Arguments as for
+    ``clustering_signals``, whose checks they rely on.
+    """
+    scores = {
+        "davies_bouldin": davies_bouldin(features, clustering.labels, metric="cosine"),
+        "calinski_harabasz": calinski_harabasz(features, clustering.labels, metric="cosine"),
+    }
+    return {name: value for name, value in scores.items() if not math.isnan(value)}
+
+
+def collapse_warning(signals: Mapping[str, float]) -> str | None:
+    """What is wrong and what to try, when signals say that training has collapsed; None when they do not."""
+    std, largest = signals["feature_std"], signals["largest"]
+    if std < COLLAPSED_STD:
+        return f"the features of all images are nearly the same (feature_std {std:.3f}; 1 is spread out): {REMEDIES}."
+    # A single cluster, which is smallest and largest at once, holds everything by right.
+    if largest > COLLAPSED_SHARE and signals["smallest"] < largest:
+        return f"one cluster holds {largest:.0%} of the images: {REMEDIES}."
+    return None
+
+
+def _silhouette(features: Float[Tensor, "m d"], labels: Int64[Tensor, "m"], generator: torch.Generator) -> float:
+    score = silhouette(features, labels, metric="cosine", generator=generator, n_rows=SILHOUETTE_ROWS)
+    return 0.0 if math.isnan(score) else score
+
+
+def _feature_std(features: Float[Tensor, "n d"]) -> float:
+    if not len(features):
+        return 0.0
+    directions = F.normalize(features.float(), dim=1)
+    return float(directions.std(0, correction=0).mean() * math.sqrt(features.shape[1]))
+
+
+WATCHED = ("acc", "nmi", "ari", "fmi")
+"""What a run logs of the scores; an evaluation has them all."""
+
+
+def score(
+    images: Images,
+    features: Float[Tensor, "n d"],
+    clustering: Clustering,
+    previous: Int64[Tensor, "n"] | None,
+    seed: int,
+) -> dict[str, float]:
+    """Scores against the labels where there are any, and signals that need none.
+
+    ``previous`` are the pseudo-labels of the last E-step. Random numbers (which rows the silhouette samples) are the
+    evaluation's own, so that watching a run does not change it.
+    """
+    generator = torch.Generator(features.device).manual_seed(seed)
+    scores = clustering_scores(images.labels, clustering.labels)
+    signals = clustering_signals(features, clustering, previous, generator)
+    return {key: scores[key] for key in WATCHED if scores} | signals

@@ -1,0 +1,1 @@
+"""Network and clusters for other programs."""

@@ -1,0 +1,15 @@
+"""Features of images from a frozen network, kept on the disk."""
+
+from shoal.features.encoder import DEFAULT_BACKBONE, Encoder, EncoderSpec, load_encoder
+from shoal.features.extract import embed
+from shoal.features.store import Embedded, open_embedded
+
+__all__ = [
+    "DEFAULT_BACKBONE",
+    "Embedded",
+    "Encoder",
+    "EncoderSpec",
+    "embed",
+    "load_encoder",
+    "open_embedded",
+]

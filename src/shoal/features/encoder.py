@@ -1,0 +1,170 @@
+"""From an image file to the pixels that a network takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from shoal.data.listing import Pixels
+from shoal.errors import UserError
+from shoal.features.inference import Preparing, SquarePreparing, TimmPreparing, fold_batch_norm
+from shoal.features.weights import file_digest, hub_file, load_weights, weights_file
+from shoal.files import at_home
+from shoal.methods import Method
+from shoal.methods.embedding import Precision, autocast
+from shoal.models.backbone import Backbone, check_timm_name
+from shoal.results.trained import Trained
+from shoal.training.checks import compute_device
+from shoal.training.default_rng import kept_rng
+from shoal.training.folder import RunFolder
+
+DEFAULT_BACKBONE = "vit_small_patch14_dinov2.lvd142m"
+"""The network that is taken if nobody asks for another: docs/embedding.md says why."""
+
+_DINOV2_SIDE = 224
+"""DINOv2 learns at 224 px and is evaluated there (arXiv 2304.07193, sections 4 and 7); timm's 518 px, of its last
+iterations, are five times as many patches."""
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """All that is needed to build the same encoder again."""
+
+    kind: Literal["timm", "run"]
+    name: str
+    """timm's name of the model, or the path of a finished run."""
+    weights: str = ""
+    """A .safetensors file; empty for timm's pretrained weights, or the run's own."""
+    digest: str = ""
+    """Of the weights, so that others under the same name are told apart; empty: any will do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A network and the way images are made ready for it. ``load_encoder`` builds it.
+
+    ``module`` is the plain network in float32: images (b, 3, h, w) in [0, 1] in, features (b, n_features) out.
+    ``embed`` gives its features as fast as the device can, in ``precision``.
+    """
+
+    spec: EncoderSpec
+    module: nn.Module
+    n_features: int
+    input_size: tuple[int, int]
+    """Height and width in pixels."""
+    device: torch.device
+    precision: Precision
+    preparing: Preparing
+    fast: nn.Module
+    """The same network for use, its batch-norms folded."""
+
+    def prepare(self, data: bytes | Pixels) -> UInt8[np.ndarray, "3 h w"]:
+        """Decode, resize and crop an image; safe to call from several threads.
+
+        Raises:
+            UnreadableError: it cannot be decoded.
+        """
+        return self.preparing(data)
+
+    def embed(self, pixels: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Compute features of prepared images, float32 on the CPU."""
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            images = pixels.to(self.device).to(torch.float32, memory_format=torch.channels_last).div_(255)
+            features: Tensor = self.fast(images)
+        return features.to("cpu", torch.float32, copy=True)  # a plain tensor, which may take part in anything
+
+
+def load_encoder(spec: EncoderSpec, device: torch.device | None = None) -> Encoder:
+    """Build an encoder with its weights; its ``spec`` names them all: absolute paths and the digest.
+
+    Weights are never random: a file of safetensors, timm's pretrained ones from the hub or its cache, or a run's.
+
+    Args:
+        spec: which network.
+        device: where it computes; by default the GPU when there is one.
+
+    Raises:
+        UserError: there is no such model or run, its weights are missing, cannot be fetched or do not fit, or they
+            are not those of ``spec.digest``.
+    """
+    device = device or compute_device()
+    return _run(spec, device) if spec.kind == "run" else _timm(spec, device)
+
+
+def _timm(spec: EncoderSpec, device: torch.device) -> Encoder:
+    import timm
+    from timm.data.config import resolve_data_config
+
+    check_timm_name(spec.name)
+    sized: dict[str, Any] = {"img_size": _DINOV2_SIDE} if "dinov2" in spec.name else {}
+    with kept_rng(device):
+        network: Any = timm.create_model(spec.name, pretrained=False, num_classes=0, **sized)
+    config = network.pretrained_cfg
+    given = at_home(spec.weights).absolute()
+    file = weights_file(given, used=spec.digest != "") if spec.weights else hub_file(spec.name, config)
+    settled = _settled(replace(spec, weights=str(file) if spec.weights else ""), file)
+    load_weights(network, file, config)
+    data = resolve_data_config(sized, model=network)  # type: ignore[no-untyped-call]
+    module = Backbone(network, int(network.num_features), data["mean"], data["std"]).to(device).eval()
+    size = data["input_size"][1:]
+    return _finished(settled, module, size, device, "auto", TimmPreparing(data))
+
+
+def _run(spec: EncoderSpec, device: torch.device) -> Encoder:
+    if spec.weights:
+        raise UserError(f"the run {spec.name} has weights of its own: leave out --backbone.weights.")
+    path = at_home(spec.name).absolute()
+    trained = Trained.load(path)
+    settled = _settled(replace(spec, name=str(path)), RunFolder(path).model)
+    module = _Embedding(trained.method).to(device).eval()
+    precision = trained.config.precision
+    return _finished(settled, module, trained.size, device, precision, SquarePreparing(trained.size))
+
+
+def _settled(spec: EncoderSpec, file: Path) -> EncoderSpec:
+    digest = file_digest(file)
+    if spec.digest not in ("", digest):
+        raise UserError(
+            f"{file} holds other weights of {spec.name} than those that were used before: bring these back, or embed "
+            "the images afresh."
+        )
+    return replace(spec, digest=digest)
+
+
+def _finished(
+    spec: EncoderSpec,
+    module: nn.Module,
+    size: tuple[int, int],
+    device: torch.device,
+    precision: Precision,
+    preparing: Preparing,
+) -> Encoder:
+    """The encoder, once the network has been seen to make a vector of an image."""
+    module.requires_grad_(requires_grad=False)
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    with torch.no_grad():
+        features = module(image)
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise UserError(
+            f"{spec.name} does not pool its features into a vector per image: give another --backbone.name."
+        )
+    fast = fold_batch_norm(module, image).to(memory_format=torch.channels_last)
+    return Encoder(spec, module, features.shape[1], (size[0], size[1]), device, precision, preparing, fast)
+
+
+class _Embedding(nn.Module):
+    """A trained method as a network: what it clusters."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Features at unit length."""
+        return self.method.embed(images)

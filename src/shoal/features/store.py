@@ -1,0 +1,319 @@
+"""Arrays and names that stay on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, overload
+
+import numpy as np
+from jaxtyping import Float, Int64, Shaped, UInt8
+from torch import Tensor
+
+from shoal.clustering.inputs import tensor_on
+from shoal.errors import UserError
+from shoal.features.encoder import EncoderSpec
+from shoal.files import FULL, atomic_write, lock
+
+
+def mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
+    """Map a file for reading; one that is too short is refused, and what is behind does not count."""
+    if shape[0] == 0 or path.stat().st_size == 0:
+        return np.zeros([max(side, 0) for side in shape], dtype)
+    return np.memmap(path, dtype, "r", shape=None if shape == (-1,) else shape)
+
+
+class Names(Sequence[str]):
+    """Names that stay on the disk: all of a folder's, or those of some rows."""
+
+    def __init__(self, folder: Path, rows: Int64[Tensor, "n"] | None = None) -> None:
+        self._text = mapped(folder / "names.txt", np.uint8, (-1,))
+        self._ends = mapped(folder / "names.i64", np.int64, (-1,))
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._ends if self._rows is None else self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        row = index % len(self) if self._rows is None else int(self._rows[index])
+        start = int(self._ends[row - 1]) if row else 0
+        return self._text[start : int(self._ends[row])].tobytes().decode("utf-8", "surrogateescape")
+
+
+FORMAT = 1
+"""Version of the folder; a newer one is refused."""
+
+_FINGERPRINT = 16  # bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """What a finished folder holds; rows are the images that could be read, in the listing's order."""
+
+    features: Float[Tensor, "n d"]
+    """Float32, mapped from the disk."""
+    rows: Int64[Tensor, "n"]
+    """Row of the listing."""
+    ids: Sequence[str]
+    labels: Int64[Tensor, "n"]
+    """-1: none."""
+    classes: tuple[str, ...]
+    fingerprints: UInt8[Tensor, "n 16"]
+    """Equal for equal files."""
+    skipped: Mapping[str, str]
+    """Why each of the other images is missing."""
+    spec: EncoderSpec
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a folder was begun for."""
+
+    spec: EncoderSpec
+    n: int
+    """Images of the listing."""
+    n_features: int
+    batch_size: int
+    images: str
+    """Digest of names, labels and files."""
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """A line of the journal: images that were looked at, those with features, the batch size from here on."""
+
+    looked_at: int
+    kept: int
+    batch_size: int
+
+
+class Store:
+    """A folder that features are added to. Nothing counts before ``commit``."""
+
+    def __init__(self, folder: Path, header: Header) -> None:
+        self.folder = folder
+        self.header = header
+        self.done, self.skipped = _journal(folder)
+        self._fresh: dict[int, str] = {}  # skipped since the last commit
+        self._kept = self.done.kept
+
+    @classmethod
+    def begin(
+        cls, folder: Path, header: Header, ids: Sequence[str], labels: Sequence[int] | Int64[np.ndarray, "m"]
+    ) -> Store:
+        """Start a folder, over what a process has left that was killed before it could.
+
+        Raises:
+            UserError: the folder cannot be written, or another process has begun to.
+        """
+        with writing(folder, 0), contextlib.ExitStack() as stack:
+            folder.mkdir(parents=True, exist_ok=True)
+            journal = stack.enter_context((folder / "journal.jsonl").open("ab"))
+            if not lock(journal) or (folder / "header.json").exists():
+                raise _busy(folder)
+            journal.truncate(0)
+            with (folder / "names.txt").open("wb") as text, (folder / "names.i64").open("wb") as ends:
+                end = 0
+                for name in ids:
+                    end += text.write(name.encode("utf-8", "surrogateescape"))
+                    ends.write(np.int64(end).tobytes())
+            np.asarray(labels, dtype=np.int64).tofile(folder / "labels.i64")
+            for name in _row_bytes(header):
+                (folder / name).write_bytes(b"")
+            for path in folder.iterdir():
+                _sync(path)
+            values = {"format": FORMAT, **asdict(header)}
+            atomic_write(folder / "header.json", f"{json.dumps(values, indent=2)}\n".encode())
+        return cls(folder, header)
+
+    def __enter__(self) -> Store:
+        """Open the files and cut off what was not committed."""
+        with contextlib.ExitStack() as stack, writing(self.folder, self.done.kept):
+            self._files: dict[str, IO[bytes]] = {}
+            self._journal = stack.enter_context((self.folder / "journal.jsonl").open("r+b"))
+            if not lock(self._journal):
+                raise _busy(self.folder)
+            self.done, self.skipped = _journal(self.folder)
+            self._kept = self.done.kept
+            for name, size in _row_bytes(self.header).items():
+                file = stack.enter_context((self.folder / name).open("r+b"))
+                if file.seek(0, os.SEEK_END) < self.done.kept * size:
+                    raise _damaged(self.folder, ValueError(f"{name} is too short"))
+                file.truncate(self.done.kept * size)
+                file.seek(0, os.SEEK_END)
+                self._files[name] = file
+            self._journal.truncate(_whole_lines(self.folder))
+            self._journal.seek(0, os.SEEK_END)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # a full disk refuses once more what is still to be flushed
+            self._open.close()
+
+    def skip(self, row: int, reason: str) -> None:
+        """Note why an image has no features."""
+        self._fresh[row] = reason
+
+    def append(self, rows: Sequence[int], fingerprints: Sequence[bytes], features: Float[Tensor, "b d"]) -> None:
+        """Add the features of images.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        with writing(self.folder, self.done.kept):
+            self._files["features.f32"].write(features.contiguous().numpy().tobytes())
+            self._files["rows.i64"].write(np.asarray(rows, dtype=np.int64).tobytes())
+            self._files["fingerprints.bin"].write(b"".join(fingerprints))
+        self._kept += len(rows)
+
+    def commit(self, looked_at: int, batch_size: int) -> None:
+        """Make what was added since the last time survive whatever comes.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        done = Progressed(looked_at, self._kept, batch_size)
+        line = {**asdict(done), "skipped": list(self._fresh.items())}
+        with writing(self.folder, self.done.kept):
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+            self._journal.write(f"{json.dumps(line)}\n".encode())
+            self._journal.flush()
+            os.fsync(self._journal.fileno())
+        self.done = done
+        self.skipped |= self._fresh
+        self._fresh = {}
+
+
+def open_embedded(folder: Path) -> Embedded:
+    """Open a finished folder of features; the images are not needed.
+
+    Raises:
+        UserError: there is none, it is not finished or damaged, or a newer version wrote it.
+    """
+    header = read_header(folder)
+    if header is None:
+        raise UserError(f"{folder} holds no features: they are made by 'shoal cluster'.")
+    done, skipped = _journal(folder)
+    if done.looked_at < header.n:
+        raise UserError(
+            f"{folder} has features of {done.looked_at} of {header.n} images: run the same command again to go on."
+        )
+    try:
+        rows = tensor_on(mapped(folder / "rows.i64", np.int64, (done.kept,)))
+        names = Names(folder)
+        return Embedded(
+            tensor_on(mapped(folder / "features.f32", np.float32, (done.kept, header.n_features))),
+            rows,
+            Names(folder, rows),
+            tensor_on(mapped(folder / "labels.i64", np.int64, (header.n,)))[rows],
+            header.classes,
+            tensor_on(mapped(folder / "fingerprints.bin", np.uint8, (done.kept, _FINGERPRINT))),
+            {names[row]: reason for row, reason in skipped.items()},
+            header.spec,
+        )
+    except (OSError, ValueError, IndexError, TypeError) as error:
+        raise _damaged(folder, error) from error
+
+
+def check_free(folder: Path) -> None:
+    """Raise a UserError when there is anything in the folder but what a process left that was killed at its start."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give another --out.")
+    ours = {"names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", "journal.jsonl"}
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    odd = next((name for name in found if name not in ours and not name.endswith(".tmp")), None)
+    if odd is not None:
+        raise UserError(f"{folder} holds other things, such as {odd}: give another --out.")
+
+
+def read_header(folder: Path) -> Header | None:
+    """Read what a folder was begun for; None if none was begun.
+
+    Raises:
+        UserError: it is damaged, or a newer version wrote it.
+    """
+    path = folder / "header.json"
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values.pop("format")
+        if version > FORMAT:
+            raise UserError(
+                f"{folder} was written by a newer version of shoal (format {version}, this one reads up to {FORMAT}): "
+                "upgrade shoal to use it."
+            )
+        spec, classes = EncoderSpec(**values.pop("spec")), tuple(values.pop("classes"))
+        return Header(spec=spec, classes=classes, **values)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(folder, error) from error
+
+
+@contextlib.contextmanager
+def writing(folder: Path, kept: int) -> Iterator[None]:
+    """Say of a disk that is full what becomes of what was done."""
+    try:
+        yield
+    except OSError as error:
+        need = "make room" if error.errno in FULL else "see that it can be written"
+        advice = f"the features of {kept} images are kept: {need}, then run the same command again to go on"
+        if not kept and error.errno not in FULL:
+            advice = "give another --out"
+        raise UserError(f"cannot write to {folder} ({error.strerror or error}): {advice}.") from error
+
+
+def _row_bytes(header: Header) -> dict[str, int]:
+    return {"features.f32": 4 * header.n_features, "rows.i64": 8, "fingerprints.bin": _FINGERPRINT}
+
+
+def _journal(folder: Path) -> tuple[Progressed, dict[int, str]]:
+    """How far a folder has come, and which rows were skipped."""
+    done = Progressed(0, 0, 0)
+    skipped: dict[int, str] = {}
+    try:
+        with (folder / "journal.jsonl").open(encoding="utf-8") as file:
+            for text in file:
+                if text.endswith("\n"):  # a kill can leave half a line at the end
+                    line: dict[str, Any] = json.loads(text)
+                    skipped |= {int(row): str(reason) for row, reason in line.pop("skipped")}
+                    done = Progressed(**line)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, error) from error
+    return done, skipped
+
+
+def _whole_lines(folder: Path) -> int:
+    """Bytes of the journal up to the end of its last whole line."""
+    return (folder / "journal.jsonl").read_bytes().rfind(b"\n") + 1
+
+
+def _busy(folder: Path) -> UserError:
+    advice = "wait until it is done, or give another --out"
+    return UserError(f"another process is embedding images into {folder}: {advice}.")
+
+
+def _damaged(folder: Path, error: Exception) -> UserError:
+    return UserError(f"the features in {folder} are damaged ({error}): remove the folder, and they are made afresh.")
+
+
+def _sync(path: Path) -> None:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())

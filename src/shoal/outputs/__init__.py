@@ -1,1 +1,0 @@
-"""What becomes of a clustering of frozen features: tables, folders, other programs' files."""

@@ -1,0 +1,77 @@
+"""Images that are like no others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from shoal.clustering.near_copies import Neighbours
+from shoal.results.tables import as_utf8, write_table
+
+FAR = 3.5
+"""Robust z-score from which an image is an outlier (Iglewicz and Hoaglin 1993)."""
+
+MAX_SHARE = 0.02
+"""At most so many of all images are outliers; more are no exception, but a kind."""
+
+_NORMAL = 1.4826
+"""What the median absolute deviation of a normal distribution is multiplied by to be its standard deviation."""
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A row of the features, its cluster, and by how many deviations its neighbours are farther than is usual there."""
+
+    row: int
+    cluster: int
+    score: float
+
+
+def outliers(found: Neighbours, clusters: Int64[Tensor, "n"]) -> list[Outlier]:
+    """Find images whose ten most alike others are far, for their cluster; the farthest first.
+
+    The mean distance to the nearest neighbours (Angiulli and Pizzuti 2002) finds what is alone, also within a
+    cluster of several islands, whose centre lies between them. Clusters differ in density, so that it is taken less
+    the median of the cluster and over its median absolute deviation; where that is 0, over that of all images. Copies
+    of an image do not hide it if ``found`` holds each only once.
+    """
+    known = found.index >= 0
+    n_known = known.sum(1)
+    similarity = torch.where(known, found.similarity, 0.0).sum(1) / n_known.clamp(min=1)
+    distance = torch.where(n_known > 0, 1 - similarity, 0.0)
+    own = clusters[found.rows]
+    score = torch.zeros_like(distance)
+    overall = _spread(distance)
+    for cluster in torch.unique(own).tolist():
+        members = own == cluster
+        spread = _spread(distance[members]) or overall
+        score[members] = (distance[members] - distance[members].median()) / (spread or torch.inf)
+    far = (score > FAR).nonzero()[:, 0]
+    order = far[score[far].argsort(descending=True, stable=True)][: math.ceil(MAX_SHARE * len(clusters))]
+    return [Outlier(int(found.rows[i]), int(own[i]), float(score[i])) for i in order.tolist()]
+
+
+def _spread(values: Float[Tensor, "m"]) -> float:
+    return _NORMAL * float((values - values.median()).abs().median()) if len(values) else 0.0
+
+
+def write_outliers(found: Sequence[Outlier], ids: Sequence[str], path: Path) -> None:
+    """Write id, cluster and score of each.
+
+    Raises:
+        UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
+    """
+    schema = pa.schema([("id", pa.string()), ("cluster", pa.int64()), ("score", pa.float32())])
+    columns = (
+        [as_utf8(ids[each.row]) for each in found],
+        [each.cluster for each in found],
+        [each.score for each in found],
+    )
+    write_table(path, schema, [pa.table(list(columns), schema=schema)])

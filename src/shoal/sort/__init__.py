@@ -1,0 +1,1 @@
+"""Image files into a folder per cluster, planned, checked and undoable."""

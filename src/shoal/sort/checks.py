@@ -1,0 +1,117 @@
+"""What would stop a sorting on the way, found before it starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from shoal.errors import UserError
+from shoal.sort.manifest import How
+
+
+@lru_cache(maxsize=4096)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def located(path: Path) -> Path:
+    """The file by its real folder, so that two ways to it are one; the file itself may be a link.
+
+    Raises:
+        UserError: it is gone.
+    """
+    found = Path(_real(str(path.parent.absolute())), path.name)
+    if not found.is_file():
+        raise UserError(f"there is no file {path} any more: bring it back, or cluster the images again.")
+    return found
+
+
+def check_apart(into: Path, sources: Iterable[Path | None], source: Path | None) -> None:
+    """Refuse to sort into the folder the images are from, or below: the next clustering would find them twice.
+
+    Raises:
+        UserError: ``into`` lies there, or one of the files lies in ``into``.
+    """
+    if source is not None and (source.resolve() == into or source.resolve() in into.parents):
+        raise UserError(f"{into} lies inside {source}, where the images are: sort into a folder beside it.")
+    for folder in {path.parent for path in sources if path is not None}:
+        if into == folder or into in folder.parents:
+            raise UserError(f"the images in {folder} lie inside {into}: sort into another folder.")
+
+
+def check_sources(rows: Iterable[tuple[int, Path | None, str]], how: How) -> None:
+    """Refuse what cannot be moved or linked.
+
+    Raises:
+        UserError: an image inside an archive; a link, or a file twice, or a folder that cannot be written.
+    """
+    seen: set[Path] = set()
+    for _, path, target in rows:
+        if path is None:
+            if how != "copy":
+                done = {"move": "moved", "link": "linked to"}[how]
+                raise UserError(f"{target} lies inside an archive or a table and cannot be {done}: use --copy.")
+            continue
+        if how == "move":
+            if path in seen:
+                raise UserError(f"{path} is there twice and can be moved once: use --copy or --link.")
+            seen.add(path)
+            if path.is_symlink():
+                raise UserError(f"{path} is a link, which may lead nowhere from another place: use --copy or --link.")
+    for folder in {path.parent for path in seen}:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(f"the folder {folder} cannot be written, so nothing can be moved out of it: use --copy.")
+
+
+def check_room(into: Path, n_bytes: int, sources: Sequence[Path | None], how: How) -> None:
+    """Refuse a folder that cannot be written, or a disk that is too small.
+
+    Raises:
+        UserError: it is.
+    """
+    existing = _existing(into)
+    if not existing.is_dir():
+        raise UserError(f"{existing} is no folder: sort into another one.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"the folder {existing} cannot be written: sort into another one.")
+    copied = how == "copy" or (how == "move" and any(on_other_disk(into, (path for path in sources if path))))
+    free = shutil.disk_usage(existing).free
+    if copied and n_bytes > free:
+        room = f"{existing} has {free / 1e6:.0f} MB free"
+        raise UserError(f"the files take {n_bytes / 1e6:.0f} MB and {room}: make room, or use --link.")
+
+
+def check_free_targets(into: Path, folders: Iterable[str], targets: Iterable[str]) -> None:
+    """Refuse to write over anything, or through a link to somewhere else.
+
+    Raises:
+        UserError: there is something in the place of a folder or a file.
+    """
+    for name in folders:
+        folder = into / name
+        if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+            raise UserError(f"{folder} is in the way and no folder: sort into another folder, or rename the cluster.")
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(f"the folder {folder} cannot be written: sort into another one.")
+    there = [target for target in targets if os.path.lexists(into / target)]
+    if there:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise UserError(f"{into / there[0]}{more} exists already: nothing is overwritten, sort into another folder.")
+
+
+def on_other_disk(into: Path, paths: Iterable[Path]) -> Iterator[bool]:
+    """Of each file whether it lies on another file system than the folder (will)."""
+    device = _existing(into).stat().st_dev
+    devices: dict[Path, int] = {}
+    for path in paths:
+        folder = path.parent
+        if folder not in devices:
+            devices[folder] = folder.stat().st_dev
+        yield devices[folder] != device
+
+
+def _existing(folder: Path) -> Path:
+    return next(part for part in (folder, *folder.parents) if part.exists())

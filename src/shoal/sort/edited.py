@@ -1,0 +1,102 @@
+"""What a person changed in the report: clusters merged and named, images put elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from shoal.errors import UserError
+from shoal.results.tables import as_utf8
+
+T = TypeVar("T")
+LARGEST = 10**9
+"""Numbers of clusters are below it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """New clusters of some images, by their ids as tables hold them, and of all others by their old cluster.
+
+    ``names`` are those of the new clusters, where they have one.
+    """
+
+    images: Mapping[str, int]
+    clusters: Mapping[int, int]
+    names: Mapping[int, str]
+
+    def apply(self, ids: Sequence[str], clusters: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
+        """The new cluster of each image.
+
+        Raises:
+            UserError: an image of the file is none of these.
+        """
+        old = clusters.tolist()
+        known = [as_utf8(name) for name in ids]
+        odd = next(iter(self.images.keys() - set(known)), None)
+        if odd is not None:
+            raise UserError(f"{odd} is in the edited assignments and not in the clustering: give those of this one.")
+        moved = (self.images.get(name, self.clusters.get(was, was)) for name, was in zip(known, old, strict=True))
+        return torch.tensor(list(moved), dtype=torch.int64)
+
+
+def read_edited(path: Path) -> Edited:
+    """Read what the report exports: CSV of id, cluster and name, or JSON with clusters beside images.
+
+    JSON is {"clusters": [{"old", "cluster", "name"}], "images": [{"id", "cluster", "name"}]}; either may be missing.
+    The cluster −1 takes an image out.
+
+    Raises:
+        UserError: the file is neither, or gives an image or a cluster twice, or a cluster two names.
+    """
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                images, clusters = list(csv.DictReader(file)), list[Any]()
+        else:
+            whole = json.loads(path.read_text("utf-8-sig"))
+            images, clusters = whole.get("images", []), whole.get("clusters", [])
+        rows = [*clusters, *images]
+        if not rows:
+            raise ValueError("nothing in it")
+        return Edited(
+            _once(((as_utf8(str(row["id"])), _number(row["cluster"])) for row in images), "two clusters"),
+            _once(((_number(row["old"]), _number(row["cluster"])) for row in clusters), "two clusters"),
+            _once(((_number(row["cluster"]), str(row["name"])) for row in rows if row.get("name")), "two names"),
+        )
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}.") from error
+    except _TwiceError as error:
+        raise UserError(f"{path} gives {error}: leave one.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+        raise UserError(
+            f"{path} is no export of a report (CSV with id, cluster and name, or JSON with clusters and images): "
+            "export it again."
+        ) from error
+
+
+class _TwiceError(Exception):
+    """An image or a cluster that is there twice; the text is which, and what it has two of."""
+
+
+def _once(pairs: Iterable[tuple[Any, T]], what: str) -> dict[Any, T]:
+    found: dict[Any, T] = {}
+    for key, value in pairs:
+        if found.setdefault(key, value) != value:
+            raise _TwiceError(f"{key if isinstance(key, str) else f'cluster {key}'} {what}")
+    return found
+
+
+def _number(value: object) -> int:
+    """A whole number from −1, as JSON or CSV have it; folders are named by it, so that it is no longer than names."""
+    number = int(str(value))
+    if not -1 <= number < LARGEST:
+        raise ValueError(value)
+    return number

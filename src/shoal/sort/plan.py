@@ -1,0 +1,228 @@
+"""Images into one folder per cluster: first a plan to look at, then the files, and a manifest to undo it with."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from jaxtyping import Int64
+from PIL import Image
+from torch import Tensor
+
+from shoal.data.decode import FORMATS
+from shoal.data.listing import Blob
+from shoal.data.reading import fetch
+from shoal.errors import UserError
+from shoal.files import real
+from shoal.sort import checks
+from shoal.sort.manifest import How, Step, Writer
+from shoal.sort.moving import digest, move, put
+from shoal.sort.names import Taken, folder_names, safe_name
+
+_AT_ONCE = 64
+"""Steps whose intentions are flushed to the disk together."""
+_BYTES_AT_ONCE = 2**25
+_WIDEST = 40
+"""Characters that the column of folders is padded to; a longer name pushes its number to the right."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Where each image will go: ``targets`` under the folder ``into``, "" for an image that stays where it is.
+
+    ``sources`` are absolute, None where an image lies inside an archive or a table. ``n_renamed`` images have another
+    name than before, because their folder has that one already. ``n_bytes`` counts the files of their own.
+    """
+
+    into: Path
+    sources: Sequence[Path | None]
+    targets: Sequence[str]
+    n_renamed: int
+    n_bytes: int
+
+    @property
+    def folders(self) -> dict[str, int]:
+        """How many files each folder gets, in the order of their names."""
+        return dict(sorted(Counter(target.partition("/")[0] for target in self.targets if target).items()))
+
+    def check(self, how: How) -> None:
+        """Raise a UserError for what would stop it on the way, before anything is done."""
+        checks.check_sources(self.rows(), how)
+        checks.check_room(self.into, self.n_bytes, [source for _, source, _ in self.rows()], how)
+        checks.check_free_targets(self.into, self.folders, [target for _, _, target in self.rows()])
+
+    def rows(self) -> Iterator[tuple[int, Path | None, str]]:
+        """Number, source and target of each image that goes somewhere."""
+        for row, (source, target) in enumerate(zip(self.sources, self.targets, strict=True)):
+            if target:
+                yield row, source, target
+
+    def summary(self, how: How) -> str:
+        """What would happen, in words and a line for each folder."""
+        folders = self.folders
+        n, inside = sum(folders.values()), sum(source is None for _, source, _ in self.rows())
+        lines = [f"{how} {n} files ({self.n_bytes / 1e6:.1f} MB) into {self.into}"]
+        width = min(_WIDEST, max(map(len, map(_shown, folders)), default=0))
+        lines += [f"  {_shown(folder):<{width}}  {count}" for folder, count in folders.items()]
+        if inside:
+            lines.append(f"{inside} of them come out of archives or tables, on top of that size")
+        if self.n_renamed:
+            lines.append(f"{self.n_renamed} get a number after their name: their folder has that name already")
+        if n < len(self.targets):
+            lines.append(f"{len(self.targets) - n} images are in no cluster and stay where they are")
+        apart = sum(checks.on_other_disk(self.into, (source for _, source, _ in self.rows() if source is not None)))
+        if apart and how != "copy":
+            effect = "each is copied, checked and removed" if how == "move" else "links there need it mounted"
+            lines.append(f"{apart} lie on another file system: {effect}")
+        return "\n".join(lines)
+
+    def carry_out(self, how: How, contents: Callable[[], Iterable[Blob]] | None = None) -> Path:
+        """Do it; returns the manifest that ``undo`` takes.
+
+        Links are symbolic and absolute: they show where an image is, and do not change with it by accident, as hard
+        links would. Intentions are on the disk before anything is done.
+
+        Args:
+            how: what becomes of the files.
+            contents: all images in their order, for those inside archives or tables.
+
+        Raises:
+            UserError: it would overwrite something, cannot be done, or stopped on the way (and can be undone).
+        """
+        self.check(how)
+        made = ([] if self.into.exists() else [""]) + [name for name in self.folders if not (self.into / name).exists()]
+        try:
+            self.into.mkdir(parents=True, exist_ok=True)
+            writer = Writer(self.into, how, made)
+        except OSError as error:
+            raise UserError(f"cannot write into {self.into}: {error.strerror}.") from error
+        try:
+            for name in self.folders:
+                (self.into / name).mkdir(exist_ok=True)
+            for batch in _batches(self._steps(how, contents)):
+                writer.intend([step for step, _ in batch])
+                for step, content in batch:
+                    self._do(step, how, content, writer.part)
+        except OSError as error:
+            what = f"cannot {how} files into {self.into}: {error.strerror or error}."
+            raise UserError(f"{what} {_way_back(writer.path)}") from error
+        except UserError as error:
+            raise UserError(f"{error} {_way_back(writer.path)}") from error
+        except BaseException as stop:
+            stop.add_note(_way_back(writer.path))
+            raise
+        finally:
+            writer.close()
+        return writer.path
+
+    def _steps(self, how: How, contents: Callable[[], Iterable[Blob]] | None) -> Iterator[tuple[Step, bytes]]:
+        """Each step, and what is written where that is a copy."""
+        inside = any(source is None for _, source, _ in self.rows())
+        assert contents is not None or not inside, "images inside archives come with their contents"
+        blobs = enumerate(contents() if contents is not None and inside else ())
+        for row, source, target in self.rows():
+            if source is None:
+                data, ending = _as_file(next((blob for place, blob in blobs if place == row), None), target)
+                named = target if PurePosixPath(target).suffix.lower() in FORMATS else target + ending
+                yield Step(None, named, digest(data)), data
+            elif how == "copy":
+                data = source.read_bytes()
+                yield Step(str(source), target, digest(data)), data
+            else:
+                yield Step(str(source), target), b""
+
+    def _do(self, step: Step, how: How, content: bytes, part: Path) -> None:
+        target = self.into / step.target
+        if step.source is None:
+            put(content, target, part)
+        elif how == "copy":
+            put(content, target, part, Path(step.source))
+        elif how == "link":
+            target.symlink_to(step.source)
+        else:
+            move(Path(step.source), target, part)
+
+
+def plan_sort(
+    ids: Sequence[str],
+    paths: Sequence[Path | None],
+    clusters: Int64[Tensor, "n"],
+    names: Mapping[int, str],
+    into: Path,
+    source: Path | None = None,
+) -> Plan:
+    """Plan a folder for each cluster under ``into``; nothing is written.
+
+    Args:
+        ids: names of the images.
+        paths: their files, None for what lies inside an archive or a table.
+        clusters: −1 for an image that stays where it is.
+        names: of clusters that have one; folders are named so, or cluster-03.
+        into: a new folder, or one that has no files of these names.
+        source: the folder the images are from, if they are from one.
+
+    Raises:
+        UserError: a file is gone; ``into`` lies in the source, or files in ``into``.
+    """
+    into = real(into)
+    labels = clusters.tolist()
+    folders = folder_names(sorted({label for label in labels if label >= 0}), names)
+    sources = [None if path is None else checks.located(path) for path in paths]
+    checks.check_apart(into, sources, source)
+    taken, targets, renamed = Taken(), [], 0
+    for name, path, label in zip(ids, paths, labels, strict=True):
+        if label < 0:
+            targets.append("")
+            continue
+        wanted = path.name if path is not None else safe_name(PurePosixPath(name).name, "image")
+        given = taken.name(folders[label], wanted)
+        renamed += given != wanted
+        targets.append(f"{folders[label]}/{given}")
+    n_bytes = sum(path.stat().st_size for path, target in zip(sources, targets, strict=True) if path and target)
+    return Plan(into, sources, targets, renamed, n_bytes)
+
+
+def _batches(steps: Iterable[tuple[Step, bytes]]) -> Iterator[list[tuple[Step, bytes]]]:
+    batch: list[tuple[Step, bytes]] = []
+    for step in steps:
+        batch.append(step)
+        if len(batch) == _AT_ONCE or sum(len(content) for _, content in batch) > _BYTES_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _as_file(blob: Blob, target: str) -> tuple[bytes, str]:
+    """The bytes of an image file and the ending that goes with them; pixels become a PNG.
+
+    Raises:
+        UserError: the archive or the table has changed since it was planned.
+    """
+    data, _ = fetch(blob)
+    if isinstance(data, str):
+        raise UserError(f"the image for {_shown(target)} can no longer be read ({data}): bring it back as it was.")
+    if isinstance(data, np.ndarray):
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(data.transpose(1, 2, 0))).save(file, "PNG")
+        return file.getvalue(), ".png"
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            kind = image.format or ""
+    except OSError:
+        kind = ""
+    return data, {"JPEG": ".jpg", "TIFF": ".tif"}.get(kind, f".{kind.lower()}" if kind else "")
+
+
+def _way_back(manifest: Path) -> str:
+    return f"Put everything back with: shoal sort --undo {shlex.quote(str(manifest))}"
+
+
+def _shown(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "replace")

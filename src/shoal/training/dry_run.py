@@ -1,0 +1,140 @@
+"""What a run would take, from its config alone: no image of a named data set is read, and nothing is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shoal.config import RunConfig
+from shoal.data import DATA_SETS, load_images, steps_of_epoch
+from shoal.errors import UserError
+from shoal.methods import Method, build
+from shoal.methods.embedding import autocast, settled
+from shoal.training.checks import check_fits, check_takes, compute_device, world_batch
+from shoal.training.optim import full_lr
+from shoal.types import Batch, Clustering
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How many images there are, how many of them are clustered, and their height and width in pixels."""
+
+    n_images: int
+    n_clustered: int
+    size: tuple[int, int]
+
+
+def forecast(config: RunConfig) -> dict[str, str]:
+    """Lines of a dry run by name: images, steps, parameters, memory.
+
+    Raises:
+        UserError: the images cannot be found or their size is not known, or the settings do not fit together.
+    """
+    extent = _extent(config)
+    check_fits(config, extent.n_clustered, extent.n_images)
+    optim, batch = config.optim, world_batch(config, extent.n_images)
+    steps = steps_of_epoch(extent.n_clustered, extent.n_images - extent.n_clustered, batch)
+    method = build(config.method, config.backbone, config.n_clusters, torch.Generator())
+    height, width = extent.size
+    check_takes(method, config, extent.size, torch.device("cpu"))
+    total, limit = steps * config.epochs, config.max_steps
+    cut = f", of which {_count(limit)} are taken" if limit and limit < total else ""
+    parts = f" in {optim.accumulate} parts" if optim.accumulate > 1 else ""
+    among = f", {_count(extent.n_clustered)} of them clustered" if extent.n_clustered < extent.n_images else ""
+    return {
+        "method": f"{config.method.name} with {config.backbone.name}, {config.n_clusters} clusters",
+        "images": f"{_count(extent.n_images)} of {height} × {width} px{among}",
+        "epoch": f"{_count(steps)} steps of {_count(batch)} images{parts}: {_count(steps * batch)} images",
+        "run": f"{_count(config.epochs)} epochs: {_count(total)} steps{cut}",
+        "rate": f"{full_lr(batch, optim):g} after {optim.warmup_epochs} epochs of warm-up ({optim.optimizer})",
+        **_parameters(method),
+        **_memory(config, method, extent, batch // optim.accumulate),
+    }
+
+
+def _extent(config: RunConfig) -> Extent:
+    data = config.data
+    known = DATA_SETS.get(data.path)
+    if known is None:
+        images = load_images(data)
+        height, width = images.pixels.shape[2:]
+        return Extent(len(images), int(images.clustered.sum()), (height, width))
+    side = data.size or known.size
+    if side is None:
+        raise UserError(f"the images of {data.path} differ in size: give --data.size.")
+    return Extent(known.n_images, known.n_clustered, (side, side))
+
+
+def _parameters(method: Method) -> dict[str, str]:
+    learnt = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    others = sum(p.numel() for p in method.parameters() if not p.requires_grad)
+    kept = sum(b.numel() for b in method.buffers())
+    beside = f", {_count(others)} in the slow copy" if others else ""
+    return {"parameters": f"{_count(learnt)} to learn{beside}, {_count(kept)} values in buffers"}
+
+
+def _memory(config: RunConfig, method: Method, extent: Extent, per_pass: int) -> dict[str, str]:
+    """An estimate for one process; caches of the allocator and workspaces of kernels come on top."""
+    states = {"sgd": 1, "lars": 1, "adam": 2}[config.optim.optimizer]
+    learnt = sum(p.nbytes for p in method.parameters() if p.requires_grad)
+    weights = sum(t.nbytes for t in (*method.parameters(), *method.buffers())) + (1 + states) * learnt
+    activations = _activations(config, method, extent, per_pass)
+    height, width = extent.size
+    pixels = extent.n_images * 3 * height * width
+    split = f"weights, gradients and optimiser {_bytes(weights)}, activations {_bytes(activations)}"
+    return {
+        "memory": f"about {_bytes(weights + activations)} for {per_pass} images at once: {split}",
+        "pixels": f"{_bytes(pixels)}, on the GPU if that leaves it half empty, else mapped from the cache on disk",
+    }
+
+
+def _activations(config: RunConfig, method: Method, extent: Extent, per_pass: int) -> int:
+    """Bytes kept for the backward pass of a batch, from those of two small ones: they grow in a straight line."""
+    few = 2 * config.method.parts  # two images to each part that batch-norm looks at
+    clusterings = _clusterings(method, extent)
+    one, two = (_saved(config, method, extent, n, clusterings) for n in (few, 2 * few))
+    return max(0, one + (two - one) * (per_pass - few) // few)
+
+
+def _clusterings(method: Method, extent: Extent) -> tuple[Clustering, ...]:
+    """Random ones, of the granularities that the losses want."""
+    n, generator = extent.n_images, torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        d = method.eval().embed(torch.zeros(1, 3, *extent.size)).shape[1]
+    found = []
+    for k in method.granularities:
+        labels = torch.randint(k, (n,), generator=generator)
+        centers = torch.nn.functional.normalize(torch.randn(k, d, generator=generator), dim=1)
+        found.append(Clustering(labels, centers, torch.rand(n, generator=generator)))
+    return tuple(found)
+
+
+def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clusterings: tuple[Clustering, ...]) -> int:
+    """Bytes that autograd keeps after one forward pass, weights not counted."""
+    kept: dict[int, int] = {}
+    weights = {p.data_ptr() for p in method.parameters()}
+
+    def keep(tensor: Tensor) -> Any:
+        storage = tensor.untyped_storage()
+        if tensor.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = Batch(torch.rand(n, 3, *extent.size), torch.rand(n, 3, *extent.size), torch.arange(n) % extent.n_images)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    # Run here, but in the arithmetic of the device that would train.
+    with hooks, autocast(torch.device("cpu"), settled(compute_device(), config.precision)):
+        terms = method.train()(batch, clusterings)
+    del terms
+    return sum(kept.values())
+
+
+def _count(n: int) -> str:
+    return f"{n:,}".replace(",", " ")
+
+
+def _bytes(n: int) -> str:
+    return f"{n / 2**30:.1f} GB" if n >= 2**30 / 10 else f"{n / 2**20:.0f} MB"
