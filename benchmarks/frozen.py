@@ -126,7 +126,7 @@ def plain_loop(folder: Path, file: Path, n: int | None, _out: Path) -> torch.Ten
 def quality(path: Path, file: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Scores of every clustering of the features, and of k-means on the pixels."""
     pixels = to_images(path, size=32)
-    rows = fits(pixels.pixels.flatten(1).float() / 255, pixels.labels, ["kmeans"], seeds, "euclidean")
+    rows = fits(pixels.pixels.flatten(1).float() / 255, pixels.targets, ["kmeans"], seeds, "euclidean")
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
         found = embed(find_source(path), load_encoder(EncoderSpec("timm", MODEL, str(file))), Path(out) / "features")
@@ -135,7 +135,7 @@ def quality(path: Path, file: Path, seeds: Sequence[int]) -> list[dict[str, Any]
             f"{len(found.ids)} images embedded in {seconds:.0f} s, {len(found.ids) / seconds:.1f} a second", flush=True
         )
         return [{"of": "pixels", **row} for row in rows] + [
-            {"of": "features", **row} for row in fits(found.features, found.labels, METHODS, seeds)
+            {"of": "features", **row} for row in fits(found.features, found.targets, METHODS, seeds)
         ]
 
 

@@ -26,7 +26,7 @@ def kmeans_on_pixels(path: str, seed: int) -> dict[str, float]:
     """What the pixels themselves give."""
     images = to_images(path)
     pixels = images.pixels[:, 0].flatten(1).float().div(255).numpy()
-    return clustering_scores(images.labels, KMeans(10, n_init=10, random_state=seed).fit_predict(pixels))
+    return clustering_scores(images.targets, KMeans(10, n_init=10, random_state=seed).fit_predict(pixels))
 
 
 def main() -> None:

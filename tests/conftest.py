@@ -28,7 +28,6 @@ def own_cache(tmp_path, monkeypatch):
 def run(tmp_path_factory):
     """The folder of a finished run, beside the pictures it was trained on."""
     from shoal.cli.main import main
-
     from tests.runs import tiny_recipe
 
     folder = tmp_path_factory.mktemp("runs")

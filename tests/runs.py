@@ -44,7 +44,7 @@ def tiny_recipe(folder: Path, text: str = RECIPE) -> Path:
 def write_pictures(folder: Path) -> None:
     """A subfolder of PNG files for each class."""
     images = tiny_images(200)
-    for pixels, label, name in zip(images.pixels, images.labels.tolist(), images.ids, strict=True):
+    for pixels, label, name in zip(images.pixels, images.targets.tolist(), images.ids, strict=True):
         path = folder / images.classes[label] / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
@@ -79,7 +79,7 @@ def tiny_images(n: int = 40, n_classes: int = 4) -> Images:
 def beside(images: Images, n: int) -> Images:
     """The same images, the last ``n`` of which are neither labelled nor clustered."""
     take_part = torch.arange(len(images)) < len(images) - n
-    return dataclasses.replace(images, labels=images.labels.where(take_part, -1), clustered=take_part)
+    return dataclasses.replace(images, targets=images.targets.where(take_part, -1), clustered=take_part)
 
 
 def new_run(path: Path, config: RunConfig | None = None, images: Images | None = None) -> Run:

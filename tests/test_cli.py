@@ -7,8 +7,8 @@ import shlex
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from shoal.cli.main import main
 
+from shoal.cli.main import main
 from shoal.results import train as workflow
 from shoal.training.folder import RunFolder
 from tests.commands import complaint, photos

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from shoal.cli.main import main
 
+from shoal.cli.main import main
 from shoal.training.folder import RunFolder
 from tests.commands import complaint, photos
 from tests.runs import new_run, tiny_recipe

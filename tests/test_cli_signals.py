@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from shoal.cli.main import main
 
+from shoal.cli.main import main
 from shoal.results import train as workflow
 from tests.commands import complaint
 from tests.runs import tiny_recipe

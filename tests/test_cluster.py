@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from shoal.cli.main import main
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
+from shoal.cli.main import main
 from shoal.clustering.kmeans import assign
 
 pytestmark = pytest.mark.usefixtures("no_umap")

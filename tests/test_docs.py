@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from shoal.cli.main import VERBS
 
 from shoal.cli.flags import ClusterCommand, TrainCommand
+from shoal.cli.main import VERBS
 from shoal.clustering import umap as manifold
 from shoal.config import RunConfig, fields_of, recipe_names
 from shoal.evaluation import Evaluation, baselines

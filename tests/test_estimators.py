@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from shoal.cli.main import main
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 import shoal
+from shoal.cli.main import main
 from tests.runs import tiny_images, write_pictures
 
 SETTINGS = {

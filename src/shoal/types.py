@@ -15,16 +15,16 @@ class Images:
     """A set of images of one size, as pixels.
 
     ``pixels`` is one uint8 RGB tensor: on the compute device when it fits there, else backed by a memory map.
-    ``labels`` are true classes, known to evaluation and report only; -1 means "no label".
+    ``targets`` are the true classes, read by evaluation and report alone; -1 means "no label".
     ``clustered`` marks the images that take part in the clustering (all of them, except for STL-10's unlabelled part).
-    ``classes`` are the names of the labels, ``ids`` the names of the images (a path, or a row of a file), and
+    ``classes`` are the names of the targets, ``ids`` the names of the images (a path, or a row of a file), and
     ``skipped`` says for each file that could not be read why.
     ``held_out`` marks the images of the data set's own test part, none where the source knows of no such part. They
     are trained on and clustered like all others, as the published results do it; only evaluation tells them apart.
     """
 
     pixels: UInt8[Tensor, "n 3 h w"]
-    labels: Int64[Tensor, "n"]
+    targets: Int64[Tensor, "n"]
     clustered: Bool[Tensor, "n"]
     classes: tuple[str, ...]
     ids: Sequence[str]

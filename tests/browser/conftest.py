@@ -41,7 +41,7 @@ def digits_data(**other):
         "metrics": ROWS,
         "images": Images(
             pixels=pixels,
-            labels=torch.from_numpy(digits.target[:N]),
+            targets=torch.from_numpy(digits.target[:N]),
             clustered=torch.ones(N, dtype=torch.bool),
             classes=tuple("0123456789"),
             ids=[f"scans/digit-{i:03}.png" for i in range(N)],

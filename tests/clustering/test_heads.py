@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from shoal.clustering.temi import heads as module
 from shoal.clustering.rows import Rows
+from shoal.clustering.temi import heads as module
 from shoal.clustering.temi.heads import BOTTLENECK, HIDDEN, TEMPERATURE, Heads, principal_components, temi_loss
 
 H, B, K, D = 3, 5, 4, 7

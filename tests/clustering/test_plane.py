@@ -45,7 +45,9 @@ def test_the_others_stand_among_their_nearest(metric, monkeypatch):
 @pytest.mark.usefixtures("no_umap")
 def test_a_seed_repeats_it():
     x = rows()
-    torch.testing.assert_close(map_positions(x, metric="cosine", seed=1), map_positions(x, metric="cosine", seed=1), rtol=0, atol=0)
+    torch.testing.assert_close(
+        map_positions(x, metric="cosine", seed=1), map_positions(x, metric="cosine", seed=1), rtol=0, atol=0
+    )
 
 
 def test_mistakes():

@@ -30,7 +30,7 @@ FIRST = np.ascontiguousarray(RGB.transpose(0, 3, 1, 2))
 def test_arrays_of_colour(array):
     images = to_images(array)
     assert torch.equal(images.pixels, torch.from_numpy(FIRST))
-    assert images.labels.tolist() == [-1] * 5
+    assert images.targets.tolist() == [-1] * 5
     assert images.ids == [f"array#{i}" for i in range(5)]
 
 

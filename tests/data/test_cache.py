@@ -70,7 +70,7 @@ def write_parquet(path, photos, labels):
 def test_new_labels_of_the_same_images_are_noticed(tmp_path, photos):
     for labels in ([0, 1, 1], [1, 0, 0]):
         write_parquet(tmp_path / "a.parquet", photos, labels)
-        assert to_images(tmp_path / "a.parquet").labels.tolist() == labels
+        assert to_images(tmp_path / "a.parquet").targets.tolist() == labels
 
 
 def test_the_test_part_is_kept_and_its_change_noticed(tmp_path, photos):
@@ -114,7 +114,7 @@ def test_any_change_is_noticed(photos, decoded, paint):
     os.utime(photos / "cat/1.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert same(to_images(photos), changed)
     (photos / "cat/2.png").rename(photos / "dog/2.png")
-    assert to_images(photos).labels.tolist() == [0, 1, 1]
+    assert to_images(photos).targets.tolist() == [0, 1, 1]
     paint(photos / "dog/4.png")
     assert len(to_images(photos)) == 4
     decoded.clear()

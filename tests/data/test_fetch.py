@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from shoal.cli.main import main
 from tests.archives import publish, write_cifar10, write_mnist
 
+from shoal.cli.main import main
 from shoal.data import DATA_SETS, to_images
 from shoal.errors import UserError
 

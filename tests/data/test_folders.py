@@ -31,7 +31,7 @@ def test_subfolders_are_classes(tmp_path, paint):
     images = to_images(tmp_path)
     assert images.ids == ["cat/1.jpg", "cat/3.WEBP", "dog/2.png"]
     assert images.classes == ("cat", "dog")
-    assert images.labels.tolist() == [0, 0, 1]
+    assert images.targets.tolist() == [0, 0, 1]
     assert np.array_equal(images.pixels[2], np.asarray(Image.open(tmp_path / "dog/2.png")).transpose(2, 0, 1))
 
 
@@ -50,7 +50,7 @@ def test_other_folders_are_unlabelled(tmp_path, paint, names):
     images = to_images(str(tmp_path))
     assert images.ids == sorted(names)
     assert images.classes == ()
-    assert images.labels.tolist() == [-1] * len(names)
+    assert images.targets.tolist() == [-1] * len(names)
 
 
 def test_links_are_followed_and_their_circles_end(tmp_path, paint):
@@ -113,7 +113,7 @@ def test_broken_files_are_skipped_with_one_warning(broken, caplog):
     for _ in range(2):  # decoded, then from the cache
         caplog.clear()
         images = to_images(broken)
-        assert len(images) == len(images.ids) == len(images.labels) == 97
+        assert len(images) == len(images.ids) == len(images.targets) == 97
         assert images.skipped == expected
         assert "011.jpg" in images.ids
         (record,) = caplog.records

@@ -38,7 +38,7 @@ def test_paths_are_relative_to_the_table(table, tmp_path, kind, column):
     images = to_images(path)
     assert images.ids == paths
     assert images.pixels[:, :, 0, 0].tolist() == [[0, 255, 0], [0, 0, 255], [255, 0, 0], [0, 0, 255]]
-    assert (images.classes, images.labels.tolist()) == ((), [-1] * 4)
+    assert (images.classes, images.targets.tolist()) == ((), [-1] * 4)
     assert find_source(path).listing().path(2) == tmp_path / "here" / "sub" / "a.png"
 
 
@@ -55,7 +55,7 @@ def test_labels_and_ids(table, kind, labels, classes, numbers):
         labels = [label if label != "" else None for label in labels]
     ids = ["w", "x", "y", "z\nz"]
     images = to_images(table(kind, id=ids, path=["b.png"] * 4, label=labels))
-    assert (images.ids, images.classes, images.labels.tolist()) == (ids, classes, numbers)
+    assert (images.ids, images.classes, images.targets.tolist()) == (ids, classes, numbers)
 
 
 def test_the_same_path_twice_has_two_names(table):
@@ -72,8 +72,8 @@ def test_what_is_not_there_is_skipped(table):
 
 def test_a_changed_label_or_image_is_noticed(table, paint):
     path = table("csv", path=["b.png", "sub/a.png"], label=["x", "y"])
-    assert to_images(path).labels.tolist() == [0, 1]
-    assert to_images(table("csv", path=["b.png", "sub/a.png"], label=["y", "x"])).labels.tolist() == [1, 0]
+    assert to_images(path).targets.tolist() == [0, 1]
+    assert to_images(table("csv", path=["b.png", "sub/a.png"], label=["y", "x"])).targets.tolist() == [1, 0]
     paint(path.parent / "b.png", "black")
     assert to_images(path).pixels[0].max() == 0
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shoal.cli.main import main
 from tests.archives import WRITERS, publish, records, write_cifar10
 from tests.packing import write_tar
 from tests.runs import tiny_recipe
 
 import shoal
 from shoal.cli.flags import parse_train
+from shoal.cli.main import main
 from shoal.data import DATA_SETS, DataConfig, load_images, to_images
 from shoal.errors import UserError
 
@@ -38,7 +38,7 @@ def test_pixels_and_labels_are_the_published_ones(name, root, monkeypatch):
     for _ in range(2):  # read, then from the cache
         images = load_images(DataConfig(path=name, root=str(root)))
         assert np.array_equal(images.pixels.numpy(), pixels)
-        assert images.labels.tolist() == labels.tolist()
+        assert images.targets.tolist() == labels.tolist()
         assert len(set(images.ids)) == len(images)
         assert len(images.classes) == (3 if name == "tiny-imagenet" else DATA_SETS[name].n_classes)
         assert images.skipped == {}
@@ -112,7 +112,7 @@ def test_other_members_are_never_touched(root, tmp_path, monkeypatch):
     write_tar(root / "cifar-100-binary.tar.gz", members)
     publish(monkeypatch, "cifar20", root)
     images = to_images("cifar20", root=str(root))
-    assert images.labels.tolist() == [3, 1]
+    assert images.targets.tolist() == [3, 1]
     assert (images.pixels == 9).all()
     assert sorted(path.name for path in root.parent.rglob("*")) == ["cifar-100-binary.tar.gz", "files"]
 
@@ -237,10 +237,10 @@ def test_a_part_of_imagenet(name, below, root):
     images = load_images(DataConfig(path=name, root=str(root), size=8))
     assert images.pixels.shape == (2 * len(synsets), 3, 8, 8)
     assert images.classes == tuple(synsets.values())
-    assert images.labels.tolist() == [label for label in range(len(synsets)) for _ in range(2)]
+    assert images.targets.tolist() == [label for label in range(len(synsets)) for _ in range(2)]
     first = next(iter(synsets))
     assert images.ids[:2] == [f"{first}/{first}_0.JPEG", f"{first}/{first}_1.JPEG"]
-    assert (images.pixels[:, 0, 4, 4] - images.labels * 15).abs().max() <= 2
+    assert (images.pixels[:, 0, 4, 4] - images.targets * 15).abs().max() <= 2
     with pytest.raises(UserError, match=r"several sizes .*--data\.size"):
         to_images(name, root=str(root))
 
@@ -248,7 +248,7 @@ def test_a_part_of_imagenet(name, below, root):
 def test_no_more_of_a_class_than_ilsvrc_has(root, monkeypatch):
     monkeypatch.setattr("shoal.data.sources.published._MOST", 3)
     write_imagenet(root, DATA_SETS["imagenet-10"].synsets, n=4)
-    assert to_images("imagenet-10", root=str(root), size=4).labels.bincount().tolist() == [3] * 10
+    assert to_images("imagenet-10", root=str(root), size=4).targets.bincount().tolist() == [3] * 10
 
 
 def test_all_of_imagenet(root, monkeypatch):

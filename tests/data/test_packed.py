@@ -39,7 +39,7 @@ def test_an_archive_is_read_in_place(tmp_path, ending, monkeypatch):
     assert images.ids == [f"photos{ending}/{name}" for name in names]
     assert np.array_equal(images.pixels, pixels.transpose(0, 3, 1, 2))
     assert images.classes == ("cat", "dog")
-    assert images.labels.tolist() == [i % 2 for i in range(40)]
+    assert images.targets.tolist() == [i % 2 for i in range(40)]
     assert images.skipped == {}
     assert list(folder.iterdir()) == [path], "nothing was unpacked"
     listing = find_source(path).listing()
@@ -77,7 +77,7 @@ def test_subfolders_below_the_one_that_all_share_are_classes(tmp_path, names, cl
     data = {name: png("red") for name in names}
     for images in (to_images(write_zip(tmp_path / "a.zip", data)), to_images(write_tar(tmp_path / "a.tar", data))):
         assert images.classes == classes
-        assert images.labels.tolist() == ([0, 1] if classes else [-1, -1])
+        assert images.targets.tolist() == ([0, 1] if classes else [-1, -1])
 
 
 def shards(folder, ending=".tar"):
@@ -98,14 +98,14 @@ def test_shards_are_joined_and_numbers_beside_images_are_labels(tmp_path, ending
     images = to_images(spec.format(shards(tmp_path / "shards", ending)))
     assert images.ids == [f"train-000{shard}{ending}/{shard}{i}.png" for shard in (0, 1) for i in (0, 1)]
     assert images.classes == ("7", "12")
-    assert images.labels.tolist() == [0, 1, 0, -1]
+    assert images.targets.tolist() == [0, 1, 0, -1]
     assert images.pixels[:, :2, 0, 0].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
 
 
 def test_one_shard_is_its_own(tmp_path):
     images = to_images(shards(tmp_path) / "train-0001.tar")
     assert images.ids == ["train-0001.tar/10.png", "train-0001.tar/11.png"]
-    assert (images.classes, images.labels.tolist()) == (("7",), [0, -1])
+    assert (images.classes, images.targets.tolist()) == (("7",), [0, -1])
 
 
 def test_images_beside_archives_are_taken_and_it_is_said(tmp_path, paint, caplog):

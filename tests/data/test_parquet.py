@@ -29,7 +29,7 @@ def test_shards_of_a_folder_are_joined(tmp_path):
     images = load_images(DataConfig(path=str(tmp_path)))
     shards = ["test-0.parquet#0", "train-0.parquet#0", "train-0.parquet#1", "train-1.parquet#0"]
     assert images.ids == [f"data/{name}" for name in shards]
-    assert images.labels.tolist() == [-1, 0, -1, 1]
+    assert images.targets.tolist() == [-1, 0, -1, 1]
     assert images.classes == ("cat", "dog")
     assert images.pixels[:, :, 0, 0].tolist() == [[0, 0, 255], [0, 255, 0], [0, 255, 0], [255, 0, 0]]
 
@@ -73,7 +73,7 @@ def test_paths_in_the_table_are_names_if_no_two_are_the_same(tmp_path):
     images = to_images(shard(tmp_path / "a.parquet", blobs, ["x.png", "y.png"], column="image"))
     assert images.ids == ["x.png", "y.png"]
     assert images.classes == ()
-    assert images.labels.tolist() == [-1, -1]
+    assert images.targets.tolist() == [-1, -1]
     for paths in (["x.png", "x.png"], ["x.png", None]):
         assert to_images(shard(tmp_path / "b.parquet", blobs, paths)).ids == ["b.parquet#0", "b.parquet#1"]
 
@@ -81,9 +81,9 @@ def test_paths_in_the_table_are_names_if_no_two_are_the_same(tmp_path):
 def test_labels_without_names_are_numbered_in_order(tmp_path):
     blobs = [png("red")] * 4
     images = to_images(shard(tmp_path / "a.parquet", blobs, label=["owl", "ant", None, "owl"]))
-    assert (images.classes, images.labels.tolist()) == (("ant", "owl"), [1, 0, -1, 1])
+    assert (images.classes, images.targets.tolist()) == (("ant", "owl"), [1, 0, -1, 1])
     images = to_images(shard(tmp_path / "b.parquet", blobs, fine_label=[7] * 4, coarse_label=[5, 9, -1, 5]))
-    assert (images.classes, images.labels.tolist()) == (("5", "9"), [0, 1, -1, 0])
+    assert (images.classes, images.targets.tolist()) == (("5", "9"), [0, 1, -1, 0])
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_gap_in_the_table_is_skipped(tmp_path):
     images = to_images(shard(tmp_path / "a.parquet", [None, png("red")], label=[0, 1]))
     assert images.skipped == {"a.parquet#0": "no bytes in the table"}
     assert images.ids == ["a.parquet#1"]
-    assert images.labels.tolist() == [1]
+    assert images.targets.tolist() == [1]
 
 
 def test_bad_parquet(tmp_path):
@@ -131,7 +131,7 @@ def test_a_real_shard(tmp_path):
     pq.write_table(table, tmp_path / "slice.parquet", row_group_size=70)
     images = to_images(tmp_path / "slice.parquet")
     assert images.classes[:3] == ("airplane", "automobile", "bird")
-    assert images.labels.tolist() == table["label"].to_pylist()
+    assert images.targets.tolist() == table["label"].to_pylist()
     for pixels, row in zip(images.pixels, table["img"].to_pylist(), strict=True):
         expected = np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")).transpose(2, 0, 1)
         assert np.array_equal(pixels, expected)
@@ -166,7 +166,7 @@ def test_shards_that_differ(tmp_path):
     shard(tmp_path / "a.parquet", [png("red")], label=pa.array([3]))
     shard(tmp_path / "b.parquet", [png("red")], label=pa.array(["owl"]))
     images = to_images(tmp_path)
-    assert (images.classes, images.labels.tolist()) == (("3", "owl"), [0, 1])
+    assert (images.classes, images.targets.tolist()) == (("3", "owl"), [0, 1])
     pq.write_table(pa.table({"img": ["text"], "label": ["owl"]}), tmp_path / "b.parquet")
     with pytest.raises(UserError, match=r"b\.parquet has other columns than a\.parquet"):
         to_images(tmp_path)

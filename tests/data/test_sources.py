@@ -19,7 +19,7 @@ def test_digits_are_scikit_learns():
     assert images.pixels.shape == (1797, 3, 8, 8)
     assert images.pixels.is_contiguous()
     assert np.abs(images.pixels[:, 1].numpy() - bunch.images * 255 / 16).max() <= 0.5
-    assert images.labels.tolist() == bunch.target.tolist()
+    assert images.targets.tolist() == bunch.target.tolist()
     assert images.classes == tuple("0123456789")
     assert len(set(images.ids)) == 1797
     assert images.clustered.all()

@@ -3,7 +3,6 @@
 import sys
 
 from shoal.cli.main import main
-
 from shoal.training import run as state
 
 state.SAVE_SECONDS, state.SAVE_PATIENCE = 0.5, 0

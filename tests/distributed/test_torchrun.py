@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from shoal.cli.main import main
 from tests.runs import tiny_recipe
 
+from shoal.cli.main import main
 from shoal.training.checkpoint import read_tensors
 from shoal.training.folder import RunFolder
 

@@ -48,7 +48,7 @@ def test_a_folder_holds_all_that_is_needed_later(vit, tmp_path):
     assert found.rows.tolist() == rows
     assert list(found.ids) == [f"bilder/{i}ü.png" for i in rows]
     assert (found.ids[-1], found.ids[1:3]) == ("bilder/9ü.png", ["bilder/1ü.png", "bilder/2ü.png"])
-    assert found.labels.tolist() == [i % 2 for i in rows]
+    assert found.targets.tolist() == [i % 2 for i in rows]
     assert (found.classes, found.spec) == (("a", "b"), vit.spec)
     assert dict(found.skipped) == {"bilder/3ü.png": "not an image", "bilder/10ü.png": "no bytes in the table"}
     prints = [blake2b(blobs[i], digest_size=16).digest() for i in rows]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shoal.cli.main import main
 from tests.evaluation.examples import blobs
+
+from shoal.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("no_umap")
 

@@ -68,10 +68,10 @@ def test_pixels_are_clustered_by_euclidean_distance(umap):
     images = tiny_images(240)
     rows = images.pixels.flatten(1) / 255
     features = torch.randn(240, 5, generator=torch.Generator().manual_seed(0))
-    found = plain_baselines(truth_of(images.labels), features, clustered(features), 0, pixels=images.pixels)
+    found = plain_baselines(truth_of(images.targets), features, clustered(features), 0, pixels=images.pixels)
     assert [(plain.of, plain.method) for plain in found[2:]] == [("pixels", "k-means"), ("pixels", "UMAP + k-means")]
     assert found[0].scores["acc"] < 0.5
-    assert found[2].scores["ari"] == pytest.approx(adjusted_rand_score(images.labels, peer(rows)))
+    assert found[2].scores["ari"] == pytest.approx(adjusted_rand_score(images.targets, peer(rows)))
     assert umap.asked[1][1] == "euclidean"
     torch.testing.assert_close(umap.asked[1][0], rows)
 

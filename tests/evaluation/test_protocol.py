@@ -88,7 +88,7 @@ def test_beside_a_head_stand_plain_methods_on_the_backbone(tmp_path):
     assert [plain.of for plain in found.baselines] == ["backbone", "backbone", "pixels", "pixels"]
     represented = torch.nn.functional.normalize(trained.represent(run.images)).numpy()
     peer = SklearnKMeans(4, n_init=20, random_state=0).fit_predict(represented)
-    assert found.baselines[0].scores["ari"] == pytest.approx(adjusted_rand_score(run.images.labels, peer), abs=0.05)
+    assert found.baselines[0].scores["ari"] == pytest.approx(adjusted_rand_score(run.images.targets, peer), abs=0.05)
 
 
 def test_without_labels_only_signals_are_left():

@@ -11,10 +11,10 @@ import onnxruntime
 import pyarrow.parquet
 import pytest
 from PIL import Image
-from shoal.cli.main import main
 from sklearn.metrics import adjusted_rand_score
 from tests.frozen.conftest import BACKBONE, COLOURS, EACH, photograph
 
+from shoal.cli.main import main
 from shoal.features import Encoder
 from shoal.results.opened import open_clusters
 

@@ -40,7 +40,7 @@ def example(n=60, k=3, *, size=8, labelled=True, clusters=None, pixels=None, ids
         "metrics": ROWS,
         "images": Images(
             pixels=pixels,
-            labels=labels,
+            targets=labels,
             clustered=clusters >= 0,
             classes=classes or tuple(f"class-{i}" for i in range(k)),
             ids=ids or [f"image-{i}" for i in range(n)],

@@ -51,7 +51,7 @@ def test_the_guard_catches_a_trainer_that_peeks():
 
 def test_other_labels_give_the_same_weights_bit_by_bit(tmp_path):
     one = tiny_images()
-    two = dataclasses.replace(one, labels=torch.full_like(one.labels, -1), classes=())
+    two = dataclasses.replace(one, targets=torch.full_like(one.targets, -1), classes=())
     weights = []
     for name, images in (("one", one), ("two", two)):
         run = new_run(tmp_path / name, images=images)

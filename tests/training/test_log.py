@@ -4,9 +4,9 @@ import logging
 import re
 
 import pytest
-from shoal.cli.main import main
 from tests.runs import new_run
 
+from shoal.cli.main import main
 from shoal.progress import TerminalLog
 
 ROW = {"epoch": 11, "loss": 0.1214, "acc": 0.94, "nmi": 0.87, "ari": 0.85, "silhouette": 0.3, "changed": 0.01}

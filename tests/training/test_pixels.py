@@ -30,7 +30,7 @@ def mapped_images(folder):
     images = tiny_images()
     images.pixels.numpy().tofile(folder / "pixels.u8")
     pixels = np.memmap(folder / "pixels.u8", np.uint8, mode="r", shape=tuple(images.pixels.shape))
-    return as_images(pixels, images.labels.tolist(), images.classes, images.ids, {})
+    return as_images(pixels, images.targets.tolist(), images.classes, images.ids, {})
 
 
 def watched(run):

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from shoal.cli.main import main
 from tests.commands import complaint
 from tests.runs import new_run, reopened, same_files, tiny_config, tiny_recipe
 
+from shoal.cli.main import main
 from shoal.progress import Log
 from shoal.results import train as workflow
 from shoal.training.profile import PARTS, Profile, TimedParts, table

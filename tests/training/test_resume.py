@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from shoal.cli.main import main
 from tests.runs import StopAfter, beside, new_run, reopened, same_files, tiny_config, tiny_images, tiny_recipe
 
 import shoal.training.checkpoint
 import shoal.training.run
+from shoal.cli.main import main
 from shoal.errors import UserError
 from shoal.methods import CCConfig, MoCoConfig, ProPosConfig
 from shoal.progress import Log

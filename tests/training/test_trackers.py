@@ -10,10 +10,10 @@ import types
 
 import pytest
 from PIL import Image
-from shoal.cli.main import main
 from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config, tiny_images, tiny_recipe
 from tests.wandbs import FakeWandB, history
 
+from shoal.cli.main import main
 from shoal.config import to_dict
 from shoal.progress import Log, Logs
 from shoal.results import train as workflow

@@ -52,7 +52,7 @@ def stamp_of(source: Source, size: int | None) -> str:
 
 def listing_key(listing: Listing, size: int | None) -> str:
     """Compute the half of a key that is known before the images are read."""
-    parts = (listing.classes, listing.labels, listing.ids, listing.held_out, listing.clustered)
+    parts = (listing.classes, listing.targets, listing.ids, listing.held_out, listing.clustered)
     return _hash([_FORMAT, size, *map(_plain, parts)])
 
 
@@ -126,7 +126,7 @@ class Draft:
         """
         pixels, rest = _paths(key)
         entry: dict[str, Any] = {"shape": shape, "classes": listing.classes, "skipped": skipped}
-        entry |= {"ids": listing.ids, "labels": listing.labels}
+        entry |= {"ids": listing.ids, "labels": listing.targets}
         entry |= {"held_out": listing.held_out, "clustered": listing.clustered}
         try:
             self._file.flush()

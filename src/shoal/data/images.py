@@ -136,10 +136,10 @@ def _read(source: Source, stamp: str, size: int | None, strict: bool, progress: 
     reading = read_all(listing, size, buffer.extend, strict=strict, progress=progress)
     pixels = np.frombuffer(buffer, np.uint8).reshape(-1, 3, reading.height, reading.width)
     kept = _kept(listing, reading.kept)
-    return as_images(pixels, kept.labels, kept.classes, kept.ids, reading.skipped, kept.held_out, kept.clustered)
+    return as_images(pixels, kept.targets, kept.classes, kept.ids, reading.skipped, kept.held_out, kept.clustered)
 
 
 def _kept(listing: Listing, rows: Sequence[int]) -> Listing:
     each = {"ids": listing.ids, "held_out": listing.held_out, "clustered": listing.clustered}
     kept: dict[str, Any] = {name: [values[row] for row in rows] if len(values) else () for name, values in each.items()}
-    return dataclasses.replace(listing, labels=np.asarray(listing.labels)[rows].tolist(), **kept)
+    return dataclasses.replace(listing, targets=np.asarray(listing.targets)[rows].tolist(), **kept)

@@ -136,7 +136,7 @@ Blob: TypeAlias = bytes | Path | Pixels | Member | None
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a source in order: names, labels (-1: none), the classes, a way to read them all.
+    """The images of a source in order: names, targets (true classes, -1: none), the classes, a way to read them all.
 
     ``held_out`` says of each image whether it is of the data set's test part (empty: none is), ``clustered`` whether
     it takes part in the clustering (empty: all do). ``files`` are the images' own files, empty where they lie in
@@ -144,7 +144,7 @@ class Listing:
     """
 
     ids: Sequence[str]
-    labels: Sequence[int] | Int64[np.ndarray, "n"]
+    targets: Sequence[int] | Int64[np.ndarray, "n"]
     classes: tuple[str, ...]
     blobs: Callable[[], Iterator[Blob]]
     held_out: Sequence[bool] = ()
@@ -193,7 +193,7 @@ def check_regular(file: Path) -> None:
 
 def as_images(
     pixels: UInt8[np.ndarray, "n 3 h w"],
-    labels: Sequence[int] | Int64[np.ndarray, "n"],
+    targets: Sequence[int] | Int64[np.ndarray, "n"],
     classes: tuple[str, ...],
     ids: Sequence[str],
     skipped: Mapping[str, str],
@@ -210,7 +210,7 @@ def as_images(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor is it written to
         tensor = torch.from_numpy(pixels)
-    truth = torch.tensor(labels, dtype=torch.int64)
+    truth = torch.tensor(targets, dtype=torch.int64)
     takes_part = _flags(clustered, len(truth), default=True)
     return Images(tensor, truth, takes_part, classes, ids, skipped, _flags(held_out, len(truth), default=False))
 

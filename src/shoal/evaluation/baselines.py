@@ -60,7 +60,7 @@ def plain_baselines(
     rows = truth.clustered.cpu().nonzero()[:, 0]
     drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:MAX_ROWS].sort().values
     sample = rows[drawn]
-    labels, clusters, k = truth.labels.cpu(), clustering.labels.cpu(), len(clustering.centers)
+    labels, clusters, k = truth.targets.cpu(), clustering.labels.cpu(), len(clustering.centers)
 
     def baseline(of: PlainSource, index: Int64[Tensor, "m"], points: Float[Tensor, "m e"], *, umap: bool) -> Baseline:
         method: PlainMethod = "UMAP + k-means" if umap else "k-means"

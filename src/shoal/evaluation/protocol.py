@@ -51,11 +51,11 @@ def evaluate(
         labelled=int(truth.known.sum()),
         held_out=int(truth.held_out.sum()),
         clusters=k,
-        scores=clustering_scores(truth.labels, clustering.labels),
+        scores=clustering_scores(truth.targets, clustering.labels),
         signals=clustering_signals(features, clustering, None, generator) | dispersion_signals(features, clustering),
         baselines=[],
         train_to_test=_train_to_test(truth, features, k, seed, clustering.centers if by_head else None),
-        classes=class_scores(truth.labels, clustering.labels, k, truth.classes),
+        classes=class_scores(truth.targets, clustering.labels, k, truth.classes),
         calibration=_calibration(truth, features, clustering),
         knn=nearest(truth, represented) if knn else None,
         linear=probe(truth, represented, seed) if linear else None,
@@ -68,7 +68,7 @@ def nearest(truth: Truth, features: Float[Tensor, "n d"]) -> Neighbours:
     Raises:
         UserError: there are too few labelled images.
     """
-    labels = truth.labels.to(features.device)
+    labels = truth.targets.to(features.device)
     if truth.has_test_part:
         bank, queries = ((truth.known & part).to(features.device) for part in (~truth.held_out, truth.held_out))
         ranked = knn_predict(features[queries], features[bank], labels[bank], NEIGHBOURS, TEMPERATURE)
@@ -87,7 +87,7 @@ def probe(truth: Truth, features: Float[Tensor, "n d"], seed: int) -> Linear:
         UserError: fewer than two images are labelled.
     """
     train, test = (rows.to(features.device) for rows in truth.train_and_test(torch.Generator().manual_seed(seed)))
-    labels = truth.labels.to(features.device)
+    labels = truth.targets.to(features.device)
 
     def classify(setting: ProbeSetting) -> Ranking:
         generator = torch.Generator().manual_seed(seed)
@@ -120,7 +120,7 @@ def _train_to_test(
         generator = torch.Generator(features.device).manual_seed(seed)
         centers = kmeans(features[train], n_clusters, generator=generator).centers
     test = (truth.held_out & truth.known).to(features.device)
-    labels = truth.labels.to(features.device)
+    labels = truth.targets.to(features.device)
     of_train, clusters = (assign(features[rows], centers, "cosine")[0] for rows in (train, test))
     matched = torch.from_numpy(matched_class(labels[train], of_train, n_clusters))
     right = matched[clusters.cpu()] == labels[test].cpu()
@@ -134,7 +134,7 @@ def _train_to_test(
 
 def _calibration(truth: Truth, features: Float[Tensor, "n d"], clustering: Clustering) -> Calibration | None:
     """None without a row that has both a label and a cluster."""
-    clusters, labels = clustering.labels.cpu(), truth.labels.cpu()
+    clusters, labels = clustering.labels.cpu(), truth.targets.cpu()
     rows = (clusters >= 0) & (labels >= 0)
     if not rows.any():
         return None

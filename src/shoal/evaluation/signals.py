@@ -129,6 +129,6 @@ def score(
     evaluation's own, so that watching a run does not change it.
     """
     generator = torch.Generator(features.device).manual_seed(seed)
-    scores = clustering_scores(images.labels, clustering.labels)
+    scores = clustering_scores(images.targets, clustering.labels)
     signals = clustering_signals(features, clustering, previous, generator)
     return {key: scores[key] for key in WATCHED if scores} | signals

@@ -17,7 +17,7 @@ from shoal.types import Images
 class Truth:
     """Labels (-1: none), their names, and which rows are held out and which take part in the clustering."""
 
-    labels: Int64[Tensor, "n"]
+    targets: Int64[Tensor, "n"]
     held_out: Bool[Tensor, "n"]
     clustered: Bool[Tensor, "n"]
     classes: Sequence[str]
@@ -25,12 +25,12 @@ class Truth:
     @classmethod
     def of(cls, images: Images) -> Truth:
         """What a data set says of its images."""
-        return cls(images.labels, images.held_out, images.clustered, images.classes)
+        return cls(images.targets, images.held_out, images.clustered, images.classes)
 
     @property
     def known(self) -> Bool[Tensor, "n"]:
         """Which rows have a label."""
-        return self.labels >= 0
+        return self.targets >= 0
 
     @property
     def has_test_part(self) -> bool:

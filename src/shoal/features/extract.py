@@ -68,7 +68,7 @@ def embed(
             images,
             listing.classes,
         )
-        store = Store.begin(folder, header, listing.ids, listing.labels)
+        store = Store.begin(folder, header, listing.ids, listing.targets)
     else:
         _check_same(folder, header, encoder, images)
         store = Store(folder, header)
@@ -225,7 +225,7 @@ def _digest(source: Source, listing: Listing) -> str:
     """What tells these images from others: names, labels, and the size and time of each file."""
     digest = blake2b(digest_size=16)
     digest.update(json.dumps([len(listing.ids), listing.classes]).encode())
-    for name, label in zip(listing.ids, listing.labels, strict=True):
+    for name, label in zip(listing.ids, listing.targets, strict=True):
         digest.update(f"{name}\0{int(label)}\n".encode("utf-8", "surrogateescape"))
     for file in source.files:
         digest.update(_look(file))

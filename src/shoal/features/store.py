@@ -67,7 +67,7 @@ class Embedded:
     rows: Int64[Tensor, "n"]
     """Row of the listing."""
     ids: Sequence[str]
-    labels: Int64[Tensor, "n"]
+    targets: Int64[Tensor, "n"]
     """-1: none."""
     classes: tuple[str, ...]
     fingerprints: UInt8[Tensor, "n 16"]
@@ -112,7 +112,7 @@ class Store:
 
     @classmethod
     def begin(
-        cls, folder: Path, header: Header, ids: Sequence[str], labels: Sequence[int] | Int64[np.ndarray, "m"]
+        cls, folder: Path, header: Header, ids: Sequence[str], targets: Sequence[int] | Int64[np.ndarray, "m"]
     ) -> Store:
         """Start a folder, over what a process has left that was killed before it could.
 
@@ -130,7 +130,7 @@ class Store:
                 for name in ids:
                     end += text.write(name.encode("utf-8", "surrogateescape"))
                     ends.write(np.int64(end).tobytes())
-            np.asarray(labels, dtype=np.int64).tofile(folder / "labels.i64")
+            np.asarray(targets, dtype=np.int64).tofile(folder / "labels.i64")
             for name in _row_bytes(header):
                 (folder / name).write_bytes(b"")
             for path in folder.iterdir():

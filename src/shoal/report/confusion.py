@@ -58,7 +58,7 @@ class Confusion:
 def confusion(images: Images, clustering: Clustering) -> Confusion | None:
     """Clusters against the classes that the Hungarian method matches them to, or nothing without labels."""
     k = len(clustering.centers)
-    table, matches = matched_confusion(images.labels, clustering.labels, k)
+    table, matches = matched_confusion(images.targets, clustering.labels, k)
     if not len(table.counts):
         return None
     matched_to = {cluster: label for label, cluster in matches}

@@ -108,7 +108,7 @@ def contents(data: ReportData) -> Contents:
     values = {
         "key": _key(ids, own),
         "nImages": n_images,
-        "classes": [class_name(data.images, i) for i in range(int(data.images.labels.max()) + 1)],
+        "classes": [class_name(data.images, i) for i in range(int(data.images.targets.max()) + 1)],
         "ids": ids,
         "sizes": sizes.tolist(),
         "majorities": [each.name for each in found],
@@ -128,7 +128,7 @@ def _columns(data: ReportData, shown: Int64[Tensor, "m"], places: Float[Tensor, 
     """A number or more of each image shown, as bytes in base64."""
     return {
         "cluster": _encoded(data.clustering.labels[shown], np.int32),
-        "label": _encoded(data.images.labels[shown], np.int32),
+        "label": _encoded(data.images.targets[shown], np.int32),
         "certainty": _encoded(_doubt(data)[shown], np.float32),
         "confidence": None if data.confidences is None else _encoded(data.confidences[shown], np.float32),
         "place": _encoded(on_paper(places), np.uint16),

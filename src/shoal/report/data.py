@@ -69,7 +69,7 @@ def majorities(images: Images, clusters: Sequence[Int64[Tensor, "_"]]) -> list[M
     """What each cluster mostly holds."""
     found = []
     for own in clusters:
-        labels = images.labels[own]
+        labels = images.targets[own]
         known = labels[labels >= 0]
         counts = torch.bincount(known)
         name = class_name(images, int(counts.argmax())) if len(known) else ""

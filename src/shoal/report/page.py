@@ -64,7 +64,7 @@ def write_report(data: ReportData, path: Path) -> None:
             contents=found,
             scripts=SCRIPTS,
             pixelated=max(data.images.pixels.shape[2:]) <= PIXELATED_UP_TO,
-            labelled=bool((data.images.labels >= 0).any()),
+            labelled=bool((data.images.targets >= 0).any()),
             mapped=found.n_shown > 0 and bool((data.clustering.labels >= 0).any()),
             n_duplicates=len(data.duplicates),
             n_outliers=len(data.outliers),
@@ -93,7 +93,7 @@ def _summary(data: ReportData, found: Contents) -> list[Figure]:
         ),
     ]
     scores = {key: value for row in data.metrics for key, value in row.items() if value is not None}
-    agreement = AGREEMENT if (data.images.labels >= 0).any() else {}
+    agreement = AGREEMENT if (data.images.targets >= 0).any() else {}
     for key, (name, meaning) in {**agreement, **UNLABELLED}.items():
         if key in scores and math.isfinite(scores[key]):
             text = percent(scores[key]) if key == "acc" else f"{scores[key]:.3f}"

@@ -94,12 +94,12 @@ def cluster(
     encoder = None if rows.embedded is None else rows.embedded.spec
     clustered = Clustered(method, clusterer, centers, metric, rows.source, rows.features_at, encoder, seed)
     for path in (folder.assignments, folder.table):
-        write_assigned(found, rows.ids, path, labels=rows.labels, classes=rows.classes)
+        write_assigned(found, rows.ids, path, labels=rows.targets, classes=rows.classes)
     write_representatives(representatives(features, found, n_clusters), rows.ids, folder.representatives)
     file = io.BytesIO()
     np.save(file, centers.numpy())
     atomic_write(folder.centers, file.getvalue())
-    outcome = Outcome(len(rows), n_clusters, clustering_scores(rows.labels, found.clusters))
+    outcome = Outcome(len(rows), n_clusters, clustering_scores(rows.targets, found.clusters))
     if rows.embedded is not None:
         outcome = _with_images(outcome, rows, rows.embedded, found, clustered, folder)
     clustered.save(folder.clustering)  # last: with it the folder is finished

@@ -47,9 +47,9 @@ class Rows:
         return len(self.features)
 
     @property
-    def labels(self) -> Int64[Tensor, "n"]:
+    def targets(self) -> Int64[Tensor, "n"]:
         """True classes, for scores and tables alone; -1 for none."""
-        return torch.full((len(self),), -1) if self.embedded is None else self.embedded.labels
+        return torch.full((len(self),), -1) if self.embedded is None else self.embedded.targets
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def read_again(rows: Rows, embedded: Embedded, assigned: Assigned, clustered: Cl
     places, ids = embedded.rows[index].tolist(), [rows.ids[i] for i in index.tolist()]
     assert rows.listing is not None
     pixels = read_pixels(rows.listing, places, edge_for(len(index)))
-    images = as_images(pixels.numpy(), rows.labels[index].tolist(), rows.classes, ids, embedded.skipped)
+    images = as_images(pixels.numpy(), rows.targets[index].tolist(), rows.classes, ids, embedded.skipped)
     return Shown(index, images)
 
 

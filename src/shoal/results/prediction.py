@@ -41,7 +41,7 @@ def predict(clustered: Clustered, name: str, out: Path, *, strict: bool, log: Lo
         if embedded.skipped:
             log.note(skip_note(embedded.skipped, len(embedded.ids)))
         found = _assigned(clustered, embedded.features)
-        write_assigned(found, embedded.ids, out, labels=embedded.labels, classes=embedded.classes)
+        write_assigned(found, embedded.ids, out, labels=embedded.targets, classes=embedded.classes)
         return len(embedded.ids)
 
 

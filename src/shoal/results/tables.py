@@ -34,7 +34,7 @@ def write_assignments(assignment: Assignment, images: Images, path: Path) -> Non
     columns = _columns(assignment, [as_utf8(name) for name in images.ids])
     if images.classes:
         classes = [as_utf8(name) for name in images.classes]
-        columns["label"] = pa.array([None if label < 0 else classes[label] for label in images.labels.tolist()])
+        columns["label"] = pa.array([None if label < 0 else classes[label] for label in images.targets.tolist()])
     _write(columns, path)
 
 

@@ -159,7 +159,7 @@ def _of_pixels(origin: Sequence[str], files: Sequence[Path], images: Callable[[i
         def blobs() -> Iterator[Blob]:
             return (image.numpy() for image in found.pixels)
 
-        return Listing(found.ids, found.labels.numpy(), found.classes, blobs)
+        return Listing(found.ids, found.targets.numpy(), found.classes, blobs)
 
     return Source(origin, files, listing, images)
 

@@ -128,7 +128,7 @@ def _joined(parts: Sequence[_Part], classes: tuple[str, ...]) -> Listing:
     names = [part.name for part in parts for _ in part.labels]
     return Listing(
         ids=[f"{part.name}#{row}" for part in parts for row in range(len(part.labels))],
-        labels=[label for part in parts for label in part.labels],
+        targets=[label for part in parts for label in part.labels],
         classes=classes,
         blobs=blobs,
         held_out=[name == "test" for name in names],
