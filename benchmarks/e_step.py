@@ -19,7 +19,8 @@ from torch import Tensor
 from command import keep
 from interleaved import seconds_of
 from shoal.clustering.kmeans import kmeans
-from shoal.methods.embedding import embed_all, settled
+from shoal.device import resolve_precision
+from shoal.methods.embedding import embed_all
 from shoal.training.loop import STARTS, STARTS_BETWEEN
 from step import config_of, noise_run, step_of
 
@@ -53,7 +54,9 @@ def main() -> None:
                 "steps": step_of(run),
                 "embedding": lambda: embed_all(run.method, some, run.device, config.precision),
                 "k-means, first": lambda: kmeans(rows, config.n_clusters, generator=draw, n_init=STARTS),
-                "k-means": lambda: kmeans(rows, config.n_clusters, generator=draw, n_init=STARTS_BETWEEN, also=before),
+                "k-means": lambda: kmeans(
+                    rows, config.n_clusters, generator=draw, n_init=STARTS_BETWEEN, warm_start=before
+                ),
             },
             args.repeats,
             run.device,
@@ -62,7 +65,9 @@ def main() -> None:
     epoch = {name: each * (1 if name.startswith("k-means") else batches) for name, each in seconds.items()}
     e_step = epoch["embedding"] + epoch["k-means"]
     share = e_step / (e_step + epoch["steps"])
-    print(f"an epoch of propos-cifar10 on {args.images} images, {settled(run.device, config.precision)}, {run.device}")
+    print(
+        f"an epoch of propos-cifar10 on {args.images} images, {resolve_precision(run.device, config.precision)}, {run.device}"
+    )
     for name, each in epoch.items():
         print(f"{name:<16}{each:9.1f} s")
     print(f"with an E-step before each epoch it takes {100 * share:.1f} % of the time")

@@ -34,7 +34,7 @@ from command import RESULTS, keep
 from gpu_parts import augmentation, clustering, embedding_rates, peaks
 from gpu_sheet import TINY, Sheet, Sizes, in_a_line
 from gpu_steps import ladder
-from shoal.training.checks import compute_device
+from shoal.device import compute_device
 
 
 @dataclass(frozen=True)

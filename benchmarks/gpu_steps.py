@@ -17,7 +17,7 @@ from torch import Tensor
 from gpu_sheet import Figures, Sheet, float32_products, forward_flops, in_a_line, percent
 from interleaved import seconds_of
 from shoal.config import RunConfig
-from shoal.methods.embedding import Precision
+from shoal.device import Precision
 from shoal.models import Backbone, backbone
 from shoal.training import Run
 from shoal.training.profile import Parts, TimedParts

@@ -33,7 +33,7 @@ from torch import Tensor
 from command import keep
 from shoal.data import Listing, cache, feed
 from shoal.data.decode import decode
-from shoal.training.checkpoint import digest
+from shoal.data.images import digest
 
 IMAGENET = 1_281_167
 CPU = torch.device("cpu")
@@ -56,7 +56,7 @@ def build(n: int, side: int) -> dict[str, float]:
     ids = [f"n{row // 1300:08}/n{row // 1300:08}_{row % 1300:05}.JPEG" for row in range(n)]
     listing = Listing(ids, [row // 1300 for row in range(n)], tuple(map(str, range(n // 1300 + 1))), lambda: iter(()))
     left, start = n * 3 * side * side, time.perf_counter()
-    with cache.Draft() as draft:
+    with cache.CacheWriter() as draft:
         while left:
             at, size = int(generator.integers(_CHUNK)), min(left, _CHUNK)
             draft.write(noise[at : at + size])  # type: ignore[arg-type]

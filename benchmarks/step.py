@@ -24,12 +24,11 @@ from torch import Tensor, nn
 from command import keep
 from interleaved import seconds_of
 from shoal.config import RunConfig, load_recipe
-from shoal.methods.embedding import Precision, autocast, settled
+from shoal.device import Precision, autocast, compute_device, resolve_precision
 from shoal.models.backbone import Backbone, build_backbone
 from shoal.progress import Log
 from shoal.results import train as workflow
 from shoal.training import Run
-from shoal.training.checks import compute_device
 from shoal.training.loop import pixels_to_come, train_step
 from shoal.types import Clustering, Images
 
@@ -151,14 +150,16 @@ def main() -> None:
         seconds = seconds_of(sides, args.repeats, device)
     rates = {name: args.batch / each for name, each in seconds.items()}
     floor = rates["bare network"] * 3 / PASSES
-    print(f"{args.backbone}, {args.batch} images of {args.side} px, {settled(device, config.precision)}, {device}")
+    print(
+        f"{args.backbone}, {args.batch} images of {args.side} px, {resolve_precision(device, config.precision)}, {device}"
+    )
     print(f"shoal         {rates['shoal']:9.1f} images/s")
     if "lightly" in rates:
         ratio = rates["shoal"] / rates["lightly"]
         print(f"lightly       {rates['lightly']:9.1f} images/s   shoal is {ratio:.2f} x as fast")
     print(f"bare network  {rates['bare network']:9.1f} views/s    shoal has {rates['shoal'] / floor:.3f} of 3/8 of it")
     if args.save:
-        keep(args.save, {"precision": settled(device, config.precision), "rates": rates})
+        keep(args.save, {"precision": resolve_precision(device, config.precision), "rates": rates})
 
 
 if __name__ == "__main__":

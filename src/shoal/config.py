@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -234,3 +235,9 @@ def _plain(value: Any) -> Any:
 def to_yaml(config: RunConfig) -> str:
     """The recipe that gives this config."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=110)
+
+
+def config_digest(config: RunConfig) -> str:
+    """What tells this config from others; the images may have moved to another path."""
+    anywhere = replace(config, data=replace(config.data, path="", root=""))
+    return hashlib.blake2b(to_yaml(anywhere).encode(), digest_size=16).hexdigest()

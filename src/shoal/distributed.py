@@ -1,6 +1,6 @@
 """What a run needs to know of other processes: no-ops when there is one.
 
-Several processes come from ``torchrun`` and plain ``torch.distributed``. Random numbers are drawn for the world batch
+Several processes come from ``torchrun`` and plain ``torch.distributed``. Random numbers are drawn for the global batch
 from a generator that every rank holds in the same state; each rank then keeps its share. So N ranks draw what one
 process would.
 """
@@ -124,7 +124,7 @@ def is_first() -> bool:
 
 
 def share(n: int) -> slice:
-    """This rank's rows of a world batch of ``n`` rows, which the world size must divide."""
+    """This rank's rows of a global batch of ``n`` rows, which the world size must divide."""
     each = n // world_size()
     return slice(rank() * each, (rank() + 1) * each)
 
@@ -208,7 +208,7 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 class _Gather(torch.autograd.Function):
     """All-gather along the rows; backward adds up what the ranks' losses ask of these rows, which they ask alike.
 
-    Adding up is what makes N ranks equal to one process: each rank computes the same loss on the world batch, the data
+    Adding up is what makes N ranks equal to one process: each rank computes the same loss on the global batch, the data
     parallel wrapper averages the gradients, and the sum here undoes that average. As all addends are the same, no word
     need be exchanged.
     """
@@ -224,7 +224,7 @@ class _Gather(torch.autograd.Function):
         return world_size() * grads[0][share(len(grads[0]))]
 
 
-def gather(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "world_b ..."]:
+def gather(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "global_b ..."]:
     """The rows of all ranks, in rank order; the rows themselves in one process.
 
     Its gradient is right for losses that every rank computes alike from what all ranks know.
@@ -235,7 +235,7 @@ def gather(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "world_b ..."]:
     return gathered
 
 
-def gather_all(*rows: Shaped[Tensor, "b _"]) -> tuple[Shaped[Tensor, "world_b _"], ...]:
+def gather_all(*rows: Shaped[Tensor, "b _"]) -> tuple[Shaped[Tensor, "global_b _"], ...]:
     """``gather`` of several matrices of one type in one exchange: a small one costs no more than its delay."""
     if world_size() == 1:
         return rows
@@ -272,7 +272,7 @@ def of_each_rank(values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "ranks ..."]:
     return sum_over_ranks(values.where(mine.view(-1, *(1 for _ in values.shape)), 0))
 
 
-def gather_uneven(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "world_b ..."]:
+def gather_uneven(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "global_b ..."]:
     """The rows of all ranks, in rank order, where ranks may hold different numbers of them; without gradient."""
     if world_size() == 1:
         return rows

@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from shoal.config import RunConfig, load_recipe, parse_config, to_dict
-from shoal.data import IN_MEMORY, lasting, to_images
+from shoal.data import IN_MEMORY, resolve_spec, to_images
 from shoal.errors import UserError
 from shoal.progress import open_log
 from shoal.results import train as workflow
@@ -183,7 +183,7 @@ def _path_of(X: ImageSource) -> str:
     """What leads to the images again from a run's config."""
     if not isinstance(X, str | Path):
         return IN_MEMORY
-    return lasting(str(X))
+    return resolve_spec(str(X))
 
 
 class BYOL(DeepClusterer):

@@ -37,14 +37,14 @@ def lock(file: IO[bytes]) -> bool:
     return True
 
 
-def at_home(path: str | Path) -> Path:
+def expand_home(path: str | Path) -> Path:
     """Read a ``~`` at the beginning as a home folder; a name that only begins so, as ``~$photo.jpg``, stays."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - that of a Path fails where nobody is called so
 
 
 def real(path: str | Path) -> Path:
     """Follow all links of a path as far as they lead, and a circle of them nowhere."""
-    return Path(os.path.realpath(at_home(path)))
+    return Path(os.path.realpath(expand_home(path)))
 
 
 def atomic_write(path: Path, content: bytes) -> None:

@@ -3,7 +3,7 @@
 Where a docstring says "unit rows", the method has normalised them; the others normalise themselves.
 
 No function here gathers across ranks, looks at a config or keeps a state: the method hands over the features of the
-whole world batch (house rules 1 and 2 in ``docs/architecture.md``).
+whole global batch (house rules 1 and 2 in ``docs/architecture.md``).
 """
 
 from __future__ import annotations

@@ -41,14 +41,14 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Two augmented views of the same images, in [0, 1], and where those of the world batch stand in their ``Images``.
+    """Two augmented views of the same images, in [0, 1], and where those of the global batch stand in their ``Images``.
 
-    With several processes the views are this rank's share of the world batch, and ``index`` is the whole of it.
+    With several processes the views are this rank's share of the global batch, and ``index`` is the whole of it.
     """
 
     view1: Float[Tensor, "b 3 h w"]
     view2: Float[Tensor, "b 3 h w"]
-    index: Int64[Tensor, "world_b"]
+    index: Int64[Tensor, "global_b"]
 
 
 @dataclass(frozen=True, eq=False)

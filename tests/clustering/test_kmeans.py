@@ -96,10 +96,10 @@ def test_centres_at_hand_are_one_start_more(metric):
     x, labels = blobs(3000, 8, 25, spread=0.15)
     alone = kmeans(x, 25, generator=generator(1), metric=metric, n_init=1, init="random", max_iter=2)
     truth = torch.stack([x[labels == k].mean(0) for k in range(25)])
-    helped = kmeans(x, 25, generator=generator(1), metric=metric, n_init=1, init="random", max_iter=2, also=truth)
+    helped = kmeans(x, 25, generator=generator(1), metric=metric, n_init=1, init="random", max_iter=2, warm_start=truth)
     assert inertia(helped) < 0.9 * inertia(alone)
     misled = kmeans(
-        x, 25, generator=generator(1), metric=metric, n_init=1, init="random", also=x[:25] * 0 + 100 + x[:25]
+        x, 25, generator=generator(1), metric=metric, n_init=1, init="random", warm_start=x[:25] * 0 + 100 + x[:25]
     )
     assert inertia(misled) <= 1.001 * inertia(alone)
 
@@ -107,7 +107,7 @@ def test_centres_at_hand_are_one_start_more(metric):
 def test_centres_at_hand_must_fit():
     x, _ = blobs(40, 3, 4)
     with pytest.raises(UserError, match=r"also has shape \(3, 3\): give \(4, 3\)"):
-        kmeans(x, 4, generator=generator(), also=x[:3])
+        kmeans(x, 4, generator=generator(), warm_start=x[:3])
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -35,7 +35,7 @@ def test_the_others_stand_among_their_nearest(metric, monkeypatch):
     monkeypatch.setattr(plane, "MAX_ROWS", 40)
     x = rows()
     places = map_positions(x, metric=metric, seed=3)
-    drawn = plane.drawn_rows(60, 40, torch.Generator().manual_seed(3))
+    drawn = plane.subsample(60, 40, torch.Generator().manual_seed(3))
     torch.testing.assert_close(places[drawn], x[drawn, :2])
     peer = KNeighborsRegressor(3, weights="distance", metric=metric, algorithm="brute").fit(x[drawn], x[drawn, :2])
     others = sorted(set(range(60)) - set(drawn.tolist()))

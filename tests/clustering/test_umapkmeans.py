@@ -58,8 +58,8 @@ def test_beyond_the_sample_rows_are_put_by_vote(monkeypatch):
     monkeypatch.setattr(umapkmeans, "MAX_ROWS", 50)
     x, labels = groups()
     drawn = []
-    own = umapkmeans.drawn_rows
-    monkeypatch.setattr(umapkmeans, "drawn_rows", lambda n, _most, g: drawn.append(own(n, 50, g)) or drawn[0])
+    own = umapkmeans.subsample
+    monkeypatch.setattr(umapkmeans, "subsample", lambda n, _most, g: drawn.append(own(n, 50, g)) or drawn[0])
     model = UMAPKMeans(3, random_state=0).fit(x)
     assert model.rows_.shape == (50, 6)
     torch.testing.assert_close(model.labels_[drawn[0]], model.row_labels_)

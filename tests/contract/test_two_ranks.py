@@ -35,7 +35,7 @@ def outcome(ours: Method) -> dict[str, list]:
 
 
 def synchronised() -> dict[str, dict[str, list]]:
-    """Every method, its batch-norm statistics those of the world batch."""
+    """Every method, its batch-norm statistics those of the global batch."""
     return {name: outcome(sync_batch_norm(method(name))) for name in SMALL}
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from shoal.data import to_images
-from shoal.data.cache import Draft, cache_folder, load
+from shoal.data.cache import CacheWriter, cache_folder, load
 from shoal.data.listing import Listing
 from shoal.data.sources.parquet import parquet_source
 
@@ -157,7 +157,7 @@ def test_a_damaged_cache_is_rebuilt(photos, cache_folder, decoded, pattern, harm
 
 def test_two_writers_of_the_same_images(cache_folder):
     listing = Listing(["a"], [-1], (), lambda: iter([]))
-    with Draft() as one, Draft() as two:
+    with CacheWriter() as one, CacheWriter() as two:
         one.write(bytes(12))
         two.write(bytes(12))
         first = one.keep("k-1", (1, 3, 2, 2), listing, {})
@@ -181,7 +181,7 @@ def test_what_a_killed_process_left_is_swept_up(cache_folder):
     for path, age in ((old, 2 * 24 * 3600), (new, 60)):
         path.write_bytes(b"x")
         os.utime(path, (time.time() - age,) * 2)
-    with Draft():
+    with CacheWriter():
         assert (old.exists(), new.exists()) == (False, True)
 
 

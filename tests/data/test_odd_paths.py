@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from shoal.data import IN_MEMORY, lasting, to_images
+from shoal.data import IN_MEMORY, resolve_spec, to_images
 from shoal.errors import UserError
 
 
@@ -60,7 +60,7 @@ def test_a_name_that_only_begins_like_a_home_folder(tmp_path, paint, monkeypatch
     assert to_images(["~$a.png"]).ids == ["~$a.png"]
     with pytest.raises(UserError, match=r"there is no file or folder ~no one/x"):
         to_images("~no one/x")
-    assert lasting("~$a.png") == str(tmp_path / "~tmp" / "~$a.png")
+    assert resolve_spec("~$a.png") == str(tmp_path / "~tmp" / "~$a.png")
 
 
 def test_a_link_that_leads_nowhere(tmp_path, monkeypatch):
@@ -68,7 +68,7 @@ def test_a_link_that_leads_nowhere(tmp_path, monkeypatch):
     Path("circle").symlink_to("circle")
     with pytest.raises(UserError, match=r"circle is a link that leads nowhere: "):
         to_images("circle")
-    assert lasting("circle") == str(tmp_path / "circle")
+    assert resolve_spec("circle") == str(tmp_path / "circle")
 
 
 def test_lists_with_what_is_no_file(tmp_path):

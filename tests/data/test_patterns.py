@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from shoal.data import find_source, lasting, to_images
+from shoal.data import find_source, resolve_spec, to_images
 from shoal.data.sources import find as doors
 from shoal.errors import UserError
 
@@ -87,10 +87,10 @@ def test_a_file_that_is_called_like_a_pattern():
 
 
 def test_what_leads_there_from_any_folder(tmp_path):
-    assert lasting("photos") == str(tmp_path / "photos")
-    assert lasting("photos/**/*.jpg") == str(tmp_path / "photos/**/*.jpg")
+    assert resolve_spec("photos") == str(tmp_path / "photos")
+    assert resolve_spec("photos/**/*.jpg") == str(tmp_path / "photos/**/*.jpg")
     for name in ("digits", "hf://a/b", "-", ""):
-        assert lasting(name) == name
+        assert resolve_spec(name) == name
 
 
 @pytest.fixture

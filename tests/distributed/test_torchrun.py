@@ -16,7 +16,7 @@ import pytest
 from tests.runs import tiny_recipe
 
 from shoal.cli.main import main
-from shoal.training.checkpoint import read_tensors
+from shoal.tensors import read_tensors
 from shoal.training.folder import RunFolder
 
 LONG = ("--epochs", "100000", "--compile", "off")

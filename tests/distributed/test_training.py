@@ -24,7 +24,7 @@ from shoal.training.run import Interrupted
 
 
 def config_of(name: str, *, accumulate: int = 1) -> RunConfig:
-    """A config whose batch-norm statistics are those of the world batch."""
+    """A config whose batch-norm statistics are those of the global batch."""
     config = tiny_config(method=SMALL[name], sync_batch_norm=True)
     return dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=0.02, accumulate=accumulate))
 

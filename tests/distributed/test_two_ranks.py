@@ -1,4 +1,4 @@
-"""What the methods build on: gathering with gradient, drawing for the world batch, statistics of the world batch."""
+"""What the methods build on: gathering with gradient, drawing for the global batch, statistics of the global batch."""
 
 import pytest
 import torch

@@ -12,8 +12,8 @@ def keys(first: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_ring_whose_length_is_no_multiple_of_the_batch_wraps():
     queue = Queue(7, 2)
     for step in range(5):
-        queue.offer(*keys(3 * step, 3))
-        queue.turn()
+        queue.enqueue(*keys(3 * step, 3))
+        queue.flush()
         assert int(queue.head) == 3 * (step + 1) % 7
     assert sorted(queue.index.tolist()) == list(range(8, 15))
     assert torch.equal(queue.keys[:, 0], queue.index.float())
@@ -23,8 +23,8 @@ def test_a_ring_whose_length_is_no_multiple_of_the_batch_wraps():
 
 def test_of_more_keys_than_fit_the_last_stay():
     queue = Queue(4, 2)
-    queue.offer(*keys(0, 11))
-    queue.turn()
+    queue.enqueue(*keys(0, 11))
+    queue.flush()
     assert sorted(queue.index.tolist()) == [7, 8, 9, 10]
     assert int(queue.head) == 11 % 4
 
@@ -32,12 +32,12 @@ def test_of_more_keys_than_fit_the_last_stay():
 def test_keys_wait_until_the_step_is_over():
     queue = Queue(8, 2)
     before = queue.keys.clone()
-    queue.offer(*keys(0, 2))
-    queue.offer(*keys(2, 2))
+    queue.enqueue(*keys(0, 2))
+    queue.enqueue(*keys(2, 2))
     assert torch.equal(queue.keys, before)
-    queue.turn()
+    queue.flush()
     assert queue.index.tolist() == [0, 1, 2, 3, -1, -1, -1, -1]
-    queue.turn()
+    queue.flush()
     assert int(queue.head) == 4
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.runs import tiny_images
 
-from shoal.training.checkpoint import digest
+from shoal.data.images import digest
 
 IMAGES = tiny_images(2500)
 """More than two blocks."""

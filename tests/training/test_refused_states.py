@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.runs import new_run, reopened, tiny_images
 
-import shoal.training.checkpoint
+import shoal.files
 import shoal.training.run
 from shoal.errors import UserError
 from shoal.progress import Log
@@ -26,7 +26,7 @@ def test_a_truncated_state_is_refused_in_a_sentence(tmp_path, keep):
 
 def test_a_run_of_a_newer_version_is_refused(tmp_path, monkeypatch):
     run = new_run(tmp_path / "run")
-    monkeypatch.setattr(shoal.training.checkpoint, "FORMAT", shoal.training.checkpoint.FORMAT + 1)
+    monkeypatch.setattr(shoal.files, "FORMAT", shoal.files.FORMAT + 1)
     run.save()
     monkeypatch.undo()
     with pytest.raises(UserError, match="newer version of shoal"):

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tests.runs import StopAfter, beside, new_run, reopened, same_files, tiny_config, tiny_images, tiny_recipe
 
-import shoal.training.checkpoint
+import shoal.files
 import shoal.training.run
 from shoal.cli.main import main
 from shoal.errors import UserError

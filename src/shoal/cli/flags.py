@@ -14,7 +14,7 @@ import tyro
 from shoal import distributed
 from shoal.clustering.rows import ClusteringMethod, Metric
 from shoal.config import RunConfig, fields_of, load_recipe, nearest, recipe_names, validate
-from shoal.data import lasting
+from shoal.data import resolve_spec
 from shoal.errors import UserError
 from shoal.files import real
 from shoal.results.inputs import EncoderConfig
@@ -153,8 +153,8 @@ def parse_train(args: Sequence[str]) -> TrainCommand:
 def _settle(command: TrainCommand, name: str) -> TrainCommand:
     """Check the values, make the data's paths ones that hold from any folder, choose the run folder."""
     config, data = command.config, command.config.data
-    path = lasting(data.path)
-    data = dataclasses.replace(data, path=path, root=lasting(data.root), strict=data.strict or command.strict)
+    path = resolve_spec(data.path)
+    data = dataclasses.replace(data, path=path, root=resolve_spec(data.root), strict=data.strict or command.strict)
     config = validate(dataclasses.replace(config, data=data), "this command")
     return dataclasses.replace(command, config=config, out=command.out or _default_folder(Path(name).stem))
 

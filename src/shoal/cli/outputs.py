@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from shoal.cli.terminal import Stopped, complain, say
 from shoal.errors import UserError
-from shoal.files import at_home, real
+from shoal.files import expand_home, real
 
 if TYPE_CHECKING:
     from shoal.sort.manifest import How
@@ -88,7 +88,7 @@ def _with_way_back(error: UserError, into: Path) -> UserError:
     """Where files have been sorted before, perhaps by a process that was killed, this may be why it fails."""
     from shoal.sort.manifest import NAME
 
-    earlier = at_home(into) / NAME
+    earlier = expand_home(into) / NAME
     if not earlier.is_file():
         return error
     return UserError(f"{error} Files have been sorted there before: shoal sort --undo {shlex.quote(str(earlier))}")

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering.kmeans.sums import ClusterSums
-from shoal.clustering.rows import Metric, Rows, directions, unusable
+from shoal.clustering.rows import Metric, Rows, directions, invalid_features_error
 from shoal.errors import UserError
 
 
@@ -45,7 +45,7 @@ def cluster_centers(
         own = labels[part][clustered]
         totals.move(x[clustered], torch.full_like(own, -1), own, None)
     if not torch.isfinite(totals.sums).all():
-        raise unusable(features)
+        raise invalid_features_error(features)
     empty = totals.counts == 0
     sums = torch.where(empty[:, None], totals.sums.sum(0), totals.sums)
     means = sums / totals.counts.where(~empty, totals.counts.sum())[:, None]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClusterMixin
 from torch import Tensor
 
-from shoal.clustering.rows import unusable
+from shoal.clustering.rows import invalid_features_error
 from shoal.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -57,7 +57,7 @@ class TakesTensors:
         features = tensor_on(self._validated(X, reset=reset, dtype=kinds, order="C"))
         # A sum is quick, and finite only if all values are; one that overflows is looked into.
         if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():
-            raise unusable(features)
+            raise invalid_features_error(features)
         return features
 
     def _validated(self, X: Array, **how: Any) -> Array:
@@ -80,7 +80,7 @@ def tensor_on(array: Array) -> Tensor:
         return torch.from_numpy(array)
 
 
-def like(X: ArrayOrTensor, result: Tensor) -> ArrayOrTensor:
+def as_input_type(X: ArrayOrTensor, result: Tensor) -> ArrayOrTensor:
     """A result as the kind of thing that was given."""
     return result if isinstance(X, Tensor) else result.cpu().numpy()
 
@@ -138,8 +138,8 @@ class SharesEstimator(TakesTensors, ClusterMixin, BaseEstimator):  # type: ignor
 
     def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """The most probable cluster of each row, int64 (n,)."""
-        return like(X, self._shares(self._features(X)).argmax(1))
+        return as_input_type(X, self._shares(self._features(X)).argmax(1))
 
     def predict_proba(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Probability of each cluster given the row, (n, k)."""
-        return like(X, self._shares(self._features(X)))
+        return as_input_type(X, self._shares(self._features(X)))

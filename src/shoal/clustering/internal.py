@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float64, Int64, Integer
 from torch import Tensor
 
-from shoal.clustering.rows import Metric, Rows, squared_distances, unusable
+from shoal.clustering.rows import Metric, Rows, invalid_features_error, squared_distances
 from shoal.errors import UserError
 
 
@@ -145,7 +145,7 @@ def _silhouettes(
 def _finite(score: float, features: Float[Tensor, "n d"], labels: Integer[Tensor, "n"]) -> float:
     """The score, which only rows without distances make NaN."""
     if not math.isfinite(score):
-        raise unusable(features[labels >= 0])
+        raise invalid_features_error(features[labels >= 0])
     return score
 
 

@@ -8,8 +8,8 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.rows import Metric, Rows, unusable
-from shoal.clustering.umap import MAX_ROWS, drawn_rows, umap_embedding
+from shoal.clustering.rows import Metric, Rows, invalid_features_error
+from shoal.clustering.umap import MAX_ROWS, subsample, umap_embedding
 
 FEW = 15
 """Fewer rows have no neighbourhoods to speak of and are shown by principal components."""
@@ -37,7 +37,7 @@ def map_positions(features: Float[Tensor, "n d"], *, metric: Metric, seed: int) 
     if len(features) < FEW:
         return _principal_plane(features, metric)
     generator = torch.Generator().manual_seed(seed)
-    drawn = drawn_rows(len(features), MAX_ROWS, generator).to(features.device)
+    drawn = subsample(len(features), MAX_ROWS, generator).to(features.device)
     rows = features[drawn].float()
     embedded = umap_embedding(rows, metric=metric, seed=seed, n_components=2, min_dist=MIN_DIST)
     if len(drawn) == len(features):
@@ -54,7 +54,7 @@ def _principal_plane(features: Float[Tensor, "n d"], metric: Metric) -> Float32[
         return features.new_zeros(0, 2, dtype=torch.float32)
     rows = Rows(features, metric, dtype=torch.float64)[:]
     if not torch.isfinite(rows).all():
-        raise unusable(features)
+        raise invalid_features_error(features)
     left, sizes, _ = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
     plane = (left * sizes)[:, :2]
     return F.pad(plane, (0, 2 - plane.shape[1])).float()

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering.kmeans.restarts import check_counts
-from shoal.clustering.rows import Metric, Rows, unusable
+from shoal.clustering.rows import Metric, Rows, invalid_features_error
 from shoal.errors import UserError
 
 CHUNK = 2**22
@@ -46,7 +46,7 @@ def nearest_neighbours(
     points = points - mean
     lengths = points.square().sum(1)
     if not torch.isfinite(4 * lengths.max()):
-        raise unusable(others.features)
+        raise invalid_features_error(others.features)
     numbers = torch.empty(len(asked), k, dtype=torch.int64, device=features.device)
     squared = torch.empty(len(asked), k, device=features.device)
     step = max(1, CHUNK // max(len(points), k * points.shape[1]))
@@ -54,7 +54,7 @@ def nearest_neighbours(
         part = slice(start, start + step)
         x = points[part] if queries is None else asked[part] - mean
         if not torch.isfinite(x.square().sum()):
-            raise unusable(asked.features)
+            raise invalid_features_error(asked.features)
         own = torch.arange(len(points), device=x.device)[part] if queries is None else None
         numbers[part], squared[part] = _nearest(x, points, lengths, k, own)
     return numbers, others.distance(squared)

@@ -47,7 +47,7 @@ class Shards:
         return self.gather(value[None])[: distributed.rank()].sum() if self.cut else torch.zeros_like(value)
 
 
-ALONE = Shards(cut=False)
+LOCAL = Shards(cut=False)
 
 
 Metric = Literal["euclidean", "cosine"]
@@ -127,7 +127,7 @@ class Rows:
                 lengths[part] = torch.linalg.vector_norm(x, dim=1, keepdim=True).square()
         return lengths
 
-    def moments(self, shards: Shards = ALONE) -> tuple[Float[Tensor, "d"], float]:
+    def moments(self, shards: Shards = LOCAL) -> tuple[Float[Tensor, "d"], float]:
         """Mean of the rows, of all ranks' if they are shards, and their variance averaged over the dimensions.
 
         Raises:
@@ -149,7 +149,7 @@ class Rows:
         info = torch.finfo(self.dtype)
         # Four times the largest sum of squares that is made of a chunk, and the least square that has all its digits.
         if not variance * self.features.shape[1] * n < info.max / 4:
-            raise unusable(self.features, shards)
+            raise invalid_features_error(self.features, shards)
         if variance < info.tiny / info.eps and self._differ(pivot, shards):
             raise UserError(
                 f"the rows differ so little that squares vanish in {self.dtype}: divide all by their largest."
@@ -178,7 +178,7 @@ class Rows:
         return squared / 2 if self.metric == "cosine" else squared.sqrt()
 
 
-def unusable(features: Float[Tensor, "n d"], shards: Shards = ALONE) -> UserError:
+def invalid_features_error(features: Float[Tensor, "n d"], shards: Shards = LOCAL) -> UserError:
     """Why there are no distances between these rows."""
     bad = torch.stack([(~torch.isfinite(features)).any(1).sum(), (features == 0).all(1).sum()])
     n_bad, n_zero = shards.sum(bad).tolist()

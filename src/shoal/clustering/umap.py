@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float32, Int32, Int64
 from torch import Tensor
 
-from shoal.clustering.inputs import Array, ArrayOrTensor, SharesEstimator, generator_from, like, precision_of
+from shoal.clustering.inputs import Array, ArrayOrTensor, SharesEstimator, as_input_type, generator_from, precision_of
 from shoal.clustering.kmeans.restarts import check_n_clusters, kmeans
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.rows import Metric
@@ -84,7 +84,7 @@ def nearest_rows(
     return numbers.int().cpu().numpy(), distances.cpu().numpy()
 
 
-def drawn_rows(n: int, most: int, generator: torch.Generator) -> Int64[Tensor, "m"]:
+def subsample(n: int, most: int, generator: torch.Generator) -> Int64[Tensor, "m"]:
     """Numbers of at most so many of n rows, in their order; all of them, without a draw, if they are no more."""
     if n <= most:
         return torch.arange(n)
@@ -146,20 +146,20 @@ class UMAPKMeans(SharesEstimator):
         """
         features = self._features(X, reset=True)
         generator = generator_from(self.random_state)
-        drawn = drawn_rows(len(features), MAX_ROWS, generator).to(features.device)
+        drawn = subsample(len(features), MAX_ROWS, generator).to(features.device)
         check_n_clusters(self.n_clusters, len(drawn))
         rows = features.detach()[drawn].float()
         seed = int(torch.randint(2**31, (), generator=generator))
         embedded = umap_embedding(rows, metric=self.metric, seed=seed)
         found = kmeans(embedded, self.n_clusters, generator=generator, metric="euclidean").labels
-        self.rows_: Array | Tensor = like(X, rows)
-        self.row_labels_: Array | Tensor = like(X, found)
+        self.rows_: Array | Tensor = as_input_type(X, rows)
+        self.row_labels_: Array | Tensor = as_input_type(X, found)
         if len(drawn) == len(features):
-            self.labels_: Array | Tensor = like(X, found)
+            self.labels_: Array | Tensor = as_input_type(X, found)
         else:
             labels = self._shares(features).argmax(1)
             labels[drawn] = found
-            self.labels_ = like(X, labels)
+            self.labels_ = as_input_type(X, labels)
         return self
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:

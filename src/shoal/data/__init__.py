@@ -5,7 +5,7 @@ from shoal.data.batches import feed, order_of_epoch, steps_of_epoch
 from shoal.data.images import DataConfig, load_images, place_on, to_images
 from shoal.data.listing import Blob, Listing, Member, Names, Source
 from shoal.data.reading import Progress, in_order, read_pixels
-from shoal.data.sources.find import IN_MEMORY, find_source, lasting
+from shoal.data.sources.find import IN_MEMORY, find_source, resolve_spec
 from shoal.data.sources.published import DATA_SETS, DataSet
 
 __all__ = [
@@ -27,11 +27,11 @@ __all__ = [
     "feed",
     "find_source",
     "in_order",
-    "lasting",
     "load_images",
     "order_of_epoch",
     "place_on",
     "read_pixels",
+    "resolve_spec",
     "steps_of_epoch",
     "to_images",
 ]

@@ -1,6 +1,6 @@
 """Random views of a batch of images, drawn per image and computed for the whole batch at once.
 
-Drawing and applying are apart: under several processes each draws for the whole world batch from the same
+Drawing and applying are apart: under several processes each draws for the whole global batch from the same
 state of the generator and applies its own slice, so that the views do not depend on the number of processes.
 """
 

@@ -92,10 +92,10 @@ def point(stamp: str, key: str) -> None:
         atomic_write(cache_folder() / f"{stamp}.key", key.encode())
 
 
-class Draft:
+class CacheWriter:
     """Pixels on their way into the cache: a file that nobody finds before it is whole."""
 
-    def __enter__(self) -> Draft:
+    def __enter__(self) -> CacheWriter:
         folder = cache_folder()
         try:
             folder.mkdir(parents=True, exist_ok=True)

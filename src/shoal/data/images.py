@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
+import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from annotated_types import Ge
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +24,7 @@ from shoal.data.listing import Listing, Source, as_images
 from shoal.data.reading import Progress, content_digest, read_all, refuse_skipped, skip_note
 from shoal.data.sources.array import from_array
 from shoal.data.sources.find import find_source
+from shoal.data.threads import in_threads
 from shoal.errors import UserError
 from shoal.types import Images
 
@@ -118,7 +123,7 @@ def _read(source: Source, stamp: str, size: int | None, strict: bool, progress: 
             cache.point(stamp, key)
             return images
     try:
-        with cache.Draft() as draft:
+        with cache.CacheWriter() as draft:
             reading = read_all(listing, size, draft.write, strict=strict, progress=progress)
             key = f"{half}-{reading.digest}"
             shape = (len(reading.kept), 3, reading.height, reading.width)
@@ -143,3 +148,17 @@ def _kept(listing: Listing, rows: Sequence[int]) -> Listing:
     each = {"ids": listing.ids, "held_out": listing.held_out, "clustered": listing.clustered}
     kept: dict[str, Any] = {name: [values[row] for row in rows] if len(values) else () for name, values in each.items()}
     return dataclasses.replace(listing, targets=np.asarray(listing.targets)[rows].tolist(), **kept)
+
+
+def digest(images: Images) -> str:
+    """What tells these images from others: size, names and pixels, which threads sum up block by block."""
+    summary = hashlib.blake2b(repr((tuple(images.pixels.shape), list(images.ids))).encode(), digest_size=16)
+    threads = os.cpu_count() or 1
+    with closing(in_threads(_sum, torch.split(images.pixels, 1024), threads=threads, ahead=2 * threads)) as sums:
+        for each in sums:
+            summary.update(each)
+    return summary.hexdigest()
+
+
+def _sum(pixels: UInt8[Tensor, "b 3 h w"]) -> bytes:
+    return hashlib.blake2b(pixels.cpu().contiguous().view(-1).numpy().data, digest_size=32).digest()

@@ -12,16 +12,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from shoal.data.listing import Pixels
+from shoal.device import Precision, autocast, compute_device, preserve_rng
 from shoal.errors import UserError
 from shoal.features.inference import Preparing, SquarePreparing, TimmPreparing, fold_batch_norm
 from shoal.features.weights import file_digest, hub_file, load_weights, weights_file
-from shoal.files import at_home
+from shoal.files import expand_home
 from shoal.methods import Method
-from shoal.methods.embedding import Precision, autocast
 from shoal.models.backbone import Backbone, check_timm_name
 from shoal.results.trained import Trained
-from shoal.training.checks import compute_device
-from shoal.training.default_rng import kept_rng
 from shoal.training.folder import RunFolder
 
 DEFAULT_BACKBONE = "vit_small_patch14_dinov2.lvd142m"
@@ -103,10 +101,10 @@ def _timm(spec: EncoderSpec, device: torch.device) -> Encoder:
 
     check_timm_name(spec.name)
     sized: dict[str, Any] = {"img_size": _DINOV2_SIDE} if "dinov2" in spec.name else {}
-    with kept_rng(device):
+    with preserve_rng(device):
         network: Any = timm.create_model(spec.name, pretrained=False, num_classes=0, **sized)
     config = network.pretrained_cfg
-    given = at_home(spec.weights).absolute()
+    given = expand_home(spec.weights).absolute()
     file = weights_file(given, used=spec.digest != "") if spec.weights else hub_file(spec.name, config)
     settled = _settled(replace(spec, weights=str(file) if spec.weights else ""), file)
     load_weights(network, file, config)
@@ -119,7 +117,7 @@ def _timm(spec: EncoderSpec, device: torch.device) -> Encoder:
 def _run(spec: EncoderSpec, device: torch.device) -> Encoder:
     if spec.weights:
         raise UserError(f"the run {spec.name} has weights of its own: leave out --backbone.weights.")
-    path = at_home(spec.name).absolute()
+    path = expand_home(spec.name).absolute()
     trained = Trained.load(path)
     settled = _settled(replace(spec, name=str(path)), RunFolder(path).model)
     module = _Embedding(trained.method).to(device).eval()

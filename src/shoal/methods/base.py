@@ -32,7 +32,7 @@ class MethodConfig:
         """Raise a UserError when the method cannot train like this.
 
         Args:
-            per_step: images of the world batch that makes a step.
+            per_step: images of the global batch that makes a step.
             per_pass: images that go through one process's network at once.
             n_images: images that are clustered.
         """
@@ -97,8 +97,8 @@ def on_views(network: Callable[[Tensor], Tensor], x1: Tensor, x2: Tensor, *, joi
 
 def shuffled_pass(
     network: Callable[[Tensor], Tensor], images: Float[Tensor, "b 3 h w"], generator: torch.Generator
-) -> Float[Tensor, "world_b d"]:
-    """A network's output for all images of the world batch, which meet others than their neighbours; without gradient.
+) -> Float[Tensor, "global_b d"]:
+    """A network's output for all images of the global batch, which meet others than their neighbours; without gradient.
 
     The batch is shuffled over processes and split statistics, and put back in order afterwards: a key's
     batch-norm statistics then come from other images than its query's (shuffling BN, arXiv 1911.05722, section 3.3).

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
-from typing import Literal
+from contextlib import closing, contextmanager
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from shoal.data import feed
-from shoal.device import multiplies_bfloat16
+from shoal.device import Precision, autocast
 from shoal.methods.base import Method
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 BATCH_VALUES = {"cpu": 2**20, "cuda": 2**23}
 """Values of a batch of images, by device. On a CPU enough to fill it, and few enough that activations stay near the
 cache. On a GPU 2 730 images of 32 px, by arithmetic some 6 GB for ResNet-50 with the CIFAR stem in bfloat16, or 55 of
 224 px; not measured."""
-
-
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Run networks in bfloat16 where asked, or for "auto" where the hardware multiplies in it."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=settled(device, precision) == "bfloat16")
-
-
-def settled(device: torch.device, precision: Precision) -> Precision:
-    """What "auto" comes to on a device."""
-    if precision != "auto":
-        return precision
-    return "bfloat16" if multiplies_bfloat16(device) else "float32"
 
 
 @contextmanager

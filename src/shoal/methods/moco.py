@@ -78,7 +78,7 @@ class MoCo(Method):
             for x, k in zip(queries, ks, strict=True)
         ]
         for k in reversed(ks):  # view 1's keys before view 2's, as published
-            self.queue.offer(k, batch.index)
+            self.queue.enqueue(k, batch.index)
         return {"info_nce": torch.stack(losses).sum()}
 
     @property
@@ -89,4 +89,4 @@ class MoCo(Method):
     def after_step(self, progress: float) -> None:
         """The slow copy follows the new weights (eq. 2), and the keys of the step enter the queue."""
         self.target.follow(self.online, progress)
-        self.queue.turn()
+        self.queue.flush()

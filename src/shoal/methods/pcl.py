@@ -95,7 +95,7 @@ class PCL(Method):
         losses = [info_nce(q, k[mine], self.queue.keys, self.config.temperature) for q, k in zip(qs, ks, strict=True)]
         terms = {"info_nce": torch.stack(losses).sum()}
         for k in reversed(ks):  # as MoCo: view 1's keys before view 2's
-            self.queue.offer(k, batch.index)
+            self.queue.enqueue(k, batch.index)
         if clusterings:
             everyone = distributed.gather_all(*qs)
             losses = [self._proto_nce(everyone, c.labels[batch.index], c) for c in clusterings]
@@ -130,7 +130,7 @@ class PCL(Method):
     def after_step(self, progress: float) -> None:
         """The slow copy follows the new weights, and the keys of the step enter the queue."""
         self.target.follow(self.online, progress)
-        self.queue.turn()
+        self.queue.flush()
 
 
 def concentration(

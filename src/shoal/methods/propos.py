@@ -88,7 +88,7 @@ class ProPos(Method):
                 terms["psl"] = self.config.psl_weight * self._scattering(z1, z2, k1, k2, batch.index, clustering)
             if self.queue:
                 for k in (k1, k2):
-                    self.queue.offer(F.normalize(k, dim=-1), batch.index)
+                    self.queue.enqueue(F.normalize(k, dim=-1), batch.index)
         return terms
 
     def _sample_neighbour(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
@@ -100,7 +100,7 @@ class ProPos(Method):
     def _scattering(
         self, z1: Tensor, z2: Tensor, k1: Tensor, k2: Tensor, index: Int64[Tensor, "b"], clustering: Clustering
     ) -> Float[Tensor, ""]:
-        """L_psl over the world batch, symmetric in the views; the queue's rows join both μ and μ'."""
+        """L_psl over the global batch, symmetric in the views; the queue's rows join both μ and μ'."""
         if self.queue:
             z1, z2, k1, k2 = (torch.cat((rows, self.queue.keys)) for rows in (z1, z2, k1, k2))
             index = torch.cat((index, self.queue.index))
@@ -125,7 +125,7 @@ class ProPos(Method):
         if self.config.views == "joined":
             self.target.follow(self.online, progress)
         if self.queue:
-            self.queue.turn()
+            self.queue.flush()
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The predictor learns ``predictor_lr_scale`` times faster."""

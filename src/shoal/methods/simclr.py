@@ -42,7 +42,7 @@ class SimCLR(Method):
         self.online = nn.Sequential(backbone, plain_mlp(backbone.n_features, config.dim))
 
     def forward(self, batch: Batch, clusterings: Sequence[Clustering] = ()) -> dict[str, Tensor]:
-        """NT-Xent over the world batch (eq. 1) of z = norm(g(f(x))), both views in one pass."""
+        """NT-Xent over the global batch (eq. 1) of z = norm(g(f(x))), both views in one pass."""
         z1, z2 = on_views(self.online, batch.view1, batch.view2, joined=True)
         z1, z2 = distributed.gather_all(F.normalize(z1.float(), dim=-1), F.normalize(z2.float(), dim=-1))
         return {"nt_xent": nt_xent(z1, z2, self.config.temperature)}

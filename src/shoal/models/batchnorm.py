@@ -68,10 +68,10 @@ class SplitBatchNorm(_Renewed):
 
 
 class SyncBatchNorm(_Renewed):
-    """Normalises by the statistics of the world batch; torch's own does so on GPUs alone."""
+    """Normalises by the statistics of the global batch; torch's own does so on GPUs alone."""
 
     def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
-        """The world batch's mean and variance in training, the running ones otherwise; alone, a plain batch-norm."""
+        """The global batch's mean and variance in training, the running ones otherwise; alone, a plain batch-norm."""
         if not self.training or distributed.world_size() == 1:
             return super().forward(x)
         axes = [0, *range(2, x.ndim)]
@@ -100,7 +100,7 @@ def split_batch_norm(network: Network, splits: int) -> Network:
 
 
 def sync_batch_norm(network: Network) -> Network:
-    """The network with statistics of the world batch.
+    """The network with statistics of the global batch.
 
     Raises:
         UserError: its statistics are split already.

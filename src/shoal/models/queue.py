@@ -26,11 +26,11 @@ class Queue(nn.Module):
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
         self._waiting: list[tuple[Tensor, Tensor]] = []
 
-    def offer(self, keys: Float[Tensor, "b d"], index: Int64[Tensor, "b"]) -> None:
+    def enqueue(self, keys: Float[Tensor, "b d"], index: Int64[Tensor, "b"]) -> None:
         """Let keys wait until the step is over: this step's own queries are not to meet them."""
         self._waiting.append((keys.detach(), index))
 
-    def turn(self) -> None:
+    def flush(self) -> None:
         """Let the waiting keys in at the head, in the order of their coming; of more than fit, the last stay."""
         for keys, index in self._waiting:
             self._push(keys, index)

@@ -14,7 +14,7 @@ from shoal.clustering.saved import Clusterer, clusterer_from, state_of
 from shoal.errors import UserError
 from shoal.features import EncoderSpec
 from shoal.results.cluster_folder import ClusterFolder
-from shoal.training.checkpoint import damaged, read_tensors, write_tensors
+from shoal.tensors import damaged, read_tensors, write_tensors
 
 
 @dataclass(frozen=True, eq=False)

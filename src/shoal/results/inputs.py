@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering.rows import Metric
-from shoal.data import find_source, lasting, to_images
+from shoal.data import find_source, resolve_spec, to_images
 from shoal.data.listing import Listing
 from shoal.data.reading import skip_note
 from shoal.data.sources.array import map_npy, read_features
@@ -79,7 +79,7 @@ def read_rows(
     if embedded.skipped:
         log.note(skip_note(embedded.skipped, len(embedded.ids)))
     # A list on the standard input is read once; what it named is found again by these names.
-    origin = [str(file) for file in source.files] if name == "-" else lasting(name)
+    origin = [str(file) for file in source.files] if name == "-" else resolve_spec(name)
     features_at = str(folder.features.resolve())
     return Rows(embedded.features, embedded.ids, "images", origin, embedded, features_at, listing)
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from shoal.clustering.kmeans.nearest import to_points
-from shoal.clustering.rows import Metric, Rows, squared_distances, unusable
+from shoal.clustering.rows import Metric, Rows, invalid_features_error, squared_distances
 
 CHUNK = 8192
 """Rows dealt with at once: of 1 280 features they take 42 MB."""
@@ -82,7 +82,7 @@ def assigned(
         found.distance[part] = rows.distance(to_points(x, points[own]).square()).float()
         found.margin[part] = _to_others(rows, x, points, own) - found.distance[part]
     if not torch.isfinite(found.distance).all():
-        raise unusable(features)
+        raise invalid_features_error(features)
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from shoal import distributed, evaluation
 from shoal.config import RunConfig, to_yaml
 from shoal.data import load_images
+from shoal.data.images import digest
 from shoal.errors import UserError
 from shoal.evaluation import Evaluation, Truth
 from shoal.progress import Log
@@ -16,7 +17,6 @@ from shoal.report import ReportData, write_report
 from shoal.results.tables import write_assignments
 from shoal.results.trained import Assignment, Trained
 from shoal.training import Run, fit
-from shoal.training.checkpoint import digest
 from shoal.training.folder import RunFolder
 from shoal.types import Clustering, Images
 

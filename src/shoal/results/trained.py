@@ -11,12 +11,11 @@ from torch import Tensor
 
 from shoal.clustering.kmeans import assign
 from shoal.config import RunConfig
+from shoal.device import compute_device, preserve_rng
 from shoal.errors import UserError
 from shoal.methods import Method, build
 from shoal.methods.embedding import embed_all, represent_all
-from shoal.training.checkpoint import damaged, read_tensors, write_tensors
-from shoal.training.checks import compute_device
-from shoal.training.default_rng import kept_rng
+from shoal.tensors import damaged, read_tensors, write_tensors
 from shoal.training.folder import RunFolder
 from shoal.training.run import Run
 from shoal.types import Images
@@ -96,7 +95,7 @@ class Trained:
             raise UserError(f"{path} has not been trained to its end: go on with 'shoal train --resume {path}'.")
         header, tensors = read_tensors(folder.model)
         device = compute_device()
-        with kept_rng(device):
+        with preserve_rng(device):
             method = build(config.method, config.backbone, config.n_clusters, torch.Generator(device))
         try:
             centers = tensors.pop("centers").to(device)

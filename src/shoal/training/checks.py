@@ -11,12 +11,7 @@ from shoal.methods import Method
 from shoal.methods.embedding import evaluating
 
 
-def compute_device() -> torch.device:
-    """The GPU when there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def world_batch(config: RunConfig, n_images: int) -> int:
+def global_batch(config: RunConfig, n_images: int) -> int:
     """Images per step: the config's, or all of them when there are fewer; a multiple of the parts it is computed in."""
     batch = min(config.optim.batch_size, n_images)
     return max(batch - batch % (config.optim.accumulate * config.method.parts * distributed.world_size()), 1)
@@ -29,7 +24,7 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
         raise UserError(
             f"{config.n_clusters} clusters need at least as many images, and there are {n}: lower --n-clusters."
         )
-    batch = world_batch(config, n_images)
+    batch = global_batch(config, n_images)
     if batch < 2 * optim.accumulate:
         raise UserError(
             f"{min(optim.batch_size, n_images)} images a step are too few for {optim.accumulate} parts of two or more: "

@@ -20,12 +20,11 @@ from torch import Tensor
 
 from shoal import distributed
 from shoal.data.cache import cache_folder
+from shoal.device import autocast, preserve_rng, resolve_precision
 from shoal.errors import UserError
 from shoal.files import atomic_write
-from shoal.methods.embedding import autocast, settled
 from shoal.models import Backbone
 from shoal.progress import Log
-from shoal.training.default_rng import kept_rng
 from shoal.training.profile import finished
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def _pays(run: Run, log: Log) -> bool:
 
 def _measure(run: Run) -> Measured:
     eager, compiled = _copied(run), _copied(run)
-    with kept_rng(run.device):
+    with preserve_rng(run.device):
         images = torch.rand(_shape(run), device=run.device)
         _passes(eager, images, run)
         start = finished(run.device)
@@ -148,5 +147,5 @@ def _kind(run: Run) -> str:
     """All that the times depend on."""
     on_gpu = run.device.type == "cuda"
     device = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
-    parts = (torch.__version__, device, torch.get_num_threads(), settled(run.device, run.config.precision))
+    parts = (torch.__version__, device, torch.get_num_threads(), resolve_precision(run.device, run.config.precision))
     return json.dumps([*parts, _shape(run), asdict(run.config.backbone)])

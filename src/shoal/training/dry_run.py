@@ -10,10 +10,10 @@ from torch import Tensor
 
 from shoal.config import RunConfig
 from shoal.data import DATA_SETS, load_images, steps_of_epoch
+from shoal.device import autocast, compute_device, resolve_precision
 from shoal.errors import UserError
 from shoal.methods import Method, build
-from shoal.methods.embedding import autocast, settled
-from shoal.training.checks import check_fits, check_takes, compute_device, world_batch
+from shoal.training.checks import check_fits, check_takes, global_batch
 from shoal.training.optim import full_lr
 from shoal.types import Batch, Clustering
 
@@ -35,7 +35,7 @@ def forecast(config: RunConfig) -> dict[str, str]:
     """
     extent = _extent(config)
     check_fits(config, extent.n_clustered, extent.n_images)
-    optim, batch = config.optim, world_batch(config, extent.n_images)
+    optim, batch = config.optim, global_batch(config, extent.n_images)
     steps = steps_of_epoch(extent.n_clustered, extent.n_images - extent.n_clustered, batch)
     method = build(config.method, config.backbone, config.n_clusters, torch.Generator())
     height, width = extent.size
@@ -126,7 +126,7 @@ def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clustering
     batch = Batch(torch.rand(n, 3, *extent.size), torch.rand(n, 3, *extent.size), torch.arange(n) % extent.n_images)
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     # Run here, but in the arithmetic of the device that would train.
-    with hooks, autocast(torch.device("cpu"), settled(compute_device(), config.precision)):
+    with hooks, autocast(torch.device("cpu"), resolve_precision(compute_device(), config.precision)):
         terms = method.train()(batch, clusterings)
     del terms
     return sum(kept.values())

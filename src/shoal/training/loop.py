@@ -14,12 +14,12 @@ from torch import Tensor
 from shoal import distributed
 from shoal.clustering.kmeans import assign, kmeans
 from shoal.data import apply_two_views, draw_view, feed, order_of_epoch
+from shoal.device import autocast, preserve_rng, set_default_rng
 from shoal.evaluation import collapse_warning, score
-from shoal.methods.embedding import autocast, embed_all
+from shoal.methods.embedding import embed_all
 from shoal.models import average_statistics
 from shoal.progress import Log
 from shoal.training import compiling
-from shoal.training.default_rng import kept_rng, set_default_rng
 from shoal.training.optim import full_lr, lr_factor, set_lr
 from shoal.training.run import Interrupted, Run
 from shoal.types import Batch, Clustering
@@ -39,7 +39,7 @@ def fit(run: Run, log: Log) -> None:
         Interrupted: the run was asked to stop; the step is finished and the state saved.
         UserError: the loss is no longer finite, or the disk is full.
     """
-    with kept_rng(run.device):
+    with preserve_rng(run.device):
         set_default_rng(run.default_rng, run.device)
         try:
             while not run.trained or run.order is not None:
@@ -101,7 +101,7 @@ def m_step(run: Run, log: Log) -> dict[str, int | float]:
             terms = train_step(run, pixels)
             run.count_step(terms, time.monotonic() - start)
             log.step(run)
-            run.heed()
+            run.stop_or_save()
     return run.finish_epoch(full_lr(run.batch_size, run.config.optim) * _lr_factor(run, run.steps_done - 1))
 
 
@@ -135,7 +135,7 @@ def train_step(run: Run, pixels: Iterator[UInt8[Tensor, "b 3 h w"]]) -> dict[str
 
 
 def _backward(run: Run, index: Int64[Tensor, "b"], pixels: Iterator[UInt8[Tensor, "p 3 h w"]]) -> dict[str, Tensor]:
-    """Gradient of the loss on a world batch, and its terms, as means over the parts that it is computed in."""
+    """Gradient of the loss on a global batch, and its terms, as means over the parts that it is computed in."""
     sums: dict[str, Tensor] = {}
     n_parts = run.config.optim.accumulate
     for number, part in enumerate(_parts(run, index), 1):
@@ -181,7 +181,7 @@ def _cluster(run: Run, features: Float[Tensor, "n d"], k: int) -> Clustering:
         last = {len(clustering.centers): clustering.centers for clustering in run.clusterings}.get(k)
         n_init = STARTS if last is None or run.trained else STARTS_BETWEEN
         sharded = distributed.world_size() > 1
-        found = kmeans(features, k, generator=run.generator, n_init=n_init, also=last, sharded=sharded)
+        found = kmeans(features, k, generator=run.generator, n_init=n_init, warm_start=last, sharded=sharded)
     else:
         labels, distances, _ = assign(features, centers, "cosine")
         found = Clustering(labels, centers, distances)
@@ -190,12 +190,12 @@ def _cluster(run: Run, features: Float[Tensor, "n d"], k: int) -> Clustering:
 
 
 def _parts(run: Run, index: Int64[Tensor, "b"]) -> tuple[Int64[Tensor, "_"], ...]:
-    """A world batch in the parts that its gradient is computed in."""
+    """A global batch in the parts that its gradient is computed in."""
     return index.chunk(run.config.optim.accumulate)
 
 
 def _batch(run: Run, index: Int64[Tensor, "b"], pixels: UInt8[Tensor, "s 3 h w"]) -> Batch:
-    """This rank's share of a world batch, in two views whose random numbers are drawn for the whole batch."""
+    """This rank's share of a global batch, in two views whose random numbers are drawn for the whole batch."""
     size = (pixels.shape[2], pixels.shape[3])
     mine = distributed.share(len(index))
     draws = [draw_view(len(index), size, run.config.augment, run.view_generator, view)[mine] for view in (0, 1)]

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from shoal import distributed
-from shoal.config import RunConfig
+from shoal.config import RunConfig, config_digest
 from shoal.data import place_on, steps_of_epoch
+from shoal.data.images import digest
+from shoal.device import compute_device, first_rng, gathered_rng, own_rng, preserve_rng
 from shoal.errors import UserError
 from shoal.methods import build
 from shoal.models import Backbone, average_statistics, sync_batch_norm
-from shoal.training.checkpoint import config_digest, damaged, digest, read_tensors, write_tensors
-from shoal.training.checks import check_fits, check_takes, compute_device, world_batch
-from shoal.training.default_rng import first_rng, gathered_rng, kept_rng, own_rng
+from shoal.tensors import damaged, read_tensors, write_tensors
+from shoal.training.checks import check_fits, check_takes, global_batch
 from shoal.training.folder import RunFolder
 from shoal.training.optim import build_optimizer, restore_optimizer
 from shoal.training.profile import Parts
@@ -53,13 +54,13 @@ class Run:
         self.device = compute_device()
         self.images = place_on(images, self.device)
         self.images_digest = digest(images)
-        self.batch_size = world_batch(config, len(images))
+        self.batch_size = global_batch(config, len(images))
         self.steps_per_epoch = steps_of_epoch(n_clustered, len(images) - n_clustered, self.batch_size)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         # Views are drawn on the host, or a GPU would have to be waited for to learn which images get what.
         on_gpu = self.device.type == "cuda"
         self.view_generator = torch.Generator().manual_seed(config.seed) if on_gpu else self.generator
-        with kept_rng(self.device):
+        with preserve_rng(self.device):
             torch.manual_seed(config.seed)
             self.method = build(config.method, config.backbone, config.n_clusters, self.generator)
             if config.sync_batch_norm:
@@ -135,7 +136,7 @@ class Run:
         if distributed.is_first():
             self.folder.append_metrics(row)
 
-    def heed(self) -> None:
+    def stop_or_save(self) -> None:
         """Stop once a signal has come, and save when the last one was long enough ago: on all ranks or on none."""
         waited = time.monotonic() - self._saved_at
         due = distributed.is_first() and waited > max(SAVE_SECONDS, SAVE_PATIENCE * self._save_took)
@@ -159,7 +160,7 @@ class Run:
         self.order, self.totals, self.seconds, self.e_step_seconds = None, {}, 0.0, 0.0
         if self.step == self.steps_per_epoch:
             self.epoch, self.step = self.epoch + 1, 0
-        self.heed()
+        self.stop_or_save()
         return row
 
     def finish(self) -> dict[str, int | float]:
@@ -277,7 +278,7 @@ class Run:
 
     def _keep_batch(self, batch_size: int) -> None:
         """Go on with as many images a step as before, though other processes share them now."""
-        if batch_size != world_batch(self.config, batch_size):
+        if batch_size != global_batch(self.config, batch_size):
             raise UserError(
                 f"the run in {self.folder.path} takes {batch_size} images a step, which {distributed.world_size()} "
                 "processes cannot share equally: go on with another number of them."

@@ -12,14 +12,14 @@ from shoal.clustering.inputs import (
     Array,
     ArrayOrTensor,
     TakesTensors,
+    as_input_type,
     generator_from,
-    like,
     points_from,
     precision_of,
     weights_from,
 )
 from shoal.clustering.kmeans.restarts import Init, assign, best_centers
-from shoal.clustering.rows import Metric, Rows, Shards, squared_distances, unusable
+from shoal.clustering.rows import Metric, Rows, Shards, invalid_features_error, squared_distances
 
 
 class CentersEstimator(
@@ -38,7 +38,7 @@ class CentersEstimator(
     def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Number of the nearest centre of each row, int64 (n,)."""
         features = self._features(X)
-        return like(X, assign(features, self._centers(features), self.metric)[0])
+        return as_input_type(X, assign(features, self._centers(features), self.metric)[0])
 
     def transform(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Distance of each row to every centre, ‖x − c‖ or 1 − cos, (n, k)."""
@@ -52,8 +52,8 @@ class CentersEstimator(
             squared = squared_distances(x, points).add_(rows.squared_lengths[part]).clamp_(min=0)
             distances[part] = rows.distance(squared).to(distances.dtype)
         if not torch.isfinite(distances).all():
-            raise unusable(features)
-        return like(X, distances)
+            raise invalid_features_error(features)
+        return as_input_type(X, distances)
 
     def predict_proba(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Probability of each cluster given the row, (n, k): softmax of −d² / (2 σ²); for the cosine d² = 2 (1 − cos).
@@ -77,7 +77,7 @@ class CentersEstimator(
         just_above = torch.nextafter(top, top + 1)
         own = torch.where(shares.argmax(1, keepdim=True) == labels, top, just_above)
         shares.scatter_(1, labels, own)
-        return like(X, shares)
+        return as_input_type(X, shares)
 
     def _spread(self, squared: float, weight: float) -> float:
         """σ² of ``predict_proba``, from the sum of squared distances, those of unit vectors for the cosine."""
@@ -171,7 +171,7 @@ class KMeans(CentersEstimator):
         costs = costs if weights is None else costs * weights
         weight = costs.new_tensor(len(costs)) if weights is None else weights.sum(dtype=torch.float64)
         self.inertia_, total = Shards(self.sharded).sum(torch.stack([costs.sum(), weight])).tolist()
-        self.labels_: Array | Tensor = like(X, found.labels)
-        self.cluster_centers_: Array | Tensor = like(X, found.centers)
+        self.labels_: Array | Tensor = as_input_type(X, found.labels)
+        self.cluster_centers_: Array | Tensor = as_input_type(X, found.centers)
         self.variance_ = self._spread(2 * self.inertia_ if self.metric == "cosine" else self.inertia_, total)
         return self

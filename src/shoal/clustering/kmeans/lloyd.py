@@ -9,9 +9,9 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from shoal.clustering.kmeans.nearest import nearest_labels, nearest_two, rough_nearest, to_points
-from shoal.clustering.kmeans.split_merge import swapped
+from shoal.clustering.kmeans.split_merge import split_merge
 from shoal.clustering.kmeans.sums import ClusterSums
-from shoal.clustering.rows import ALONE, Rows, Shards, directions
+from shoal.clustering.rows import LOCAL, Rows, Shards, directions
 from shoal.device import multiplies_bfloat16
 
 SETTLED = 0.003
@@ -52,7 +52,7 @@ def lloyd(
     max_iter: int,
     tol: float,
     noise: float = 0.0,
-    shards: Shards = ALONE,
+    shards: Shards = LOCAL,
 ) -> Solution:
     """Iterate until no row changes cluster or the centres hardly move.
 
@@ -72,7 +72,7 @@ def lloyd(
 
 
 def fast_lloyd(
-    rows: Rows, centers: Float[Tensor, "k d"], *, max_iter: int, tol: float, rough: bool, shards: Shards = ALONE
+    rows: Rows, centers: Float[Tensor, "k d"], *, max_iter: int, tol: float, rough: bool, shards: Shards = LOCAL
 ) -> Solution:
     """The same from a start that is nobody's choice, where another optimum is as good if it is no worse.
 
@@ -87,7 +87,7 @@ def fast_lloyd(
         n_moved = partition.assign(centers, rough=rough)
         centers = partition.update(centers, STEP if n_iter > 1 else 1.0)
         if swaps and n_moved <= SWAP_SHARE * n_rows:
-            better = swapped(partition, centers)
+            better = split_merge(partition, centers)
             pays = not torch.equal(better, centers)
             swaps = swaps - 1 if pays else 0
             if pays:

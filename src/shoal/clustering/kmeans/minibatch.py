@@ -13,8 +13,8 @@ from torch import Tensor
 from shoal.clustering.inputs import (
     Array,
     ArrayOrTensor,
+    as_input_type,
     generator_from,
-    like,
     points_from,
     tensor_on,
     weights_from,
@@ -24,7 +24,7 @@ from shoal.clustering.kmeans.init import ROWS_PER_CLUSTER, candidates, random_se
 from shoal.clustering.kmeans.nearest import to_points
 from shoal.clustering.kmeans.restarts import Init, check_n_clusters, given_points, known_init, ready
 from shoal.clustering.kmeans.running_means import RunningMeans, nearest
-from shoal.clustering.rows import ALONE, Metric, Rows
+from shoal.clustering.rows import LOCAL, Metric, Rows
 from shoal.errors import UserError
 
 FROM_MAP = 256
@@ -193,7 +193,7 @@ class MiniBatchKMeans(CentersEstimator):
         rows = self._running.rows(features.to(device), None if weights is None else weights.to(device))
         squared = self._running.step(rows, self.reassignment_ratio, self._generator)
         self.n_steps_ += 1
-        self.cluster_centers_ = like(X, self._found())
+        self.cluster_centers_ = as_input_type(X, self._found())
         self.variance_ = self._spread(squared, float(rows.each_weight.sum(dtype=torch.float64)))
         return self
 
@@ -227,7 +227,7 @@ class MiniBatchKMeans(CentersEstimator):
 
     def _best_seeds(self, sample: Rows, init: str) -> Float[Tensor, "k d"]:
         draw = random_seeds if known_init(init) == "random" else seeds
-        among = candidates(sample, self.n_clusters, self._generator, ALONE) if init == "k-means||" else sample
+        among = candidates(sample, self.n_clusters, self._generator, LOCAL) if init == "k-means||" else sample
         starts = draw(among, self.n_clusters, self.n_init, self._generator)
         weights = sample.each_weight
 
@@ -279,8 +279,8 @@ class MiniBatchKMeans(CentersEstimator):
             squared = to_points(x, self._running.centers.index_select(0, labels[part])).double().square()
             total += float(squared.sum() if weights is None else squared @ weights[part].double())
         self.inertia_ = total / 2 if self.metric == "cosine" else total
-        self.labels_: Array | Tensor = like(X, labels)
-        self.cluster_centers_ = like(X, self._found())
+        self.labels_: Array | Tensor = as_input_type(X, labels)
+        self.cluster_centers_ = as_input_type(X, self._found())
         weight = len(source) if weights is None else weights.sum(dtype=torch.float64)
         self.variance_ = self._spread(total, float(weight))
 

@@ -15,7 +15,7 @@ from shoal.clustering.inputs import weights_from
 from shoal.clustering.kmeans.init import candidates, coreset, random_seeds, seeds
 from shoal.clustering.kmeans.lloyd import Solution, fast_lloyd, found_at, lloyd
 from shoal.clustering.kmeans.nearest import to_points, two_labels
-from shoal.clustering.rows import ALONE, Metric, Rows, Shards, unusable
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error
 from shoal.errors import UserError
 from shoal.types import Clustering
 
@@ -37,7 +37,7 @@ def kmeans(  # noqa: PLR0913 - a setting each
     tol: float = 1e-4,
     weights: Float[Tensor, "n"] | None = None,
     sharded: bool = False,
-    also: Float[Tensor, "k d"] | None = None,
+    warm_start: Float[Tensor, "k d"] | None = None,
 ) -> Clustering:
     """Cluster features, as ``best_centers`` does."""
     return best_centers(
@@ -51,7 +51,7 @@ def kmeans(  # noqa: PLR0913 - a setting each
         tol=tol,
         weights=weights,
         sharded=sharded,
-        also=also,
+        warm_start=warm_start,
     )[0]
 
 
@@ -67,7 +67,7 @@ def best_centers(  # noqa: PLR0913 - a setting each
     tol: float,
     weights: Float[Tensor, "n"] | None = None,
     sharded: bool = False,
-    also: Float[Tensor, "k d"] | None = None,
+    warm_start: Float[Tensor, "k d"] | None = None,
 ) -> tuple[Clustering, int]:
     """The best of several runs of k-means, and how many times its centres were updated.
 
@@ -88,7 +88,7 @@ def best_centers(  # noqa: PLR0913 - a setting each
         weights: how often each row counts.
         sharded: the features are this rank's share of the rows (perhaps none), all ranks call this with generators in
             the same state, and get the clusters of all rows together.
-        also: centres where one run more starts; those of the last clustering, when the features have moved a little.
+        warm_start: centres of an earlier clustering from which one more run starts.
 
     Raises:
         UserError: fewer rows than clusters, NaN, infinity, a zero vector under the cosine, a wrong ``init``.
@@ -106,7 +106,7 @@ def best_centers(  # noqa: PLR0913 - a setting each
         start = given_points(rows, init, (n_clusters, d), "init")
         best = lloyd(rows, start, max_iter=max_iter, tol=tol * variance, shards=shards)
     else:
-        more = [] if also is None else [given_points(rows, also, (n_clusters, d), "also")]
+        more = [] if warm_start is None else [given_points(rows, warm_start, (n_clusters, d), "warm_start")]
         best = _best_of(rows, known_init(init), n_clusters, n_init, generator, max_iter, tol * variance, shards, more)
     return Clustering(best.labels, best.centers + rows.shift, rows.distance(best.squared)), best.n_iter
 
@@ -136,7 +136,7 @@ def assign(
             farther = rows.distance(to_points(x, points[second]).square())
             margins[part] = (farther - distances[part]).clamp(min=0)
     if not torch.isfinite(distances).all():
-        raise unusable(features)
+        raise invalid_features_error(features)
     return labels, distances, margins
 
 
@@ -154,7 +154,7 @@ def given_points(rows: Rows, points: Float[Tensor, "k d"], shape: tuple[int, int
     return start
 
 
-def ready(rows: Rows, shards: Shards = ALONE) -> tuple[Rows, float]:
+def ready(rows: Rows, shards: Shards = LOCAL) -> tuple[Rows, float]:
     """The rows in coordinates in which float32 is exact enough, and their variance averaged over the dimensions.
 
     Raises:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from shoal.clustering.kmeans.nearest import nearest_two
 from shoal.clustering.kmeans.sums import ClusterSums
-from shoal.clustering.rows import Metric, Rows, directions, unusable
+from shoal.clustering.rows import Metric, Rows, directions, invalid_features_error
 
 ROWS_PER_CLUSTER = 10
 """After so many rows for each centre, those with too few are looked for."""
@@ -97,6 +97,6 @@ def nearest(
     """
     squared = torch.linalg.vector_norm(x, dim=1).square()
     if not torch.isfinite(4 * squared.sum()):  # (‖x‖ + ‖c‖)² overflows no sooner
-        raise unusable(rows.features)
+        raise invalid_features_error(rows.features)
     labels, distances, _ = nearest_two(x, centers, squared)
     return labels, distances

@@ -21,7 +21,7 @@ GAIN = 1.2
 """How many times the cost of a merger a split must save; splits of pure noise look a little better than they are."""
 
 
-def swapped(partition: Partition, centers: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+def split_merge(partition: Partition, centers: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
     """Centres after the swaps that pay, the same ones when none does.
 
     As in the split–merge of Capó, Pérez and Lozano (2022): merging clusters a and b costs n_a n_b / (n_a + n_b) ·

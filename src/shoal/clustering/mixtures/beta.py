@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, like, precision_of
-from shoal.clustering.rows import unusable
+from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, as_input_type, precision_of
+from shoal.clustering.rows import invalid_features_error
 from shoal.errors import UserError
 
 EDGE = 1e-4
@@ -76,9 +76,9 @@ class BetaMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignore[mi
         x = _inside(values)
         mixture, self.lower_bound_, self.n_iter_, self.converged_ = _run(x, self.max_iter, self.tol)
         order = (mixture.alphas / (mixture.alphas + mixture.betas)).argsort(stable=True)
-        self.alphas_: Array | Tensor = like(X, mixture.alphas[order])
-        self.betas_: Array | Tensor = like(X, mixture.betas[order])
-        self.weights_: Array | Tensor = like(X, mixture.weights[order])
+        self.alphas_: Array | Tensor = as_input_type(X, mixture.alphas[order])
+        self.betas_: Array | Tensor = as_input_type(X, mixture.betas[order])
+        self.weights_: Array | Tensor = as_input_type(X, mixture.weights[order])
         if not self.converged_:
             warnings.warn(
                 f"updates still moved more than tol={self.tol} after max_iter={self.max_iter}: raise either.",
@@ -89,17 +89,17 @@ class BetaMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """The more probable component of each value, int64 (n,)."""
-        return like(X, self._log_joint(self._values(X)).argmax(1))
+        return as_input_type(X, self._log_joint(self._values(X)).argmax(1))
 
     def predict_proba(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Probability of each component given the value, (n, 2)."""
         values = self._values(X)
-        return like(X, self._log_joint(values).softmax(1).to(precision_of(values)))
+        return as_input_type(X, self._log_joint(values).softmax(1).to(precision_of(values)))
 
     def score_samples(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Log density of each value, (n,); of values nearer to 0 or 1 than 1e-4, that at 1e-4 from it."""
         values = self._values(X)
-        return like(X, self._log_joint(values).logsumexp(1).to(precision_of(values)))
+        return as_input_type(X, self._log_joint(values).logsumexp(1).to(precision_of(values)))
 
     def score(self, X: ArrayOrTensor, y: object = None) -> float:
         """Mean log density of the values."""
@@ -121,7 +121,7 @@ class BetaMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignore[mi
             raise UserError(f"X has shape {tuple(features.shape)}: give one value a row, (n,) or (n, 1).")
         values = features.detach()[:, 0]
         if not torch.isfinite(values).all():
-            raise unusable(features)
+            raise invalid_features_error(features)
         outside = int(((values < 0) | (values > 1)).sum())
         if outside:
             raise UserError(

@@ -15,10 +15,18 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, generator_from, like, points_from, precision_of
+from shoal.clustering.inputs import (
+    Array,
+    ArrayOrTensor,
+    TakesTensors,
+    as_input_type,
+    generator_from,
+    points_from,
+    precision_of,
+)
 from shoal.clustering.kmeans.restarts import assign, given_points, kmeans
 from shoal.clustering.mixtures.em import CovarianceType, Fit, Mixture, expectation_maximisation, mixture_of
-from shoal.clustering.rows import Metric, Rows, too_far, unusable
+from shoal.clustering.rows import Metric, Rows, invalid_features_error, too_far
 from shoal.errors import UserError
 
 
@@ -106,9 +114,9 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         )
         best: Fit = max(runs, key=lambda run: run.lower_bound)
         self.lower_bound_, self.converged_, self.n_iter_ = best.lower_bound, best.converged, best.n_iter
-        self.weights_: Array | Tensor = like(X, best.mixture.weights)
-        self.means_: Array | Tensor = like(X, best.mixture.means + rows.shift)
-        self.covariances_: Array | Tensor = like(X, best.mixture.covariances)
+        self.weights_: Array | Tensor = as_input_type(X, best.mixture.weights)
+        self.means_: Array | Tensor = as_input_type(X, best.mixture.means + rows.shift)
+        self.covariances_: Array | Tensor = as_input_type(X, best.mixture.covariances)
         self.labels_: Array | Tensor = self.predict(X)
         if not best.converged:
             warnings.warn(
@@ -128,7 +136,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         labels = torch.empty(len(features), dtype=torch.int64, device=features.device)
         for part, joint in self._log_joint(features):
             labels[part] = joint.argmax(1)
-        return like(X, labels)
+        return as_input_type(X, labels)
 
     def predict_proba(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Probability of each component given the row, (n, k): the responsibilities."""
@@ -136,12 +144,12 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         shares = features.new_empty(len(features), len(self.weights_), dtype=precision_of(features))
         for part, joint in self._log_joint(features):
             shares[part] = joint.softmax(1).to(shares.dtype)
-        return like(X, shares)
+        return as_input_type(X, shares)
 
     def score_samples(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Log density of each row, (n,)."""
         features = self._features(X)
-        return like(X, self._log_density(features).to(precision_of(features)))
+        return as_input_type(X, self._log_density(features).to(precision_of(features)))
 
     def score(self, X: ArrayOrTensor, y: object = None) -> float:
         """Mean log density of the rows."""
@@ -203,7 +211,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         mixture = Mixture(weights, means - rows.shift, covariances, self.covariance_type)
         for part, x in rows.chunks(len(means)):
             if not torch.isfinite(x).all():
-                raise unusable(features)
+                raise invalid_features_error(features)
             joint = mixture.log_joint(x)
             if not torch.isfinite(joint).all():
                 raise too_far(features)

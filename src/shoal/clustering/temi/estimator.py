@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from shoal.clustering.inputs import Array, ArrayOrTensor, SharesEstimator, generator_from, like, precision_of
+from shoal.clustering.inputs import Array, ArrayOrTensor, SharesEstimator, as_input_type, generator_from, precision_of
 from shoal.clustering.kmeans.restarts import check_counts, check_n_clusters
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.rows import Metric, Rows, unusable
+from shoal.clustering.rows import Metric, Rows, invalid_features_error
 from shoal.clustering.temi.heads import BETA, TEMPERATURE, Heads, principal_components, temi_loss
-from shoal.clustering.umap import drawn_rows
+from shoal.clustering.umap import subsample
 from shoal.errors import UserError
 
 MAX_ROWS = 100_000
@@ -119,7 +119,7 @@ class TEMI(SharesEstimator):
         """
         features = self._features(X, reset=True)
         generator = generator_from(self.random_state)
-        drawn = drawn_rows(len(features), MAX_ROWS, generator).to(features.device)
+        drawn = subsample(len(features), MAX_ROWS, generator).to(features.device)
         how = self._training(len(drawn))
         rows = Rows(features if len(drawn) == len(features) else features[drawn], self.metric)
         neighbours, _ = nearest_neighbours(rows.features.detach(), how.n_neighbors, self.metric)
@@ -130,7 +130,7 @@ class TEMI(SharesEstimator):
         losses = trainer.fit(neighbours, after_epoch)
         with torch.no_grad():
             self.head_ = trainer.teacher.head(int(losses.argmin()), components)
-        self.losses_: Array | Tensor = like(X, losses)
+        self.losses_: Array | Tensor = as_input_type(X, losses)
         self.labels_: Array | Tensor = self.predict(X)
         return self
 
@@ -141,7 +141,7 @@ class TEMI(SharesEstimator):
         for part, x in rows.chunks(len(self.head_.first_bias)):
             shares[part] = self.head_.probabilities(x)
         if not torch.isfinite(shares).all():
-            raise unusable(features)
+            raise invalid_features_error(features)
         return shares
 
     def _training(self, n: int) -> Training:

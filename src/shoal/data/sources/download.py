@@ -21,7 +21,7 @@ from urllib.request import Request, urlopen
 from shoal.data.cache import cache_folder
 from shoal.data.listing import check_regular
 from shoal.errors import UserError
-from shoal.files import at_home
+from shoal.files import expand_home
 
 _LOG = logging.getLogger("shoal")
 _PATIENCE = 30  # seconds without a byte after which a server counts as gone
@@ -50,7 +50,7 @@ def published_files(name: str, published: Published, root: str, share: Callable[
     Raises:
         UserError: a file is missing in ``root``, cannot be downloaded, read or written, or is not the published one.
     """
-    folder = at_home(root) if root else cache_folder() / "downloads"
+    folder = expand_home(root) if root else cache_folder() / "downloads"
     paths = [folder / file for file in published.files]
     missing = [path for path in paths if not path.exists()]
     if missing and root:

@@ -31,7 +31,7 @@ from shoal.data.sources.parquet import parquet_source
 from shoal.data.sources.published import DATA_SETS, named_source
 from shoal.data.sources.table import is_parquet_manifest, manifest_source
 from shoal.errors import UserError
-from shoal.files import at_home, real
+from shoal.files import expand_home, real
 from shoal.types import Images
 
 _LOG = logging.getLogger("shoal")
@@ -71,15 +71,15 @@ def find_source(spec: str | Path | Sequence[str | Path], *, root: str = "", prog
         return list_source(_listed_on_stdin())
     if str(spec).startswith(SCHEME):
         return hub_source(str(spec))
-    return _by_path(at_home(spec))
+    return _by_path(expand_home(spec))
 
 
-def lasting(spec: str) -> str:
+def resolve_spec(spec: str) -> str:
     """Write what leads to images such that it holds from any folder; names of data sets and the like stay."""
     if spec in DATA_SETS or spec in ("", STDIN, IN_MEMORY) or spec.startswith(SCHEME):
         return spec
     if is_pattern(spec) and not os.path.lexists(spec):
-        return str(Path.cwd() / at_home(spec))
+        return str(Path.cwd() / expand_home(spec))
     return str(real(spec))
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Int64
 from shoal.data.decode import FORMATS
 from shoal.data.listing import Files, Listing, Names, Source
 from shoal.errors import UserError
-from shoal.files import at_home
+from shoal.files import expand_home
 
 _LOG = logging.getLogger("shoal")
 
@@ -139,7 +139,7 @@ def list_source(paths: Sequence[str | Path]) -> Source:
         raise UserError("the list of images is empty: give at least one path.")
     ids = Names(str(path) for path in paths)
     here = Path.cwd()
-    files = Files(ids, lambda name: str(here / at_home(name)))
+    files = Files(ids, lambda name: str(here / expand_home(name)))
     # Those of a Path fail on names that are too long.
     for name, file in zip(ids, files.texts(), strict=True):
         if not os.path.isfile(file):  # noqa: PTH113
@@ -163,7 +163,7 @@ def is_pattern(spec: str) -> bool:
 def root_of(pattern: str) -> Path:
     """The folder in which a pattern begins: its parts before the first one with a wildcard or brace."""
     fixed = pattern[: _MAGIC.search(pattern).start()]  # type: ignore[union-attr]
-    return at_home(fixed[: fixed.rfind("/") + 1] or ".")
+    return expand_home(fixed[: fixed.rfind("/") + 1] or ".")
 
 
 def matches(pattern: str) -> Iterator[str]:

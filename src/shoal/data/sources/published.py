@@ -16,7 +16,7 @@ from shoal.data.sources.download import Published, published_files
 from shoal.data.sources.folder import folder_source, is_picture, walk
 from shoal.data.sources.formats import Reader
 from shoal.errors import UserError
-from shoal.files import at_home
+from shoal.files import expand_home
 
 _MOST = 1300  # images of a class in ILSVRC 2012; folders of the whole of ImageNet hold more
 _SYNSET = re.compile(r"n\d{8}")
@@ -161,7 +161,7 @@ def imagenet_source(name: str, root: str, synsets: Mapping[str, str], n_classes:
     if not root:
         advice = "give the folder of ILSVRC 2012 that holds its train folder as --data.root"
         raise UserError(f"{name} cannot be downloaded freely: {advice}.")
-    folder = at_home(root)
+    folder = expand_home(root)
     if (folder / "train").is_dir():
         folder = folder / "train"
     if not folder.is_dir():

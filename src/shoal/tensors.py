@@ -1,27 +1,6 @@
-"""Files of weights and state: reading them with care, and telling what they belong to."""
+"""Tensor files: safetensors with a header of plain values and a version of the format."""
 
 from __future__ import annotations
-
-import hashlib
-import json
-import os
-from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-import torch
-from jaxtyping import UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
-from torch import Tensor
-
-from shoal.config import RunConfig, to_yaml
-from shoal.data.threads import in_threads
-from shoal.errors import UserError
-from shoal.files import atomic_write
-from shoal.types import Images
 
 FORMAT = 1
 """Version of the files; a newer one is refused."""
@@ -60,23 +39,3 @@ def damaged(path: Path, error: Exception) -> UserError:
     if path.name.startswith("model"):
         return UserError(f"{path} is damaged ({error}): 'shoal train --resume {path.parent}' writes it again.")
     return UserError(f"{path} is damaged ({error}): bring it back from a copy, or train afresh into another --out.")
-
-
-def digest(images: Images) -> str:
-    """What tells these images from others: size, names and pixels, which threads sum up block by block."""
-    summary = hashlib.blake2b(repr((tuple(images.pixels.shape), list(images.ids))).encode(), digest_size=16)
-    threads = os.cpu_count() or 1
-    with closing(in_threads(_sum, torch.split(images.pixels, 1024), threads=threads, ahead=2 * threads)) as sums:
-        for each in sums:
-            summary.update(each)
-    return summary.hexdigest()
-
-
-def _sum(pixels: UInt8[Tensor, "b 3 h w"]) -> bytes:
-    return hashlib.blake2b(pixels.cpu().contiguous().view(-1).numpy().data, digest_size=32).digest()
-
-
-def config_digest(config: RunConfig) -> str:
-    """What tells this config from others; the images may have moved to another path."""
-    anywhere = replace(config, data=replace(config.data, path="", root=""))
-    return hashlib.blake2b(to_yaml(anywhere).encode(), digest_size=16).hexdigest()
