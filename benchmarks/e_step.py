@@ -65,9 +65,8 @@ def main() -> None:
     epoch = {name: each * (1 if name.startswith("k-means") else batches) for name, each in seconds.items()}
     e_step = epoch["embedding"] + epoch["k-means"]
     share = e_step / (e_step + epoch["steps"])
-    print(
-        f"an epoch of propos-cifar10 on {args.images} images, {resolve_precision(run.device, config.precision)}, {run.device}"
-    )
+    precision = resolve_precision(run.device, config.precision)
+    print(f"an epoch of propos-cifar10 on {args.images} images, {precision}, {run.device}")
     for name, each in epoch.items():
         print(f"{name:<16}{each:9.1f} s")
     print(f"with an E-step before each epoch it takes {100 * share:.1f} % of the time")

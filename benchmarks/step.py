@@ -150,9 +150,8 @@ def main() -> None:
         seconds = seconds_of(sides, args.repeats, device)
     rates = {name: args.batch / each for name, each in seconds.items()}
     floor = rates["bare network"] * 3 / PASSES
-    print(
-        f"{args.backbone}, {args.batch} images of {args.side} px, {resolve_precision(device, config.precision)}, {device}"
-    )
+    precision = resolve_precision(device, config.precision)
+    print(f"{args.backbone}, {args.batch} images of {args.side} px, {precision}, {device}")
     print(f"shoal         {rates['shoal']:9.1f} images/s")
     if "lightly" in rates:
         ratio = rates["shoal"] / rates["lightly"]

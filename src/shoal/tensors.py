@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from shoal.errors import UserError
+from shoal.files import atomic_write
+
 FORMAT = 1
 """Version of the files; a newer one is refused."""
 
