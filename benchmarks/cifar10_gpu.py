@@ -29,18 +29,18 @@ from shoal.config import RunConfig, load_recipe, to_yaml
 from shoal.data import DATA_SETS
 from shoal.errors import UserError
 from shoal.files import atomic_write
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training import Run, fit
 from shoal.training.folder import RunFolder
-from shoal.training.run import Interrupted
+from shoal.training.run import Interrupted, Watcher
 
 Row = dict[str, Any]
 LINES = 20
 """At most about so many lines of the table at the end."""
 
 
-class Curve(Log):
+class Curve(Watcher):
     """Writes a line for each epoch with a score, and asks the run to stop when the time is up."""
 
     def __init__(self, run: Run, time_is_up: Callable[[], bool]) -> None:
@@ -103,14 +103,14 @@ def train_slice(config: RunConfig, out: Path, time_is_up: Callable[[], bool]) ->
     if (out / "config.yaml").exists():
         check_same(config, out)
         RunFolder(out).create(config)  # the images may have moved
-        run = workflow.reopen(out, Log())
+        run = workflow.reopen(out, Progress())
     else:
-        run = workflow.start(config, out, Log())
+        run = workflow.start(config, out, Progress())
     curve = Curve(run, time_is_up)
     print("epoch    ACC    NMI    ARI   minutes images/s", flush=True)
     with asked_to_stop(run):
         try:
-            fit(run, curve)
+            fit(run, Progress(), [curve])
         except Interrupted:
             print(f"stopped and saved in epoch {run.epoch}, after {run.step} of its {run.steps_per_epoch} steps")
     return run, curve

@@ -19,7 +19,7 @@ from gpu_sheet import Figures, Sheet, float32_products, forward_flops, in_a_line
 from interleaved import seconds_of
 from kmeans import SPREADS, Case, shoal_run
 from shoal.methods import embedding
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.training.loop import e_step
 from step import config_of, noise_run
 
@@ -145,7 +145,7 @@ def embedding_rates(sheet: Sheet) -> None:
     try:
         sheet.wait()
         start = time.perf_counter()
-        e_step(run, Log())
+        e_step(run, Progress())
         sheet.wait()
         found["e_step_seconds"] = time.perf_counter() - start
         print(f"    a whole E-step on images of noise: {found['e_step_seconds']:.2f} s", flush=True)

@@ -20,7 +20,8 @@ from shoal.config import RunConfig
 from shoal.device import Precision
 from shoal.models import Backbone, backbone
 from shoal.training import Run
-from shoal.training.profile import Parts, TimedParts
+from shoal.training.profile import TimedParts
+from shoal.training.run import Parts
 from step import PASSES, Step, config_of, lightly_step, noise_run, step_of
 
 FAR_OFF = 0.5

@@ -26,7 +26,7 @@ from interleaved import seconds_of
 from shoal.config import RunConfig, load_recipe
 from shoal.device import Precision, autocast, compute_device, resolve_precision
 from shoal.models.backbone import Backbone, build_backbone
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training import Run
 from shoal.training.loop import pixels_to_come, train_step
@@ -58,7 +58,7 @@ def shoal_step(config: RunConfig, side: int, folder: Path) -> Step:
 
 def noise_run(config: RunConfig, side: int, folder: Path, n: int) -> Run:
     """A run on images of noise, in the midst of an epoch and with clusters."""
-    run = workflow.start(config, folder, Log(), noise(n, side))
+    run = workflow.start(config, folder, Progress(), noise(n, side))
     run.order = torch.randperm(n, device=run.device, generator=run.generator)
     labels = torch.arange(n, device=run.device) % config.n_clusters
     centers = F.normalize(torch.randn(config.n_clusters, 256, device=run.device, generator=run.generator), dim=-1)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from shoal.config import RunConfig
 from shoal.methods import ProPosConfig
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training import Run
 from shoal.training.folder import RunFolder
@@ -84,7 +84,7 @@ def beside(images: Images, n: int) -> Images:
 
 def new_run(path: Path, config: RunConfig | None = None, images: Images | None = None) -> Run:
     """A run at its start."""
-    return workflow.start(config or tiny_config(), path, Log(), images or tiny_images())
+    return workflow.start(config or tiny_config(), path, Progress(), images or tiny_images())
 
 
 def reopened(path: Path, images: Images | None = None) -> Run:
@@ -95,7 +95,7 @@ def reopened(path: Path, images: Images | None = None) -> Run:
     return run
 
 
-class StopAfter(Log):
+class StopAfter(Progress):
     """Asks the run to stop after some steps, or in the middle of an E-step."""
 
     def __init__(self, steps: int) -> None:

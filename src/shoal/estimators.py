@@ -18,7 +18,7 @@ from torch import Tensor
 from shoal.config import RunConfig, load_recipe, parse_config, to_dict
 from shoal.data import IN_MEMORY, resolve_spec, to_images
 from shoal.errors import UserError
-from shoal.progress import open_log
+from shoal.progress import open_progress
 from shoal.results import train as workflow
 from shoal.results.trained import Assignment, Trained
 from shoal.training.folder import RunFolder
@@ -83,13 +83,15 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         """
         config = self._config()
         config = replace(config, data=replace(config.data, path=_path_of(X)))
-        with open_log(quiet=not self.verbose) as log, tempfile.TemporaryDirectory() as scratch:
+        with open_progress(quiet=not self.verbose) as progress, tempfile.TemporaryDirectory() as scratch:
             size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
             data = config.data
-            images = to_images(X, root=data.root, size=size, strict=data.strict, progress=log.reading)
+            images = to_images(
+                X, root=data.root, size=size, strict=data.strict, progress=progress.counter("reading images")
+            )
             with _TRAINING:
-                run = workflow.start(config, Path(self.out or scratch), log, images)
-                self._trained, assignment = workflow.train(run, log)
+                run = workflow.start(config, Path(self.out or scratch), progress, images)
+                self._trained, assignment = workflow.train(run, progress)
         self.images_ = images
         self.labels_ = _in_order_of(X, images, assignment.clusters, -1.0)
         self.distances_ = _in_order_of(X, images, assignment.distances, np.nan)

@@ -9,7 +9,7 @@ from shoal.config import load_recipe
 from shoal.data import ViewConfig, load_images, order_of_epoch
 from shoal.methods import METHODS, PCLConfig
 from shoal.models import Queue
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.results.trained import Trained
 from shoal.training import Run, fit
@@ -120,7 +120,7 @@ def config_of(name):
 @every_method
 def test_a_saved_method_is_the_same(name, tmp_path):
     run = new_run(tmp_path, config_of(name))
-    trained, assignment = workflow.train(run, Log())
+    trained, assignment = workflow.train(run, Progress())
     loaded = Trained.load(tmp_path)
     again = loaded.assign(tiny_images())
     assert torch.equal(again.clusters, assignment.clusters)
@@ -132,10 +132,10 @@ def test_a_saved_method_is_the_same(name, tmp_path):
 
 @every_method
 def test_a_resumed_run_is_the_same_run_bit_for_bit(name, tmp_path):
-    workflow.train(new_run(tmp_path / "whole", config_of(name)), Log())
+    workflow.train(new_run(tmp_path / "whole", config_of(name)), Progress())
     with pytest.raises(Interrupted):
         workflow.train(new_run(tmp_path / "broken", config_of(name)), StopAfter(3))
-    workflow.train(reopened(tmp_path / "broken"), Log())
+    workflow.train(reopened(tmp_path / "broken"), Progress())
     same_files(tmp_path / "whole", tmp_path / "broken")
 
 
@@ -144,7 +144,7 @@ def test_gradients_may_be_accumulated(name, tmp_path):
     run = new_run(
         tmp_path, dataclasses.replace(config_of(name), optim=dataclasses.replace(config_of(name).optim, accumulate=2))
     )
-    fit(run, Log())
+    fit(run, Progress())
     assert run.steps_done == 6
 
 
@@ -173,7 +173,7 @@ def test_the_loss_falls_over_twenty_steps_on_digits(name, tmp_path):
     if isinstance(config.method, PCLConfig):  # so many that no batch belongs to all: the term of one that does is zero
         config = dataclasses.replace(config, method=dataclasses.replace(config.method, granularities=(100, 200)))
     run = Run(config, load_images(config.data), RunFolder(tmp_path))
-    run.clusterings = e_step(run, Log())
+    run.clusterings = e_step(run, Progress())
     losses = []
     count = run.count_step
     queues = [part for part in run.method.modules() if isinstance(part, Queue)]
@@ -189,5 +189,5 @@ def test_the_loss_falls_over_twenty_steps_on_digits(name, tmp_path):
     run.count_step = watched
     while len(losses) < 20:
         run.order = order_of_epoch(run.images.clustered, run.batch_size, None, run.generator)
-        m_step(run, Log())
+        m_step(run, Progress())
     assert sum(losses[17:20]) < sum(losses[:3])

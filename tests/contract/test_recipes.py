@@ -12,7 +12,7 @@ from shoal.data import DATA_SETS
 from shoal.errors import UserError
 from shoal.evaluation import clustering_scores
 from shoal.methods import METHODS, build
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.training import Run, fit
 from shoal.training.dry_run import Extent, _activations, _saved, forecast
 from shoal.training.folder import RunFolder
@@ -67,7 +67,7 @@ def test_a_recipe_takes_a_real_step(name, tmp_path):
     others = 4 if known and known.n_clustered < known.n_images else 0
     run = Run(config, synthetic(config, config.optim.batch_size + others, others), RunFolder(tmp_path))
     before = {key: value.clone() for key, value in run.method.state_dict().items()}
-    fit(run, Log())
+    fit(run, Progress())
     assert run.steps_done == 1
     row = RunFolder(tmp_path).read_metrics()[0]
     assert torch.isfinite(torch.tensor(row["loss"]))

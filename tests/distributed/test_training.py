@@ -16,7 +16,7 @@ from tests.runs import StopAfter, beside, new_run, reopened, tiny_config, tiny_i
 from shoal import distributed
 from shoal.config import RunConfig
 from shoal.errors import UserError
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training import Run, fit
 from shoal.training.folder import RunFolder
@@ -31,7 +31,7 @@ def config_of(name: str, *, accumulate: int = 1) -> RunConfig:
 
 def to_the_end(run: Run) -> None:
     """What the command does: the first rank writes what was found."""
-    (workflow.train if distributed.is_first() else fit)(run, Log())
+    (workflow.train if distributed.is_first() else fit)(run, Progress())
 
 
 def every_method(folder: Path) -> None:
@@ -71,7 +71,7 @@ def stopped(folder: Path) -> None:
     """A run that is asked to stop on its second rank alone, and stops on both."""
     run = new_run(folder, config_of("propos"))
     with pytest.raises(Interrupted):
-        fit(run, StopAfter(3) if distributed.rank() == 1 else Log())
+        fit(run, StopAfter(3) if distributed.rank() == 1 else Progress())
     assert run.steps_done == 3
 
 

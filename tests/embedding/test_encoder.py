@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, EncoderSpec, load_encoder
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results.trained import Trained
 from shoal.training import loop
 from tests.embedding.examples import write_weights
@@ -169,7 +169,7 @@ def test_dinov2_is_used_at_the_side_it_is_evaluated_at(tmp_path):
 def test_a_run_gives_the_features_it_clusters(tmp_path):
     images = tiny_images()
     run = new_run(tmp_path / "run", tiny_config(epochs=1), images)
-    loop.fit(run, Log())
+    loop.fit(run, Progress())
     Trained.of(run).save(run.folder.model)
     encoder = load_encoder(EncoderSpec("run", str(tmp_path / "run")))
     prepared = torch.stack([torch.from_numpy(encoder.prepare(pixels.numpy())) for pixels in images.pixels])

@@ -14,7 +14,7 @@ from shoal.clustering.kmeans import assign
 from shoal.errors import UserError
 from shoal.evaluation import clustering_scores, evaluate, knn_leave_one_out, knn_predict, nearest, probe
 from shoal.methods import CCConfig
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.types import Clustering
 
@@ -42,7 +42,7 @@ def test_without_parts():
 def test_a_run_is_measured_as_its_last_e_step_measured_it(tmp_path):
     images = beside(tiny_images(), 12)
     run = new_run(tmp_path, images=images)
-    trained, assignment = workflow.train(run, Log())
+    trained, assignment = workflow.train(run, Progress())
     assert (assignment.clusters >= 0).all()
     found = workflow.evaluate(trained, images)
     last = run.folder.read_metrics()[-1]
@@ -83,7 +83,7 @@ def test_clusters_of_a_head_stay_the_heads():
 @pytest.mark.usefixtures("no_umap")
 def test_beside_a_head_stand_plain_methods_on_the_backbone(tmp_path):
     run = new_run(tmp_path, tiny_config(method=CCConfig(dim=8)))
-    trained, _ = workflow.train(run, Log())
+    trained, _ = workflow.train(run, Progress())
     found = workflow.evaluate(trained, run.images)
     assert [plain.of for plain in found.baselines] == ["backbone", "backbone", "pixels", "pixels"]
     represented = torch.nn.functional.normalize(trained.represent(run.images)).numpy()

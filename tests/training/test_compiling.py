@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config
 
 from shoal.models import Backbone, BackboneConfig, backbone, build_backbone
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training import compiling, fit
 from shoal.training.compiling import Measured
 from shoal.training.run import Interrupted
 
 
-class Notes(Log):
+class Notes(Progress):
     """Keeps what is said."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ def test_a_short_run_is_not_asked_about(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "_measure", lambda _run: pytest.fail("measured"))
     log = Notes()
     run = new_run(tmp_path / "run")
-    fit(run, log)
+    fit(run, progress)
     assert not run.compiled
     assert log.notes == []
 
@@ -61,7 +61,7 @@ def test_a_long_run_is_told_in_a_line_and_the_next_one_knows(tmp_path, monkeypat
     for seed in (3, 4):
         log = Notes()
         run = new_run(tmp_path / str(seed), replace(tiny_config(), seed=seed))
-        fit(run, log)
+        fit(run, progress)
         assert run.compiled == (eager == 1.0)
         (line,) = log.notes
         assert line.startswith(f"networks are {word}")
@@ -73,12 +73,12 @@ def test_a_long_run_is_told_in_a_line_and_the_next_one_knows(tmp_path, monkeypat
 def test_the_answer_is_given_again_after_a_stop_before_it(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "LONG", 0.0)
     monkeypatch.setattr(compiling, "_measure", lambda _run: Measured(1.0, 0.5, 1e-5))
-    fit(new_run(tmp_path / "whole"), Log())
+    fit(new_run(tmp_path / "whole"), Progress())
     with pytest.raises(Interrupted):
         fit(new_run(tmp_path / "halves"), StopAfter(2))  # with the last step of the first epoch
     run = reopened(tmp_path / "halves")
     assert not run.compiled
-    fit(run, Log())
+    fit(run, Progress())
     assert run.compiled
     assert reopened(tmp_path / "halves").compiled
     whole, halves = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "halves"))
@@ -101,8 +101,8 @@ def test_a_measurement_is_of_both_and_leaves_the_run_alone(tmp_path):
 def test_a_compiler_that_fails_leaves_networks_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "LONG", 0.0)
     monkeypatch.setattr(backbone, "COMPILER", "there is no such compiler")
-    log, run = Notes(), new_run(tmp_path / "run")
-    fit(run, log)
+    progress, run = Notes(), new_run(tmp_path / "run")
+    fit(run, progress)
     assert not run.compiled
     assert log.notes[0].startswith("networks are not compiled: ")
 
@@ -114,20 +114,20 @@ def test_what_is_kept_may_be_damaged(tmp_path, monkeypatch, text):
     (tmp_path / "cache" / "compiling.json").write_text(text)
     monkeypatch.setattr(compiling, "_measure", lambda _run: Measured(1.0, 0.5, 1e-5))
     run = new_run(tmp_path / "run")
-    fit(run, Log())
+    fit(run, Progress())
     assert run.compiled
     assert len(kept(tmp_path)) == 1
 
 
 def test_a_compiled_run_trains_alike_and_goes_on_compiled(tmp_path):
     config = tiny_config(compile="on")
-    workflow.train(new_run(tmp_path / "plain", replace(config, compile="off")), Log())
-    workflow.train(new_run(tmp_path / "whole", config), Log())
+    workflow.train(new_run(tmp_path / "plain", replace(config, compile="off")), Progress())
+    workflow.train(new_run(tmp_path / "whole", config), Progress())
     with pytest.raises(Interrupted):
         fit(new_run(tmp_path / "halves", config), StopAfter(3))
     run = reopened(tmp_path / "halves")
     assert run.compiled
-    workflow.train(run, Log())
+    workflow.train(run, Progress())
     same_files(tmp_path / "whole", tmp_path / "halves")
     plain, compiled = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "whole"))
     assert plain.keys() == compiled.keys()

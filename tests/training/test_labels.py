@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.runs import new_run, tiny_images
 
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results import train as workflow
 
 
@@ -39,7 +39,7 @@ def guarded(images):
 
 def test_labels_that_raise_when_read_do_not_stop_training(tmp_path):
     Guarded.reads = 0
-    workflow.train(new_run(tmp_path / "run", images=guarded(tiny_images())), Log())
+    workflow.train(new_run(tmp_path / "run", images=guarded(tiny_images())), Progress())
     assert Guarded.reads > 0, "nobody read the labels: this test sees nothing"
 
 
@@ -55,6 +55,6 @@ def test_other_labels_give_the_same_weights_bit_by_bit(tmp_path):
     weights = []
     for name, images in (("one", one), ("two", two)):
         run = new_run(tmp_path / name, images=images)
-        workflow.train(run, Log())
+        workflow.train(run, Progress())
         weights.append(run.method.state_dict())
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])

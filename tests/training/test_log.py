@@ -33,10 +33,10 @@ def a_run(path):
 
 def test_only_the_metrics_are_cut(tmp_path, capsys):
     run = a_run(tmp_path / "run")
-    with TerminalLog() as log:
+    with TerminalLog() as progress:
         log.reading(40, 40)
         log.step(run)
-        log.epoch(ROW)
+        progress.epoch(ROW)
     last = frames(capsys)[-1]
     assert len(last) <= 80
     assert re.match(r"epoch 2/3 +\S+ +32 images/s +-:--:-- +loss 0\.121  acc 0\.940 .*…$", last), last
@@ -67,7 +67,7 @@ def test_a_warning_has_a_line_of_its_own(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's would hear it first
     assert main(["--version"]) == 0
     run = a_run(tmp_path / "run")
-    with TerminalLog() as log:
+    with TerminalLog() as progress:
         log.step(run)
         logging.getLogger("shoal").warning("careful")
     assert [line for line in frames(capsys) if "careful" in line] == ["shoal: careful"]

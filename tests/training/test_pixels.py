@@ -10,7 +10,7 @@ from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config, ti
 from shoal import distributed
 from shoal.data import ViewConfig, order_of_epoch
 from shoal.data.listing import as_images
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training import fit, loop
 from shoal.training.loop import pixels_to_come
@@ -48,7 +48,7 @@ def test_every_view_is_of_the_image_it_says_also_after_a_stop(tmp_path, accumula
         fit(run, StopAfter(3))
     run = reopened(tmp_path)
     more = watched(run)
-    fit(run, Log())
+    fit(run, Progress())
     assert (len(batches), len(more)) == (3 * accumulate, 3 * accumulate)
     for batch in batches + more:
         assert len(batch.index) == 16 // accumulate
@@ -72,8 +72,8 @@ def test_ranks_share_each_part(tmp_path, monkeypatch, accumulate):
 
 
 def test_a_run_from_a_map_is_the_run_from_memory(tmp_path):
-    workflow.train(new_run(tmp_path / "memory"), Log())
-    workflow.train(new_run(tmp_path / "map", images=mapped_images(tmp_path)), Log())
+    workflow.train(new_run(tmp_path / "memory"), Progress())
+    workflow.train(new_run(tmp_path / "map", images=mapped_images(tmp_path)), Progress())
     same_files(tmp_path / "memory", tmp_path / "map")
 
 

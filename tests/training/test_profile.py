@@ -13,7 +13,7 @@ from tests.commands import complaint
 from tests.runs import new_run, reopened, same_files, tiny_config, tiny_recipe
 
 from shoal.cli.main import main
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training.profile import PARTS, Profile, TimedParts, table
 
@@ -49,8 +49,8 @@ def test_the_table_adds_up_to_the_step():
 
 def test_a_profiled_run_is_the_same_run_and_leaves_table_and_trace(tmp_path):
     config = replace(tiny_config(), epochs=12)
-    for name, log in (("plain", Log()), ("profiled", Profile(3))):
-        workflow.train(new_run(tmp_path / name, config), log)
+    for name, log in (("plain", Progress()), ("profiled", Profile(3))):
+        workflow.train(new_run(tmp_path / name, config), progress)
     same_files(tmp_path / "plain", tmp_path / "profiled")
     folder = reopened(tmp_path / "profiled").folder
     for name in (*PARTS, "host wait", "step"):

@@ -10,7 +10,7 @@ from tests.runs import new_run, reopened, tiny_images
 import shoal.files
 import shoal.training.run
 from shoal.errors import UserError
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training.folder import RunFolder
 
@@ -62,7 +62,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 @pytest.mark.parametrize("change", [{"n_clusters": 3}, {"epochs": 6}, {"seed": 1}])
 def test_a_changed_config_is_not_resumed(tmp_path, change):
-    workflow.train(new_run(tmp_path / "run"), Log())
+    workflow.train(new_run(tmp_path / "run"), Progress())
     folder, config = RunFolder.open(tmp_path / "run")
     folder.create(dataclasses.replace(config, **change))
     with pytest.raises(UserError, match=r"has changed since the run began.*shoal train .*config\.yaml --out"):
@@ -70,7 +70,7 @@ def test_a_changed_config_is_not_resumed(tmp_path, change):
 
 
 def test_a_file_of_another_kind_is_damaged(tmp_path):
-    workflow.train(new_run(tmp_path / "run"), Log())
+    workflow.train(new_run(tmp_path / "run"), Progress())
     folder = RunFolder(tmp_path / "run")
     shutil.copy(folder.model, folder.state)
     with pytest.raises(UserError, match=r"config\.yaml has changed|is damaged|images of .* have changed"):

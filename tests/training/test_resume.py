@@ -18,7 +18,7 @@ import shoal.training.run
 from shoal.cli.main import main
 from shoal.errors import UserError
 from shoal.methods import CCConfig, MoCoConfig, ProPosConfig
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training.folder import RunFolder
 from shoal.training.run import Interrupted
@@ -28,19 +28,19 @@ from shoal.training.run import Interrupted
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])
 def test_a_run_stopped_after_any_step_goes_on_as_if_unbroken(tmp_path, steps, resample):
     config = tiny_config(resample=resample)
-    workflow.train(new_run(tmp_path / "whole", config), Log())
+    workflow.train(new_run(tmp_path / "whole", config), Progress())
     run = new_run(tmp_path / "broken", config)
     with pytest.raises(Interrupted) as stop:
         workflow.train(run, StopAfter(steps))
     assert stop.value.signum == signal.SIGTERM
     assert run.steps_done == steps
     assert not (tmp_path / "broken" / "model.safetensors").exists()
-    workflow.train(reopened(tmp_path / "broken"), Log())
+    workflow.train(reopened(tmp_path / "broken"), Progress())
     same_files(tmp_path / "whole", tmp_path / "broken")
 
 
 def test_a_run_stopped_in_an_e_step_goes_on_as_if_unbroken(tmp_path):
-    class StopInSecondEmbedding(Log):
+    class StopInSecondEmbedding(Progress):
         n = 0
 
         def embedding(self, done, total) -> None:
@@ -48,12 +48,12 @@ def test_a_run_stopped_in_an_e_step_goes_on_as_if_unbroken(tmp_path):
             if self.n == 2:
                 run.stop_signal = signal.SIGINT
 
-    workflow.train(new_run(tmp_path / "whole"), Log())
+    workflow.train(new_run(tmp_path / "whole"), Progress())
     run = new_run(tmp_path / "broken")
     with pytest.raises(Interrupted):
         workflow.train(run, StopInSecondEmbedding())
     assert run.steps_done == 4  # no E-step stands before the first epoch, whose losses want no clusters
-    workflow.train(reopened(tmp_path / "broken"), Log())
+    workflow.train(reopened(tmp_path / "broken"), Progress())
     same_files(tmp_path / "whole", tmp_path / "broken")
 
 
@@ -63,23 +63,23 @@ def test_a_run_with_images_beside_the_clustered_ones_goes_on_as_well(tmp_path, m
     images = beside(tiny_images(), 17)
     config = tiny_config(method=method, resample=resample)
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, batch_size=9, accumulate=2))
-    workflow.train(new_run(tmp_path / "whole", config, images), Log())
+    workflow.train(new_run(tmp_path / "whole", config, images), Progress())
     run = new_run(tmp_path / "broken", config, images)
     with pytest.raises(Interrupted):
         workflow.train(run, StopAfter(4))
-    workflow.train(reopened(tmp_path / "broken", images), Log())
+    workflow.train(reopened(tmp_path / "broken", images), Progress())
     same_files(tmp_path / "whole", tmp_path / "broken")
 
 
 def test_loss_terms_are_added_up_in_the_order_they_were_counted_in(tmp_path):
     config = tiny_config(method=CCConfig(dim=8))  # its terms are not in the order of the alphabet
-    workflow.train(new_run(tmp_path / "whole", config), Log())
+    workflow.train(new_run(tmp_path / "whole", config), Progress())
     run = new_run(tmp_path / "broken", config)
     with pytest.raises(Interrupted):
         workflow.train(run, StopAfter(3))
     run = reopened(tmp_path / "broken")
     assert list(run.totals) == ["instance", "cluster", "entropy"]
-    workflow.train(run, Log())
+    workflow.train(run, Progress())
     same_files(tmp_path / "whole", tmp_path / "broken")
     whole, broken = ([list(row) for row in RunFolder(tmp_path / x).read_metrics()] for x in ("whole", "broken"))
     assert whole == broken
@@ -91,16 +91,16 @@ def test_a_backbone_with_dropout_resumes_as_well(tmp_path):
     # timm's smallest MobileNet ends in dropout-free pooling; its drop path draws from torch's default generator.
     backbone = dataclasses.replace(config.backbone, name="test_efficientnet")
     config = dataclasses.replace(config, backbone=backbone, epochs=2)
-    workflow.train(new_run(tmp_path / "whole", config), Log())
+    workflow.train(new_run(tmp_path / "whole", config), Progress())
     with pytest.raises(Interrupted):
         workflow.train(new_run(tmp_path / "broken", config), StopAfter(3))
-    workflow.train(reopened(tmp_path / "broken"), Log())
+    workflow.train(reopened(tmp_path / "broken"), Progress())
     same_files(tmp_path / "whole", tmp_path / "broken")
 
 
 def train_in_child(args: list[str], log: str) -> None:
     """The command in a process of its own, saving at every chance it has."""
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    handle = os.open(progress, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     torch.set_num_threads(1)
@@ -123,13 +123,13 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path, processes, monkeypat
     log = str(tmp_path / "log.txt")
 
     def start(args: list[str]):
-        child = processes.Process(target=train_in_child, args=(args, log))
+        child = processes.Process(target=train_in_child, args=(args, progress))
         child.start()
         return child
 
     whole = start([recipe, "--out", str(tmp_path / "whole")])
     whole.join()
-    assert whole.exitcode == 0, Path(log).read_text()
+    assert whole.exitcode == 0, Path(progress).read_text()
 
     broken, moments = tmp_path / "broken", random.Random(0)
     args, kills = [recipe, "--out", str(broken)], 0
@@ -140,12 +140,12 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path, processes, monkeypat
         child.kill()
         child.join()
         kills += 1
-        assert kills < 30, Path(log).read_text()
+        assert kills < 30, Path(progress).read_text()
         args = ["--resume", str(broken)]
     assert kills >= 3
     finishing = start(["--resume", str(broken)])
     finishing.join()
-    assert finishing.exitcode == 0, Path(log).read_text()
+    assert finishing.exitcode == 0, Path(progress).read_text()
     same_files(tmp_path / "whole", broken)
 
 
@@ -162,9 +162,9 @@ def wait_for_saves(state: Path, n: int, child) -> None:
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_and_say_how_to_go_on(tmp_path, processes, monkeypatch, signum, status):
     monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
-    log, out = tmp_path / "log.txt", tmp_path / "run"
+    progress, out = tmp_path / "log.txt", tmp_path / "run"
     args = [str(tiny_recipe(tmp_path)), "--epochs", "1000", "--out", str(out)]
-    child = processes.Process(target=train_in_child, args=(args, str(log)))
+    child = processes.Process(target=train_in_child, args=(args, str(progress)))
     child.start()
     while not (out / "metrics.jsonl").exists():
         assert child.is_alive(), log.read_text()
@@ -197,7 +197,7 @@ def test_the_last_good_state_survives_a_full_disk(tmp_path):
 
 
 def test_a_diverged_run_keeps_its_last_good_state(tmp_path):
-    class Poison(Log):
+    class Poison(Progress):
         def step(self, run) -> None:
             run.totals["psa"] += torch.nan
 
@@ -213,10 +213,10 @@ def test_a_diverged_run_keeps_its_last_good_state(tmp_path):
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path):
-    workflow.train(new_run(tmp_path / "run"), Log())
+    workflow.train(new_run(tmp_path / "run"), Progress())
     before = load_file(tmp_path / "run" / "model.safetensors")
     rows = RunFolder(tmp_path / "run").read_metrics()
-    workflow.train(reopened(tmp_path / "run"), Log())
+    workflow.train(reopened(tmp_path / "run"), Progress())
     after = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert RunFolder(tmp_path / "run").read_metrics() == rows
@@ -224,15 +224,15 @@ def test_a_finished_run_resumes_to_itself(tmp_path):
 
 def test_a_stop_at_the_very_last_step_loses_no_row(tmp_path):
     config = tiny_config(max_steps=3)
-    workflow.train(new_run(tmp_path / "whole", config), Log())
+    workflow.train(new_run(tmp_path / "whole", config), Progress())
     with pytest.raises(Interrupted):
         workflow.train(new_run(tmp_path / "broken", config), StopAfter(3))
-    workflow.train(reopened(tmp_path / "broken"), Log())
+    workflow.train(reopened(tmp_path / "broken"), Progress())
     same_files(tmp_path / "whole", tmp_path / "broken")
 
 
 def test_images_may_move(tmp_path):
-    workflow.train(new_run(tmp_path / "run"), Log())
+    workflow.train(new_run(tmp_path / "run"), Progress())
     folder, config = RunFolder.open(tmp_path / "run")
     folder.create(dataclasses.replace(config, data=dataclasses.replace(config.data, path="elsewhere")))
     reopened(tmp_path / "run")

@@ -15,7 +15,7 @@ from tests.wandbs import FakeWandB, history
 
 from shoal.cli.main import main
 from shoal.config import to_dict
-from shoal.progress import Log, Logs
+from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training.folder import RunFolder
 from shoal.training.run import Interrupted
@@ -39,7 +39,7 @@ class Killed(BaseException):
     """What ends a process without warning."""
 
 
-class KillAfter(Log):
+class KillAfter(Progress):
     """Saves after the first epoch and lets the run be killed after a later one, whose row no state counts."""
 
     def __init__(self, run, epochs):
@@ -146,7 +146,7 @@ def test_the_command_goes_on_with_another_tracker(tmp_path):
 
 
 def test_a_tracker_changes_no_bit_of_the_run(tmp_path):
-    workflow.train(new_run(tmp_path / "plain"), Log())
+    workflow.train(new_run(tmp_path / "plain"), Progress())
     train(new_run(tmp_path / "tracked"))
     same_files(tmp_path / "plain", tmp_path / "tracked")
 
@@ -157,11 +157,11 @@ def test_a_disk_that_is_full_costs_a_warning_and_no_run(tmp_path, monkeypatch, c
     def full(_records, _data):
         raise OSError(28, "No space left on device")
 
-    class ThenTheDiskIsFull(Log):
+    class ThenTheDiskIsFull(Progress):
         def epoch(self, row):
             monkeypatch.setattr(RecordWriter, "write", full)
 
-    workflow.train(new_run(tmp_path / "plain"), Log())
+    workflow.train(new_run(tmp_path / "plain"), Progress())
     run = new_run(tmp_path / "tracked")
     with caplog.at_level(logging.WARNING):
         train(run, "tensorboard", ThenTheDiskIsFull())

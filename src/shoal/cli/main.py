@@ -82,7 +82,7 @@ def cluster(args: list[str]) -> int:
     """Put images into clusters by a frozen network's features; ``shoal cluster --help`` lists the settings."""
     from shoal.cli.flags import parse_cluster
     from shoal.cli.outputs import sort_into
-    from shoal.progress import open_log
+    from shoal.progress import open_progress
     from shoal.results import flow
     from shoal.results.cluster_folder import ClusterFolder
     from shoal.results.inputs import read_rows
@@ -93,8 +93,10 @@ def cluster(args: list[str]) -> int:
     folder.check_free()
     tell = (lambda _text: None) if command.quiet else say
     try:
-        with open_log(quiet=command.quiet) as log:
-            rows = read_rows(command.source, command.backbone, command.metric, folder, strict=command.strict, log=log)
+        with open_progress(quiet=command.quiet) as progress:
+            rows = read_rows(
+                command.source, command.backbone, command.metric, folder, strict=command.strict, progress=progress
+            )
         tell(f"features     {rows.features.shape[1]} of each of {len(rows)} {rows.what}")
         k = command.n_clusters
         if k == "auto":
@@ -102,8 +104,8 @@ def cluster(args: list[str]) -> int:
             suggestion = flow.suggest(rows, command.k_range, command.metric, command.seed, folder)
             tell(f"\n{suggestion.as_text()}\n\nwhy          {folder.page}")
             k = suggestion.k
-        with open_log(quiet=command.quiet) as log:
-            outcome = flow.cluster(rows, k, command.method, command.metric, command.seed, folder, log)
+        with open_progress(quiet=command.quiet) as progress:
+            outcome = flow.cluster(rows, k, command.method, command.metric, command.seed, folder, progress)
     except Stopped as stop:
         complain("stopped; the same command goes on where it was.")
         return 128 + stop.signum
@@ -123,7 +125,7 @@ def predict(found: Path, images: str, /, out: Path = Path("assignments.csv"), st
         strict: fail on the first image that cannot be read instead of skipping it.
     """
     from shoal.data import to_images
-    from shoal.progress import open_log
+    from shoal.progress import open_progress
     from shoal.results.cluster_folder import ClusterFolder
     from shoal.results.clustered import Clustered
     from shoal.results.prediction import predict as predict_frozen
@@ -134,8 +136,8 @@ def predict(found: Path, images: str, /, out: Path = Path("assignments.csv"), st
     check_free(out)
     if ClusterFolder(found).is_clustered:
         clustered = Clustered.load(found)
-        with open_log(quiet=False) as log:
-            n = predict_frozen(clustered, images, out, strict=strict, log=log)
+        with open_progress(quiet=False) as progress:
+            n = predict_frozen(clustered, images, out, strict=strict, progress=progress)
         say(f"{n} images in {len(clustered.centers)} clusters: {out}")
         return 0
     if not RunFolder(found).config.is_file():

@@ -50,7 +50,7 @@ def train(args: list[str]) -> int:
 def _train(command: TrainCommand, path: Path) -> Run:
     """The run in ``path`` from where it stands to its end; the first process speaks and writes."""
     from shoal import distributed, training
-    from shoal.progress import Logs, open_log
+    from shoal.progress import open_progress
     from shoal.results import train as workflow
     from shoal.training.folder import RunFolder
     from shoal.training.profile import Profile
@@ -60,12 +60,12 @@ def _train(command: TrainCommand, path: Path) -> Run:
     quiet = command.quiet or not first
     begun = distributed.any_rank(first and RunFolder(path).config.exists())
     goes_on = command.resume or (distributed.restarted() and begun)
-    with open_log(quiet=quiet) as log:
-        run = workflow.reopen(path, log) if goes_on else workflow.start(command.config, path, log)
+    with open_progress(quiet=quiet) as progress:
+        run = workflow.reopen(path, progress) if goes_on else workflow.start(command.config, path, progress)
         tracked = command.tracker if first else "none"
         with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker:
             watched = [Profile(command.profile)] if command.profile and first else []
-            (workflow.train if first else training.fit)(run, Logs(log, tracker, *watched))
+            (workflow.train if first else training.fit)(run, progress, [tracker, *watched])
     if watched and not run.folder.profile.exists():
         complain(f"the run ended before --profile had seen its {command.profile} steps twice: give fewer.")
     return run

@@ -17,7 +17,7 @@ from shoal.clustering.suggest.suggest import Suggestion
 from shoal.evaluation import clustering_scores
 from shoal.features import Embedded
 from shoal.files import atomic_write
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.report import write_report, write_suggestion
 from shoal.results.atlas import write_atlas
 from shoal.results.cluster_folder import ClusterFolder
@@ -74,7 +74,13 @@ def suggest(
 
 
 def cluster(
-    rows: Rows, n_clusters: int, method: ClusteringMethod, metric: Metric, seed: int, folder: ClusterFolder, log: Log
+    rows: Rows,
+    n_clusters: int,
+    method: ClusteringMethod,
+    metric: Metric,
+    seed: int,
+    folder: ClusterFolder,
+    progress: Progress,
 ) -> Outcome:
     """Put rows into clusters, lay them out on a plane, and write all there is to tell of them.
 
@@ -84,7 +90,7 @@ def cluster(
     features = rows.features
     clusterer = build_clusterer(method, n_clusters, metric=metric, seed=seed, n=len(rows))
     if isinstance(clusterer, TEMI):
-        clusterer.fit(features, after_epoch=log.heads)
+        clusterer.fit(features, after_epoch=progress.counter("training heads"))
     else:
         clusterer.fit(features)
     labels = torch.as_tensor(clusterer.labels_)

@@ -18,7 +18,7 @@ from shoal.data.sources.array import map_npy, read_features
 from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder, open_embedded
 from shoal.files import real
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results.cluster_folder import ClusterFolder
 from shoal.results.clustered import Clustered
 from shoal.training.folder import RunFolder
@@ -58,7 +58,7 @@ class Rows:
 
 
 def read_rows(
-    name: str, config: EncoderConfig, metric: Metric, folder: ClusterFolder, *, strict: bool, log: Log
+    name: str, config: EncoderConfig, metric: Metric, folder: ClusterFolder, *, strict: bool, progress: Progress
 ) -> Rows:
     """Features of whatever a user points at; images are embedded into the folder, or on from where that was stopped.
 
@@ -75,9 +75,9 @@ def read_rows(
     source = find_source(name)
     listing = source.listing()  # what is wrong with the images is told before anything is downloaded
     encoder = load_encoder(config.spec())
-    embedded = embed(source, encoder, folder.features, strict=strict, progress=log.embedding)
+    embedded = embed(source, encoder, folder.features, strict=strict, progress=progress.counter("embedding images"))
     if embedded.skipped:
-        log.note(skip_note(embedded.skipped, len(embedded.ids)))
+        progress.warn(skip_note(embedded.skipped, len(embedded.ids)))
     # A list on the standard input is read once; what it named is found again by these names.
     origin = [str(file) for file in source.files] if name == "-" else resolve_spec(name)
     features_at = str(folder.features.resolve())
@@ -89,7 +89,7 @@ def _again(path: Path) -> Rows:
     folder, clustered = ClusterFolder(path), Clustered.load(path)
     if clustered.encoder is None:
         assert isinstance(clustered.source, str)
-        return read_rows(clustered.source, EncoderConfig(), "euclidean", folder, strict=False, log=Log())
+        return read_rows(clustered.source, EncoderConfig(), "euclidean", folder, strict=False, progress=Progress())
     embedded, listing = same_images(clustered)
     return Rows(embedded.features, embedded.ids, "images", clustered.source, embedded, clustered.features_at, listing)
 

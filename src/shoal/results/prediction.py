@@ -13,13 +13,13 @@ from shoal.data.reading import skip_note
 from shoal.data.sources.array import read_features
 from shoal.errors import UserError
 from shoal.features import embed, load_encoder
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.results.clustered import Clustered
 from shoal.results.rows import Assigned, assigned
 from shoal.results.tables import write_assigned
 
 
-def predict(clustered: Clustered, name: str, out: Path, *, strict: bool, log: Log) -> int:
+def predict(clustered: Clustered, name: str, out: Path, *, strict: bool, progress: Progress) -> int:
     """Write the cluster of each new image, or of each row of a ``.npy`` file where features were clustered.
 
     Returns:
@@ -37,9 +37,9 @@ def predict(clustered: Clustered, name: str, out: Path, *, strict: bool, log: Lo
         return len(features)
     source, encoder = find_source(name), load_encoder(clustered.encoder)
     with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
-        embedded = embed(source, encoder, Path(folder), strict=strict, progress=log.embedding)
+        embedded = embed(source, encoder, Path(folder), strict=strict, progress=progress.counter("embedding images"))
         if embedded.skipped:
-            log.note(skip_note(embedded.skipped, len(embedded.ids)))
+            progress.warn(skip_note(embedded.skipped, len(embedded.ids)))
         found = _assigned(clustered, embedded.features)
         write_assigned(found, embedded.ids, out, labels=embedded.targets, classes=embedded.classes)
         return len(embedded.ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +13,17 @@ from shoal.data import load_images
 from shoal.data.images import digest
 from shoal.errors import UserError
 from shoal.evaluation import Evaluation, Truth
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.report import ReportData, write_report
 from shoal.results.tables import write_assignments
 from shoal.results.trained import Assignment, Trained
 from shoal.training import Run, fit
 from shoal.training.folder import RunFolder
+from shoal.training.run import Watcher
 from shoal.types import Clustering, Images
 
 
-def start(config: RunConfig, path: Path, log: Log, images: Images | None = None) -> Run:
+def start(config: RunConfig, path: Path, progress: Progress, images: Images | None = None) -> Run:
     """A new run in a folder of its own; the images are those the config names, unless they are at hand.
 
     Raises:
@@ -30,7 +32,7 @@ def start(config: RunConfig, path: Path, log: Log, images: Images | None = None)
     folder = RunFolder(path)
     if distributed.is_first():
         folder.check_free()
-    images = images or _images(config, log)
+    images = images or _images(config, progress)
     run = Run(config, images, folder)
     if distributed.is_first():
         folder.create(config)
@@ -39,33 +41,33 @@ def start(config: RunConfig, path: Path, log: Log, images: Images | None = None)
     return run
 
 
-def reopen(path: Path, log: Log) -> Run:
+def reopen(path: Path, progress: Progress) -> Run:
     """The run in a folder, as it was when it last saved.
 
     Raises:
         UserError: there is no run, its state is damaged, or its images have changed.
     """
     folder, config = RunFolder.open(path)
-    run = Run(config, _images(config, log), folder)
+    run = Run(config, _images(config, progress), folder)
     if distributed.is_first():
         folder.sweep()
     run.load()
     return run
 
 
-def _images(config: RunConfig, log: Log) -> Images:
+def _images(config: RunConfig, progress: Progress) -> Images:
     with distributed.one_by_node():
-        return load_images(config.data, progress=log.reading)
+        return load_images(config.data, progress=progress.counter("reading images"))
 
 
-def train(run: Run, log: Log) -> tuple[Trained, Assignment]:
+def train(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> tuple[Trained, Assignment]:
     """Train a run to its end and write what it found; other ranks than the first call ``fit`` alone.
 
     Raises:
         Interrupted: the run was asked to stop, and its state is saved.
         UserError: the loss is no longer finite, or the disk is full.
     """
-    fit(run, log)
+    fit(run, progress, watchers)
     run.stop_if_asked()  # the state is saved from here on, and resuming writes what is missing
     trained = Trained.of(run)
     # A run that was done before has its centres but no longer its features; and a last E-step leaves out some images.
@@ -77,7 +79,9 @@ def train(run: Run, log: Log) -> tuple[Trained, Assignment]:
     run.stop_if_asked()
     write_assignments(assignment, run.images, run.folder.assignments)
     run.stop_if_asked()
-    log.result(report(trained, run.images, assignment, run.folder))
+    data = report(trained, run.images, assignment, run.folder)
+    for watcher in watchers:
+        watcher.result(data)
     run.stop_if_asked()
     return trained, assignment
 

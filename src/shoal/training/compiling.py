@@ -24,7 +24,7 @@ from shoal.device import autocast, preserve_rng, resolve_precision
 from shoal.errors import UserError
 from shoal.files import atomic_write
 from shoal.models import Backbone
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.training.profile import finished
 
 if TYPE_CHECKING:
@@ -50,18 +50,18 @@ class Measured:
         return seconds * (1 - self.compiled / self.eager) - self.compiling
 
 
-def settle(run: Run, log: Log) -> None:
+def settle(run: Run, progress: Progress) -> None:
     """Compile the backbones of a run with an epoch behind it, if that pays for the rest: on all ranks or on none."""
     if run.config.compile != "auto":
         return
     # Batch-norm over processes cannot be measured on one of them.
     together = run.config.sync_batch_norm and distributed.world_size() > 1
-    pays = distributed.is_first() and not together and _pays(run, log)
+    pays = distributed.is_first() and not together and _pays(run, progress)
     if distributed.any_rank(pays):
         run.compile()
 
 
-def _pays(run: Run, log: Log) -> bool:
+def _pays(run: Run, progress: Progress) -> bool:
     steps = run.n_steps - run.steps_done
     seconds = steps * run.folder.read_metrics()[-1]["seconds"] / run.steps_per_epoch
     if seconds < LONG:
@@ -71,12 +71,12 @@ def _pays(run: Run, log: Log) -> bool:
         try:
             measured = _measure(run)
         except Exception as error:  # whatever a compiler and the many things that it needs may raise
-            log.note(f"networks are not compiled: {' '.join(str(error).split())[:120]}")
+            progress.warn(f"networks are not compiled: {' '.join(str(error).split())[:120]}")
             return False
         _keep(run, measured)
     gain, ratio = measured.gain(seconds), measured.eager / measured.compiled
     verdict = "compiled" if gain > 0 else "not compiled"
-    log.note(
+    progress.warn(
         f"networks are {verdict}: {ratio:.2f} times as fast when they are, after {measured.compiling:.0f} s; over "
         f"{steps} steps that {'saves' if gain > 0 else 'loses'} {abs(gain) / 60:.0f} min"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -18,10 +18,10 @@ from shoal.device import autocast, preserve_rng, set_default_rng
 from shoal.evaluation import collapse_warning, score
 from shoal.methods.embedding import embed_all
 from shoal.models import average_statistics
-from shoal.progress import Log
+from shoal.progress import Progress
 from shoal.training import compiling
 from shoal.training.optim import full_lr, lr_factor, set_lr
-from shoal.training.run import Interrupted, Run
+from shoal.training.run import Interrupted, Run, Watcher
 from shoal.types import Batch, Clustering
 
 STARTS = 10
@@ -30,7 +30,7 @@ STARTS_BETWEEN = 3
 """and in those between, where the centres of the last one are a start as well."""
 
 
-def fit(run: Run, log: Log) -> None:
+def fit(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> None:
     """Train until all epochs are done, from wherever the run stands, and cluster a last time.
 
     A run that is done already stays as it is.
@@ -45,22 +45,28 @@ def fit(run: Run, log: Log) -> None:
             while not run.trained or run.order is not None:
                 if run.order is None:  # else the run was resumed inside an epoch
                     if run.epoch == 1:
-                        compiling.settle(run, log)
+                        compiling.settle(run, progress)
                     if _e_step_is_due(run):
                         start = time.monotonic()
-                        run.clusterings = e_step(run, log)
+                        run.clusterings = e_step(run, progress)
                         run.e_step_seconds = time.monotonic() - start
                     run.order = _order(run)
-                log.epoch(m_step(run, log))
+                _tell(m_step(run, progress, watchers), progress, watchers)
             if not run.done:
-                run.clusterings = e_step(run, log)
-                log.epoch(run.finish())
+                run.clusterings = e_step(run, progress)
+                _tell(run.finish(), progress, watchers)
         except Interrupted:
             run.save()
             raise
 
 
-def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
+def _tell(row: Mapping[str, int | float], progress: Progress, watchers: Sequence[Watcher]) -> None:
+    progress.epoch(row)
+    for watcher in watchers:
+        watcher.epoch(row)
+
+
+def e_step(run: Run, progress: Progress) -> tuple[Clustering, ...]:
     """Cluster the features of all images that take part, and read the scores.
 
     The first clustering is the one that is looked for, and so there is one for a method whose losses want none; those
@@ -68,7 +74,7 @@ def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
     """
 
     def after_batch(done: int, total: int) -> None:
-        log.embedding(done, total)
+        progress.update("clustering", done, total, within=True)
         if distributed.world_size() == 1:  # else ranks stop together, after a step
             run.stop_if_asked()
 
@@ -89,18 +95,21 @@ def e_step(run: Run, log: Log) -> tuple[Clustering, ...]:
     run.scores = score(images, run.features, clusterings[0], previous, config.seed)
     # An untrained network may well see all images alike.
     if run.steps_done and (warning := collapse_warning(run.scores)):
-        log.note(f"epoch {run.epoch}: {warning}")
+        progress.warn(f"epoch {run.epoch}: {warning}")
     return clusterings
 
 
-def m_step(run: Run, log: Log) -> dict[str, int | float]:
+def m_step(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> dict[str, int | float]:
     """One epoch of gradient descent on the method's losses, from the step where the run stands."""
     with closing(pixels_to_come(run)) as pixels:
         while run.step < run.steps_per_epoch and not run.trained:
             start = time.monotonic()
             terms = train_step(run, pixels)
             run.count_step(terms, time.monotonic() - start)
-            log.step(run)
+            rate = f"{run.step * run.batch_size / max(run.seconds, 1e-9):.0f} images/s"
+            progress.update(f"epoch {run.epoch + 1}/{run.config.epochs}", run.steps_done, run.n_steps, rate)
+            for watcher in watchers:
+                watcher.step(run)
             run.stop_or_save()
     return run.finish_epoch(full_lr(run.batch_size, run.config.optim) * _lr_factor(run, run.steps_done - 1))
 

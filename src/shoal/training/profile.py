@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 
 from shoal.errors import UserError
 from shoal.files import atomic_write
-from shoal.progress import Log
-
-if TYPE_CHECKING:
-    from shoal.training.run import Run
+from shoal.training.run import Parts, Run, Watcher
 
 PARTS = ("read", "augment", "forward", "backward", "optimiser", "target")
 """Of a step: waiting for pixels, two views, the method's losses, their gradients, new weights, what follows these."""
 
 WARM_UP = 5
 """Steps that nobody looks at: memory is laid out in them, and kernels are chosen."""
-
-
-class Parts:
-    """Names the parts of a step, for a trace; it costs a microsecond."""
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """A part from here to the end of the block."""
-        with record_function(name):
-            yield
 
 
 class TimedParts(Parts):
@@ -57,7 +44,7 @@ class TimedParts(Parts):
         self._step = dict.fromkeys(PARTS, 0.0)
 
 
-class Profile(Log):
+class Profile(Watcher):
     """Looks at ``n_steps`` steps part by part, then at as many as they are, and writes both to the run folder.
 
     Waiting for the device after each part takes from what a GPU does at once; so the whole of a step is timed apart.
@@ -112,7 +99,9 @@ class Profile(Log):
             self._trace.export_chrome_trace(str(folder.trace))
         except (OSError, RuntimeError) as error:
             raise UserError(f"cannot write {folder.trace}: {error}") from error
-        self.note(f"where the time of a step goes: {folder.profile}; as a trace: {folder.trace}")
+        logging.getLogger("shoal").warning(
+            f"where the time of a step goes: {folder.profile}; as a trace: {folder.trace}"
+        )
 
 
 def table(seconds: Mapping[str, float], parted: float, whole: float, n: int, batch_size: int) -> str:
@@ -131,7 +120,7 @@ def table(seconds: Mapping[str, float], parted: float, whole: float, n: int, bat
     lines.append(f"{'step':<12}{1000 * parted / n:>12.2f}{100:>7.1f} %")
     pace = f"{1000 * whole / n:.2f} ms, {n * batch_size / whole:.0f} images/s"
     lines.append(f"\nLeft to itself a step took {pace}, the trace included. Means of {n} steps.")
-    lines.append("Host wait is what is between the parts: log, saves, signals, the order of the images.")
+    lines.append("Host wait is what is between the parts: progress, saves, signals, the order of the images.")
     return "\n".join(lines) + "\n"
 
 

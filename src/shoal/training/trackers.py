@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from PIL import Image
 
 from shoal.config import settings_of
 from shoal.errors import UserError
 from shoal.files import atomic_write
-from shoal.progress import Log
-from shoal.report import gallery_picture
-
-if TYPE_CHECKING:
-    from shoal.report import ReportData
-    from shoal.training.run import Run
+from shoal.report import ReportData, gallery_picture
+from shoal.training.run import Run, Watcher
 
 
 @runtime_checkable
@@ -142,7 +139,7 @@ MAX_CLUSTERS = 100
 """Of a picture: one of more would be longer than anyone scrolls."""
 
 
-class Tracker(Log):
+class Tracker(Watcher):
     """Passes a run's rows on to a sink, beginning with those that ``metrics.jsonl`` has already.
 
     From the sink's first failure on it is silent, so that no run ends for a full disk or a network.
@@ -188,7 +185,9 @@ class Tracker(Log):
 
     def _fail(self, error: Exception) -> None:
         if not self._failed:
-            self.note(f"{self._name} has failed and gets no more of this run, which goes on ({_in_a_line(error)})")
+            logging.getLogger("shoal").warning(
+                f"{self._name} has failed and gets no more of this run, which goes on ({_in_a_line(error)})"
+            )
         self._failed = True
 
 
@@ -202,14 +201,14 @@ def check_installed(name: TrackerName) -> None:
         raise UserError(f"--tracker {name} needs a package that is missing: pip install 'shoal[{name}]'") from error
 
 
-def open_tracker(name: TrackerName, run: Run, *, quiet: bool) -> Log:
+def open_tracker(name: TrackerName, run: Run, *, quiet: bool) -> Watcher:
     """A tracker that has been told all rows so far; one that says nothing for none.
 
     Raises:
         UserError: it cannot begin, as without a login.
     """
     if name == "none":
-        return Log()
+        return Watcher()
     folder, settings = run.folder.path / name, settings_of(run.config)
     try:
         sink = EventFile(folder, settings) if name == "tensorboard" else WandBRun(folder, settings, quiet=quiet)
