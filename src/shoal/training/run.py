@@ -22,12 +22,12 @@ from shoal.data import place_on, steps_of_epoch
 from shoal.data.images import digest
 from shoal.device import compute_device, first_rng, gathered_rng, own_rng, preserve_rng
 from shoal.errors import UserError
+from shoal.folder import ResultFolder
 from shoal.methods import build
 from shoal.models import Backbone, average_statistics, sync_batch_norm
 from shoal.report import ReportData
 from shoal.tensors import damaged, read_tensors, write_tensors
 from shoal.training.checks import check_fits, check_takes, global_batch
-from shoal.training.folder import RunFolder
 from shoal.training.optim import build_optimizer, restore_optimizer
 from shoal.types import Clustering, Images
 
@@ -70,7 +70,7 @@ class Watcher:
 class Run:
     """A run at some step. ``epoch`` and ``step`` count what is done; ``order`` is the current epoch's, once drawn."""
 
-    def __init__(self, config: RunConfig, images: Images, folder: RunFolder) -> None:
+    def __init__(self, config: RunConfig, images: Images, folder: ResultFolder) -> None:
         n_clustered = int(images.clustered.sum())
         check_fits(config, n_clustered, len(images))
         self.config = config

@@ -1,4 +1,4 @@
-"""A trained method with its clusters: what is left of a run once it is done."""
+"""A trained network: what ``model.safetensors`` holds once a run is done."""
 
 from __future__ import annotations
 
@@ -6,46 +6,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from shoal.clustering.kmeans import assign
-from shoal.config import RunConfig
+from shoal.config import RunConfig, load_recipe
 from shoal.device import compute_device, preserve_rng
 from shoal.errors import UserError
+from shoal.folder import ResultFolder
 from shoal.methods import Method, build
 from shoal.methods.embedding import embed_all, represent_all
 from shoal.tensors import damaged, read_tensors, write_tensors
-from shoal.training.folder import RunFolder
 from shoal.training.run import Run
 from shoal.types import Images
 
 
 @dataclass(frozen=True, eq=False)
-class Assignment:
-    """Cluster of each image, cosine distance to its centre, margin to the second centre, and the features."""
-
-    clusters: Int64[Tensor, "n"]
-    distances: Float[Tensor, "n"]
-    margins: Float[Tensor, "n"]
-    features: Float[Tensor, "n d"]
-
-
-@dataclass(frozen=True, eq=False)
 class Trained:
-    """Weights and centres that put any image of the right size into a cluster."""
+    """A method with its weights, and the centres of its clusters."""
 
     config: RunConfig
     method: Method
     centers: Float[Tensor, "k d"]
     size: tuple[int, int]
-    """Height and width in pixels that it was trained on."""
+    """Height and width in pixels of the images it was trained on."""
     images_digest: str
-    """What tells the images it was trained on from others."""
+    """Tells the images it was trained on from others."""
 
     @property
     def square(self) -> int | None:
-        """Side that new images are brought to; None when the images were not square and so stay as they are."""
+        """Side that new images are brought to; None when the training images were not square: no image is resized."""
         height, width = self.size
         return height if height == width else None
 
@@ -55,44 +44,40 @@ class Trained:
         h, w = run.images.pixels.shape[2:]
         return cls(run.config, run.method, run.clusterings[0].centers, (h, w), run.images_digest)
 
-    def assign(self, images: Images) -> Assignment:
-        """Put images into the nearest clusters.
+    def embed(self, images: Images) -> Float[Tensor, "n d"]:
+        """The features that are clustered, at unit length, on the CPU.
 
         Raises:
             UserError: the images have another size than those it was trained on.
         """
-        h, w = images.pixels.shape[2:]
-        if (h, w) != self.size:
-            trained = " × ".join(map(str, self.size))
+        found = tuple(images.pixels.shape[2:])
+        if found != self.size:
+            (h, w), trained = found, " × ".join(map(str, self.size))
             raise UserError(f"these images are {h} × {w} px, and the run was trained on {trained} px: resize them.")
-        device = self.centers.device
-        features = embed_all(self.method, images.pixels, device, self.config.precision)
-        return self.assign_features(features)
-
-    def assign_features(self, features: Float[Tensor, "n d"]) -> Assignment:
-        """Put features that ``method.embed`` gave into the nearest clusters."""
-        return Assignment(*assign(features, self.centers, "cosine"), features)
+        return embed_all(self.method, images.pixels, self.centers.device, self.config.precision).cpu()
 
     def represent(self, images: Images) -> Float[Tensor, "n e"]:
-        """Backbone features of images of the size it was trained on: what nearest neighbours and probes read."""
-        return represent_all(self.method, images.pixels, self.centers.device, self.config.precision)
+        """The backbone's features, which nearest neighbours and linear probes read, on the CPU."""
+        return represent_all(self.method, images.pixels, self.centers.device, self.config.precision).cpu()
 
     def save(self, path: Path) -> None:
         """Write ``model.safetensors``."""
         tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
-        header = {"size": self.size, "images": self.images_digest}
-        write_tensors(path, header, {**tensors, "centers": self.centers})
+        write_tensors(path, {"size": self.size, "images": self.images_digest}, {**tensors, "centers": self.centers})
 
     @classmethod
     def load(cls, path: Path) -> Trained:
-        """The trained method in a run folder.
+        """The trained network in the folder of a run.
 
         Raises:
             UserError: there is no finished run, its file is damaged, or a newer version wrote it.
         """
-        folder, config = RunFolder.open(path)
+        folder = ResultFolder(path)
+        if not folder.is_run:
+            raise UserError(f"{path} holds no training run: runs are made by 'shoal train'.")
+        config = load_recipe(str(folder.config.absolute()))
         if not folder.model.exists():
-            raise UserError(f"{path} has not been trained to its end: go on with 'shoal train --resume {path}'.")
+            raise UserError(f"{path} has not been trained to its end: resume it with 'shoal train --resume {path}'.")
         header, tensors = read_tensors(folder.model)
         device = compute_device()
         with preserve_rng(device):
