@@ -55,12 +55,12 @@ def page_data(
         images=pictures.images,
         features=_comparable(rows.features[index], clustered.metric),
         clustering=Clustering(part.clusters, clustered.centers, part.distance),
-        margins=part.margin,
+        confidences=part.confidence,
+        positions=torch.full((len(index), 2), torch.nan) if part.places is None else part.places,
+        map_method="UMAP",
         seed=clustered.seed,
         sizes=torch.bincount(found.clusters, minlength=k),
         n_images=len(rows),
-        places=part.places,
-        confidences=part.confidence,
     )
 
 

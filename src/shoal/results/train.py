@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from shoal import distributed, evaluation
+from shoal.clustering import map_positions
 from shoal.config import RunConfig, to_yaml
 from shoal.data import load_images
 from shoal.data.images import digest
 from shoal.errors import UserError
 from shoal.evaluation import Evaluation, Truth
+from shoal.evaluation.calibration import confidences
 from shoal.progress import Progress
 from shoal.report import ReportData, write_report
 from shoal.results.tables import write_assignments
@@ -111,16 +115,21 @@ def report(trained: Trained, images: Images, assignment: Assignment, folder: Run
 def report_data(trained: Trained, images: Images, assignment: Assignment, folder: RunFolder) -> ReportData:
     """What a report of a finished run shows."""
     config = trained.config
+    features, clusters, centers = assignment.features.cpu(), assignment.clusters.cpu(), trained.centers.cpu()
     return ReportData(
         title=folder.path.resolve().name,
         command=f"shoal train {shlex.quote(str(folder.config.absolute()))}",
         config_yaml=to_yaml(config),
         metrics=folder.read_metrics(),
         images=replace(images, pixels=images.pixels.cpu()),
-        features=assignment.features.cpu(),
-        clustering=Clustering(assignment.clusters.cpu(), trained.centers.cpu(), assignment.distances.cpu()),
-        margins=assignment.margins.cpu(),
+        features=features,
+        clustering=Clustering(clusters, centers, assignment.distances.cpu()),
+        confidences=confidences(features, centers),
+        positions=map_positions(features, metric="cosine", seed=config.seed),
+        map_method="UMAP",
         seed=config.seed,
+        sizes=torch.bincount(clusters, minlength=len(centers)),
+        n_images=len(images),
         evaluation=Evaluation.load(folder.evaluation),
     )
 
