@@ -15,7 +15,7 @@ from shoal.methods import ProPosConfig
 from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training import Run
-from shoal.training.folder import RunFolder
+from shoal.folder import ResultFolder as RunFolder
 from shoal.types import Images
 
 RECIPE = """\

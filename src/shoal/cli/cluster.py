@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from shoal.cli.flags import Command, one_of
-from shoal.cli.sort import sort_into
+from shoal.cli.flags import Command
+from shoal.cli.sort import chosen_sorting, sort_into
 from shoal.cli.terminal import Stopped, complain, say
 from shoal.clustering import ClusteringMethod
 from shoal.clustering.rows import Metric
@@ -63,7 +63,7 @@ class ClusterCommand(Command):
             raise UserError(f"-k {self.n_clusters} leaves no range to try: give --k-range with -k auto.")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"--seed {self.seed} must lie between 0 and 2**63 - 1.")
-        one_of({"move": self.move, "copy": self.copy, "link": self.link})
+        chosen_sorting(self.copy, self.move, self.link)
 
     def run(self) -> int:
         """Embed, cluster, and say where the result is."""
@@ -92,10 +92,8 @@ class ClusterCommand(Command):
             complain("stopped; rerun the same command to resume.")
             return 128 + stop.signum
         tell(outcome.as_text(folder))
-        for how, into in (("move", self.move), ("copy", self.copy), ("link", self.link)):
-            if into is not None:
-                return sort_into(folder.path, how, into, yes=False)
-        return 0
+        chosen = chosen_sorting(self.copy, self.move, self.link)
+        return sort_into(folder.path, *chosen, yes=False) if chosen else 0
 
 
 def _name_of(source: str) -> str:

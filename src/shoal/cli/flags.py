@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import tyro
-
-from shoal.errors import UserError
 
 Kind = TypeVar("Kind", bound="Command")
 
@@ -28,21 +26,9 @@ class Command(ABC):
         command.check()
         return command
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - most verbs have nothing to check
         """Raise a UserError for values that do not go together."""
 
     @abstractmethod
     def run(self) -> int:
         """Do it; the exit status."""
-
-
-def one_of(flags: Mapping[str, Any]) -> str | None:
-    """The one flag that was given, None if there is none.
-
-    Raises:
-        UserError: several were given.
-    """
-    given = [name for name, value in flags.items() if value is not None]
-    if len(given) > 1:
-        raise UserError(f"{' and '.join(f'--{name}' for name in given)} exclude each other: give one of them.")
-    return given[0] if given else None

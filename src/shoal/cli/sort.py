@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from shoal.cli.flags import Command, one_of
+from shoal.cli.flags import Command
 from shoal.cli.terminal import Stopped, complain, say
 from shoal.errors import UserError
 from shoal.files import expand_home, real
@@ -41,16 +41,27 @@ class SortCommand(Command):
 
     def run(self) -> int:
         """Show the plan, carry it out, or undo one."""
-        given: dict[How, Path | None] = {"copy": self.copy, "move": self.move, "link": self.link}
-        how = one_of(given)
+        chosen = chosen_sorting(self.copy, self.move, self.link)
         if self.undo is not None:
-            if self.result is not None or how or self.assignments is not None or self.yes:
+            if self.result is not None or chosen or self.assignments is not None or self.yes:
                 raise UserError("--undo goes with nothing else: give the manifest alone.")
             return _undo(self.undo)
-        if self.result is None or how is None:
+        if self.result is None or chosen is None:
             raise UserError("give a result and one of --copy, --move and --link, with a folder to sort into.")
-        chosen = next((each, into) for each, into in given.items() if into is not None)
         return sort_into(self.result, *chosen, self.assignments, yes=self.yes)
+
+
+def chosen_sorting(copy: Path | None, move: Path | None, link: Path | None) -> tuple[How, Path] | None:
+    """How files are to be sorted, and where to; None if that was not asked for.
+
+    Raises:
+        UserError: several ways were given.
+    """
+    flags: dict[How, Path | None] = {"copy": copy, "move": move, "link": link}
+    given = [(how, into) for how, into in flags.items() if into is not None]
+    if len(given) > 1:
+        raise UserError("files are copied, moved or linked: give one of --copy, --move and --link.")
+    return given[0] if given else None
 
 
 def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None, *, yes: bool) -> int:

@@ -101,7 +101,7 @@ def _resolved(command: TrainCommand, name: str) -> TrainCommand:
 
 
 def _default_folder(recipe: str) -> Path:
-    """A folder that is not there yet, the same on all ranks; ranks that ``torchrun`` restarts resume in the last one."""
+    """A folder that is not there yet, the same on all ranks; restarted by ``torchrun``, they resume in the last one."""
     last, path, number = None, Path("runs") / recipe, 1
     while path.exists():
         number += 1

@@ -58,7 +58,7 @@ def report_data(result: Result) -> ReportData:
         clustering=Clustering(shown.labels, result.centers, shown.distance),
         confidences=shown.confidence,
         positions=shown.positions,
-        map_method=map_method(len(found.labels)),
+        map_method="UMAP",
         seed=result.seed,
         sizes=torch.bincount(found.labels, minlength=k),
         n_images=len(found.labels),
