@@ -11,11 +11,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from shoal.config import RunConfig
+from shoal.folder import ResultFolder as RunFolder
 from shoal.methods import ProPosConfig
 from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training import Run
-from shoal.folder import ResultFolder as RunFolder
 from shoal.types import Images
 
 RECIPE = """\

@@ -11,7 +11,7 @@ from PIL import Image
 
 from shoal.data.decode import UnreadableError
 from shoal.features.inference import SquarePreparing, TimmPreparing
-from tests.embedding.examples import encoded
+from tests.features.examples import encoded
 
 TINY = Path(__file__).parents[3] / "shared" / "data" / "tiny-imagenet-10"
 CONFIG = {

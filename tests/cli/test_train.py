@@ -7,12 +7,12 @@ import shlex
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-
-from shoal.cli.main import main
-from shoal.results import train as workflow
-from shoal.training.folder import RunFolder
 from tests.commands import complaint, photos
 from tests.runs import tiny_recipe
+
+from shoal.cli.main import main
+from shoal.folder import ResultFolder
+from shoal.results import train as workflow
 
 pytestmark = pytest.mark.usefixtures("no_umap", "own_cache")
 
@@ -31,7 +31,7 @@ def test_a_run_is_the_folder_that_was_promised(run):
     assert len(table) == 200
     assert set(table["cluster"].to_pylist()) == {0, 1, 2, 3}
     assert min(table["margin"].to_pylist()) >= 0
-    rows = RunFolder(run).read_metrics()
+    rows = ResultFolder(run).read_metrics()
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
     assert {"loss", "psa", "lr", "seconds", "acc", "nmi", "ari", "fmi", "silhouette", "feature_std"} <= rows[1].keys()
     assert "psl" not in rows[0]

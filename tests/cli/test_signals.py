@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.commands import complaint
+from tests.runs import tiny_recipe
 
 from shoal.cli.main import main
 from shoal.results import train as workflow
-from tests.commands import complaint
-from tests.runs import tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("no_umap", "own_cache")
 

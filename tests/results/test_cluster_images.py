@@ -12,11 +12,11 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 from sklearn.metrics import adjusted_rand_score
-from tests.frozen.conftest import BACKBONE, COLOURS, EACH, photograph
+from tests.results.conftest import BACKBONE, COLOURS, EACH, photograph
 
 from shoal.cli.main import main
 from shoal.features import Encoder
-from shoal.results.opened import open_clusters
+from shoal.results.result import Result
 
 pytestmark = pytest.mark.usefixtures("photos", "no_umap")
 
@@ -44,10 +44,10 @@ def test_a_folder_becomes_clusters(tmp_path, photos, network, capsys, caplog):
     written = {path.name for path in folder.iterdir()}
     tables = {"assignments.csv", "assignments.parquet", "representatives.csv", "duplicates.csv", "outliers.csv"}
     assert written == tables | {
-        "report.html", "atlas.parquet", "centers.npy", "clustering.safetensors", "features", "skipped.csv",
+        "report.html", "atlas.parquet", "centers.npy", "clustering.safetensors", "config.yaml", "features", "skipped.csv",
     }  # fmt: skip
     rows = table(folder / "assignments.csv")
-    assert list(rows[0]) == ["id", "cluster", "confidence", "distance", "margin", "x", "y"]
+    assert list(rows[0]) == ["id", "cluster", "name", "confidence", "distance", "margin", "x", "y", "label"]
     assert len(rows) == 4 * EACH + 1
     assert adjusted_rand_score([colour_of(row["id"]) for row in rows], [row["cluster"] for row in rows]) == 1
     assert pyarrow.parquet.read_table(folder / "assignments.parquet")["id"].to_pylist() == [row["id"] for row in rows]
@@ -83,7 +83,7 @@ def test_the_same_features_into_other_clusters(tmp_path, photos, network, monkey
     assert np.load(tmp_path / "three" / "centers.npy").shape[0] == 3
     (photos / "blue-0.png").unlink()
     assert main(["cluster", "two", "-k", "3", "--out", "four"]) == 2
-    assert "are others than those that were embedded" in capsys.readouterr().err
+    assert "are not those that were clustered" in capsys.readouterr().err
 
 
 def test_a_stopped_command_goes_on(tmp_path, network, monkeypatch):
@@ -152,7 +152,7 @@ def test_the_lines_in_the_docs_prepare_images_as_they_were_clustered(tmp_path, p
     )
     names = {"print": lambda *_: None}
     exec(code, names)
-    expected = open_clusters(tmp_path / "clusters/photos").prepared(1).numpy()
+    expected = Result.load(tmp_path / "clusters/photos").prepared(1).numpy()
     np.testing.assert_array_equal(np.round(names["images"] * 255).astype(np.uint8), expected)
     assert names["cluster"][0] == int(table(tmp_path / "clusters/photos/assignments.csv")[0]["cluster"])
 
@@ -170,7 +170,7 @@ def test_file_names_stay_text(tmp_path, photos, network):
     ("args", "sentence"),
     [
         (["nowhere"], "there is no file or folder nowhere"),
-        (["photos", "--copy", "a", "--move", "b"], "files are moved, copied or linked: give one of"),
+        (["photos", "--copy", "a", "--move", "b"], "files are copied, moved or linked: give one of"),
         (["photos", "--backbone.name", "resnet5000"], "resnet5000"),
         (["photos", "--backbone.weights", "missing.safetensors"], "missing.safetensors"),
     ],
@@ -195,7 +195,7 @@ def test_a_folder_of_clusters_may_be_moved(tmp_path, photos, network, capsys):
     shutil.rmtree(tmp_path / "moved/photos/features")
     shutil.copytree(tmp_path / "clusters/photos/features", tmp_path / "moved/photos/features")
     assert main(["sort", "moved/photos", "--copy", "sorted"]) == 2
-    assert "names other images than those that were clustered" in capsys.readouterr().err
+    assert "names other images than were clustered" in capsys.readouterr().err
 
 
 def test_new_images_that_cannot_be_read_are_named(tmp_path, photos, network, capsys, caplog):
@@ -211,7 +211,7 @@ def test_new_images_that_cannot_be_read_are_named(tmp_path, photos, network, cap
         ("b/red-0.png", "b"),
     ]
     assert main(["predict", "photos", "new", "--out", "other.csv"]) == 2
-    assert "photos holds neither a run nor finished clusters" in capsys.readouterr().err
+    assert "photos holds no finished clusters" in capsys.readouterr().err
 
 
 def test_weights_that_were_moved_are_to_be_put_back(tmp_path, weights, capsys):

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from tests.outputs.examples import planned, tree
+from tests.sort.examples import planned, tree
 
 from shoal.errors import UserError
 from shoal.sort.plan import plan_sort

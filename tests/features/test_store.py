@@ -16,7 +16,7 @@ from shoal.errors import UserError
 from shoal.features import embed, load_encoder, open_embedded, store
 from shoal.features import extract as pipeline
 from shoal.files import lock
-from tests.embedding.examples import pictures, source_of, write_weights
+from tests.features.examples import pictures, source_of, write_weights
 
 FILES = ("features.f32", "rows.i64", "fingerprints.bin", "names.txt", "names.i64", "labels.i64")
 
@@ -233,7 +233,7 @@ import torch
 torch.set_num_threads(1)  # a fork has no others
 from shoal.features import EncoderSpec, embed, load_encoder
 from shoal.features import extract as pipeline
-from tests.embedding.examples import pictures, source_of
+from tests.features.examples import pictures, source_of
 
 pipeline._COMMIT_SECONDS = 0
 pipeline.choose_batch_size = lambda _encoder: 4

@@ -1,7 +1,7 @@
 import pytest
 
 from shoal.features import load_encoder
-from tests.embedding.examples import write_weights
+from tests.features.examples import write_weights
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, EncoderSpec, load_encoder
 from shoal.progress import Progress
-from shoal.results.trained import Trained
 from shoal.training import loop
-from tests.embedding.examples import write_weights
+from shoal.training.trained import Trained
+from tests.features.examples import write_weights
 from tests.runs import new_run, tiny_config, tiny_images
 
 
@@ -174,7 +174,7 @@ def test_a_run_gives_the_features_it_clusters(tmp_path):
     encoder = load_encoder(EncoderSpec("run", str(tmp_path / "run")))
     prepared = torch.stack([torch.from_numpy(encoder.prepare(pixels.numpy())) for pixels in images.pixels])
     torch.testing.assert_close(prepared, images.pixels, rtol=0, atol=0)
-    features = Trained.load(tmp_path / "run").assign(images).features
+    features = Trained.load(tmp_path / "run").embed(images)
     torch.testing.assert_close(encoder.embed(prepared), features, rtol=1e-4, atol=1e-5)
     assert encoder.spec.name == str(tmp_path / "run")
     with pytest.raises(UserError, match="weights of its own"):

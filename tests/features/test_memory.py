@@ -12,7 +12,7 @@ from torch import nn
 from shoal.data.listing import Listing, Source
 from shoal.features import Encoder, EncoderSpec, embed
 from shoal.features.inference import SquarePreparing
-from tests.embedding.examples import pictures
+from tests.features.examples import pictures
 
 class Wide(nn.Module):
     def forward(self, images):

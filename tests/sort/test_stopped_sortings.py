@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from tests.outputs.examples import planned, tree
+from tests.sort.examples import planned, tree
 
 from shoal.data.decode import UnreadableError
 from shoal.data.listing import Member

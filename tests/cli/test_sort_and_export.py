@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from shoal.cli import outputs as cli_outputs
+from shoal.cli.results import ExportCommand
+from shoal.cli.sort import SortCommand
 from shoal.cli.terminal import Stopped
+from shoal.clustering import KMeans
 from shoal.errors import UserError
 from shoal.export import onnx as onnx_module
-from shoal.results import opened
+from shoal.results.result import Result
 from shoal.sort import plan as sorting
 
 
@@ -22,37 +24,40 @@ def clusters(tmp_path, monkeypatch):
         (folder / name).write_bytes(name.encode())
     found = SimpleNamespace(
         ids=list("abc"),
-        clusters=torch.tensor([0, 1, 1]),
+        assignments=SimpleNamespace(labels=torch.tensor([0, 1, 1])),
+        names={},
+        listing=[],
         paths=[folder / name for name in "abc"],
-        source=folder,
-        header={"estimator": "KMeans", "metric": "cosine", "variance": 0.1},
-        tensors={"cluster_centers_": torch.eye(3)},
+        source_folder=folder,
+        clusterer=KMeans(3, metric="cosine", n_init=1, random_state=0).fit(torch.eye(3)),
         contents=lambda: iter([b"a", b"b", b"c"]),
-        backbone=lambda: torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()),
-        preparation=lambda: {"crop": "centre"},
+        network=SimpleNamespace(
+            module=torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()),
+            preparing=SimpleNamespace(about={"crop": "centre"}),
+        ),
         prepared=lambda n: torch.randint(256, (n, 3, 8, 8), dtype=torch.uint8),
     )
-    monkeypatch.setattr(opened, "open_clusters", lambda _: found)
+    monkeypatch.setattr(Result, "load", lambda _: found)
     return tmp_path / "clusters"
 
 
 def test_sorting_asks_first_and_can_be_undone(clusters, tmp_path, capsys):
     into = tmp_path / "sorted"
-    assert cli_outputs.sort(clusters, move=into) == 0
+    assert SortCommand(clusters, move=into).run() == 0
     said = capsys.readouterr().out
     assert said.startswith(f"move 3 files (0.0 MB) into {into}\n  cluster-00  1\n  cluster-01  2\n")
     command = f"shoal sort {clusters} --move {into} --yes"
     assert said.endswith(f"nothing has been done yet; to do it: {command}\n")
     assert not into.exists()
     (tmp_path / "edited.json").write_text(json.dumps({"clusters": [{"old": 1, "cluster": 1, "name": "cats"}]}))
-    assert cli_outputs.sort(clusters, move=into, assignments=tmp_path / "edited.json", yes=True) == 0
+    assert SortCommand(clusters, move=into, assignments=tmp_path / "edited.json", yes=True).run() == 0
     assert (into / "cats" / "c").read_bytes() == b"c"
-    assert capsys.readouterr().out.endswith(f"to put everything back: shoal sort --undo {into}/sorted.jsonl\n")
+    assert capsys.readouterr().out.endswith(f"to undo it: shoal sort --undo {into}/sorted.jsonl\n")
     (tmp_path / "photos" / "b").write_bytes(b"new")
     with pytest.raises(UserError, match=r"1 file left as they are: there is another file .*/b: .*/cats/b stays"):
-        cli_outputs.sort(undo=into / "sorted.jsonl")
+        SortCommand(undo=into / "sorted.jsonl").run()
     (tmp_path / "photos" / "b").unlink()
-    assert cli_outputs.sort(undo=into / "sorted.jsonl") == 0
+    assert SortCommand(undo=into / "sorted.jsonl").run() == 0
     assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == list("abc")
     assert not into.exists()
 
@@ -66,23 +71,23 @@ def test_a_sorting_that_was_killed_is_remembered_by_the_next(clusters, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(sorting.Plan, "_do", killed)
         with pytest.raises(SystemExit):
-            cli_outputs.sort(clusters, move=into, yes=True)
+            SortCommand(clusters, move=into, yes=True).run()
     (into / "cluster-00" / "a").touch()
     with pytest.raises(UserError, match=r"sorted there before: shoal sort --undo '.*/s orted/sorted\.jsonl'"):
-        cli_outputs.sort(clusters, move=into, yes=True)
+        SortCommand(clusters, move=into, yes=True).run()
 
 
 def test_the_folder_of_the_clusters_is_no_place_to_sort_into(clusters):
     for into in clusters, clusters / "features":
         with pytest.raises(UserError, match="is the folder of the clusters, or lies in it"):
-            cli_outputs.sort(clusters, copy=into)
+            SortCommand(clusters, copy=into).run()
 
 
 @pytest.mark.parametrize("options", [{}, {"copy": 1, "move": 1}, {"undo": 1, "yes": True}, {"undo": 1, "link": 1}])
 def test_what_does_not_go_together(clusters, tmp_path, options):
     given = {name: value if value is True else tmp_path / name for name, value in options.items()}
     with pytest.raises(UserError, match=r"one of --copy, --move and --link|--undo goes with nothing else"):
-        cli_outputs.sort(clusters, **given)
+        SortCommand(clusters, **given).run()
 
 
 def test_who_stops_it_is_told_the_way_back(clusters, tmp_path, monkeypatch, capsys):
@@ -90,7 +95,7 @@ def test_who_stops_it_is_told_the_way_back(clusters, tmp_path, monkeypatch, caps
         raise Stopped(2)
 
     monkeypatch.setattr(sorting.Plan, "_do", stop)
-    assert cli_outputs.sort(clusters, copy=tmp_path / "sorted", yes=True) == 130
+    assert SortCommand(clusters, copy=tmp_path / "sorted", yes=True).run() == 130
     expected = f"shoal: stopped. Put everything back with: shoal sort --undo {tmp_path}/sorted/sorted.jsonl\n"
     assert capsys.readouterr().err == expected
 
@@ -106,20 +111,20 @@ def test_export_writes_a_network_and_says_how_exact_it_is(clusters, tmp_path, mo
     monkeypatch.setattr(onnx_module, "check_installed", lambda: None)
     monkeypatch.setattr(onnx_module, "export_onnx", write)
     file = tmp_path / "photos.onnx"
-    assert cli_outputs.export(clusters, file) == 0
+    assert ExportCommand(clusters, file).run() == 0
     expected = "on 8 images: features differ from PyTorch's by at most 1.0e-05, probabilities by 2.0e-06"
     assert expected in capsys.readouterr().out
     with pytest.raises(UserError, match="exists already: give another name"):
-        cli_outputs.export(clusters, file)
+        ExportCommand(clusters, file).run()
 
 
 def test_mistakes_of_an_export(clusters, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"should end in \.onnx"):
-        cli_outputs.export(clusters, tmp_path / "photos.pt")
+        ExportCommand(clusters, tmp_path / "photos.pt").run()
 
     def missing():
         raise UserError("onnx is not installed")
 
     monkeypatch.setattr(onnx_module, "check_installed", missing)
     with pytest.raises(UserError, match="not installed"):
-        cli_outputs.export(clusters, tmp_path / "photos.onnx")
+        ExportCommand(clusters, tmp_path / "photos.onnx").run()

@@ -35,7 +35,7 @@ def test_as_many_clusters_as_given(tmp_path, labels, capsys):
     assert main(["cluster", "photos.npy", "-k", "4", "--metric", "euclidean"]) == 0
     folder = tmp_path / "clusters" / "photos"
     tables = {"assignments.csv", "assignments.parquet", "representatives.csv"}
-    assert {path.name for path in folder.iterdir()} == tables | {"centers.npy", "clustering.safetensors"}
+    assert {path.name for path in folder.iterdir()} == tables | {"centers.npy", "clustering.safetensors", "config.yaml"}
     rows = table(folder / "assignments.csv")
     assert [row["id"] for row in rows] == [str(i) for i in range(240)]
     clusters = [int(row["cluster"]) for row in rows]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.outputs.examples import planned, tree
+from tests.sort.examples import planned, tree
 
 from shoal.data.listing import Member
 from shoal.errors import UserError

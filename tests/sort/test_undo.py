@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.outputs.examples import planned, tree
+from tests.sort.examples import planned, tree
 
 from shoal.errors import UserError
 from shoal.sort.undo import undo

@@ -13,21 +13,22 @@ import pytest
 import torch
 from PIL import Image
 
+from shoal.errors import UserError
 from shoal.results import atlas as atlas_module
-from shoal.results.atlas import write_atlas
-from shoal.results.rows import Assigned
+from shoal.results.atlas import read_atlas, write_atlas
+from shoal.results.rows import Assignments
 
 
 @pytest.fixture
 def atlas(tmp_path, monkeypatch):
     monkeypatch.setattr(atlas_module, "_ROWS", 4)
     draw = torch.Generator().manual_seed(0)
-    found = Assigned(
+    found = Assignments(
         torch.arange(10) % 3, torch.rand(10, generator=draw), torch.rand(10), torch.rand(10), torch.rand(10, 2)
     )
-    pixels = [torch.full((3, 100, 150), 25 * i, dtype=torch.uint8) for i in range(10)]
+    pixels = torch.stack([torch.full((3, 100, 150), 25 * i, dtype=torch.uint8) for i in range(10)])
     path = tmp_path / "atlas.parquet"
-    write_atlas(found, [*(f"{i}.jpg" for i in range(9)), "bad\udcff.jpg"], iter(pixels), path)
+    write_atlas(found, [*(f"{i}.jpg" for i in range(9)), "bad\udcff.jpg"], pixels, path)
     return path, found
 
 
@@ -37,12 +38,25 @@ def test_each_image_has_its_picture(atlas):
     assert table.column_names == ["id", "cluster", "confidence", "x", "y", "image"]
     assert pq.ParquetFile(path).metadata.num_row_groups == 3
     assert table["id"][9].as_py() == r"bad\udcff.jpg"
-    assert table["cluster"].to_pylist() == found.clusters.tolist()
-    np.testing.assert_array_equal(np.stack([table["x"], table["y"]], 1), found.places)
+    assert table["cluster"].to_pylist() == found.labels.tolist()
+    np.testing.assert_array_equal(np.stack([table["x"], table["y"]], 1), found.positions)
     for i, picture in enumerate(table["image"].to_pylist()):
         with Image.open(io.BytesIO(picture["bytes"])) as image:
-            assert image.size == (64, 43)
+            assert image.size == (96, 64)
             assert abs(np.asarray(image.convert("RGB"), int) - 25 * i).max() < 4
+
+
+def test_thumbnails_are_read_again(atlas):
+    ids, pixels = read_atlas(atlas[0])
+    assert ids[:2] == ["0.jpg", "1.jpg"]
+    assert pixels.shape == (10, 3, 64, 96)
+    assert all(abs(int(pixels[i].float().mean()) - 25 * i) < 4 for i in range(10))
+
+
+def test_a_damaged_atlas_is_refused(tmp_path):
+    (tmp_path / "atlas.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="cannot read the thumbnails"):
+        read_atlas(tmp_path / "atlas.parquet")
 
 
 @pytest.mark.skipif(find_spec("embedding_atlas") is None, reason="embedding-atlas is not installed")
