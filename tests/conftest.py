@@ -4,7 +4,7 @@ import pytest
 import torch.nn.functional as F
 from jaxtyping import install_import_hook
 
-install_import_hook("shoal", "beartype.beartype")
+install_import_hook(["shoal.losses", "shoal.methods", "shoal.data.augment"], "beartype.beartype")
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from shoal.config import OptimConfig
-from shoal.lars import LARS, without_adaptation
 from shoal.methods import Method
 
 
@@ -21,8 +21,21 @@ def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimize
         return torch.optim.Adam(groups, lr=0.0, betas=betas, weight_decay=config.weight_decay, fused=True)
     momentum, decay = config.momentum, config.weight_decay
     if config.optimizer == "lars":
-        return LARS(without_adaptation(groups), lr=0.0, momentum=momentum, weight_decay=decay)
+        return _lars(groups, momentum, decay)
     return torch.optim.SGD(groups, lr=0.0, momentum=momentum, weight_decay=decay, fused=True)
+
+
+def _lars(groups: Iterable[dict[str, Any]], momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+    """LARS (arXiv 1708.03888); biases and batch-norm take plain steps, without adaptation and weight decay."""
+    from timm.optim import Lars  # 1 s to import: only runs that use it pay
+
+    split = []
+    for group in groups:
+        weights = [p for p in group["params"] if p.ndim > 1]
+        others = [p for p in group["params"] if p.ndim <= 1]
+        split += [group | {"params": weights, "always_adapt": True}] if weights else []
+        split += [group | {"params": others, "weight_decay": 0.0}] if others else []
+    return Lars(split, lr=0.0, momentum=momentum, weight_decay=weight_decay)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
