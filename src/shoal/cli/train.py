@@ -54,6 +54,7 @@ def _train(command: TrainCommand, path: Path) -> Run:
     from shoal.results import train as workflow
     from shoal.training.folder import RunFolder
     from shoal.training.profile import Profile
+    from shoal.training.run import Watcher
     from shoal.training.trackers import open_tracker
 
     first = distributed.is_first()
@@ -63,11 +64,11 @@ def _train(command: TrainCommand, path: Path) -> Run:
     with open_progress(quiet=quiet) as progress:
         run = workflow.reopen(path, progress) if goes_on else workflow.start(command.config, path, progress)
         tracked = command.tracker if first else "none"
-        with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker:
-            watched = [Profile(command.profile)] if command.profile and first else []
-            (workflow.train if first else training.fit)(run, progress, [tracker, *watched])
-    if watched and not run.folder.profile.exists():
-        complain(f"the run ended before --profile had seen its {command.profile} steps twice: give fewer.")
+        profile = Profile(command.profile) if command.profile and first else Watcher()
+        with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker, profile:
+            (workflow.train if first else training.fit)(run, progress, [tracker, profile])
+    if command.profile and first and not run.folder.profile.exists():
+        complain(f"the run ended before --profile had seen its {command.profile} steps: give fewer.")
     return run
 
 

@@ -1,6 +1,6 @@
 """Networks and their parts: backbones, heads, batch-norms, the slow copy, the queue of keys."""
 
-from shoal.models.backbone import Backbone, BackboneConfig, build_backbone
+from shoal.models.backbone import Backbone, BackboneConfig, build_backbone, compiler_error
 from shoal.models.batchnorm import average_statistics, split_batch_norm, sync_batch_norm
 from shoal.models.heads import mlp, plain_mlp, start_near_zero
 from shoal.models.queue import Queue
@@ -13,6 +13,7 @@ __all__ = [
     "Target",
     "average_statistics",
     "build_backbone",
+    "compiler_error",
     "mlp",
     "momentum_at",
     "plain_mlp",

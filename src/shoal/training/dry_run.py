@@ -13,7 +13,7 @@ from shoal.data import DATA_SETS, load_images, steps_of_epoch
 from shoal.device import autocast, compute_device, resolve_precision
 from shoal.errors import UserError
 from shoal.methods import Method, build
-from shoal.training.checks import check_fits, check_takes, global_batch
+from shoal.training.run import check_fits, check_takes, global_batch
 from shoal.training.optim import full_lr
 from shoal.types import Batch, Clustering
 
