@@ -7,8 +7,7 @@ import pytest
 import torch
 from tests.runs import new_run, reopened, tiny_images
 
-import shoal.files
-import shoal.training.run
+import shoal.tensors
 from shoal.errors import UserError
 from shoal.progress import Progress
 from shoal.results import train as workflow
@@ -26,7 +25,7 @@ def test_a_truncated_state_is_refused_in_a_sentence(tmp_path, keep):
 
 def test_a_run_of_a_newer_version_is_refused(tmp_path, monkeypatch):
     run = new_run(tmp_path / "run")
-    monkeypatch.setattr(shoal.files, "FORMAT", shoal.files.FORMAT + 1)
+    monkeypatch.setattr(shoal.tensors, "FORMAT", shoal.tensors.FORMAT + 1)
     run.save()
     monkeypatch.undo()
     with pytest.raises(UserError, match="newer version of shoal"):
@@ -62,7 +61,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 @pytest.mark.parametrize("change", [{"n_clusters": 3}, {"epochs": 6}, {"seed": 1}])
 def test_a_changed_config_is_not_resumed(tmp_path, change):
-    workflow.train(new_run(tmp_path / "run"), Progress())
+    new_run(tmp_path / "run").save()
     folder, config = RunFolder.open(tmp_path / "run")
     folder.create(dataclasses.replace(config, **change))
     with pytest.raises(UserError, match=r"has changed since the run began.*shoal train .*config\.yaml --out"):

@@ -267,6 +267,7 @@ def test_a_tracker_that_cannot_begin_ends_the_command_before_training(tmp_path, 
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 @pytest.mark.timeout(300)
 def test_wandb_itself_offline(tmp_path):
