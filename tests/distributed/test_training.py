@@ -71,7 +71,7 @@ def stopped(folder: Path) -> None:
     """A run that is asked to stop on its second rank alone, and stops on both."""
     run = new_run(folder, config_of("propos"))
     with pytest.raises(Interrupted):
-        fit(run, StopAfter(3) if distributed.rank() == 1 else Progress())
+        fit(run, Progress(), [StopAfter(3)] if distributed.rank() == 1 else [])
     assert run.steps_done == 3
 
 
