@@ -1,7 +1,6 @@
 """A run that was stopped anywhere and resumed is the unbroken run, bit for bit."""
 
 import dataclasses
-import multiprocessing
 import os
 import random
 import signal
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.ranks import PROCESSES
 from tests.runs import StopAfter, beside, new_run, reopened, same_files, tiny_config, tiny_images, tiny_recipe
 
 import shoal.training.run
@@ -108,28 +108,20 @@ def train_in_child(args: list[str], output: str) -> None:
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
+    os.environ["SHOAL_CACHE"] = f"{output}.cache"
     torch.set_num_threads(1)
     shoal.training.run.SAVE_SECONDS = 0.0
     shoal.training.run.SAVE_PATIENCE = 0
     os._exit(main(["train", *args]))
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Children that start from a server that has imported everything: a start takes milliseconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_resume", "shoal.cli.flags"])
-    return context
-
-
 @pytest.mark.slow
-def test_kill_9_at_random_moments_changes_nothing(tmp_path, processes, monkeypatch):
-    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
+def test_kill_9_at_random_moments_changes_nothing(tmp_path):
     recipe = str(tiny_recipe(tmp_path))
     output = str(tmp_path / "output.txt")
 
     def start(args: list[str]):
-        child = processes.Process(target=train_in_child, args=(args, output))
+        child = PROCESSES.Process(target=train_in_child, args=(args, output))
         child.start()
         return child
 
@@ -168,11 +160,10 @@ def wait_for_saves(state: Path, n: int, child) -> None:
 @pytest.mark.parametrize(
     ("signum", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
-def test_signals_save_and_say_how_to_go_on(tmp_path, processes, monkeypatch, signum, status):
-    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
+def test_signals_save_and_say_how_to_go_on(tmp_path, signum, status):
     output, out = tmp_path / "output.txt", tmp_path / "run"
     args = [str(tiny_recipe(tmp_path)), "--epochs", "1000", "--out", str(out)]
-    child = processes.Process(target=train_in_child, args=(args, str(output)))
+    child = PROCESSES.Process(target=train_in_child, args=(args, str(output)))
     child.start()
     while not (out / "metrics.jsonl").exists():
         assert child.is_alive(), output.read_text()
