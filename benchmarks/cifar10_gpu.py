@@ -112,7 +112,9 @@ def train_slice(config: RunConfig, out: Path, time_is_up: Callable[[], bool]) ->
         try:
             fit(run, Progress(), [curve])
         except Interrupted:
-            print(f"stopped and saved in epoch {run.epoch}, after {run.step} of its {run.steps_per_epoch} steps")
+            print(
+                f"stopped and saved in epoch {run.state.epoch}, after {run.state.step} of its {run.steps_per_epoch} steps"
+            )
     return run, curve
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-
 PROCESSES = multiprocessing.get_context("forkserver")
 """They start from a server that has imported everything: a start takes milliseconds."""
 PROCESSES.set_forkserver_preload(["shoal.results.train", "shoal.cli.flags", "tests.contract.examples", "tests.runs"])

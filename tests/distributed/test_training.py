@@ -19,7 +19,7 @@ from shoal.config import RunConfig
 from shoal.errors import UserError
 from shoal.progress import Progress
 from shoal.results import train as workflow
-from shoal.training import Run, fit
+from shoal.training import fit
 from shoal.training.folder import RunFolder
 from shoal.training.run import Interrupted
 

@@ -18,8 +18,8 @@ from shoal.cli.main import main
 from shoal.config import to_dict
 from shoal.progress import Progress
 from shoal.results import train as workflow
-from shoal.training.folder import RunFolder
 from shoal.training import fit
+from shoal.training.folder import RunFolder
 from shoal.training.run import Interrupted, Watcher
 from shoal.training.trackers import Tracker, open_tracker
 
@@ -168,8 +168,7 @@ def test_a_disk_that_is_full_costs_a_warning_and_no_run(tmp_path, monkeypatch, c
     with caplog.at_level(logging.WARNING):
         train(run, "tensorboard", ThenTheDiskIsFull())
     assert [record.getMessage() for record in caplog.records] == [
-        "tensorboard failed and gets no more of this run, which continues "
-        "(OSError: [Errno 28] No space left on device)"
+        "tensorboard failed and gets no more of this run, which continues (OSError: [Errno 28] No space left on device)"
     ]
     same_files(tmp_path / "plain", tmp_path / "tracked")
     assert sorted(curves(tmp_path / "tracked")) == [0]

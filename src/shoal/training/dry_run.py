@@ -13,8 +13,8 @@ from shoal.data import DATA_SETS, load_images, steps_of_epoch
 from shoal.device import autocast, compute_device, resolve_precision
 from shoal.errors import UserError
 from shoal.methods import Method, build
-from shoal.training.run import check_fits, check_takes, global_batch
 from shoal.training.optim import full_lr
+from shoal.training.run import check_fits, check_takes, global_batch
 from shoal.types import Batch, Clustering
 
 

@@ -181,7 +181,7 @@ def _order(run: Run) -> Int64[Tensor, "m"]:
 
 
 def _e_step_is_due(run: Run) -> bool:
-    """Every ``cluster_every`` epochs; before the first, on features of a random network, only if clusters are needed."""
+    """Every ``cluster_every`` epochs; before the first, whose features are random, only if clusters are needed."""
     epoch = run.state.epoch
     needed = epoch > 0 or run.config.resample or _granularities_until_next(run)
     return epoch % run.config.cluster_every == 0 and bool(needed)

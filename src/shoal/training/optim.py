@@ -27,7 +27,7 @@ def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimize
 
 def _lars(groups: Iterable[dict[str, Any]], momentum: float, weight_decay: float) -> torch.optim.Optimizer:
     """LARS (arXiv 1708.03888); biases and batch-norm take plain steps, without adaptation and weight decay."""
-    from timm.optim import Lars  # 1 s to import: only runs that use it pay
+    from timm.optim.lars import Lars  # 1 s to import: only runs that use it pay
 
     split = []
     for group in groups:

@@ -35,6 +35,7 @@ class Profile(Watcher):
         """Start the profiler after the first step and move it on after each of the following ones."""
         if self._profiler is None:
             self._profiler = step_profiler(run.device, self._n_steps, lambda _: self._write(run))
+            torch.autograd.set_multithreading_enabled(False)  # kernels of backward count as its own
             self._profiler.start()
         elif self._profiler.step_num < WARM_UP + self._n_steps:
             seconds = finished(run.device) - self._since
@@ -67,19 +68,16 @@ class Profile(Watcher):
 def step_profiler(device: torch.device, n_steps: int, ready: Callable[[profile], None] | None = None) -> profile:
     """A profiler of ``n_steps`` steps after those of the warm-up."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it prints that it starts, and that there is no GPU
-    gpu = device.type == "cuda"
-    if gpu:  # kernels of the backward pass then belong to the part that launches them
-        torch.autograd.set_multithreading_enabled(False)
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     steps = schedule(wait=0, warmup=WARM_UP, active=n_steps, repeat=1)
     return profile(activities=activities, schedule=steps, on_trace_ready=ready, acc_events=True)
 
 
 def part_seconds(profiler: profile, device: torch.device) -> dict[str, float]:
-    """Seconds of each part over all profiled steps: of the GPU if there is one, except that the host waits for pixels."""
+    """Seconds of each part over all profiled steps: on the GPU if there is one, but for the host's wait for pixels."""
     seconds = dict.fromkeys(PARTS, 0.0)
     for event in profiler.key_averages():
-        if event.key in seconds and event.device_type == torch.autograd.DeviceType.CPU:
+        if event.key in seconds and event.device_type.name == "CPU":
             on_gpu = device.type == "cuda" and event.key != "read"
             seconds[event.key] += (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6
     return seconds
@@ -100,7 +98,9 @@ def table(seconds: Mapping[str, float], whole: float, n: int, batch_size: int) -
     lines += [f"{name:<12}{1000 * each:>12.2f}{100 * each / whole:>7.1f} %" for name, each in rows.items()]
     lines.append(f"{'step':<12}{1000 * whole:>12.2f}{100:>7.1f} %")
     lines.append(f"\nMeans of {n} steps: {batch_size / whole:.0f} images/s, with the overhead of the profiler.")
-    lines.append("Host wait is the time outside the parts: launching kernels, progress, saves, the order of the images.")
+    lines.append(
+        "Host wait is the time outside the parts: launching kernels, progress, saves, the order of the images."
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -59,10 +59,11 @@ class TensorBoardWriter:
         self._hook = threading.excepthook
         threading.excepthook = self._report_exception
         # A TensorBoard that has read the older files forgets them for ``purge_step``.
-        self._writer: Any = SummaryWriter(str(folder), purge_step=0)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder), purge_step=0)
         as_text = {name: json.dumps(value) for name, value in settings.items() if not _is_plain(value)}
         for summary in hparams({**settings, **as_text}, {}):  # type: ignore[no-untyped-call]
-            self._writer.file_writer.add_summary(summary)  # add_hparams would write to another folder
+            # add_hparams would write to a folder of its own.
+            self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
     def _report_exception(self, failed: threading.ExceptHookArgs) -> None:
         """Leave out the traceback of the thread that writes, on a full disk for example: ``flush`` raises the error."""
