@@ -106,6 +106,7 @@ class Run:
         """Features of the last E-step of this process: not saved."""
         self.stop_signal: int | None = None
         self._save_due = time.monotonic() + SAVE_SECONDS
+        self.compiled = False
         self._compile(compiles(config, self.n_steps, self.device))
 
     def _set_batch(self, batch_size: int) -> None:
@@ -116,10 +117,10 @@ class Run:
 
     def _compile(self, compiled: bool) -> None:
         """Let the backbones run compiled in training, or as they are."""
-        self.compiled = compiled
         for part in self.method.modules():
-            if isinstance(part, Backbone):
+            if isinstance(part, Backbone) and compiled != self.compiled:
                 part.compile_training(on=compiled)
+        self.compiled = compiled
 
     @property
     def clusterings(self) -> tuple[Clustering, ...]:
