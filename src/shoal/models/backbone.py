@@ -34,9 +34,9 @@ class BackboneConfig:
     depth: Annotated[int, Gt(0)] = 1
     """Convolutions in each stage of the small net."""
     mean: Channels = (0.485, 0.456, 0.406)
-    """Channel means that are taken off the image."""
+    """Channel means, subtracted from the image."""
     std: Channels = (0.229, 0.224, 0.225)
-    """Channel deviations that the image is divided by."""
+    """Channel standard deviations, by which the image is divided."""
 
 
 class Backbone(nn.Module):
@@ -83,7 +83,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     """The backbone a config names, with random weights.
 
     Raises:
-        UserError: timm knows no such model, or the CIFAR stem is asked of something that is not a ResNet.
+        UserError: timm knows no such model, or the CIFAR stem is asked for a network that is not a ResNet.
     """
     network: nn.Module
     if config.name == "small":
@@ -97,7 +97,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
 
 
 def check_timm_name(name: str) -> None:
-    """Refuse a model that timm does not have.
+    """Check that timm has a model.
 
     Raises:
         UserError: there is no such model, or no such weights of it (``MODEL.WEIGHTS``).
