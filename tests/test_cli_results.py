@@ -46,7 +46,7 @@ def test_evaluate_prints_what_training_measured(run, capsys):
     for name in ("acc", "nmi", "ari", "fmi"):
         assert found["scores"][name] == pytest.approx(last[name], abs=1e-3)
     assert found["signals"]["silhouette"] == pytest.approx(last["silhouette"], abs=1e-3)
-    assert f"accuracy, a cluster for each class {found['scores']['acc']:.4f}" in printed
+    assert f"Accuracy (one-to-one matching) {found['scores']['acc']:.4f}" in printed
     assert "200 images, all labelled, 0 held out; 4 clusters" in printed
     assert [(row["of"], row["method"]) for row in found["baselines"]] == [
         ("features", "k-means"),

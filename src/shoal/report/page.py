@@ -13,7 +13,7 @@ from shoal.report.confusion import confusion
 from shoal.report.contents import MAX_LISTED, Contents, contents
 from shoal.report.curves import panels
 from shoal.report.data import ReportData
-from shoal.report.evaluated import evaluated
+from shoal.report.evaluated import evaluated, figure, percent
 
 SCRIPTS = tuple(
     f"{name}.js"
@@ -115,11 +115,6 @@ def count(n: int) -> str:
     return f"{n:,}".replace(",", "\u202f")
 
 
-def percent(share: float) -> str:
-    """0.9734 as 97.3 %."""
-    return f"{100 * share:.1f}\u202f%"
-
-
 def environment() -> Environment:
     """Where the templates are, which escape what they are given."""
     environment = Environment(
@@ -130,5 +125,5 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"count": count, "percent": percent}
+    environment.filters |= {"count": count, "percent": percent, "figure": figure}
     return environment
