@@ -96,7 +96,7 @@ def test_a_damaged_evaluation_is_refused_by_the_report(run, tmp_path, capsys):
     shutil.copytree(run, copy)
     (copy / "evaluation.json").write_text("{")
     assert main(["report", str(copy)]) == 2
-    assert "evaluation.json is damaged: 'shoal evaluate' writes it again" in complaint(capsys)
+    assert "evaluation.json is damaged: run 'shoal evaluate' to write it again" in complaint(capsys)
 
 
 def test_report_is_written_again(run):

@@ -83,7 +83,7 @@ def test_a_file_of_format_1_is_read(tmp_path, kmeans):
 def test_a_damaged_file(tmp_path, text):
     path = tmp_path / "evaluation.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(UserError, match="is damaged: 'shoal evaluate' writes it again"):
+    with pytest.raises(UserError, match="is damaged: run 'shoal evaluate' to write it again"):
         Evaluation.load(path)
 
 

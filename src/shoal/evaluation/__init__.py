@@ -1,4 +1,4 @@
-"""Scores of a clustering: against true labels, which are read in this package alone, and without any."""
+"""Scores of a clustering, with and without true classes; only this package reads true classes."""
 
 from shoal.evaluation.arrays import evaluate_files
 from shoal.evaluation.baselines import plain_baselines
