@@ -1,6 +1,7 @@
 """The tables of an evaluation and their text."""
 
 import dataclasses
+import functools
 
 import torch
 from tests.evaluation.examples import blobs, clustered, plain, truth_of
@@ -9,6 +10,7 @@ from shoal.evaluation import as_text, evaluate
 from shoal.evaluation.tables import tables
 
 
+@functools.cache
 def found(n_test=60, n_classes=7, **asked):
     features, labels = blobs(n_classes=n_classes, spread=2.0)
     return evaluate(truth_of(labels, n_test), features, clustered(features, 9), 0, **asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from shoal.evaluation import evaluate
 from shoal.report.evaluated import BOTTOM, HEIGHT, TOP, evaluated
 
 
+@functools.cache
 def figures(n_test=60, n_classes=7, **asked):
     features, labels = blobs(n_classes=n_classes, spread=2.0)
     return evaluate(truth_of(labels, n_test), features, clustered(features, 3), 0, **asked)
