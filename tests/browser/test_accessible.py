@@ -85,22 +85,19 @@ def test_nothing_is_wider_than_the_screen(visit, shoot, width, scheme):
         page.keyboard.press("Escape")
 
 
-def test_the_dark_page_is_dark(visit):
-    def light(page):
+def test_page_and_map_follow_a_change_of_theme(visit):
+    def brightness():
         return sum(map(int, page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)"))) / 765
 
-    assert light(visit(color_scheme="dark")) < 0.15
-    assert light(visit(color_scheme="light")) > 0.9
-
-
-def test_the_theme_changes_under_the_map(visit):
     page = visit(color_scheme="light")
     page.locator("#chart").scroll_into_view_if_needed()
     page.wait_for_timeout(300)
     read = "(c) => c.toDataURL().length + c.toDataURL().slice(-3000)"
     light = page.locator("#chart").evaluate(read)
+    assert brightness() > 0.9
     page.emulate_media(color_scheme="dark")
     page.wait_for_timeout(300)
+    assert brightness() < 0.15
     assert page.locator("#chart").evaluate(read) != light
 
 

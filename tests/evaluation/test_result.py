@@ -1,6 +1,7 @@
 """evaluation.json: written, read, and refused."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from shoal.evaluation.result import Baseline
 pytestmark = pytest.mark.usefixtures("no_umap")
 
 
+@functools.cache
 def full():
     features, labels = blobs(n_classes=7)
     truth = truth_of(labels, 60)

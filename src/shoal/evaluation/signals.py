@@ -16,6 +16,9 @@ from shoal.errors import UserError
 from shoal.evaluation.metrics import clustering_scores, matched_share
 from shoal.types import Clustering, Images
 
+WATCHED = ("acc", "nmi", "ari", "fmi")
+"""Scores that a run logs; an evaluation has all."""
+
 SILHOUETTE_ROWS = 2000
 """Sample size for the silhouette, whose cost is quadratic; the standard error is about 0.005."""
 
@@ -31,6 +34,24 @@ REMEDIES = (
     "try a lower learning rate, a longer warm-up or larger batches; where the method has them, also a "
     "momentum closer to 1 or a smaller weight of the prototype loss"
 )
+
+
+def score(
+    images: Images,
+    features: Float[Tensor, "n d"],
+    clustering: Clustering,
+    previous: Int64[Tensor, "n"] | None,
+    seed: int,
+) -> dict[str, float]:
+    """Scores against the true classes, if there are any, and signals that need none.
+
+    ``previous`` are the clusters at the last E-step. The random sample has its own generator, so that scoring does not
+    change the run.
+    """
+    generator = torch.Generator(features.device).manual_seed(seed)
+    scores = clustering_scores(images.targets, clustering.labels)
+    signals = clustering_signals(features, clustering, previous, generator)
+    return {key: scores[key] for key in WATCHED if scores} | signals
 
 
 def clustering_signals(
@@ -110,25 +131,3 @@ def _feature_std(features: Float[Tensor, "n d"]) -> float:
         return 0.0
     directions = F.normalize(features.float(), dim=1)
     return float(directions.std(0, correction=0).mean() * math.sqrt(features.shape[1]))
-
-
-WATCHED = ("acc", "nmi", "ari", "fmi")
-"""Scores that a run logs; an evaluation has all."""
-
-
-def score(
-    images: Images,
-    features: Float[Tensor, "n d"],
-    clustering: Clustering,
-    previous: Int64[Tensor, "n"] | None,
-    seed: int,
-) -> dict[str, float]:
-    """Scores against the true classes, if there are any, and signals that need none.
-
-    ``previous`` are the clusters at the last E-step. The random sample has its own generator, so that scoring does not
-    change the run.
-    """
-    generator = torch.Generator(features.device).manual_seed(seed)
-    scores = clustering_scores(images.targets, clustering.labels)
-    signals = clustering_signals(features, clustering, previous, generator)
-    return {key: scores[key] for key in WATCHED if scores} | signals

@@ -1,4 +1,4 @@
-"""The page of ``shoal cluster --suggest``: how good each number of clusters is (suggestion.html.jinja)."""
+"""The page of ``shoal cluster -k auto``: how good each number of clusters is (suggestion.html.jinja)."""
 
 from __future__ import annotations
 
