@@ -64,8 +64,8 @@ def test_evaluate_reads_the_backbone_and_the_report_shows_it(run, tmp_path, caps
     shutil.copytree(run, copy)
     assert main(["evaluate", str(copy), "--knn", "--linear"]) == 0
     said = capsys.readouterr().out
-    assert "each image among all others (200 among 199)" in said
-    assert "trained on 160 images and tested on a random fifth (40)" in said
+    assert "200 images, each among all others" in said
+    assert "trained on 160 images, tested on a random fifth (40 images)" in said
     found = json.loads((copy / "evaluation.json").read_text())
     assert found["knn"]["accuracy"]["top1"] > 0.9
     assert found["linear"]["sgd"]["top1"] > 0.9
