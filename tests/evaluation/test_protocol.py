@@ -128,7 +128,7 @@ def test_neighbours_without_parts_are_all_others():
 
 def test_too_few_labels_for_neighbours():
     features, labels = blobs(n=20)
-    with pytest.raises(UserError, match="k=20 nearest neighbours"):
+    with pytest.raises(UserError, match=r"^20 nearest neighbours"):
         nearest(truth_of(labels), features)
 
 
