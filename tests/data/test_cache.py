@@ -42,7 +42,7 @@ def photos(tmp_path, paint):
 def same(one, two):
     return (
         torch.equal(one.pixels, two.pixels)
-        and torch.equal(one.labels, two.labels)
+        and torch.equal(one.targets, two.targets)
         and torch.equal(one.held_out, two.held_out)
         and (list(one.ids), one.classes, one.skipped) == (list(two.ids), two.classes, two.skipped)
     )

@@ -139,9 +139,10 @@ def test_a_folder_that_cannot_be(vit, tmp_path):
     refused(vit, tmp_path / "file" / "f", source_of(pictures(1)), r"\(Not a directory\): give another --out\.$")
 
 
-def test_a_short_file_is_damage(vit, tmp_path):
+@pytest.mark.parametrize("name", FILES)
+def test_a_short_file_is_damage(vit, tmp_path, name):
     embed(source_of(pictures(5)), vit, tmp_path)
-    os.truncate(tmp_path / "features.f32", 7)
+    os.truncate(tmp_path / name, 7)
     with pytest.raises(UserError, match="damaged"):
         open_embedded(tmp_path)
 

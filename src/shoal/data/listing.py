@@ -8,40 +8,57 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias, overload
 
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from shoal.types import Images
 
-_CHUNK = 4096  # names whose ends are looked at together
-_CODEC = ("utf-8", "surrogatepass")  # names that are not UTF-8 hold lone surrogates; all of them come back
+_CHUNK = 4096  # names decoded together
+_CODEC = ("utf-8", "surrogateescape")  # as Python itself does with file names that are not UTF-8
 
 
 class Names(Sequence[str]):
-    """Texts that take one byte a letter and eight a name; a Python list of them takes some hundred more.
+    """Immutable sequence of strings that takes one byte per character and eight per name.
 
-    They cannot be changed. A slice shares the letters with its origin.
+    A list of Python strings takes about a hundred bytes more for each. Slices share the memory.
     """
 
-    __slots__ = ("_ends", "_letters")
-    __hash__ = None  # type: ignore[assignment]  # it equals lists, which have none
+    __slots__ = ("_array",)
+    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have no hash
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        letters, ends = bytearray(), array("q", [0])
-        for name in names:
-            letters += name.encode(*_CODEC)
-            ends.append(len(letters))
-        self._letters = letters
-        self._ends = np.frombuffer(ends, np.int64)
+        self._array = _large_binary(*encode_names(names))
+
+    @classmethod
+    def from_buffers(cls, text: bytearray | UInt8[np.ndarray, "b"], offsets: Int64[np.ndarray, "m"]) -> Names:
+        """Share buffers such as ``encode_names`` returns, which may be memory maps.
+
+        Raises:
+            ValueError: the offsets do not fit the text.
+        """
+        array = _large_binary(text, offsets)
+        array.validate(full=True)
+        return cls._of(array)
+
+    @classmethod
+    def _of(cls, array: pa.LargeBinaryArray) -> Names:
+        names = cls.__new__(cls)
+        names._array = array
+        return names
+
+    def take(self, rows: Int64[np.ndarray, "m"]) -> Names:
+        """Copy the names of some rows."""
+        return self._of(self._array.take(pa.array(rows)))
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._array)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -49,20 +66,14 @@ class Names(Sequence[str]):
     def __getitem__(self, index: slice) -> Names: ...
     def __getitem__(self, index: int | slice) -> str | Names:
         if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            if step != 1:
-                return Names(self[row] for row in range(start, stop, step))
-            part = Names()
-            part._letters, part._ends = self._letters, self._ends[start : max(start, stop) + 1]
-            return part
-        row = range(len(self))[index]
-        return self._letters[self._ends[row] : self._ends[row + 1]].decode(*_CODEC)
+            return self._of(self._array[index])
+        name: bytes = self._array[index].as_py()
+        return name.decode(*_CODEC)
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), _CHUNK):
-            ends = self._ends[start : start + _CHUNK + 1].tolist()
-            for first, last in pairwise(ends):
-                yield self._letters[first:last].decode(*_CODEC)
+            chunk = self._array[start : start + _CHUNK].to_numpy(zero_copy_only=False)
+            yield from [name.decode(*_CODEC) for name in chunk]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Names | list | tuple):
@@ -71,6 +82,23 @@ class Names(Sequence[str]):
 
     def __repr__(self) -> str:
         return f"Names({[*self[:3]]}{', …' if len(self) > 3 else ''} of {len(self)})"
+
+
+def encode_names(names: Iterable[str]) -> tuple[bytearray, Int64[np.ndarray, "m"]]:
+    """Encode names as their bytes, one after the other, and the offsets at which they begin, with the end of the last.
+
+    Raises:
+        UnicodeEncodeError: a name has surrogates that no bytes decode to.
+    """
+    text, offsets = bytearray(), array("q", [0])
+    for name in names:
+        text += name.encode(*_CODEC)
+        offsets.append(len(text))
+    return text, np.frombuffer(offsets, np.int64)
+
+
+def _large_binary(text: bytearray | UInt8[np.ndarray, "b"], offsets: Int64[np.ndarray, "m"]) -> pa.LargeBinaryArray:
+    return pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(text)])
 
 
 class Files(Sequence[Path]):

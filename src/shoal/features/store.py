@@ -1,4 +1,4 @@
-"""Arrays and names that stay on the disk."""
+"""The folder of the features of all images: written in steps that survive a crash, then mapped from the disk."""
 
 from __future__ import annotations
 
@@ -8,49 +8,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from shoal.clustering.inputs import tensor_on
+from shoal.data.listing import Names, encode_names
 from shoal.errors import UserError
 from shoal.features.encoder import EncoderSpec
 from shoal.files import FULL, atomic_write, lock
-
-
-def mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
-    """Map a file for reading; one that is too short is refused, and what is behind does not count."""
-    if shape[0] == 0 or path.stat().st_size == 0:
-        return np.zeros([max(side, 0) for side in shape], dtype)
-    return np.memmap(path, dtype, "r", shape=None if shape == (-1,) else shape)
-
-
-class Names(Sequence[str]):
-    """Names that stay on the disk: all of a folder's, or those of some rows."""
-
-    def __init__(self, folder: Path, rows: Int64[Tensor, "n"] | None = None) -> None:
-        self._text = mapped(folder / "names.txt", np.uint8, (-1,))
-        self._ends = mapped(folder / "names.i64", np.int64, (-1,))
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._ends if self._rows is None else self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        row = index % len(self) if self._rows is None else int(self._rows[index])
-        start = int(self._ends[row - 1]) if row else 0
-        return self._text[start : int(self._ends[row])].tobytes().decode("utf-8", "surrogateescape")
-
 
 FORMAT = 1
 """Version of the folder; a newer one is refused."""
@@ -125,11 +93,9 @@ class Store:
             if not lock(journal) or (folder / "header.json").exists():
                 raise _busy(folder)
             journal.truncate(0)
-            with (folder / "names.txt").open("wb") as text, (folder / "names.i64").open("wb") as ends:
-                end = 0
-                for name in ids:
-                    end += text.write(name.encode("utf-8", "surrogateescape"))
-                    ends.write(np.int64(end).tobytes())
+            text, offsets = encode_names(ids)
+            (folder / "names.txt").write_bytes(text)
+            (folder / "names.i64").write_bytes(offsets[1:].tobytes())  # where each name ends
             np.asarray(targets, dtype=np.int64).tofile(folder / "labels.i64")
             for name in _row_bytes(header):
                 (folder / name).write_bytes(b"")
@@ -215,20 +181,29 @@ def open_embedded(folder: Path) -> Embedded:
             f"{folder} has features of {done.looked_at} of {header.n} images: run the same command again to go on."
         )
     try:
-        rows = tensor_on(mapped(folder / "rows.i64", np.int64, (done.kept,)))
-        names = Names(folder)
+        rows = _mapped(folder / "rows.i64", np.int64, (done.kept,))
+        ends = _mapped(folder / "names.i64", np.int64, (header.n,))
+        text = _mapped(folder / "names.txt", np.uint8, (-1,))
+        names = Names.from_buffers(text, np.concatenate([[0], ends]))
         return Embedded(
-            tensor_on(mapped(folder / "features.f32", np.float32, (done.kept, header.n_features))),
-            rows,
-            Names(folder, rows),
-            tensor_on(mapped(folder / "labels.i64", np.int64, (header.n,)))[rows],
+            tensor_on(_mapped(folder / "features.f32", np.float32, (done.kept, header.n_features))),
+            tensor_on(rows),
+            names.take(rows) if len(rows) < header.n else names,
+            tensor_on(_mapped(folder / "labels.i64", np.int64, (header.n,)))[tensor_on(rows)],
             header.classes,
-            tensor_on(mapped(folder / "fingerprints.bin", np.uint8, (done.kept, _FINGERPRINT))),
+            tensor_on(_mapped(folder / "fingerprints.bin", np.uint8, (done.kept, _FINGERPRINT))),
             {names[row]: reason for row, reason in skipped.items()},
             header.spec,
         )
     except (OSError, ValueError, IndexError, TypeError) as error:
         raise _damaged(folder, error) from error
+
+
+def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
+    """Map a file for reading; one that is too short raises a ValueError, and bytes beyond ``shape`` are ignored."""
+    if shape[0] == 0 or path.stat().st_size == 0:
+        return np.zeros([max(side, 0) for side in shape], dtype)
+    return np.memmap(path, dtype, "r", shape=None if shape == (-1,) else shape)
 
 
 def check_free(folder: Path) -> None:
