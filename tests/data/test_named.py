@@ -241,7 +241,7 @@ def test_a_part_of_imagenet(name, below, root):
     first = next(iter(synsets))
     assert images.ids[:2] == [f"{first}/{first}_0.JPEG", f"{first}/{first}_1.JPEG"]
     assert (images.pixels[:, 0, 4, 4] - images.targets * 15).abs().max() <= 2
-    with pytest.raises(UserError, match=r"several sizes .*--data\.size"):
+    with pytest.raises(UserError, match=r"differ in size .*--data\.size"):
         to_images(name, root=str(root))
 
 

@@ -12,7 +12,7 @@ from tests.packing import write_tar, write_zip
 from tests.pictures import png
 
 from shoal.data import find_source, to_images
-from shoal.data.reading import fetch
+from shoal.data.reading import read_blob
 from shoal.errors import UserError
 
 ENDINGS = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"]
@@ -54,7 +54,7 @@ def test_members_can_be_read_in_any_order_by_many_threads(tmp_path, ending):
     blobs = list(find_source(write(tmp_path / f"a{ending}", members)).listing().blobs())
     blobs.reverse()
     with ThreadPoolExecutor(8) as pool:
-        assert [data for data, _ in pool.map(fetch, blobs)] == list(members.values())[::-1]
+        assert [data for data, _ in pool.map(read_blob, blobs)] == list(members.values())[::-1]
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

@@ -60,7 +60,7 @@ def test_a_folder_holds_all_that_is_needed_later(vit, tmp_path):
 def test_a_finished_folder_is_not_computed_again(vit, tmp_path, monkeypatch):
     source = source_of(pictures(5))
     first = embed(source, vit, tmp_path)
-    monkeypatch.setattr(pipeline, "in_order", None)
+    monkeypatch.setattr(pipeline, "map_blobs", None)
     assert torch.equal(embed(source, vit, tmp_path).features, first.features)
 
 

@@ -116,7 +116,7 @@ def _given(features: Float[Tensor, "n d"], what: str, source: str) -> Rows:
 def _holds_images(path: Path) -> bool:
     try:
         return map_npy(path).ndim > 2
-    except (OSError, ValueError):
+    except UserError:
         return False
 
 

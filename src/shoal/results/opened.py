@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from shoal.clustering.saved import state_of
 from shoal.data import Blob, Listing
-from shoal.data.reading import fetch
+from shoal.data.reading import read_blob
 from shoal.errors import UserError
 from shoal.features import Embedded, Encoder, load_encoder
 from shoal.results.cluster_folder import ClusterFolder
@@ -90,7 +90,7 @@ class OpenClusters:
 
     def _readable(self, n: int) -> Iterator[Any]:
         for blob, _ in zip(self.contents(), range(n), strict=False):
-            data, _ = fetch(blob)
+            data, _ = read_blob(blob)
             if not isinstance(data, str):
                 yield data
 

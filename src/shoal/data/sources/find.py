@@ -13,9 +13,8 @@ from pathlib import Path
 
 from shoal.data.decode import FORMATS
 from shoal.data.listing import Blob, Listing, Names, Source
-from shoal.data.reading import Progress
 from shoal.data.sources.archive import is_archive, packed_source
-from shoal.data.sources.array import digits, from_npy
+from shoal.data.sources.array import digits, images_from_npy
 from shoal.data.sources.folder import (
     folder_source,
     is_pattern,
@@ -32,6 +31,7 @@ from shoal.data.sources.published import DATA_SETS, named_source
 from shoal.data.sources.table import is_parquet_manifest, manifest_source
 from shoal.errors import UserError
 from shoal.files import expand_home, real
+from shoal.progress import ProgressCallback
 from shoal.types import Images
 
 _LOG = logging.getLogger("shoal")
@@ -43,7 +43,9 @@ STDIN = "-"
 _KINDS = "a folder, a .zip, .tar, .parquet, .csv or .npy file"
 
 
-def find_source(spec: str | Path | Sequence[str | Path], *, root: str = "", progress: Progress | None = None) -> Source:
+def find_source(
+    spec: str | Path | Sequence[str | Path], *, root: str = "", progress: ProgressCallback | None = None
+) -> Source:
     """Find images; those of archives and tables are not opened yet.
 
     Args:
@@ -83,7 +85,7 @@ def resolve_spec(spec: str) -> str:
     return str(real(spec))
 
 
-def _by_name(name: str, root: str, progress: Progress | None) -> Source:
+def _by_name(name: str, root: str, progress: ProgressCallback | None) -> Source:
     if Path(name).is_dir():
         kind = "built-in digits" if name == "digits" else f"published {name}"
         _LOG.warning("these are the %s: to read the folder of that name, give ./%s", kind, name)
@@ -105,7 +107,7 @@ def _by_path(path: Path) -> Source:
         return _among(path, walk(path))
     kind = path.suffix.lower()
     if kind == ".npy":
-        return _of_pixels(("npy", str(path.absolute())), [path.absolute()], lambda size: from_npy(path, size))
+        return _of_pixels(("npy", str(path.absolute())), [path.absolute()], lambda size: images_from_npy(path, size))
     if kind == ".csv" or (kind == ".parquet" and is_parquet_manifest(path)):
         return manifest_source(path)
     if kind == ".parquet":

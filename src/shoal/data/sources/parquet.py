@@ -66,8 +66,8 @@ def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
     ids = Names(named if len(set(named)) == len(rows) else rows)
     numbers, classes = classes_of(labels, _class_names(schema, label), rows)
     held_out = _held_out(names, counts)
-    later = partial(_blobs, files, image)
-    return Listing(ids, numbers, classes, later, held_out, later=later)
+    blobs = partial(_blobs, files, image)
+    return Listing(ids, numbers, classes, blobs, held_out, seek=blobs)
 
 
 def _held_out(names: Sequence[str], counts: Sequence[int]) -> list[bool]:

@@ -10,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 
 from shoal.data.listing import Listing, Names, Source
-from shoal.data.reading import Progress
 from shoal.data.sources import formats
 from shoal.data.sources.download import Published, published_files
 from shoal.data.sources.folder import folder_source, is_picture, walk
 from shoal.data.sources.formats import Reader
 from shoal.errors import UserError
 from shoal.files import expand_home
+from shoal.progress import ProgressCallback
 
 _MOST = 1300  # images of a class in ILSVRC 2012; folders of the whole of ImageNet hold more
 _SYNSET = re.compile(r"n\d{8}")
@@ -126,7 +126,7 @@ DATA_SETS = {
 """The names that --data.path takes besides a path."""
 
 
-def named_source(name: str, root: str, progress: Progress | None) -> Source:
+def named_source(name: str, root: str, progress: ProgressCallback | None) -> Source:
     """Take a data set by its name, its files in the folder ``root`` or, if that is empty, among the downloads.
 
     An archive is known by its MD5: the cache finds its images again wherever it lies, even if it is gone.
