@@ -44,7 +44,9 @@ def test_an_archive_is_read_in_place(tmp_path, ending, monkeypatch):
     assert list(folder.iterdir()) == [path], "nothing was unpacked"
     listing = find_source(path).listing()
     assert listing.path(0) is None
-    monkeypatch.setattr("shoal.data.sources.archive._part", lambda _: pytest.fail("an untouched archive was opened"))
+    monkeypatch.setattr(
+        "shoal.data.sources.archive._open_archive", lambda _: pytest.fail("an untouched archive was opened")
+    )
     assert to_images(path).ids == images.ids
 
 
@@ -112,7 +114,7 @@ def test_images_beside_archives_are_taken_and_it_is_said(tmp_path, paint, caplog
     paint(shards(tmp_path) / "a.png")
     assert to_images(tmp_path).ids == ["a.png"]
     assert caplog.messages == [
-        f"the 2 archives in {tmp_path} are not read, the image files are: give an archive by its own path"
+        f"skipping 2 archives beside the image files in {tmp_path}: give the path of an archive to read it"
     ]
 
 
