@@ -142,7 +142,7 @@ def test_what_was_downloaded_is_found_without_the_hub(hub, monkeypatch, caplog):
     assert (reds("hf://owner/plain@train"), reds("hf://owner/converted")) == first
     said = "the hub cannot be reached: using the files of hf://owner/plain that were downloaded before"
     assert caplog.messages[0] == said
-    with pytest.raises(UserError, match=r"cannot reach the hub for hf://owner/several \(.*\): connect, or download"):
+    with pytest.raises(UserError, match=r"cannot reach the hub for hf://owner/several \(.*\): connect to the network"):
         to_images("hf://owner/several/small")
 
 

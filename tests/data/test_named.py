@@ -120,7 +120,7 @@ def test_other_members_are_never_touched(root, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        ({"cifar-100-binary/train.bin": b""}, "it holds no cifar-100-binary/test.bin"),
+        ({"cifar-100-binary/train.bin": b""}, "it has no cifar-100-binary/test.bin"),
         ({"cifar-100-binary/train.bin": b"x" * 3073}, "cannot reshape"),
     ],
 )

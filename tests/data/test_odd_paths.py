@@ -74,7 +74,7 @@ def test_a_link_that_leads_nowhere(tmp_path, monkeypatch):
 def test_lists_with_what_is_no_file(tmp_path):
     with pytest.raises(UserError, match=r"is a folder: correct or remove it in the list of images"):
         to_images([tmp_path])
-    with pytest.raises(UserError, match=r"there is no file x+: mend or remove it"):
+    with pytest.raises(UserError, match=r"there is no file x+: correct or remove it"):
         to_images(["x" * 300])
 
 

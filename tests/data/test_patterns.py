@@ -116,11 +116,11 @@ def test_zero_bytes_may_end_the_paths(stdin, paint, photos, monkeypatch):
     stdin(b"photos/two\nlines.png\0photos/caf\xe9.png\0")
     assert to_images("-").ids == ["photos/two\nlines.png", "photos/caf\udce9.png"]
     stdin(b"\n")
-    with pytest.raises(UserError, match="no path on the standard input"):
+    with pytest.raises(UserError, match="standard input has no paths"):
         to_images("-")
     stdin(b"")
     monkeypatch.setattr("sys.stdin", None)  # it was closed
-    with pytest.raises(UserError, match="no path on the standard input"):
+    with pytest.raises(UserError, match="standard input has no paths"):
         to_images("-")
     stdin(b"photos/gone.png")
     with pytest.raises(UserError, match=r"no file photos/gone\.png"):

@@ -15,7 +15,7 @@ from shoal.data.sources.folder import folder_source, walk
 from shoal.errors import UserError
 from shoal.features import embed, load_encoder, open_embedded, store
 from shoal.features import extract as pipeline
-from shoal.files import lock
+from shoal.files import try_lock
 from tests.embedding.examples import pictures, source_of, write_weights
 
 FILES = ("features.f32", "rows.i64", "fingerprints.bin", "names.txt", "names.i64", "labels.i64")
@@ -130,7 +130,7 @@ def test_one_process_at_a_time(vit, tmp_path):
     embed(source, vit, tmp_path, progress=another)
     (tmp_path / "begun").mkdir()
     with (tmp_path / "begun" / "journal.jsonl").open("ab") as journal:
-        assert lock(journal)
+        assert try_lock(journal)
         refused(vit, tmp_path / "begun", source, "another process is embedding images")
 
 

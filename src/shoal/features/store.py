@@ -18,7 +18,7 @@ from shoal.clustering.inputs import tensor_on
 from shoal.data.listing import Names, encode_names
 from shoal.errors import UserError
 from shoal.features.encoder import EncoderSpec
-from shoal.files import FULL, atomic_write, lock
+from shoal.files import DISK_FULL, atomic_write, try_lock
 
 FORMAT = 1
 """Version of the folder; a newer one is refused."""
@@ -90,7 +90,7 @@ class Store:
         with writing(folder, 0), contextlib.ExitStack() as stack:
             folder.mkdir(parents=True, exist_ok=True)
             journal = stack.enter_context((folder / "journal.jsonl").open("ab"))
-            if not lock(journal) or (folder / "header.json").exists():
+            if not try_lock(journal) or (folder / "header.json").exists():
                 raise _busy(folder)
             journal.truncate(0)
             text, offsets = encode_names(ids)
@@ -110,7 +110,7 @@ class Store:
         with contextlib.ExitStack() as stack, writing(self.folder, self.done.kept):
             self._files: dict[str, IO[bytes]] = {}
             self._journal = stack.enter_context((self.folder / "journal.jsonl").open("r+b"))
-            if not lock(self._journal):
+            if not try_lock(self._journal):
                 raise _busy(self.folder)
             self.done, self.skipped = _journal(self.folder)
             self._kept = self.done.kept
@@ -248,9 +248,9 @@ def writing(folder: Path, kept: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        need = "make room" if error.errno in FULL else "see that it can be written"
+        need = "make room" if error.errno in DISK_FULL else "see that it can be written"
         advice = f"the features of {kept} images are kept: {need}, then run the same command again to go on"
-        if not kept and error.errno not in FULL:
+        if not kept and error.errno not in DISK_FULL:
             advice = "give another --out"
         raise UserError(f"cannot write to {folder} ({error.strerror or error}): {advice}.") from error
 
