@@ -28,12 +28,12 @@ _FINGERPRINT = 16  # bytes
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """What a finished folder holds; rows are the images that could be read, in the listing's order."""
+    """The content of a finished folder; rows are the readable images, in the listing's order."""
 
     features: Float[Tensor, "n d"]
-    """Float32, mapped from the disk."""
+    """Float32, memory-mapped."""
     rows: Int64[Tensor, "n"]
-    """Row of the listing."""
+    """Rows of the listing."""
     ids: Sequence[str]
     targets: Int64[Tensor, "n"]
     """-1: none."""
@@ -41,13 +41,13 @@ class Embedded:
     fingerprints: UInt8[Tensor, "n 16"]
     """Equal for equal files."""
     skipped: Mapping[str, str]
-    """Why each of the other images is missing."""
+    """Reason for each image that could not be read, by its name."""
     spec: EncoderSpec
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a folder was begun for."""
+    """What a folder was created for."""
 
     spec: EncoderSpec
     n: int
@@ -61,7 +61,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Progressed:
-    """A line of the journal: images that were looked at, those with features, the batch size from here on."""
+    """A line of the journal: images processed, images with features, batch size from here on."""
 
     looked_at: int
     kept: int
@@ -69,7 +69,7 @@ class Progressed:
 
 
 class Store:
-    """A folder that features are added to. Nothing counts before ``commit``."""
+    """A folder that features are appended to; only what is committed survives a crash."""
 
     def __init__(self, folder: Path, header: Header) -> None:
         self.folder = folder
@@ -82,10 +82,10 @@ class Store:
     def begin(
         cls, folder: Path, header: Header, ids: Sequence[str], targets: Sequence[int] | Int64[np.ndarray, "m"]
     ) -> Store:
-        """Start a folder, over what a process has left that was killed before it could.
+        """Create a folder, replacing what a process left that was killed before it had done so.
 
         Raises:
-            UserError: the folder cannot be written, or another process has begun to.
+            UserError: the folder cannot be written, or another process is writing to it.
         """
         with writing(folder, 0), contextlib.ExitStack() as stack:
             folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ class Store:
         return cls(folder, header)
 
     def __enter__(self) -> Store:
-        """Open the files and cut off what was not committed."""
+        """Open the files and truncate what was not committed."""
         with contextlib.ExitStack() as stack, writing(self.folder, self.done.kept):
             self._files: dict[str, IO[bytes]] = {}
             self._journal = stack.enter_context((self.folder / "journal.jsonl").open("r+b"))
@@ -127,11 +127,11 @@ class Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # a full disk refuses once more what is still to be flushed
+        with contextlib.suppress(OSError):  # on a full disk, the last flush fails again
             self._open.close()
 
     def skip(self, row: int, reason: str) -> None:
-        """Note why an image has no features."""
+        """Record why an image has no features."""
         self._fresh[row] = reason
 
     def append(self, rows: Sequence[int], fingerprints: Sequence[bytes], features: Float[Tensor, "b d"]) -> None:
@@ -147,7 +147,7 @@ class Store:
         self._kept += len(rows)
 
     def commit(self, looked_at: int, batch_size: int) -> None:
-        """Make what was added since the last time survive whatever comes.
+        """Write everything appended since the last commit to disk.
 
         Raises:
             UserError: the disk is full.
@@ -170,11 +170,11 @@ def open_embedded(folder: Path) -> Embedded:
     """Open a finished folder of features; the images are not needed.
 
     Raises:
-        UserError: there is none, it is not finished or damaged, or a newer version wrote it.
+        UserError: the folder has no features, is unfinished or damaged, or was written by a newer version.
     """
     header = read_header(folder)
     if header is None:
-        raise UserError(f"{folder} holds no features: they are made by 'shoal cluster'.")
+        raise UserError(f"{folder} holds no features: create them with 'shoal cluster'.")
     done, skipped = _journal(folder)
     if done.looked_at < header.n:
         raise UserError(
@@ -207,7 +207,7 @@ def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Shap
 
 
 def check_free(folder: Path) -> None:
-    """Raise a UserError when there is anything in the folder but what a process left that was killed at its start."""
+    """Raise a UserError if the folder has anything but the files of a process that was killed at its start."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give another --out.")
     ours = {"names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", "journal.jsonl"}
@@ -218,7 +218,7 @@ def check_free(folder: Path) -> None:
 
 
 def read_header(folder: Path) -> Header | None:
-    """Read what a folder was begun for; None if none was begun.
+    """Read what a folder was created for; None if it was not.
 
     Raises:
         UserError: it is damaged, or a newer version wrote it.
@@ -244,7 +244,7 @@ def read_header(folder: Path) -> Header | None:
 
 @contextlib.contextmanager
 def writing(folder: Path, kept: int) -> Iterator[None]:
-    """Say of a disk that is full what becomes of what was done."""
+    """Turn an OSError into a UserError that says what is kept."""
     try:
         yield
     except OSError as error:
@@ -260,13 +260,13 @@ def _row_bytes(header: Header) -> dict[str, int]:
 
 
 def _journal(folder: Path) -> tuple[Progressed, dict[int, str]]:
-    """How far a folder has come, and which rows were skipped."""
+    """Return how far a folder has come, and which rows were skipped."""
     done = Progressed(0, 0, 0)
     skipped: dict[int, str] = {}
     try:
         with (folder / "journal.jsonl").open(encoding="utf-8") as file:
             for text in file:
-                if text.endswith("\n"):  # a kill can leave half a line at the end
+                if text.endswith("\n"):  # a killed process can leave half a line
                     line: dict[str, Any] = json.loads(text)
                     skipped |= {int(row): str(reason) for row, reason in line.pop("skipped")}
                     done = Progressed(**line)
@@ -276,7 +276,7 @@ def _journal(folder: Path) -> tuple[Progressed, dict[int, str]]:
 
 
 def _whole_lines(folder: Path) -> int:
-    """Bytes of the journal up to the end of its last whole line."""
+    """Return the size of the journal up to its last complete line, in bytes."""
     return (folder / "journal.jsonl").read_bytes().rfind(b"\n") + 1
 
 
@@ -286,7 +286,7 @@ def _busy(folder: Path) -> UserError:
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:
-    return UserError(f"the features in {folder} are damaged ({error}): remove the folder, and they are made afresh.")
+    return UserError(f"the features in {folder} are damaged ({error}): remove the folder to recompute them.")
 
 
 def _sync(path: Path) -> None:
