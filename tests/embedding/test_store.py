@@ -268,6 +268,7 @@ whole("killed")
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_bit_by_bit(vit_spec, tmp_path):
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), vit_spec.weights]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
