@@ -11,7 +11,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from shoal.clustering.kmeans import kmeans
-from shoal.data.sources.array import read_features, read_npy
+from shoal.data.sources.array import map_npy, read_features
 from shoal.errors import UserError
 from shoal.evaluation.baselines import plain_baselines
 from shoal.evaluation.protocol import evaluate
@@ -68,7 +68,7 @@ def _part(features: Path, labels: Path | None) -> tuple[Float[Tensor, "n d"], In
 
 
 def _labels(path: Path, n: int, features: Path) -> Integer[np.ndarray, "n"]:
-    array = read_npy(path)
+    array = map_npy(path)
     if array.dtype.kind not in "iu":
         raise UserError(f"{path} holds {array.dtype}: labels must be integers, negative for none.")
     if array.shape != (n,):
