@@ -117,7 +117,7 @@ def export(clusters: Path, file: Path, /) -> int:
         clusters: a folder that "shoal cluster" wrote.
         file: the .onnx file to write; an existing file is not overwritten.
     """
-    from shoal.export.modules import as_module
+    from shoal.clustering import as_module
     from shoal.export.onnx import check_installed, export_onnx
     from shoal.results.opened import open_clusters
 
@@ -127,7 +127,7 @@ def export(clusters: Path, file: Path, /) -> int:
         raise UserError(f"{file} exists already: give another name.")
     check_installed()
     found = open_clusters(clusters)
-    clustering = as_module(found.header, found.tensors)
+    clustering = as_module(found.clustered.clusterer)
     about = found.preparation()
     deviation = export_onnx(found.backbone(), clustering, found.prepared(TRIED), file, preparation=about, names={})
     say(

@@ -214,3 +214,20 @@ def directions(means: Float64[Tensor, "k d"], before: Float[Tensor, "k d"]) -> F
 def squared_distances(x: Float[Tensor, "b d"], points: Float[Tensor, "m d"]) -> Float[Tensor, "b m"]:
     """‖x − y‖² for all pairs, less the ‖x‖² that the nearest point does not depend on."""
     return torch.addmm(points.square().sum(1), x, points.T, alpha=-2)
+
+
+def subsample(n: int, most: int, generator: torch.Generator) -> Int64[Tensor, "m"]:
+    """Numbers of at most ``most`` of n rows, drawn at random, ascending; all of them, without a draw, if n is less."""
+    if n <= most:
+        return torch.arange(n)
+    return torch.randperm(n, generator=generator)[:most].sort().values
+
+
+def unit_length(x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    """Rows at unit length, also those whose squares overflow or vanish; of a zero row NaN.
+
+    As ``Rows.prepare``, but without a branch that depends on the data, which an exported network cannot have.
+    """
+    x = x / x.abs().amax(1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / length

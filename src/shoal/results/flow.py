@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
-from shoal.clustering import TEMI, build_clusterer, cluster_centers, map_positions, suggest_k
-from shoal.clustering.near_copies import neighbours
+from shoal.clustering import TEMI, approximate_neighbours, build_clusterer, cluster_centers, map_positions, suggest_k
 from shoal.clustering.rows import ClusteringMethod, Metric
 from shoal.clustering.suggest.suggest import Suggestion
 from shoal.evaluation import clustering_scores
@@ -117,7 +116,7 @@ def _with_images(
 ) -> Outcome:
     """What is told of images and not of mere rows: their doubles, the odd ones, and how they look."""
     first = first_of_each(embedded.fingerprints)
-    near = neighbours(rows.features, (first == torch.arange(len(rows))).nonzero()[:, 0], clustered.seed)
+    near = approximate_neighbours(rows.features, (first == torch.arange(len(rows))).nonzero()[:, 0], clustered.seed)
     alike, odd = duplicates(first, near), outliers(near, found.clusters)
     write_duplicates(alike, rows.ids, folder.duplicates)
     write_outliers(odd, rows.ids, folder.outliers)

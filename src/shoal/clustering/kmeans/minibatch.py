@@ -1,4 +1,4 @@
-"""A matrix that is read a batch at a time and never copied or converted whole."""
+"""Mini-batch k-means: reads a matrix a batch at a time and never copies or converts all of it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from shoal.clustering.inputs import (
-    Array,
-    ArrayOrTensor,
-    as_input_type,
-    generator_from,
-    points_from,
-    tensor_on,
-    weights_from,
-)
+from shoal.clustering.inputs import ArrayOrTensor, as_input_type, tensor_on
 from shoal.clustering.kmeans.estimator import CentersEstimator
 from shoal.clustering.kmeans.init import ROWS_PER_CLUSTER, candidates, random_seeds, seeds
 from shoal.clustering.kmeans.nearest import to_points
-from shoal.clustering.kmeans.restarts import Init, check_n_clusters, given_points, known_init, ready
+from shoal.clustering.kmeans.restarts import Init, well_conditioned
 from shoal.clustering.kmeans.running_means import RunningMeans, nearest
+from shoal.clustering.parameters import (
+    Array,
+    centers_from,
+    check_choice,
+    check_counts,
+    check_n_clusters,
+    check_not_negative,
+    generator_from,
+    weights_from,
+)
 from shoal.clustering.rows import LOCAL, Metric, Rows
-from shoal.errors import UserError
 
 FROM_MAP = 256
 """Rows read from a map before its pages are given back: with each the system maps some 64 KiB around it."""
@@ -205,28 +206,27 @@ class MiniBatchKMeans(CentersEstimator):
         return Source(self._validated(X, reset=True, dtype="numeric"))
 
     def _check_parameters(self, n: int) -> None:
-        check_n_clusters(self.n_clusters, n)
-        counts = {name: getattr(self, name) for name in ("n_init", "batch_size", "max_iter", "max_no_improvement")}
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value} must be at least 1.")
-        if not (self.tol >= 0 and self.reassignment_ratio >= 0):
-            raise UserError(f"tol={self.tol} and reassignment_ratio={self.reassignment_ratio} must be at least 0.")
+        check_n_clusters(n, n_clusters=self.n_clusters)
+        check_counts(n_init=self.n_init, batch_size=self.batch_size, max_iter=self.max_iter)
+        if self.max_no_improvement is not None:
+            check_counts(max_no_improvement=self.max_no_improvement)
+        check_not_negative(tol=self.tol, reassignment_ratio=self.reassignment_ratio)
+        if isinstance(self.init, str):
+            check_choice(self.init, Init, "init")
 
     def _start(self, sample: Rows) -> float:
         """Begin with the best of several seeds; returns the variance of the sample, averaged over dimensions."""
-        sample, variance = ready(sample)
+        sample, variance = well_conditioned(sample)
         if isinstance(self.init, str):
             start = self._best_seeds(sample, self.init)
         else:
-            given = points_from(self.init, "init")
             shape = (self.n_clusters, sample.features.shape[1])
-            start = given_points(sample, given, shape, "init").to(sample.dtype)
+            start = centers_from(self.init, sample, shape, "init").to(sample.dtype)
         self._running = RunningMeans(start, self.metric, sample.shift)
         return variance
 
     def _best_seeds(self, sample: Rows, init: str) -> Float[Tensor, "k d"]:
-        draw = random_seeds if known_init(init) == "random" else seeds
+        draw = random_seeds if init == "random" else seeds
         among = candidates(sample, self.n_clusters, self._generator, LOCAL) if init == "k-means||" else sample
         starts = draw(among, self.n_clusters, self.n_init, self._generator)
         weights = sample.each_weight

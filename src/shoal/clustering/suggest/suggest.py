@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shoal.clustering.inputs import Array
+from shoal.clustering.parameters import Array
 from shoal.clustering.rows import Metric
 from shoal.clustering.suggest.ranking import Election, elect
 from shoal.clustering.suggest.sweep import Sweep
