@@ -36,7 +36,7 @@ def test_few_rows_have_the_neighbours_that_scikit_learn_finds(rows):
 def test_many_rows_have_almost_all_of_them(rows, monkeypatch):
     monkeypatch.setattr(neighbours_module, "CELL_ROWS", 40)
     monkeypatch.setattr(neighbours_module, "_BLOCK", 64)
-    monkeypatch.setattr(neighbours_module, "_CHUNK", 100)
+    monkeypatch.setattr(neighbours_module, "_READ", 100)
     found = approximate_neighbours(rows, torch.arange(900))
     _, near = NearestNeighbors(n_neighbors=N_NEIGHBOURS, metric="cosine").fit(rows).kneighbors()
     hits = [len(set(a) & set(b)) for a, b in zip(found.index.tolist(), near.tolist(), strict=True)]

@@ -105,7 +105,7 @@ def _pairs_within(sizes: Int64[np.ndarray, "s"]) -> int:
     return sum(t * s * (s - 1) for s, t in zip(different.tolist(), times.tolist(), strict=True))
 
 
-Counted = tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]
+Counted = tuple[Int64[np.ndarray, "_"], Int64[np.ndarray, "_"], Int64[np.ndarray, "_"]]
 """Cluster, class and number of rows of each pair that occurs, sorted."""
 
 
