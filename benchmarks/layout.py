@@ -3,8 +3,8 @@
     python benchmarks/layout.py
 
 Rows: the 1 797 digits as 64 pixels, the same by random features in 256 dimensions, and 20 000 made-up rows in 384
-dimensions, in 60 groups of 12 dimensions each with noise. Trustworthiness (Venna and Kaski 2001) and the share of the ten
-nearest that stay among the ten nearest are those of at most 2 000 rows, and take no labels.
+dimensions, in 60 groups of 12 dimensions each with noise. Trustworthiness (Venna and Kaski 2001) and the share of the
+ten nearest that stay among the ten nearest are those of at most 2 000 rows, and take no labels.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def made_up(n: int = 20_000, d: int = 384, k: int = 60, inner: int = 12) -> torc
 def judge(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
     """Trustworthiness and overlap of the ten nearest."""
     some = slice(None, None, -(-len(x) // N_JUDGED))
-    kept = []
-    for rows in (x, y):
-        kept.append(nearest_neighbours(rows, N_NEIGHBOURS + 1, "euclidean", rows[some])[0])
+    kept = [nearest_neighbours(rows, N_NEIGHBOURS + 1, "euclidean", rows[some])[0] for rows in (x, y)]
     own = torch.arange(len(x))[some, None]
     same = (kept[0][:, :, None] == kept[1][:, None]).any(2) & (kept[0] != own)
     return trustworthiness(x[some].numpy(), y[some].numpy(), n_neighbors=N_NEIGHBOURS), float(

@@ -106,7 +106,7 @@ def test_centres_at_hand_are_one_start_more(metric):
 
 def test_centres_at_hand_must_fit():
     x, _ = blobs(40, 3, 4)
-    with pytest.raises(UserError, match=r"also has shape \(3, 3\): give \(4, 3\)"):
+    with pytest.raises(UserError, match=r"warm_start has shape \(3, 3\): give \(4, 3\)"):
         kmeans(x, 4, generator=generator(), warm_start=x[:3])
 
 

@@ -18,6 +18,7 @@ def groups(n=90, k=3, d=6, seed=0, spread=0.3):
     return centers[labels] + spread * torch.randn(n, d, generator=g), labels
 
 
+@pytest.mark.slow
 def test_umap_finds_separate_groups_and_neighbours_vote_for_new_rows():
     x, labels = groups()
     model = UMAPKMeans(3, random_state=0).fit(x)

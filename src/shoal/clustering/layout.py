@@ -22,7 +22,10 @@ GUIDES = 3
 """Nearest laid-out rows that decide where each of the others is placed."""
 
 N_COMPONENTS = 50
-TSNE_SETTINGS = {"learning_rate": 200.0, "max_iter": 300, "angle": 0.8}
+TSNE_SETTINGS = {"max_iter": 300, "angle": 0.8}
+ROWS_PER_RATE = 9
+"""Rows for each unit of the learning rate."""
+
 PERPLEXITY = 20.0
 """On 1 797 digits these settings keep as many neighbours as 500 iterations at scikit-learn's defaults, in half the time;
 see ``benchmarks/layout.py``."""
@@ -85,7 +88,8 @@ def _embed(rows: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     if n < FEW_ROWS:
         return start
     perplexity = min(PERPLEXITY, (n - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, init=start * 1e-4, random_state=seed, **TSNE_SETTINGS)
+    rate = n / ROWS_PER_RATE
+    tsne = TSNE(perplexity=perplexity, learning_rate=rate, init=start * 1e-4, random_state=seed, **TSNE_SETTINGS)
     # A single thread gives the same map on any machine, and on busy cores is far faster than threads that wait.
     with threadpool_limits(1):
         embedded: NDArray[np.float32] = tsne.fit_transform(components)
