@@ -27,8 +27,8 @@ ROWS_PER_RATE = 9
 """Rows for each unit of the learning rate."""
 
 PERPLEXITY = 20.0
-"""On 1 797 digits these settings keep as many neighbours as 500 iterations at scikit-learn's defaults, in half the time;
-see ``benchmarks/layout.py``."""
+"""On 1 797 digits these settings keep as many neighbours as 500 iterations at scikit-learn's defaults, in half the
+time; see ``benchmarks/layout.py``."""
 
 
 def map_positions(features: Float[Tensor, "n d"], *, metric: Metric, seed: int) -> Float32[Tensor, "n 2"]:

@@ -124,7 +124,7 @@ class BetaMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignore[mi
         outside = int(((values < 0) | (values > 1)).sum())
         if outside:
             raise UserError(
-                f"{outside} of {len(values)} values lie outside [0, 1]: scale them, for example by (x − min) / (max − min)."
+                f"{outside} of {len(values)} values lie outside [0, 1]: scale them, such as by (x − min) / (max − min)."
             )
         return values
 
