@@ -29,10 +29,10 @@ from shoal.config import RunConfig, load_recipe, to_yaml
 from shoal.data import DATA_SETS
 from shoal.errors import UserError
 from shoal.files import atomic_write
+from shoal.folder import ResultFolder
 from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training import Run, fit
-from shoal.training.folder import RunFolder
 from shoal.training.run import Interrupted, Watcher
 
 Row = dict[str, Any]
@@ -102,7 +102,7 @@ def train_slice(config: RunConfig, out: Path, time_is_up: Callable[[], bool]) ->
     """Start the run in a folder, or go on with it, until it is done or the time is up."""
     if (out / "config.yaml").exists():
         check_same(config, out)
-        RunFolder(out).create(config)  # the images may have moved
+        atomic_write(ResultFolder(out).config, to_yaml(config).encode())  # the images may have moved
         run = workflow.reopen(out, Progress())
     else:
         run = workflow.start(config, out, Progress())
@@ -112,13 +112,14 @@ def train_slice(config: RunConfig, out: Path, time_is_up: Callable[[], bool]) ->
         try:
             fit(run, Progress(), [curve])
         except Interrupted:
-            print(f"stopped and saved in epoch {run.epoch}, after {run.step} of its {run.steps_per_epoch} steps")
+            state, n_steps = run.state, run.steps_per_epoch
+            print(f"stopped and saved in epoch {state.epoch}, after {state.step} of its {n_steps} steps")
     return run, curve
 
 
 def check_same(config: RunConfig, out: Path) -> None:
     """Raise a UserError when the run in a folder has other settings, but for the path of its images."""
-    _, known = RunFolder.open(out)
+    known = load_recipe(str(out / "config.yaml"))
     before, now = (to_yaml(replace(each, data=replace(each.data, path="", root=""))) for each in (known, config))
     if before != now:
         changed = [line.strip() for line in before.splitlines() if line not in now.splitlines()]

@@ -9,18 +9,14 @@ import sys
 from pathlib import Path
 
 from shoal.report import gallery_picture
-from shoal.results import train as workflow
-from shoal.results.trained import Trained
-from shoal.training.folder import RunFolder
+from shoal.results.page import report_data
+from shoal.results.result import Result
 
 
 def main() -> None:
     """Draw the run in the first argument to the file in the second."""
     run, picture = Path(sys.argv[1]), Path(sys.argv[2])
-    trained = Trained.load(run)
-    images = workflow.images_of(trained)
-    folder, _ = RunFolder.open(run)
-    gallery_picture(workflow.report_data(trained, images, trained.assign(images), folder), picture)
+    gallery_picture(report_data(Result.load(run)), picture)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,20 @@
-"""Shapes are checked in every test: jaxtyping's hook wraps the package's functions with beartype."""
+"""What all tests share.
+
+Shapes in signatures are checked by jaxtyping's hook, which wraps functions with beartype: those of the losses, methods
+and augmentation, or of the whole package with SHOAL_CHECK_SHAPES=all, where an import takes five times as long.
+"""
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core to itself; read when torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch.nn.functional as F
 from jaxtyping import install_import_hook
 
-install_import_hook("shoal", "beartype.beartype")
+CHECKED = ["shoal.losses", "shoal.methods", "shoal.data.augment"]
+install_import_hook("shoal" if os.environ.get("SHOAL_CHECK_SHAPES") == "all" else CHECKED, "beartype.beartype")
 
 
 @pytest.fixture

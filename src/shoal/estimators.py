@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,19 @@ from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from shoal.config import RunConfig, load_recipe, parse_config, to_dict
+from shoal.clustering.kmeans import assign
+from shoal.config import RunConfig, load_recipe, parse_config, to_dict, to_yaml
 from shoal.data import IN_MEMORY, resolve_spec, to_images
 from shoal.errors import UserError
+from shoal.files import atomic_write
+from shoal.folder import ResultFolder
 from shoal.progress import open_progress
-from shoal.results import train as workflow
-from shoal.results.trained import Assignment, Trained
-from shoal.training.folder import RunFolder
+from shoal.report import write_report
+from shoal.results.page import report_data
+from shoal.results.result import Result
+from shoal.results.train import Finished, finished_run, start, write_result
+from shoal.training import fit
+from shoal.training.trained import Trained
 from shoal.types import Images
 
 ImageSource = str | Path | Sequence[str | Path] | npt.NDArray[Any] | Tensor | Images
@@ -55,6 +62,11 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     """
 
     _method: ClassVar[str]
+    _finished: Finished
+    """After ``fit``."""
+    _loaded: Trained
+    """After ``load``, from ``_folder``."""
+    _folder: Path | None = None
 
     def __init__(
         self,
@@ -85,45 +97,66 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         config = replace(config, data=replace(config.data, path=_path_of(X)))
         with open_progress(quiet=not self.verbose) as progress, tempfile.TemporaryDirectory() as scratch:
             size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
-            data = config.data
-            images = to_images(
-                X, root=data.root, size=size, strict=data.strict, progress=progress.counter("reading images")
-            )
+            data, counter = config.data, progress.counter("reading images")
+            images = to_images(X, root=data.root, size=size, strict=data.strict, progress=counter)
             with _TRAINING:
-                run = workflow.start(config, Path(self.out or scratch), progress, images)
-                self._trained, assignment = workflow.train(run, progress)
+                run = start(config, Path(self.out or scratch), progress, images)
+                fit(run, progress)
+                self._finished = finished_run(run)
+            self._metrics = run.folder.read_metrics()
+            if self.out is not None:
+                write_result(self._finished, images, run.folder)
         self.images_ = images
-        self.labels_ = _in_order_of(X, images, assignment.clusters, -1.0)
-        self.distances_ = _in_order_of(X, images, assignment.distances, np.nan)
-        self.embedding_ = _in_order_of(X, images, assignment.features, np.nan)
-        self.cluster_centers_ = self._trained.centers.cpu().numpy()
+        self.labels_ = _in_order_of(X, images, self._finished.labels, -1.0)
+        self.distances_ = _in_order_of(X, images, self._finished.distances, np.nan)
+        self.embedding_ = _in_order_of(X, images, self._finished.features, np.nan)
+        self.cluster_centers_ = self._finished.trained.centers.cpu().numpy()
         return self
 
     def predict(self, X: ImageSource) -> npt.NDArray[np.int64]:
         """Cluster of each image, (n,); −1 for a file of a list that could not be read. Other sizes are resized."""
-        images, assignment = self._assign(X)
-        return _in_order_of(X, images, assignment.clusters, -1.0)
+        images, features = self._embed(X)
+        labels, _, _ = assign(features, self._trained().centers.cpu(), "cosine")
+        return _in_order_of(X, images, labels, -1.0)
 
     def transform(self, X: ImageSource) -> npt.NDArray[np.float32]:
         """Features of each image, (n, d), unit length."""
-        images, assignment = self._assign(X)
-        return _in_order_of(X, images, assignment.features, np.nan)
+        return _in_order_of(X, *self._embed(X), np.nan)
 
     def save(self, path: str | Path) -> None:
-        """Write a folder that ``load`` and ``shoal predict`` read.
+        """Write a folder as ``shoal train`` does, with report and tables, which ``load`` and the command read.
 
         Raises:
             UserError: the folder holds something already.
         """
-        trained = self._fitted()
-        folder = RunFolder(Path(path))
+        self._trained()
+        folder = ResultFolder(Path(path))
         folder.check_free()
-        folder.create(trained.config)
-        trained.save(folder.model)
+        if self._folder is not None:
+            shutil.copytree(self._folder, folder.path, dirs_exist_ok=True)
+            return
+        atomic_write(folder.config, to_yaml(self._finished.trained.config).encode())
+        folder.write_metrics(self._metrics)
+        write_result(self._finished, self.images_, folder)
+
+    def report(self, path: str | Path = "report.html") -> Path:
+        """Write the report of the clusters, one HTML page.
+
+        Raises:
+            UserError: the page cannot be written.
+        """
+        self._trained()
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / Path(path).stem
+            if self._folder is None:
+                self.save(folder)
+            data = report_data(Result.load(self._folder or folder))
+        write_report(data, Path(path))
+        return Path(path)
 
     @classmethod
     def load(cls: type[Fitted], path: str | Path) -> Fitted:
-        """A fitted estimator from ``save``, or from the run folder of ``shoal train``.
+        """A fitted estimator from ``save``, or from a run of ``shoal train``.
 
         Raises:
             UserError: there is no finished run of this method.
@@ -132,12 +165,13 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         if trained.config.method.name != cls._method:
             raise UserError(f"{path} holds a run of {trained.config.method.name}, not of {cls._method}.")
         estimator = cls(trained.config.n_clusters, recipe=str(Path(path).resolve() / "config.yaml"))
-        estimator._trained = trained
+        estimator._folder = Path(path).resolve()
+        estimator._loaded = trained
         estimator.cluster_centers_ = trained.centers.cpu().numpy()
         return estimator
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_trained")
+        return hasattr(self, "_finished") or hasattr(self, "_loaded")
 
     def _config(self) -> RunConfig:
         """The recipe with this estimator's parameters put over it."""
@@ -159,15 +193,15 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             raise UserError(f"the recipe {self.recipe} is one of {config.method.name}, not of {self._method}.")
         return config
 
-    def _fitted(self) -> Trained:
+    def _trained(self) -> Trained:
         if not self.__sklearn_is_fitted__():
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first, or load a run.")
-        return self._trained
+        return self._finished.trained if hasattr(self, "_finished") else self._loaded
 
-    def _assign(self, X: ImageSource) -> tuple[Images, Assignment]:
-        trained = self._fitted()
+    def _embed(self, X: ImageSource) -> tuple[Images, Tensor]:
+        trained = self._trained()
         images = to_images(X, size=trained.square, strict=False)
-        return images, trained.assign(images)
+        return images, trained.embed(images)
 
 
 def _in_order_of(X: ImageSource, images: Images, rows: Tensor, missing: float) -> npt.NDArray[Any]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from tests.report.examples import ROWS
 
 from shoal.report import ReportData, write_report
@@ -49,8 +50,12 @@ def digits_data(**other):
         ),
         "features": features,
         "clustering": Clustering(nearest.indices[:, 0].contiguous(), centers, nearest.values[:, 0].contiguous()),
-        "margins": nearest.values[:, 1] - nearest.values[:, 0],
+        "confidences": (-nearest.values / 10).softmax(dim=1).amax(dim=1),
+        "positions": torch.from_numpy(PCA(2, random_state=0).fit_transform(digits.data[:N])).float(),
+        "map_method": "principal components",
         "seed": 0,
+        "sizes": nearest.indices[:, 0].bincount(minlength=K),
+        "n_images": N,
         "duplicates": [["scans/digit-001.png", "scans/digit-002.png", "not/shown.png"]] * 14,
         "outliers": ["scans/digit-003.png", "not/shown.png"],
     }
@@ -62,17 +67,18 @@ def evil_data():
     data = digits_data()
     images = data.images
     ids = [f"{EVIL[i % 5]}{i}" for i in range(N)]
-    hostile = Images(images.pixels, images.labels, images.clustered, tuple(EVIL) * 2, ids, {EVIL[0]: EVIL[1]})
+    hostile = Images(images.pixels, images.targets, images.clustered, tuple(EVIL) * 2, ids, {EVIL[0]: EVIL[1]})
     return digits_data(title=EVIL[0], images=hostile, duplicates=[ids[:2], EVIL], outliers=list(EVIL))
 
 
 def sample_data():
-    """Digits as a sample of a larger set, without labels, with confidences."""
+    """Digits as a sample of a larger set, without labels, one cluster named."""
     data = digits_data()
     unlabelled = Images(data.images.pixels, torch.full((N,), -1), data.images.clustered, (), data.images.ids)
     return digits_data(
         images=unlabelled,
         metrics=(),
+        names={3: "mostly threes"},
         config_yaml="",
         confidences=torch.linspace(0, 1, N),
         sizes=torch.arange(K) * 100 + 50,

@@ -23,13 +23,13 @@ def open_largest(page, reports):
 def test_cards_show_the_most_central_and_the_most_doubtful(visit, members, reports, shoot):
     page = visit()
     data = reports("digits")[0]
-    margin = dict(zip(data.images.ids, data.margins.tolist(), strict=True))
+    confidence = dict(zip(data.images.ids, data.confidences.tolist(), strict=True))
     assert page.locator(".card").count() == K
     for cluster in range(K):
         grids, own = page.locator(f"#cluster-{cluster} .grid"), members(cluster)
         assert names(grids.nth(0)) == own[:15]
         if len(own) > 15:
-            assert names(grids.nth(1)) == sorted(own[15:], key=margin.get)[:6]
+            assert names(grids.nth(1)) == sorted(own[15:], key=confidence.get)[:6]
     shoot(page, "cards")
 
 
@@ -65,10 +65,10 @@ def test_a_cluster_opens_and_turns_its_pages(visit, members, reports, shoot):
 def test_the_order_turns_to_doubt_and_back(visit, members, reports):
     page = visit()
     data = reports("digits")[0]
-    margin = dict(zip(data.images.ids, data.margins.tolist(), strict=True))
+    confidence = dict(zip(data.images.ids, data.confidences.tolist(), strict=True))
     dialog, cluster = open_largest(page, reports)
     dialog.get_by_role("button", name="Most doubtful").click()
-    assert names(dialog) == sorted(members(cluster), key=margin.get)[:60]
+    assert names(dialog) == sorted(members(cluster), key=confidence.get)[:60]
     assert dialog.get_by_role("button", name="Most doubtful").get_attribute("aria-pressed") == "true"
     assert "doubtful" in dialog.locator(".said").inner_text()
     dialog.get_by_role("button", name="Most central").click()
@@ -104,11 +104,13 @@ def test_from_an_image_to_its_neighbours_and_back(visit, reports, shoot):
     assert page.locator("#cluster-view").is_visible()
 
 
-def test_confidence_is_shown_where_there_is_one(visit):
+def test_a_sample_of_a_larger_set_with_names(visit):
     page = visit("sample")
     assert "7\u202f200" in page.locator("dl.figures").inner_text()
     assert "50 images" in page.locator("#cluster-0 .facts").inner_text()
     assert "shown" in page.locator("#cluster-11 .facts").inner_text()
+    assert page.locator("#cluster-3 h3").inner_text() == "mostly threes"
+    assert page.locator("#edits").inner_text() == "No edits"
     page.fill("#query", "digit-499")
     page.press("#query", "Enter")
     assert "100.0\u202f%" in page.locator("#detail-view .about").inner_text()

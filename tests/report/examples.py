@@ -25,7 +25,7 @@ ROWS = (
 
 
 def example(n=60, k=3, *, size=8, labelled=True, clusters=None, pixels=None, ids=None, classes=None, **other):
-    """A clustering of noise: the distance of an image rises with its place, the margin falls."""
+    """A clustering of noise: the distance of an image rises with its place, the confidence falls."""
     generator = torch.Generator().manual_seed(0)
     if pixels is None:
         pixels = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator)
@@ -47,7 +47,11 @@ def example(n=60, k=3, *, size=8, labelled=True, clusters=None, pixels=None, ids
         ),
         "features": features,
         "clustering": Clustering(clusters, centers, torch.arange(n) / n),
-        "margins": 1 - torch.arange(n) / n,
+        "confidences": 1 - torch.arange(n) / n,
+        "positions": torch.randn(n, 2, generator=generator),
+        "map_method": "UMAP",
         "seed": 3,
+        "sizes": torch.bincount(clusters[clusters >= 0], minlength=k),
+        "n_images": n,
     }
     return ReportData(**(data | other))

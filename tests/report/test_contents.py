@@ -15,7 +15,7 @@ from tests.report.test_pictures import cell
 from shoal.report.contents import contents
 from shoal.report.page import environment
 
-KINDS = {"certainty": "<f4", "confidence": "<f4", "place": "<u2"}
+KINDS = {"confidence": "<f4", "place": "<u2"}
 
 
 def column(found, name):
@@ -39,8 +39,8 @@ def test_columns_follow_clusters_and_their_centres():
     shown = rows(found)
     assert sorted(shown) == list(range(90))
     np.testing.assert_array_equal(column(found, "cluster"), data.clustering.labels[shown])
-    np.testing.assert_array_equal(column(found, "label"), data.images.labels[shown])
-    np.testing.assert_array_equal(column(found, "certainty"), data.margins[shown])
+    np.testing.assert_array_equal(column(found, "label"), data.images.targets[shown])
+    np.testing.assert_array_equal(column(found, "confidence"), data.confidences[shown])
     # In this example distance rises with the index.
     expected = [i for cluster in (0, 1, 2, 3, -1) for i in range(90) if data.clustering.labels[i] == cluster]
     assert shown == expected
@@ -55,24 +55,32 @@ def test_thumbnails_are_where_the_column_says_those_of_the_cards_first():
     for i, row in enumerate(rows(found)):
         np.testing.assert_array_equal(cell(found.sheets, int(cells[i])), data.images.pixels[row].permute(1, 2, 0))
     own = np.flatnonzero(column(found, "cluster") == 1)
-    # The margin falls with the index: the most doubtful are the last.
+    # The confidence falls with the index: the most doubtful are the last.
     assert set(cells[[*own[:15], *own[-6:]]]) == set(range(21, 42))
 
 
-def test_neighbours_and_places_are_among_the_shown():
+def test_neighbours_are_the_nearest_of_those_shown():
     data = shuffled()
-    given = torch.stack([(torch.arange(90) + 1 + j) % 90 for j in range(8)], dim=1)
-    given[5, 7] = -1
-    places = torch.arange(180.0).reshape(90, 2)
-    found = contents(dataclasses.replace(data, neighbours=given, places=places))
-    shown = rows(found)
-    for i, near in enumerate(column(found, "neighbours")):
-        assert [shown[j] if j >= 0 else -1 for j in near] == given[shown[i]].tolist()
-    np.testing.assert_allclose(column(found, "place")[:, 0], np.rint(np.array(shown) / 89 * 65534))
-    assert found.method == ""
-    own = contents(data)
+    found = contents(data)
     far = (data.features[:, None] - data.features).norm(dim=2).fill_diagonal_(torch.inf)
-    np.testing.assert_array_equal([rows(own)[j] for j in column(own, "neighbours")[:, 0]], far.argmin(1)[rows(own)])
+    nearest = [rows(found)[j] for j in column(found, "neighbours")[:, 0]]
+    np.testing.assert_array_equal(nearest, far.argmin(1)[rows(found)])
+
+
+def test_positions_fill_a_square_and_images_in_no_cluster_are_off_the_map():
+    data = shuffled()
+    data.positions[:, 0], data.positions[:, 1] = torch.arange(90.0), 7
+    outside = data.clustering.labels < 0
+    outside[[0, 89]] = False
+    data.clustering.labels[[0, 89]] = 0
+    data.positions[5], outside[5] = torch.nan, True
+    found = contents(data)
+    shown = np.array(rows(found))
+    place, off = column(found, "place"), outside.numpy()[shown]
+    assert off.sum() > 5
+    assert (place[off] == 65535).all()
+    np.testing.assert_allclose(place[~off, 0], np.rint(shown[~off] / 89 * 65534))
+    assert (place[~off, 1] == 32767).all()
 
 
 def test_a_large_set_is_sampled(monkeypatch):
@@ -80,13 +88,13 @@ def test_a_large_set_is_sampled(monkeypatch):
     data = shuffled(n=400, k=4)
     found = contents(data)
     shown = set(rows(found))
-    assert (found.n_shown, found.n_images, len(shown)) == (100, 400, 100)
+    assert (found.n_shown, found.values["nImages"], len(shown)) == (100, 400, 100)
     assert found.values["sizes"] == [100, 100, 100, 0]
     assert -1 not in column(found, "cluster"), "clustered images go first"
     for cluster in range(3):
         own = torch.nonzero(data.clustering.labels == cluster).squeeze(1)
         assert set(own[:12].tolist()) <= shown, "the most central of each are there"
-        assert set(own[data.margins[own].argsort()[:12]].tolist()) <= shown, "and the most doubtful"
+        assert set(own[data.confidences[own].argsort()[:12]].tolist()) <= shown, "and the most doubtful"
     assert contents(data).values == found.values
     assert rows(contents(dataclasses.replace(data, seed=4))) != rows(found)
 
@@ -94,15 +102,11 @@ def test_a_large_set_is_sampled(monkeypatch):
 def test_a_sample_of_a_larger_set_has_its_sizes():
     sizes = torch.tensor([1000, 20, 300])
     found = contents(example(sizes=sizes, n_images=1400))
-    assert (found.values["sizes"], found.n_images, found.n_shown) == ([1000, 20, 300], 1400, 60)
+    assert (found.values["sizes"], found.values["nImages"], found.n_shown) == ([1000, 20, 300], 1400, 60)
 
 
-def test_confidences_replace_margins():
-    given = torch.rand(60, generator=torch.Generator().manual_seed(0))
-    found = contents(example(confidences=given))
-    np.testing.assert_array_equal(column(found, "certainty"), given[rows(found)])
-    np.testing.assert_array_equal(column(found, "confidence"), given[rows(found)])
-    assert contents(example()).values["columns"]["confidence"] is None
+def test_names_of_clusters_are_given_from_the_start():
+    assert contents(example(names={1: "fish"})).values["names"] == ["", "fish", ""]
 
 
 def test_duplicates_and_outliers_are_places_or_names():

@@ -1,4 +1,4 @@
-"""Thumbnails, neighbours, map and confusion against what they are made of."""
+"""Thumbnails, neighbours and confusion against what they are made of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from sklearn.manifold import trustworthiness
 from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 from tests.report.examples import example
@@ -20,7 +19,6 @@ from shoal.report import gallery_picture
 from shoal.report.confusion import confusion
 from shoal.report.contents import majorities, members, nearest_images
 from shoal.report.pictures import COLUMNS, edge_for, sheets
-from shoal.report.scatter import layout, on_paper
 
 
 def decode(content):
@@ -86,46 +84,24 @@ def test_members_are_sorted_from_the_centre_outwards():
 
 def test_the_majority_is_of_the_labelled():
     data = example(n=60, k=2)
-    data.images.labels[:] = torch.tensor([0, 1]).repeat(30)
-    data.images.labels[4], data.images.labels[6] = 1, -1
+    data.images.targets[:] = torch.tensor([0, 1]).repeat(30)
+    data.images.targets[4], data.images.targets[6] = 1, -1
     first, second = majorities(data.images, members(data.clustering))
     assert (first.name, second.name, second.purity) == ("class-0", "class-1", 1)
     assert first.purity == pytest.approx(28 / 29)
 
 
-def drawn(features, clustered, seed=0):
-    return on_paper(layout(features, clustered, torch.Generator().manual_seed(seed)))
-
-
-@pytest.mark.parametrize("limit", [2000, 150])
-def test_the_map_keeps_neighbours_together(monkeypatch, limit):
-    monkeypatch.setattr("shoal.report.scatter.MAX_POINTS", limit)
-    digits = torch.from_numpy(load_digits().data[:300]).float()
-    places = drawn(digits, torch.arange(300)).astype(float)
-    assert trustworthiness(digits, places, n_neighbors=10) > (0.95 if limit == 2000 else 0.9)
-    assert places.min(axis=0).tolist() == [0, 0]
-    assert places.max(axis=0).tolist() == [65534, 65534]
-
-
-def test_images_without_cluster_are_off_the_map():
-    digits = torch.from_numpy(load_digits().data[:90]).float()
-    inside = torch.arange(90) % 3 > 0
-    places = drawn(digits, torch.nonzero(inside).squeeze(1))
-    assert ((places == 65535).all(axis=1) == ~inside.numpy()).all()
-    assert (drawn(digits, torch.zeros(0, dtype=torch.int64)) == 65535).all()
-
-
 def test_confusion_is_scikit_learns_with_matches_on_the_diagonal():
     generator = torch.Generator().manual_seed(1)
     data = example(n=600, k=5)
-    swapped = torch.tensor([3, 0, 4, 1, 2])[data.images.labels]
+    swapped = torch.tensor([3, 0, 4, 1, 2])[data.images.targets]
     noise = torch.randint(0, 5, (600,), generator=generator)
     clusters = torch.where(torch.rand(600, generator=generator) < 0.3, noise, swapped)
     data.clustering.labels.copy_(clusters)
     found = confusion(data.images, data.clustering)
     assert found is not None
     assert found.clusters == [3, 0, 4, 1, 2]
-    expected = confusion_matrix(data.images.labels, clusters)[:, found.clusters]
+    expected = confusion_matrix(data.images.targets, clusters)[:, found.clusters]
     np.testing.assert_array_equal([[cell.count for cell in row.cells] for row in found.rows], expected)
     assert [[cell.matched for cell in row.cells] for row in found.rows] == np.eye(5, dtype=bool).tolist()
     np.testing.assert_allclose([sum(cell.share for cell in row.cells) for row in found.rows], 1)
@@ -135,7 +111,7 @@ def test_confusion_is_scikit_learns_with_matches_on_the_diagonal():
 
 def test_clusters_without_a_class_come_last_and_large_tables_become_a_list():
     data = example(n=600, k=30)
-    data.images.labels[:] = data.clustering.labels // 2
+    data.images.targets[:] = data.clustering.labels // 2
     found = confusion(data.images, data.clustering)
     assert found is not None
     assert found.rows == []

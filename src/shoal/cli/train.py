@@ -1,76 +1,178 @@
-"""The verb that trains, by one process or by those that ``torchrun`` has started."""
+"""``shoal train``, by one process or by those that ``torchrun`` has started."""
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
+import tyro
+
+from shoal import distributed
+from shoal.cli.flags import Command
 from shoal.cli.terminal import Stopped, asked_to_stop, complain, say
+from shoal.config import RunConfig, fields_of, load_recipe, nearest, recipe_names, validate
+from shoal.data import resolve_spec
+from shoal.errors import UserError
+from shoal.folder import ResultFolder
+from shoal.training.trackers import TrackerName, check_installed
 
-if TYPE_CHECKING:
-    from shoal.cli.flags import TrainCommand
-    from shoal.training import Run
+
+@dataclass(frozen=True)
+class TrainCommand(Command):
+    """Learn features and clusters of images, and write them to a folder.
+
+    Start from a recipe: its settings are the defaults below, and any of them can be given as a flag.
+    """
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    out: Path | None = None
+    """Folder to write; by default runs/RECIPE, or runs/RECIPE-2 and so on when that is taken."""
+    resume: Path | None = None
+    """Resume the run in this folder instead of starting one; takes no recipe and no settings."""
+    dry_run: bool = False
+    """Train and write nothing: print steps, images, parameters and the memory a run would take."""
+    strict: bool = False
+    """Fail on the first image that cannot be read instead of skipping it."""
+    quiet: bool = False
+    """Print nothing but warnings and errors."""
+    profile: int | None = None
+    """Profile this many steps: writes profile.txt, and profile.json to open in Chrome."""
+    tracker: TrackerName = "none"
+    """Send the metrics to TensorBoard or Weights & Biases as well; each is an extra to install."""
+    recipe: Annotated[str, tyro.conf.Suppress] = ""
+    """Name of the recipe, after which the folder is called."""
+
+    @classmethod
+    def parse(cls, verb: str, args: Sequence[str]) -> TrainCommand:
+        """The command that ``shoal train ARGS`` asks for, with every value checked.
+
+        Raises:
+            UserError: a recipe, flag or value is wrong.
+            SystemExit: help was asked for (0), or a value has the wrong form (2; tyro has said which).
+        """
+        name = args[0] if args and not args[0].startswith("-") else None
+        flags = list(args[1:] if name else args)
+        config = load_recipe(name) if name else RunConfig()
+        command, unknown = tyro.cli(
+            cls,
+            default=cls(config),
+            args=flags,
+            prog=f"shoal {verb} {name or 'RECIPE'}",
+            config=(tyro.conf.AvoidSubcommands,),
+            return_unknown_args=True,
+        )
+        if unknown:
+            raise UserError(_about(unknown[0], command))
+        if command.profile is not None and command.profile < 1:
+            raise UserError(f"--profile {command.profile} must be the number of steps to profile.")
+        if command.resume:
+            if name or command.config != config or command.out or command.strict or command.dry_run:
+                raise UserError("--resume continues a run exactly as it began: give no recipe or settings with it.")
+            return command
+        if not name:
+            raise UserError(f"give a recipe, as in 'shoal train propos-digits': there are {', '.join(recipe_names())}.")
+        return _resolved(command, name)
+
+    def run(self) -> int:
+        """Train, or print what training would take."""
+        with distributed.joined():
+            if self.dry_run:
+                from shoal.training.dry_run import forecast
+
+                for name, value in forecast(self.config).items():
+                    say(f"{name:<12} {value}")
+                return 0
+            check_installed(self.tracker)
+            path = self.resume or self.out or _default_folder(self.recipe)
+            return _train(self, path)
 
 
-def train(args: list[str]) -> int:
-    """Learn features and clusters of images; ``shoal train --help`` lists the settings."""
-    from shoal import distributed
-    from shoal.cli.flags import parse_train
-    from shoal.training.folder import RunFolder
+def _resolved(command: TrainCommand, name: str) -> TrainCommand:
+    """Check the values and make the data's paths absolute."""
+    config, data = command.config, command.config.data
+    strict = data.strict or command.strict
+    data = dataclasses.replace(data, path=resolve_spec(data.path), root=resolve_spec(data.root), strict=strict)
+    config = validate(dataclasses.replace(config, data=data), "this command")
+    return dataclasses.replace(command, config=config, recipe=Path(name).stem)
+
+
+def _default_folder(recipe: str) -> Path:
+    """A folder that is not there yet, the same on all ranks; restarted by ``torchrun``, they resume in the last one."""
+    last, path, number = None, Path("runs") / recipe, 1
+    while path.exists():
+        number += 1
+        last, path = path, Path("runs") / f"{recipe}-{number}"
+    again = distributed.restarted()
+    return Path(distributed.text_of_first(str(last if last and again else path)))
+
+
+def _train(command: TrainCommand, path: Path) -> int:
+    """Bring the run in ``path`` from where it stands to its end; the first process speaks and writes."""
     from shoal.training.run import Interrupted
-    from shoal.training.trackers import check_installed
 
-    with distributed.joined():
-        command = parse_train(args)
-        if command.dry_run:
-            from shoal.training.dry_run import forecast
-
-            _print_table(forecast(command.config))
-            return 0
-        path = command.resume or command.out
-        assert path is not None
-        check_installed(command.tracker)
-        try:
-            run = _train(command, path)
-        except (Interrupted, Stopped) as stop:
-            if not RunFolder(path).config.exists():  # nothing has begun that could go on
-                raise
-            how = "stopped and saved" if isinstance(stop, Interrupted) else "stopped"
-            if distributed.is_first():
-                complain(f"{how}. Go on with:  shoal train --resume {shlex.quote(str(path))}")
-            return 128 + stop.signum
-        if distributed.is_first() and not command.quiet:
-            _print_table({name: f"{value:.4f}" for name, value in run.scores.items()})
-            say(f"clusters     {run.folder.assignments}\nreport       {run.folder.report}")
-        return 0
+    first = distributed.is_first()
+    try:
+        outcome = _to_its_end(command, path)
+    except (Interrupted, Stopped) as stop:
+        if not ResultFolder(path).is_run:  # nothing has begun that could be resumed
+            raise
+        how = "stopped and saved" if isinstance(stop, Interrupted) else "stopped"
+        if first:
+            complain(f"{how}. Resume with:  shoal train --resume {shlex.quote(str(path))}")
+        return 128 + stop.signum
+    if first and not command.quiet:
+        say(outcome)
+    return 0
 
 
-def _train(command: TrainCommand, path: Path) -> Run:
-    """The run in ``path`` from where it stands to its end; the first process speaks and writes."""
-    from shoal import distributed, training
+def _to_its_end(command: TrainCommand, path: Path) -> str:
+    """What the finished run came to, in words."""
     from shoal.progress import open_progress
-    from shoal.results import train as workflow
-    from shoal.training.folder import RunFolder
+    from shoal.results.train import reopen, start, train
+    from shoal.training import fit
     from shoal.training.profile import Profile
+    from shoal.training.run import Watcher
     from shoal.training.trackers import open_tracker
 
     first = distributed.is_first()
     quiet = command.quiet or not first
-    begun = distributed.any_rank(first and RunFolder(path).config.exists())
-    goes_on = command.resume or (distributed.restarted() and begun)
+    begun = distributed.any_rank(first and ResultFolder(path).is_run)
+    resumed = command.resume or (distributed.restarted() and begun)
+    text = ""
     with open_progress(quiet=quiet) as progress:
-        run = workflow.reopen(path, progress) if goes_on else workflow.start(command.config, path, progress)
+        run = reopen(path, progress) if resumed else start(command.config, path, progress)
         tracked = command.tracker if first else "none"
-        with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker:
-            watched = [Profile(command.profile)] if command.profile and first else []
-            (workflow.train if first else training.fit)(run, progress, [tracker, *watched])
-    if watched and not run.folder.profile.exists():
-        complain(f"the run ended before --profile had seen its {command.profile} steps twice: give fewer.")
-    return run
+        profile = Profile(command.profile) if command.profile and first else Watcher()
+        with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker, profile:
+            watchers = [each for each in (tracker, profile) if type(each) is not Watcher]
+            if first:
+                _, outcome = train(run, progress, watchers)
+                text = "\n".join([*_scores(run.scores), outcome.as_text(run.folder)])
+            else:
+                fit(run, progress)
+    if command.profile and first and not run.folder.profile.exists():
+        complain(f"the run ended before --profile had seen its {command.profile} steps: give fewer.")
+    return text
 
 
-def _print_table(rows: Mapping[str, str]) -> None:
-    for name, value in rows.items():
-        say(f"{name:<12} {value}")
+def _scores(scores: Mapping[str, float]) -> list[str]:
+    """Signals of the last E-step; agreement with labels stands in the outcome."""
+    return [f"{name:<12} {value:.4f}" for name, value in scores.items() if name not in ("acc", "nmi", "ari", "fmi")]
+
+
+def _about(word: str, command: TrainCommand) -> str:
+    """What to say to a word that is no option."""
+    if word in recipe_names() or word.endswith((".yaml", ".yml")):
+        return f"the recipe comes first: shoal train {word} --flags"
+    if word.partition("=")[0] == "--method.name":
+        return "the recipe says which method: 'shoal recipes' lists them."
+    if not word.startswith("-"):
+        return f"{word!r} is one word too many: settings are given as flags, such as --epochs 50."
+    parts = {"config": RunConfig, "method": type(command.config.method)}
+    known = [f"--{path.removeprefix('config.')}" for path, _ in fields_of(TrainCommand, parts)]
+    hint = nearest(word.partition("=")[0].replace("_", "-"), [k.replace("_", "-") for k in known])
+    return f"there is no option {word}: {hint or 'shoal train RECIPE --help lists them.'}"

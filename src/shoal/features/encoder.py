@@ -17,10 +17,10 @@ from shoal.errors import UserError
 from shoal.features.inference import Preparing, SquarePreparing, TimmPreparing, fold_batch_norm
 from shoal.features.weights import file_digest, hub_file, load_weights, weights_file
 from shoal.files import expand_home
+from shoal.folder import ResultFolder
 from shoal.methods import Method
 from shoal.models.backbone import Backbone, check_timm_name
-from shoal.results.trained import Trained
-from shoal.training.folder import RunFolder
+from shoal.training.trained import Trained
 
 DEFAULT_BACKBONE = "vit_small_patch14_dinov2.lvd142m"
 """The network that is taken if nobody asks for another: docs/embedding.md says why."""
@@ -119,7 +119,7 @@ def _run(spec: EncoderSpec, device: torch.device) -> Encoder:
         raise UserError(f"the run {spec.name} has weights of its own: leave out --backbone.weights.")
     path = expand_home(spec.name).absolute()
     trained = Trained.load(path)
-    settled = _settled(replace(spec, name=str(path)), RunFolder(path).model)
+    settled = _settled(replace(spec, name=str(path)), ResultFolder(path).model)
     module = _Embedding(trained.method).to(device).eval()
     precision = trained.config.precision
     return _finished(settled, module, trained.size, device, precision, SquarePreparing(trained.size))
@@ -152,7 +152,8 @@ def _finished(
         raise UserError(
             f"{spec.name} does not pool its features into a vector per image: give another --backbone.name."
         )
-    fast = fold_batch_norm(module, image).to(memory_format=torch.channels_last)
+    # The network of a run computes as it did in training, so that its images keep their clusters.
+    fast = module if spec.kind == "run" else fold_batch_norm(module, image).to(memory_format=torch.channels_last)
     return Encoder(spec, module, features.shape[1], (size[0], size[1]), device, precision, preparing, fast)
 
 

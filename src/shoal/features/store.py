@@ -317,3 +317,43 @@ def _damaged(folder: Path, error: Exception) -> UserError:
 def _sync(path: Path) -> None:
     with path.open("r+b") as file:
         os.fsync(file.fileno())
+
+
+def write_features(  # noqa: PLR0913 - a part of the folder each
+    folder: Path,
+    spec: EncoderSpec,
+    *,
+    ids: Sequence[str],
+    targets: Int64[Tensor, "n"],
+    classes: tuple[str, ...],
+    rows: Int64[Tensor, "n"],
+    fingerprints: Sequence[bytes],
+    features: Float[Tensor, "n d"],
+    skipped: Mapping[int, str],
+    images: str,
+) -> None:
+    """Write a finished folder at once, of features that are there already.
+
+    Args:
+        folder: new, or empty.
+        spec: what made the features.
+        ids: names of all images of the listing.
+        targets: true class of each image that has features, -1 for none.
+        classes: names of the true classes.
+        rows: row of the listing of each image that has features, ascending.
+        fingerprints: 16 bytes of each of these, equal for equal images.
+        features: of these.
+        skipped: why the other rows have none.
+        images: digest of the images.
+
+    Raises:
+        UserError: the folder cannot be written, or holds features already.
+    """
+    header = Header(spec, len(ids), features.shape[1], len(features), images, classes)
+    of_all = np.full(len(ids), -1)
+    of_all[rows.numpy()] = targets.numpy()
+    with Store.begin(folder, header, ids, of_all) as store:
+        for row, reason in skipped.items():
+            store.skip(row, reason)
+        store.append(rows.tolist(), fingerprints, features.float())
+        store.commit(len(ids), len(features))

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt16
 from numpy.typing import ArrayLike, DTypeLike
 from torch import Tensor
 
 from shoal.clustering import nearest_neighbours
 from shoal.report.data import Majority, ReportData, class_name, majorities, members
 from shoal.report.pictures import COLUMNS, Sheets, sheets
-from shoal.report.scatter import layout, method_of, on_paper
 from shoal.types import Clustering
 
 N_NEIGHBOURS = 8
+OFF_THE_MAP = 65535
 
 
 def nearest_images(features: Float[Tensor, "n d"]) -> Int64[Tensor, "n 8"]:
@@ -72,15 +72,12 @@ MAX_LISTED = 500
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """Everything for the scripts: ``values`` becomes JSON; ``method`` says how the map was made, if it was here."""
+    """Everything for the scripts: ``values`` becomes JSON."""
 
     values: Mapping[str, Any]
     sheets: Sheets
-    sizes: Int64[Tensor, "k"]
     majorities: Sequence[Majority]
-    n_images: int
     n_shown: int
-    method: str
 
 
 def contents(data: ReportData) -> Contents:
@@ -90,55 +87,57 @@ def contents(data: ReportData) -> Contents:
     thumbnails, but for those of the cards, which come before all others: the first view needs one sheet, and a page of
     a gallery two or three.
     """
-    generator = torch.Generator().manual_seed(data.seed)
     clusters = members(data.clustering)
     order = torch.cat([*clusters, torch.nonzero(data.clustering.labels < 0).squeeze(1)])
-    shown = order[sample_of_page(data.clustering, _doubt(data), data.seed)[order]]
+    shown = order[sample_of_page(data.clustering, data.confidences, data.seed)[order]]
     own = data.clustering.labels[shown]
-    clustered = torch.nonzero(own >= 0).squeeze(1)
-    given = data.places is not None
-    places = layout(data.features[shown], clustered, generator) if data.places is None else data.places[shown]
-    sizes = torch.tensor([len(each) for each in clusters]) if data.sizes is None else data.sizes
     found = majorities(data.images, clusters)
     ids = [data.images.ids[i] for i in shown.tolist()]
     place = {name: i for i, name in enumerate(ids)}
-    n_images = len(data.images) if data.n_images is None else data.n_images
     card = next((numbers for most, *numbers in CARDS if len(clusters) <= most), FULL_CARD)
-    cells = _cells(own, _doubt(data)[shown], *card)
+    cells = _cells(own, data.confidences[shown], *card)
     values = {
         "key": _key(ids, own),
-        "nImages": n_images,
+        "nImages": data.n_images,
         "classes": [class_name(data.images, i) for i in range(int(data.images.targets.max()) + 1)],
         "ids": ids,
-        "sizes": sizes.tolist(),
+        "sizes": data.sizes.tolist(),
+        "names": [data.names.get(cluster, "") for cluster in range(len(clusters))],
         "majorities": [each.name for each in found],
         "purities": [round(each.purity, 4) for each in found],
         "card": dict(zip(("central", "doubtful"), card, strict=True)),
-        "columns": _columns(data, shown, places) | {"cell": _encoded(cells.argsort(), np.int32)},
+        "columns": _columns(data, shown) | {"cell": _encoded(cells.argsort(), np.int32)},
         "duplicates": [[place.get(name, name) for name in group] for group in data.duplicates[:MAX_LISTED]],
         "outliers": [place.get(name, name) for name in data.outliers[:MAX_LISTED]],
     }
     thumbs = sheets(data.images.pixels, shown[cells])
     values["sheet"] = {"columns": COLUMNS, "width": thumbs.width, "height": thumbs.height}
-    method = "" if given else method_of(len(clustered))
-    return Contents(values, thumbs, sizes, found, n_images, len(ids), method)
+    return Contents(values, thumbs, found, len(ids))
 
 
-def _columns(data: ReportData, shown: Int64[Tensor, "m"], places: Float[Tensor, "m 2"]) -> dict[str, str | None]:
+def _columns(data: ReportData, shown: Int64[Tensor, "m"]) -> dict[str, str]:
     """A number or more of each image shown, as bytes in base64."""
+    labels = data.clustering.labels[shown]
+    positions = data.positions[shown].where(labels[:, None] >= 0, torch.nan)
     return {
-        "cluster": _encoded(data.clustering.labels[shown], np.int32),
+        "cluster": _encoded(labels, np.int32),
         "label": _encoded(data.images.targets[shown], np.int32),
-        "certainty": _encoded(_doubt(data)[shown], np.float32),
-        "confidence": None if data.confidences is None else _encoded(data.confidences[shown], np.float32),
-        "place": _encoded(on_paper(places), np.uint16),
-        "neighbours": _encoded(_neighbours(data, shown), np.int32),
+        "confidence": _encoded(data.confidences[shown], np.float32),
+        "place": _encoded(on_paper(positions), np.uint16),
+        "neighbours": _encoded(nearest_images(data.features[shown]), np.int32),
     }
 
 
-def _doubt(data: ReportData) -> Float[Tensor, "n"]:
-    """The less, the more doubtful."""
-    return data.margins if data.confidences is None else data.confidences
+def on_paper(positions: Float[Tensor, "m 2"]) -> UInt16[np.ndarray, "m 2"]:
+    """Whole coordinates from 0 to 65 534 that fill a square, each axis stretched by itself; 65 535: not on the map."""
+    known = positions.isfinite().all(dim=1)
+    grid = np.full((len(positions), 2), OFF_THE_MAP, np.uint16)
+    if known.any():
+        inside = positions[known].double().numpy()
+        low, size = inside.min(axis=0), np.ptp(inside, axis=0)
+        unit = np.where(size > 0, (inside - low) / np.where(size > 0, size, 1), 0.5)
+        grid[known.numpy()] = np.rint(unit * (OFF_THE_MAP - 1))
+    return grid
 
 
 def _cells(
@@ -151,15 +150,6 @@ def _cells(
         on_cards[own[:central]] = True
         on_cards[rest[certainty[rest].argsort(stable=True)[:doubtful]]] = True
     return torch.argsort(~on_cards, stable=True)
-
-
-def _neighbours(data: ReportData, shown: Int64[Tensor, "m"]) -> Int64[Tensor, "m 8"]:
-    """Places among the shown."""
-    if data.neighbours is None or len(shown) < len(data.images):
-        return nearest_images(data.features[shown])
-    place = torch.full((len(shown) + 1,), -1)  # the last is where −1 looks
-    place[shown] = torch.arange(len(shown))
-    return place[data.neighbours[shown]]
 
 
 def _key(ids: Sequence[str], clusters: Int64[Tensor, "m"]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from shoal.evaluation import Evaluation
@@ -15,37 +15,42 @@ from shoal.types import Clustering, Images
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """What a report shows, all of it on the CPU.
+    """What a report shows, on the CPU; the same for a training run and for a clustering of pretrained features.
 
-    ``command`` is what reproduces the run, ``metrics`` are the rows of metrics.jsonl or a single one of scores,
-    ``margins`` say how much farther than the own the second centre is (small: a doubtful image), and ``seed`` draws the
-    map and the sample of a set too large for a page. ``config_yaml`` may be empty and ``metrics`` have nothing to draw
-    over epochs: their sections are left out. ``evaluation`` is there once ``shoal evaluate`` has measured the run.
-
-    The images may themselves be a sample of a larger set: of ``n_images`` images, ``sizes`` in each cluster.
-    ``places`` is a plane to draw them on and ``neighbours`` are the eight images nearest to each, the nearest first
-    (−1: none); both are computed where they are not given. ``confidences`` in [0, 1] replace the margins as a measure
-    of doubt. ``duplicates`` are groups of ids of images that are nearly the same, and ``outliers`` ids of images far
-    from all others; these may name images that are not shown.
+    The images may be a sample of a larger set; a page shows at most ``contents.MAX_SHOWN`` of those given.
     """
 
     title: str
     command: str
+    """Shell command that reproduces the result."""
     config_yaml: str
+    """Empty: the page has no configuration."""
     metrics: Sequence[Mapping[str, float | int | None]]
+    """Rows of metrics.jsonl, or a single row of scores; without two epochs there is nothing to plot."""
     images: Images
     features: Float[Tensor, "n d"]
+    """Of the images; their nearest neighbours on the page are those by Euclidean distance."""
     clustering: Clustering
-    margins: Float[Tensor, "n"]
+    """Of the images."""
+    confidences: Float[Tensor, "n"]
+    """Of each image in its cluster, in [0, 1]; the least confident are shown as the most doubtful."""
+    positions: Float32[Tensor, "n 2"]
+    """On the map; NaN: not on the map."""
+    map_method: str
+    """How the map was made, in words."""
     seed: int
-    evaluation: Evaluation | None = None
-    sizes: Int64[Tensor, "k"] | None = None
-    n_images: int | None = None
-    places: Float[Tensor, "n 2"] | None = None
-    confidences: Float[Tensor, "n"] | None = None
-    neighbours: Int64[Tensor, "n 8"] | None = None
+    """Draws the sample of a set too large for a page."""
+    sizes: Int64[Tensor, "k"]
+    """Images of each cluster in the whole set."""
+    n_images: int
+    """Images in the whole set."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """Names of clusters, shown as their titles until they are renamed on the page."""
     duplicates: Sequence[Sequence[str]] = ()
+    """Ids of images that are nearly the same, group by group; they may name images that are not shown."""
     outliers: Sequence[str] = ()
+    """Ids of images far from all others; they may name images that are not shown."""
+    evaluation: Evaluation | None = None
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,9 @@ def write_report(data: ReportData, path: Path) -> None:
             scripts=SCRIPTS,
             pixelated=max(data.images.pixels.shape[2:]) <= PIXELATED_UP_TO,
             labelled=bool((data.images.targets >= 0).any()),
-            mapped=found.n_shown > 0 and bool((data.clustering.labels >= 0).any()),
+            mapped=_mapped(data),
+            map_method=data.map_method,
+            n_images=data.n_images,
             n_duplicates=len(data.duplicates),
             n_outliers=len(data.outliers),
             max_listed=MAX_LISTED,
@@ -80,12 +82,17 @@ def write_report(data: ReportData, path: Path) -> None:
     atomic_write(path, page.encode("utf-8", "replace"))
 
 
+def _mapped(data: ReportData) -> bool:
+    """Whether an image is on the map."""
+    return bool((data.positions.isfinite().all(dim=1) & (data.clustering.labels >= 0)).any())
+
+
 def _summary(data: ReportData, found: Contents) -> list[Figure]:
-    left_out, sizes = found.n_images - int(found.sizes.sum()), found.sizes
-    notes = [f"{count(found.n_shown)} of them on this page"] if found.n_shown < found.n_images else []
+    left_out, sizes = data.n_images - int(data.sizes.sum()), data.sizes
+    notes = [f"{count(found.n_shown)} of them on this page"] if found.n_shown < data.n_images else []
     notes += [f"{count(left_out)} of them not clustered"] if left_out > 0 else []
     figures = [
-        Figure("Images", count(found.n_images), ", ".join(notes)),
+        Figure("Images", count(data.n_images), ", ".join(notes)),
         Figure(
             "Clusters",
             count(len(sizes)),

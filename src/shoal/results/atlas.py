@@ -1,4 +1,4 @@
-"""A table with small pictures that embedding-atlas opens, by
+"""Thumbnails and map of the images that a report shows, in a table that embedding-atlas opens as well, by
 
     embedding-atlas atlas.parquet --x x --y y --image image
 
@@ -8,24 +8,26 @@ Without the columns of the map it would ask for a column to embed, and download 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet
+import torch
+from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
-from shoal.report.pictures import thumbnail
-from shoal.results.rows import Assigned
+from shoal.errors import UserError
+from shoal.report.pictures import LOSSLESS_UP_TO, edge_for, thumbnail
+from shoal.results.rows import Assignments
 from shoal.results.tables import as_utf8, write_table
 
-EDGE = 64
-"""Pixels: no side of a picture is longer."""
+QUALITY = 80
+"""Of the thumbnails, as WebP."""
 
-QUALITY = 70
-"""Of the pictures, as WebP."""
-
-_ROWS = 2048  # of a row group: about 4 MB of pictures
+_ROWS = 2048  # of a row group: about 4 MB of thumbnails
 
 SCHEMA = pa.schema(
     [
@@ -39,40 +41,59 @@ SCHEMA = pa.schema(
 )
 
 
-def write_atlas(assigned: Assigned, ids: Sequence[str], pixels: Iterable[Tensor], path: Path) -> None:
-    """Write id, cluster, confidence, x, y and a picture of each image.
+def write_atlas(found: Assignments, ids: Sequence[str], pixels: UInt8[Tensor, "n 3 h w"], path: Path) -> None:
+    """Write id, cluster, confidence, x, y and a thumbnail of each image.
 
-    A picture is a struct of bytes and path, as the Hugging Face hub keeps images, so that most viewers show it.
+    A thumbnail is a struct of bytes and path, as the Hugging Face hub keeps images, so that most viewers show it.
 
     Args:
-        assigned: a row for each image.
+        found: a row for each image, with its place on the map.
         ids: their names.
-        pixels: uint8 (3, h, w) of each, in the same order; read some at a time.
+        pixels: of the images.
         path: ends in .parquet.
 
     Raises:
         UserError: the path cannot be written.
     """
-    write_table(path, SCHEMA, _chunks(assigned, ids, pixels))
+    assert found.positions is not None, "an atlas has a map"
+    edge = edge_for(len(ids))
+    x, y = found.positions.T.contiguous()
 
-
-def _chunks(assigned: Assigned, ids: Sequence[str], pixels: Iterable[Tensor]) -> Iterator[pa.RecordBatch]:
-    assert assigned.places is not None, "a map needs places"
-    names, images = iter(ids), iter(pixels)
-    for start in range(0, len(ids), _ROWS):
+    def chunk(start: int) -> pa.RecordBatch:
         part = slice(start, start + _ROWS)
-        texts = [as_utf8(name) for name in islice(names, _ROWS)]
-        pictures = [
-            {"bytes": _picture(image), "path": f"{text}.webp"}
-            for text, image in zip(texts, islice(images, len(texts)), strict=True)
+        texts = [as_utf8(name) for name in ids[part]]
+        thumbnails = [
+            {"bytes": _webp(image, edge), "path": f"{text}.webp"}
+            for text, image in zip(texts, pixels[part], strict=True)
         ]
-        numbers = [assigned.clusters[part], assigned.confidence[part], *assigned.places[part].T.contiguous()]
-        columns = [texts, *(values.numpy() for values in numbers), pictures]
+        numbers = (found.labels, found.confidence, x, y)
+        columns = [texts, *(values[part].numpy() for values in numbers), thumbnails]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-        yield pa.record_batch(arrays, SCHEMA)
+        return pa.record_batch(arrays, SCHEMA)
+
+    write_table(path, SCHEMA, (chunk(start) for start in range(0, len(ids), _ROWS)))
 
 
-def _picture(pixels: Tensor) -> bytes:
+def read_atlas(path: Path) -> tuple[list[str], UInt8[Tensor, "n 3 h w"]]:
+    """Read the ids and the thumbnails, which are all of one size.
+
+    Raises:
+        UserError: there is no such file, or it is damaged.
+    """
+    try:
+        with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
+            table = pyarrow.parquet.read_table(file, columns=["id", "image"])
+        encoded = table["image"].combine_chunks().field("bytes").to_pylist()
+        images = [Image.open(io.BytesIO(each)).convert("RGB") for each in encoded]
+        pixels = np.stack([np.asarray(image).transpose(2, 0, 1) for image in images])
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot read the thumbnails of the report in {path} ({reason}): cluster again.") from error
+    return table["id"].to_pylist(), torch.from_numpy(pixels)
+
+
+def _webp(pixels: UInt8[Tensor, "3 h w"], edge: int) -> bytes:
     file = io.BytesIO()
-    thumbnail(pixels, EDGE).save(file, "WEBP", quality=QUALITY, method=2)
+    small = thumbnail(pixels, edge)
+    small.save(file, "WEBP", quality=QUALITY, lossless=max(small.size) <= LOSSLESS_UP_TO, method=2)
     return file.getvalue()

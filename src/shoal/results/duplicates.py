@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from shoal.clustering.neighbours import Neighbours
-from shoal.results.tables import as_utf8, write_table
+from shoal.results.tables import as_utf8, write_columns
 
 ALIKE = 0.95
 """Cosine from which two images are near-duplicates.
@@ -97,13 +97,12 @@ def write_duplicates(found: Sequence[Duplicate], ids: Sequence[str], path: Path)
     Raises:
         UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
     """
-    schema = pa.schema(
-        [("group", pa.int64()), ("kind", pa.string()), ("id", pa.string()), ("similarity", pa.float32())]
+    write_columns(
+        path,
+        {
+            "group": (pa.int64(), [each.group for each in found]),
+            "kind": (pa.string(), [each.kind for each in found]),
+            "id": (pa.string(), [as_utf8(ids[each.row]) for each in found]),
+            "similarity": (pa.float32(), [each.similarity for each in found]),
+        },
     )
-    columns = (
-        [each.group for each in found],
-        [each.kind for each in found],
-        [as_utf8(ids[each.row]) for each in found],
-        [each.similarity for each in found],
-    )
-    write_table(path, schema, [pa.table(list(columns), schema=schema)])

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering.neighbours import Neighbours
-from shoal.results.tables import as_utf8, write_table
+from shoal.results.tables import as_utf8, write_columns
 
 FAR = 3.5
 """Robust z-score from which an image is an outlier (Iglewicz and Hoaglin 1993)."""
@@ -68,10 +68,11 @@ def write_outliers(found: Sequence[Outlier], ids: Sequence[str], path: Path) -> 
     Raises:
         UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
     """
-    schema = pa.schema([("id", pa.string()), ("cluster", pa.int64()), ("score", pa.float32())])
-    columns = (
-        [as_utf8(ids[each.row]) for each in found],
-        [each.cluster for each in found],
-        [each.score for each in found],
+    write_columns(
+        path,
+        {
+            "id": (pa.string(), [as_utf8(ids[each.row]) for each in found]),
+            "cluster": (pa.int64(), [each.cluster for each in found]),
+            "score": (pa.float32(), [each.score for each in found]),
+        },
     )
-    write_table(path, schema, [pa.table(list(columns), schema=schema)])

@@ -1,10 +1,8 @@
-"""What the report of a clustering of frozen features shows: all images, or the telling ones and a sample."""
+"""The report of a result, from what its folder keeps: nothing is embedded and no image is read again."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,75 +10,91 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering.rows import Metric
-from shoal.data import read_pixels
 from shoal.data.listing import as_images
-from shoal.features import Embedded
-from shoal.report import ReportData, edge_for, sample_of_page
-from shoal.results.clustered import Clustered
-from shoal.results.inputs import Rows
-from shoal.results.rows import Assigned
-from shoal.types import Clustering, Images
+from shoal.errors import UserError
+from shoal.evaluation import Evaluation, clustering_scores
+from shoal.report import ReportData, write_report
+from shoal.results.atlas import read_atlas
+from shoal.results.result import Result
+from shoal.results.tables import read_csv
+from shoal.types import Clustering
 
 
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """Rows that are shown, ascending, and their images, small."""
+def write_page(result: Result) -> ReportData:
+    """Write ``report.html``, and say what it shows.
 
-    index: Int64[Tensor, "m"]
-    images: Images
-
-
-def read_again(rows: Rows, embedded: Embedded, assigned: Assigned, clustered: Clustered) -> Shown:
-    """Read the images to show from their files once more."""
-    clustering = Clustering(assigned.clusters, clustered.centers, assigned.distance)
-    index = sample_of_page(clustering, assigned.confidence, clustered.seed).nonzero()[:, 0]
-    places, ids = embedded.rows[index].tolist(), [rows.ids[i] for i in index.tolist()]
-    assert rows.listing is not None
-    pixels = read_pixels(rows.listing, places, edge_for(len(index)))
-    images = as_images(pixels.numpy(), rows.targets[index].tolist(), rows.classes, ids, embedded.skipped)
-    return Shown(index, images)
+    Raises:
+        UserError: features were clustered and not images, or something in the folder is damaged or missing.
+    """
+    data = report_data(result)
+    write_report(data, result.folder.report)
+    return data
 
 
-def page_data(
-    pictures: Shown, rows: Rows, found: Assigned, clustered: Clustered, title: str, scores: Mapping[str, float]
-) -> ReportData:
-    """The data of a report, yet without doubles and odd ones."""
-    index, k = pictures.index, len(clustered.centers)
-    part = part_of(found, index)
+def report_data(result: Result) -> ReportData:
+    """What the report of a result shows.
+
+    Raises:
+        UserError: as ``write_page``.
+    """
+    embedded, folder, found = result.embedded, result.folder, result.assignments
+    if embedded is None:
+        raise UserError(f"{folder.path} holds clusters of features, so there are no images to show in a report.")
+    ids, pixels = read_atlas(folder.atlas)
+    index = _rows_of(ids, result)
+    shown, k = found[index], len(result.centers)
+    assert shown.positions is not None
+    images = as_images(pixels.numpy(), embedded.targets[index].tolist(), embedded.classes, ids, embedded.skipped)
+    duplicates: dict[str, list[str]] = {}
+    for row in read_csv(folder.duplicates):
+        duplicates.setdefault(row["group"], []).append(row["id"])
     return ReportData(
-        title=title,
-        command=_command(rows, clustered),
-        config_yaml="",
-        metrics=(scores,),
-        images=pictures.images,
-        features=_comparable(rows.features[index], clustered.metric),
-        clustering=Clustering(part.clusters, clustered.centers, part.distance),
-        margins=part.margin,
-        seed=clustered.seed,
-        sizes=torch.bincount(found.clusters, minlength=k),
-        n_images=len(rows),
-        places=part.places,
-        confidences=part.confidence,
+        title=folder.path.resolve().name,
+        command=command_of(result),
+        config_yaml=folder.config.read_text(encoding="utf-8") if folder.is_run else "",
+        metrics=folder.read_metrics() or (clustering_scores(embedded.targets, found.labels),),
+        images=images,
+        features=_comparable(embedded.features[index], result.metric),
+        clustering=Clustering(shown.labels, result.centers, shown.distance),
+        confidences=shown.confidence,
+        positions=shown.positions,
+        map_method="UMAP",
+        seed=result.seed,
+        sizes=torch.bincount(found.labels, minlength=k),
+        n_images=len(found.labels),
+        names=result.names,
+        duplicates=list(duplicates.values()),
+        outliers=[row["id"] for row in read_csv(folder.outliers)],
+        evaluation=Evaluation.load(folder.evaluation),
     )
+
+
+def command_of(result: Result) -> str:
+    """What gives these clusters again."""
+    if result.folder.is_run:
+        return shlex.join(["shoal", "train", str(result.folder.config.absolute())])
+    source = result.source if isinstance(result.source, str) else "-"
+    words = ["shoal", "cluster", source, "-k", str(len(result.centers)), "--method", result.method]
+    words += ["--metric", result.metric, "--seed", str(result.seed)]
+    if result.encoder is not None:
+        words += ["--backbone.name", result.encoder.name]
+        words += ["--backbone.weights", result.encoder.weights] if result.encoder.weights else []
+    return shlex.join(words)
+
+
+def _rows_of(ids: list[str], result: Result) -> Int64[Tensor, "m"]:
+    """The rows of some ids, which stand in the order of the rows."""
+    wanted = iter(ids)
+    name, rows = next(wanted, None), []
+    for row, known in enumerate(result.table_ids):
+        if known == name:
+            rows.append(row)
+            name = next(wanted, None)
+    if name is not None:
+        raise UserError(f"{result.folder.atlas} shows {name}, which was not clustered: cluster again.")
+    return torch.tensor(rows, dtype=torch.int64)
 
 
 def _comparable(features: Float[Tensor, "m d"], metric: Metric) -> Float[Tensor, "m d"]:
     """Features whose Euclidean neighbours are those by the metric of the clusters."""
     return F.normalize(features) if metric == "cosine" else features
-
-
-def part_of(found: Assigned, index: Int64[Tensor, "m"]) -> Assigned:
-    """The assignment of some rows."""
-    places = None if found.places is None else found.places[index]
-    return Assigned(found.clusters[index], found.confidence[index], found.distance[index], found.margin[index], places)
-
-
-def _command(rows: Rows, clustered: Clustered) -> str:
-    """What gives these clusters again."""
-    source = rows.source if isinstance(rows.source, str) else "-"
-    words = ["shoal", "cluster", source, "-k", str(len(clustered.centers)), "--method", clustered.method]
-    words += ["--metric", clustered.metric, "--seed", str(clustered.seed)]
-    if clustered.encoder is not None:
-        words += ["--backbone.name", clustered.encoder.name]
-        words += ["--backbone.weights", clustered.encoder.weights] if clustered.encoder.weights else []
-    return shlex.join(words)

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from shoal.results.duplicates import ALIKE
-from shoal.results.rows import Assigned
-from shoal.results.tables import as_utf8, write_table
+from shoal.results.rows import Assignments
+from shoal.results.tables import as_utf8, write_columns
 
 PER_ROLE = 10
 """Images of each cluster and role."""
@@ -35,30 +35,32 @@ class Representative:
     row: int
 
 
-def representatives(features: Float[Tensor, "n d"], assigned: Assigned, n_clusters: int) -> list[Representative]:
+def representatives(
+    features: Float[Tensor, "n d"], assigned: Assignments, n_clusters: int, alike: float = ALIKE
+) -> list[Representative]:
     """Of each cluster the most central images, nearest to its centre first, then the most doubtful ones.
 
-    Of central images that are alike, at a cosine of ``ALIKE``, only the first is taken. Doubtful are those of
+    Of central images that are ``alike``, by their cosine, only the first is taken. Doubtful are those of
     least confidence, and among equals of least margin; where there is a single cluster, none.
     """
     inwards = torch.argsort(assigned.distance, stable=True)
-    grouped = inwards[torch.argsort(assigned.clusters[inwards], stable=True)]
-    sizes = torch.bincount(assigned.clusters, minlength=n_clusters)
+    grouped = inwards[torch.argsort(assigned.labels[inwards], stable=True)]
+    sizes = torch.bincount(assigned.labels, minlength=n_clusters)
     found: list[Representative] = []
     for cluster, own in enumerate(torch.split(grouped, sizes.tolist())):
-        central = _apart(features, own)
+        central = _apart(features, own, alike)
         found += [Representative(cluster, "central", rank, row) for rank, row in enumerate(central, 1)]
         doubtful = _doubtful(assigned, own, central) if n_clusters > 1 else []
         found += [Representative(cluster, "doubtful", rank, row) for rank, row in enumerate(doubtful, 1)]
     return found
 
 
-def _apart(features: Float[Tensor, "n d"], own: Int64[Tensor, "m"]) -> list[int]:
+def _apart(features: Float[Tensor, "n d"], own: Int64[Tensor, "m"], alike: float) -> list[int]:
     candidates = own[:_CANDIDATES]
     x = normalize(features[candidates].float())
     chosen: list[int] = []
     for place in range(len(candidates)):
-        if not (x[chosen] @ x[place] >= ALIKE).any():
+        if not (x[chosen] @ x[place] >= alike).any():
             chosen.append(place)
         if len(chosen) == PER_ROLE:
             break
@@ -66,7 +68,7 @@ def _apart(features: Float[Tensor, "n d"], own: Int64[Tensor, "m"]) -> list[int]
     return rows
 
 
-def _doubtful(assigned: Assigned, own: Int64[Tensor, "m"], central: Sequence[int]) -> list[int]:
+def _doubtful(assigned: Assignments, own: Int64[Tensor, "m"], central: Sequence[int]) -> list[int]:
     rest = own[~torch.isin(own, torch.tensor(central, dtype=torch.int64))]
     order = np.lexsort((assigned.margin[rest].numpy(), assigned.confidence[rest].numpy()))
     rows: list[int] = rest[torch.from_numpy(order[:PER_ROLE])].tolist()
@@ -79,11 +81,12 @@ def write_representatives(found: Sequence[Representative], ids: Sequence[str], p
     Raises:
         UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
     """
-    schema = pa.schema([("cluster", pa.int64()), ("role", pa.string()), ("rank", pa.int64()), ("id", pa.string())])
-    columns = (
-        [each.cluster for each in found],
-        [each.role for each in found],
-        [each.rank for each in found],
-        [as_utf8(ids[each.row]) for each in found],
+    write_columns(
+        path,
+        {
+            "cluster": (pa.int64(), [each.cluster for each in found]),
+            "role": (pa.string(), [each.role for each in found]),
+            "rank": (pa.int64(), [each.rank for each in found]),
+            "id": (pa.string(), [as_utf8(ids[each.row]) for each in found]),
+        },
     )
-    write_table(path, schema, [pa.table(list(columns), schema=schema)])

@@ -18,37 +18,44 @@ CHUNK = 8192
 
 @runtime_checkable
 class Probable(Protocol):
-    """What is asked of a clusterer: the probability of each cluster, of rows it may never have seen."""
+    """What is asked of a clusterer: the probability of each cluster, also of rows it has never seen."""
 
     def predict_proba(self, X: Tensor, /) -> Tensor:
         """(n, d) to (n, k)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Assigned:
-    """A row for each image.
+class Assignments:
+    """A row per image.
 
     ``confidence`` is the probability of its cluster, in [0, 1]. ``distance`` is that to the cluster's centre, and
-    ``margin`` how much larger the distance to the nearest other centre is. It is negative where another centre is
-    nearer, as a mixture may have it, and infinite with a single cluster. ``places`` are x and y on the map, if it was
-    drawn.
+    ``margin`` how much farther the nearest other centre is: negative where another centre is nearer, as may happen in
+    a mixture, and infinite with a single cluster. ``positions`` are x and y on the map, if there is one.
     """
 
-    clusters: Int64[Tensor, "n"]
+    labels: Int64[Tensor, "n"]
     confidence: Float32[Tensor, "n"]
     distance: Float32[Tensor, "n"]
     margin: Float32[Tensor, "n"]
-    places: Float32[Tensor, "n 2"] | None
+    positions: Float32[Tensor, "n 2"] | None = None
+
+    def __getitem__(self, index: Int64[Tensor, "m"]) -> Assignments:
+        """Those of some rows."""
+        positions = None if self.positions is None else self.positions[index]
+        return Assignments(
+            self.labels[index], self.confidence[index], self.distance[index], self.margin[index], positions
+        )
 
 
-def assigned(
+def assign_rows(
     features: Float[Tensor, "n d"],
     clusterer: Probable,
     centers: Float[Tensor, "k d"],
     metric: Metric,
-    places: Float32[Tensor, "n 2"] | None = None,
+    *,
     labels: Int64[Tensor, "n"] | None = None,
-) -> Assigned:
+    positions: Float32[Tensor, "n 2"] | None = None,
+) -> Assignments:
     """Put rows into clusters, a chunk at a time, so that the features may be a memory map.
 
     Args:
@@ -56,31 +63,26 @@ def assigned(
         clusterer: fitted.
         centers: of the clusters, in the space of the features.
         metric: of the distances: ‖x − c‖, or 1 − cos.
-        places: x and y of each row on the map, if there is one.
         labels: the clusters where they are known, as those of a fit are; else the most probable.
+        positions: x and y of each row on the map, if there is one.
 
     Raises:
         UserError: NaN, infinity, or a zero row under the cosine.
     """
     rows = Rows(features, metric, centers.float().mean(0))
     points = rows.prepare(centers).to(rows.dtype)
-    found = Assigned(
-        torch.empty(len(rows), dtype=torch.int64) if labels is None else labels,
-        torch.empty(len(rows)),
-        torch.empty(len(rows)),
-        torch.empty(len(rows)),
-        places,
-    )
-    for start in range(0, len(rows), CHUNK):
+    n = len(rows)
+    own = torch.empty(n, dtype=torch.int64) if labels is None else labels
+    found = Assignments(own, torch.empty(n), torch.empty(n), torch.empty(n), positions)
+    for start in range(0, n, CHUNK):
         part = slice(start, start + CHUNK)
         probabilities = torch.as_tensor(clusterer.predict_proba(features[part]))
         if labels is None:
-            found.clusters[part] = probabilities.argmax(1)
-        own = found.clusters[part]
-        found.confidence[part] = probabilities.gather(1, own[:, None])[:, 0].float()
+            own[part] = probabilities.argmax(1)
+        found.confidence[part] = probabilities.gather(1, own[part, None])[:, 0].float()
         x = rows[part]
-        found.distance[part] = rows.distance(to_points(x, points[own]).square()).float()
-        found.margin[part] = _to_others(rows, x, points, own) - found.distance[part]
+        found.distance[part] = rows.distance(to_points(x, points[own[part]]).square()).float()
+        found.margin[part] = _to_others(rows, x, points, own[part]) - found.distance[part]
     if not torch.isfinite(found.distance).all():
         raise invalid_features_error(features)
     return found

@@ -1,70 +1,124 @@
-"""The table that people came for: which image is in which cluster."""
+"""Tables of a result: who is in which cluster, and smaller ones; Parquet or CSV, as the ending says."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from shoal.errors import UserError
-from shoal.files import atomic_file
-from shoal.results.rows import Assigned
-from shoal.results.trained import Assignment
-from shoal.types import Images
+from shoal.files import atomic_file, atomic_write
+from shoal.results.rows import Assignments
 
 SUFFIXES = (".parquet", ".csv")
 
+ROWS = 65_536
+"""Rows of a row group, and all that are made at once."""
 
-def write_assignments(assignment: Assignment, images: Images, path: Path) -> None:
-    r"""Write id, cluster, distance and margin of each image, and its label where it has one.
+NUMBERS = ("confidence", "distance", "margin", "x", "y")
 
-    The distance is to the image's own centre (1 − cosine); the margin says how much farther the second centre is.
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("cluster", pa.int64()),
+        ("name", pa.string()),
+        *((name, pa.float32()) for name in NUMBERS),
+        ("label", pa.string()),
+    ]
+)
+"""Of the assignments, whatever made them. A cluster without a name, an image without a label and one without a place
+on the map have nulls."""
 
-    Names that are not UTF-8 have their stray bytes spelt out: ``\udcff`` stands for the byte ff.
+
+def write_assignments(
+    found: Assignments,
+    ids: Sequence[str],
+    path: Path,
+    *,
+    names: Mapping[int, str] | None = None,
+    targets: Int64[Tensor, "n"] | None = None,
+    classes: Sequence[str] = (),
+) -> None:
+    r"""Write a row per image, with the columns of ``SCHEMA``.
+
+    Names that are not UTF-8 have their stray bytes escaped: ``\udcff`` stands for the byte ff.
+
+    Args:
+        found: a row per image.
+        ids: of the images.
+        path: .parquet or .csv.
+        names: of clusters that have one.
+        targets: true class of each image, -1 for none; for the label column alone.
+        classes: names of the true classes.
 
     Raises:
         UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
     """
-    columns = _columns(assignment, [as_utf8(name) for name in images.ids])
-    if images.classes:
-        classes = [as_utf8(name) for name in images.classes]
-        columns["label"] = pa.array([None if label < 0 else classes[label] for label in images.targets.tolist()])
-    _write(columns, path)
+    shown = targets if classes else None
+    write_table(path, SCHEMA, _chunks(found, ids, names or {}, shown, [as_utf8(name) for name in classes]))
 
 
-def write_row_assignments(assignment: Assignment, path: Path) -> None:
-    """Write the number of each row, counted from 0, as its id; and its cluster, distance and margin.
+def _chunks(
+    found: Assignments,
+    ids: Sequence[str],
+    names: Mapping[int, str],
+    targets: Int64[Tensor, "n"] | None,
+    classes: Sequence[str],
+) -> Iterator[pa.RecordBatch]:
+    each = iter(ids)
+    for start in range(0, len(ids), ROWS):
+        part = slice(start, start + ROWS)
+        labels = found.labels[part]
+        texts = [as_utf8(name) for name in islice(each, ROWS)]
+        columns: list[object] = [texts, labels.numpy(), [names.get(label) for label in labels.tolist()]]
+        columns += [values[part].numpy() for values in (found.confidence, found.distance, found.margin)]
+        nothing = [None] * len(labels)
+        columns += [nothing] * 2 if found.positions is None else list(found.positions[part].T.contiguous().numpy())
+        known = [-1] * len(labels) if targets is None else targets[part].tolist()
+        columns.append([None if target < 0 else classes[target] for target in known])
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+        yield pa.record_batch(arrays, SCHEMA)
+
+
+def read_assignments(path: Path) -> tuple[list[str], Assignments, dict[int, str]]:
+    """Read ids, assignments and the names of clusters from assignments.parquet, also from one of version 0.1.
 
     Raises:
-        UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
+        UserError: the file cannot be read, or holds something else.
     """
-    _write(_columns(assignment, range(len(assignment.clusters))), path)
-
-
-def _columns(assignment: Assignment, ids: Sequence[str] | Sequence[int]) -> dict[str, pa.Array]:
-    return {
-        "id": pa.array(ids),
-        "cluster": pa.array(assignment.clusters.cpu().numpy()),
-        "distance": pa.array(assignment.distances.cpu().numpy()),
-        "margin": pa.array(assignment.margins.cpu().numpy()),
-    }
-
-
-def _write(columns: Mapping[str, pa.Array], path: Path) -> None:
-    table = pa.table(dict(columns))
-    write_table(path, table.schema, [table])
+    try:
+        with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
+            table = pyarrow.parquet.read_table(file)
+        n = len(table)
+        columns = {
+            name: table[name].to_numpy() if name in table.column_names else np.full(n, np.nan) for name in NUMBERS
+        }
+        numbers = {name: torch.tensor(values, dtype=torch.float32) for name, values in columns.items()}
+        labels = torch.tensor(table["cluster"].to_numpy(), dtype=torch.int64)
+        ids = table["id"].to_pylist()
+        named = "name" in table.column_names and table["name"].null_count < n
+        names = table["name"].to_pylist() if named else []
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}.") from error
+    positions = torch.stack([numbers["x"], numbers["y"]], 1)
+    found = Assignments(labels, numbers["confidence"], numbers["distance"], numbers["margin"], positions)
+    return ids, found, {label: name for label, name in zip(labels.tolist(), names, strict=False) if name}
 
 
 def write_table(path: Path, schema: pa.Schema, chunks: Iterable[pa.Table | pa.RecordBatch]) -> None:
     """Write a table chunk by chunk, so that no more than one of them is held; the ending says the format.
 
-    Of Parquet each chunk becomes a row group of its own, or several.
+    In Parquet each chunk becomes a row group, or several.
 
     Raises:
         UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
@@ -77,6 +131,31 @@ def write_table(path: Path, schema: pa.Schema, chunks: Iterable[pa.Table | pa.Re
             writer.write(chunk)
 
 
+def write_columns(path: Path, columns: Mapping[str, tuple[pa.DataType, Sequence[object]]]) -> None:
+    """Write a small table, given the type and the values of each column.
+
+    Raises:
+        UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
+    """
+    schema = pa.schema([(name, kind) for name, (kind, _) in columns.items()])
+    write_table(path, schema, [pa.table([list(values) for _, values in columns.values()], schema=schema)])
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of one of our CSV files; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_skipped(skipped: Mapping[str, str], path: Path) -> None:
+    """Write a table of the files that could not be read, and why."""
+    text = io.StringIO()
+    csv.writer(text).writerows([("id", "reason"), *skipped.items()])
+    atomic_write(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
 def check_free(path: Path) -> None:
     """Raise a UserError when a table cannot be written there without overwriting something."""
     check_suffix(path)
@@ -85,61 +164,12 @@ def check_free(path: Path) -> None:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise a UserError when the table cannot be written in the format the name asks for."""
+    """Raise a UserError when the ending names no format that a table can be written in."""
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path} should end in {' or '.join(SUFFIXES)}: the ending says the format.")
 
 
 def as_utf8(name: str) -> str:
-    """A name as tables hold it: stray bytes of one that is not UTF-8 are spelt out."""
+    """A name as tables hold it: the stray bytes of one that is not UTF-8 are escaped."""
     # Tables hold UTF-8 only; a "?" in place of each stray byte would make two files one.
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-ROWS = 65_536
-"""Rows of a row group, and all that are made at once."""
-
-
-def write_assigned(
-    assigned: Assigned,
-    ids: Sequence[str],
-    path: Path,
-    *,
-    labels: Int64[Tensor, "n"] | None = None,
-    classes: Sequence[str] = (),
-) -> None:
-    """Write id, cluster, confidence, distance and margin of each image.
-
-    Beside them x and y where there is a map, and the label where there are classes. They mean what they
-    mean in ``Assigned``. Names are written as in the assignments of a run.
-
-    Raises:
-        UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
-    """
-    numbers = [("confidence", pa.float32()), ("distance", pa.float32()), ("margin", pa.float32())]
-    places = [] if assigned.places is None else [("x", pa.float32()), ("y", pa.float32())]
-    fields = [("id", pa.string()), ("cluster", pa.int64()), *numbers, *places]
-    shown = labels if classes else None
-    schema = pa.schema(fields if shown is None else [*fields, ("label", pa.string())])
-    write_table(path, schema, _chunks(assigned, ids, schema, shown, [as_utf8(name) for name in classes]))
-
-
-def _chunks(
-    assigned: Assigned,
-    ids: Sequence[str],
-    schema: pa.Schema,
-    labels: Int64[Tensor, "n"] | None,
-    classes: Sequence[str],
-) -> Iterator[pa.RecordBatch]:
-    names = iter(ids)
-    for start in range(0, len(ids), ROWS):
-        part = slice(start, start + ROWS)
-        columns: list[object] = [[as_utf8(name) for name in islice(names, ROWS)], assigned.clusters[part].numpy()]
-        columns += [values[part].numpy() for values in (assigned.confidence, assigned.distance, assigned.margin)]
-        if assigned.places is not None:
-            columns += list(assigned.places[part].T.contiguous().numpy())
-        if labels is not None:
-            columns.append([None if label < 0 else classes[label] for label in labels[part].tolist()])
-        yield pa.record_batch(
-            [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema
-        )

@@ -1,43 +1,54 @@
-"""From a config to a finished run folder: what the command and the estimators share."""
+"""From a config to a finished training run: what the command and the estimators share."""
 
 from __future__ import annotations
 
-import shlex
+import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
-from shoal import distributed, evaluation
-from shoal.config import RunConfig, to_yaml
-from shoal.data import load_images
-from shoal.data.images import digest
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from shoal import distributed
+from shoal.clustering import KMeans
+from shoal.clustering.kmeans import assign
+from shoal.config import RunConfig, load_recipe, to_yaml
+from shoal.data import IN_MEMORY, find_source, load_images
 from shoal.errors import UserError
-from shoal.evaluation import Evaluation, Truth
+from shoal.features import Embedded, EncoderSpec, open_embedded, write_features
+from shoal.features.weights import file_digest
+from shoal.files import atomic_write
+from shoal.folder import ResultFolder
 from shoal.progress import Progress
-from shoal.report import ReportData, write_report
-from shoal.results.tables import write_assignments
-from shoal.results.trained import Assignment, Trained
+from shoal.results.finish import Outcome, finish
+from shoal.results.inputs import Inputs
+from shoal.results.page import report_data
+from shoal.results.result import Result
+from shoal.results.tables import write_skipped
 from shoal.training import Run, fit
-from shoal.training.folder import RunFolder
 from shoal.training.run import Watcher
-from shoal.types import Clustering, Images
+from shoal.training.trained import Trained
+from shoal.types import Images
 
 
 def start(config: RunConfig, path: Path, progress: Progress, images: Images | None = None) -> Run:
-    """A new run in a folder of its own; the images are those the config names, unless they are at hand.
+    """A new run in a folder of its own, on the images that the config names unless they are given.
 
     Raises:
         UserError: the folder holds something already, or the images cannot be read or clustered as asked.
     """
-    folder = RunFolder(path)
+    folder = ResultFolder(path)
     if distributed.is_first():
         folder.check_free()
     images = images or _images(config, progress)
     run = Run(config, images, folder)
     if distributed.is_first():
-        folder.create(config)
+        atomic_write(folder.config, to_yaml(config).encode())
         if images.skipped:
-            folder.write_skipped(images.skipped)
+            write_skipped(images.skipped, folder.skipped)
     return run
 
 
@@ -47,7 +58,10 @@ def reopen(path: Path, progress: Progress) -> Run:
     Raises:
         UserError: there is no run, its state is damaged, or its images have changed.
     """
-    folder, config = RunFolder.open(path)
+    folder = ResultFolder(path)
+    if not folder.is_run:
+        raise UserError(f"{path} holds no training run that could be resumed: runs are made by 'shoal train'.")
+    config = load_recipe(str(folder.config.absolute()))
     run = Run(config, _images(config, progress), folder)
     if distributed.is_first():
         folder.sweep()
@@ -60,7 +74,18 @@ def _images(config: RunConfig, progress: Progress) -> Images:
         return load_images(config.data, progress=progress.counter("reading images"))
 
 
-def train(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> tuple[Trained, Assignment]:
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A run that is done: its network, its clusters, and the features of its images."""
+
+    trained: Trained
+    clusterer: KMeans
+    features: Float[Tensor, "n d"]
+    labels: Int64[Tensor, "n"]
+    distances: Float[Tensor, "n"]
+
+
+def train(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> tuple[Finished, Outcome]:
     """Train a run to its end and write what it found; other ranks than the first call ``fit`` alone.
 
     Raises:
@@ -69,95 +94,91 @@ def train(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> tup
     """
     fit(run, progress, watchers)
     run.stop_if_asked()  # the state is saved from here on, and resuming writes what is missing
+    finished = finished_run(run)
+    run.stop_if_asked()
+    outcome = write_result(finished, run.images, run.folder)
+    run.stop_if_asked()
+    if watchers:
+        data = report_data(Result.load(run.folder.path))
+        for watcher in watchers:
+            watcher.result(data)
+    return finished, outcome
+
+
+def finished_run(run: Run) -> Finished:
+    """What a run has found; of one that was done before, the images are embedded again."""
     trained = Trained.of(run)
-    # A run that was done before has its centres but no longer its features; and a last E-step leaves out some images.
-    if run.features is None or not run.images.clustered.all():
-        assignment = trained.assign(run.images)
-    else:
-        assignment = trained.assign_features(run.features)
-    trained.save(run.folder.model)
-    run.stop_if_asked()
-    write_assignments(assignment, run.images, run.folder.assignments)
-    run.stop_if_asked()
-    data = report(trained, run.images, assignment, run.folder)
-    for watcher in watchers:
-        watcher.result(data)
-    run.stop_if_asked()
-    return trained, assignment
+    # A run that was resumed when done has no features, and a last E-step leaves out some images.
+    known = run.features is not None and bool(run.images.clustered.all())
+    features = run.features.cpu() if known and run.features is not None else trained.embed(run.images)
+    centers = trained.centers.cpu()
+    labels, distances, _ = assign(features, centers, "cosine")
+    return Finished(trained, KMeans.from_centers(centers, features, "cosine"), features, labels, distances)
 
 
-def images_of(trained: Trained) -> Images:
-    """The images a finished run was trained on.
+def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Outcome:
+    """Write the network, the features and the clusters of a finished run into its folder.
 
     Raises:
-        UserError: they cannot be read, or are no longer the same.
+        UserError: the folder cannot be written.
     """
-    images = load_images(trained.config.data)
-    if digest(images) != trained.images_digest:
-        raise UserError(
-            f"the images in {trained.config.data.path} have changed since the run was trained: bring them back, or use "
-            "'shoal predict' for new ones."
-        )
-    return images
-
-
-def report(trained: Trained, images: Images, assignment: Assignment, folder: RunFolder) -> ReportData:
-    """Write ``report.html`` of a finished run, and say what it shows."""
-    data = report_data(trained, images, assignment, folder)
-    write_report(data, folder.report)
-    return data
-
-
-def report_data(trained: Trained, images: Images, assignment: Assignment, folder: RunFolder) -> ReportData:
-    """What a report of a finished run shows."""
+    trained = finished.trained
+    trained.save(folder.model)
     config = trained.config
-    return ReportData(
-        title=folder.path.resolve().name,
-        command=f"shoal train {shlex.quote(str(folder.config.absolute()))}",
-        config_yaml=to_yaml(config),
-        metrics=folder.read_metrics(),
-        images=replace(images, pixels=images.pixels.cpu()),
-        features=assignment.features.cpu(),
-        clustering=Clustering(assignment.clusters.cpu(), trained.centers.cpu(), assignment.distances.cpu()),
-        margins=assignment.margins.cpu(),
+    source, root = config.data.path, config.data.root
+    if source == "-":  # it is read once; what it named is found again by these names
+        source_files: str | list[str] = [str(file) for file in find_source(source).files]
+    else:
+        source_files = source
+    spec = EncoderSpec("run", str(folder.path.absolute()), digest=file_digest(folder.model))
+    embedded = _kept_features(finished, images, folder, spec)
+    result = Result(
+        folder=folder,
+        method=config.method.name,
+        clusterer=finished.clusterer,
+        centers=finished.trained.centers.cpu(),
+        metric="cosine",
         seed=config.seed,
-        evaluation=Evaluation.load(folder.evaluation),
+        source=source_files,
+        root=root,
+        features_at=folder.features.absolute(),
+        encoder=spec,
+        by_head=trained.method.head_centers() is not None,
+        flags={"held_out": images.held_out.cpu(), "clustered": images.clustered.cpu()},
     )
 
+    def pictures(index: Int64[Tensor, "m"], _edge: int) -> UInt8[Tensor, "m 3 h w"]:
+        return images.pixels[index.to(images.pixels.device)].cpu()
 
-def evaluate(trained: Trained, images: Images, *, knn: bool = False, linear: bool = False) -> Evaluation:
-    """All figures of a finished run on its images, plain methods beside it.
-
-    ``knn`` and ``linear`` ask for those of the backbone's features as well, which takes another pass over the images.
-
-    Raises:
-        UserError: a figure needs labels and there are none, or features are NaN.
-    """
-    truth = Truth.of(images)
-    remedy = "give each class a subfolder of its own, or the table a label column"
-    truth.check_labelled(knn=knn, linear=linear, remedy=remedy)
-    assignment = trained.assign(images)
-    by_head = trained.method.head_centers() is not None
-    represented = trained.represent(images) if knn or linear or by_head else None
-    # As in an E-step: images that take no part in the clustering are in no cluster when it is measured.
-    clusters = assignment.clusters.where(truth.clustered.to(assignment.clusters.device), -1)
-    clustering = Clustering(clusters, trained.centers, assignment.distances)
-    found = evaluation.evaluate(
-        truth,
-        assignment.features,
-        clustering,
-        trained.config.seed,
-        by_head=by_head,
-        represented=represented,
-        knn=knn,
-        linear=linear,
+    inputs = Inputs(
+        embedded.features, embedded.ids, "images", source_files, root, embedded, str(folder.features), pictures
     )
-    baselines = evaluation.plain_baselines(
-        truth,
-        represented if by_head and represented is not None else assignment.features,
-        clustering,
-        trained.config.seed,
-        of="backbone" if by_head else "features",
-        pixels=images.pixels,
+    outcome, _ = finish(result, inputs, finished.labels)
+    return outcome
+
+
+def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec) -> Embedded:
+    """Keep the features of the images, in the place of those that an earlier end of the run has left."""
+    shutil.rmtree(folder.features, ignore_errors=True)
+    ids = [*images.ids]
+    rows = torch.arange(len(images))
+    skipped: dict[int, str] = {}
+    data = finished.trained.config.data
+    if images.skipped and data.path != IN_MEMORY:
+        ids = list(find_source(data.path, root=data.root).listing().ids)
+        rows = torch.tensor([row for row, name in enumerate(ids) if name not in images.skipped])
+        skipped = {row: images.skipped[name] for row, name in enumerate(ids) if name in images.skipped}
+    fingerprints = [blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images.pixels]
+    write_features(
+        folder.features,
+        replace(spec, name=""),
+        ids=ids,
+        targets=images.targets.cpu(),
+        classes=images.classes,
+        rows=rows,
+        fingerprints=fingerprints,
+        features=finished.features,
+        skipped=skipped,
+        images=finished.trained.images_digest,
     )
-    return replace(found, baselines=baselines)
+    return open_embedded(folder.features)

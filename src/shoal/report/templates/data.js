@@ -9,7 +9,7 @@ function bytes(text) {
 }
 
 function column(name, Type) {
-  return data.columns[name] === null ? null : new Type(bytes(data.columns[name]).buffer);
+  return new Type(bytes(data.columns[name]).buffer);
 }
 
 const images = {
@@ -17,7 +17,6 @@ const images = {
   ids: data.ids,
   cluster: column("cluster", Int32Array),
   label: column("label", Int32Array),
-  certainty: column("certainty", Float32Array),
   confidence: column("confidence", Float32Array),
   cell: column("cell", Int32Array),
   place: column("place", Uint16Array),

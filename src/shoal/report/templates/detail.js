@@ -34,7 +34,8 @@ function drawImageView() {
   detailParts.title.textContent = images.ids[i];
   detailParts.picture.replaceChildren(large);
   const inside = cluster < 0 ? "none" : action(fullName(cluster), () => showCluster(cluster), { class: "link" });
-  const known = [["Cluster", inside], ["Class", className(i)], ...certainty(i)];
+  const confidence = images.cluster[i] < 0 ? "" : percentage(images.confidence[i]);
+  const known = [["Cluster", inside], ["Class", className(i)], ["Confidence", confidence]];
   if (cluster !== images.cluster[i] && images.cluster[i] >= 0) known.push(["Written as", `cluster ${images.cluster[i]}`]);
   detailParts.facts.replaceChildren(
     ...known.filter(([, value]) => value !== "").map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))),
@@ -45,12 +46,6 @@ function drawImageView() {
   detailParts.back.hidden = trail.length < 2;
   options(detailParts.target, cluster);
   byId("move").hidden = detailParts.target.options.length === 0;
-}
-
-function certainty(i) {
-  if (images.confidence) return [["Confidence", percentage(images.confidence[i])]];
-  const margin = images.certainty[i];
-  return K > 1 && Number.isFinite(margin) && images.cluster[i] >= 0 ? [["Margin to the next cluster", margin.toPrecision(3)]] : [];
 }
 
 detailParts.back.addEventListener("click", () => {

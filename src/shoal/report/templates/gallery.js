@@ -21,7 +21,7 @@ function swatch(cluster) {
 
 /** Between one cluster and no other there is no doubt. */
 function byDoubt(members) {
-  return K > 1 ? members.toSorted((a, b) => images.certainty[a] - images.certainty[b]) : members;
+  return K > 1 ? members.toSorted((a, b) => images.confidence[a] - images.confidence[b]) : members;
 }
 
 function isStray(cluster) {

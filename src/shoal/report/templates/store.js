@@ -15,7 +15,8 @@ for (let start = 0, end; start < images.n; start = end) {
 
 function played() {
   const into = Array.from({ length: K }, (_, cluster) => cluster);
-  const [names, moved] = [new Map(), new Map()];
+  const names = new Map([...data.names.entries()].filter(([, name]) => name));
+  const moved = new Map();
   const from = steps.findLastIndex((step) => step.kind === "reset") + 1;
   for (const step of steps.slice(from)) {
     if (step.kind === "rename") names.set(step.cluster, step.name);

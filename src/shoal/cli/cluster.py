@@ -1,0 +1,107 @@
+"""``shoal cluster``: clusters of a pretrained network's features, or of features from a file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from shoal.cli.flags import Command
+from shoal.cli.sort import chosen_sorting, sort_into
+from shoal.cli.terminal import Stopped, complain, say
+from shoal.clustering import ClusteringMethod
+from shoal.clustering.rows import Metric
+from shoal.errors import UserError
+from shoal.files import real
+from shoal.folder import ResultFolder
+from shoal.results.inputs import EncoderConfig
+
+
+@dataclass(frozen=True)
+class ClusterCommand(Command):
+    """Cluster images by the features of a pretrained network; choose how many clusters, or let shoal suggest it.
+
+    Writes a folder with a report, a table of assignments, representatives, duplicates and outliers. If interrupted,
+    rerun the same command to resume.
+    """
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Images: a folder, .zip, .tar, Parquet file or table of paths, a pattern
+    such as 'photos/**/*.jpg', - for paths on standard input, hf://OWNER/NAME,
+    or the name of a data set. Features: a .npy file (n, d), an earlier result,
+    or digits, whose pixels are then the features."""
+    n_clusters: Annotated[int | Literal["auto"], tyro.conf.arg(aliases=("-k",))] = "auto"
+    """Number of clusters; auto tries several and ranks them."""
+    k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH")] = None
+    """Smallest and largest number for auto to try; by default 2 and the square root of the number of images."""
+    method: ClusteringMethod = "kmeans"
+    """k-means, k-means in a UMAP embedding, a Gaussian mixture, or TEMI's heads, which train for minutes."""
+    backbone: EncoderConfig = field(default_factory=EncoderConfig)
+    metric: Metric = "cosine"
+    """Distance between features."""
+    seed: int = 0
+    """Random seed."""
+    out: Path | None = None
+    """Folder to write; by default clusters/NAME, after the source."""
+    move: Annotated[Path | None, tyro.conf.arg(metavar="INTO")] = None
+    """Afterwards plan to move the files into a folder per cluster; prints the command that does it."""
+    copy: Annotated[Path | None, tyro.conf.arg(metavar="INTO")] = None
+    """The same with copies."""
+    link: Annotated[Path | None, tyro.conf.arg(metavar="INTO")] = None
+    """The same with symbolic links."""
+    strict: bool = False
+    """Fail on the first image that cannot be read instead of skipping it."""
+    quiet: bool = False
+    """Print nothing but warnings and errors."""
+
+    def check(self) -> None:
+        """Raise a UserError for values that do not go together."""
+        if self.k_range and self.n_clusters != "auto":
+            raise UserError(f"-k {self.n_clusters} leaves no range to try: give --k-range with -k auto.")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"--seed {self.seed} must lie between 0 and 2**63 - 1.")
+        chosen_sorting(self.copy, self.move, self.link)
+
+    def run(self) -> int:
+        """Embed, cluster, and say where the result is."""
+        from shoal.progress import open_progress
+        from shoal.results.cluster_images import cluster, suggest
+        from shoal.results.inputs import read_inputs
+
+        folder = ResultFolder(self.out or Path("clusters") / _name_of(self.source))
+        folder.check_free(resumable=True)
+        tell = (lambda _text: None) if self.quiet else say
+        try:
+            with open_progress(quiet=self.quiet) as progress:
+                inputs = read_inputs(
+                    self.source, self.backbone, self.metric, folder, strict=self.strict, progress=progress
+                )
+            tell(f"features     {inputs.features.shape[1]} of each of {len(inputs)} {inputs.what}")
+            k = self.n_clusters
+            if k == "auto":
+                tell("looking for the number of clusters: this may take minutes")
+                suggestion = suggest(inputs, self.k_range, self.metric, self.seed, folder)
+                tell(f"\n{suggestion.as_text()}\n\nwhy          {folder.suggestion_page}")
+                k = suggestion.k
+            with open_progress(quiet=self.quiet) as progress:
+                outcome = cluster(inputs, k, self.method, self.metric, self.seed, folder, progress)
+        except Stopped as stop:
+            complain("stopped; rerun the same command to resume.")
+            return 128 + stop.signum
+        tell(outcome.as_text(folder))
+        chosen = chosen_sorting(self.copy, self.move, self.link)
+        return sort_into(folder.path, *chosen, yes=False) if chosen else 0
+
+
+def _name_of(source: str) -> str:
+    """A name for the result of a source: of photos/, photos.zip and photos/**/*.jpg, photos."""
+    whole = source.split("://")[-1]
+    plain = whole[: min((whole.find(mark) for mark in "*?[{" if mark in whole), default=len(whole))]
+    path = real(plain or "images")
+    if os.path.isdir(path):  # noqa: PTH112 - that of a Path fails on a name that is too long
+        return path.name or "images"
+    name = path.name if plain != "-" else "stdin"
+    return name.removesuffix("".join(Path(name).suffixes[-2:])) if ".tar." in name else Path(name).stem or "images"

@@ -1,0 +1,183 @@
+"""The verbs for a finished result, and the list of recipes."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from shoal.cli.flags import Command
+from shoal.cli.terminal import say
+from shoal.errors import UserError
+
+TRIED = 8
+"""Images that an exported network is tried on."""
+
+ResultPath = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass(frozen=True)
+class PredictCommand(Command):
+    """Assign new images to the clusters of a result, and write a table of assignments."""
+
+    result: ResultPath
+    """The folder that 'shoal train' or 'shoal cluster' wrote."""
+    images: Annotated[str, tyro.conf.Positional]
+    """Whatever 'shoal cluster' takes; a .npy file of features where features were clustered."""
+    out: Path = Path("assignments.csv")
+    """Table to write, .csv or .parquet; an existing file is not overwritten."""
+    strict: bool = False
+    """Fail on the first image that cannot be read instead of skipping it."""
+
+    def run(self) -> int:
+        """Write the table."""
+        from shoal.progress import open_progress
+        from shoal.results.predict import predict
+        from shoal.results.result import Result
+        from shoal.results.tables import check_free
+
+        check_free(self.out)
+        result = Result.load(self.result)
+        with open_progress(quiet=False) as progress:
+            n = predict(result, self.images, self.out, strict=self.strict, progress=progress)
+        say(f"{n} images in {len(result.centers)} clusters: {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class ExportCommand(Command):
+    """Write the network and the clusters of a result as one ONNX graph, which runs without shoal."""
+
+    result: ResultPath
+    """The folder that 'shoal train' or 'shoal cluster' wrote."""
+    file: Annotated[Path, tyro.conf.Positional]
+    """The .onnx file to write; an existing file is not overwritten."""
+
+    def run(self) -> int:
+        """Write the graph, once it has been compared with PyTorch."""
+        from shoal.clustering import as_module
+        from shoal.export.onnx import check_installed, export_onnx
+        from shoal.results.result import Result
+
+        file = self.file
+        if file.suffix.lower() != ".onnx":
+            raise UserError(f"{file} should end in .onnx: the ending says the format.")
+        if file.exists():
+            raise UserError(f"{file} exists already: give another name.")
+        check_installed()
+        result = Result.load(self.result)
+        network, images = result.network, result.prepared(TRIED)
+        module, about = as_module(result.clusterer), network.preparing.about
+        deviation = export_onnx(network.module, module, images, file, preparation=about, names=result.names)
+        say(
+            f"network      {file}, {file.stat().st_size / 1e6:.1f} MB\n"
+            f"checked      on {deviation.n_images} images: features differ from PyTorch's by at most "
+            f"{deviation.features:.1e}, probabilities by {deviation.probabilities:.1e}"
+        )
+        return 0
+
+
+@dataclass(frozen=True)
+class EvaluateCommand(Command):
+    """Measure a result, or features from a file: against true classes where they are known, and without."""
+
+    result: Annotated[Path | None, tyro.conf.Positional] = None
+    """The folder that 'shoal train' or 'shoal cluster' wrote; evaluation.json keeps the figures there."""
+    knn: bool = False
+    """Classify by weighted nearest neighbours as well, among the backbone's features."""
+    linear: bool = False
+    """Train a linear probe as well, on the backbone's features."""
+    features: Path | None = None
+    """Evaluate this .npy file (n, d) instead of a result, by cosine k-means."""
+    labels: Path | None = None
+    """True classes of the features: a .npy file of whole numbers (n,), negative for none."""
+    test_features: Path | None = None
+    """Features of a test part: a .npy file (m, d)."""
+    test_labels: Path | None = None
+    """True classes of the test part: a .npy file of whole numbers (m,)."""
+    n_clusters: int | None = None
+    """Number of clusters to find among the features; by default that of the classes."""
+    out: Path | None = None
+    """JSON file to write the figures of features to."""
+
+    def run(self) -> int:
+        """Print all figures and keep them."""
+        if self.result is None:
+            return self._of_files()
+        given = (self.features, self.labels, self.test_features, self.test_labels, self.n_clusters, self.out)
+        if any(value is not None for value in given):
+            raise UserError(
+                f"{self.result} has features and clusters of its own: give a result alone, or --features and no result."
+            )
+        return self._of_result(self.result)
+
+    def _of_files(self) -> int:
+        from shoal.evaluation import as_text, evaluate_files
+
+        if self.features is None:
+            raise UserError("there is nothing to evaluate: give the folder of a result, or --features F.npy.")
+        if self.out is not None and self.out.exists():
+            raise UserError(f"{self.out} exists already: give another --out.")
+        features, labels = (self.features, self.test_features), (self.labels, self.test_labels)
+        found = evaluate_files(features, labels, self.n_clusters, knn=self.knn, linear=self.linear)
+        say(as_text(found))
+        if self.out is not None:
+            found.save(self.out)
+        return 0
+
+    def _of_result(self, path: Path) -> int:
+        from shoal.evaluation import as_text
+        from shoal.progress import open_progress
+        from shoal.results.evaluate import evaluate
+        from shoal.results.result import Result
+
+        result = Result.load(path)
+        with open_progress(quiet=False) as progress:
+            found = evaluate(result, progress, knn=self.knn, linear=self.linear)
+        say(as_text(found))
+        found.save(result.folder.evaluation)
+        again = f"'shoal report {shlex.quote(str(path))}' puts them into the report"
+        say(f"\nfigures: {result.folder.evaluation}; {again}")
+        return 0
+
+
+@dataclass(frozen=True)
+class ReportCommand(Command):
+    """Write the report of a result again, from what its folder keeps."""
+
+    result: ResultPath
+    """The folder that 'shoal train' or 'shoal cluster' wrote."""
+
+    def run(self) -> int:
+        """Write report.html."""
+        from shoal.results.page import write_page
+        from shoal.results.result import Result
+
+        result = Result.load(self.result)
+        write_page(result)
+        say(str(result.folder.report))
+        return 0
+
+
+@dataclass(frozen=True)
+class RecipesCommand(Command):
+    """List the recipes that ship with shoal, or show one as it is written."""
+
+    name: Annotated[str, tyro.conf.Positional] = ""
+    """The recipe to show; without it, all are listed."""
+
+    def run(self) -> int:
+        """Print it, or a line for each."""
+        from shoal.config import recipe_names, recipe_text
+
+        if self.name:
+            say(recipe_text(self.name).rstrip())
+            return 0
+        width = max(map(len, recipe_names()))
+        for each in recipe_names():
+            summary = recipe_text(each).partition("\n")[0].removeprefix("# ")
+            say(f"{each:<{width}}  {summary}")
+        return 0

@@ -1,0 +1,129 @@
+"""``shoal sort``: image files into a folder per cluster, and back."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from shoal.cli.flags import Command
+from shoal.cli.terminal import Stopped, complain, say
+from shoal.errors import UserError
+from shoal.files import expand_home, real
+from shoal.sort.manifest import NAME, How
+
+if TYPE_CHECKING:
+    from shoal.results.result import Result
+    from shoal.sort.plan import Plan
+
+
+@dataclass(frozen=True)
+class SortCommand(Command):
+    """Sort images into a folder per cluster. Dry run by default; undoable."""
+
+    result: Annotated[Path | None, tyro.conf.Positional] = None
+    """The folder that 'shoal train' or 'shoal cluster' wrote."""
+    copy: Path | None = None
+    """Copy the images into this folder."""
+    move: Path | None = None
+    """Move the images into this folder."""
+    link: Path | None = None
+    """Make symbolic links to the images in this folder."""
+    assignments: Path | None = None
+    """Clusters and names as edited and exported in the report, .csv or .json."""
+    undo: Path | None = None
+    """Undo a sorting, given the sorted.jsonl in its folder."""
+    yes: bool = False
+    """Do it; without, only show what would happen."""
+
+    def run(self) -> int:
+        """Show the plan, carry it out, or undo one."""
+        chosen = chosen_sorting(self.copy, self.move, self.link)
+        if self.undo is not None:
+            if self.result is not None or chosen or self.assignments is not None or self.yes:
+                raise UserError("--undo goes with nothing else: give the manifest alone.")
+            return _undo(self.undo)
+        if self.result is None or chosen is None:
+            raise UserError("give a result and one of --copy, --move and --link, with a folder to sort into.")
+        return sort_into(self.result, *chosen, self.assignments, yes=self.yes)
+
+
+def chosen_sorting(copy: Path | None, move: Path | None, link: Path | None) -> tuple[How, Path] | None:
+    """How files are to be sorted, and where to; None if that was not asked for.
+
+    Raises:
+        UserError: several ways were given.
+    """
+    flags: dict[How, Path | None] = {"copy": copy, "move": move, "link": link}
+    given = [(how, into) for how, into in flags.items() if into is not None]
+    if len(given) > 1:
+        raise UserError("files are copied, moved or linked: give one of --copy, --move and --link.")
+    return given[0] if given else None
+
+
+def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None, *, yes: bool) -> int:
+    """Sort the images of a result, or say what that would do and how to have it done."""
+    from shoal.results.result import Result
+
+    goal = real(into)
+    if real(path) in (goal, *goal.parents):
+        raise UserError(f"{into} is the folder of the clusters, or lies in it: sort into a folder of its own.")
+    try:
+        result = Result.load(path)
+        plan = _plan(result, into, assignments)
+        plan.check(how)
+    except UserError as error:
+        raise _with_undo(error, into) from error
+    say(plan.summary(how))
+    if not yes:
+        words = ["shoal", "sort", str(path), f"--{how}", str(into)]
+        words += ["--assignments", str(assignments)] if assignments is not None else []
+        say(f"nothing has been done yet; to do it: {shlex.join([*words, '--yes'])}")
+        return 0
+    try:
+        manifest = plan.carry_out(how, result.contents)
+    except Stopped as stop:
+        complain(" ".join(["stopped.", *getattr(stop, "__notes__", [])]))
+        return 128 + stop.signum
+    say(f"done; to undo it: shoal sort --undo {shlex.quote(str(manifest))}")
+    return 0
+
+
+def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
+    from shoal.sort.edited import read_edited
+    from shoal.sort.plan import plan_sort
+
+    listing = result.listing  # images that are gone, or of which there never were any, are told first
+    assert listing is not None
+    labels, names = result.assignments.labels, dict(result.names)
+    if assignments is not None:
+        edited = read_edited(assignments)
+        labels, names = edited.apply(result.ids, labels), names | dict(edited.names)
+    return plan_sort(result.ids, result.paths, labels, names, into, result.source_folder)
+
+
+def _with_undo(error: UserError, into: Path) -> UserError:
+    """Where files have been sorted before, perhaps by a process that was killed, this may be why it fails."""
+    earlier = expand_home(into) / NAME
+    if not earlier.is_file():
+        return error
+    return UserError(f"{error} Files have been sorted there before: shoal sort --undo {shlex.quote(str(earlier))}")
+
+
+def _undo(manifest: Path) -> int:
+    from shoal.sort.undo import undo
+
+    done = undo(manifest)
+    say(f"undone       {_files(done.n_files)}")
+    if not done.left:
+        return 0
+    shown = "; ".join(reason.rstrip(".") for reason in done.left[:5])
+    more = f"; and {len(done.left) - 5} more" if len(done.left) > 5 else ""
+    raise UserError(f"{_files(len(done.left))} left as they are: {shown}{more}. See to these, then undo again.")
+
+
+def _files(n: int) -> str:
+    return f"{n} file{'s' if n != 1 else ''}"

@@ -1,0 +1,140 @@
+"""The folder of a result: what ``shoal train`` and ``shoal cluster`` leave behind.
+
+FOLDER/
+  report.html             the clusters to look at, to rename and to merge
+  assignments.parquet     id, cluster, name, confidence, distance, margin, x, y, label: a row per image
+  assignments.csv         the same
+  representatives.csv     the most central and the most doubtful images of each cluster
+  duplicates.csv          groups of equal and of nearly equal images
+  outliers.csv            images that look like no other
+  skipped.csv             files that could not be read, if any
+  atlas.parquet           thumbnails and map of the images that the report shows, also for embedding-atlas
+  evaluation.json         figures of the result, once ``shoal evaluate`` has run
+  config.yaml             the settings; those of a training run are a recipe that gives it again
+  features/               the features that were clustered, and what tells the images from others
+  clustering.safetensors  the clusters, as ``predict`` and ``export`` need them; written last
+  centers.npy             float32 (k, d), in the order of the clusters
+  suggestion.json, .html  how good each k is, if k was to be chosen
+of a training run also
+  model.safetensors       weights
+  state.safetensors       all that ``--resume`` needs, replaced atomically
+  metrics.jsonl           a row per epoch
+  profile.txt, .json      where the time of a step goes, if --profile asked for it
+  tensorboard/, wandb/    what a tracker keeps, if one was asked for
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shoal.errors import UserError
+from shoal.files import atomic_write, check_free_folder
+
+CLUSTERING_CONFIG = "# shoal cluster\n"
+"""How the config.yaml of a clustering begins; any other is the recipe of a training run."""
+
+
+class ResultFolder:
+    """Paths in a result's folder, and its metrics."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.report = path / "report.html"
+        self.assignments = path / "assignments.parquet"
+        self.assignments_csv = path / "assignments.csv"
+        self.representatives = path / "representatives.csv"
+        self.duplicates = path / "duplicates.csv"
+        self.outliers = path / "outliers.csv"
+        self.skipped = path / "skipped.csv"
+        self.atlas = path / "atlas.parquet"
+        self.evaluation = path / "evaluation.json"
+        self.config = path / "config.yaml"
+        self.features = path / "features"
+        self.clustering = path / "clustering.safetensors"
+        self.centers = path / "centers.npy"
+        self.suggestion = path / "suggestion.json"
+        self.suggestion_page = path / "suggestion.html"
+        self.model = path / "model.safetensors"
+        self.state = path / "state.safetensors"
+        self.metrics = path / "metrics.jsonl"
+        self.profile = path / "profile.txt"
+        self.trace = path / "profile.json"
+        self.n_metrics = 0
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a training run was begun here."""
+        return self.config.is_file() and not self.config.read_text("utf-8", "replace").startswith(CLUSTERING_CONFIG)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there are finished clusters."""
+        return self.clustering.is_file()
+
+    def check_free(self, *, resumable: bool = False) -> None:
+        """Raise a UserError when the folder holds something already.
+
+        Args:
+            resumable: what a stopped ``shoal cluster`` has left may be there.
+        """
+        path = self.path
+        if self.is_run:
+            raise UserError(
+                f"{path} already holds a run: 'shoal train --resume {path}' resumes it, or give another --out."
+            )
+        if self.is_finished:
+            again = f"'shoal cluster {path} -k K --out OTHER' clusters its features again"
+            raise UserError(f"{path} already holds clusters: give another --out; {again}.")
+        ours = {value.name for value in vars(self).values() if isinstance(value, Path)} if resumable else set()
+        found = {entry.name for entry in path.iterdir() if not _unfinished(entry)} if path.is_dir() else set()
+        if not found <= ours:
+            check_free_folder(path)
+
+    def sweep(self) -> None:
+        """Remove the unfinished files that a kill in the middle of a write has left."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add a row to ``metrics.jsonl``, on disk before any state that counts it."""
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"cannot write {self.metrics}: {error.strerror}. Make room, then --resume.") from error
+        self.n_metrics += 1
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The whole rows of ``metrics.jsonl``.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not self.metrics.exists():
+            return []
+        try:
+            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            # A kill can leave half a line at the end.
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except ValueError as error:
+            raise UserError(f"{self.metrics} is damaged ({error}): bring it back from a copy, or remove it.") from error
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Replace all rows of ``metrics.jsonl``; a resumed run writes those after its last save again."""
+        atomic_write(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        self.n_metrics = len(rows)
+
+    def keep_metrics(self, n: int) -> None:
+        """Forget the rows after the first ``n``."""
+        self.write_metrics(self.read_metrics()[:n])
+
+
+def _unfinished(path: Path) -> bool:
+    """Whether a file is one that a kill in the middle of a write has left."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")

@@ -1,0 +1,95 @@
+"""All figures of a result, from the features that it keeps, with plain methods beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from shoal import evaluation
+from shoal.data import load_images
+from shoal.data.images import digest
+from shoal.errors import UserError
+from shoal.evaluation import Evaluation, Truth
+from shoal.progress import Progress
+from shoal.results.result import Result
+from shoal.training.trained import Trained
+from shoal.types import Clustering, Images
+
+REMEDY = "give each class a subfolder of its own, or the table a label column"
+
+
+def evaluate(result: Result, progress: Progress, *, knn: bool = False, linear: bool = False) -> Evaluation:
+    """Measure a result against true classes where there are any, and without.
+
+    Of a training run, ``knn`` and ``linear`` ask for figures of the backbone's features, which takes a pass over the
+    images, as does a method that clusters by a head of its own. Figures on pixels need the images as well.
+
+    Raises:
+        UserError: a figure needs labels and there are none, or the images, and they are gone.
+    """
+    truth = _truth(result)
+    truth.check_labelled(knn=knn, linear=linear, remedy=REMEDY)
+    backbone = _backbone(result, progress, needed=knn or linear or result.by_head)
+    found = result.assignments
+    # As in an E-step: images that take no part in the clustering are in no cluster when it is measured.
+    clustering = Clustering(found.labels.where(truth.clustered, -1), result.centers, found.distance)
+    figures = evaluation.evaluate(
+        truth,
+        result.features,
+        clustering,
+        result.seed,
+        by_head=result.by_head,
+        represented=backbone.features,
+        knn=knn,
+        linear=linear,
+    )
+    beside_head = result.by_head and backbone.features is not None
+    baselines = evaluation.plain_baselines(
+        truth,
+        backbone.features if beside_head and backbone.features is not None else result.features,
+        clustering,
+        result.seed,
+        of="backbone" if beside_head else "features",
+        pixels=None if backbone.images is None else backbone.images.pixels,
+    )
+    return replace(figures, baselines=baselines)
+
+
+@dataclass(frozen=True, eq=False)
+class _Backbone:
+    """Images of a training run, and what its backbone makes of them where that is asked for."""
+
+    images: Images | None = None
+    features: Float[Tensor, "n e"] | None = None
+
+
+def _backbone(result: Result, progress: Progress, *, needed: bool) -> _Backbone:
+    """Nothing for a pretrained network, whose features are those that were clustered."""
+    if not result.folder.is_run:
+        return _Backbone()
+    trained = Trained.load(result.folder.path)
+    data = trained.config.data
+    try:
+        images = load_images(data, progress=progress.counter("reading images"))
+        if digest(images) != trained.images_digest:
+            raise UserError(f"the images in {data.path} have changed since the run was trained: bring them back.")
+    except UserError as error:
+        if needed:
+            raise
+        progress.warn(f"figures on pixels are left out: {error}")
+        return _Backbone()
+    return _Backbone(images, trained.represent(images) if needed else None)
+
+
+def _truth(result: Result) -> Truth:
+    n = len(result.assignments.labels)
+    flags = result.flags or {}
+    held_out = flags.get("held_out", torch.zeros(n, dtype=torch.bool))
+    clustered = flags.get("clustered", torch.ones(n, dtype=torch.bool))
+    embedded = result.embedded
+    if embedded is None:
+        return Truth(torch.full((n,), -1), held_out, clustered, ())
+    return Truth(embedded.targets, held_out, clustered, embedded.classes)

@@ -1,0 +1,50 @@
+"""New images, or new rows of features, into the clusters of a result."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from shoal.data import find_source
+from shoal.data.reading import skip_note
+from shoal.errors import UserError
+from shoal.features import embed
+from shoal.progress import Progress
+from shoal.results.result import Result, given_features
+from shoal.results.rows import Assignments, assign_rows
+from shoal.results.tables import write_assignments
+
+
+def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Progress) -> int:
+    """Write the cluster of each new image, or of each row of a ``.npy`` file where features were clustered.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        UserError: they cannot be read, the network's weights have changed or are gone, or ``out`` cannot be written.
+    """
+    if result.encoder is None:
+        features = given_features(name, cosine=result.metric == "cosine")
+        if features.shape[1] != result.centers.shape[1]:
+            width = result.centers.shape[1]
+            raise UserError(f"{name} has {features.shape[1]} features in a row, and {width} were clustered.")
+        rows = [str(row) for row in range(len(features))]
+        write_assignments(_assigned(result, features), rows, out, names=result.names)
+        return len(features)
+    source = find_source(name)
+    with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
+        counter = progress.counter("embedding images")
+        embedded = embed(source, result.network, Path(folder), strict=strict, progress=counter)
+        if embedded.skipped:
+            progress.warn(skip_note(embedded.skipped, len(embedded.ids)))
+        found, targets, classes = _assigned(result, embedded.features), embedded.targets, embedded.classes
+        write_assignments(found, embedded.ids, out, names=result.names, targets=targets, classes=classes)
+        return len(embedded.ids)
+
+
+def _assigned(result: Result, features: Float[Tensor, "n d"]) -> Assignments:
+    return assign_rows(features, result.clusterer, result.centers, result.metric)

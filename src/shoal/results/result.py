@@ -1,0 +1,263 @@
+"""Finished clusters, as any command reads them again, whether 'shoal train' or 'shoal cluster' made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from shoal.clustering import Clusterer, clusterer_from, state_of
+from shoal.clustering.rows import Metric
+from shoal.data import Blob, Listing, find_source, to_images
+from shoal.data.reading import fetch
+from shoal.data.sources.array import read_features
+from shoal.errors import UserError
+from shoal.features import Embedded, Encoder, EncoderSpec, load_encoder, open_embedded
+from shoal.folder import ResultFolder
+from shoal.results.rows import Assignments
+from shoal.results.tables import as_utf8, read_assignments
+from shoal.tensors import damaged, read_tensors, write_tensors
+
+FLAGS = ("held_out", "clustered")
+
+PIXELS = "digits"
+"""The data set whose pixels are taken for features: it is built in, and its images are small."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A fitted clusterer, the centres of its clusters, and where features and images are to be found again."""
+
+    folder: ResultFolder
+    method: str
+    """Of clustering, such as "kmeans", or of training, such as "propos"."""
+    clusterer: Clusterer
+    centers: Float[Tensor, "k d"]
+    """Of the clusters, in the space of the features."""
+    metric: Metric
+    seed: int
+    source: str | list[str]
+    """Where the images or the features are: what ``find_source`` takes."""
+    root: str
+    """Folder with the files of a named data set, if it is not among the downloads."""
+    features_at: Path
+    """The folder with the features of images."""
+    encoder: EncoderSpec | None
+    """What made the features; None where they were given."""
+    by_head: bool = False
+    """Whether a training method's own head has put the images into clusters."""
+    flags: Mapping[str, Bool[Tensor, "n"]] | None = None
+    """``held_out`` and ``clustered`` of each image, where a data set says so."""
+
+    def save(self) -> None:
+        """Write ``clustering.safetensors``; with it the folder is finished."""
+        header, tensors = state_of(self.clusterer)
+        own_features = self.features_at.resolve() == self.folder.features.resolve()
+        ours: dict[str, Any] = {
+            "method": self.method,
+            "clusterer": header,
+            "metric": self.metric,
+            "seed": self.seed,
+            "source": self.source,
+            "root": self.root,
+            "features": "features" if own_features else str(self.features_at),  # the folder may be moved
+            "encoder": None if self.encoder is None else asdict(_movable(self.encoder, self.folder)),
+            "by_head": self.by_head,
+        }
+        named = {f"clusterer.{name}": value for name, value in tensors.items()}
+        flags = {name: value.to(torch.uint8) for name, value in (self.flags or {}).items()}
+        write_tensors(self.folder.clustering, ours, {**named, **flags, "centers": self.centers})
+
+    @classmethod
+    def load(cls, path: Path) -> Result:
+        """The finished clusters in a folder that ``shoal train`` or ``shoal cluster`` wrote.
+
+        Raises:
+            UserError: there are none, they are damaged, or a newer version wrote them.
+        """
+        folder = ResultFolder(path)
+        if not folder.is_finished:
+            raise UserError(_unfinished(folder))
+        header, tensors = read_tensors(folder.clustering)
+        try:
+            centers = tensors.pop("centers")
+            flags = {name: tensors.pop(name).bool() for name in FLAGS if name in tensors}
+            named = {name.removeprefix("clusterer."): value for name, value in tensors.items()}
+            encoder = None if header["encoder"] is None else EncoderSpec(**header["encoder"])
+            if encoder is not None and encoder.kind == "run" and not encoder.name:
+                encoder = replace(encoder, name=str(path.resolve()))
+            return cls(
+                folder=folder,
+                method=header["method"],
+                clusterer=clusterer_from(header["clusterer"], named),
+                centers=centers,
+                metric=header["metric"],
+                seed=int(header["seed"]),
+                source=header["source"],
+                root=header.get("root", ""),
+                features_at=path.resolve() / header["features"],
+                encoder=encoder,
+                by_head=header.get("by_head", False),
+                flags=flags,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(folder.clustering, error) from error
+
+    @cached_property
+    def embedded(self) -> Embedded | None:
+        """What was kept of the images; None where features were given.
+
+        Raises:
+            UserError: the features are gone or damaged.
+        """
+        return None if self.encoder is None else open_embedded(self.features_at)
+
+    @cached_property
+    def features(self) -> Float[Tensor, "n d"]:
+        """The features that were clustered.
+
+        Raises:
+            UserError: they are gone, damaged, or others than were clustered.
+        """
+        if self.embedded is not None:
+            return self.embedded.features
+        found = given_features(str(self.source))
+        if len(found) != len(self.assignments.labels):
+            raise UserError(f"{self.source} has other rows than those that were clustered: cluster again.")
+        return found
+
+    @cached_property
+    def _table(self) -> tuple[list[str], Assignments, dict[int, str]]:
+        return read_assignments(self.folder.assignments)
+
+    @property
+    def table_ids(self) -> Sequence[str]:
+        """Names of the rows as tables hold them."""
+        return self._table[0]
+
+    @property
+    def assignments(self) -> Assignments:
+        """A row per image."""
+        return self._table[1]
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Names of the clusters that have one."""
+        return self._table[2]
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        """Names of the rows.
+
+        Raises:
+            UserError: the table of assignments names others.
+        """
+        if self.embedded is None:
+            return self.table_ids
+        if self.table_ids != [as_utf8(name) for name in self.embedded.ids]:
+            raise UserError(f"{self.folder.assignments} names other images than were clustered: cluster again.")
+        return self.embedded.ids
+
+    @cached_property
+    def listing(self) -> Listing:
+        """Where the images can be read again.
+
+        Raises:
+            UserError: features were clustered, the images are gone, or others are in their place.
+        """
+        embedded = self.embedded
+        if embedded is None:
+            raise UserError(
+                f"{self.folder.path} holds clusters of features, not of images: cluster the images themselves."
+            )
+        listing = find_source(self.source, root=self.root).listing()
+        # A list of files is what it was; only its names may have been shorter in the folder where it was given.
+        given, n = isinstance(self.source, list), len(listing.ids)
+        rows = embedded.rows.tolist()
+        if any(
+            row >= n or (not given and listing.ids[row] != id_) for row, id_ in zip(rows, embedded.ids, strict=True)
+        ):
+            raise UserError(f"the images of {self.source} are not those that were clustered: cluster again.")
+        return listing
+
+    @property
+    def source_folder(self) -> Path | None:
+        """The folder the images are from, if they are from one."""
+        return Path(self.source) if isinstance(self.source, str) and Path(self.source).is_dir() else None
+
+    @property
+    def paths(self) -> Sequence[Path | None]:
+        """Files of the images; None for what lies inside an archive or a table."""
+        assert self.embedded is not None
+        return [self.listing.path(row) for row in self.embedded.rows.tolist()]
+
+    def contents(self) -> Iterator[Blob]:
+        """All images in order; those that nobody asks for are not read."""
+        assert self.embedded is not None
+        wanted = iter(self.embedded.rows.tolist())
+        row = next(wanted, -1)
+        for at, blob in enumerate(self.listing.blobs()):
+            if at == row:
+                yield blob
+                row = next(wanted, -1)
+
+    @cached_property
+    def network(self) -> Encoder:
+        """What made the features.
+
+        Raises:
+            UserError: features were clustered, or the weights are gone or have changed.
+        """
+        if self.encoder is None:
+            raise UserError(
+                f"{self.folder.path} holds clusters of features, not of images: cluster the images themselves."
+            )
+        return load_encoder(self.encoder)
+
+    def prepared(self, n: int) -> UInt8[Tensor, "m 3 h w"]:
+        """At most n of the images, as the network takes them.
+
+        Raises:
+            UserError: none of the first ones can be read any more.
+        """
+        found = []
+        for blob, _ in zip(self.contents(), range(n), strict=False):
+            data, _ = fetch(blob)
+            if not isinstance(data, str):
+                found.append(torch.from_numpy(self.network.prepare(data)))
+        if not found:
+            raise UserError(f"the images of {self.source} are not where they were: bring some of them back.")
+        return torch.stack(found)
+
+
+def given_features(source: str, *, cosine: bool = False) -> Float[Tensor, "n d"]:
+    """Features that were given and not made: those of a .npy file, or the pixels of the digits in [0, 1].
+
+    Raises:
+        UserError: the file cannot be read, or has rows of zeros, which have no cosine.
+    """
+    if source == PIXELS:
+        return to_images(PIXELS).pixels[:, 0].flatten(1).float() / 255
+    return read_features(Path(source), cosine=cosine)
+
+
+def _movable(encoder: EncoderSpec, folder: ResultFolder) -> EncoderSpec:
+    """A run's own network goes where the folder goes."""
+    own = encoder.kind == "run" and Path(encoder.name).resolve() == folder.path.resolve()
+    return replace(encoder, name="") if own else encoder
+
+
+def _unfinished(folder: ResultFolder) -> str:
+    path = folder.path
+    resume = f"'shoal train --resume {path}'"
+    if folder.is_run and folder.model.is_file():
+        return f"{path} was trained by shoal 0.1, which kept no features: {resume} adds what is missing."
+    if folder.is_run:
+        return f"{path} has not been trained to its end: resume it with {resume}."
+    return f"{path} holds no finished clusters: give a folder that 'shoal train' or 'shoal cluster' wrote."

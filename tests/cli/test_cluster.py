@@ -1,0 +1,105 @@
+"""``shoal cluster`` as its users meet it: the folder it writes, what it prints, its exit status."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_blobs
+from sklearn.metrics import adjusted_rand_score
+
+from shoal.cli.main import main
+from shoal.clustering.kmeans import assign
+
+pytestmark = pytest.mark.usefixtures("no_umap")
+
+
+@pytest.fixture(autouse=True)
+def labels(tmp_path, monkeypatch):
+    """Features of four groups in the working folder, and the groups."""
+    rows, labels = make_blobs(240, 3, centers=4, cluster_std=0.4, center_box=(-12, 12), random_state=0)
+    np.save(tmp_path / "photos.npy", rows)
+    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return labels
+
+
+def table(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_as_many_clusters_as_given(tmp_path, labels, capsys):
+    assert main(["cluster", "photos.npy", "-k", "4", "--metric", "euclidean"]) == 0
+    folder = tmp_path / "clusters" / "photos"
+    tables = {"assignments.csv", "assignments.parquet", "representatives.csv"}
+    assert {path.name for path in folder.iterdir()} == tables | {"centers.npy", "clustering.safetensors", "config.yaml"}
+    rows = table(folder / "assignments.csv")
+    assert [row["id"] for row in rows] == [str(i) for i in range(240)]
+    clusters = [int(row["cluster"]) for row in rows]
+    assert adjusted_rand_score(labels, clusters) == 1
+    features = torch.from_numpy(np.load("photos.npy")).float()
+    nearest, distances, margins = assign(features, torch.from_numpy(np.load(folder / "centers.npy")), "euclidean")
+    assert nearest.tolist() == clusters
+    np.testing.assert_allclose([float(row["distance"]) for row in rows], distances, rtol=1e-5)
+    np.testing.assert_allclose([float(row["margin"]) for row in rows], margins, rtol=1e-5)
+    assert "clusters     4, of 240\nassignments  clusters/photos/assignments.csv" in capsys.readouterr().out
+
+
+def test_as_many_clusters_as_suit_them(tmp_path, labels, capsys):
+    args = ["--k-range", "2", "9", "--metric", "euclidean", "--seed", "3", "--out", "found"]
+    assert main(["cluster", "photos.npy", "-k", "auto", *args]) == 0
+    assert adjusted_rand_score(labels, [row["cluster"] for row in table(tmp_path / "found" / "assignments.csv")]) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"^  4 +\d\.\d\d +\d\.\d{3}", said, re.M)
+    assert "best k = 4, plausible from 4 to 4" in said
+    found = json.loads((tmp_path / "found" / "suggestion.json").read_text())
+    assert (found["format"], found["k"], found["interval"], found["clear"]) == (1, 4, [4, 4], True)
+    assert found["candidates"][0]["k"] == 4
+    assert {candidate["k"] for candidate in found["candidates"]} <= set(range(2, 10))
+    page = (tmp_path / "found" / "suggestion.html").read_text()
+    assert "How many clusters?" in page
+    assert not re.search(r"<script|https?://", page)
+
+
+def test_digits_are_clustered_by_their_pixels(tmp_path, capsys):
+    assert main(["cluster", "digits", "-k", "10"]) == 0
+    assert "features     64 of each of 1797 rows, the pixels of the digits" in capsys.readouterr().out
+    assert np.load(tmp_path / "clusters" / "digits" / "centers.npy").shape == (10, 64)
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["photos/"], "there is no file or folder photos: did you mean photos.npy?"),
+        (["missing.npy"], "cannot read missing.npy: No such file or directory."),
+        (["zero.npy"], "zero.npy holds 1 rows of zeros, which have no cosine: leave these out."),
+        (["nan.npy"], "nan.npy holds NaN or infinity in 1 of 30 rows: leave these out."),
+        (["photos.npy", "--out", "full"], "full exists and is not an empty folder: give another --out."),
+        (["photos.npy", "-k", "3", "--k-range", "2", "5"], "-k 3 leaves no range to try: give --k-range with -k auto."),
+        (["photos.npy", "-k", "999"], "n_clusters=999 must lie between 1 and the number of rows"),
+        (["photos.npy", "--k-range", "9", "3"], "k_range is reversed (9, 3): give the smaller k first."),
+        (["photos.npy", "--k-range", "2", "200"], "k_range ends at 200: give at most 120, half of the 240 rows"),
+    ],
+)
+def test_mistakes(tmp_path, capsys, args, sentence):
+    rows = np.random.default_rng(0).standard_normal((30, 4))
+    np.save("images.npy", np.zeros((4, 8, 8)))
+    np.save("zero.npy", np.vstack([rows, np.zeros(4)]))
+    rows[2, 1] = np.nan
+    np.save("nan.npy", rows)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thing").touch()
+    assert main(["cluster", *args]) == 2
+    said = capsys.readouterr().err
+    assert f"shoal: {sentence}" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "clusters").exists()
+
+
+def test_rows_of_zeros_have_a_euclidean_distance(tmp_path):
+    np.save("zero.npy", np.vstack([np.zeros((10, 4)), np.ones((10, 4))]))
+    assert main(["cluster", "zero.npy", "-k", "2", "--metric", "euclidean"]) == 0
+    assert len({row["cluster"] for row in table(tmp_path / "clusters" / "zero" / "assignments.csv")}) == 2

@@ -1,0 +1,121 @@
+"""Undoing a sorting: all comes back, but for what has changed since; nothing outside of its folder is touched."""
+
+import json
+
+import pytest
+from tests.sort.examples import planned, tree
+
+from shoal.errors import UserError
+from shoal.sort.undo import undo
+
+
+def test_undo_leaves_what_has_changed(photos, tmp_path):
+    into = tmp_path / "sorted"
+    manifest = planned(photos, into).carry_out("copy")
+    (into / "cats/3.jpg").write_bytes(b"edited")
+    (into / "cats/5.jpg").unlink()
+    (into / "notes.txt").touch()
+    done = undo(manifest)
+    assert done.n_files == 4
+    assert done.left == [f"{into}/cats/3.jpg has changed since."]
+    assert set(tree(into)) == {"cats", "cats/3.jpg", "notes.txt", "sorted.jsonl"}
+    (into / "cats/3.jpg").unlink()
+    assert undo(manifest).left == []
+    assert set(tree(into)) == {"notes.txt"}
+
+
+def test_undo_overwrites_nothing(photos, tmp_path):
+    manifest = planned(photos, tmp_path / "sorted").carry_out("move")
+    (photos[0] / "a/3.jpg").write_bytes(b"new")
+    done = undo(manifest)
+    assert done.left == [f"there is another file {photos[0]}/a/3.jpg: {tmp_path}/sorted/cats/3.jpg stays."]
+    assert (photos[0] / "a/3.jpg").read_bytes() == b"new"
+    assert done.n_files == 5
+
+
+def test_a_second_sorting_has_a_manifest_of_its_own(photos, tmp_path):
+    first = planned(photos, tmp_path / "sorted").carry_out("copy")
+    second = planned(photos, tmp_path / "sorted", names={0: "zero", 1: "one"}).carry_out("link")
+    assert [first.name, second.name] == ["sorted.jsonl", "sorted-2.jsonl"]
+    undo(first)
+    assert set(tree(tmp_path / "sorted")) >= {"zero/1.jpg", "one/5.jpg"}
+    undo(second)
+    assert tree(tmp_path / "sorted") == {}  # made by the first, when the second was in it
+
+
+@pytest.mark.parametrize("target", ["../photos/6.jpg", "/etc/passwd"])
+def test_a_manifest_that_leads_out_of_its_folder_is_refused(photos, tmp_path, target):
+    manifest = planned(photos, tmp_path / "sorted").carry_out("copy")
+    with manifest.open("a") as file:
+        file.write(json.dumps({"source": None, "target": target, "digest": ""}) + "\n")
+    with pytest.raises(UserError, match="names files outside of its folder"):
+        undo(manifest)
+    (tmp_path / "other").write_text("{}")
+    with pytest.raises(UserError, match="other: it is no manifest of a sorting"):
+        undo(tmp_path / "other")
+    with pytest.raises(UserError, match=r"cannot read .*: No such file"):
+        undo(tmp_path / "none")
+    with pytest.raises(UserError, match="is a folder: give the manifest in it"):
+        undo(manifest.parent)
+
+
+def tampered(photos, tmp_path, header, *steps):
+    """Copies, whose manifest has another header and further steps; sorted/link leads to elsewhere/."""
+    manifest = planned(photos, tmp_path / "sorted").carry_out("copy")
+    first, *lines = manifest.read_text().splitlines()
+    lines = [json.dumps({**json.loads(first), **header}), *lines, *map(json.dumps, steps)]
+    manifest.write_text("".join(f"{line}\n" for line in lines))
+    (tmp_path / "elsewhere/empty").mkdir(parents=True)
+    (tmp_path / "elsewhere/mine").write_bytes(b"mine")
+    (tmp_path / "sorted/link").symlink_to(tmp_path / "elsewhere")
+    return manifest
+
+
+def refused(manifest, sentence):
+    before = tree(manifest.parents[1])
+    with pytest.raises(UserError, match=sentence):
+        undo(manifest)
+    assert tree(manifest.parents[1]) == before
+
+
+STEP = {"source": None, "target": "cats/3.jpg", "digest": ""}
+
+
+@pytest.mark.parametrize(
+    ("header", "steps"),
+    [
+        ({"part": "link/mine"}, []),
+        ({"part": ""}, []),
+        ({"part": "cats/5.jpg"}, []),
+        ({"folders": ["link/empty"]}, []),
+        ({}, [STEP | {"target": "link/empty/x"}]),
+        ({}, [STEP | {"target": "mine"}]),
+        ({}, [STEP | {"target": "cats/."}]),
+        ({}, [STEP | {"source": "relative.jpg"}]),
+    ],
+)
+def test_only_what_a_sorting_writes_is_undone(photos, tmp_path, header, steps):
+    refused(tampered(photos, tmp_path, header, *steps), "names files outside of its folder")
+
+
+@pytest.mark.parametrize(
+    ("header", "steps"),
+    [
+        ({"part": 5}, []),
+        ({"part": "a\0b"}, []),
+        ({"folders": [["a"]]}, []),
+        ({"how": {}}, []),
+        ({}, [STEP | {"target": 5}]),
+        ({}, [STEP | {"source": 5}]),
+        ({}, [STEP | {"source": "/a\0b"}]),
+        ({}, [[1]]),
+    ],
+)
+def test_a_manifest_of_other_things_is_none(photos, tmp_path, header, steps):
+    refused(tampered(photos, tmp_path, header, *steps), "it is no manifest of a sorting")
+
+
+def test_a_manifest_that_is_nested_too_deeply_is_none(photos, tmp_path):
+    manifest = tampered(photos, tmp_path, {})
+    manifest.write_text("[" * 100_000)
+    refused(manifest, "it is no manifest of a sorting")
