@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import time
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,25 @@ import shoal
 
 SOURCE = Path(shoal.__file__).parent
 LAYERS = [
-    {"errors", "files", "lazily", "types", "distributed", "hardware"},
-    {"losses", "lars", "models", "clustering", "data"},
+    {"types", "errors", "files", "folder", "tensors", "device", "distributed", "progress"},
+    {"losses", "models", "data", "clustering"},
     {"methods"},
     {"config"},
-    {"training", "evaluation", "report"},
-    {"assignments", "embedding"},
-    {"outputs"},
-    {"workflow", "dryrun", "frozen"},
-    {"estimators", "cli", "cli_outputs", "cli_train", "commandline", "terminal"},
+    {"evaluation"},
+    {"report"},
+    {"training"},
+    {"features"},
+    {"results"},
+    {"sort", "export", "estimators"},
+    {"cli"},
 ]
+"""What a module may import: its own layer, and those above it in this list."""
+
+MAY_READ_TARGETS = ("types.py", "data/", "evaluation/", "report/", "features/store.py")
+"""Who makes, keeps or reads true classes."""
+
+TAKES_TARGETS = {"write_assignments", "write_features", "clustering_scores", "as_images", "Truth"}
+"""Whom a result may hand true classes to: the label column, the kept features, evaluation and report."""
 
 
 def test_all_is_sorted_and_complete():
@@ -53,18 +63,54 @@ def test_imports_point_one_way():
             assert level[other] <= level[own], f"{path.relative_to(SOURCE)} imports shoal.{other}"
 
 
-def test_labels_are_read_by_evaluation_and_report_alone():
-    readers = set()
-    for path in SOURCE.rglob("*.py"):
+def modules() -> dict[str, Path]:
+    """All modules by their dotted name within the package."""
+    paths = (path for path in SOURCE.rglob("*.py"))
+    return {".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def test_no_module_imports_itself_in_a_circle():
+    known = modules()
+    graph: dict[str, set[str]] = {}
+    for name, path in known.items():
+        graph[name] = set()
         for node in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(node, ast.Attribute)
-                and node.attr == "labels"
-                and isinstance(node.value, ast.Name)
-                and node.value.id == "images"
-            ):
-                readers.add(path.relative_to(SOURCE).parts[0])
-    assert readers <= {"evaluation", "report", "assignments.py", "data"}
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "shoal":
+                package = ".".join(node.module.split(".")[1:])
+                for alias in node.names:
+                    inner = f"{package}.{alias.name}".lstrip(".")
+                    graph[name].add(inner if inner in known else package)
+    list(TopologicalSorter(graph).static_order())  # a CycleError names the circle
+
+
+def test_true_classes_are_read_by_evaluation_and_report_alone():
+    for path in SOURCE.rglob("*.py"):
+        name = path.relative_to(SOURCE).as_posix()
+        if name.startswith(MAY_READ_TARGETS):
+            continue
+        tree = ast.parse(path.read_text())
+        parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr == "targets":
+                assert name.startswith("results/"), f"{name}:{node.lineno} reads true classes"
+                assert handed_on(node, parents), f"{name}:{node.lineno} does something with true classes"
+
+
+def handed_on(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
+    """Whether true classes are only passed to those that may have them, or named."""
+    while node in parents:
+        node = parents[node]
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in TAKES_TARGETS:
+                return True
+            if name not in ("tolist", "cpu"):
+                return False
+        elif isinstance(node, ast.FunctionDef):
+            return node.name == "targets"  # a property that passes them through
+        elif isinstance(node, ast.Assign):
+            return isinstance(node.targets[0], ast.Tuple | ast.Name)
+    return False
 
 
 @pytest.mark.parametrize("args", [["-c", "import shoal"], ["-m", "shoal", "--help"], ["-m", "shoal", "trian"]])

@@ -16,7 +16,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from shoal.clustering import as_module, clusterer_from
+from shoal.clustering import clusterer_from
 from shoal.clustering.kmeans.estimator import CentersPosterior
 from shoal.clustering.mixtures.em import Mixture
 from shoal.clustering.mixtures.gaussian import Responsibilities
@@ -129,7 +129,7 @@ def photos():
 def test_the_network_says_what_pytorch_says_whatever_the_batch(rows, photos, tmp_path, kind):
     import onnxruntime
 
-    clustering, path = as_module(saved(kind, rows)), tmp_path / "net.onnx"
+    clustering, path = saved(kind, rows).as_module(), tmp_path / "net.onnx"
     net = Net().eval()
     about = {"resize": "short side to 64, bicubic", "crop": "centre"}
     deviation = export_onnx(net, clustering, photos, path, preparation=about, names={1: "cats"})
@@ -153,7 +153,7 @@ def test_the_network_says_what_pytorch_says_whatever_the_batch(rows, photos, tmp
 
 
 def test_a_network_that_says_something_else_is_not_written(rows, photos, tmp_path, monkeypatch):
-    clustering, graph = as_module(saved("KMeans", rows)), None
+    clustering, graph = saved("KMeans", rows).as_module(), None
 
     def one(classifier, images):
         nonlocal graph

@@ -8,7 +8,7 @@ from .mixtures.beta import BetaMixture
 from .mixtures.gaussian import GaussianMixture
 from .neighbours import approximate_neighbours, nearest_neighbours
 from .rows import ClusteringMethod
-from .saved import Clusterer, as_module, build_clusterer, clusterer_from, state_of
+from .saved import Clusterer, build_clusterer, clusterer_from, state_of
 from .suggest.suggest import Suggestion, suggest_k
 from .temi.estimator import TEMI
 from .umap import UMAPKMeans
@@ -26,7 +26,6 @@ __all__ = [
     "UMAPKMeans",
     "adjusted_rand",
     "approximate_neighbours",
-    "as_module",
     "build_clusterer",
     "calinski_harabasz",
     "cluster_centers",

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import torch
 from jaxtyping import Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from shoal.clustering.kmeans.estimator import KMeans
 from shoal.clustering.kmeans.minibatch import MiniBatchKMeans
@@ -84,11 +84,6 @@ def state_of(clusterer: Clusterer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     holder = clusterer.head_ if isinstance(clusterer, TEMI) else clusterer
     names = [*SHAPES[name], *(["covariances_"] if name == "GaussianMixture" else [])]
     return header, {each: torch.as_tensor(getattr(holder, each)).cpu().contiguous() for each in names}
-
-
-def as_module(clusterer: Clusterer) -> nn.Module:
-    """A fitted estimator's ``predict_proba`` as a network: features (b, d) in, probabilities (b, k) out."""
-    return clusterer.as_module()
 
 
 def clusterer_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Clusterer:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from shoal.clustering import map_method
 from shoal.clustering.rows import Metric
 from shoal.data.listing import as_images
 from shoal.errors import UserError
@@ -58,7 +59,7 @@ def report_data(result: Result) -> ReportData:
         clustering=Clustering(shown.labels, result.centers, shown.distance),
         confidences=shown.confidence,
         positions=shown.positions,
-        map_method="UMAP",
+        map_method=map_method(len(found.labels)),
         seed=result.seed,
         sizes=torch.bincount(found.labels, minlength=k),
         n_images=len(found.labels),

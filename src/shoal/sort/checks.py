@@ -84,7 +84,7 @@ def check_room(into: Path, n_bytes: int, sources: Sequence[Path | None], how: Ho
         raise UserError(f"the files take {n_bytes / 1e6:.0f} MB and {room}: make room, or use --link.")
 
 
-def check_free_targets(into: Path, folders: Iterable[str], targets: Iterable[str]) -> None:
+def check_free_targets(into: Path, folders: Iterable[str], destinations: Iterable[str]) -> None:
     """Refuse to write over anything, or through a link to somewhere else.
 
     Raises:
@@ -96,7 +96,7 @@ def check_free_targets(into: Path, folders: Iterable[str], targets: Iterable[str
             raise UserError(f"{folder} is in the way and no folder: sort into another folder, or rename the cluster.")
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(f"the folder {folder} cannot be written: sort into another one.")
-    there = [target for target in targets if os.path.lexists(into / target)]
+    there = [target for target in destinations if os.path.lexists(into / target)]
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
         raise UserError(f"{into / there[0]}{more} exists already: nothing is overwritten, sort into another folder.")

@@ -34,7 +34,7 @@ _WIDEST = 40
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Where each image will go: ``targets`` under the folder ``into``, "" for an image that stays where it is.
+    """Where each image will go: ``destinations`` under the folder ``into``, "" for an image that stays where it is.
 
     ``sources`` are absolute, None where an image lies inside an archive or a table. ``n_renamed`` images have another
     name than before, because their folder has that one already. ``n_bytes`` counts the files of their own.
@@ -42,14 +42,14 @@ class Plan:
 
     into: Path
     sources: Sequence[Path | None]
-    targets: Sequence[str]
+    destinations: Sequence[str]
     n_renamed: int
     n_bytes: int
 
     @property
     def folders(self) -> dict[str, int]:
         """How many files each folder gets, in the order of their names."""
-        return dict(sorted(Counter(target.partition("/")[0] for target in self.targets if target).items()))
+        return dict(sorted(Counter(target.partition("/")[0] for target in self.destinations if target).items()))
 
     def check(self, how: How) -> None:
         """Raise a UserError for what would stop it on the way, before anything is done."""
@@ -59,7 +59,7 @@ class Plan:
 
     def rows(self) -> Iterator[tuple[int, Path | None, str]]:
         """Number, source and target of each image that goes somewhere."""
-        for row, (source, target) in enumerate(zip(self.sources, self.targets, strict=True)):
+        for row, (source, target) in enumerate(zip(self.sources, self.destinations, strict=True)):
             if target:
                 yield row, source, target
 
@@ -74,8 +74,8 @@ class Plan:
             lines.append(f"{inside} of them come out of archives or tables, on top of that size")
         if self.n_renamed:
             lines.append(f"{self.n_renamed} get a number after their name: their folder has that name already")
-        if n < len(self.targets):
-            lines.append(f"{len(self.targets) - n} images are in no cluster and stay where they are")
+        if n < len(self.destinations):
+            lines.append(f"{len(self.destinations) - n} images are in no cluster and stay where they are")
         apart = sum(checks.on_other_disk(self.into, (source for _, source, _ in self.rows() if source is not None)))
         if apart and how != "copy":
             effect = "each is copied, checked and removed" if how == "move" else "links there need it mounted"
@@ -175,17 +175,17 @@ def plan_sort(
     folders = folder_names(sorted({label for label in labels if label >= 0}), names)
     sources = [None if path is None else checks.located(path) for path in paths]
     checks.check_apart(into, sources, source)
-    taken, targets, renamed = Taken(), [], 0
+    taken, destinations, renamed = Taken(), [], 0
     for name, path, label in zip(ids, paths, labels, strict=True):
         if label < 0:
-            targets.append("")
+            destinations.append("")
             continue
         wanted = path.name if path is not None else safe_name(PurePosixPath(name).name, "image")
         given = taken.name(folders[label], wanted)
         renamed += given != wanted
-        targets.append(f"{folders[label]}/{given}")
-    n_bytes = sum(path.stat().st_size for path, target in zip(sources, targets, strict=True) if path and target)
-    return Plan(into, sources, targets, renamed, n_bytes)
+        destinations.append(f"{folders[label]}/{given}")
+    n_bytes = sum(path.stat().st_size for path, target in zip(sources, destinations, strict=True) if path and target)
+    return Plan(into, sources, destinations, renamed, n_bytes)
 
 
 def _batches(steps: Iterable[tuple[Step, bytes]]) -> Iterator[list[tuple[Step, bytes]]]:

@@ -122,7 +122,7 @@ class TEMI(SharesEstimator):
         how = self._training(len(drawn))
         rows = Rows(features if len(drawn) == len(features) else features[drawn], self.metric)
         neighbours, _ = nearest_neighbours(rows.features.detach(), how.n_neighbors, self.metric)
-        components = principal_components(rows, COMPONENTS)
+        components = principal_components(rows, COMPONENTS, generator)
         larger = max(1.0, USUAL_WIDTH / features.shape[1]) ** 0.5
         components = replace(components, scale=components.scale / larger)
         trainer = _Trainer(components.of(rows), self.n_clusters, how, generator)
