@@ -112,7 +112,8 @@ def train_slice(config: RunConfig, out: Path, time_is_up: Callable[[], bool]) ->
         try:
             fit(run, Progress(), [curve])
         except Interrupted:
-            print(f"stopped and saved in epoch {run.epoch}, after {run.step} of its {run.steps_per_epoch} steps")
+            state, n_steps = run.state, run.steps_per_epoch
+            print(f"stopped and saved in epoch {state.epoch}, after {state.step} of its {n_steps} steps")
     return run, curve
 
 

@@ -20,8 +20,7 @@ from shoal.config import RunConfig
 from shoal.device import Precision
 from shoal.models import Backbone, backbone
 from shoal.training import Run
-from shoal.training.profile import TimedParts
-from shoal.training.run import Parts
+from shoal.training.profile import WARM_UP, finished, part_seconds, step_profiler
 from step import PASSES, Step, config_of, lightly_step, noise_run, step_of
 
 FAR_OFF = 0.5
@@ -239,13 +238,15 @@ def described(name: str, row: Figures) -> str:
 
 
 def milliseconds(side: Side, sheet: Sheet) -> dict[str, float]:
-    """Of each part of a step, when the device finishes one before the next begins."""
+    """Of each part of a step, on the device."""
     assert side.run is not None
-    side.run.parts = timed = TimedParts(sheet.device)
-    for _ in range(sheet.sizes.steps):
-        side.once()
-        timed.keep(counts=True)
-    side.run.parts = Parts()
-    found = {name: 1000 * seconds / sheet.sizes.steps for name, seconds in timed.seconds.items()}
+    profiler = step_profiler(sheet.device, sheet.sizes.steps)
+    with torch.autograd.set_multithreading_enabled(False), profiler:  # kernels of backward count as its own
+        for _ in range(WARM_UP + sheet.sizes.steps):
+            side.once()
+            finished(sheet.device)
+            profiler.step()
+    seconds = part_seconds(profiler, sheet.device)
+    found = {name: 1000 * each / sheet.sizes.steps for name, each in seconds.items()}
     print("    a step: " + ", ".join(f"{name} {each:.2f} ms" for name, each in found.items()), flush=True)
     return found

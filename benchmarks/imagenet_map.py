@@ -61,7 +61,7 @@ def build(n: int, side: int) -> dict[str, float]:
             at, size = int(generator.integers(_CHUNK)), min(left, _CHUNK)
             draft.write(noise[at : at + size])  # type: ignore[arg-type]
             left -= size
-        draft.keep(_KEY, (n, 3, side, side), listing, {})
+        draft.finish(_KEY, (n, 3, side, side), listing, {})
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "MB/s": n * 3 * side * side / seconds / 1e6}
 

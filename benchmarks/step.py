@@ -59,10 +59,10 @@ def shoal_step(config: RunConfig, side: int, folder: Path) -> Step:
 def noise_run(config: RunConfig, side: int, folder: Path, n: int) -> Run:
     """A run on images of noise, in the midst of an epoch and with clusters."""
     run = workflow.start(config, folder, Progress(), noise(n, side))
-    run.order = torch.randperm(n, device=run.device, generator=run.generator)
+    run.state.order = torch.randperm(n, device=run.device, generator=run.generator)
     labels = torch.arange(n, device=run.device) % config.n_clusters
     centers = F.normalize(torch.randn(config.n_clusters, 256, device=run.device, generator=run.generator), dim=-1)
-    run.clusterings = (Clustering(labels, centers, torch.zeros(n, device=run.device)),)
+    run.state.clusterings = (Clustering(labels, centers, torch.zeros(n, device=run.device)),)
     return run
 
 
@@ -72,7 +72,7 @@ def step_of(run: Run) -> Callable[[], dict[str, Tensor]]:
 
     def step() -> dict[str, Tensor]:
         terms = train_step(run, pixels)
-        run.step = (run.step + 1) % run.steps_per_epoch
+        run.state.step = (run.state.step + 1) % run.steps_per_epoch
         return terms
 
     return step

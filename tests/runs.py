@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from shoal.config import RunConfig
-from shoal.folder import ResultFolder as RunFolder
+from shoal.config import RunConfig, load_recipe
+from shoal.folder import ResultFolder
 from shoal.methods import ProPosConfig
 from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training import Run
+from shoal.training.run import Watcher
 from shoal.types import Images
 
 RECIPE = """\
@@ -89,14 +90,14 @@ def new_run(path: Path, config: RunConfig | None = None, images: Images | None =
 
 def reopened(path: Path, images: Images | None = None) -> Run:
     """The run in a folder as it last saved, with images that no file holds."""
-    folder, config = RunFolder.open(path)
-    run = Run(config, images or tiny_images(), folder)
+    folder = ResultFolder(path)
+    run = Run(load_recipe(str(folder.config)), images or tiny_images(), folder)
     run.load()
     return run
 
 
-class StopAfter(Progress):
-    """Asks the run to stop after some steps, or in the middle of an E-step."""
+class StopAfter(Watcher):
+    """Asks the run to stop after some steps."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -108,13 +109,17 @@ class StopAfter(Progress):
 
 
 def same_files(a: Path, b: Path) -> None:
-    """Weights and state are equal bit by bit; metrics but for the clock."""
-    for name in ("model.safetensors", "state.safetensors"):
+    """States, and weights of finished runs, are equal bit by bit; metrics but for the clock."""
+    names = {path.name for folder in (a, b) for path in folder.glob("*.safetensors")}
+    assert "state.safetensors" in names
+    for name in names:
         one, two = load_file(a / name), load_file(b / name)
         assert one.keys() == two.keys()
         for key in one:
             # Images that are not clustered have NaN for a distance.
             torch.testing.assert_close(one[key], two[key], rtol=0, atol=0, equal_nan=True, msg=key)
     clock = {"seconds", "images_per_second", "e_step_seconds"}
-    rows = [[{k: v for k, v in row.items() if k not in clock} for row in RunFolder(x).read_metrics()] for x in (a, b)]
+    rows = [
+        [{k: v for k, v in row.items() if k not in clock} for row in ResultFolder(x).read_metrics()] for x in (a, b)
+    ]
     assert rows[0] == rows[1]

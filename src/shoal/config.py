@@ -70,7 +70,7 @@ class RunConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the networks; auto takes bfloat16 where the hardware computes in it. Losses are float32."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Let torch.compile translate the backbone for training; auto measures whether that pays for a run of hours."""
+    """Compile the backbone for training with torch.compile; auto does so for long runs on a GPU."""
     sync_batch_norm: bool = False
     """With several processes, take batch-norm statistics over all of them."""
     data: DataConfig = field(default_factory=DataConfig)

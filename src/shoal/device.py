@@ -14,14 +14,14 @@ from shoal import distributed
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether products of bfloat16 matrices are faster than those of float32; elsewhere they are emulated, slowly."""
+    """Whether bfloat16 matrix products are faster than float32 ones; other hardware emulates them, slowly."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def compute_device() -> torch.device:
-    """The GPU when there is one."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -29,12 +29,12 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Run networks in bfloat16 where asked, or for "auto" where the hardware multiplies in it."""
+    """Run networks in bfloat16 if asked, or for "auto" if the hardware computes in it."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=resolve_precision(device, precision) == "bfloat16")
 
 
 def resolve_precision(device: torch.device, precision: Precision) -> Precision:
-    """What "auto" comes to on a device."""
+    """The precision that "auto" stands for on a device."""
     if precision != "auto":
         return precision
     return "bfloat16" if multiplies_bfloat16(device) else "float32"
@@ -45,17 +45,17 @@ States = dict[str, UInt8[Tensor, "_"]]
 
 
 def preserve_rng(device: torch.device) -> AbstractContextManager[None]:
-    """Leave torch's default generators after the block as they were before it: the host's, and that of this GPU."""
-    # Without a word about devices torch forks those of all GPUs, and warns of it.
+    """Restore torch's default generators after the block: the host's, and that of this GPU."""
+    # By default torch forks those of all GPUs, and warns about it.
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def first_rng(device: torch.device, seed: int) -> States:
-    """This rank's states at the start of a run: as they are on rank 0, where weights have just been drawn."""
+    """This rank's states at the start of a run; on rank 0 the current ones, after drawing the weights."""
     if distributed.is_first():
         return _states(device)
     with preserve_rng(device):
-        # What ranks drop out must differ; and from a seed apart, so that rank 1 is not another run's rank 0.
+        # Dropout must differ between ranks; seeds far apart keep rank 1 from being rank 0 of another run.
         torch.manual_seed((seed + distributed.rank() * 0x9E3779B97F4A7C15) % 2**63)
         return _states(device)
 
@@ -66,14 +66,14 @@ def _states(device: torch.device) -> States:
 
 
 def set_default_rng(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Put torch's default generators into states that were read before."""
+    """Set torch's default generators to saved states."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def gathered_rng(device: torch.device) -> dict[str, Tensor]:
-    """The states of all ranks, to be saved: a row each, or a vector in one process."""
+    """The states of all ranks, for saving: a row per rank, or a vector in one process."""
     found = {f"rng.{name}": state for name, state in _states(device).items()}
     if distributed.world_size() == 1:
         return found
@@ -81,10 +81,10 @@ def gathered_rng(device: torch.device) -> dict[str, Tensor]:
 
 
 def own_rng(saved: Mapping[str, Tensor], device: torch.device, seed: int) -> States:
-    """This rank's of the states that ``gathered_rng`` gave; those of a start where there were fewer ranks."""
+    """This rank's row of the states from ``gathered_rng``, or the initial ones if there were fewer ranks."""
     rank, own = distributed.rank(), first_rng(device, seed)
     for name in own.keys() & saved.keys():
         rows = saved[name].view(-1, saved[name].shape[-1])
         if rank < len(rows):
-            own[name] = rows[rank].clone()  # PyTorch reads a state from where its memory begins
+            own[name] = rows[rank].clone()  # PyTorch ignores the storage offset
     return own

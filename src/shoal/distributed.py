@@ -1,8 +1,7 @@
-"""What a run needs to know of other processes: no-ops when there is one.
+"""Communication between the processes of a run; no-ops in a single process.
 
-Several processes come from ``torchrun`` and plain ``torch.distributed``. Random numbers are drawn for the global batch
-from a generator that every rank holds in the same state; each rank then keeps its share. So N ranks draw what one
-process would.
+Processes are started by ``torchrun``. Random numbers are drawn for the global batch from a generator that has the same
+state on every rank, and each rank keeps its share. So N ranks draw what one process would.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ from torch.nn.parallel import DistributedDataParallel
 from shoal.errors import UserError
 
 _PATIENCE = timedelta(days=30)
-"""How long ranks wait for each other where one of them works alone. One that has died is noticed at once."""
+"""How long ranks wait while one of them works alone. A rank that dies is noticed at once."""
 
-_MEETING = 300.0
-"""Seconds in which processes must have found each other."""
+_RENDEZVOUS_SECONDS = 300.0
+"""Time in which processes must find each other."""
 
-_kept: list[object] = []
-"""Stores that this process may serve: they end with it."""
+_stores: list[object] = []
+"""Stores that this process serves for as long as it lives."""
 
 _control: Any = None
-"""For words between hosts, over gloo: no word waits for a GPU. None: the default group."""
+"""A gloo group for messages between hosts, which do not wait for GPUs. None: the default group."""
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Join the processes that ``torchrun`` has started, if it has: over gloo, and NCCL for what lies on GPUs.
+    """Join the processes started by ``torchrun``, if any, over gloo on CPUs and NCCL on GPUs.
 
     Raises:
-        UserError: another process has ended, which this one learned when it wanted to hear from it.
+        UserError: another process has died.
     """
     global _control
     if not _by_torchrun():
@@ -62,8 +61,8 @@ def joined() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise UserError(
-                "another process of this run has ended, and what it said tells why; 'shoal train --resume' and the "
-                "run's folder go on from the last save."
+                "another process of this run has ended; its own message says why. Resume from the last save with "
+                "'shoal train --resume' and the run's folder."
             ) from error
         raise
     dist.destroy_process_group()
@@ -75,20 +74,20 @@ def _by_torchrun() -> bool:
 
 
 def _store(rank: int) -> Any:
-    """Where the processes find each other: a store of this attempt alone, that rank 0 serves.
+    """Where the processes find each other: a store for this attempt alone, served by rank 0.
 
-    The store that ``torchrun`` serves outlives its processes. After a restart it still holds the addresses of those
-    that have died, and torch would call there.
+    The store of ``torchrun`` outlives its processes. After a restart it still holds the addresses of the dead ones, and
+    torch would connect to those.
     """
-    lasting, host = next(rendezvous("env://"))[0], os.environ["MASTER_ADDR"]
+    outer, host = next(rendezvous("env://"))[0], os.environ["MASTER_ADDR"]
     if rank == 0:
         served = TCPStore(host, 0, is_master=True, wait_for_workers=False)
-        lasting.set("port", str(served.port))
-        _kept.append(lasting)
+        outer.set("port", str(served.port))
+        _stores.append(outer)
         return served
-    until = time.monotonic() + _MEETING
-    while not _serves(host, port := int(lasting.get("port"))):  # that of a process that has died
-        if time.monotonic() > until:
+    deadline = time.monotonic() + _RENDEZVOUS_SECONDS
+    while not _serves(host, port := int(outer.get("port"))):  # the port of a process that has died
+        if time.monotonic() > deadline:
             raise UserError(f"the first process does not answer at {host}:{port}: open this address to all machines.")
         time.sleep(0.2)
     return TCPStore(host, port, is_master=False)
@@ -103,39 +102,39 @@ def _serves(host: str, port: int) -> bool:
 
 
 def restarted() -> bool:
-    """Whether ``torchrun --max-restarts`` has started these processes again; all ranks ask at once."""
-    # Only the machine whose process has failed counts the restart.
+    """Whether ``torchrun --max-restarts`` has restarted these processes; all ranks must call this."""
+    # Only the machine whose process failed counts the restart.
     return any_rank(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0)
 
 
 def rank() -> int:
-    """This process's number among its peers; 0 when alone."""
+    """Number of this process; 0 if it is the only one."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes train together; 1 when alone."""
+    """Number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and speaks: rank 0, or the only one."""
+    """Whether this is rank 0, the process that writes files and messages."""
     return rank() == 0
 
 
 def share(n: int) -> slice:
-    """This rank's rows of a global batch of ``n`` rows, which the world size must divide."""
+    """This rank's rows of a global batch of ``n`` rows, a multiple of the world size."""
     each = n // world_size()
     return slice(rank() * each, (rank() + 1) * each)
 
 
 def part(n: int) -> slice:
-    """This rank's of ``n`` rows, about as many as any other's."""
+    """This rank's share of ``n`` rows, of about the same size on all ranks."""
     return slice(rank() * n // world_size(), (rank() + 1) * n // world_size())
 
 
 def largest(numbers: Sequence[int]) -> list[int]:
-    """The largest that any rank gives, number by number; hosts talk, and GPUs go on working."""
+    """Elementwise maximum over ranks; hosts communicate, and GPUs keep working."""
     if world_size() == 1:
         return list(numbers)
     found = torch.tensor(numbers)
@@ -144,12 +143,12 @@ def largest(numbers: Sequence[int]) -> list[int]:
 
 
 def any_rank(answer: bool) -> bool:
-    """Whether any rank says yes."""
+    """Whether the answer is true on any rank."""
     return bool(largest([answer])[0])
 
 
 def text_of_first(text: str) -> str:
-    """What rank 0 gives."""
+    """The text of rank 0."""
     if world_size() == 1:
         return text
     letters = text.encode()
@@ -161,7 +160,7 @@ def text_of_first(text: str) -> str:
 
 @contextmanager
 def one_by_node() -> Iterator[None]:
-    """Let a process of each machine go first and the others after it, for they find then what it has kept on disk."""
+    """Let one process per machine go first, so that the others find what it has cached on disk."""
     if world_size() == 1:
         yield
         return
@@ -174,24 +173,24 @@ def one_by_node() -> Iterator[None]:
 
 
 def averaging(network: nn.Module) -> nn.Module:
-    """The network with gradients that are means over ranks (data parallel training); as it is in one process."""
+    """The network with gradients averaged over ranks (data-parallel training); unchanged in one process."""
     if world_size() == 1:
         return network
-    # Buffers are the ranks' own: queues turn alike, and statistics of batch-norm are averaged when they are read.
+    # Buffers are not synchronised: queues are equal on all ranks, batch-norm statistics are averaged when needed.
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in PyTorch 2.15
-    apart: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
-    return DistributedDataParallel(network, gradient_as_bucket_view=True, **apart)
+    no_sync: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(network, gradient_as_bucket_view=True, **no_sync)
 
 
 def averaged_at_last(network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-    """Let gradients add up on their rank until the last part of a batch; ``network`` is from ``averaging``."""
+    """Accumulate gradients locally until the last part of a batch; ``network`` is from ``averaging``."""
     if last or not isinstance(network, DistributedDataParallel):
         return nullcontext()
     return network.no_sync()
 
 
 def average(values: Sequence[Tensor]) -> None:
-    """Put the mean over ranks in the place of each tensor, in one exchange."""
+    """Replace each tensor by its mean over ranks, in one message."""
     if world_size() == 1 or not values:
         return
     flat = torch.cat([value.flatten() for value in values])
@@ -201,16 +200,15 @@ def average(values: Sequence[Tensor]) -> None:
         value.copy_(mean.view_as(value))
 
 
-# Renamed in PyTorch 2.15, which warns of the old name.
+# Renamed in PyTorch 2.15, which warns about the old name.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather along the rows; backward adds up what the ranks' losses ask of these rows, which they ask alike.
+    """All-gather along the rows; backward sums the gradients of these rows over ranks, which are all the same.
 
-    Adding up is what makes N ranks equal to one process: each rank computes the same loss on the global batch, the data
-    parallel wrapper averages the gradients, and the sum here undoes that average. As all addends are the same, no word
-    need be exchanged.
+    The sum makes N ranks equal to one process: each rank computes the same loss on the global batch, the data-parallel
+    wrapper averages the gradients, and the sum undoes that average. As all addends are equal, no message is needed.
     """
 
     @staticmethod
@@ -227,7 +225,7 @@ class _Gather(torch.autograd.Function):
 def gather(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "global_b ..."]:
     """The rows of all ranks, in rank order; the rows themselves in one process.
 
-    Its gradient is right for losses that every rank computes alike from what all ranks know.
+    Its gradient is correct for losses that every rank computes alike from gathered rows.
     """
     if world_size() == 1:
         return rows
@@ -236,14 +234,14 @@ def gather(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "global_b ..."]:
 
 
 def gather_all(*rows: Shaped[Tensor, "b _"]) -> tuple[Shaped[Tensor, "global_b _"], ...]:
-    """``gather`` of several matrices of one type in one exchange: a small one costs no more than its delay."""
+    """``gather`` of several matrices of one type in one message: a small one costs nothing but latency."""
     if world_size() == 1:
         return rows
     return torch.split(gather(torch.cat(rows, dim=1)), [part.shape[1] for part in rows], dim=1)
 
 
 class _Sum(torch.autograd.Function):
-    """All-reduce by sum; what each rank's loss asks of the sum is asked of every rank's addend."""
+    """All-reduce by sum; the gradient of each addend is the sum of the ranks' gradients."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -267,13 +265,13 @@ def sum_over_ranks(values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
 
 
 def of_each_rank(values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "ranks ..."]:
-    """A tensor of every rank, in one exchange, with gradient of losses that differ by rank as well."""
+    """The tensors of all ranks, in one message; the gradient is also correct for losses that differ by rank."""
     mine = torch.arange(world_size(), device=values.device) == rank()
     return sum_over_ranks(values.where(mine.view(-1, *(1 for _ in values.shape)), 0))
 
 
 def gather_uneven(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "global_b ..."]:
-    """The rows of all ranks, in rank order, where ranks may hold different numbers of them; without gradient."""
+    """The rows of all ranks, in rank order, of which each may hold a different number; without gradient."""
     if world_size() == 1:
         return rows
     counts = rows.new_zeros(world_size(), dtype=torch.int64)
@@ -286,7 +284,7 @@ def gather_uneven(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "global_b ...
 
 
 def from_first_rank(values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-    """What rank 0 holds; the values themselves in one process."""
+    """The values of rank 0; unchanged in one process."""
     if world_size() == 1:
         return values
     values = values.clone()

@@ -1,4 +1,4 @@
-"""Writing files that are either whole or not there, where nothing is yet."""
+"""Files: atomic writes, locks, and paths with their home folder and links resolved."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import IO, BinaryIO
 
 from shoal.errors import UserError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_free_folder(path: Path) -> None:
-    """Raise a UserError when there is something in the folder, or something else in its place."""
+    """Raise a UserError unless the path is free or an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists and is not an empty folder: give another --out.")
 
 
-def lock(file: IO[bytes]) -> bool:
-    """Take a file for this process alone, until it is closed or the process ends; False where another has it.
+def try_lock(file: IO[bytes]) -> bool:
+    """Lock a file until it is closed or the process ends; False if another process holds the lock.
 
-    Where the system cannot do that, nobody is kept out.
+    On systems without locks, always True.
     """
     try:
         import fcntl  # not on Windows
@@ -38,20 +38,20 @@ def lock(file: IO[bytes]) -> bool:
 
 
 def expand_home(path: str | Path) -> Path:
-    """Read a ``~`` at the beginning as a home folder; a name that only begins so, as ``~$photo.jpg``, stays."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - that of a Path fails where nobody is called so
+    """Expand a leading ``~`` or ``~user``; other names that start with it, such as ``~$photo.jpg``, are unchanged."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises for unknown users
 
 
 def real(path: str | Path) -> Path:
-    """Follow all links of a path as far as they lead, and a circle of them nowhere."""
+    """Resolve all links of a path; unlike ``Path.resolve``, a loop of links is no error."""
     return Path(os.path.realpath(expand_home(path)))
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``; at every moment the path holds the old content or the new, whole.
+    """Replace the content of ``path``; at every moment it has either the old or the new content in full.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written. The old content is still there.
+        UserError: the disk is full, or the folder cannot be written; the old content is intact.
     """
     with atomic_file(path) as file:
         file.write(content)
@@ -59,10 +59,10 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, which becomes ``path`` once all of it is on the disk, and vanishes on an error.
+    """Open a temporary file that replaces ``path`` once it is fully on disk, and is deleted on an error.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written. The old content is still there.
+        UserError: the disk is full, or the folder cannot be written; the old content is intact.
     """
     temporary: str | None = None
     try:
@@ -75,9 +75,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except OSError as error:
-        advice = " What it held before is intact: make room, then go on." if error.errno in FULL else ""
+        advice = " Its old content is intact: free disk space, then try again." if error.errno in DISK_FULL else ""
         raise UserError(f"cannot write {path}: {error.strerror}.{advice}") from error
     finally:
         if temporary is not None:
-            with contextlib.suppress(OSError):  # it is gone, once it has become the file itself
+            with contextlib.suppress(OSError):  # already renamed
                 Path(temporary).unlink()

@@ -2,8 +2,8 @@
 
 Where a docstring says "unit rows", the method has normalised them; the others normalise themselves.
 
-No function here gathers across ranks, looks at a config or keeps a state: the method hands over the features of the
-whole global batch (house rules 1 and 2 in ``docs/architecture.md``).
+No function here gathers across ranks, reads a config or keeps state: the method passes the features of the global
+batch (house rules 1 and 2 in ``docs/architecture.md``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Parameters = ParamSpec("Parameters")
 
 
 def _in_float32(loss: Callable[Parameters, Tensor]) -> Callable[Parameters, Tensor]:
-    """Keep a loss's products in float32 when the networks around it run in bfloat16."""
+    """Compute a loss in float32 even if the networks run in bfloat16."""
 
     @functools.wraps(loss)
     def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Tensor:
@@ -68,8 +68,8 @@ def prototype_scattering(
     mean; their columns take the published constant −10, which leaves them a share of exp(−10) each in the denominator.
 
     Args:
-        online: features of the batch, neither normalised nor averaged; the gradient flows through these alone.
-        target: features of the same images from the target network.
+        online: features of the batch, not normalised; the only input with a gradient.
+        target: features of the same images from the target network; no gradient.
         labels: pseudo-label of each row in [0, n_clusters); −1 for a row that belongs to no cluster.
         n_clusters: k, the number of prototypes.
         temperature: T.
@@ -94,7 +94,7 @@ def prototype_scattering(
 def negative_cosine(
     p1: Float[Tensor, "b d"], z2: Float[Tensor, "b d"], p2: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]
 ) -> Float[Tensor, ""]:
-    """SimSiam's symmetric loss: each prediction looks for the other view's projection, which gets no gradient.
+    """SimSiam's symmetric loss: each prediction should match the other view's projection, which gets no gradient.
 
     L = −½·[cos(p_1, sg z_2) + cos(p_2, sg z_1)], averaged over the batch (arXiv 2011.10566, eq. 4).
     """
@@ -147,7 +147,7 @@ def proto_nce(
     over the negatives, averaged over the rows that have a cluster (PCL, arXiv 2005.04966, eq. 11).
 
     Args:
-        query: features of a batch; the gradient flows through these alone.
+        query: features of a batch; the only input with a gradient.
         labels: cluster of each row in [0, k); −1 for a row that belongs to none.
         centers: the prototypes c.
         concentration: φ, a temperature for each prototype.
@@ -169,8 +169,8 @@ def proto_nce(
 def cluster_contrast(p1: Float[Tensor, "b k"], p2: Float[Tensor, "b k"], temperature: float) -> Float[Tensor, ""]:
     """NT-Xent between the clusters of two views: the 2k columns of the assignments, by cosine.
 
-    A column says who is in a cluster; the same cluster in the other view is its positive, all other clusters of both
-    views are its negatives (CC, arXiv 2009.09687, eq. 6).
+    A column holds the members of a cluster. The same cluster in the other view is its positive, all other clusters of
+    both views are its negatives (CC, arXiv 2009.09687, eq. 6).
     """
     return nt_xent(F.normalize(p1.float().T, dim=-1), F.normalize(p2.float().T, dim=-1), temperature)
 

@@ -75,8 +75,8 @@ def test_digits_are_clustered_by_their_pixels(tmp_path, capsys):
     [
         (["photos/"], "there is no file or folder photos: did you mean photos.npy?"),
         (["missing.npy"], "cannot read missing.npy: No such file or directory."),
-        (["zero.npy"], "zero.npy holds 1 rows of zeros, which have no cosine: leave these out."),
-        (["nan.npy"], "nan.npy holds NaN or infinity in 1 of 30 rows: leave these out."),
+        (["zero.npy"], "zero.npy contains 1 rows of zeros, which have no cosine: remove them."),
+        (["nan.npy"], "nan.npy contains NaN or infinity in 1 of 30 rows: remove them."),
         (["photos.npy", "--out", "full"], "full exists and is not an empty folder: give another --out."),
         (["photos.npy", "-k", "3", "--k-range", "2", "5"], "-k 3 leaves no range to try: give --k-range with -k auto."),
         (["photos.npy", "-k", "999"], "n_clusters=999 must lie between 1 and the number of rows"),

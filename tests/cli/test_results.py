@@ -48,7 +48,7 @@ def test_evaluate_prints_what_training_measured(run, capsys):
     for name in ("acc", "nmi", "ari", "fmi"):
         assert found["scores"][name] == pytest.approx(last[name], abs=1e-3)
     assert found["signals"]["silhouette"] == pytest.approx(last["silhouette"], abs=1e-3)
-    assert f"accuracy, a cluster for each class {found['scores']['acc']:.4f}" in printed
+    assert f"Accuracy (one-to-one matching) {found['scores']['acc']:.4f}" in printed
     assert "200 images, all labelled, 0 held out; 4 clusters" in printed
     assert [(row["of"], row["method"]) for row in found["baselines"]] == [
         ("features", "k-means"),
@@ -66,8 +66,8 @@ def test_evaluate_reads_the_backbone_and_the_report_shows_it(run, tmp_path, caps
     shutil.copytree(run, copy)
     assert main(["evaluate", str(copy), "--knn", "--linear"]) == 0
     said = capsys.readouterr().out
-    assert "each image among all others (200 among 199)" in said
-    assert "trained on 160 images and tested on a random fifth (40)" in said
+    assert "200 images, each among all others" in said
+    assert "trained on 160 images, tested on a random fifth (40 images)" in said
     found = json.loads((copy / "evaluation.json").read_text())
     assert found["knn"]["accuracy"]["top1"] > 0.9
     assert found["linear"]["sgd"]["top1"] > 0.9
@@ -98,7 +98,7 @@ def test_a_damaged_evaluation_is_refused_by_the_report(run, tmp_path, capsys):
     shutil.copytree(run, copy)
     (copy / "evaluation.json").write_text("{")
     assert main(["report", str(copy)]) == 2
-    assert "evaluation.json is damaged: 'shoal evaluate' writes it again" in complaint(capsys)
+    assert "evaluation.json is damaged: run 'shoal evaluate' to write it again" in complaint(capsys)
 
 
 def test_report_is_written_again(run):

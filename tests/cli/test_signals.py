@@ -29,9 +29,9 @@ def signalled(monkeypatch, name: str, *signums: int) -> None:
     monkeypatch.setattr(workflow, name, and_a_signal)
 
 
-@pytest.mark.parametrize("output", ["write_assignments", "report"])
+@pytest.mark.parametrize("output", ["finished_run", "write_result"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_results_are_written_is_heeded(tmp_path, capsys, monkeypatch, output, signum):
+def test_a_signal_while_results_are_written_stops_the_run(tmp_path, capsys, monkeypatch, output, signum):
     out = tmp_path / "my run"
     with monkeypatch.context() as patch:
         signalled(patch, output, signum)
@@ -41,8 +41,8 @@ def test_a_signal_while_results_are_written_is_heeded(tmp_path, capsys, monkeypa
         )
     said = complaint(capsys)
     assert said.startswith("shoal: stopped and saved.")
-    assert (out / "report.html").exists() == (output == "report")
-    command = shlex.split(said.partition("Go on with:")[2])
+    assert (out / "report.html").exists() == (output == "write_result")
+    command = shlex.split(said.partition("Resume with:")[2])
     assert command == ["shoal", "train", "--resume", str(out)]
     assert main([*command[1:], "--quiet"]) == 0
     assert (out / "report.html").exists()
@@ -53,10 +53,10 @@ def test_a_signal_while_results_are_written_is_heeded(tmp_path, capsys, monkeypa
 )
 def test_a_second_signal_stops_at_once(tmp_path, capsys, monkeypatch, signums):
     out = tmp_path / "run"
-    signalled(monkeypatch, "write_assignments", *signums)
+    signalled(monkeypatch, "finished_run", *signums)
     args = ["train", str(tiny_recipe(tmp_path)), "--max-steps", "1", "--quiet", "--out", str(out)]
     assert main(args) == 128 + signums[-1]
-    assert complaint(capsys) == f"shoal: stopped. Go on with:  shoal train --resume {out}"
+    assert complaint(capsys) == f"shoal: stopped. Resume with:  shoal train --resume {out}"
     assert not (out / "assignments.parquet").exists()
 
 

@@ -12,7 +12,8 @@ from tests.runs import tiny_recipe
 
 from shoal.cli.main import main
 from shoal.folder import ResultFolder
-from shoal.results import train as workflow
+from shoal.results.page import report_data
+from shoal.results.result import Result
 
 pytestmark = pytest.mark.usefixtures("no_umap", "own_cache")
 
@@ -23,11 +24,20 @@ def test_a_run_is_the_folder_that_was_promised(run):
         "metrics.jsonl",
         "state.safetensors",
         "model.safetensors",
+        "clustering.safetensors",
+        "centers.npy",
+        "features",
         "assignments.parquet",
+        "assignments.csv",
+        "representatives.csv",
+        "duplicates.csv",
+        "outliers.csv",
+        "atlas.parquet",
         "report.html",
     }
     table = pq.read_table(run / "assignments.parquet")
-    assert table.column_names == ["id", "cluster", "distance", "margin", "label"]
+    names = ["id", "cluster", "name", "confidence", "distance", "margin", "x", "y", "label"]
+    assert table.column_names == names
     assert len(table) == 200
     assert set(table["cluster"].to_pylist()) == {0, 1, 2, 3}
     assert min(table["margin"].to_pylist()) >= 0
@@ -51,7 +61,7 @@ def test_a_plain_log_has_a_line_per_epoch_and_the_result(tmp_path, capsys):
     assert [line.split()[1] for line in said.err.splitlines() if line.startswith("epoch")] == ["1", "2", "3"]
     assert "images/s" in said.err
     assert str(out / "report.html") in said.out
-    assert str(out / "assignments.parquet") in said.out
+    assert str(out / "assignments.csv") in said.out
 
 
 def test_quiet_is_quiet(tmp_path, capsys):
@@ -89,15 +99,15 @@ def test_help_and_version(capsys):
             "n_clusters: input should be greater than or equal to 2",
         ),
         (["train", "propos-digits", "--n-clusters", "1798"], "1798 clusters need at least as many images"),
-        (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
+        (["train", "--resume", "nowhere"], "nowhere holds no training run"),
         (["train", "--resume", "nowhere", "--epochs", "3"], "exactly as it began"),
-        (["predict", "nowhere", "digits"], "nowhere holds neither a run nor finished clusters"),
+        (["predict", "nowhere", "digits"], "nowhere holds no finished clusters"),
         (["predict", "nowhere", "digits", "--out", "a.txt"], "should end in .parquet or .csv"),
-        (["evaluate", "nowhere"], "nowhere is not a run folder"),
-        (["evaluate"], "nothing to evaluate: give a run folder, or --features"),
-        (["evaluate", "nowhere", "--features", "f.npy"], "give a run alone, or --features"),
+        (["evaluate", "nowhere"], "nowhere holds no finished clusters"),
+        (["evaluate"], "nothing to evaluate: give the folder of a result, or --features"),
+        (["evaluate", "nowhere", "--features", "f.npy"], "give a result alone, or --features"),
         (["evaluate", "--features", "f.npy"], "cannot read f.npy: No such file"),
-        (["report", "nowhere"], "nowhere is not a run folder"),
+        (["report", "nowhere"], "nowhere holds no finished clusters"),
     ],
 )
 def test_a_mistake_gets_a_sentence_and_status_2(args, sentence, capsys, tmp_path, monkeypatch):
@@ -150,12 +160,10 @@ def test_metrics_are_json_that_anything_reads(run):
 
 
 def test_the_command_in_the_report_makes_the_run_again(tmp_path, monkeypatch):
-    commands = []
-    monkeypatch.setattr(workflow, "write_report", lambda data, _path: commands.append(data.command))
     recipe = str(tiny_recipe(tmp_path))
     assert main(["train", recipe, "--max-steps", "1", "--quiet", "--out", str(tmp_path / "it's mine")]) == 0
     monkeypatch.chdir("/")
-    shoal, *args = shlex.split(commands[0])
+    shoal, *args = shlex.split(report_data(Result.load(tmp_path / "it's mine")).command)
     assert shoal == "shoal"
     assert main([*args, "--quiet", "--out", str(tmp_path / "again")]) == 0
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("it's mine", "again")]

@@ -1,21 +1,22 @@
 """What every method promises, whatever it computes."""
 
 import dataclasses
+import functools
+from contextlib import closing
 
 import pytest
 import torch
 
 from shoal.config import load_recipe
 from shoal.data import ViewConfig, load_images, order_of_epoch
+from shoal.folder import ResultFolder
 from shoal.methods import METHODS, PCLConfig
 from shoal.models import Queue
 from shoal.progress import Progress
-from shoal.results import train as workflow
-from shoal.results.trained import Trained
 from shoal.training import Run, fit
-from shoal.training.folder import RunFolder
-from shoal.training.loop import _backward, e_step, m_step, pixels_to_come
+from shoal.training.loop import _backward, e_step, pixels_to_come, train_step
 from shoal.training.run import Interrupted
+from shoal.training.trained import Trained
 from tests.contract.examples import SMALL, B, K, N, batch, clusterings, method, total
 from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config, tiny_images
 
@@ -117,35 +118,47 @@ def config_of(name):
     return tiny_config(method=dataclasses.replace(SMALL[name]), cluster_every=1)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of each method, made when it is first asked for."""
+
+    @functools.cache
+    def of(name):
+        run = new_run(tmp_path_factory.mktemp("finished") / "run", config_of(name))
+        fit(run, Progress())
+        return run
+
+    return of
+
+
 @every_method
-def test_a_saved_method_is_the_same(name, tmp_path):
-    run = new_run(tmp_path, config_of(name))
-    trained, assignment = workflow.train(run, Progress())
-    loaded = Trained.load(tmp_path)
+def test_a_saved_method_is_the_same(name, finished):
+    run = finished(name)
+    Trained.of(run).save(run.folder.model)
+    loaded = Trained.load(run.folder.path)
     again = loaded.assign(tiny_images())
-    assert torch.equal(again.clusters, assignment.clusters)
-    torch.testing.assert_close(again.features, assignment.features)
-    assert all(
-        torch.equal(value, loaded.method.state_dict()[key]) for key, value in trained.method.state_dict().items()
-    )
+    run.folder.model.unlink()
+    assert torch.equal(again.clusters, run.clusterings[0].labels)
+    torch.testing.assert_close(again.features, run.features)
+    state = loaded.method.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in run.method.state_dict().items())
 
 
 @every_method
-def test_a_resumed_run_is_the_same_run_bit_for_bit(name, tmp_path):
-    workflow.train(new_run(tmp_path / "whole", config_of(name)), Progress())
+def test_a_resumed_run_is_the_same_run_bit_for_bit(name, finished, tmp_path):
     with pytest.raises(Interrupted):
-        workflow.train(new_run(tmp_path / "broken", config_of(name)), StopAfter(3))
-    workflow.train(reopened(tmp_path / "broken"), Progress())
-    same_files(tmp_path / "whole", tmp_path / "broken")
+        fit(new_run(tmp_path / "broken", config_of(name)), Progress(), [StopAfter(3)])
+    fit(reopened(tmp_path / "broken"), Progress())
+    same_files(finished(name).folder.path, tmp_path / "broken")
 
 
 @every_method
 def test_gradients_may_be_accumulated(name, tmp_path):
-    run = new_run(
-        tmp_path, dataclasses.replace(config_of(name), optim=dataclasses.replace(config_of(name).optim, accumulate=2))
-    )
+    config = config_of(name)
+    config = dataclasses.replace(config, max_steps=1, optim=dataclasses.replace(config.optim, accumulate=2))
+    run = new_run(tmp_path, dataclasses.replace(config, cluster_from=0))
     fit(run, Progress())
-    assert run.steps_done == 6
+    assert run.steps_done == 1
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
@@ -157,37 +170,35 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
         config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=parts))
         run = new_run(tmp_path / str(parts), config)
         run.method.eval()
-        run.order = torch.arange(16)
-        terms = _backward(run, run.order, pixels_to_come(run))
+        run.state.order = torch.arange(16)
+        terms = _backward(run, run.state.order, pixels_to_come(run))
         found.append({"term": terms["byol"]} | {n: p.grad for n, p in run.method.named_parameters() if p.requires_grad})
     for other in found[1:]:
         for name, value in found[0].items():
             torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if "," not in name])
+@pytest.mark.parametrize(
+    "name", ["propos", *(pytest.param(n, marks=pytest.mark.slow) for n in METHODS if n != "propos")]
+)
 def test_the_loss_falls_over_twenty_steps_on_digits(name, tmp_path):
     recipe = load_recipe(f"{name}-digits")
-    config = dataclasses.replace(recipe, cluster_from=0, precision="float32")
-    config = dataclasses.replace(config, optim=dataclasses.replace(recipe.optim, warmup_epochs=0))
+    optim = dataclasses.replace(recipe.optim, warmup_epochs=0)
+    config = dataclasses.replace(recipe, cluster_from=0, precision="float32", optim=optim)
     if isinstance(config.method, PCLConfig):  # so many that no batch belongs to all: the term of one that does is zero
         config = dataclasses.replace(config, method=dataclasses.replace(config.method, granularities=(100, 200)))
-    run = Run(config, load_images(config.data), RunFolder(tmp_path))
-    run.clusterings = e_step(run, Progress())
-    losses = []
-    count = run.count_step
+    run = Run(config, load_images(config.data), ResultFolder(tmp_path))
+    run.state.clusterings = e_step(run, Progress()).clusterings
     queues = [part for part in run.method.modules() if isinstance(part, Queue)]
-    filled = [not queues]
-
-    def watched(terms, seconds):
-        # The random keys that a queue starts with are told apart at once: losses count from the first without any.
-        if filled[0]:
-            losses.append(float(sum(terms.values())))
-        filled[0] = not any((queue.index < 0).any() for queue in queues)
-        count(terms, seconds)
-
-    run.count_step = watched
+    losses = []
     while len(losses) < 20:
-        run.order = order_of_epoch(run.images.clustered, run.batch_size, None, run.generator)
-        m_step(run, Progress())
+        run.state.order = order_of_epoch(run.images.clustered, run.batch_size, None, run.generator)
+        run.state.step = 0
+        with closing(pixels_to_come(run)) as pixels:
+            while run.state.step < run.steps_per_epoch and len(losses) < 20:
+                # The random keys that a queue starts with are told apart at once: losses count once it holds none.
+                filled = not any((queue.index < 0).any() for queue in queues)
+                terms = train_step(run, pixels)
+                losses += [float(sum(terms.values()))] if filled else []
+                run.state.step += 1
     assert sum(losses[17:20]) < sum(losses[:3])

@@ -130,7 +130,7 @@ def test_two_views_in_one_pass_are_the_same_views(config, n):
 
 def test_two_views_with_other_operations_are_refused():
     off, on = (draw_view(4, (32, 32), config, generator()) for config in (OFF, ViewConfig()))
-    with pytest.raises(ValueError, match="one view has crop and the other has not"):
+    with pytest.raises(ValueError, match="only one of the views has crop"):
         apply_two_views(pixels(4), off, on)
 
 

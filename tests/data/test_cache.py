@@ -42,7 +42,7 @@ def photos(tmp_path, paint):
 def same(one, two):
     return (
         torch.equal(one.pixels, two.pixels)
-        and torch.equal(one.labels, two.labels)
+        and torch.equal(one.targets, two.targets)
         and torch.equal(one.held_out, two.held_out)
         and (list(one.ids), one.classes, one.skipped) == (list(two.ids), two.classes, two.skipped)
     )
@@ -160,8 +160,8 @@ def test_two_writers_of_the_same_images(cache_folder):
     with CacheWriter() as one, CacheWriter() as two:
         one.write(bytes(12))
         two.write(bytes(12))
-        first = one.keep("k-1", (1, 3, 2, 2), listing, {})
-        second = two.keep("k-1", (1, 3, 2, 2), listing, {})
+        first = one.finish("k-1", (1, 3, 2, 2), listing, {})
+        second = two.finish("k-1", (1, 3, 2, 2), listing, {})
     assert same(first, second)
     assert same(load("k-1"), first)
     assert sorted(path.suffix for path in cache_folder.iterdir()) == [".json", ".u8"]

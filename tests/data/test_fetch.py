@@ -155,7 +155,9 @@ def test_something_else_comes(place, downloads, monkeypatch):
         expected = DATA_SETS["cifar10"].published.files[ARCHIVE]
         (place / ARCHIVE).write_bytes(b"a page that asks to log in")
         found = hashlib.md5(b"a page that asks to log in").hexdigest()
-        with pytest.raises(UserError, match=rf"\(what came has the MD5 {found}, .* {expected}\): place {ARCHIVE}"):
+        with pytest.raises(
+            UserError, match=rf"\(the downloaded file has the MD5 {found}, .* {expected}\): place {ARCHIVE}"
+        ):
             to_images("cifar10")
     assert names(downloads) == [f"{ARCHIVE}.part"]
     assert (downloads / f"{ARCHIVE}.part").read_bytes() == b"", "the next start begins anew"
@@ -200,7 +202,7 @@ def test_several_missing_files_are_all_named(tmp_path, monkeypatch):
 def test_a_server_that_falls_silent(place, monkeypatch):
     import socket
 
-    monkeypatch.setattr("shoal.data.sources.download._PATIENCE", 0.2)
+    monkeypatch.setattr("shoal.data.sources.download._TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         publish(monkeypatch, "cifar10", place, f"http://127.0.0.1:{silent.getsockname()[1]}/")
         with pytest.raises(UserError, match=r"cannot download cifar10 \(timed out\)"):

@@ -11,8 +11,8 @@ from tests.packing import write_tar, write_zip
 from tests.pictures import png
 
 from shoal.data import find_source, to_images
-from shoal.data.sources import entries
-from shoal.data.sources import tar as tars
+from shoal.data.decode import UnreadableError
+from shoal.data.sources import archive
 from shoal.errors import UserError
 
 ODD = ["../../up.png", "/abs.png", "a/../b.png", "two\nlines.png", "./dot.png", "C:\\x\\y.png"]
@@ -99,7 +99,7 @@ def test_a_zip_bomb_is_not_unpacked(nothing_is_written, monkeypatch):
     path = write_zip(nothing_is_written / "a.zip", {"bomb.bmp": bomb, "a.png": png("red")})
     monkeypatch.setattr(zipfile.ZipExtFile, "_read1", lambda *_: pytest.fail("it was unpacked"))
     blobs = list(find_source(path).listing().blobs())
-    with pytest.raises(entries.UnreadableError, match=r"33\d{6} bytes unpacked, perhaps a decompression bomb"):
+    with pytest.raises(UnreadableError, match=r"33\d{6} bytes unpacked, perhaps a decompression bomb"):
         blobs[0].read()
 
 
@@ -115,7 +115,7 @@ def test_a_zip_bomb_that_lies_is_cut(nothing_is_written):
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
 def test_an_entry_that_is_too_large_is_not_read(nothing_is_written, monkeypatch, ending):
     path = write_tar(nothing_is_written / f"a{ending}", {"large.bmp": bytes(5000), "a.png": png("red")})
-    monkeypatch.setattr(tars, "MOST", 4999)
+    monkeypatch.setattr(archive, "_MAX_BYTES", 4999)
     assert to_images(path).skipped == {f"a{ending}/large.bmp": "5000 bytes, too many for an image"}
 
 

@@ -140,9 +140,9 @@ def test_what_was_downloaded_is_found_without_the_hub(hub, monkeypatch, caplog):
     hub.server_close()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert (reds("hf://owner/plain@train"), reds("hf://owner/converted")) == first
-    said = "the hub cannot be reached: of hf://owner/plain, what was downloaded before is taken"
+    said = "the hub cannot be reached: using the files of hf://owner/plain that were downloaded before"
     assert caplog.messages[0] == said
-    with pytest.raises(UserError, match=r"cannot reach the hub for hf://owner/several \(.*\): connect, or download"):
+    with pytest.raises(UserError, match=r"cannot reach the hub for hf://owner/several \(.*\): connect to the network"):
         to_images("hf://owner/several/small")
 
 
@@ -151,8 +151,8 @@ def test_what_was_downloaded_is_found_without_the_hub(hub, monkeypatch, caplog):
     ("spec", "sentence"),
     [
         ("hf://owner/missing", "the hub has no data set owner/missing: check the name"),
-        ("hf://owner", "names no data set: write hf://owner/name"),
-        ("hf://owner/name/config/more", "names no data set"),
+        ("hf://owner", "is not a data set: write hf://owner/name"),
+        ("hf://owner/name/config/more", "is not a data set"),
         ("hf://owner/..", "the hub has no data set"),
     ],
 )

@@ -82,11 +82,11 @@ def test_a_changed_label_or_image_is_noticed(table, paint):
     ("kind", "columns", "sentence"),
     [
         ("csv", {"url": ["a"]}, r"no column of paths: shoal looked for path, .* among url"),
-        ("csv", {"path": []}, "holds no rows"),
+        ("csv", {"path": []}, "has no rows"),
         ("csv", {"path": ["b.png", ""]}, "row 2 of .* has no path"),
         ("parquet", {"path": pa.array(["b.png", None])}, "row 2 of .* has no path"),
         ("csv", {"path": ["b.png", "b.png"], "id": ["x", "x"]}, "two rows of .* have the same id"),
-        ("csv", {"path": ["b.png"], "id": [""]}, "row 1 of .*, not counting the heading, has no id"),
+        ("csv", {"path": ["b.png"], "id": [""]}, "row 1 of .*, not counting the header, has no id"),
     ],
 )
 def test_mistakes(table, kind, columns, sentence):
@@ -114,7 +114,7 @@ def test_tables_as_spreadsheets_write_them(tmp_path):
     with pytest.raises(UserError, match=r"among path;label; separate the columns by commas\.$"):
         to_images(tmp_path / "a.csv")
     (tmp_path / "b.csv").write_text("path,label\nb.png,x\n", encoding="utf-16")
-    with pytest.raises(UserError, match=r"b\.csv is written in UTF-16: save it as CSV in UTF-8\.$"):
+    with pytest.raises(UserError, match=r"b\.csv is encoded as UTF-16: save it as UTF-8\.$"):
         to_images(tmp_path / "b.csv")
 
 

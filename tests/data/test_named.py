@@ -120,7 +120,7 @@ def test_other_members_are_never_touched(root, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        ({"cifar-100-binary/train.bin": b""}, "it holds no cifar-100-binary/test.bin"),
+        ({"cifar-100-binary/train.bin": b""}, "it has no cifar-100-binary/test.bin"),
         ({"cifar-100-binary/train.bin": b"x" * 3073}, "cannot reshape"),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_second_start_needs_no_archive(root, monkeypatch):
 
 def test_root_is_only_for_names(tmp_path, paint):
     paint(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"--data\.root goes with the name of a data set, and .* is none"):
+    with pytest.raises(UserError, match=r"--data\.root needs the name of a data set, which .* is not"):
         load_images(DataConfig(path=str(tmp_path), root=str(tmp_path)))
 
 
@@ -185,7 +185,7 @@ def test_a_name_wins_over_a_folder_and_says_so(root, tmp_path, monkeypatch, pain
     monkeypatch.chdir(tmp_path)
     paint(tmp_path / "mnist" / "a.png")
     assert len(to_images("mnist", root=str(root))) == 5
-    assert caplog.messages == ["these are the published mnist: to read the folder of that name, give ./mnist"]
+    assert caplog.messages == ["reading the published mnist: to read the folder of that name, give ./mnist"]
     caplog.clear()
     for path in ("./mnist", "mnist/", tmp_path / "mnist"):
         assert len(to_images(path)) == 1
@@ -241,12 +241,12 @@ def test_a_part_of_imagenet(name, below, root):
     first = next(iter(synsets))
     assert images.ids[:2] == [f"{first}/{first}_0.JPEG", f"{first}/{first}_1.JPEG"]
     assert (images.pixels[:, 0, 4, 4] - images.targets * 15).abs().max() <= 2
-    with pytest.raises(UserError, match=r"several sizes .*--data\.size"):
+    with pytest.raises(UserError, match=r"differ in size .*--data\.size"):
         to_images(name, root=str(root))
 
 
 def test_no_more_of_a_class_than_ilsvrc_has(root, monkeypatch):
-    monkeypatch.setattr("shoal.data.sources.published._MOST", 3)
+    monkeypatch.setattr("shoal.data.sources.published._MAX_PER_CLASS", 3)
     write_imagenet(root, DATA_SETS["imagenet-10"].synsets, n=4)
     assert to_images("imagenet-10", root=str(root), size=4).targets.bincount().tolist() == [3] * 10
 
@@ -254,7 +254,7 @@ def test_no_more_of_a_class_than_ilsvrc_has(root, monkeypatch):
 def test_all_of_imagenet(root, monkeypatch):
     write_imagenet(root / "train", ["n01440764", "n01443537"])
     write_imagenet(root / "train", ["not a synset"])
-    with pytest.raises(UserError, match=r"imagenet has 1000 classes, and .*train holds 2 classes"):
+    with pytest.raises(UserError, match=r"imagenet has 1000 classes, but .*train has 2 classes"):
         to_images("imagenet", root=str(root))
     monkeypatch.setitem(DATA_SETS, "imagenet", dataclasses.replace(DATA_SETS["imagenet"], n_classes=2))
     images = to_images("imagenet", root=str(root), size=4)
@@ -269,11 +269,11 @@ def test_missing_classes_are_named_in_one_sentence(root, capsys):
     args = ["train", "propos-digits", "--data.path", "imagenet-10", "--data.root", str(root)]
     assert main([*args, "--out", str(root / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"holds no images of {', '.join(synsets[7:])}: give the folder of ILSVRC 2012" in line
+    assert f"has no images of {', '.join(synsets[7:])}: give the folder of ILSVRC 2012" in line
 
 
 def test_imagenet_without_a_folder(tmp_path):
-    with pytest.raises(UserError, match=r"imagenet-10 cannot be downloaded freely: .*--data\.root"):
+    with pytest.raises(UserError, match=r"imagenet-10 is not freely downloadable: .*--data\.root"):
         to_images("imagenet-10")
     with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
         to_images("imagenet", root=str(tmp_path / "nowhere"))

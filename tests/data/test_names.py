@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.data.listing import Files, Names, distinct
+from shoal.data.listing import Files, Names, distinct, encode_names
 
-TEXTS = st.lists(st.text(st.characters(codec=None), max_size=8))
+TEXTS = st.lists(st.text(max_size=8) | st.binary(max_size=8).map(lambda name: name.decode("utf-8", "surrogateescape")))
 
 
 @given(TEXTS, st.slices(12))
@@ -28,9 +29,19 @@ def test_names_are_a_list_that_cannot_be_changed(texts, part):
         names[0] = "changed"
 
 
-def test_bytes_that_are_no_utf8_come_back():
-    texts = [b"caf\xe9 \xff".decode("utf-8", "surrogateescape"), "two\nlines", "", "\udcc3\udca9"]
-    assert list(Names(texts)) == texts
+@given(TEXTS, st.data())
+def test_names_share_buffers(texts, data):
+    text, offsets = encode_names(texts)
+    names = Names.from_buffers(np.frombuffer(text, np.uint8), offsets)
+    assert names == texts
+    rows = data.draw(st.lists(st.integers(0, len(texts) - 1))) if texts else []
+    assert names.take(np.array(rows, np.int64)) == [texts[row] for row in rows]
+
+
+@pytest.mark.parametrize("offsets", [[0, 3, 2], [0, 2, 7], [-1, 2], [2**40, 2**41]])
+def test_offsets_outside_of_the_text_are_refused(offsets):
+    with pytest.raises(ValueError, match="offset"):
+        Names.from_buffers(bytearray(b"abcdef"), np.array(offsets))
 
 
 @given(st.lists(st.sampled_from(["a", "b", "a#2", "a#3", "a#2#2"])))

@@ -66,15 +66,15 @@ def test_a_name_that_only_begins_like_a_home_folder(tmp_path, paint, monkeypatch
 def test_a_link_that_leads_nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("circle").symlink_to("circle")
-    with pytest.raises(UserError, match=r"circle is a link that leads nowhere: "):
+    with pytest.raises(UserError, match=r"circle is a broken link: "):
         to_images("circle")
     assert resolve_spec("circle") == str(tmp_path / "circle")
 
 
 def test_lists_with_what_is_no_file(tmp_path):
-    with pytest.raises(UserError, match=r"is a folder: mend or remove it in the list of images"):
+    with pytest.raises(UserError, match=r"is a folder: correct or remove it in the list of images"):
         to_images([tmp_path])
-    with pytest.raises(UserError, match=r"there is no file x+: mend or remove it"):
+    with pytest.raises(UserError, match=r"there is no file x+: correct or remove it"):
         to_images(["x" * 300])
 
 
@@ -86,7 +86,7 @@ def test_digits_tell_of_a_folder_of_that_name(tmp_path, paint, monkeypatch, capl
     to_images("./digits")
     assert caplog.messages == []
     to_images("digits")
-    assert caplog.messages == ["these are the built-in digits: to read the folder of that name, give ./digits"]
+    assert caplog.messages == ["reading the built-in digits: to read the folder of that name, give ./digits"]
 
 
 def test_no_path_leads_to_images_given_in_python():

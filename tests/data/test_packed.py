@@ -12,7 +12,7 @@ from tests.packing import write_tar, write_zip
 from tests.pictures import png
 
 from shoal.data import find_source, to_images
-from shoal.data.reading import fetch
+from shoal.data.reading import read_blob
 from shoal.errors import UserError
 
 ENDINGS = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"]
@@ -44,7 +44,9 @@ def test_an_archive_is_read_in_place(tmp_path, ending, monkeypatch):
     assert list(folder.iterdir()) == [path], "nothing was unpacked"
     listing = find_source(path).listing()
     assert listing.path(0) is None
-    monkeypatch.setattr("shoal.data.sources.archive._part", lambda _: pytest.fail("an untouched archive was opened"))
+    monkeypatch.setattr(
+        "shoal.data.sources.archive._open_archive", lambda _: pytest.fail("an untouched archive was opened")
+    )
     assert to_images(path).ids == images.ids
 
 
@@ -54,7 +56,7 @@ def test_members_can_be_read_in_any_order_by_many_threads(tmp_path, ending):
     blobs = list(find_source(write(tmp_path / f"a{ending}", members)).listing().blobs())
     blobs.reverse()
     with ThreadPoolExecutor(8) as pool:
-        assert [data for data, _ in pool.map(fetch, blobs)] == list(members.values())[::-1]
+        assert [data for data, _ in pool.map(read_blob, blobs)] == list(members.values())[::-1]
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -112,7 +114,7 @@ def test_images_beside_archives_are_taken_and_it_is_said(tmp_path, paint, caplog
     paint(shards(tmp_path) / "a.png")
     assert to_images(tmp_path).ids == ["a.png"]
     assert caplog.messages == [
-        f"the 2 archives in {tmp_path} are not read, the image files are: give an archive by its own path"
+        f"skipping 2 archives beside the image files in {tmp_path}: give the path of an archive to read it"
     ]
 
 

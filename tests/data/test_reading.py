@@ -9,9 +9,9 @@ from PIL import Image
 from tests.packing import write_tar, write_zip
 from tests.pictures import png, shard
 
-from shoal.data import Listing, Member, find_source, in_order, read_pixels
+from shoal.data import Listing, Member, find_source, map_blobs, read_pixels
 from shoal.data.decode import UnreadableError, decode
-from shoal.data.reading import fetch
+from shoal.data.reading import read_blob
 
 COLORS = [(10 * i, 255 - 10 * i, 7) for i in range(20)]
 
@@ -47,7 +47,7 @@ every_source = pytest.mark.parametrize("kind", SOURCES)
 @pytest.mark.parametrize("start", [0, 1, 4, 5, 13, 14, 19, 20])
 def test_from_a_row_on(tmp_path, kind, start):
     listing = find_source(SOURCES[kind](tmp_path)).listing()
-    found = list(in_order(lambda blob: decode(fetch(blob)[0])[:, 0, 0], listing, start))
+    found = list(map_blobs(lambda blob: decode(read_blob(blob)[0])[:, 0, 0], listing, start))
     assert [tuple(color) for color in found] == COLORS[start:]
 
 
@@ -82,20 +82,20 @@ def test_rows_after_the_last_chosen_one_are_not_read():
 def test_a_file_and_an_entry_of_the_same_bytes_have_one_fingerprint(tmp_path):
     data = png("red")
     (tmp_path / "a.png").write_bytes(data)
-    same = [fetch(blob) for blob in (data, tmp_path / "a.png", Member(lambda: data))]
+    same = [read_blob(blob) for blob in (data, tmp_path / "a.png", Member(lambda: data))]
     assert same == [same[0]] * 3
     assert same[0][0] == data
 
     def refuse():
         raise UnreadableError("encrypted")
 
-    others = [fetch(blob) for blob in (None, tmp_path / "gone.png", Member(refuse), np.zeros((3, 2, 2), np.uint8))]
+    others = [read_blob(blob) for blob in (None, tmp_path / "gone.png", Member(refuse), np.zeros((3, 2, 2), np.uint8))]
     assert [each[0] for each in others[:3]] == ["no bytes in the table", "no such file or directory", "encrypted"]
     assert {len(each[1]) for each in [*same, *others]} == {16}
 
 
 def test_few_large_images_are_held_at_a_time(monkeypatch):
-    monkeypatch.setattr("shoal.data.reading._HELD", 100)
+    monkeypatch.setattr("shoal.data.reading._BATCH_BYTES", 100)
     taken = []
 
     def blobs():
@@ -103,7 +103,7 @@ def test_few_large_images_are_held_at_a_time(monkeypatch):
             taken.append(i)
             yield bytes(101)
 
-    with contextlib.closing(in_order(len, Listing(["a"] * 200, range(200), (), blobs))) as results:
+    with contextlib.closing(map_blobs(len, Listing(["a"] * 200, range(200), (), blobs))) as results:
         assert next(results) == 101
     assert len(taken) < 20
 
@@ -135,8 +135,8 @@ def test_pictures_of_many_formats_come_out_of_an_archive(tmp_path):
 def test_a_file_of_many_gigabytes_is_not_read(tmp_path, monkeypatch):
     with (tmp_path / "a.jpg").open("wb") as file:
         file.truncate(2**31)
-    assert fetch(tmp_path / "a.jpg")[0] == "2147483648 bytes, too many for an image"
+    assert read_blob(tmp_path / "a.jpg")[0] == "2147483648 bytes, too many for an image"
     monkeypatch.setattr("pathlib.Path.read_bytes", lambda _: bytearray(2**62))
-    assert fetch(tmp_path / "a.jpg")[0] == "2147483648 bytes, too many for an image"
+    assert read_blob(tmp_path / "a.jpg")[0] == "2147483648 bytes, too many for an image"
     (tmp_path / "b.jpg").write_bytes(b"text")
-    assert fetch(tmp_path / "b.jpg")[0] == "too large for the memory"
+    assert read_blob(tmp_path / "b.jpg")[0] == "too large for the memory"

@@ -72,7 +72,7 @@ def test_an_unlistable_folder_among_others_is_left_out(tmp_path, paint, monkeypa
 
     monkeypatch.setattr("os.scandir", refuse)
     assert to_images(tmp_path).ids == ["a.png"]
-    sentence = f"cannot list the folder {tmp_path}/lost+found: Permission denied. What is in it is left out."
+    sentence = f"cannot list the folder {tmp_path}/lost+found: Permission denied. Its contents are skipped."
     assert caplog.messages == [sentence]
 
 

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from shoal.data.threads import in_threads
+from shoal.data.threads import map_in_threads
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -16,13 +16,13 @@ def test_results_come_in_order(threads, ahead):
         time.sleep((item % 3) / 1000)
         return -item
 
-    assert list(in_threads(work, range(20), threads=threads, ahead=ahead)) == [-item for item in range(20)]
-    assert list(in_threads(work, [], threads=threads, ahead=ahead)) == []
+    assert list(map_in_threads(work, range(20), threads=threads, ahead=ahead)) == [-item for item in range(20)]
+    assert list(map_in_threads(work, [], threads=threads, ahead=ahead)) == []
 
 
 def test_so_many_are_begun_ahead_and_no_more():
     begun = []
-    with closing(in_threads(begun.append, iter(range(10)), threads=1, ahead=2)) as results:
+    with closing(map_in_threads(begun.append, iter(range(10)), threads=1, ahead=2)) as results:
         for n in range(3, 6):
             next(results)
             until(lambda n=n: len(begun) == n)
@@ -44,7 +44,7 @@ def test_what_an_item_raises_comes_in_its_turn():
             raise OSError("gone")
         return item
 
-    results = in_threads(work, range(10), threads=1, ahead=5)
+    results = map_in_threads(work, range(10), threads=1, ahead=5)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="gone"):
         next(results)
@@ -60,7 +60,7 @@ def test_threads_end(how):
     before = set(threading.enumerate())
     begun = []
     try:
-        with closing(in_threads(work, range(10), threads=2, ahead=8)) as results:
+        with closing(map_in_threads(work, range(10), threads=2, ahead=8)) as results:
             assert next(results) == 0
             assert set(threading.enumerate()) > before
             if how == "raised":

@@ -16,8 +16,8 @@ import pytest
 from tests.runs import tiny_recipe
 
 from shoal.cli.main import main
+from shoal.folder import ResultFolder
 from shoal.tensors import read_tensors
-from shoal.training.folder import RunFolder
 
 LONG = ("--epochs", "100000", "--compile", "off")
 """More than a test waits for."""
@@ -57,7 +57,7 @@ def ranks(job: subprocess.Popen[str]) -> list[int]:
 
 def steps(folder: Path) -> int:
     """Steps that the last save has seen."""
-    state = RunFolder(folder).state
+    state = ResultFolder(folder).state
     if not state.exists():
         return 0
     header, _ = read_tensors(state)
@@ -74,6 +74,7 @@ def after_saves(folder: Path, job: subprocess.Popen[str], since: int = 0) -> int
     return now
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_job_and_its_state_is_gone_on_with(tmp_path):
     out = tmp_path / "run"
     with torchrun("train", str(tiny_recipe(tmp_path)), "--out", str(out), *LONG) as job:
@@ -89,6 +90,7 @@ def test_a_killed_rank_ends_the_job_and_its_state_is_gone_on_with(tmp_path):
         assert after_saves(out, job, kept) > kept
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_on_one_process(tmp_path):
     out = tmp_path / "run"
     with torchrun("train", str(tiny_recipe(tmp_path)), "--out", str(out), *LONG) as job:
@@ -123,6 +125,7 @@ def test_ranks_that_are_started_again_go_on(tmp_path):
     assert "stopped and saved. Go on with:  shoal train --resume" in said
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once(tmp_path):
     with torchrun("train", str(tiny_recipe(tmp_path)), "--n-clusters", "999", "--out", str(tmp_path / "run")) as job:
         said = ended(job)
@@ -132,6 +135,7 @@ def test_a_mistake_is_told_once(tmp_path):
     assert "shoal: process 1:" not in said
 
 
+@pytest.mark.slow
 def test_two_ranks_finish_and_the_first_writes(tmp_path):
     out = tmp_path / "run"
     with torchrun("train", str(tiny_recipe(tmp_path)), "--out", str(out)) as job:

@@ -79,7 +79,7 @@ def test_extreme_temperatures_stay_finite(temperature):
 def test_too_few_neighbours():
     rows, labels = blobs(20)
     assert knn_predict(rows, rows, labels, 20, 0.07).shape == (20, 6)
-    with pytest.raises(UserError, match="k=20 nearest neighbours cannot be found among 19"):
+    with pytest.raises(UserError, match=r"^20 nearest neighbours .* there are 19"):
         knn_leave_one_out(rows, labels, 20, 0.07)
-    with pytest.raises(UserError, match="k=21"):
+    with pytest.raises(UserError, match=r"^21 nearest"):
         knn_predict(rows, rows, labels, 21, 0.07)

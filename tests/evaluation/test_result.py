@@ -1,6 +1,7 @@
 """evaluation.json: written, read, and refused."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from shoal.evaluation.result import Baseline
 pytestmark = pytest.mark.usefixtures("no_umap")
 
 
+@functools.cache
 def full():
     features, labels = blobs(n_classes=7)
     truth = truth_of(labels, 60)
@@ -83,7 +85,7 @@ def test_a_file_of_format_1_is_read(tmp_path, kmeans):
 def test_a_damaged_file(tmp_path, text):
     path = tmp_path / "evaluation.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(UserError, match="is damaged: 'shoal evaluate' writes it again"):
+    with pytest.raises(UserError, match="is damaged: run 'shoal evaluate' to write it again"):
         Evaluation.load(path)
 
 

@@ -110,5 +110,5 @@ def test_alarm():
 def test_divergence(value):
     features, clustering = clustered()
     features[3, 2] = value
-    with pytest.raises(UserError, match="the features hold NaN or infinity: the training diverged"):
+    with pytest.raises(UserError, match="the features contain NaN or infinity: training has diverged"):
         signals(features, clustering)

@@ -92,7 +92,7 @@ def test_files_that_are_no_safetensors_are_refused(tmp_path):
     for path, sentence in [
         (pickle, r"convert it with safetensors.torch.save_file\(torch.load\(FILE, weights_only=True\)"),
         (torn, "cannot read the weights"),
-        (tmp_path / "none.safetensors", "there is no file of weights"),
+        (tmp_path / "none.safetensors", "there is no weights file"),
     ]:
         with pytest.raises(UserError, match=sentence):
             load_encoder(EncoderSpec("timm", "test_vit", str(path)))

@@ -15,7 +15,7 @@ from shoal.data.sources.folder import folder_source, walk
 from shoal.errors import UserError
 from shoal.features import embed, load_encoder, open_embedded, store
 from shoal.features import extract as pipeline
-from shoal.files import lock
+from shoal.files import try_lock
 from tests.features.examples import pictures, source_of, write_weights
 
 FILES = ("features.f32", "rows.i64", "fingerprints.bin", "names.txt", "names.i64", "labels.i64")
@@ -60,7 +60,7 @@ def test_a_folder_holds_all_that_is_needed_later(vit, tmp_path):
 def test_a_finished_folder_is_not_computed_again(vit, tmp_path, monkeypatch):
     source = source_of(pictures(5))
     first = embed(source, vit, tmp_path)
-    monkeypatch.setattr(pipeline, "in_order", None)
+    monkeypatch.setattr(pipeline, "map_blobs", None)
     assert torch.equal(embed(source, vit, tmp_path).features, first.features)
 
 
@@ -130,7 +130,7 @@ def test_one_process_at_a_time(vit, tmp_path):
     embed(source, vit, tmp_path, progress=another)
     (tmp_path / "begun").mkdir()
     with (tmp_path / "begun" / "journal.jsonl").open("ab") as journal:
-        assert lock(journal)
+        assert try_lock(journal)
         refused(vit, tmp_path / "begun", source, "another process is embedding images")
 
 
@@ -139,9 +139,10 @@ def test_a_folder_that_cannot_be(vit, tmp_path):
     refused(vit, tmp_path / "file" / "f", source_of(pictures(1)), r"\(Not a directory\): give another --out\.$")
 
 
-def test_a_short_file_is_damage(vit, tmp_path):
+@pytest.mark.parametrize("name", FILES)
+def test_a_short_file_is_damage(vit, tmp_path, name):
     embed(source_of(pictures(5)), vit, tmp_path)
-    os.truncate(tmp_path / "features.f32", 7)
+    os.truncate(tmp_path / name, 7)
     with pytest.raises(UserError, match="damaged"):
         open_embedded(tmp_path)
 
@@ -267,6 +268,7 @@ whole("killed")
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_bit_by_bit(vit_spec, tmp_path):
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), vit_spec.weights]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -222,7 +222,7 @@ def test_weights_that_were_moved_are_to_be_put_back(tmp_path, weights, capsys):
     (tmp_path / "w.safetensors").unlink()
     capsys.readouterr()
     assert main(["predict", "clusters/photos", "photos"]) == 2
-    assert "w.safetensors are gone, with which the images were embedded: put them back" in capsys.readouterr().err
+    assert "w.safetensors, which the images were embedded with, are gone: restore the file" in capsys.readouterr().err
     assert not (tmp_path / "assignments.csv").exists()
 
 

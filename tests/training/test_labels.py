@@ -13,7 +13,7 @@ from shoal.results import train as workflow
 
 
 class Guarded(torch.Tensor):
-    """Labels that raise when anything but evaluation, report or the table of assignments reads them."""
+    """Targets that raise when anything but evaluation, report or the table of assignments reads them."""
 
     shapes: ClassVar = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim")}
     readers = ("shoal.evaluation", "shoal.report", "shoal.results.tables")
@@ -34,7 +34,7 @@ class Guarded(torch.Tensor):
 
 
 def guarded(images):
-    return dataclasses.replace(images, labels=images.labels.as_subclass(Guarded))
+    return dataclasses.replace(images, targets=images.targets.as_subclass(Guarded))
 
 
 def test_labels_that_raise_when_read_do_not_stop_training(tmp_path):
@@ -44,12 +44,12 @@ def test_labels_that_raise_when_read_do_not_stop_training(tmp_path):
 
 
 def test_the_guard_catches_a_trainer_that_peeks():
-    labels = guarded(tiny_images()).labels
+    labels = guarded(tiny_images()).targets
     with pytest.raises(AssertionError, match="outside evaluation"):
         _ = labels[0]
 
 
-def test_other_labels_give_the_same_weights_bit_by_bit(tmp_path):
+def test_other_targets_give_the_same_weights_bit_by_bit(tmp_path):
     one = tiny_images()
     two = dataclasses.replace(one, targets=torch.full_like(one.targets, -1), classes=())
     weights = []

@@ -3,9 +3,9 @@ import dataclasses
 
 import pytest
 import torch
+from timm.optim import Lars
 
 from shoal.config import OptimConfig
-from shoal.lars import LARS
 from shoal.methods import SimSiamConfig, build
 from shoal.models import BackboneConfig
 from shoal.training.optim import build_optimizer, set_lr
@@ -16,7 +16,7 @@ def simsiam():
     return build(SimSiamConfig(dim=8, bottleneck=2), backbone, 4, torch.Generator())
 
 
-@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("lars", LARS)])
+@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("lars", Lars)])
 def test_the_optimiser_is_the_one_asked_for_and_moves_everything(name, kind):
     method = simsiam()
     optimizer = build_optimizer(method, OptimConfig(optimizer=name, momentum=0.8, weight_decay=0.1))
@@ -31,7 +31,7 @@ def test_the_optimiser_is_the_one_asked_for_and_moves_everything(name, kind):
 def test_lars_leaves_biases_and_batch_norm_alone():
     optimizer = build_optimizer(simsiam(), OptimConfig(optimizer="lars"))
     for group in optimizer.param_groups:
-        assert all((p.ndim > 1) == group["adapt"] for p in group["params"])
+        assert all((p.ndim > 1) == group["always_adapt"] == (group["weight_decay"] > 0) for p in group["params"])
 
 
 def test_a_group_may_keep_its_rate_or_scale_it():

@@ -11,7 +11,6 @@ from shoal import distributed
 from shoal.data import ViewConfig, order_of_epoch
 from shoal.data.listing import as_images
 from shoal.progress import Progress
-from shoal.results import train as workflow
 from shoal.training import fit, loop
 from shoal.training.loop import pixels_to_come
 from shoal.training.run import Interrupted
@@ -45,7 +44,7 @@ def test_every_view_is_of_the_image_it_says_also_after_a_stop(tmp_path, accumula
     run = new_run(tmp_path, config_of(accumulate))
     batches = watched(run)
     with pytest.raises(Interrupted):
-        fit(run, StopAfter(3))
+        fit(run, Progress(), [StopAfter(3)])
     run = reopened(tmp_path)
     more = watched(run)
     fit(run, Progress())
@@ -59,8 +58,8 @@ def test_every_view_is_of_the_image_it_says_also_after_a_stop(tmp_path, accumula
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_ranks_share_each_part(tmp_path, monkeypatch, accumulate):
     run = new_run(tmp_path, config_of(accumulate))
-    run.order = order_of_epoch(run.images.clustered, run.batch_size, None, run.generator)
-    run.step = 1
+    run.state.order = order_of_epoch(run.images.clustered, run.batch_size, None, run.generator)
+    run.state.step = 1
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     ranks = []
     for rank in (0, 1):
@@ -68,12 +67,12 @@ def test_ranks_share_each_part(tmp_path, monkeypatch, accumulate):
         ranks.append(list(pixels_to_come(run)))
     assert len(ranks[0]) == accumulate  # the second of two batches; what is left over is not read
     whole = torch.cat([torch.cat(shares) for shares in zip(*ranks, strict=True)])
-    assert torch.equal(whole, run.images.pixels[run.order[16:32]])
+    assert torch.equal(whole, run.images.pixels[run.state.order[16:32]])
 
 
 def test_a_run_from_a_map_is_the_run_from_memory(tmp_path):
-    workflow.train(new_run(tmp_path / "memory"), Progress())
-    workflow.train(new_run(tmp_path / "map", images=mapped_images(tmp_path)), Progress())
+    fit(new_run(tmp_path / "memory"), Progress())
+    fit(new_run(tmp_path / "map", images=mapped_images(tmp_path)), Progress())
     same_files(tmp_path / "memory", tmp_path / "map")
 
 
@@ -90,6 +89,6 @@ def test_a_stop_closes_the_feed(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "feed", feed)
     run = new_run(tmp_path)
     with pytest.raises(Interrupted) as stop:
-        fit(run, StopAfter(1))
+        fit(run, Progress(), [StopAfter(1)])
     assert closed == [True]
     del stop

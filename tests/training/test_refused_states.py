@@ -7,12 +7,12 @@ import pytest
 import torch
 from tests.runs import new_run, reopened, tiny_images
 
-import shoal.files
-import shoal.training.run
+import shoal.tensors
+from shoal.config import load_recipe, to_yaml
 from shoal.errors import UserError
+from shoal.folder import ResultFolder
 from shoal.progress import Progress
 from shoal.results import train as workflow
-from shoal.training.folder import RunFolder
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
@@ -26,7 +26,7 @@ def test_a_truncated_state_is_refused_in_a_sentence(tmp_path, keep):
 
 def test_a_run_of_a_newer_version_is_refused(tmp_path, monkeypatch):
     run = new_run(tmp_path / "run")
-    monkeypatch.setattr(shoal.files, "FORMAT", shoal.files.FORMAT + 1)
+    monkeypatch.setattr(shoal.tensors, "FORMAT", shoal.tensors.FORMAT + 1)
     run.save()
     monkeypatch.undo()
     with pytest.raises(UserError, match="newer version of shoal"):
@@ -38,7 +38,7 @@ def test_half_a_line_of_metrics_is_forgotten(tmp_path):
     run.folder.append_metrics({"epoch": 0})
     with run.folder.metrics.open("a") as file:
         file.write('{"epoch": 1, "lo')
-    assert RunFolder(run.folder.path).read_metrics() == [{"epoch": 0}]
+    assert ResultFolder(run.folder.path).read_metrics() == [{"epoch": 0}]
 
 
 def test_changed_images_are_noticed(tmp_path):
@@ -62,16 +62,16 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 @pytest.mark.parametrize("change", [{"n_clusters": 3}, {"epochs": 6}, {"seed": 1}])
 def test_a_changed_config_is_not_resumed(tmp_path, change):
-    workflow.train(new_run(tmp_path / "run"), Progress())
-    folder, config = RunFolder.open(tmp_path / "run")
-    folder.create(dataclasses.replace(config, **change))
+    new_run(tmp_path / "run").save()
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(to_yaml(dataclasses.replace(load_recipe(str(path)), **change)))
     with pytest.raises(UserError, match=r"has changed since the run began.*shoal train .*config\.yaml --out"):
         reopened(tmp_path / "run")
 
 
 def test_a_file_of_another_kind_is_damaged(tmp_path):
     workflow.train(new_run(tmp_path / "run"), Progress())
-    folder = RunFolder(tmp_path / "run")
+    folder = ResultFolder(tmp_path / "run")
     shutil.copy(folder.model, folder.state)
     with pytest.raises(UserError, match=r"config\.yaml has changed|is damaged|images of .* have changed"):
         reopened(tmp_path / "run")

@@ -1,7 +1,6 @@
 """A run that was stopped anywhere and resumed is the unbroken run, bit for bit."""
 
 import dataclasses
-import multiprocessing
 import os
 import random
 import signal
@@ -11,125 +10,125 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.ranks import PROCESSES
 from tests.runs import StopAfter, beside, new_run, reopened, same_files, tiny_config, tiny_images, tiny_recipe
 
-import shoal.files
 import shoal.training.run
 from shoal.cli.main import main
+from shoal.config import load_recipe, to_yaml
 from shoal.errors import UserError
+from shoal.folder import ResultFolder
 from shoal.methods import CCConfig, MoCoConfig, ProPosConfig
 from shoal.progress import Progress
 from shoal.results import train as workflow
-from shoal.training.folder import RunFolder
-from shoal.training.run import Interrupted
+from shoal.training import fit
+from shoal.training.run import Interrupted, Watcher
+
+
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory):
+    """Unbroken runs, by whether they resample."""
+    folders = {resample: tmp_path_factory.mktemp("whole") / "run" for resample in (False, True)}
+    for resample, folder in folders.items():
+        fit(new_run(folder, tiny_config(resample=resample)), Progress())
+    return folders
 
 
 @pytest.mark.parametrize("resample", [False, True])
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])
-def test_a_run_stopped_after_any_step_goes_on_as_if_unbroken(tmp_path, steps, resample):
-    config = tiny_config(resample=resample)
-    workflow.train(new_run(tmp_path / "whole", config), Progress())
-    run = new_run(tmp_path / "broken", config)
+def test_a_run_stopped_after_any_step_resumes_as_if_unbroken(wholes, tmp_path, steps, resample):
+    run = new_run(tmp_path / "broken", tiny_config(resample=resample))
     with pytest.raises(Interrupted) as stop:
-        workflow.train(run, StopAfter(steps))
+        fit(run, Progress(), [StopAfter(steps)])
     assert stop.value.signum == signal.SIGTERM
     assert run.steps_done == steps
-    assert not (tmp_path / "broken" / "model.safetensors").exists()
-    workflow.train(reopened(tmp_path / "broken"), Progress())
-    same_files(tmp_path / "whole", tmp_path / "broken")
+    fit(reopened(tmp_path / "broken"), Progress())
+    same_files(wholes[resample], tmp_path / "broken")
 
 
-def test_a_run_stopped_in_an_e_step_goes_on_as_if_unbroken(tmp_path):
-    class StopInSecondEmbedding(Progress):
+def test_a_run_stopped_in_an_e_step_resumes_as_if_unbroken(wholes, tmp_path):
+    class StopInSecondEStep(Progress):
         n = 0
 
-        def embedding(self, done, total) -> None:
-            self.n += 1
+        def update(self, job, done, total, rate="", *, within=False) -> None:
+            self.n += job == "clustering"
             if self.n == 2:
                 run.stop_signal = signal.SIGINT
 
-    workflow.train(new_run(tmp_path / "whole"), Progress())
     run = new_run(tmp_path / "broken")
     with pytest.raises(Interrupted):
-        workflow.train(run, StopInSecondEmbedding())
-    assert run.steps_done == 4  # no E-step stands before the first epoch, whose losses want no clusters
-    workflow.train(reopened(tmp_path / "broken"), Progress())
-    same_files(tmp_path / "whole", tmp_path / "broken")
+        fit(run, StopInSecondEStep())
+    assert run.steps_done == 4  # no E-step precedes the first epoch, whose losses want no clusters
+    fit(reopened(tmp_path / "broken"), Progress())
+    same_files(wholes[False], tmp_path / "broken")
 
 
-@pytest.mark.parametrize("resample", [False, True])
-@pytest.mark.parametrize("method", [ProPosConfig(hidden=16, dim=8, queue=50), MoCoConfig(dim=8, queue=50)])
+@pytest.mark.parametrize(
+    ("method", "resample"), [(ProPosConfig(hidden=16, dim=8, queue=50), True), (MoCoConfig(dim=8, queue=50), False)]
+)
 def test_a_run_with_images_beside_the_clustered_ones_goes_on_as_well(tmp_path, method, resample):
     images = beside(tiny_images(), 17)
     config = tiny_config(method=method, resample=resample)
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, batch_size=9, accumulate=2))
-    workflow.train(new_run(tmp_path / "whole", config, images), Progress())
+    fit(new_run(tmp_path / "whole", config, images), Progress())
     run = new_run(tmp_path / "broken", config, images)
     with pytest.raises(Interrupted):
-        workflow.train(run, StopAfter(4))
-    workflow.train(reopened(tmp_path / "broken", images), Progress())
+        fit(run, Progress(), [StopAfter(4)])
+    fit(reopened(tmp_path / "broken", images), Progress())
     same_files(tmp_path / "whole", tmp_path / "broken")
 
 
 def test_loss_terms_are_added_up_in_the_order_they_were_counted_in(tmp_path):
     config = tiny_config(method=CCConfig(dim=8))  # its terms are not in the order of the alphabet
-    workflow.train(new_run(tmp_path / "whole", config), Progress())
+    fit(new_run(tmp_path / "whole", config), Progress())
     run = new_run(tmp_path / "broken", config)
     with pytest.raises(Interrupted):
-        workflow.train(run, StopAfter(3))
+        fit(run, Progress(), [StopAfter(3)])
     run = reopened(tmp_path / "broken")
-    assert list(run.totals) == ["instance", "cluster", "entropy"]
-    workflow.train(run, Progress())
+    assert list(run.state.totals) == ["instance", "cluster", "entropy"]
+    fit(run, Progress())
     same_files(tmp_path / "whole", tmp_path / "broken")
-    whole, broken = ([list(row) for row in RunFolder(tmp_path / x).read_metrics()] for x in ("whole", "broken"))
+    whole, broken = ([list(row) for row in ResultFolder(tmp_path / x).read_metrics()] for x in ("whole", "broken"))
     assert whole == broken
 
 
 def test_a_backbone_with_dropout_resumes_as_well(tmp_path):
-
     config = tiny_config()
     # timm's smallest MobileNet ends in dropout-free pooling; its drop path draws from torch's default generator.
     backbone = dataclasses.replace(config.backbone, name="test_efficientnet")
     config = dataclasses.replace(config, backbone=backbone, epochs=2)
-    workflow.train(new_run(tmp_path / "whole", config), Progress())
+    fit(new_run(tmp_path / "whole", config), Progress())
     with pytest.raises(Interrupted):
-        workflow.train(new_run(tmp_path / "broken", config), StopAfter(3))
-    workflow.train(reopened(tmp_path / "broken"), Progress())
+        fit(new_run(tmp_path / "broken", config), Progress(), [StopAfter(3)])
+    fit(reopened(tmp_path / "broken"), Progress())
     same_files(tmp_path / "whole", tmp_path / "broken")
 
 
-def train_in_child(args: list[str], log: str) -> None:
+def train_in_child(args: list[str], output: str) -> None:
     """The command in a process of its own, saving at every chance it has."""
-    handle = os.open(progress, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
+    os.environ["SHOAL_CACHE"] = f"{output}.cache"
     torch.set_num_threads(1)
     shoal.training.run.SAVE_SECONDS = 0.0
     shoal.training.run.SAVE_PATIENCE = 0
     os._exit(main(["train", *args]))
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Children that start from a server that has imported everything: a start takes milliseconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_resume", "shoal.cli.flags"])
-    return context
-
-
-def test_kill_9_at_random_moments_changes_nothing(tmp_path, processes, monkeypatch):
-    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
+@pytest.mark.slow
+def test_kill_9_at_random_moments_changes_nothing(tmp_path):
     recipe = str(tiny_recipe(tmp_path))
-    log = str(tmp_path / "log.txt")
+    output = str(tmp_path / "output.txt")
 
     def start(args: list[str]):
-        child = processes.Process(target=train_in_child, args=(args, progress))
+        child = PROCESSES.Process(target=train_in_child, args=(args, output))
         child.start()
         return child
 
     whole = start([recipe, "--out", str(tmp_path / "whole")])
     whole.join()
-    assert whole.exitcode == 0, Path(progress).read_text()
+    assert whole.exitcode == 0, Path(output).read_text()
 
     broken, moments = tmp_path / "broken", random.Random(0)
     args, kills = [recipe, "--out", str(broken)], 0
@@ -140,12 +139,12 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path, processes, monkeypat
         child.kill()
         child.join()
         kills += 1
-        assert kills < 30, Path(progress).read_text()
+        assert kills < 30, Path(output).read_text()
         args = ["--resume", str(broken)]
     assert kills >= 3
     finishing = start(["--resume", str(broken)])
     finishing.join()
-    assert finishing.exitcode == 0, Path(progress).read_text()
+    assert finishing.exitcode == 0, Path(output).read_text()
     same_files(tmp_path / "whole", broken)
 
 
@@ -159,21 +158,22 @@ def wait_for_saves(state: Path, n: int, child) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_save_and_say_how_to_go_on(tmp_path, processes, monkeypatch, signum, status):
-    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
-    progress, out = tmp_path / "log.txt", tmp_path / "run"
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+def test_signals_save_and_say_how_to_go_on(tmp_path, signum, status):
+    output, out = tmp_path / "output.txt", tmp_path / "run"
     args = [str(tiny_recipe(tmp_path)), "--epochs", "1000", "--out", str(out)]
-    child = processes.Process(target=train_in_child, args=(args, str(progress)))
+    child = PROCESSES.Process(target=train_in_child, args=(args, str(output)))
     child.start()
     while not (out / "metrics.jsonl").exists():
-        assert child.is_alive(), log.read_text()
+        assert child.is_alive(), output.read_text()
         time.sleep(0.01)
     os.kill(child.pid, signum)
     child.join(30)
     assert child.exitcode == status
-    assert f"shoal train --resume {out}" in log.read_text()
-    assert "Traceback" not in log.read_text()
+    assert f"shoal train --resume {out}" in output.read_text()
+    assert "Traceback" not in output.read_text()
     assert (out / "state.safetensors").exists()
 
 
@@ -197,9 +197,9 @@ def test_the_last_good_state_survives_a_full_disk(tmp_path):
 
 
 def test_a_diverged_run_keeps_its_last_good_state(tmp_path):
-    class Poison(Progress):
+    class Poison(Watcher):
         def step(self, run) -> None:
-            run.totals["psa"] += torch.nan
+            run.state.totals["psa"] += torch.nan
 
     run = new_run(tmp_path / "run")
     run.save()
@@ -208,31 +208,32 @@ def test_a_diverged_run_keeps_its_last_good_state(tmp_path):
         UserError,
         match=r"totals.psa is not finite.*lower --optim.lr.*keeps the last good",
     ):
-        workflow.train(run, Poison())
+        fit(run, Progress(), [Poison()])
     assert run.folder.state.read_bytes() == before
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path):
     workflow.train(new_run(tmp_path / "run"), Progress())
     before = load_file(tmp_path / "run" / "model.safetensors")
-    rows = RunFolder(tmp_path / "run").read_metrics()
+    rows = ResultFolder(tmp_path / "run").read_metrics()
     workflow.train(reopened(tmp_path / "run"), Progress())
     after = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert RunFolder(tmp_path / "run").read_metrics() == rows
+    assert ResultFolder(tmp_path / "run").read_metrics() == rows
 
 
 def test_a_stop_at_the_very_last_step_loses_no_row(tmp_path):
     config = tiny_config(max_steps=3)
-    workflow.train(new_run(tmp_path / "whole", config), Progress())
+    fit(new_run(tmp_path / "whole", config), Progress())
     with pytest.raises(Interrupted):
-        workflow.train(new_run(tmp_path / "broken", config), StopAfter(3))
-    workflow.train(reopened(tmp_path / "broken"), Progress())
+        fit(new_run(tmp_path / "broken", config), Progress(), [StopAfter(3)])
+    fit(reopened(tmp_path / "broken"), Progress())
     same_files(tmp_path / "whole", tmp_path / "broken")
 
 
 def test_images_may_move(tmp_path):
-    workflow.train(new_run(tmp_path / "run"), Progress())
-    folder, config = RunFolder.open(tmp_path / "run")
-    folder.create(dataclasses.replace(config, data=dataclasses.replace(config.data, path="elsewhere")))
+    new_run(tmp_path / "run").save()
+    path = tmp_path / "run" / "config.yaml"
+    config = load_recipe(str(path))
+    path.write_text(to_yaml(dataclasses.replace(config, data=dataclasses.replace(config.data, path="elsewhere"))))
     reopened(tmp_path / "run")

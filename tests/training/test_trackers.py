@@ -1,6 +1,7 @@
 """What a tracker is told is what metrics.jsonl holds, read back with the tracker's own reader."""
 
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -14,11 +15,12 @@ from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config, ti
 from tests.wandbs import FakeWandB, history
 
 from shoal.cli.main import main
-from shoal.config import to_dict
+from shoal.config import load_recipe, to_dict
+from shoal.folder import ResultFolder
 from shoal.progress import Progress
 from shoal.results import train as workflow
-from shoal.training.folder import RunFolder
-from shoal.training.run import Interrupted
+from shoal.training import fit
+from shoal.training.run import Interrupted, Watcher
 from shoal.training.trackers import Tracker, open_tracker
 
 TRAIN_TWICE = """
@@ -39,7 +41,7 @@ class Killed(BaseException):
     """What ends a process without warning."""
 
 
-class KillAfter(Progress):
+class KillAfter(Watcher):
     """Saves after the first epoch and lets the run be killed after a later one, whose row no state counts."""
 
     def __init__(self, run, epochs):
@@ -55,7 +57,7 @@ class KillAfter(Progress):
 def train(run, name="tensorboard", *others):
     """Train with a tracker as the command does."""
     with open_tracker(name, run, quiet=True) as tracker:
-        return workflow.train(run, Logs(tracker, *others))
+        fit(run, Progress(), [tracker, *others])
 
 
 def reader(folder):
@@ -77,7 +79,7 @@ def curves(folder):
 
 def shows_the_metrics(folder):
     """TensorBoard keeps numbers in single precision."""
-    rows = RunFolder(folder).read_metrics()
+    rows = ResultFolder(folder).read_metrics()
     assert rows
     shown = curves(folder)
     assert sorted(shown) == [row["epoch"] for row in rows]
@@ -94,15 +96,15 @@ def test_tensorboard_reads_the_rows_the_settings_and_the_picture(tmp_path):
     events = reader(run)
     (picture,) = events.Images("gallery")
     png = run / "tensorboard" / "gallery.png"
-    assert picture.encoded_image_string == png.read_bytes()
-    with Image.open(png) as image:
+    with Image.open(png) as image, Image.open(io.BytesIO(picture.encoded_image_string)) as shown:
         assert (picture.width, picture.height) == image.size
+        assert shown.tobytes() == image.convert("RGB").tobytes()
     data = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     settings = HParamsPluginData.FromString(data).session_start_info.hparams
     assert settings["optim.lr"].number_value == pytest.approx(0.1)
     assert settings["method.name"].string_value == "propos"
     assert settings["augment.crop_scale"].string_value == "[1.0, 1.0]"
-    config = to_dict(RunFolder.open(run)[1])
+    config = to_dict(load_recipe(str(run / "config.yaml")))
     n_settings = sum(len(part) if isinstance(part, dict) else 1 for part in config.values())
     assert len(settings) == n_settings
 
@@ -113,7 +115,7 @@ def test_a_stopped_run_goes_on_with_its_curves(tmp_path, steps):
         train(new_run(tmp_path / "run"), "tensorboard", StopAfter(steps))
     train(reopened(tmp_path / "run"))
     shows_the_metrics(tmp_path / "run")
-    assert len(list((tmp_path / "run" / "tensorboard").glob("events*"))) == 2
+    assert len(list((tmp_path / "run" / "tensorboard").glob("events*"))) == 1
 
 
 def test_rows_that_a_kill_took_back_are_shown_once(tmp_path):
@@ -125,7 +127,7 @@ def test_rows_that_a_kill_took_back_are_shown_once(tmp_path):
     assert sorted(curves(tmp_path / "run")) == [0, 1, 2]
     events.write_bytes(events.read_bytes()[:-5])  # in the middle of a write
     run = reopened(tmp_path / "run")
-    assert run.epoch == 1
+    assert run.state.epoch == 1
     train(run)
     shows_the_metrics(tmp_path / "run")
 
@@ -146,7 +148,7 @@ def test_the_command_goes_on_with_another_tracker(tmp_path):
 
 
 def test_a_tracker_changes_no_bit_of_the_run(tmp_path):
-    workflow.train(new_run(tmp_path / "plain"), Progress())
+    fit(new_run(tmp_path / "plain"), Progress())
     train(new_run(tmp_path / "tracked"))
     same_files(tmp_path / "plain", tmp_path / "tracked")
 
@@ -157,41 +159,40 @@ def test_a_disk_that_is_full_costs_a_warning_and_no_run(tmp_path, monkeypatch, c
     def full(_records, _data):
         raise OSError(28, "No space left on device")
 
-    class ThenTheDiskIsFull(Progress):
+    class ThenTheDiskIsFull(Watcher):
         def epoch(self, row):
             monkeypatch.setattr(RecordWriter, "write", full)
 
-    workflow.train(new_run(tmp_path / "plain"), Progress())
+    fit(new_run(tmp_path / "plain"), Progress())
     run = new_run(tmp_path / "tracked")
     with caplog.at_level(logging.WARNING):
         train(run, "tensorboard", ThenTheDiskIsFull())
     assert [record.getMessage() for record in caplog.records] == [
-        "tensorboard has failed and gets no more of this run, which goes on "
-        "(OSError: [Errno 28] No space left on device)"
+        "tensorboard failed and gets no more of this run, which continues (OSError: [Errno 28] No space left on device)"
     ]
     same_files(tmp_path / "plain", tmp_path / "tracked")
     assert sorted(curves(tmp_path / "tracked")) == [0]
 
 
 def test_very_many_clusters_give_no_picture(tmp_path):
-    class Sink:
-        shown = ended = 0
+    class Counter:
+        shown = closed = 0
 
-        def send(self, step, row):
+        def row(self, step, row):
             pass
 
-        def show(self, step, png):
+        def picture(self, step, png):
             self.shown += 1
 
-        def end(self):
-            self.ended += 1
+        def close(self):
+            self.closed += 1
 
     for k, shown in ((100, 1), (101, 0)):
-        sink, images = Sink(), tiny_images(120)
+        writer, images = Counter(), tiny_images(120)
         run = new_run(tmp_path / str(k), tiny_config(n_clusters=k, max_steps=1, cluster_from=9), images)
-        with Tracker("tensorboard", sink, run) as tracker:
-            workflow.train(run, tracker)
-        assert (sink.shown, sink.ended) == (shown, 1)
+        with Tracker("tensorboard", writer, run) as tracker:
+            workflow.train(run, Progress(), [tracker])
+        assert (writer.shown, writer.closed) == (shown, 1)
 
 
 def test_an_unknown_tracker(tmp_path, capsys):
@@ -233,8 +234,10 @@ def test_wandb_goes_on_with_its_run_and_is_told_each_step_once(tmp_path, fake):
     run = new_run(tmp_path / "run", config)
     with pytest.raises(Killed):
         train(run, "wandb", KillAfter(run, 3))
-    train(reopened(tmp_path / "run"), "wandb")
-    rows = RunFolder(tmp_path / "run").read_metrics()
+    run = reopened(tmp_path / "run")
+    with open_tracker("wandb", run, quiet=True) as tracker:
+        workflow.train(run, Progress(), [tracker])
+    rows = ResultFolder(tmp_path / "run").read_metrics()
     gallery = {"gallery": str(tmp_path / "run" / "wandb" / "gallery.png")}
     clock = {"seconds", "images_per_second", "e_step_seconds"}
     assert [step for step, _ in fake.told] == [0, 1, 2, 3, 4, 5]
@@ -259,10 +262,11 @@ def test_a_tracker_that_cannot_begin_ends_the_command_before_training(tmp_path, 
     monkeypatch.setattr(fake, "init", init)
     assert main(["train", str(tiny_recipe(tmp_path)), "--tracker", "wandb", "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "shoal: --tracker wandb cannot begin: RuntimeError: api_key not configured (no-tty)"
+    assert said == "shoal: --tracker wandb cannot start: RuntimeError: api_key not configured (no-tty)"
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 @pytest.mark.timeout(300)
 def test_wandb_itself_offline(tmp_path):
@@ -277,5 +281,5 @@ def test_wandb_itself_offline(tmp_path):
     rows = history(first)
     assert [row.pop("_step") for row in rows] == [0, 1, 2, 3, 4]
     assert rows.pop()["gallery/_type"] == "image-file"
-    assert [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows] == RunFolder(out).read_metrics()
+    assert [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows] == ResultFolder(out).read_metrics()
     assert history(second) == []

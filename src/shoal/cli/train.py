@@ -135,6 +135,7 @@ def _to_its_end(command: TrainCommand, path: Path) -> str:
     from shoal.results.train import reopen, start, train
     from shoal.training import fit
     from shoal.training.profile import Profile
+    from shoal.training.run import Watcher
     from shoal.training.trackers import open_tracker
 
     first = distributed.is_first()
@@ -145,16 +146,16 @@ def _to_its_end(command: TrainCommand, path: Path) -> str:
     with open_progress(quiet=quiet) as progress:
         run = reopen(path, progress) if resumed else start(command.config, path, progress)
         tracked = command.tracker if first else "none"
-        with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker:
-            profile = [Profile(command.profile)] if command.profile and first else []
-            watchers = [tracker, *profile] if tracked != "none" else profile
+        profile = Profile(command.profile) if command.profile and first else Watcher()
+        with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker, profile:
+            watchers = [each for each in (tracker, profile) if type(each) is not Watcher]
             if first:
                 _, outcome = train(run, progress, watchers)
                 text = "\n".join([*_scores(run.scores), outcome.as_text(run.folder)])
             else:
                 fit(run, progress)
-    if profile and not run.folder.profile.exists():
-        complain(f"the run ended before --profile had seen {command.profile} steps twice: give fewer.")
+    if command.profile and first and not run.folder.profile.exists():
+        complain(f"the run ended before --profile had seen its {command.profile} steps: give fewer.")
     return text
 
 

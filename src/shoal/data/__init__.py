@@ -4,7 +4,7 @@ from shoal.data.augment import Draw, ViewConfig, apply_two_views, apply_view, dr
 from shoal.data.batches import feed, order_of_epoch, steps_of_epoch
 from shoal.data.images import DataConfig, load_images, place_on, to_images
 from shoal.data.listing import Blob, Listing, Member, Names, Source
-from shoal.data.reading import Progress, in_order, read_pixels
+from shoal.data.reading import map_blobs, read_pixels
 from shoal.data.sources.find import IN_MEMORY, find_source, resolve_spec
 from shoal.data.sources.published import DATA_SETS, DataSet
 
@@ -18,7 +18,6 @@ __all__ = [
     "Listing",
     "Member",
     "Names",
-    "Progress",
     "Source",
     "ViewConfig",
     "apply_two_views",
@@ -26,8 +25,8 @@ __all__ = [
     "draw_view",
     "feed",
     "find_source",
-    "in_order",
     "load_images",
+    "map_blobs",
     "order_of_epoch",
     "place_on",
     "read_pixels",

@@ -1,7 +1,7 @@
-"""Random views of a batch of images, drawn per image and computed for the whole batch at once.
+"""Random views of a batch of images, with parameters drawn per image and computed for the whole batch at once.
 
-Drawing and applying are apart: under several processes each draws for the whole global batch from the same
-state of the generator and applies its own slice, so that the views do not depend on the number of processes.
+Drawing is separate from applying: with several processes, each draws for the global batch from the same generator
+state and applies its own slice, so that the views do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from shoal.errors import UserError
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
 
-_OF_ONE_VIEW = ("blur", "sigma", "solarise")
-"""What one view may have and the other not: their probabilities are settings of each."""
+_PER_VIEW = ("blur", "sigma", "solarise")
+"""What one view may have and the other not: their probabilities are set per view."""
 
-_CHUNK = 2**20  # values worked on at a time on a CPU: few enough for its cache, enough to hide the cost of a call
+_CHUNK = 2**20  # values per step on a CPU: few enough for its cache, enough to hide the cost of a call
 
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """How one random view of an image is made: SimCLR's recipe (2002.05709, appendix A), in this order.
+    """Augmentation of one view: SimCLR's recipe (2002.05709, appendix A), in this order.
 
     Affine map (off; for characters), crop, flip, colour jitter, grey, blur (off), solarise (off).
     """
 
     degrees: Annotated[float, Ge(0), Le(180)] = 0.0
-    """Rotate by up to this many degrees either way."""
+    """Rotate by up to this many degrees in either direction."""
     translate: Share = 0.0
-    """Shift by up to this share of the side, in whole pixels."""
+    """Shift by up to this fraction of the side, in whole pixels."""
     scale: tuple[Positive, Positive] = (1.0, 1.0)
-    """Scale by a factor between these two; what comes from outside the image is black."""
+    """Scale by a factor in this range; pixels from outside the image are black."""
     shear: Annotated[float, Ge(0), Lt(90)] = 0.0
-    """Slant sideways by up to this many degrees."""
+    """Shear horizontally by up to this many degrees."""
     crop_scale: tuple[Annotated[float, Gt(0), Le(1)], Annotated[float, Gt(0), Le(1)]] = (0.08, 1.0)
-    """Share of the image's area that a crop covers; 1 1 does not crop."""
+    """Crop to a fraction of the image's area in this range; 1 1 does not crop."""
     crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
-    """Width / height of a crop, before it is scaled back to the size of the image."""
+    """Crop with an aspect ratio (width / height) in this range, then resize to the image's size."""
     flip_p: Share = 0.5
-    """Probability of mirroring left and right."""
+    """Flip horizontally with this probability."""
     jitter_p: Share = 0.8
-    """Probability of the colour jitter: the next four, in random order."""
+    """Jitter colours (the next four, in random order) with this probability."""
     brightness: Annotated[float, Ge(0)] = 0.4
     """Multiply the brightness by a factor in 1 ± this."""
     contrast: Annotated[float, Ge(0)] = 0.4
@@ -57,15 +57,15 @@ class ViewConfig:
     saturation: Annotated[float, Ge(0)] = 0.4
     """Multiply the saturation by a factor in 1 ± this."""
     hue: Annotated[float, Ge(0), Le(0.5)] = 0.1
-    """Turn the hue by up to this share of the colour circle either way."""
+    """Shift the hue by up to this fraction of the colour wheel in either direction."""
     grey_p: Share = 0.2
-    """Probability of taking the colour away."""
+    """Convert to grey with this probability."""
     blur_p: tuple[Share, Share] = (0.0, 0.0)
-    """Probability of a Gaussian blur over a tenth of the side, in view 1 and in view 2; meant for 96 px and more."""
+    """Blur views 1 and 2 (Gaussian, kernel of a tenth of the side) with these probabilities; for 96 px and more."""
     blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
-    """Standard deviation of the blur, in pixels."""
+    """Draw the blur's standard deviation from this range, in pixels."""
     solarise_p: tuple[Share, Share] = (0.0, 0.0)
-    """Probability of turning the bright half of the values into its negative, in view 1 and in view 2."""
+    """Solarise (invert values of at least 0.5) views 1 and 2 with these probabilities."""
 
     def __post_init__(self) -> None:
         for name in ("scale", "crop_scale", "crop_ratio", "blur_sigma"):
@@ -76,12 +76,12 @@ class ViewConfig:
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """What chance decided for one view of ``n`` images; ``None`` where an operation is switched off.
+    """Random parameters of one view of ``n`` images; ``None`` for operations that are off.
 
     ``affine`` rows are (angle, right, down, scale, shear), ``crop`` rows (top, left, height, width), in
     degrees and pixels. ``blends``, ``place`` and ``turn`` are the colour jitter as ``colour.as_blends``
-    writes it, with ``place`` -1 where an image goes without. ``sigma`` is the blur's standard deviation.
-    The rest says who gets an operation at all.
+    returns it, with ``place`` -1 for images without jitter. ``sigma`` is the blur's standard deviation.
+    The masks select the images that get an operation.
     """
 
     affine: Float[Tensor, "n 5"] | None = None
@@ -96,22 +96,22 @@ class Draw:
     solarise: Bool[Tensor, "n"] | None = None
 
     def __getitem__(self, rows: slice | Int64[Tensor, "m"]) -> Draw:
-        """Take the draw of some of the images, such as one process's share of a batch."""
+        """Select the draw of some images, such as one process's share of a batch."""
         return self._each(lambda part: part[rows])
 
     def to(self, device: torch.device) -> Draw:
         """Copy the draw to another device."""
-        return self._each(lambda part: _sent(part, device))
+        return self._each(lambda part: _to_device(part, device))
 
     @staticmethod
     def of_two_views(first: Draw, second: Draw) -> Draw:
-        """Two views of the same images as one draw, all of the first before all of the second.
+        """Concatenate the draws of two views of the same images.
 
         Raises:
-            ValueError: one has an operation, other than blur and solarising, that the other goes without.
+            ValueError: only one has an operation other than blur and solarising.
         """
         pairs = {field.name: (getattr(first, field.name), getattr(second, field.name)) for field in fields(Draw)}
-        return Draw(**{name: _after_each_other(name, *pair) for name, pair in pairs.items()})
+        return Draw(**{name: _concatenate(name, *pair) for name, pair in pairs.items()})
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Draw:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -121,7 +121,7 @@ class Draw:
 def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Generator, view: int = 0) -> Draw:
     """Draw one view of each of ``n`` images of ``size`` (height, width), on the generator's device.
 
-    ``view`` is 0 or 1: BYOL's recipe blurs and solarises the two views with different probabilities.
+    ``view`` is 0 or 1: in BYOL's recipe, blur and solarising have other probabilities for each view.
     """
     moves = (config.degrees, config.translate, config.scale, config.shear)
     strength = (config.brightness, config.contrast, config.saturation, config.hue)
@@ -148,9 +148,9 @@ def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Gene
 
 
 def apply_view(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw) -> Float[Tensor, "b 3 h w"]:
-    """Compute the view of each image that ``draw`` says, in [0, 1], on the images' device.
+    """Compute the views that ``draw`` describes, in [0, 1], on the images' device.
 
-    The draw may lie on the host: a GPU then never has to be waited for to learn which images get what.
+    Keep the draw on the CPU: then selecting images needs no synchronisation with the GPU.
     """
     return _apply_in_chunks(pixels, draw, len(pixels))
 
@@ -158,21 +158,21 @@ def apply_view(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw) -> Float[Tensor, "b
 def apply_two_views(
     pixels: UInt8[Tensor, "b 3 h w"], first: Draw, second: Draw
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]]:
-    """Compute two views in one pass: on small batches the calls take longer than what they compute."""
+    """Compute two views in one pass, which saves call overhead on small batches."""
     view1, view2 = _apply_in_chunks(pixels, Draw.of_two_views(first, second), 2 * len(pixels)).chunk(2)
     return view1, view2
 
 
 def _apply_in_chunks(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, n: int) -> Float[Tensor, "n 3 h w"]:
-    """The ``n`` views that the draw is of: of all images, once or several times over."""
+    """Compute the ``n`` views of the draw, where ``n`` is a multiple of the number of images."""
     _, channels, height, width = pixels.shape
-    # The jitter wants the images sorted; they go back to their places as they leave a chunk.
+    # The jitter needs sorted images; each chunk writes its views back in the original order.
     order = torch.arange(n) if draw.place is None else draw.place.argsort()
     step = max(1, n if pixels.is_cuda else _CHUNK // (3 * height * width))
     scratch = torch.empty(colour.SCRATCH, min(n, step), height, width, device=pixels.device)
     views = torch.empty((n, channels, height, width), device=pixels.device)
     for rows in torch.split(order, step):
-        there = _sent(rows, pixels.device)
+        there = _to_device(rows, pixels.device)
         views[there] = _apply(pixels[there % len(pixels)], draw[rows], scratch)
     return views
 
@@ -184,35 +184,35 @@ def _apply(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, scratch: Float[Tensor, 
         views = geometry.resample(views, there.affine, there.crop, there.flip)
     if draw.place is not None and there.blends is not None:
         colour.jitter(views, there.blends, draw.place, there.turn, scratch)
-    if (rows := _chosen(draw.grey, pixels.device)) is not None:
+    if (rows := _selected_rows(draw.grey, pixels.device)) is not None:
         views[rows] = colour.grey(views[rows])
-    if (rows := _chosen(draw.blur, pixels.device)) is not None and there.sigma is not None:
+    if (rows := _selected_rows(draw.blur, pixels.device)) is not None and there.sigma is not None:
         views[rows] = colour.blur(views[rows], there.sigma[rows])
-    if (rows := _chosen(draw.solarise, pixels.device)) is not None:
+    if (rows := _selected_rows(draw.solarise, pixels.device)) is not None:
         views[rows] = colour.solarise(views[rows])
     return views
 
 
-def _chosen(mask: Bool[Tensor, "b"] | None, device: torch.device) -> Int64[Tensor, "m"] | None:
-    """The rows that get an operation; None if there are none."""
+def _selected_rows(mask: Bool[Tensor, "b"] | None, device: torch.device) -> Int64[Tensor, "m"] | None:
+    """Return the rows that get an operation; None if there are none."""
     if mask is None:
         return None
     rows = mask.nonzero()[:, 0]
-    return _sent(rows, device) if len(rows) else None
+    return _to_device(rows, device) if len(rows) else None
 
 
-def _after_each_other(name: str, first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Zeros stand for what one view alone goes without: no image of it is chosen."""
+def _concatenate(name: str, first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Concatenate; a missing part becomes zeros, which select no image."""
     present = second if first is None else first
     if present is None:
         return None
-    if (first is None or second is None) and name not in _OF_ONE_VIEW:
-        raise ValueError(f"one view has {name} and the other has not.")
+    if (first is None or second is None) and name not in _PER_VIEW:
+        raise ValueError(f"only one of the views has {name}: draw both with the same config.")
     return torch.cat([torch.zeros_like(present) if part is None else part for part in (first, second)])
 
 
-def _sent(values: Tensor, device: torch.device) -> Tensor:
-    """The values on a device; from the host to a GPU they travel while both go on working."""
+def _to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy values to a device, asynchronously from the CPU to a GPU."""
     if values.device.type == "cpu" and device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)

@@ -1,11 +1,11 @@
-"""Decoded images on the disk, so that the second start of a data set takes a second.
+"""The on-disk cache of decoded images: the second run on a data set starts within a second.
 
     <cache>/            SHOAL_CACHE, or the user's cache folder
-      <key>.u8          the pixels, raw uint8 (n, 3, h, w), which the tensor of an ``Images`` is mapped onto
-      <key>.json        the rest of it: shape, ids, labels, classes, skipped, held_out, clustered
-      <stamp>.key       the key of files as they lay on the disk (path, size, times), like git's index
+      <key>.u8          pixels, raw uint8 (n, 3, h, w), memory-mapped as the tensor of an ``Images``
+      <key>.json        everything else: shape, ids, labels, classes, skipped, held_out, clustered
+      <stamp>.key       the key of files by path, size and times, like git's index
 
-A key is made of what the images are: of their names, labels and size, and of their bytes.
+A key is a hash of the images' names, labels and size (its prefix), and one of their bytes.
 """
 
 from __future__ import annotations
@@ -30,70 +30,69 @@ from shoal.errors import UserError
 from shoal.files import atomic_write
 from shoal.types import Images
 
-_FORMAT = 2  # raise it when decoding or an entry changes: what older versions kept is then not found any more
-_CHUNK = 4096  # files or names that are hashed at a time
-_ABANDONED = 24 * 3600  # seconds after which an unfinished file belongs to no living process
+_FORMAT = 2  # increment when decoding or the entries change: entries of older versions are then ignored
+_CHUNK = 4096  # files or names hashed at a time
+_ABANDONED = 24 * 3600  # seconds after which the writer of an unfinished file is taken for dead
 
 
 class UnwritableError(Exception):
-    """The cache cannot be written; the text says why."""
+    """The cache cannot be written; the message is the reason."""
 
 
 def cache_folder() -> Path:
-    """Say where decoded images are kept."""
+    """Return the folder of the cache."""
     return Path(os.environ.get("SHOAL_CACHE") or platformdirs.user_cache_dir("shoal"))
 
 
 def stamp_of(source: Source, size: int | None) -> str:
-    """Sum up what the files look like from outside: while that stays, they need not be opened."""
-    looks = map(_look, _texts(source.files))
-    return _hash(chain([_FORMAT, size], source.origin, [_texts(source.files), looks]))
+    """Hash the paths, sizes and times of the files: while these stay the same, the files need not be opened."""
+    return _hash(chain([_FORMAT, size], source.origin, [_paths(source), map(_stat, _paths(source))]))
 
 
 def listing_key(listing: Listing, size: int | None) -> str:
-    """Compute the half of a key that is known before the images are read."""
+    """Compute the prefix of a key, which is known before the images are read."""
     parts = (listing.classes, listing.targets, listing.ids, listing.held_out, listing.clustered)
     return _hash([_FORMAT, size, *map(_plain, parts)])
 
 
 def recall(stamp: str) -> Images | None:
-    """Find the images whose files had this stamp, if they are still kept whole."""
+    """Return the cached images of files with this stamp, if the entry is complete."""
     try:
         return load((cache_folder() / f"{stamp}.key").read_text())
     except (OSError, ValueError):
         return None
 
 
-def has_any(half: str) -> bool:
-    """Tell whether images of this ``listing_key`` are kept, be it with other bytes."""
-    return any(cache_folder().glob(f"{half}-*.json"))
+def has_any(prefix: str) -> bool:
+    """Tell whether there is an entry with this ``listing_key``, whatever its bytes."""
+    return any(cache_folder().glob(f"{prefix}-*.json"))
 
 
 def load(key: str) -> Images | None:
-    """Open the images kept under a key, their pixels a memory map; None if they are not there, whole."""
-    pixels, rest = _paths(key)
+    """Open the images of a key, their pixels as a memory map; None if the entry is missing or incomplete."""
+    pixels, metadata = _entry(key)
     try:
-        kept = json.loads(rest.read_text(encoding="utf-8"))
+        kept = json.loads(metadata.read_text(encoding="utf-8"))
         shape = tuple(kept["shape"])
         flags = kept["held_out"], kept["clustered"]
         lengths = {len(kept["ids"]), len(kept["labels"]), *(len(each) or shape[0] for each in flags)}
         if lengths != {shape[0]}:
             return None
-        mapped = np.memmap(pixels, np.uint8, mode="r", shape=shape)  # refuses a file that is too short
+        mapped = np.memmap(pixels, np.uint8, mode="r", shape=shape)  # raises if the file is too short
         classes = tuple(kept["classes"])
         return as_images(mapped, kept["labels"], classes, kept["ids"], kept["skipped"], *flags)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def point(stamp: str, key: str) -> None:
-    """Remember the key of files with this stamp, if the cache can be written."""
+def remember(stamp: str, key: str) -> None:
+    """Save the key of files with this stamp, if the cache can be written."""
     with contextlib.suppress(UserError):
         atomic_write(cache_folder() / f"{stamp}.key", key.encode())
 
 
 class CacheWriter:
-    """Pixels on their way into the cache: a file that nobody finds before it is whole."""
+    """Writes pixels to a temporary file, which becomes an entry of the cache when it is finished."""
 
     def __enter__(self) -> CacheWriter:
         folder = cache_folder()
@@ -108,7 +107,7 @@ class CacheWriter:
         return self
 
     def write(self, data: bytes) -> None:
-        """Add the bytes of an image.
+        """Append the bytes of an image.
 
         Raises:
             UnwritableError: the disk is full.
@@ -118,13 +117,13 @@ class CacheWriter:
         except OSError as error:
             raise UnwritableError(error.strerror) from error
 
-    def keep(self, key: str, shape: Sequence[int], listing: Listing, skipped: dict[str, str]) -> Images:
-        """Put what was written, whose other halves are ``listing`` and ``skipped``, under its key.
+    def finish(self, key: str, shape: Sequence[int], listing: Listing, skipped: dict[str, str]) -> Images:
+        """Store the pixels, which are those of ``listing``, under their key, and open the entry.
 
         Raises:
             UnwritableError: the disk is full, or another process empties the cache.
         """
-        pixels, rest = _paths(key)
+        pixels, metadata = _entry(key)
         entry: dict[str, Any] = {"shape": shape, "classes": listing.classes, "skipped": skipped}
         entry |= {"ids": listing.ids, "labels": listing.targets}
         entry |= {"held_out": listing.held_out, "clustered": listing.clustered}
@@ -132,43 +131,43 @@ class CacheWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._path.chmod(0o644)
-            atomic_write(rest, json.dumps(entry).encode())
+            atomic_write(metadata, json.dumps(entry).encode())
             self._path.replace(pixels)
         except (OSError, UserError) as error:
             raise UnwritableError(getattr(error, "strerror", None) or str(error)) from error
         images = load(key)
         if images is None:
-            raise UnwritableError("what was written is gone")
+            raise UnwritableError("another process removed the new entry")
         return images
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # a full disk refuses once more what is still to be flushed
+        with contextlib.suppress(OSError):  # on a full disk, the last flush fails again
             self._file.close()
         self._path.unlink(missing_ok=True)
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a killed process left unfinished."""
+    """Remove unfinished files of killed processes."""
     for path in folder.glob("*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED:
                 path.unlink()
 
 
-def _paths(key: str) -> tuple[Path, Path]:
+def _entry(key: str) -> tuple[Path, Path]:
     return cache_folder() / f"{key}.u8", cache_folder() / f"{key}.json"
 
 
-def _texts(files: Sequence[Path]) -> Iterator[str]:
-    return files.texts() if isinstance(files, Files) else map(str, files)
+def _paths(source: Source) -> Iterator[str]:
+    return source.files.texts() if isinstance(source.files, Files) else map(str, source.files)
 
 
-def _look(file: str) -> tuple[int, int, int] | None:
+def _stat(file: str) -> tuple[int, int, int] | None:
     try:
         stat = os.stat(file)  # noqa: PTH116 - a Path for each of a million files is slow
-    except (OSError, ValueError):  # a name with a zero byte
+    except (OSError, ValueError):  # a zero byte in the name
         return None
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
@@ -178,7 +177,7 @@ def _plain(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _hash(parts: Iterable[Any]) -> str:
-    """Hash ``parts`` as JSON, those that are iterators as the lists they would make: a million files take no memory."""
+    """Hash ``parts`` as one JSON list, iterators in it as lists, without holding a million files in memory."""
     digest = blake2b(digest_size=16)
     for number, part in enumerate(parts):
         digest.update(b", " if number else b"[")
@@ -187,8 +186,8 @@ def _hash(parts: Iterable[Any]) -> str:
             continue
         digest.update(b"[")
         comma = b""
-        while some := list(islice(part, _CHUNK)):
-            digest.update(comma + json.dumps(some)[1:-1].encode())
+        while chunk := list(islice(part, _CHUNK)):
+            digest.update(comma + json.dumps(chunk)[1:-1].encode())
             comma = b", "
         digest.update(b"]")
     digest.update(b"]")

@@ -1,4 +1,4 @@
-"""Changes of colour, each image with its own parameters: jitter, grey, blur and solarise."""
+"""Colour augmentations with parameters per image: jitter, grey, blur and solarise."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Generator, Tensor
 from torch.nn.functional import conv2d, pad
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-SCRATCH = 5  # planes (one value per pixel) that the jitter works in
+SCRATCH = 5  # planes (one value per pixel) that the jitter needs as scratch memory
 
 
 def draw_factors(n: int, strength: tuple[float, float, float, float], generator: Generator) -> Float[Tensor, "n 4"]:
-    """Draw factors of brightness, contrast and saturation, and the turn of the hue, as ``ColorJitter`` does.
+    """Draw factors of brightness, contrast and saturation, and the shift of the hue, as ``ColorJitter`` does.
 
-    Factors are uniform in 1 ± strength, but at least 0. The hue turns by up to its strength either way, in
-    parts of the circle.
+    Factors are uniform in 1 ± strength, but at least 0. The hue shifts by up to its strength in either direction, as a
+    fraction of the colour wheel.
     """
     low = torch.tensor([max(0.0, 1 - s) for s in strength[:HUE]] + [-strength[HUE]], device=generator.device)
     high = torch.tensor([1 + s for s in strength[:HUE]] + [strength[HUE]], device=generator.device)
@@ -23,23 +23,23 @@ def draw_factors(n: int, strength: tuple[float, float, float, float], generator:
 
 
 def draw_order(n: int, generator: Generator) -> Int64[Tensor, "n 4"]:
-    """Draw for each of ``n`` images the four operations of the jitter in random order."""
+    """Draw a random order of the four operations of the jitter for each of ``n`` images."""
     return torch.rand(n, 4, generator=generator, device=generator.device).argsort(1)
 
 
 def draw_sigma(n: int, bounds: tuple[float, float], generator: Generator) -> Float[Tensor, "n"]:
-    """Draw the standard deviations of the blur of ``n`` images, uniform within ``bounds``."""
+    """Draw the blur's standard deviation for each of ``n`` images, uniform within ``bounds``, in pixels."""
     return torch.empty(n, device=generator.device).uniform_(*bounds, generator=generator)
 
 
 def as_blends(
     factors: Float[Tensor, "n 4"], order: Int64[Tensor, "n 4"]
 ) -> tuple[Float[Tensor, "n 3 3"], Int64[Tensor, "n"]]:
-    """Write each image's jitter as three blends around one turn of the hue.
+    """Express each image's jitter as three blends and one hue shift among them.
 
     Brightness, contrast and saturation each blend the image with black, its mean grey and its grey.
-    Returned are the shares (image, mean grey, grey) of the three blends in the image's own order, and how
-    many of them come before the hue.
+    Returns the weights (image, mean grey, grey) of the three blends in the image's own order, and the number of blends
+    before the hue shift.
     """
     others = order[order != HUE].view(-1, 3)
     share = factors.gather(1, others)
@@ -59,7 +59,7 @@ def jitter(
 
     The images must be sorted by ``place``, the number of blends before the hue (-1: no jitter). Those that
     share a step are then a slice, and one call does it whichever of the three blends it is. ``place`` is read
-    on the host; without a ``turn`` the hue stays.
+    on the host; without a ``turn`` the hue is unchanged.
     """
     steps = torch.arange(4, device=place.device)
     first, *ends = (place[:, None] < steps).sum(0).tolist()
@@ -72,7 +72,7 @@ def jitter(
 
 
 def grey(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Take the colour away (ITU-R 601-2 luma), still in three channels."""
+    """Convert to grey (ITU-R 601-2 luma) in three channels."""
     return _luma(images, torch.empty_like(images[:, 0]))[:, None].expand_as(images)
 
 
@@ -92,7 +92,7 @@ def blur(images: Float[Tensor, "b 3 h w"], sigma: Float[Tensor, "b"]) -> Float[T
 
 
 def solarise(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Turn every value from a half upwards into its negative."""
+    """Invert values of at least 0.5."""
     return torch.where(images >= 0.5, 1 - images, images)
 
 
@@ -102,7 +102,7 @@ def _luma(images: Float[Tensor, "b 3 h w"], out: Float[Tensor, "b h w"]) -> Floa
 
 
 def _blend(images: Float[Tensor, "b 3 h w"], shares: Float[Tensor, "b 3"], scratch: Float[Tensor, "5 m h w"]) -> None:
-    """In place: the image, its mean grey and its grey added up by their shares, clamped to [0, 1]."""
+    """In place: the weighted sum of the image, its mean grey and its grey, clamped to [0, 1]."""
     if not len(images):
         return
     of_image, of_mean, of_grey = shares[:, :, None, None].unbind(1)
@@ -113,7 +113,7 @@ def _blend(images: Float[Tensor, "b 3 h w"], shares: Float[Tensor, "b 3"], scrat
 
 
 def _turn_hue(images: Float[Tensor, "b 3 h w"], turn: Float[Tensor, "b"], scratch: Float[Tensor, "5 m h w"]) -> None:
-    """In place: turn the hue by a share of the circle, leaving value and saturation as they are.
+    """In place: shift the hue by a fraction of the colour wheel at constant value and saturation.
 
     With the hue in sixths of the circle, a channel is
     smallest + (largest - smallest) * clamp(2 - distance of the hue to the channel's own, 0, 1).
@@ -129,10 +129,10 @@ def _turn_hue(images: Float[Tensor, "b 3 h w"], turn: Float[Tensor, "b"], scratc
     from_blue = torch.sub(red, green, out=s4).add_(chroma, alpha=4)
     hue = torch.where(largest == green, from_green, from_blue, out=s4)
     hue = torch.where(largest == red, torch.sub(green, blue, out=s3), hue, out=s4)
-    hue /= torch.clamp(chroma, min=1e-8, out=s3)  # a grey pixel has no hue: any will do
+    hue /= torch.clamp(chroma, min=1e-8, out=s3)  # a grey pixel has no hue: any value works
     hue += 6 * turn[:, None, None]
     hue.sub_(torch.div(hue, 6, out=s3).floor_(), alpha=6)
-    # Red lies at both ends of the circle: its distance is 3 less the distance to the middle.
+    # Red is at both ends of the wheel: its distance is 3 minus the distance to the middle.
     torch.addcmul(smallest, chroma, torch.sub(hue, 3, out=s3).abs_().sub_(1).clamp_(0, 1), out=red)
     for channel, own in ((green, 2), (blue, 4)):
         torch.addcmul(smallest, chroma, torch.sub(hue, own, out=s3).abs_().neg_().add_(2).clamp_(0, 1), out=channel)

@@ -1,4 +1,4 @@
-"""The bytes of one image file to RGB pixels, whatever its mode, and a short reason where that fails."""
+"""Decoding one image file to RGB pixels. Broken files raise ``UnreadableError`` with a short reason (``open_rgb``)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FORMATS = {
     ".ppm": "PPM",
     ".pgm": "PPM",
 }
-"""Extensions of image files and Pillow's name of what they hold.
+"""File extensions and the names of their formats in Pillow.
 
-Nothing else is tried on a file's bytes, because some of Pillow's formats start other programs (EPS).
+Files are opened as these formats only, because some of Pillow's others start external programs (EPS).
 """
 
-_STRIP = 2**18  # pixels of greys that are scaled at a time
+_STRIP = 2**18  # grey pixels that are scaled at a time
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,61 +44,62 @@ _UPRIGHT = {
 
 
 NO_MEMORY = "too large for the memory"
-"""Why an image was not read."""
+"""The reason for a MemoryError."""
 
 _LARGE = 2**25
-"""Pixels from which on images are decoded one at a time: in all threads at once, they would fill the memory."""
+"""Images with more pixels are decoded one at a time: in all threads at once, they would fill the memory."""
 _one_at_a_time = Lock()
 
 
 class UnreadableError(Exception):
-    """An image that cannot be decoded; the text is the reason in a few words."""
+    """An image cannot be read; the message is the reason in a few words."""
 
 
 def decode(data: bytes, size: int | None = None) -> UInt8[np.ndarray, "3 h w"]:
-    """Decode an image file to RGB: upright as its EXIF says, the first frame, transparent parts on white.
+    """Decode an image file to RGB: its first frame, rotated by its EXIF orientation, transparency on white.
 
-    With ``size``, the short side is brought to that many pixels (antialiased) and the centre square is kept.
+    With ``size``, the short side is resized to that many pixels (antialiased) and the central square is cropped.
 
     Raises:
-        UnreadableError: the data is no image, damaged, or so large by its header (Pillow's limit, 179 million
-            pixels) that it may be a decompression bomb.
+        UnreadableError: the data is not an image, is damaged, or has so many pixels by its header (Pillow's limit, 179
+            million) that it may be a decompression bomb.
     """
-    # At 3 × the size nobody sees what a JPEG leaves out.
+    # From 3 × the size on, the loss of a reduced JPEG is invisible.
     rgb = open_rgb(data, None if size is None else 3 * size)
     return to_array(rgb if size is None else centre_square(rgb, size))
 
 
-def open_rgb(data: bytes, least: int | None = None) -> Image.Image:
-    """Decode an image file as ``decode`` does, to an image of Pillow's.
+def open_rgb(data: bytes, min_side: int | None = None) -> Image.Image:
+    """Decode an image file as ``decode`` does, to a Pillow image.
 
-    With ``least``, a JPEG may come smaller, to 1/2, 1/4 or 1/8, as long as both sides have so many pixels: that is
-    several times faster.
+    With ``min_side``, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, several times faster, as long as both sides
+    keep that many pixels.
 
     Raises:
-        UnreadableError: as in ``decode``.
+        UnreadableError: as in ``decode``. This is where every failure of Pillow, such as on a truncated JPEG, becomes a
+            reason.
     """
     if not data:
         raise UnreadableError("empty file")
     try:
         with Image.open(BytesIO(data), formats=_formats()) as image:
-            if least is not None:
-                image.draft(None, (least, least))
+            if min_side is not None:
+                image.draft(None, (min_side, min_side))
             with _one_at_a_time if image.width * image.height > _LARGE else contextlib.nullcontext():
                 return to_rgb(_upright(image))
     except Image.DecompressionBombError as error:
         raise UnreadableError("too many pixels, perhaps a decompression bomb") from error
     except UnidentifiedImageError as error:
-        raise UnreadableError(_unidentified(data)) from error
+        raise UnreadableError(_reason_unidentified(data)) from error
     except MemoryError as error:
         raise UnreadableError(NO_MEMORY) from error
-    except Exception as error:  # what damage raises depends on the format: SyntaxError, struct.error, EOFError
+    except Exception as error:  # depends on the format: SyntaxError, struct.error, EOFError
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"
         raise UnreadableError(reason) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to mode RGB: transparent parts on white, greys of more than 8 bits scaled, not clipped."""
+    """Convert to mode RGB: transparency on white, greys of more than 8 bits scaled, not clipped."""
     if image.mode[0] in "IF":
         return Image.fromarray(_grey8(np.asarray(image), image.mode)).convert("RGB")
     if image.mode == "LAB":
@@ -113,7 +114,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:
-    """Bring the short side to ``size`` pixels and keep the centre."""
+    """Resize the short side to ``size`` pixels and crop the central square."""
     width, height = image.size
     if width == height == size:
         return image
@@ -124,17 +125,17 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def resized(pixels: UInt8[np.ndarray, "3 h w"], size: int) -> UInt8[np.ndarray, "3 {size} {size}"]:
-    """Bring pixels to a square as ``decode`` does with a file."""
-    return to_array(centre_square(from_array(pixels), size))
+    """Resize pixels to a square as ``decode`` does."""
+    return to_array(centre_square(to_pillow(pixels), size))
 
 
-def from_array(pixels: UInt8[np.ndarray, "3 h w"]) -> Image.Image:
-    """Make an RGB image of pixels."""
+def to_pillow(pixels: UInt8[np.ndarray, "3 h w"]) -> Image.Image:
+    """Make an RGB image of Pillow's."""
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
 def to_array(image: Image.Image) -> UInt8[np.ndarray, "3 h w"]:
-    """Copy the pixels of an RGB image, channels first."""
+    """Copy the pixels of an RGB image of Pillow's, channels first."""
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
@@ -152,8 +153,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _grey8(values: Shaped[np.ndarray, "h w"], mode: str) -> UInt8[np.ndarray, "h w"]:
     """Scale greys of 16 or 32 bits to 8.
 
-    The 32-bit modes have no agreed range: the smallest usual one that holds the values is taken, or else the
-    image's own.
+    The 32-bit modes have no standard range: take the smallest usual one that holds the values, else the image's own.
     """
     low, high = 0.0, 65535.0
     if not mode.startswith("I;16"):
@@ -168,16 +168,16 @@ def _grey8(values: Shaped[np.ndarray, "h w"], mode: str) -> UInt8[np.ndarray, "h
 
 
 def _strips(values: Shaped[np.ndarray, "h w"]) -> Iterator[Float64[np.ndarray, "_ w"]]:
-    """Take some rows at a time: in float64, the whole would be eight times the file."""
+    """Iterate over blocks of rows as float64, to save memory."""
     rows = max(1, _STRIP // values.shape[1])
     for start in range(0, len(values), rows):
         yield np.nan_to_num(values[start : start + rows].astype(np.float64), posinf=0.0, neginf=0.0)
 
 
-def _unidentified(data: bytes) -> str:
-    """Tell pictures that other programs open from what is no picture."""
+def _reason_unidentified(data: bytes) -> str:
+    """Tell images in an unsupported format from other data."""
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "a damaged TIFF, or one of numbers or channels that are not read: save it in 8 bits, grey or RGB"
+        return "a damaged TIFF, or an unsupported pixel format: save it as 8-bit grey or RGB"
     if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1"):
-        return "HEIC or the like, which is not read: save it as JPEG"
+        return "HEIC, which is not supported: save it as JPEG"
     return "not an image"

@@ -1,4 +1,4 @@
-"""Affine map, crop and flip of a batch of images in one bilinear resampling, each with its own parameters."""
+"""Affine map, crop and flip of a batch of images in one bilinear resampling, with parameters per image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 from torch.nn.functional import grid_sample
 
-_TRIES = 10  # torchvision's RandomResizedCrop gives up after as many
+_TRIES = 10  # as in torchvision's RandomResizedCrop
 
 
 def draw_crop(
@@ -21,10 +21,9 @@ def draw_crop(
 ) -> Float[Tensor, "n 4"]:
     """Draw boxes (top, left, height, width) in whole pixels for ``n`` images of ``size`` (height, width).
 
-    A box covers a share of the image uniform within ``scale``, at an aspect (width / height) uniform in log
-    within ``ratio``. One that does not fit is drawn again, up to ten times in all; after that the image's
-    central part of the nearest allowed aspect is taken, as in torchvision's ``RandomResizedCrop``
-    (1409.4842, section 6).
+    The area of a box, as a fraction of the image, is uniform within ``scale``; its aspect ratio (width / height) is
+    log-uniform within ``ratio``. If none of ten draws fits, the box is the largest central one with the nearest allowed
+    aspect ratio, as in torchvision's ``RandomResizedCrop`` (1409.4842, section 6).
     """
     height, width = size
     area = height * width * _uniform((n, _TRIES), scale, generator)
@@ -40,7 +39,7 @@ def draw_crop(
 
 
 def _central(size: tuple[int, int], ratio: tuple[float, float]) -> tuple[float, float, float, float]:
-    """Find the largest central box of an allowed aspect."""
+    """Return the largest central box with an allowed aspect ratio."""
     height, width = size
     tall = min(height, round(width / ratio[0]))
     wide = min(width, round(height * ratio[1]))
@@ -56,10 +55,10 @@ def draw_affine(
     shear: float,
     generator: Generator,
 ) -> Float[Tensor, "n 5"]:
-    """Draw rows (angle, right, down, scale, shear) for ``n`` images, as torchvision's ``RandomAffine``.
+    """Draw rows (angle, right, down, scale, shear) for ``n`` images, as torchvision's ``RandomAffine`` does.
 
-    Angles and shears (along x) are in degrees, shifts in whole pixels, up to the share
-    ``translate`` of the side; ``size`` is (height, width).
+    Angles and shears (along x) are in degrees, shifts in whole pixels, up to the fraction ``translate`` of the side;
+    ``size`` is (height, width).
     """
     reach = [degrees, translate * size[1], translate * size[0], 0.0, shear]
     drawn = _uniform((n, 5), (-1.0, 1.0), generator) * torch.tensor(reach, device=generator.device)
@@ -74,17 +73,17 @@ def resample(
     crop: Float[Tensor, "b 4"] | None,
     flip: Bool[Tensor, "b"] | None,
 ) -> Float[Tensor, "b 3 h w"]:
-    """Move each image by its affine map, cut its box, scale that to full size and mirror it, in this order.
+    """Apply each image's affine map, crop its box, resize that to full size and flip it, in this order.
 
-    ``None`` leaves a part out. All of it is one bilinear look-up: an output pixel's place is followed back
-    through the box and then through the affine map. What comes from outside the image is black.
+    ``None`` skips a step. All steps are one bilinear look-up: an output pixel is mapped back through the box and then
+    through the affine map. Pixels from outside the image are black.
     """
     height, width = images.shape[-2:]
     top, left, tall, wide = (None,) * 4 if crop is None else crop.unbind(1)
     y = _places(images, height, top, tall, None)[:, :, None]
     x = _places(images, width, left, wide, flip)[:, None, :]
     if affine is not None:
-        x, y = _follow_back(affine[:, :, None, None], x, y)
+        x, y = _invert_affine(affine[:, :, None, None], x, y)
     shape = (len(images), height, width)
     grid = torch.stack([(x * (2 / width)).expand(shape), (y * (2 / height)).expand(shape)], -1)
     return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -97,21 +96,21 @@ def _places(
     length: Float[Tensor, "b"] | None,
     mirrored: Bool[Tensor, "b"] | None,
 ) -> Float[Tensor, "b side"]:
-    """Find where the output's pixels lie along one axis of the image, from its middle, in pixels."""
+    """Return the output pixels' positions along one axis of the image, in pixels from its centre."""
     pixel = torch.arange(side, device=images.device, dtype=images.dtype).expand(len(images), side)
     if mirrored is not None:
         pixel = torch.where(mirrored[:, None], side - 1 - pixel, pixel)
     if start is not None and length is not None:
-        # Held between the box's first and last pixel: nothing outside the box may bleed in.
+        # Clamped to the box's first and last pixel: nothing outside the box may bleed in.
         inside = ((pixel + 0.5) * (length[:, None] / side) - 0.5).clamp_(min=0).minimum(length[:, None] - 1)
         pixel = start[:, None] + inside
     return pixel - (side - 1) / 2
 
 
-def _follow_back(
+def _invert_affine(
     affine: Float[Tensor, "b 5 1 1"], x: Float[Tensor, "b 1 w"], y: Float[Tensor, "b h 1"]
 ) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"]]:
-    """Undo shift, rotation, shear and scale, the inverse of x -> scale * rotation * shear * x + shift."""
+    """Apply the inverse of x -> scale * rotation * shear * x + shift."""
     angle, right, down, scale, shear = affine.unbind(1)
     x, y = (x - right) / scale, (y - down) / scale
     angle, slope = angle.deg2rad(), shear.deg2rad().tan()

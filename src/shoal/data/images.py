@@ -1,4 +1,4 @@
-"""Images of any source, decoded to one tensor."""
+"""Reading a data set: the config that names it, and its images as one tensor, from the cache if they are there."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from torch import Tensor
 
 from shoal.data import cache
 from shoal.data.listing import Listing, Source, as_images
-from shoal.data.reading import Progress, content_digest, read_all, refuse_skipped, skip_note
-from shoal.data.sources.array import from_array
+from shoal.data.reading import content_digest, read_all, refuse_skipped, skip_note
+from shoal.data.sources.array import images_from_array
 from shoal.data.sources.find import find_source
-from shoal.data.threads import in_threads
+from shoal.data.threads import map_in_threads
 from shoal.errors import UserError
+from shoal.progress import ProgressCallback
 from shoal.types import Images
 
 _LOG = logging.getLogger("shoal")
@@ -36,21 +37,21 @@ class DataConfig:
     """Which images to read."""
 
     path: str = "digits"
-    """A folder, .zip, .tar (also .gz, .bz2, .xz), .parquet, .csv of paths or .npy file; a pattern in quotes, such as
-    'photos/**/*.jpg' or 'shards/{000..099}.tar'; hf://owner/name; the name of a data set, e.g. cifar10; or - for paths
-    on the standard input."""
+    """Folder; .zip, .tar (also .gz, .bz2, .xz), .parquet, .npy, or .csv of paths; pattern in quotes, such as
+    'photos/**/*.jpg' or 'shards/{000..099}.tar'; hf://owner/name; name of a data set, such as cifar10; or - to read
+    paths from standard input."""
     root: str = ""
-    """Folder that holds the files of a named data set; by default they are downloaded into the cache."""
+    """Folder with the files of a named data set; by default they are downloaded to the cache."""
     size: Annotated[int, Ge(1)] | None = None
-    """Bring images to squares of so many pixels (short side resized, centre kept); None: as they are."""
+    """Resize the short side to this many pixels and crop the central square; None keeps the size."""
     strict: bool = False
-    """Fail on the first image that cannot be read, instead of skipping it."""
+    """Fail on the first image that cannot be read instead of skipping it."""
 
 
-def load_images(config: DataConfig, *, progress: Progress | None = None) -> Images:
+def load_images(config: DataConfig, *, progress: ProgressCallback | None = None) -> Images:
     """Read the images that a config names.
 
-    ``progress`` is told of each image decoded, and of nothing where the cache has them.
+    ``progress`` is called after each decoded image, and never if the images are cached.
 
     Raises:
         UserError: the path leads to no images, or they cannot be read (see ``to_images``).
@@ -64,34 +65,33 @@ def to_images(
     root: str = "",
     size: int | None = None,
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Images:
-    """Read images from an array, a tensor or whatever ``find_source`` takes: a path, a name, a list of image files.
+    """Read images from an array, a tensor, or anything ``find_source`` takes: a path, a name, a list of image files.
 
-    Arrays are (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w), uint8 or float in [0, 1]. ``Images`` pass
-    through. Files that cannot be read are skipped, with one warning and their reasons in ``Images.skipped``.
+    Arrays are (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w), uint8 or float in [0, 1]. ``Images`` are returned
+    unchanged. Unreadable files are skipped with one warning; ``Images.skipped`` has the reasons.
 
     Raises:
-        UserError: nothing there, no image that can be read, or a data set whose files cannot be had; images of several
-            sizes without a ``size``; an array that is not one of images; or, if ``strict``, the first file that cannot
-            be read.
+        UserError: there is nothing at the path, no image can be read, or a data set cannot be downloaded; images differ
+            in size and no ``size`` is given; an array does not hold images; or, if ``strict``, a file cannot be read.
     """
     if isinstance(source, Images):
         return source
     if isinstance(source, np.ndarray | Tensor):
-        return from_array(source, "array", size)
+        return images_from_array(source, "array", size)
     if not isinstance(source, str | Path | Sequence):
         raise UserError(f"cannot take images from a {type(source).__name__}: give a path, a list of paths or an array.")
     if not isinstance(source, str | Path) and not all(isinstance(path, str | Path) for path in source):
-        raise UserError("a list of images holds paths; stack arrays into one of shape (n, h, w, 3).")
+        raise UserError("a list of images must hold paths; stack arrays into one of shape (n, h, w, 3).")
     found = find_source(source, root=root, progress=progress)
     return _from_source(found, size, strict, progress) if found.images is None else found.images(size)
 
 
 def place_on(images: Images, device: torch.device) -> Images:
-    """Put the pixels on a CUDA device, if they take less than half of what is free there.
+    """Move the pixels to a CUDA device if they take less than half of its free memory.
 
-    Otherwise, and on any other device, they stay where they are, and a batch travels when it is needed.
+    Otherwise, and for any other device, they stay, and each batch is copied when it is needed.
     """
     if device.type != "cuda":
         return images
@@ -101,11 +101,11 @@ def place_on(images: Images, device: torch.device) -> Images:
     return dataclasses.replace(images, pixels=images.pixels.to(device))
 
 
-def _from_source(source: Source, size: int | None, strict: bool, progress: Progress | None) -> Images:
+def _from_source(source: Source, size: int | None, strict: bool, progress: ProgressCallback | None) -> Images:
     stamp = cache.stamp_of(source, size)
     images = cache.recall(stamp)
     if images is None:
-        images = _read(source, stamp, size, strict, progress)
+        images = _read(source.listing(), stamp, size, strict, progress)
     if strict:
         refuse_skipped(images.skipped)
     if images.skipped:
@@ -113,52 +113,52 @@ def _from_source(source: Source, size: int | None, strict: bool, progress: Progr
     return images
 
 
-def _read(source: Source, stamp: str, size: int | None, strict: bool, progress: Progress | None) -> Images:
-    """Images whose files have changed, or were never seen; the cache may still have them by their content."""
-    listing = source.listing()
-    half = cache.listing_key(listing, size)
-    if cache.has_any(half):
-        key = f"{half}-{content_digest(listing)}"
+def _read(listing: Listing, stamp: str, size: int | None, strict: bool, progress: ProgressCallback | None) -> Images:
+    """Read images whose files are new or changed; the cache may still have the same content."""
+    prefix = cache.listing_key(listing, size)
+    if cache.has_any(prefix):
+        key = f"{prefix}-{content_digest(listing)}"
         if (images := cache.load(key)) is not None:
-            cache.point(stamp, key)
+            cache.remember(stamp, key)
             return images
     try:
-        with cache.CacheWriter() as draft:
-            reading = read_all(listing, size, draft.write, strict=strict, progress=progress)
-            key = f"{half}-{reading.digest}"
+        with cache.CacheWriter() as writer:
+            reading = read_all(listing, size, writer.write, strict=strict, progress=progress)
+            key = f"{prefix}-{reading.digest}"
             shape = (len(reading.kept), 3, reading.height, reading.width)
-            images = draft.keep(key, shape, _kept(listing, reading.kept), reading.skipped)
-            cache.point(stamp, key)
+            images = writer.finish(key, shape, _subset(listing, reading.kept), reading.skipped)
+            cache.remember(stamp, key)
             return images
     except cache.UnwritableError as error:
         _LOG.warning(
-            "decoded images cannot be kept in %s (%s): they stay in memory, and the next start decodes them "
-            "again; SHOAL_CACHE can name another folder.",
+            "cannot cache decoded images in %s (%s): they stay in memory and will be decoded again next time; "
+            "set SHOAL_CACHE to use another folder.",
             cache.cache_folder(),
             error,
         )
     buffer = bytearray()
     reading = read_all(listing, size, buffer.extend, strict=strict, progress=progress)
     pixels = np.frombuffer(buffer, np.uint8).reshape(-1, 3, reading.height, reading.width)
-    kept = _kept(listing, reading.kept)
+    kept = _subset(listing, reading.kept)
     return as_images(pixels, kept.targets, kept.classes, kept.ids, reading.skipped, kept.held_out, kept.clustered)
 
 
-def _kept(listing: Listing, rows: Sequence[int]) -> Listing:
+def _subset(listing: Listing, rows: Sequence[int]) -> Listing:
     each = {"ids": listing.ids, "held_out": listing.held_out, "clustered": listing.clustered}
     kept: dict[str, Any] = {name: [values[row] for row in rows] if len(values) else () for name, values in each.items()}
     return dataclasses.replace(listing, targets=np.asarray(listing.targets)[rows].tolist(), **kept)
 
 
 def digest(images: Images) -> str:
-    """What tells these images from others: size, names and pixels, which threads sum up block by block."""
+    """Return a hash of the images' size, names and pixels, computed in threads."""
     summary = hashlib.blake2b(repr((tuple(images.pixels.shape), list(images.ids))).encode(), digest_size=16)
     threads = os.cpu_count() or 1
-    with closing(in_threads(_sum, torch.split(images.pixels, 1024), threads=threads, ahead=2 * threads)) as sums:
-        for each in sums:
+    blocks = torch.split(images.pixels, 1024)
+    with closing(map_in_threads(_block_digest, blocks, threads=threads, ahead=2 * threads)) as digests:
+        for each in digests:
             summary.update(each)
     return summary.hexdigest()
 
 
-def _sum(pixels: UInt8[Tensor, "b 3 h w"]) -> bytes:
+def _block_digest(pixels: UInt8[Tensor, "b 3 h w"]) -> bytes:
     return hashlib.blake2b(pixels.cpu().contiguous().view(-1).numpy().data, digest_size=32).digest()

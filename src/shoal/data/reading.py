@@ -1,4 +1,9 @@
-"""Decoding all images of a listing, several at a time and in order, without ever holding them all."""
+"""Reading the images of a listing in threads, in order, without holding all of them in memory.
+
+An image that cannot be read, such as a broken JPEG, never raises here: ``decode`` raises ``UnreadableError`` with the
+reason, ``read_blob`` and ``decode_blob`` return the reason instead of data, and ``read_all`` skips the image and
+records the reason, or fails with it if ``strict``.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,26 +25,23 @@ from torch import Tensor
 
 from shoal.data.decode import NO_MEMORY, UnreadableError, decode, resized
 from shoal.data.listing import Blob, Listing, Member, Pixels, check_regular
-from shoal.data.threads import in_threads
+from shoal.data.threads import map_in_threads
 from shoal.errors import UserError
-
-Progress: TypeAlias = Callable[[int, int], None]
-"""Told how many images are done, of how many; while they are downloaded, what share of them has come."""
+from shoal.progress import ProgressCallback
 
 Result = TypeVar("Result")
-_BATCH = 16  # images that a thread takes at once: one at a time, the threads would wait for each other
-_HELD = 2**26  # bytes of encoded images in a batch that suffice, however few the images
-_NONE, _UNREAD = b"none".ljust(16), b"unread".ljust(16)  # fingerprints of what has no bytes
+_BATCH = 16  # images per task: with one per task, the threads would wait for each other
+_BATCH_BYTES = 2**26  # encoded bytes after which a task gets no more images
+_NONE, _UNREAD = b"none".ljust(16), b"unread".ljust(16)  # fingerprints of images without bytes
 _GREY = 128
-# More threads only wait: what Pillow does around a small image holds the interpreter's lock.
-_THREADS = min(os.cpu_count() or 1, 8)
-_MOST = 2**30  # bytes of the largest file that is read: Pillow's most pixels with 16 bits a colour
+_THREADS = min(os.cpu_count() or 1, 8)  # more would only wait: for a small image, Pillow mostly holds the GIL
+_MAX_BYTES = 2**30  # of a file: Pillow's pixel limit at 16 bits per channel
 _SHOWN = 5  # skipped files that a warning names
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What came of a listing: the size of the pixels written, whose they are, why others are missing."""
+    """What ``read_all`` read: pixel size, rows that were written, skipped images with reasons, digest of all bytes."""
 
     height: int
     width: int
@@ -53,21 +56,20 @@ def read_all(
     write: Callable[[bytes], object],
     *,
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Reading:
     """Decode every image and ``write`` its (3, h, w) bytes, in the listing's order.
 
     Raises:
-        UserError: images of several sizes without a ``size``, no image that can be read, or, if ``strict``,
-            one that cannot.
+        UserError: images differ in size and no ``size`` is given, no image can be read, or, if ``strict``, one cannot.
     """
     shape: tuple[int, ...] = ()
     kept: list[int] = []
     skipped: dict[str, str] = {}
     digest = blake2b(digest_size=16)
     total = len(listing.ids)
-    with contextlib.closing(in_order(partial(_decoded, size), listing)) as results:
-        for index, (fingerprint, pixels) in enumerate(results):
+    with contextlib.closing(map_blobs(partial(decode_blob, size), listing)) as results:
+        for index, (pixels, fingerprint) in enumerate(results):
             digest.update(fingerprint)
             if isinstance(pixels, str):
                 skipped[listing.ids[index]] = pixels
@@ -88,146 +90,137 @@ def read_all(
 
 
 def content_digest(listing: Listing) -> str:
-    """Compute the digest that ``read_all`` would find, without decoding anything."""
+    """Compute the digest that ``read_all`` returns, without decoding."""
     digest = blake2b(digest_size=16)
-    for fingerprint in in_order(lambda blob: fetch(blob)[1], listing):
+    for _, fingerprint in map_blobs(read_blob, listing):
         digest.update(fingerprint)
     return digest.hexdigest()
 
 
-def refuse_skipped(skipped: Mapping[str, str]) -> None:
-    """Fail on the first image that could not be read.
-
-    Raises:
-        UserError: there is one.
-    """
-    for name, reason in skipped.items():
-        advice = "mend or remove it, or have it skipped by doing without --strict"
-        raise UserError(f"cannot read the image {name} ({reason}): {advice}.")
-
-
-def skip_note(skipped: Mapping[str, str], read: int) -> str:
-    """Say how many images could not be read, and the first of them."""
-    # Like repr without its quotes: a line break in a name does not break the line.
-    some = ", ".join(f"{repr(name)[1:-1]} ({reason})" for name, reason in list(skipped.items())[:_SHOWN])
-    more = ", …" if len(skipped) > _SHOWN else ""
-    total = read + len(skipped)
-    return f"{len(skipped)} of {total} images could not be read and were skipped: {some}{more}"
-
-
 def read_pixels(listing: Listing, rows: Iterable[int], size: int) -> UInt8[Tensor, "m 3 {size} {size}"]:
-    """Decode the images of a few rows, in any order and as often as they are named, to squares.
-
-    Other images are passed over, and one that cannot be read any more becomes grey.
-    """
+    """Decode the images of some rows, in any order and with repeats, to squares; unreadable ones become grey."""
     wanted = list(rows)
     pixels = np.full((len(wanted), 3, size, size), _GREY, np.uint8)
     places: dict[int, list[int]] = {}
     for place, row in enumerate(wanted):
         places.setdefault(row, []).append(place)
     ordered = sorted(places)
-    with contextlib.closing(_in_threads(partial(_decoded, size), _chosen(listing, ordered))) as results:
-        for row, (_, found) in zip(ordered, results, strict=True):
+    with contextlib.closing(_map(partial(decode_blob, size), _select(listing, ordered))) as results:
+        for row, (found, _) in zip(ordered, results, strict=True):
             if isinstance(found, np.ndarray):
                 pixels[places[row]] = found
     return torch.from_numpy(pixels)
 
 
-def in_order(
-    work: Callable[[Blob], Result], listing: Listing, start: int = 0, *, ahead: int = 0
-) -> Generator[Result, None, None]:
-    """Do ``work`` on every image from the row ``start`` on, in threads: Pillow decodes outside Python's lock.
+def decode_blob(size: int | None, blob: Blob) -> tuple[Pixels | str, bytes]:
+    """Return the pixels of an image, or the reason why it cannot be read, and its fingerprint."""
+    data, fingerprint = read_blob(blob)
+    if isinstance(data, str):
+        return data, fingerprint
+    if isinstance(data, np.ndarray):
+        return data if size is None else resized(data, size), fingerprint
+    try:
+        return decode(data, size), fingerprint
+    except UnreadableError as error:
+        return str(error), fingerprint
 
-    So many images are kept ``ahead`` at least, which are worked on while the caller does something else. Close it when
-    you do not take all of its results (``contextlib.closing``), so that the threads end.
-    """
-    return _in_threads(work, listing.blobs_from(start), ahead)
 
-
-def fetch(blob: Blob) -> tuple[bytes | Pixels | str, bytes]:
-    """Get the bytes or pixels of an image, or why there are none; and their fingerprint of 16 bytes."""
+def read_blob(blob: Blob) -> tuple[bytes | Pixels | str, bytes]:
+    """Return the encoded bytes or pixels of an image, or the reason why there are none, and a 16-byte fingerprint."""
     if blob is None:
         return "no bytes in the table", _NONE
     if isinstance(blob, np.ndarray):
         return blob, blake2b(np.ascontiguousarray(blob).data, digest_size=16).digest()
     try:
         if isinstance(blob, Path):
-            blob = _whole(blob)
+            blob = _read_file(blob)
         elif isinstance(blob, Member):
             blob = blob.read()
     except UnreadableError as error:
         return str(error), _UNREAD
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         return (getattr(error, "strerror", None) or str(error)).lower(), _UNREAD
     except MemoryError:
         return NO_MEMORY, _UNREAD
     return blob, blake2b(blob, digest_size=16).digest()
 
 
-def _whole(file: Path) -> bytes:
+def _read_file(file: Path) -> bytes:
     check_regular(file)
-    if (size := file.stat().st_size) > _MOST:
+    if (size := file.stat().st_size) > _MAX_BYTES:
         raise UnreadableError(f"{size} bytes, too many for an image")
     return file.read_bytes()
 
 
-def _in_threads(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) -> Generator[Result, None, None]:
-    batches = iter(lambda: _batch(blobs), [])
+def refuse_skipped(skipped: Mapping[str, str]) -> None:
+    """Fail with the first skipped image.
+
+    Raises:
+        UserError: an image was skipped.
+    """
+    for name, reason in skipped.items():
+        raise UserError(f"cannot read the image {name} ({reason}): repair or remove it, or omit --strict to skip it.")
+
+
+def skip_note(skipped: Mapping[str, str], n_read: int) -> str:
+    """Say how many images were skipped, and name the first of them."""
+    # Like repr without its quotes: a line break in a name does not break the line.
+    some = ", ".join(f"{repr(name)[1:-1]} ({reason})" for name, reason in islice(skipped.items(), _SHOWN))
+    more = ", …" if len(skipped) > _SHOWN else ""
+    return f"{len(skipped)} of {n_read + len(skipped)} images could not be read and were skipped: {some}{more}"
+
+
+def nothing_readable(skipped: Mapping[str, str]) -> str:
+    """Say why no image could be read."""
+    if not skipped:
+        return "these files contain no images: they have no rows."
+    name, reason = next(iter(skipped.items()))
+    return f"none of the {len(skipped)} images could be read; the first, {name}: {reason}."
+
+
+def _sizes_differ(names: tuple[str, str], shape: tuple[int, ...], other: tuple[int, ...]) -> str:
+    found = f"{names[0]} has {shape[2]}×{shape[1]} pixels, {names[1]} {other[2]}×{other[1]}"
+    return f"the images differ in size ({found}): resize them, e.g. with --data.size 64 (size=64 in Python)."
+
+
+def map_blobs(
+    work: Callable[[Blob], Result], listing: Listing, start: int = 0, *, ahead: int = 0
+) -> Generator[Result, None, None]:
+    """Apply ``work`` to every image from row ``start`` on, in threads (Pillow decodes without the GIL), in order.
+
+    At least ``ahead`` images are in progress while the caller is busy. Unless you exhaust the generator, close it
+    (``contextlib.closing``) so that the threads end.
+    """
+    return _map(work, listing.blobs_from(start), ahead)
+
+
+def _map(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) -> Generator[Result, None, None]:
+    batches = iter(lambda: _next_batch(blobs), [])
     n_waiting = max(_THREADS, -(-ahead // _BATCH))
-    results = in_threads(lambda part: [work(blob) for blob in part], batches, threads=_THREADS, ahead=n_waiting)
+    results = map_in_threads(lambda batch: [work(blob) for blob in batch], batches, threads=_THREADS, ahead=n_waiting)
     with warnings.catch_warnings(), contextlib.closing(results):
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in the reasons
-        for some in results:
-            yield from some
+        warnings.simplefilter("ignore")  # Pillow's warnings about odd files; what matters is in the reasons
+        for batch in results:
+            yield from batch
 
 
-def _batch(blobs: Iterator[Blob]) -> list[Blob]:
-    """Take the next few images, fewer where their bytes are many."""
+def _next_batch(blobs: Iterator[Blob]) -> list[Blob]:
     batch: list[Blob] = []
-    held = 0
+    n_bytes = 0
     for blob in blobs:
         batch.append(blob)
-        held += len(blob) if isinstance(blob, bytes) else 0
-        if len(batch) == _BATCH or held > _HELD:
+        n_bytes += len(blob) if isinstance(blob, bytes) else 0
+        if len(batch) == _BATCH or n_bytes > _BATCH_BYTES:
             break
     return batch
 
 
-def _chosen(listing: Listing, ordered: Sequence[int]) -> Iterator[Blob]:
-    """Take the images of ascending rows."""
+def _select(listing: Listing, ordered: Sequence[int]) -> Iterator[Blob]:
+    """Iterate over the images of ascending rows."""
     if len(listing.files):
         yield from (listing.files[row] for row in ordered)
     elif ordered:
-        wanted = iter(ordered)
-        row = next(wanted)
-        for at, blob in enumerate(listing.blobs_from(row), row):
-            if at == row:
-                yield blob
-                if (row := next(wanted, -1)) < 0:
-                    return
-
-
-def _decoded(size: int | None, blob: Blob) -> tuple[bytes, Pixels | str]:
-    data, fingerprint = fetch(blob)
-    if isinstance(data, str):
-        return fingerprint, data
-    if isinstance(data, np.ndarray):
-        return fingerprint, data if size is None else resized(data, size)
-    try:
-        return fingerprint, decode(data, size)
-    except UnreadableError as error:
-        return fingerprint, str(error)
-
-
-def _sizes_differ(names: tuple[str, str], shape: tuple[int, ...], odd: tuple[int, ...]) -> str:
-    found = f"{names[0]} has {shape[2]}×{shape[1]} pixels, {names[1]} {odd[2]}×{odd[1]}"
-    advice = "bring them to one, e.g. with --data.size 64 (size=64 in Python)"
-    return f"the images have several sizes ({found}): {advice}."
-
-
-def nothing_readable(skipped: Mapping[str, str]) -> str:
-    """Say why there is no image to go on with."""
-    if not skipped:
-        return "there is no image in these files: they hold no rows."
-    name, reason = next(iter(skipped.items()))
-    return f"none of the {len(skipped)} images could be read; the first, {name}: {reason}."
+        blobs, at = listing.blobs_from(ordered[0]), ordered[0]
+        for row in ordered:
+            yield next(islice(blobs, row - at, None))
+            at = row + 1

@@ -1,4 +1,4 @@
-"""Work that threads do ahead of its use, its results in order."""
+"""A map in threads that runs ahead of its consumer and keeps the order."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_threads(
+def map_in_threads(
     work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
 ) -> Generator[Result, None, None]:
-    """Results of ``work`` on each item, ``ahead`` of which are begun before the first is taken.
+    """Yield ``work(item)`` in order, with up to ``ahead`` items submitted before a result is taken.
 
-    What an item raises comes in its turn. Close the generator where you may not take all of it
-    (``contextlib.closing``): what is begun is finished, and the threads end.
+    An exception is raised at its item's turn. Unless you exhaust the generator, close it (``contextlib.closing``):
+    running items finish, and the threads end.
     """
-    begun: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
-                begun.append(pool.submit(work, item))
-                if len(begun) > ahead:
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
+                pending.append(pool.submit(work, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Scores of a clustering: against true labels, which are read in this package alone, and without any."""
+"""Scores of a clustering, with and without true classes; only this package reads true classes."""
 
 from shoal.evaluation.arrays import evaluate_files
 from shoal.evaluation.baselines import plain_baselines
@@ -7,18 +7,16 @@ from shoal.evaluation.metrics import clustering_scores, matched_confusion, purit
 from shoal.evaluation.protocol import evaluate, nearest, probe
 from shoal.evaluation.result import Evaluation
 from shoal.evaluation.signals import clustering_signals, collapse_warning, score
-from shoal.evaluation.text import Comparison, as_text, comparison
+from shoal.evaluation.tables import as_text
 from shoal.evaluation.truth import Truth
 
 __all__ = [
-    "Comparison",
     "Evaluation",
     "Truth",
     "as_text",
     "clustering_scores",
     "clustering_signals",
     "collapse_warning",
-    "comparison",
     "evaluate",
     "evaluate_files",
     "knn_leave_one_out",

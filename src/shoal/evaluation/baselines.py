@@ -1,4 +1,4 @@
-"""Plain methods on the same features and on the pixels: what a method has to beat to earn its keep."""
+"""Plain methods on the same features and on pixels, as baselines for a method."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from shoal.evaluation.truth import Truth
 from shoal.types import Clustering
 
 MAX_ROWS = 10_000
-"""Images that UMAP sees, and those whose pixels are read; of more, so many are drawn. The standard error of a share is
-then 0.005 at most, and UMAP and k-means of so many take a minute or two on one core."""
+"""Sample size for UMAP and for pixels. The standard error of a share is then at most 0.005, and UMAP and k-means take a
+minute or two on one core."""
 
 MAX_SIDE = 32
-"""Height and width in pixels to which larger images are brought by averaging."""
+"""Height and width in pixels to which larger images are reduced by averaging."""
 
 QUICK_ROWS = 4096
-"""UMAP of no more takes seconds once its code is compiled."""
+"""Rows up to which UMAP takes seconds once it is compiled."""
 
 _LOG = logging.getLogger("shoal")
 
@@ -43,19 +43,18 @@ def plain_baselines(
     of: Literal["features", "backbone"] = "features",
     pixels: UInt8[Tensor, "n 3 h w"] | None = None,
 ) -> list[Baseline]:
-    """k-means, and UMAP (10 neighbours, 3 dimensions) with k-means in it, for as many clusters.
+    """k-means, and UMAP (10 neighbours, 3 dimensions) followed by k-means, with the same number of clusters.
 
-    Features are compared by the cosine, pixels and UMAP's coordinates by Euclidean distance. A method that fails says
-    why in place of its figures. One that takes long is announced as a warning.
+    Features are compared by cosine, pixels and UMAP coordinates by Euclidean distance. If a method fails, its baseline
+    holds the reason instead of figures. Long computations are announced by a warning.
 
     Args:
-        truth: of the n rows; those that take part in the clustering are clustered here as well.
-        features: what was clustered or, beside the clusters of a head, what the backbone gave.
-        clustering: what the plain methods are held against; k is the number of its centres.
-        seed: of UMAP and of the rows that are drawn; k-means starts from the next, so as not to repeat that of
-            ``clustering``.
+        truth: of the n rows; only rows that take part in the clustering are clustered.
+        features: what was clustered or, if the clusters come from a head, the output of the backbone.
+        clustering: the clusters to compare with; k is the number of its centres.
+        seed: of UMAP and the sample; k-means uses ``seed + 1``, to differ from the k-means of ``clustering``.
         of: what ``features`` are.
-        pixels: of the images, where they are at hand.
+        pixels: of the images, if available.
     """
     rows = truth.clustered.cpu().nonzero()[:, 0]
     drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:MAX_ROWS].sort().values
@@ -93,12 +92,12 @@ def _clusters(
 def _embedded(points: Float[Tensor, "m e"], metric: Metric, seed: int) -> Float[Tensor, "m 3"]:
     try:
         return umap_embedding(points, metric=metric, seed=seed)
-    except Exception as error:  # it depends on much, all of which fails in its own way; the other figures stand
+    except Exception as error:  # any failure inside UMAP's dependencies; the other baselines are still of use
         raise UserError(f"UMAP of {len(points)} rows failed, {error}") from error
 
 
 def _small(pixels: UInt8[Tensor, "n 3 h w"], rows: Int64[Tensor, "m"]) -> Float[Tensor, "m p"]:
-    """Pixels of some images in [0, 1], in a row each; read in parts, as they may be a memory map of large images."""
+    """Pixels of some images in [0, 1], a row per image; read in parts, since ``pixels`` may be a memory map."""
     h, w = pixels.shape[2:]
     size = min(h, MAX_SIDE), min(w, MAX_SIDE)
     parts = [F.interpolate(pixels[part].float(), size=size, mode="area") for part in torch.split(rows, 256)]

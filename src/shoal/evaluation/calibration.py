@@ -1,4 +1,4 @@
-"""Whether an image that sits close to its centre, far from the others, is in the right cluster more often."""
+"""Whether the confidence of an assignment predicts how often it is correct."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from shoal.evaluation.result import Calibration, ConfidenceBin
 
 TEMPERATURE = 0.1
-"""T of the confidence: an image whose cosine to its own centre is 0.1 larger than to another is e times surer of it."""
+"""T of the confidence: with a cosine 0.1 larger to one centre than to another, an image is e times as likely there."""
 
 BINS = 10
 
@@ -24,12 +24,12 @@ def confidences(features: Float[Tensor, "n d"], centers: Float[Tensor, "k d"]) -
 
 
 def calibration(confidence: Float[Tensor, "n"], right: Bool[Tensor, "n"]) -> Calibration:
-    """Expected calibration error and reliability, in ten bins of equal width (Guo et al. 2017, arXiv 1706.04599).
+    """Expected calibration error and reliability diagram with ten bins of equal width (Guo et al. 2017, 1706.04599).
 
     ECE = Σ_b n_b/n · |accuracy_b − confidence_b|. A bin holds low < confidence ≤ high; empty bins are left out.
 
     Args:
-        confidence: in [0, 1], of one image or more.
+        confidence: in [0, 1]; at least one image.
         right: whether the image is in the class that its cluster is matched to.
     """
     sure, hit = confidence.double(), right.double()

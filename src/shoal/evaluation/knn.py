@@ -1,4 +1,4 @@
-"""Weighted nearest neighbours: what features say of classes without any training."""
+"""Classification by weighted nearest neighbours, which needs no training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from shoal.errors import UserError
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
-"""k and T as published with most results of momentum methods."""
+"""k and T of most published results of momentum methods."""
 
 
 def knn_predict(
@@ -25,14 +25,14 @@ def knn_predict(
     """Rank the classes of each query by the votes of its k nearest neighbours in a bank.
 
     A neighbour i votes for its class with weight exp(cos(x, b_i)/T) (Wu et al. 2018, arXiv 1805.01978, section 3.4).
-    Of neighbours equally near the earlier in the bank is taken, of classes with equal votes the lower number: the
-    ranking has no chance in it. Memory beside the arguments does not grow with q·n.
+    Ties are broken by the order in the bank, and between classes by their number, so that the ranking is deterministic.
+    Memory beside the arguments does not grow with q·n.
 
     Args:
         queries: features, of any length.
         bank: features with known classes, of any length.
         bank_labels: classes in [0, c); c is the largest of them plus one.
-        k: how many neighbours vote.
+        k: number of neighbours that vote.
         temperature: T.
 
     Returns:
@@ -47,7 +47,7 @@ def knn_predict(
 def knn_leave_one_out(
     features: Float[Tensor, "n d"], labels: Int64[Tensor, "n"], k: int, temperature: float
 ) -> Int64[Tensor, "n c"]:
-    """Rank the classes of each row as ``knn_predict`` does, all other rows being its bank.
+    """Rank the classes of each row as ``knn_predict`` does, with all other rows as its bank.
 
     Raises:
         UserError: there are fewer other rows than k.
@@ -68,7 +68,7 @@ def _ranked(
     available = len(bank) - leave_one_out
     if not 1 <= k <= available:
         raise UserError(
-            f"k={k} nearest neighbours cannot be found among {max(available, 0)} labelled images: there are too few."
+            f"{k} nearest neighbours need as many other labelled images, and there are {max(available, 0)}: label more."
         )
     ranked = torch.empty(len(queries), int(labels.max()) + 1, dtype=torch.int64, device=queries.device)
     for part in _chunks(len(queries), len(bank)):
@@ -76,7 +76,7 @@ def _ranked(
         if leave_one_out:
             cosines.diagonal(part.start).fill_(-torch.inf)
         nearest, index = _nearest(cosines, k)
-        # Votes relative to the nearest's: the order is the same, and no temperature overflows.
+        # Relative to the nearest neighbour's vote: the same order, without overflow at any temperature.
         weights = ((nearest - nearest[:, :1]) / temperature).exp()
         votes = weights.new_zeros(len(weights), ranked.shape[1]).scatter_add_(1, labels[index], weights)
         ranked[part] = votes.argsort(stable=True, dim=1, descending=True)
@@ -85,7 +85,7 @@ def _ranked(
 
 def _nearest(cosines: Float[Tensor, "b n"], k: int) -> tuple[Float[Tensor, "b k"], Int64[Tensor, "b k"]]:
     values, index = cosines.topk(k)
-    # topk says nothing on which of equals it takes. A sort does, but costs too much for all rows.
+    # topk breaks ties arbitrarily. A stable sort does not, but is too slow for all rows.
     tied = ((cosines >= values[:, -1:]).sum(1) > k).nonzero()[:, 0]
     if len(tied):
         index[tied] = cosines[tied].argsort(stable=True, dim=1, descending=True)[:, :k]

@@ -1,4 +1,4 @@
-"""From features, clusters and true classes to every figure of an evaluation."""
+"""Every figure of an evaluation, from features, clusters and true classes."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def evaluate(
     knn: bool = False,
     linear: bool = False,
 ) -> Evaluation:
-    """All figures of a clustering and its features but the baselines, which ``plain_baselines`` finds.
+    """All figures of a clustering and its features except the baselines, which come from ``plain_baselines``.
 
     Args:
         truth: of the n rows.
         features: what was clustered.
         clustering: cosine k-means of the features, or an assignment to its centres.
         seed: of the rows that the silhouette samples, and of every k-means.
-        by_head: the centres are those of the method's own head, and are kept from train to test.
-        represented: features that nearest neighbours and probe read; None: those that were clustered.
-        knn: ask nearest neighbours.
-        linear: train a linear probe.
+        by_head: the centres are those of the method's own head and are kept for the test part.
+        represented: features for nearest neighbours and the linear probe; None: those that were clustered.
+        knn: also classify by nearest neighbours.
+        linear: also train a linear probe.
 
     Raises:
-        UserError: a feature is NaN or infinite, or there are too few labels for what is asked.
+        UserError: a feature is NaN or infinite, or there are too few labels.
     """
     k = len(clustering.centers)
     generator = torch.Generator(features.device).manual_seed(seed)
@@ -63,7 +63,7 @@ def evaluate(
 
 
 def nearest(truth: Truth, features: Float[Tensor, "n d"]) -> Neighbours:
-    """Classify the test part by its neighbours in the train part; without parts, each image by all others.
+    """Classify the test part by its neighbours in the train part; without a test part, each image among all others.
 
     Raises:
         UserError: there are too few labelled images.
@@ -81,7 +81,7 @@ def nearest(truth: Truth, features: Float[Tensor, "n d"]) -> Neighbours:
 
 
 def probe(truth: Truth, features: Float[Tensor, "n d"], seed: int) -> Linear:
-    """Train linear classifiers on the train part and test them on the test part; without parts, on a random fifth.
+    """Train linear classifiers on the train part and test them on the test part, or else on a random fifth.
 
     Raises:
         UserError: fewer than two images are labelled.
@@ -112,7 +112,7 @@ def _ranking(ranked: Int64[Tensor, "q c"], labels: Int64[Tensor, "q"]) -> Rankin
 def _train_to_test(
     truth: Truth, features: Float[Tensor, "n d"], n_clusters: int, seed: int, centers: Float[Tensor, "k d"] | None
 ) -> TrainToTest | None:
-    """Centres from the train part alone, unless a head has them; None without parts, or with too little to train on."""
+    """Centres of the train part alone (or of the head), scored on the test part; None if either part is too small."""
     train = (truth.clustered & ~truth.held_out).to(features.device)
     if not truth.has_test_part or int(train.sum()) < n_clusters:
         return None
@@ -133,7 +133,7 @@ def _train_to_test(
 
 
 def _calibration(truth: Truth, features: Float[Tensor, "n d"], clustering: Clustering) -> Calibration | None:
-    """None without a row that has both a label and a cluster."""
+    """None if no row has both a label and a cluster."""
     clusters, labels = clustering.labels.cpu(), truth.targets.cpu()
     rows = (clusters >= 0) & (labels >= 0)
     if not rows.any():

@@ -1,4 +1,4 @@
-"""What an evaluation found: the schema of ``evaluation.json``."""
+"""The result of an evaluation: the schema of ``evaluation.json``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from shoal.errors import UserError
 from shoal.files import atomic_write
 
 FORMAT = 2
-"""Version of the file; a newer one is refused, format 1 (``kmeans`` instead of ``baselines``) is read."""
+"""Version of the file; format 1 (``kmeans`` instead of ``baselines``) can still be read."""
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """A class and the cluster that the one-to-one matching gives it.
+    """A class and the cluster that the one-to-one matching assigns to it.
 
     ``recall`` is the share of the class in this cluster, ``precision`` the share of the cluster's labelled images that
-    are of the class. Without a cluster recall is 0 and precision None; it is None as well for an empty cluster.
+    belong to the class. Without a cluster, recall is 0 and precision None; it is also None for an empty cluster.
     """
 
     name: str
@@ -34,7 +34,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class ConfidenceBin:
-    """Labelled images with a confidence from ``low`` to ``high``: their mean confidence and the share that is right."""
+    """Labelled images with a confidence from ``low`` to ``high``: mean confidence and share that is correct."""
 
     low: float
     high: float
@@ -45,20 +45,20 @@ class ConfidenceBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether confidence can be taken for a probability of being in the matched class."""
+    """How well the confidence predicts the probability that an image is in the matched class."""
 
     temperature: float
     error: float
     """Expected calibration error: mean of |accuracy − confidence| over images, by bin."""
     confidence: float
-    """Mean over images."""
+    """Mean over the images."""
     accuracy: float
     bins: Sequence[ConfidenceBin]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """How often the true class ranks first, and among the first five; the latter only with more than five classes."""
+    """Top-1 and top-5 accuracy; top-5 is None with five classes or fewer."""
 
     top1: float
     top5: float | None
@@ -78,7 +78,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Linear:
-    """Linear classifiers trained on ``train`` images; ``lars`` is None where there are too few for its setting."""
+    """Linear classifiers trained on ``train`` images; ``lars`` is None if there are too few for its setting."""
 
     protocol: str
     train: int
@@ -107,26 +107,26 @@ PlainSource = Literal["features", "backbone", "pixels"]
 
 @dataclass(frozen=True)
 class Baseline:
-    """A plain method that looked for as many clusters, for these to be held against.
+    """A plain method with the same number of clusters.
 
-    ``of`` is what it clustered: the features that were clustered, those of the backbone, or the pixels.
+    ``of`` is what it clustered: the same features, those of the backbone, or the pixels.
     """
 
     method: PlainMethod
     of: PlainSource
     sampled: int | None
-    """Of how many images, drawn at random; None: of all that are clustered."""
+    """Size of the random sample it clustered; None: all clustered images."""
     scores: dict[str, float]
-    """The same as of the clusters; empty without labels."""
+    """As for the clusters; empty without labels."""
     agreement: float | None
-    """ARI with the clusters that are evaluated: 1 for the same ones, 0 by chance; None where it is not known."""
+    """ARI with the evaluated clusters: 1 if identical, 0 by chance; None if unknown."""
     failed: str | None
-    """Why there are no figures."""
+    """Why there are no figures; None if there are."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All figures of an evaluation; what needs labels, a test part or a flag is None or empty without."""
+    """All figures of an evaluation; None or empty where labels, a test part or a flag were missing."""
 
     images: int
     labelled: int
@@ -135,10 +135,10 @@ class Evaluation:
     scores: dict[str, float]
     """acc, nmi, ari, fmi, ami, homogeneity, completeness, v_measure, purity of all labelled images."""
     baselines: Sequence[Baseline]
-    """Plain methods on the same features and, of a run, on the pixels."""
+    """Plain methods on the same features and, for a run, on the pixels."""
     signals: dict[str, float]
-    """silhouette, smallest, largest, feature_std, and where defined davies_bouldin and calinski_harabasz: they need no
-    labels."""
+    """silhouette, smallest, largest, feature_std, and where defined davies_bouldin and calinski_harabasz, none of which
+    needs labels."""
     train_to_test: TrainToTest | None
     classes: Sequence[ClassScore]
     calibration: Calibration | None
@@ -156,14 +156,14 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: Path) -> Evaluation | None:
-        """The figures that ``save`` wrote, None if there is no such file.
+        """The figures written by ``save``; None if there is no such file.
 
         Raises:
             UserError: the file is damaged, or a newer version wrote it.
         """
         if not path.exists():
             return None
-        again = "'shoal evaluate' writes it again"
+        again = "run 'shoal evaluate' to write it again"
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             version = found.pop("format")
@@ -177,6 +177,6 @@ class Evaluation:
 
 
 def _of_format_1(kmeans: dict[str, float]) -> list[dict[str, Any]]:
-    """The one baseline that there was, beside a method's own head: k-means on the backbone."""
+    """The only baseline of that format: k-means on the backbone, for methods with a head."""
     rest = {"sampled": None, "agreement": None, "failed": None}
     return [{"method": "k-means", "of": "backbone", "scores": kmeans, **rest}] if kmeans else []

@@ -1,4 +1,4 @@
-"""What can be seen of a clustering without labels, and when it means that training has collapsed."""
+"""Signals of a clustering that need no labels, and the warning of a collapsed training."""
 
 from __future__ import annotations
 
@@ -16,21 +16,42 @@ from shoal.errors import UserError
 from shoal.evaluation.metrics import clustering_scores, matched_share
 from shoal.types import Clustering, Images
 
+WATCHED = ("acc", "nmi", "ari", "fmi")
+"""Scores that a run logs; an evaluation has all."""
+
 SILHOUETTE_ROWS = 2000
-"""Rows sampled for the silhouette, whose cost is quadratic; its standard error is then about 0.005."""
+"""Sample size for the silhouette, whose cost is quadratic; the standard error is about 0.005."""
 
 COLLAPSED_STD = 0.02
-"""The mean cosine of two images is 1 − std²: below this it exceeds 0.9996, and nothing tells images apart. Untrained
-networks, whose features are much alike too, were measured at 0.05 (ResNet-18) to 0.16 (three stages)."""
+"""The mean cosine of two images is 1 − std²: below this value it exceeds 0.9996, and images cannot be told apart.
+Untrained networks, whose features are also similar, were measured at 0.05 (ResNet-18) to 0.16 (three stages)."""
 
 COLLAPSED_SHARE = 0.95
-"""One cluster with more than this leaves too little to the others for them to mean anything; real classes of which one
-is 19 times as common as all others together are not found by clustering anyway."""
+"""If one cluster holds more than this, the others are too small to be meaningful. Clustering could not find real
+classes of such imbalance anyway."""
 
 REMEDIES = (
     "try a lower learning rate, a longer warm-up or larger batches; where the method has them, also a "
     "momentum closer to 1 or a smaller weight of the prototype loss"
 )
+
+
+def score(
+    images: Images,
+    features: Float[Tensor, "n d"],
+    clustering: Clustering,
+    previous: Int64[Tensor, "n"] | None,
+    seed: int,
+) -> dict[str, float]:
+    """Scores against the true classes, if there are any, and signals that need none.
+
+    ``previous`` are the clusters at the last E-step. The random sample has its own generator, so that scoring does not
+    change the run.
+    """
+    generator = torch.Generator(features.device).manual_seed(seed)
+    scores = clustering_scores(images.targets, clustering.labels)
+    signals = clustering_signals(features, clustering, previous, generator)
+    return {key: scores[key] for key in WATCHED if scores} | signals
 
 
 def clustering_signals(
@@ -42,18 +63,18 @@ def clustering_signals(
     """Signals of a clustering that need no labels.
 
     - ``silhouette``: mean silhouette (Rousseeuw 1987) by cosine distance of up to 2 000 clustered rows, in [-1, 1];
-      0 where it is not defined, as when all are in one cluster.
+      0 where it is undefined, for example with a single cluster.
     - ``smallest``, ``largest``: share of the clustered rows in the smallest and in the largest cluster.
-    - ``changed``: share of the rows that are in another cluster than at the last E-step, after the clusters of both
-      were matched to each other: their numbers mean nothing. Absent without ``previous``.
-    - ``feature_std``: standard deviation of the features at unit length, averaged over dimensions, times √d: about 1
-      when they spread over the sphere, 0 when all are the same (SimSiam, arXiv 2011.10566, section 4.1).
+    - ``changed``: share of the rows whose cluster changed since the last E-step, after matching the clusters of both
+      one-to-one, since their numbering is arbitrary. Absent without ``previous``.
+    - ``feature_std``: standard deviation of the normalised features, averaged over dimensions, times √d: about 1
+      if they are spread over the sphere, 0 if all are the same (SimSiam, arXiv 2011.10566, section 4.1).
 
     Args:
         features: what was clustered.
         clustering: label -1 leaves a row out.
-        previous: labels of the same rows at the last E-step, if there was one.
-        generator: which rows the silhouette samples.
+        previous: clusters of the same rows at the last E-step, if there was one.
+        generator: samples the rows of the silhouette.
 
     Raises:
         UserError: a feature is NaN or infinite.
@@ -62,7 +83,7 @@ def clustering_signals(
     features, labels = features[clustered], clustering.labels[clustered]
     if not torch.isfinite(features).all():
         raise UserError(
-            "the features hold NaN or infinity: the training diverged, start again with a lower learning rate."
+            "the features contain NaN or infinity: training has diverged, restart it with a lower learning rate."
         )
     shares = torch.bincount(labels, minlength=len(clustering.centers)) / max(len(labels), 1)
     signals = {
@@ -77,10 +98,10 @@ def clustering_signals(
 
 
 def dispersion_signals(features: Float[Tensor, "n d"], clustering: Clustering) -> dict[str, float]:
-    """``davies_bouldin`` and ``calinski_harabasz`` of the clustered rows at unit length, as cosine k-means sees them.
+    """``davies_bouldin`` and ``calinski_harabasz`` of the clustered rows by cosine.
 
-    Where they are not defined, as when all are in one cluster, they are absent. Arguments as for
-    ``clustering_signals``, whose checks they rely on.
+    They are absent where they are undefined, for example with a single cluster. Arguments as for
+    ``clustering_signals``, which checks them.
     """
     scores = {
         "davies_bouldin": davies_bouldin(features, clustering.labels, metric="cosine"),
@@ -90,11 +111,11 @@ def dispersion_signals(features: Float[Tensor, "n d"], clustering: Clustering) -
 
 
 def collapse_warning(signals: Mapping[str, float]) -> str | None:
-    """What is wrong and what to try, when signals say that training has collapsed; None when they do not."""
+    """What is wrong and what to try if training has collapsed; None if it has not."""
     std, largest = signals["feature_std"], signals["largest"]
     if std < COLLAPSED_STD:
         return f"the features of all images are nearly the same (feature_std {std:.3f}; 1 is spread out): {REMEDIES}."
-    # A single cluster, which is smallest and largest at once, holds everything by right.
+    # A single cluster, at once smallest and largest, is no collapse.
     if largest > COLLAPSED_SHARE and signals["smallest"] < largest:
         return f"one cluster holds {largest:.0%} of the images: {REMEDIES}."
     return None
@@ -110,25 +131,3 @@ def _feature_std(features: Float[Tensor, "n d"]) -> float:
         return 0.0
     directions = F.normalize(features.float(), dim=1)
     return float(directions.std(0, correction=0).mean() * math.sqrt(features.shape[1]))
-
-
-WATCHED = ("acc", "nmi", "ari", "fmi")
-"""What a run logs of the scores; an evaluation has them all."""
-
-
-def score(
-    images: Images,
-    features: Float[Tensor, "n d"],
-    clustering: Clustering,
-    previous: Int64[Tensor, "n"] | None,
-    seed: int,
-) -> dict[str, float]:
-    """Scores against the labels where there are any, and signals that need none.
-
-    ``previous`` are the pseudo-labels of the last E-step. Random numbers (which rows the silhouette samples) are the
-    evaluation's own, so that watching a run does not change it.
-    """
-    generator = torch.Generator(features.device).manual_seed(seed)
-    scores = clustering_scores(images.targets, clustering.labels)
-    signals = clustering_signals(features, clustering, previous, generator)
-    return {key: scores[key] for key in WATCHED if scores} | signals

@@ -1,4 +1,4 @@
-"""What is known of images besides their pixels: true classes, and which are the data set's own test part."""
+"""True classes of images, and which images are the test part of their data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shoal.types import Images
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Labels (-1: none), their names, and which rows are held out and which take part in the clustering."""
+    """True class of each row (-1: none), names of the classes, and which rows are held out or clustered."""
 
     targets: Int64[Tensor, "n"]
     held_out: Bool[Tensor, "n"]
@@ -24,7 +24,7 @@ class Truth:
 
     @classmethod
     def of(cls, images: Images) -> Truth:
-        """What a data set says of its images."""
+        """The true classes of a data set."""
         return cls(images.targets, images.held_out, images.clustered, images.classes)
 
     @property
@@ -34,14 +34,14 @@ class Truth:
 
     @property
     def has_test_part(self) -> bool:
-        """Whether there are labelled rows both in the train and in the test part."""
+        """Whether both the train and the test part have labelled rows."""
         return bool((self.known & self.held_out).any() and (self.known & ~self.held_out).any())
 
     def train_and_test(self, generator: torch.Generator) -> tuple[Int64[Tensor, "a"], Int64[Tensor, "b"]]:
-        """Labelled rows to train on and to test on: the data set's own parts, or else a random fifth is the test.
+        """Labelled rows to train on and to test on: the data set's own split, or else a random fifth to test on.
 
         Args:
-            generator: on the CPU; draws the fifth.
+            generator: on the CPU; draws the random fifth.
 
         Raises:
             UserError: fewer than two rows have a label.
@@ -52,13 +52,13 @@ class Truth:
             return train, test
         rows = self.known.nonzero()[:, 0]
         if len(rows) < 2:
-            raise UserError("a linear probe needs at least two labelled images: one to train on, one to test.")
+            raise UserError("a linear probe needs at least two labelled images, to train on and to test on.")
         order = rows[torch.randperm(len(rows), generator=generator)]
         n_test = max(1, len(rows) // 5)
         return order[n_test:], order[:n_test]
 
     def check_labelled(self, *, knn: bool, linear: bool, remedy: str) -> None:
-        """Raise a UserError, which ends with ``remedy``, when figures that need labels are asked for without any."""
+        """Raise a UserError that ends with ``remedy`` if figures that need labels are wanted but there are none."""
         for wanted, name in ((linear, "a linear probe needs"), (knn, "nearest neighbours need")):
             if wanted and not self.known.any():
                 raise UserError(f"{name} labels, and these images have none: {remedy}.")

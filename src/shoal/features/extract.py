@@ -19,13 +19,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from shoal.data import Progress
 from shoal.data.decode import UnreadableError
 from shoal.data.listing import Blob, Listing, Pixels, Source
-from shoal.data.reading import fetch, in_order, nothing_readable, refuse_skipped
+from shoal.data.reading import map_blobs, nothing_readable, read_blob, refuse_skipped
 from shoal.errors import UserError
 from shoal.features.encoder import Encoder
 from shoal.features.store import Embedded, Header, Store, check_free, open_embedded, read_header
+from shoal.progress import ProgressCallback
 
 _COMMIT_SECONDS = 1.0
 """What a crash may cost; a commit takes some milliseconds."""
@@ -37,7 +37,7 @@ _NOT_FINITE = "its features hold NaN or infinity"
 
 
 def embed(
-    source: Source, encoder: Encoder, folder: Path, *, strict: bool = False, progress: Progress | None = None
+    source: Source, encoder: Encoder, folder: Path, *, strict: bool = False, progress: ProgressCallback | None = None
 ) -> Embedded:
     """Compute the features of all images and keep them in ``folder``; go on with what is there of them.
 
@@ -106,7 +106,7 @@ class _Filling:
         self.batch_size = store.done.batch_size or store.header.batch_size
         self.committed = time.monotonic()
 
-    def run(self, progress: Progress | None) -> None:
+    def run(self, progress: ProgressCallback | None) -> None:
         """Go on from the last commit to the last image."""
         waiting: deque[Future[_Batch]] = deque()
         with (
@@ -121,13 +121,13 @@ class _Filling:
                 self._keep(waiting.popleft().result())
         self.store.commit(self.store.header.n, self.batch_size)
 
-    def _batches(self, workers: int, progress: Progress | None) -> Generator[_Batch, None, None]:
+    def _batches(self, workers: int, progress: ProgressCallback | None) -> Generator[_Batch, None, None]:
         """Prepared images, in batches; the last may be smaller, or empty."""
         start, n = self.store.done.looked_at, self.store.header.n
         work = partial(_prepared, self.encoder)
         ahead = (workers + 1) * self.batch_size
         batch = _Batch()
-        with contextlib.closing(in_order(work, self.listing, start, ahead=ahead)) as results:
+        with contextlib.closing(map_blobs(work, self.listing, start, ahead=ahead)) as results:
             for row, (fingerprint, pixels) in enumerate(results, start):
                 if isinstance(pixels, str):
                     batch.skipped[row] = pixels
@@ -200,7 +200,7 @@ def _computing(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor, int]]
 
 
 def _prepared(encoder: Encoder, blob: Blob) -> tuple[bytes, Pixels | str]:
-    data, fingerprint = fetch(blob)
+    data, fingerprint = read_blob(blob)
     if isinstance(data, str):
         return fingerprint, data
     try:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from shoal.data.decode import UnreadableError, decode, from_array, open_rgb, resized
+from shoal.data.decode import UnreadableError, decode, open_rgb, resized, to_pillow
 from shoal.data.listing import Pixels
 
 _AGREES = 1e-3
@@ -105,7 +105,7 @@ class TimmPreparing:
         Raises:
             UnreadableError: the file cannot be decoded.
         """
-        image = from_array(data) if isinstance(data, np.ndarray) else open_rgb(data, self._least)
+        image = to_pillow(data) if isinstance(data, np.ndarray) else open_rgb(data, self._least)
         if self._cuts:
             image = _cut(image)
         pixels: UInt8[np.ndarray, "3 h w"] = self._transform(image).numpy()

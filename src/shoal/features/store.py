@@ -1,4 +1,4 @@
-"""Arrays and names that stay on the disk."""
+"""The folder of the features of all images: written in steps that survive a crash, then mapped from the disk."""
 
 from __future__ import annotations
 
@@ -8,49 +8,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from shoal.clustering.inputs import tensor_on
+from shoal.data.listing import Names, encode_names
 from shoal.errors import UserError
 from shoal.features.encoder import EncoderSpec
-from shoal.files import FULL, atomic_write, lock
-
-
-def mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
-    """Map a file for reading; one that is too short is refused, and what is behind does not count."""
-    if shape[0] == 0 or path.stat().st_size == 0:
-        return np.zeros([max(side, 0) for side in shape], dtype)
-    return np.memmap(path, dtype, "r", shape=None if shape == (-1,) else shape)
-
-
-class Names(Sequence[str]):
-    """Names that stay on the disk: all of a folder's, or those of some rows."""
-
-    def __init__(self, folder: Path, rows: Int64[Tensor, "n"] | None = None) -> None:
-        self._text = mapped(folder / "names.txt", np.uint8, (-1,))
-        self._ends = mapped(folder / "names.i64", np.int64, (-1,))
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._ends if self._rows is None else self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        row = index % len(self) if self._rows is None else int(self._rows[index])
-        start = int(self._ends[row - 1]) if row else 0
-        return self._text[start : int(self._ends[row])].tobytes().decode("utf-8", "surrogateescape")
-
+from shoal.files import DISK_FULL, atomic_write, try_lock
 
 FORMAT = 1
 """Version of the folder; a newer one is refused."""
@@ -60,12 +28,12 @@ _FINGERPRINT = 16  # bytes
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """What a finished folder holds; rows are the images that could be read, in the listing's order."""
+    """The content of a finished folder; rows are the readable images, in the listing's order."""
 
     features: Float[Tensor, "n d"]
-    """Float32, mapped from the disk."""
+    """Float32, memory-mapped."""
     rows: Int64[Tensor, "n"]
-    """Row of the listing."""
+    """Rows of the listing."""
     ids: Sequence[str]
     targets: Int64[Tensor, "n"]
     """-1: none."""
@@ -73,13 +41,13 @@ class Embedded:
     fingerprints: UInt8[Tensor, "n 16"]
     """Equal for equal files."""
     skipped: Mapping[str, str]
-    """Why each of the other images is missing."""
+    """Reason for each image that could not be read, by its name."""
     spec: EncoderSpec
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a folder was begun for."""
+    """What a folder was created for."""
 
     spec: EncoderSpec
     n: int
@@ -93,7 +61,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Progressed:
-    """A line of the journal: images that were looked at, those with features, the batch size from here on."""
+    """A line of the journal: images processed, images with features, batch size from here on."""
 
     looked_at: int
     kept: int
@@ -101,7 +69,7 @@ class Progressed:
 
 
 class Store:
-    """A folder that features are added to. Nothing counts before ``commit``."""
+    """A folder that features are appended to; only what is committed survives a crash."""
 
     def __init__(self, folder: Path, header: Header) -> None:
         self.folder = folder
@@ -114,22 +82,20 @@ class Store:
     def begin(
         cls, folder: Path, header: Header, ids: Sequence[str], targets: Sequence[int] | Int64[np.ndarray, "m"]
     ) -> Store:
-        """Start a folder, over what a process has left that was killed before it could.
+        """Create a folder, replacing what a process left that was killed before it had done so.
 
         Raises:
-            UserError: the folder cannot be written, or another process has begun to.
+            UserError: the folder cannot be written, or another process is writing to it.
         """
         with writing(folder, 0), contextlib.ExitStack() as stack:
             folder.mkdir(parents=True, exist_ok=True)
             journal = stack.enter_context((folder / "journal.jsonl").open("ab"))
-            if not lock(journal) or (folder / "header.json").exists():
+            if not try_lock(journal) or (folder / "header.json").exists():
                 raise _busy(folder)
             journal.truncate(0)
-            with (folder / "names.txt").open("wb") as text, (folder / "names.i64").open("wb") as ends:
-                end = 0
-                for name in ids:
-                    end += text.write(name.encode("utf-8", "surrogateescape"))
-                    ends.write(np.int64(end).tobytes())
+            text, offsets = encode_names(ids)
+            (folder / "names.txt").write_bytes(text)
+            (folder / "names.i64").write_bytes(offsets[1:].tobytes())  # where each name ends
             np.asarray(targets, dtype=np.int64).tofile(folder / "labels.i64")
             for name in _row_bytes(header):
                 (folder / name).write_bytes(b"")
@@ -140,11 +106,11 @@ class Store:
         return cls(folder, header)
 
     def __enter__(self) -> Store:
-        """Open the files and cut off what was not committed."""
+        """Open the files and truncate what was not committed."""
         with contextlib.ExitStack() as stack, writing(self.folder, self.done.kept):
             self._files: dict[str, IO[bytes]] = {}
             self._journal = stack.enter_context((self.folder / "journal.jsonl").open("r+b"))
-            if not lock(self._journal):
+            if not try_lock(self._journal):
                 raise _busy(self.folder)
             self.done, self.skipped = _journal(self.folder)
             self._kept = self.done.kept
@@ -161,11 +127,11 @@ class Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # a full disk refuses once more what is still to be flushed
+        with contextlib.suppress(OSError):  # on a full disk, the last flush fails again
             self._open.close()
 
     def skip(self, row: int, reason: str) -> None:
-        """Note why an image has no features."""
+        """Record why an image has no features."""
         self._fresh[row] = reason
 
     def append(self, rows: Sequence[int], fingerprints: Sequence[bytes], features: Float[Tensor, "b d"]) -> None:
@@ -181,7 +147,7 @@ class Store:
         self._kept += len(rows)
 
     def commit(self, looked_at: int, batch_size: int) -> None:
-        """Make what was added since the last time survive whatever comes.
+        """Write everything appended since the last commit to disk.
 
         Raises:
             UserError: the disk is full.
@@ -204,26 +170,28 @@ def open_embedded(folder: Path) -> Embedded:
     """Open a finished folder of features; the images are not needed.
 
     Raises:
-        UserError: there is none, it is not finished or damaged, or a newer version wrote it.
+        UserError: the folder has no features, is unfinished or damaged, or was written by a newer version.
     """
     header = read_header(folder)
     if header is None:
-        raise UserError(f"{folder} holds no features: they are made by 'shoal cluster'.")
+        raise UserError(f"{folder} holds no features: create them with 'shoal cluster'.")
     done, skipped = _journal(folder)
     if done.looked_at < header.n:
         raise UserError(
             f"{folder} has features of {done.looked_at} of {header.n} images: run the same command again to go on."
         )
     try:
-        rows = tensor_on(mapped(folder / "rows.i64", np.int64, (done.kept,)))
-        names = Names(folder)
+        rows = _mapped(folder / "rows.i64", np.int64, (done.kept,))
+        ends = _mapped(folder / "names.i64", np.int64, (header.n,))
+        text = _mapped(folder / "names.txt", np.uint8, (-1,))
+        names = Names.from_buffers(text, np.concatenate([[0], ends]))
         return Embedded(
-            tensor_on(mapped(folder / "features.f32", np.float32, (done.kept, header.n_features))),
-            rows,
-            Names(folder, rows),
-            tensor_on(mapped(folder / "labels.i64", np.int64, (header.n,)))[rows],
+            tensor_on(_mapped(folder / "features.f32", np.float32, (done.kept, header.n_features))),
+            tensor_on(rows),
+            names.take(rows) if len(rows) < header.n else names,
+            tensor_on(_mapped(folder / "labels.i64", np.int64, (header.n,)))[tensor_on(rows)],
             header.classes,
-            tensor_on(mapped(folder / "fingerprints.bin", np.uint8, (done.kept, _FINGERPRINT))),
+            tensor_on(_mapped(folder / "fingerprints.bin", np.uint8, (done.kept, _FINGERPRINT))),
             {names[row]: reason for row, reason in skipped.items()},
             header.spec,
         )
@@ -231,8 +199,15 @@ def open_embedded(folder: Path) -> Embedded:
         raise _damaged(folder, error) from error
 
 
+def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
+    """Map a file for reading; one that is too short raises a ValueError, and bytes beyond ``shape`` are ignored."""
+    if shape[0] == 0 or path.stat().st_size == 0:
+        return np.zeros([max(side, 0) for side in shape], dtype)
+    return np.memmap(path, dtype, "r", shape=None if shape == (-1,) else shape)
+
+
 def check_free(folder: Path) -> None:
-    """Raise a UserError when there is anything in the folder but what a process left that was killed at its start."""
+    """Raise a UserError if the folder has anything but the files of a process that was killed at its start."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give another --out.")
     ours = {"names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", "journal.jsonl"}
@@ -243,7 +218,7 @@ def check_free(folder: Path) -> None:
 
 
 def read_header(folder: Path) -> Header | None:
-    """Read what a folder was begun for; None if none was begun.
+    """Read what a folder was created for; None if it was not.
 
     Raises:
         UserError: it is damaged, or a newer version wrote it.
@@ -269,13 +244,13 @@ def read_header(folder: Path) -> Header | None:
 
 @contextlib.contextmanager
 def writing(folder: Path, kept: int) -> Iterator[None]:
-    """Say of a disk that is full what becomes of what was done."""
+    """Turn an OSError into a UserError that says what is kept."""
     try:
         yield
     except OSError as error:
-        need = "make room" if error.errno in FULL else "see that it can be written"
+        need = "make room" if error.errno in DISK_FULL else "see that it can be written"
         advice = f"the features of {kept} images are kept: {need}, then run the same command again to go on"
-        if not kept and error.errno not in FULL:
+        if not kept and error.errno not in DISK_FULL:
             advice = "give another --out"
         raise UserError(f"cannot write to {folder} ({error.strerror or error}): {advice}.") from error
 
@@ -285,13 +260,13 @@ def _row_bytes(header: Header) -> dict[str, int]:
 
 
 def _journal(folder: Path) -> tuple[Progressed, dict[int, str]]:
-    """How far a folder has come, and which rows were skipped."""
+    """Return how far a folder has come, and which rows were skipped."""
     done = Progressed(0, 0, 0)
     skipped: dict[int, str] = {}
     try:
         with (folder / "journal.jsonl").open(encoding="utf-8") as file:
             for text in file:
-                if text.endswith("\n"):  # a kill can leave half a line at the end
+                if text.endswith("\n"):  # a killed process can leave half a line
                     line: dict[str, Any] = json.loads(text)
                     skipped |= {int(row): str(reason) for row, reason in line.pop("skipped")}
                     done = Progressed(**line)
@@ -301,7 +276,7 @@ def _journal(folder: Path) -> tuple[Progressed, dict[int, str]]:
 
 
 def _whole_lines(folder: Path) -> int:
-    """Bytes of the journal up to the end of its last whole line."""
+    """Return the size of the journal up to its last complete line, in bytes."""
     return (folder / "journal.jsonl").read_bytes().rfind(b"\n") + 1
 
 
@@ -311,7 +286,7 @@ def _busy(folder: Path) -> UserError:
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:
-    return UserError(f"the features in {folder} are damaged ({error}): remove the folder, and they are made afresh.")
+    return UserError(f"the features in {folder} are damaged ({error}): remove the folder to recompute them.")
 
 
 def _sync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Weights of a frozen network: from a safetensors file, given or fetched from the hub. No pickle is opened."""
+"""Weights of a frozen network, from a safetensors file that is given or downloaded; pickles are never opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shoal.errors import UserError
 
 _PREFIXES = ("", "module.", "backbone.", "model.", "encoder.", "module.backbone.", "model.backbone.")
 _HEADS = ("head.", "head_dist.", "fc.", "classifier.", "last_linear.", "mask_token")
-"""What a checkpoint may have besides: classifiers by their usual names, and what is used in training alone."""
+"""Tensors that a checkpoint may have in addition: classifiers by their usual names, and those used in training only."""
 
 _CONVERT = (
     "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors'), then give "
@@ -28,32 +28,32 @@ _NO_WEIGHTS_NEEDED = "'shoal train propos-folder' needs no weights"
 
 
 def weights_file(path: Path, *, used: bool = False) -> Path:
-    """Check that a file the user gave, now or when it was first ``used``, is one of safetensors.
+    """Check that a file given by the user, now or when it was first ``used``, is a safetensors file.
 
     Raises:
-        UserError: it is not there, or another kind of file.
+        UserError: it does not exist, or is another kind of file.
     """
     if not path.is_file():
         if used:
-            raise UserError(f"the weights {path} are gone, with which the images were embedded: put them back there.")
-        raise UserError(f"there is no file of weights {path}: give --backbone.weights a .safetensors file.")
+            raise UserError(f"the weights {path}, which the images were embedded with, are gone: restore the file.")
+        raise UserError(f"there is no weights file {path}: give --backbone.weights a .safetensors file.")
     if path.suffix != ".safetensors":
         raise UserError(
-            f"{path} is no .safetensors file, and shoal opens no pickles, which can run programs: convert it with "
+            f"{path} is not a .safetensors file, and shoal opens no pickles, which can run code: convert it with "
             f"{_CONVERT}."
         )
     return path
 
 
 def hub_file(name: str, config: Mapping[str, Any]) -> Path:
-    """Find the pretrained weights of a timm model in the hub's cache, or fetch them into it.
+    """Find the pretrained weights of a timm model in the hub's cache, or download them.
 
     Args:
         name: timm's name of the model.
         config: timm's ``pretrained_cfg``.
 
     Raises:
-        UserError: there are none, none without pickle, or they cannot be fetched.
+        UserError: there are none, only as a pickle, or they cannot be downloaded.
     """
     repository, address = config.get("hf_hub_id"), config.get("url")
     if not repository and not address:
@@ -71,12 +71,12 @@ def hub_file(name: str, config: Mapping[str, Any]) -> Path:
 
     repository, _, revision = repository.partition("@")
     kept = try_to_load_from_cache(repository, file, revision=revision or None)
-    if isinstance(kept, str):  # without asking whether there are newer ones, of which a clustering would know nothing
+    if isinstance(kept, str):  # without checking for an update, which an existing clustering was not made with
         return Path(kept)
     try:
         check_reachable()
         return Path(hf_hub_download(repository, file, revision=revision or None))
-    except Exception as error:  # what a network that fails raises depends on the client and on how it fails
+    except Exception as error:  # depends on the client and on how the network fails
         reason = "the hub cannot be reached" if isinstance(error, OSError) else type(error).__name__
         raise UserError(
             f"cannot fetch the pretrained weights of {name} ({reason}): download {file} from "
@@ -86,9 +86,9 @@ def hub_file(name: str, config: Mapping[str, Any]) -> Path:
 
 
 def load_weights(network: nn.Module, file: Path, config: Mapping[str, Any]) -> None:
-    """Put the tensors of a file into a timm network without a classifier.
+    """Load the tensors of a file into a timm network without a classifier.
 
-    Names may have a prefix that training scripts add. Other published forms of a model are translated by timm.
+    Prefixes that training scripts add to names are removed; other published formats of a model are converted by timm.
 
     Raises:
         UserError: a tensor is missing, has another shape or belongs to another network, or the file is damaged.
@@ -96,7 +96,7 @@ def load_weights(network: nn.Module, file: Path, config: Mapping[str, Any]) -> N
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read the weights {file} ({error}): fetch the file again.") from error
+        raise UserError(f"cannot read the weights {file} ({error}): download the file again.") from error
     wanted = {name: value for name, value in network.state_dict().items() if not _is_counter(name)}
     heads = (*_HEADS, *(f"{head}." for head in _as_list(config.get("classifier"))))
     found = min((_without(tensors, prefix) for prefix in _PREFIXES), key=lambda them: len(wanted.keys() - them.keys()))
@@ -112,7 +112,7 @@ def load_weights(network: nn.Module, file: Path, config: Mapping[str, Any]) -> N
 
 
 def file_digest(file: Path) -> str:
-    """What tells this file from others.
+    """Return a hash of a file.
 
     Raises:
         UserError: it cannot be read.
@@ -125,7 +125,7 @@ def file_digest(file: Path) -> str:
 
 
 def _safe_name(file: str) -> str | None:
-    """The name that the hub gives a file once it is converted to safetensors."""
+    """Return the name of a file after the hub's conversion to safetensors; None if it converts no such file."""
     if file.endswith(".safetensors"):
         return file
     if file.endswith(".bin"):
@@ -138,7 +138,7 @@ def _without(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _first_wrong(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], heads: Sequence[str]) -> str | None:
-    """What does not fit, of the first tensor that does not."""
+    """Describe the first tensor that does not fit; None if all do."""
     for name, value in wanted.items():
         if name not in found:
             return f"{name} is missing"
@@ -149,7 +149,7 @@ def _first_wrong(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], head
 
 
 def _translated(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor] | None:
-    """What timm makes of other published names, and of positions for another size; None if it does not know them."""
+    """Convert other published names, and position embeddings of another size, with timm; None if timm cannot."""
     translate: Callable[..., dict[str, Tensor]] | None
     translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if translate is None:
@@ -157,7 +157,7 @@ def _translated(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, 
     try:
         with torch.no_grad():
             translated: dict[str, Tensor] = translate(dict(tensors), network)
-    except Exception:  # whatever it stumbles over, these are not the weights of this network
+    except Exception:  # whatever goes wrong, these are not the weights of this network
         return None
     return translated
 

@@ -33,10 +33,10 @@ METHODS: dict[str, type[MethodConfig]] = {config.name: config for config in _BUI
 def build(config: MethodConfig, backbone: BackboneConfig, n_clusters: int, generator: torch.Generator) -> Method:
     """The method a config describes, with fresh weights drawn from torch's default generator.
 
-    ``generator`` serves the random numbers of training itself; it lives on the device the method will train on.
+    ``generator`` gives the random numbers of training, on the device of the method.
     """
     method = _BUILDERS[type(config)](config, build_backbone(backbone), n_clusters, generator)
-    # Channels last: half the time of a step on a CPU, and what a GPU's tensor cores want.
+    # Channels last: half the time of a step on a CPU, and the layout that tensor cores use.
     return method.to(memory_format=torch.channels_last)
 
 

@@ -1,4 +1,4 @@
-"""What a method promises the trainer."""
+"""The interface between a method and the trainer."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from shoal.types import Batch, Clustering
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """What every method's settings share: the name under which a recipe asks for it."""
+    """Base of every method's settings: the name a recipe uses and the checks before training."""
 
     name: ClassVar[str]
 
     @property
     def parts(self) -> int:
-        """Equal parts that a pass over a batch is cut into."""
+        """Number of equal parts with statistics of their own in each pass over a batch."""
         return 1
 
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
-        """Raise a UserError when the method cannot train like this.
+        """Raise a UserError when the method cannot train with these numbers.
 
         Args:
-            per_step: images of the global batch that makes a step.
-            per_pass: images that go through one process's network at once.
+            per_step: images of the global batch.
+            per_pass: images in one forward pass of one process.
             n_images: images that are clustered.
         """
 
@@ -41,12 +41,12 @@ class MethodConfig:
 class Method(nn.Module, ABC):
     """A way to learn features, and perhaps clusters, from two views of each image.
 
-    The trainer calls ``forward``, adds the terms up, and between ``backward`` and the optimiser's step calls
-    ``before_step``, after it ``after_step``. Everything else about training is the trainer's.
+    The trainer calls ``forward``, sums the terms and calls ``backward``, then ``before_step``, the optimiser's step and
+    ``after_step``.
     """
 
     granularities: tuple[int, ...] = ()
-    """The k of each clustering the losses want from the E-step: BYOL (), ProPos (K,), PCL (250, 500, 1000)."""
+    """The k of each clustering that the losses use: BYOL (), ProPos (K,), PCL (250, 500, 1000)."""
 
     @abstractmethod
     def forward(self, batch: Batch, clusterings: Sequence[Clustering] = ()) -> dict[str, Tensor]:
@@ -58,36 +58,36 @@ class Method(nn.Module, ABC):
     @property
     @abstractmethod
     def encoder(self) -> nn.Sequential:
-        """The backbone and the head whose features are clustered, of the network that is used after training."""
+        """Backbone and head of the network that is used after training; its features are clustered."""
 
     def represent(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
-        """The backbone's features of images in [0, 1], before any head: what kNN and linear probes read."""
+        """The backbone's features of images in [0, 1], before any head, as kNN and linear probes use them."""
         features: Tensor = self.encoder[0](images)
         return features
 
     def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """The features that are clustered, of images in [0, 1], at unit length."""
+        """The features that are clustered, of unit length, of images in [0, 1]."""
         return F.normalize(self.encoder(images), dim=-1)
 
     def head_centers(self) -> Float[Tensor, "k d"] | None:
-        """The centres of a method that clusters by a head of its own; None leaves them to k-means."""
+        """Centres of a method that clusters with its own head; None for k-means."""
         return None
 
     def before_step(self, progress: float) -> None:
-        """What moves on the weights that made the loss; ``progress`` is the share of training done, in (0, 1]."""
+        """Updates from the weights that gave the loss; ``progress`` is the fraction of training done, in (0, 1]."""
 
     def after_step(self, progress: float) -> None:
-        """What moves on the weights that the optimiser left: targets follow, queues turn."""
+        """Updates from the optimiser's new weights: targets follow, queues are flushed."""
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Trainable parameters for the optimiser; a group may carry ``lr_scale``, or ``lr_decays`` to be False."""
+        """Trainable parameters for the optimiser; a group may set ``lr_scale``, or ``lr_decays`` to False."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
 
 def on_views(network: Callable[[Tensor], Tensor], x1: Tensor, x2: Tensor, *, joined: bool) -> tuple[Tensor, Tensor]:
     """A network's output for two views: one pass over both, or one each.
 
-    The two differ in batch-norm statistics, which are of both views when joined and of each when apart.
+    They differ in batch-norm statistics: of both views when joined, of each view when apart.
     """
     if joined:
         y1, y2 = network(torch.cat((x1, x2))).chunk(2)
@@ -98,10 +98,10 @@ def on_views(network: Callable[[Tensor], Tensor], x1: Tensor, x2: Tensor, *, joi
 def shuffled_pass(
     network: Callable[[Tensor], Tensor], images: Float[Tensor, "b 3 h w"], generator: torch.Generator
 ) -> Float[Tensor, "global_b d"]:
-    """A network's output for all images of the global batch, which meet others than their neighbours; without gradient.
+    """A network's output for all images of the global batch, with shuffled batch-norm; without gradient.
 
-    The batch is shuffled over processes and split statistics, and put back in order afterwards: a key's
-    batch-norm statistics then come from other images than its query's (shuffling BN, arXiv 1911.05722, section 3.3).
+    The batch is shuffled over processes and statistics' parts, and put back in order afterwards, so a key's statistics
+    come from other images than its query's (shuffling BN, arXiv 1911.05722, section 3.3).
     """
     world = distributed.gather(images)
     order = torch.randperm(len(world), generator=generator, device=world.device)
@@ -110,11 +110,11 @@ def shuffled_pass(
 
 
 def check_queue(length: int, keys_per_step: int) -> None:
-    """Raise a UserError when a queue is shorter than what one step puts into it."""
+    """Raise a UserError when a queue is shorter than the keys of one step."""
     if length < keys_per_step:
         raise UserError(
-            f"a queue of {length} is shorter than the {keys_per_step} keys of one step: give at least --method.queue "
-            f"{keys_per_step}, or a smaller --optim.batch-size."
+            f"a queue of {length} is shorter than the {keys_per_step} keys of one step: set --method.queue to at least "
+            f"{keys_per_step}, or lower --optim.batch-size."
         )
 
 
@@ -122,6 +122,6 @@ def check_splits(splits: int, per_pass: int) -> None:
     """Raise a UserError when a batch cannot be cut into equal parts of two images or more."""
     if per_pass % splits or per_pass < 2 * splits:
         raise UserError(
-            f"{per_pass} images at once cannot be cut into {splits} equal parts of two or more for batch-norm: give "
-            "another --method.bn-splits, or another --optim.batch-size."
+            f"{per_pass} images at once cannot be cut into {splits} equal parts of two or more for batch-norm: change "
+            "--method.bn-splits or --optim.batch-size."
         )

@@ -1,7 +1,7 @@
 """BYOL: bootstrap your own latent (arXiv 2006.07733).
 
-The online network predicts, from one view of an image, what its slow copy makes of the other view. There are no
-negatives and no clusters: k-means reads them off the features afterwards.
+From one view of an image, the online network predicts the output of its slow copy for the other view. There are no
+negatives and no clusters: k-means finds those in the features afterwards.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BYOLConfig(MethodConfig):
     momentum_rises: bool = False
     """Let the momentum rise to 1 along a cosine instead of keeping it constant."""
     views: Literal["apart", "joined"] = "apart"
-    """Views apart: a forward pass each, target moved before the optimiser's step. Joined: one pass, target after."""
+    """apart: one forward pass per view, target updated before the optimiser; joined: one pass, target updated after."""
     dim: Annotated[int, Gt(0)] = 256
     """Width of the embedding that is clustered."""
     hidden: Annotated[int, Gt(0)] = 4096
@@ -65,7 +65,7 @@ class BYOL(Method):
         return self.target.network
 
     def before_step(self, progress: float) -> None:
-        """Views apart: the target follows the weights that made the loss."""
+        """Views apart: the target follows the weights that gave the loss."""
         if self.config.views == "apart":
             self.target.follow(self.online, progress)
 

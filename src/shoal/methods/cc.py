@@ -2,8 +2,8 @@
 
     L = L_instance + L_cluster + L_entropy
 
-Rows and columns of one matrix: an instance head contrasts the images of a batch, and a cluster head, whose output says
-how likely an image is in each cluster, contrasts the clusters. Clusters are read off the head; there is no k-means.
+Rows and columns of one matrix: an instance head contrasts the images of a batch, and a cluster head, which gives each
+image's probability of being in each cluster, contrasts the clusters. The head gives the clusters; there is no k-means.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class CC(Method):
         return nn.Sequential(self.backbone, self.cluster_head)
 
     def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k"]:
-        """norm(softmax(c(f(x)))): of unit length, so that the nearest of ``head_centers`` is the likeliest cluster."""
+        """norm(softmax(c(f(x)))): the nearest of ``head_centers`` is the most likely cluster."""
         return F.normalize(self._probabilities(self.backbone(images)), dim=-1)
 
     def head_centers(self) -> Float[Tensor, "k k"]:
-        """A unit vector for each cluster: certainty."""
+        """A unit vector for each cluster: the one-hot probabilities."""
         last = self.cluster_head[-1]
         assert isinstance(last, nn.Linear)
         return torch.eye(last.out_features, device=last.weight.device)

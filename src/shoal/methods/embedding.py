@@ -1,4 +1,4 @@
-"""Features of many images, and the arithmetic networks run in."""
+"""Features of many images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ cache. On a GPU 2 730 images of 32 px, by arithmetic some 6 GB for ResNet-50 wit
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Batch-norm and dropout as in use, no gradient; training mode again afterwards if it was on."""
+    """Evaluation mode without gradients; the previous mode is restored afterwards."""
     was_training = network.training
     network.eval()
     try:
@@ -40,10 +40,10 @@ def embed_all(
     rows: Int64[Tensor, "m"] | None = None,
     after_batch: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Float[Tensor, "m d"]:
-    """What is clustered of un-augmented images (``Method.embed``), on ``device``, in float32.
+    """The features that are clustered (``Method.embed``) of un-augmented images, on ``device``, in float32.
 
-    With ``rows`` those images alone are looked at, in this order.
-    ``after_batch`` is told how many images are done and of how many; it may raise to stop.
+    With ``rows``, of those images only, in this order.
+    ``after_batch`` takes how many images are done, and of how many; it may raise to stop.
     """
     return _map(method, method.embed, pixels, device, precision, rows, after_batch)
 

@@ -1,6 +1,6 @@
-"""MoCo: momentum contrast (arXiv 1911.05722), with the MLP head of its second version (arXiv 2003.04297) if wanted.
+"""MoCo: momentum contrast (arXiv 1911.05722), optionally with the MLP head of MoCo v2 (arXiv 2003.04297).
 
-A query looks for its key, made from the other view by a slow copy of the network, among a queue of older keys.
+A query must find its key, made from the other view by a slow copy of the network, among a queue of older keys.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ class MoCoConfig(MethodConfig):
     head: Literal["linear", "mlp"] = "mlp"
     """The projector: one Linear layer (v1), or Linear–ReLU–Linear (v2)."""
     symmetric: bool = True
-    """Let each view be query and key: the loss is the sum of both directions."""
+    """Use each view as query and as key: the loss is the sum of both directions."""
     dim: Annotated[int, Gt(0)] = 128
     """Width of the embedding that is clustered."""
     bn_splits: Annotated[int, Ge(1)] = 1
-    """Batch-norm statistics in so many parts of the batch: several on one device, 1 on several devices."""
+    """Parts of the batch with their own batch-norm statistics: several on one device, 1 on several devices."""
 
     @property
     def parts(self) -> int:
-        """Those with batch-norm statistics of their own."""
+        """Those with their own batch-norm statistics."""
         return self.bn_splits
 
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
-        """Raise a UserError when the queue is shorter than what a step puts into it, or the batch cannot be split."""
+        """Raise a UserError when the queue is shorter than the keys of one step, or the batch cannot be split."""
         check_queue(self.queue, per_step * (1 + self.symmetric))
         check_splits(self.bn_splits, per_pass)
 

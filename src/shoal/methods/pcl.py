@@ -2,8 +2,8 @@
 
     L = L_InfoNCE + λ·L_ProtoNCE
 
-MoCo, and beside it each query looks for the prototype of its cluster among others, in several clusterings from coarse
-to fine. How tight a cluster is sets its prototype's temperature.
+MoCo, plus a term in which each query must find the prototype of its cluster among others, in several clusterings from
+coarse to fine. The spread of a cluster sets its prototype's temperature.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from shoal.models import Backbone, Queue, Target, plain_mlp, split_batch_norm
 from shoal.types import Batch, Clustering
 
 LEAST = 0.1
-"""Share of the mean φ below which none falls; the percentiles alone allow 0 where one cluster in ten is of copies."""
+"""Lower bound of φ as a fraction of its mean: percentiles alone allow 0 if a tenth of the clusters hold duplicates."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PCLConfig(MethodConfig):
     name: ClassVar[str] = "pcl"
 
     granularities: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1)] = (250, 500, 1000)
-    """Numbers of prototypes, one clustering each; several times as many as the clusters that are looked for."""
+    """Numbers of prototypes, one clustering each; several times the number of clusters to find."""
     temperature: Annotated[float, Gt(0)] = 0.1
     """T of the InfoNCE loss, and the mean of the prototypes' temperatures."""
     momentum: Annotated[float, Ge(0), Le(1)] = 0.999
@@ -48,15 +48,15 @@ class PCLConfig(MethodConfig):
     head: Literal["linear", "mlp"] = "mlp"
     """The projector: one Linear layer, or Linear–ReLU–Linear."""
     symmetric: bool = False
-    """Let each view be query and key: both losses are the sum of both directions."""
+    """Use each view as query and as key: both losses are the sum of both directions."""
     dim: Annotated[int, Gt(0)] = 128
     """Width of the embedding that is clustered."""
     bn_splits: Annotated[int, Ge(1)] = 1
-    """Batch-norm statistics in so many parts of the batch: several on one device, 1 on several devices."""
+    """Parts of the batch with their own batch-norm statistics: several on one device, 1 on several devices."""
 
     @property
     def parts(self) -> int:
-        """Those with batch-norm statistics of their own."""
+        """Those with their own batch-norm statistics."""
         return self.bn_splits
 
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
@@ -64,7 +64,7 @@ class PCLConfig(MethodConfig):
         if max(self.granularities) > n_images:
             raise UserError(
                 f"{max(self.granularities)} prototypes need at least as many images, and there are {n_images}: "
-                "give smaller --method.granularities."
+                "lower --method.granularities."
             )
         check_queue(self.queue, per_step * (1 + self.symmetric))
         check_splits(self.bn_splits, per_pass)
@@ -157,7 +157,7 @@ def concentration(
     phi = phi.where(sizes > 1, phi.where(sizes > 1, 0.0).max())
     bounds = torch.quantile(phi, torch.tensor([0.1, 0.9], dtype=torch.float64, device=phi.device))
     phi = phi.clamp(bounds[0], bounds[1])
-    # A cluster of copies of one image has φ = 0, and a temperature of 0 would blow the loss up. Where all clusters are
-    # such, any temperature will do.
+    # A cluster of duplicates has φ = 0, and a temperature of 0 would make the loss explode. If all clusters are like
+    # that, any temperature will do.
     phi = phi.clamp(min=(LEAST * phi.mean()).clamp(min=1e-12))
     return (temperature * phi / phi.mean()).float()

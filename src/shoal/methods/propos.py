@@ -3,7 +3,7 @@
     L = L_psa + λ·L_psl
 
 Positive sampling alignment (PSA) is BYOL whose prediction starts from a sampled neighbour of the embedding; prototype
-scattering (PSL) draws the two views' prototypes of a cluster together and pushes different clusters apart.
+scattering (PSL) pulls the two views' prototypes of a cluster together and pushes different clusters apart.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ProPosConfig(MethodConfig):
     momentum_rises: bool = False
     """Let the momentum rise to 1 along a cosine instead of keeping it constant."""
     views: Literal["apart", "joined"] = "apart"
-    """Views apart: a forward pass each, target moved before the optimiser's step. Joined: one pass, target after."""
+    """apart: one forward pass per view, target updated before the optimiser; joined: one pass, target updated after."""
     dim: Annotated[int, Gt(0)] = 256
     """Width of the embedding that is clustered."""
     hidden: Annotated[int, Gt(0)] = 4096
@@ -54,7 +54,7 @@ class ProPosConfig(MethodConfig):
     images of a cluster; 0 for none."""
 
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
-        """Raise a UserError when the queue is shorter than what a step puts into it."""
+        """Raise a UserError when the queue is shorter than the keys of one step."""
         if self.queue:
             check_queue(self.queue, 2 * per_step)
 
@@ -116,7 +116,7 @@ class ProPos(Method):
         return self.target.network
 
     def before_step(self, progress: float) -> None:
-        """Views apart: the target follows the weights that made the loss."""
+        """Views apart: the target follows the weights that gave the loss."""
         if self.config.views == "apart":
             self.target.follow(self.online, progress)
 

@@ -1,6 +1,6 @@
 """SimCLR: a simple framework for contrastive learning of visual representations (arXiv 2002.05709).
 
-Each view looks for the other view of its image among all views of the batch.
+Each view must find the other view of its image among all views of the batch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SimCLRConfig(MethodConfig):
     name: ClassVar[str] = "simclr"
 
     temperature: Annotated[float, Gt(0)] = 0.5
-    """T of the NT-Xent loss; a smaller one dwells on the hardest negatives."""
+    """T of the NT-Xent loss; a smaller one puts more weight on the hardest negatives."""
     dim: Annotated[int, Gt(0)] = 128
     """Width of the projection that is clustered."""
 

@@ -1,10 +1,9 @@
-"""Networks and their parts: backbones, heads, batch-norms, the slow copy, the queue of keys."""
+"""Networks and their parts: backbones, heads, batch-norm, the momentum network and its queue."""
 
-from shoal.models.backbone import Backbone, BackboneConfig, build_backbone
+from shoal.models.backbone import Backbone, BackboneConfig, build_backbone, compiler_error
 from shoal.models.batchnorm import average_statistics, split_batch_norm, sync_batch_norm
 from shoal.models.heads import mlp, plain_mlp, start_near_zero
-from shoal.models.queue import Queue
-from shoal.models.target import Target, momentum_at
+from shoal.models.momentum import Queue, Target, momentum_at
 
 __all__ = [
     "Backbone",
@@ -13,6 +12,7 @@ __all__ = [
     "Target",
     "average_statistics",
     "build_backbone",
+    "compiler_error",
     "mlp",
     "momentum_at",
     "plain_mlp",

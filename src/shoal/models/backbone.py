@@ -18,7 +18,7 @@ from shoal.models.small import SmallNet
 Channels = tuple[float, float, float]
 
 COMPILER = "inductor"
-"""What ``torch.compile`` hands its graphs to."""
+"""The backend of ``torch.compile``."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class BackboneConfig:
     depth: Annotated[int, Gt(0)] = 1
     """Convolutions in each stage of the small net."""
     mean: Channels = (0.485, 0.456, 0.406)
-    """Channel means that are taken off the image."""
+    """Channel means, subtracted from the image."""
     std: Channels = (0.229, 0.224, 0.225)
-    """Channel deviations that the image is divided by."""
+    """Channel standard deviations, by which the image is divided."""
 
 
 class Backbone(nn.Module):
@@ -62,19 +62,28 @@ class Backbone(nn.Module):
         features: Tensor = self.network((images - self.mean) / self.std)
         return features
 
-    def compile_training(self, mode: str | None = None) -> None:
-        """Let ``torch.compile`` translate what runs in training, at its first call; features for an E-step stay as is.
+    def compile_training(self, mode: str | None = None, *, on: bool = True) -> None:
+        """Compile what runs in training, at its first call, or stop doing so; features of E-steps stay uncompiled.
 
-        Weights and their names stay where they are. A batch of another size is translated anew.
+        Weights keep their places and names. Each batch size is compiled anew.
         """
-        self._compiled = torch.compile(self._features, backend=COMPILER, mode=mode, dynamic=False)
+        self._compiled = torch.compile(self._features, backend=COMPILER, mode=mode, dynamic=False) if on else None
+
+
+def compiler_error(device: torch.device) -> str:
+    """Why ``torch.compile`` does not work on this machine; empty where it does."""
+    try:
+        torch.compile(torch.neg, backend=COMPILER)(torch.zeros(2, device=device))
+    except Exception as error:  # of any kind: a compiler needs many things
+        return " ".join(str(error).split())[:120] or type(error).__name__
+    return ""
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
     """The backbone a config names, with random weights.
 
     Raises:
-        UserError: timm knows no such model, or the CIFAR stem is asked of something that is not a ResNet.
+        UserError: timm knows no such model, or the CIFAR stem is asked for a network that is not a ResNet.
     """
     network: nn.Module
     if config.name == "small":
@@ -88,7 +97,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
 
 
 def check_timm_name(name: str) -> None:
-    """Refuse a model that timm does not have.
+    """Check that timm has a model.
 
     Raises:
         UserError: there is no such model, or no such weights of it (``MODEL.WEIGHTS``).

@@ -1,4 +1,4 @@
-"""Batch-norm whose statistics come from more, or from less, than this process's batch."""
+"""Batch-norm with statistics of the global batch, or of each of several parts of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class _Renewed(nn.BatchNorm1d):
-    """A batch-norm over rows of any shape that takes the place of another, with its parameters and buffers."""
+    """A batch-norm over inputs of any shape that replaces another one and takes over its parameters and buffers."""
 
     weight: nn.Parameter
     bias: nn.Parameter
@@ -33,7 +33,7 @@ class _Renewed(nn.BatchNorm1d):
 
     @property
     def share(self) -> float:
-        """Weight of the newest statistics in the running ones."""
+        """Weight of the latest statistics in the running ones."""
         return 0.1 if self.momentum is None else self.momentum
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
@@ -43,8 +43,8 @@ class _Renewed(nn.BatchNorm1d):
 class SplitBatchNorm(_Renewed):
     """Normalises each of ``splits`` consecutive parts of a batch by its own statistics, as if on so many devices.
 
-    What MoCo's shuffling needs on a single device: with one set of statistics a query and its key, which share it,
-    betray each other (arXiv 1911.05722, section 3.3). Running statistics are the mean over the parts.
+    What MoCo's shuffling needs on a single device: with shared statistics, a query and its key give each other away
+    (arXiv 1911.05722, section 3.3). Running statistics are the mean over the parts.
     """
 
     def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, splits: int) -> None:
@@ -68,10 +68,10 @@ class SplitBatchNorm(_Renewed):
 
 
 class SyncBatchNorm(_Renewed):
-    """Normalises by the statistics of the global batch; torch's own does so on GPUs alone."""
+    """Normalises by the statistics of the global batch, on CPUs too, where torch's own does not work."""
 
     def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
-        """The global batch's mean and variance in training, the running ones otherwise; alone, a plain batch-norm."""
+        """With mean and variance of the global batch in training; in one process, a plain batch-norm."""
         if not self.training or distributed.world_size() == 1:
             return super().forward(x)
         axes = [0, *range(2, x.ndim)]
@@ -82,7 +82,7 @@ class SyncBatchNorm(_Renewed):
             own = torch.stack(torch.var_mean(values, axes, correction=0))
             variances, means = distributed.of_each_rank(own).unbind(1)
             mean = means.mean(0)
-            # Of centred values, for E[x²] − E[x]² cancels in float32.
+            # From centred values: E[x²] − E[x]² would cancel in float32.
             variance = (variances + (means - mean).square()).mean(0)
             scale = self.weight * torch.rsqrt(variance + self.eps)
             out = torch.addcmul((self.bias - mean * scale).view(shape), values, scale.view(shape))
@@ -93,22 +93,22 @@ class SyncBatchNorm(_Renewed):
 
 
 def split_batch_norm(network: Network, splits: int) -> Network:
-    """The network with statistics of each of ``splits`` parts of the batch; as it is for one part."""
+    """Give the network separate statistics for ``splits`` parts of the batch; one part changes nothing."""
     if splits > 1:
         _replace(network, lambda norm: SplitBatchNorm(norm, splits))
     return network
 
 
 def sync_batch_norm(network: Network) -> Network:
-    """The network with statistics of the global batch.
+    """Give the network statistics of the global batch.
 
     Raises:
-        UserError: its statistics are split already.
+        UserError: its statistics are already split.
     """
     if any(isinstance(part, SplitBatchNorm) for part in network.modules()):
         raise UserError(
-            "batch-norm statistics cannot be split and synchronised at once: give --method.bn-splits 1, or leave "
-            "--sync-batch-norm out."
+            "batch-norm statistics cannot be both split and synchronised: set --method.bn-splits 1, or drop "
+            "--sync-batch-norm."
         )
     _replace(network, SyncBatchNorm)
     return network
@@ -116,9 +116,9 @@ def sync_batch_norm(network: Network) -> Network:
 
 @torch.no_grad()
 def average_statistics(network: nn.Module) -> None:
-    """Give all ranks the mean of their running statistics, as if there had been one for the parts of the batch.
+    """Give all ranks the mean of their running statistics.
 
-    The mean after each step would be the same: running statistics are linear in those of the batches.
+    Averaging after each step would give the same: running statistics are linear in those of the batches.
     """
     norms = [part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     found = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
@@ -126,9 +126,9 @@ def average_statistics(network: nn.Module) -> None:
 
 
 def _replace(network: nn.Module, renew: Callable[[nn.BatchNorm1d | nn.BatchNorm2d], nn.Module]) -> None:
-    """Put another batch-norm in the place of each plain one; names in the state dict stay."""
+    """Replace every plain batch-norm; names in the state dict stay."""
     for name, child in network.named_children():
         if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d):
-            setattr(network, name, renew(child))  # type: ignore[arg-type] # its type was just asked for
+            setattr(network, name, renew(child))  # type: ignore[arg-type] # checked above
         else:
             _replace(child, renew)

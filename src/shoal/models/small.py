@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class SmallNet(nn.Module):
     """Three stages of 3×3 convolutions at full, half and quarter resolution, then global average pooling.
 
-    Channels double from stage to stage. Plain convolutions, since on images of 8 to 64 px a step is made of many small
-    operations, and shortcuts would only add to their number.
+    Channels double from stage to stage. There are no shortcuts: on images of 8 to 64 px a step consists of many small
+    operations, and they would only add more.
     """
 
     def __init__(self, width: int, depth: int) -> None:
@@ -37,8 +37,8 @@ class SmallNet(nn.Module):
 class _Convolution(nn.Conv2d):
     """A 3×3 convolution that keeps the size of the map.
 
-    On a map of 2×2, as the last stage sees of 8 px, each output sees all of it: one product of matrices, in half the
-    time of a convolution, 5 of whose 9 taps lie on the zeros around the map.
+    On a 2×2 map, which is what is left of 8 px in the last stage, each output sees the whole map. One matrix product
+    then takes half the time of the convolution, 5 of whose 9 taps lie on the padding.
     """
 
     def __init__(self, n_in: int, n_out: int) -> None:
@@ -46,7 +46,7 @@ class _Convolution(nn.Conv2d):
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        """Map of as many pixels as ``x`` has."""
+        """A map of the same size as ``x``."""
         if x.shape[2:] != (2, 2):
             convolved: Tensor = super().forward(x)
             return convolved

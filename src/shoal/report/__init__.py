@@ -1,4 +1,7 @@
-"""Self-contained HTML pages: one from a run, one about the number of clusters."""
+"""Self-contained HTML pages: the report of a clustering (``page``) and of the number of clusters (``suggestion``).
+
+``data`` is what a report is made of. ``page`` renders it and lists which template and script draws what.
+"""
 
 from shoal.report.contents import sample_of_page
 from shoal.report.data import ReportData

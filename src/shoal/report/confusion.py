@@ -1,4 +1,4 @@
-"""Which classes went to which clusters."""
+"""Confusion of classes and clusters (confusion.html.jinja)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from shoal.report.data import class_name
 from shoal.types import Clustering, Images
 
 MAX_TABLE = 24
-"""Classes or clusters beyond which a table no longer fits a page."""
+"""Classes or clusters beyond which the table is left out."""
 
 MAX_MIXUPS = 12
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Images of a class in a cluster, their share of the class, and whether the two were matched."""
+    """Images of a class in a cluster, as a number and as a share of the class, and whether the two are matched."""
 
     count: int
     share: float
@@ -29,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class, a cell for each cluster."""
+    """A class with a cell per cluster."""
 
     name: str
     cells: Sequence[Cell]
@@ -37,7 +37,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Mixup:
-    """Images of class ``name`` in a cluster that was matched to the class ``instead`` (or to none: empty)."""
+    """Images of class ``name`` in a cluster that is matched to the class ``instead`` (empty: to none)."""
 
     name: str
     cluster: int
@@ -48,7 +48,7 @@ class Mixup:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Classes against clusters, matches on the diagonal; too large a table has no rows."""
+    """Classes against clusters, with the matches on the diagonal; no rows if the table is too large."""
 
     clusters: Sequence[int]
     rows: Sequence[ClassRow]
@@ -56,7 +56,7 @@ class Confusion:
 
 
 def confusion(images: Images, clustering: Clustering) -> Confusion | None:
-    """Clusters against the classes that the Hungarian method matches them to, or nothing without labels."""
+    """Classes against clusters, matched by the Hungarian algorithm; None without labels."""
     k = len(clustering.centers)
     table, matches = matched_confusion(images.targets, clustering.labels, k)
     if not len(table.counts):
@@ -70,7 +70,7 @@ def confusion(images: Images, clustering: Clustering) -> Confusion | None:
 def _rows(
     images: Images, table: Contingency, order: Sequence[int], matched_to: Mapping[int, int]
 ) -> Sequence[ClassRow]:
-    """The classes that have a clustered image."""
+    """A row for each class that has a clustered image."""
     counts = np.zeros((len(table.class_ids), len(order)), dtype=np.int64)
     counts[table.classes, table.cluster_ids[table.clusters]] = table.counts
     shares = counts / counts.sum(axis=1, keepdims=True)
@@ -84,7 +84,7 @@ def _rows(
 
 
 def _mixups(images: Images, table: Contingency, matched_to: Mapping[int, int]) -> Sequence[Mixup]:
-    """The most frequent."""
+    """The most frequent ones."""
     in_class = table.sizes()[1]
     found: list[Mixup] = []
     for pair in np.lexsort((table.clusters, table.classes, -table.counts)).tolist():

@@ -1,4 +1,4 @@
-"""What the page's scripts work with: the images shown, column by column, and the clusters."""
+"""The JSON that the page's scripts work with (data.js): the images shown, column by column, and the clusters."""
 
 from __future__ import annotations
 
@@ -16,36 +16,34 @@ from numpy.typing import ArrayLike, DTypeLike
 from torch import Tensor
 
 from shoal.clustering import nearest_neighbours
-from shoal.report.data import Majority, ReportData, class_name, majorities, members
+from shoal.report.data import ReportData, class_name, majorities, members
 from shoal.report.pictures import COLUMNS, Sheets, sheets
 from shoal.types import Clustering
+
+MAX_SHOWN = 20_000
+"""Images on a page."""
+
+EACH_END = 20
+"""Most central and most doubtful images of a cluster that are shown whatever the sample."""
+
+CARDS = ((30, 15, 6), (120, 9, 6))
+FULL_CARD = (3, 1)
+"""Most central and most doubtful images on a card; fewer with more than 30 or 120 clusters."""
+
+MAX_LISTED = 500
+"""Groups of duplicates, and outliers, that a page lists."""
 
 N_NEIGHBOURS = 8
 OFF_THE_MAP = 65535
 
 
-def nearest_images(features: Float[Tensor, "n d"]) -> Int64[Tensor, "n 8"]:
-    """The eight rows nearest to each by Euclidean distance, the nearest first; −1 where there are fewer others."""
-    n_found = min(N_NEIGHBOURS, len(features) - 1)
-    if n_found < 1:
-        return torch.full((len(features), N_NEIGHBOURS), -1)
-    found, _ = nearest_neighbours(features, n_found, "euclidean")
-    return F.pad(found, (0, N_NEIGHBOURS - n_found), value=-1)
-
-
-MAX_SHOWN = 20_000
-
-EACH_END = 20
-"""Images of either end of a cluster, the central and the doubtful, that are shown whatever the sample."""
-
-
-def sample_of_page(clustering: Clustering, certainty: Float[Tensor, "n"], seed: int) -> Bool[Tensor, "n"]:
-    """Mark the images to show: all, or ``MAX_SHOWN``: both ends of each cluster, then clustered ones at random.
+def sample_of_page(clustering: Clustering, confidences: Float[Tensor, "n"], seed: int) -> Bool[Tensor, "n"]:
+    """Mark the images that a page shows: all, or ``MAX_SHOWN``, both ends of each cluster and a random sample.
 
     Args:
-        clustering: of all n images; a label of −1 is no cluster.
-        certainty: the less, the more doubtful.
-        seed: of the draw.
+        clustering: of all n images; images in no cluster (−1) are sampled last.
+        confidences: of the assignments.
+        seed: of the random sample.
     """
     labels, k = clustering.labels, len(clustering.centers)
     if len(labels) <= MAX_SHOWN:
@@ -55,37 +53,27 @@ def sample_of_page(clustering: Clustering, certainty: Float[Tensor, "n"], seed: 
     each_end = max(1, min(EACH_END, MAX_SHOWN // (2 * max(1, k))))
     by_cluster = torch.argsort(labels, stable=True)
     for own in torch.split(by_cluster, torch.bincount(labels + 1, minlength=k + 1).tolist())[1:]:
-        for order in (clustering.distances[own], certainty[own]):
+        for order in (clustering.distances[own], confidences[own]):
             rank[own[order.argsort(stable=True)[:each_end]]] = -1
     shown = torch.zeros(len(labels), dtype=torch.bool)
     shown[rank.argsort()[:MAX_SHOWN]] = True
     return shown
 
 
-CARDS = ((30, 15, 6), (120, 9, 6))
-FULL_CARD = (3, 1)
-"""Most central and most doubtful images of a cluster's card: fewer where there are more than 30 or 120 clusters."""
-
-MAX_LISTED = 500
-"""Groups of duplicates, and outliers, that a page lists."""
-
-
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """Everything for the scripts: ``values`` becomes JSON."""
+    """``values`` become the JSON of the page; the templates use the rest."""
 
     values: Mapping[str, Any]
     sheets: Sheets
-    majorities: Sequence[Majority]
     n_shown: int
 
 
 def contents(data: ReportData) -> Contents:
-    """Choose the images to show and gather all that is known of them.
+    """Choose the images to show and encode everything about them.
 
-    They stand in the order of their clusters, the most central of each first, those in no cluster last. So do their
-    thumbnails, but for those of the cards, which come before all others: the first view needs one sheet, and a page of
-    a gallery two or three.
+    They are in the order of their clusters, the most central first; images in no cluster come last. Thumbnails are in
+    the same order, except that those on cards come first: the first view needs a single sheet.
     """
     clusters = members(data.clustering)
     order = torch.cat([*clusters, torch.nonzero(data.clustering.labels < 0).squeeze(1)])
@@ -112,24 +100,33 @@ def contents(data: ReportData) -> Contents:
     }
     thumbs = sheets(data.images.pixels, shown[cells])
     values["sheet"] = {"columns": COLUMNS, "width": thumbs.width, "height": thumbs.height}
-    return Contents(values, thumbs, found, len(ids))
+    return Contents(values, thumbs, len(ids))
 
 
 def _columns(data: ReportData, shown: Int64[Tensor, "m"]) -> dict[str, str]:
-    """A number or more of each image shown, as bytes in base64."""
+    """Columns of the images shown, as bytes in base64."""
     labels = data.clustering.labels[shown]
     positions = data.positions[shown].where(labels[:, None] >= 0, torch.nan)
     return {
         "cluster": _encoded(labels, np.int32),
         "label": _encoded(data.images.targets[shown], np.int32),
         "confidence": _encoded(data.confidences[shown], np.float32),
-        "place": _encoded(on_paper(positions), np.uint16),
+        "place": _encoded(map_coordinates(positions), np.uint16),
         "neighbours": _encoded(nearest_images(data.features[shown]), np.int32),
     }
 
 
-def on_paper(positions: Float[Tensor, "m 2"]) -> UInt16[np.ndarray, "m 2"]:
-    """Whole coordinates from 0 to 65 534 that fill a square, each axis stretched by itself; 65 535: not on the map."""
+def nearest_images(features: Float[Tensor, "n d"]) -> Int64[Tensor, "n 8"]:
+    """Indices of the eight rows nearest to each row, nearest first; padded with −1."""
+    n_found = min(N_NEIGHBOURS, len(features) - 1)
+    if n_found < 1:
+        return torch.full((len(features), N_NEIGHBOURS), -1)
+    found, _ = nearest_neighbours(features, n_found, "euclidean")
+    return F.pad(found, (0, N_NEIGHBOURS - n_found), value=-1)
+
+
+def map_coordinates(positions: Float[Tensor, "m 2"]) -> UInt16[np.ndarray, "m 2"]:
+    """Coordinates as integers that fill [0, 65 534] on each axis; 65 535: not on the map."""
     known = positions.isfinite().all(dim=1)
     grid = np.full((len(positions), 2), OFF_THE_MAP, np.uint16)
     if known.any():
@@ -141,19 +138,19 @@ def on_paper(positions: Float[Tensor, "m 2"]) -> UInt16[np.ndarray, "m 2"]:
 
 
 def _cells(
-    clusters: Int64[Tensor, "m"], certainty: Float[Tensor, "m"], central: int, doubtful: int
+    clusters: Int64[Tensor, "m"], confidences: Float[Tensor, "m"], central: int, doubtful: int
 ) -> Int64[Tensor, "m"]:
-    """The order of the thumbnails: cluster by cluster what its card shows, and then the rest."""
+    """Order of the thumbnails: those on cards first, cluster by cluster, then the others."""
     on_cards = torch.zeros(len(clusters), dtype=torch.bool)
     for own in np.split(np.arange(len(clusters)), np.flatnonzero(np.diff(clusters.numpy())) + 1):
         rest = torch.from_numpy(own[central:])
         on_cards[own[:central]] = True
-        on_cards[rest[certainty[rest].argsort(stable=True)[:doubtful]]] = True
+        on_cards[rest[confidences[rest].argsort(stable=True)[:doubtful]]] = True
     return torch.argsort(~on_cards, stable=True)
 
 
 def _key(ids: Sequence[str], clusters: Int64[Tensor, "m"]) -> str:
-    """Tells the edits of one page from those of another in the browser's store."""
+    """Key under which the browser stores the edits of this page."""
     digest = hashlib.sha256("\0".join(ids).encode("utf-8", "surrogatepass"))
     digest.update(clusters.numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Training curves as small multiples: each panel an SVG whose marks are computed here."""
+"""Training curves as small multiples, in SVG coordinates (training.html.jinja)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOT_A_TERM = {
 
 @dataclass(frozen=True)
 class Tick:
-    """A labelled place on an axis."""
+    """A labelled position on an axis."""
 
     at: Number
     text: str
@@ -41,7 +41,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """One quantity: its points as SVG coordinates, and its values to read off."""
+    """One quantity: its points in SVG coordinates, and its values (epoch, value)."""
 
     name: str
     points: str
@@ -62,7 +62,7 @@ class Panel:
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
-    """Plot the loss, each of its terms and each group of scores: those with two values or more."""
+    """A panel for the loss, each of its terms and each group of scores that has at least two values."""
     found = (_panel(title, rows, keys) for title, keys in _groups(rows))
     return [panel for panel in found if panel is not None]
 
@@ -99,12 +99,12 @@ def _panel(title: str, rows: Sequence[Row], keys: Sequence[str]) -> Panel | None
 def _values(rows: Sequence[Row], key: str) -> list[tuple[Number, Number]]:
     pairs = ((row.get("epoch"), row.get(key)) for row in rows)
     finite = [(e, v) for e, v in pairs if e is not None and v is not None and math.isfinite(v)]
-    # A resumed run may write an epoch twice: the later row counts.
+    # A resumed run may write an epoch twice; the later row counts.
     return sorted({_short(epoch): _short(value) for epoch, value in finite}.items())
 
 
 def _short(value: Number) -> Number:
-    """Four significant digits, or all of a whole number."""
+    """Four significant digits, or all digits of an integer."""
     return int(value) if value == int(value) else float(f"{value:.4g}")
 
 
@@ -115,7 +115,7 @@ def _line(name: str, values: Sequence[tuple[Number, Number]], x: Scale, y: Scale
 
 @dataclass(frozen=True)
 class Scale:
-    """A straight map of [low, high] onto [start, end] of the drawing; a single value goes to its middle."""
+    """Linear scale from [low, high] to [start, end] in pixels; if low = high, the middle."""
 
     low: Number
     high: Number
@@ -123,13 +123,13 @@ class Scale:
     end: Number
 
     def __call__(self, value: Number) -> float:
-        """Where the value goes, to a tenth of a pixel."""
+        """Position of a value, to a tenth of a pixel."""
         part = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         return round(self.start + part * (self.end - self.start), 1)
 
 
 def ticks(low: Number, high: Number, *, whole: bool = False) -> list[Number]:
-    """Three to six round numbers that span [low, high]; whole ones stay inside it."""
+    """Three to six round numbers that span [low, high]; ``whole`` ones are integers inside it."""
     if high == low:
         return [low]
     rough = (high - low) / 4

@@ -1,4 +1,4 @@
-"""What a report is made of."""
+"""The data of a report, and what several of its parts derive from it."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class ReportData:
 
 @dataclass(frozen=True)
 class Majority:
-    """The most frequent class of a cluster and its share of the labelled; an empty name without labels."""
+    """The most frequent class of a cluster and its share of the labelled images; an empty name without labels."""
 
     name: str
     purity: float
 
 
 def members(clustering: Clustering) -> list[Int64[Tensor, "_"]]:
-    """For each cluster the indices of its images, the most central first."""
+    """Indices of the images of each cluster, the most central first."""
     labels = clustering.labels
     inwards = torch.argsort(clustering.distances, stable=True)
     grouped = inwards[torch.argsort(labels[inwards], stable=True)]
@@ -71,7 +71,7 @@ def members(clustering: Clustering) -> list[Int64[Tensor, "_"]]:
 
 
 def majorities(images: Images, clusters: Sequence[Int64[Tensor, "_"]]) -> list[Majority]:
-    """What each cluster mostly holds."""
+    """The majority class of each cluster."""
     found = []
     for own in clusters:
         labels = images.targets[own]
@@ -83,7 +83,7 @@ def majorities(images: Images, clusters: Sequence[Int64[Tensor, "_"]]) -> list[M
 
 
 def class_name(images: Images, label: int) -> str:
-    """Name a class: its number if it has no name, nothing for -1."""
+    """Name of a class: its number if it has none, empty for -1."""
     if label < 0:
         return ""
     return images.classes[label] if label < len(images.classes) else str(label)

@@ -1,4 +1,23 @@
-"""One self-contained HTML page that shows what a run found."""
+"""The report of a clustering: one self-contained HTML page, from the templates and scripts in ``templates/``.
+
+Static sections are Jinja templates, filled here; everything with images is drawn in the browser, from the JSON that
+``contents`` makes.
+
+| section | template | script | data |
+|---|---|---|---|
+| summary, navigation, command | page.html.jinja | | ``_summary`` |
+| search, edits, export | tools.html.jinja | search.js, edits.js, store.js (state) | |
+| cards of the clusters | clusters.html.jinja | cards.js | ``contents`` |
+| dialog of a cluster, of an image | dialogs.html.jinja | cluster.js, detail.js | ``contents`` |
+| map | map.html.jinja | map.js, mapinput.js, loupe.js (preview, legend) | ``contents`` |
+| selection | selection.html.jinja | selection.js | |
+| duplicates, outliers | lists.html.jinja | lists.js | ``contents`` |
+| confusion | confusion.html.jinja | | ``confusion`` |
+| evaluation | evaluation.html.jinja | | ``evaluated`` |
+| training curves | training.html.jinja | training.js | ``curves`` |
+
+Scripts share dom.js (elements, dialogs), data.js (decoded JSON), sheets.js (thumbnails) and grid.js (pages).
+"""
 
 from __future__ import annotations
 
@@ -13,28 +32,28 @@ from shoal.report.confusion import confusion
 from shoal.report.contents import MAX_LISTED, Contents, contents
 from shoal.report.curves import panels
 from shoal.report.data import ReportData
-from shoal.report.evaluated import evaluated
+from shoal.report.evaluated import evaluated, figure, percent
 
 SCRIPTS = tuple(
     f"{name}.js"
     for name in (
-        *("dom", "data", "sheets", "store", "grid", "gallery", "cluster", "detail", "map", "loupe", "search"),
+        *("dom", "data", "sheets", "store", "grid", "cards", "cluster", "detail", "map", "loupe", "search"),
         *("selection", "mapinput", "edits", "lists", "training", "start"),
     )
 )
-"""In the order in which they run: each uses what stands before it, or is called once all are there."""
+"""In the order in which they run; each uses those before it."""
 
 MAX_SKIPPED = 200
 
 PIXELATED_UP_TO = 20
-"""Pixels: an image this small is shown with its pixels as squares, not as a blur."""
+"""Image size in pixels up to which pixels are shown as squares instead of being blurred."""
 
 AGREEMENT = {
-    "acc": ("Accuracy", "clusters matched to classes"),
-    "nmi": ("NMI", "shared information, 0 to 1"),
-    "ari": ("ARI", "pairs agreed on, 0 by chance"),
+    "acc": ("Accuracy", "best one-to-one matching"),
+    "nmi": ("NMI", "normalised mutual information"),
+    "ari": ("ARI", "adjusted Rand index"),
 }
-UNLABELLED = {"silhouette": ("Silhouette", "separation, \u22121 to 1")}
+UNLABELLED = {"silhouette": ("Silhouette", "separation, −1 to 1")}
 
 
 @dataclass(frozen=True)
@@ -47,7 +66,7 @@ class Figure:
 
 
 def write_report(data: ReportData, path: Path) -> None:
-    """Write the page: it opens from disk and asks nothing of the network.
+    """Write the page; it is self-contained and makes no network requests.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.
@@ -78,12 +97,12 @@ def write_report(data: ReportData, path: Path) -> None:
             n_skipped=len(data.images.skipped),
         )
     )
-    # A file name that is not UTF-8 comes with surrogates, which no page can hold.
+    # File names that are not UTF-8 contain surrogates, which cannot be encoded.
     atomic_write(path, page.encode("utf-8", "replace"))
 
 
 def _mapped(data: ReportData) -> bool:
-    """Whether an image is on the map."""
+    """Whether any image is on the map."""
     return bool((data.positions.isfinite().all(dim=1) & (data.clustering.labels >= 0)).any())
 
 
@@ -111,17 +130,12 @@ def _summary(data: ReportData, found: Contents) -> list[Figure]:
 
 
 def count(n: int) -> str:
-    """1797 as 1 797, with a narrow space that does not break."""
+    """1797 as 1 797, with a narrow no-break space."""
     return f"{n:,}".replace(",", "\u202f")
 
 
-def percent(share: float) -> str:
-    """0.9734 as 97.3 %."""
-    return f"{100 * share:.1f}\u202f%"
-
-
 def environment() -> Environment:
-    """Where the templates are, which escape what they are given."""
+    """Jinja environment of the templates, with autoescaping."""
     environment = Environment(
         loader=PackageLoader("shoal.report"),
         autoescape=True,
@@ -130,5 +144,5 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"count": count, "percent": percent}
+    environment.filters |= {"count": count, "percent": percent, "figure": figure}
     return environment

@@ -1,4 +1,4 @@
-"""Small pictures that live inside the page: sheets of WebP, in base64."""
+"""Thumbnails inside the page, on sheets of WebP in base64; and a picture of the clusters for trackers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from shoal.files import atomic_write
 from shoal.report.data import ReportData, members
 
 LOSSLESS_UP_TO = 16
-"""Pixels: below this edge WebP's lossy blocks show, and lossless is as small."""
+"""Edge in pixels up to which lossless WebP is used: it is as small there, and lossy blocks would be visible."""
 
 QUALITIES = (75, 60, 45, 30)
-"""Of WebP, best first."""
+"""WebP qualities, best first."""
 
 MAX_BYTES = 16_000_000
-"""Of all sheets together; base64 makes 21 MB of them."""
+"""Size limit of all sheets together; 21 MB in base64."""
 
 COLUMNS = 16
 """A sheet of 16 × 16 cells of 64 pixels takes 4 MB once decoded."""
@@ -42,19 +42,19 @@ class Sheets:
 
 
 def thumbnail(pixels: UInt8[Tensor, "3 h w"], edge: int) -> Image.Image:
-    """One image, scaled down so that neither side exceeds ``edge`` pixels; a smaller one stays as it is."""
+    """One image, scaled down so that neither side exceeds ``edge`` pixels; smaller images are unchanged."""
     image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
     image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     return image
 
 
 def edge_for(n: int) -> int:
-    """Pixels of a thumbnail's longer side on a page of ``n`` images: 96, 64 beyond 1 000, 48 beyond 5 000."""
+    """Longer side in pixels of the thumbnails on a page of ``n`` images: 96, 64 above 1 000, 48 above 5 000."""
     return next((edge for most, edge in EDGES if n <= most), MANY_EDGE)
 
 
 def sheets(pixels: UInt8[Tensor, "n 3 h w"], order: Int64[Tensor, "m"], max_bytes: int = MAX_BYTES) -> Sheets:
-    """Put images on sheets in the order given, at the best quality that fits ``max_bytes``, or else the worst."""
+    """Put images on sheets in the given order, at the best quality within ``max_bytes``, or else at the lowest."""
     edge = edge_for(len(order))
     width, height = thumbnail(pixels[0], edge).size
     quality = _quality(pixels, order, edge, max_bytes)
@@ -63,7 +63,7 @@ def sheets(pixels: UInt8[Tensor, "n 3 h w"], order: Int64[Tensor, "m"], max_byte
 
 
 def _quality(pixels: UInt8[Tensor, "n 3 h w"], order: Int64[Tensor, "m"], edge: int, max_bytes: int) -> int:
-    """Judged by one sheet of images from all over."""
+    """Estimated from one sheet of evenly spaced images."""
     n_trial = min(len(order), 4 * COLUMNS**2)
     trial = _sheet(pixels, order[torch.arange(n_trial) * len(order) // n_trial], edge)
     for quality in QUALITIES:
@@ -93,7 +93,7 @@ TILES, TILE, GAP = 16, 48, 4
 
 
 def gallery_picture(data: ReportData, path: Path) -> None:
-    """Write a PNG with a row for each cluster: its 16 most central images, 48 pixels each.
+    """Write a PNG with a row per cluster: its 16 most central images, 48 pixels each.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.

@@ -1,4 +1,4 @@
-"""A page that shows how good each number of clusters is."""
+"""The page of ``shoal cluster -k auto``: how good each number of clusters is (suggestion.html.jinja)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from shoal.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, 
 from shoal.report.page import Figure, count, environment
 
 MARGIN = 4
-"""Pixels by which the band of the interval is wider than its ends, so that an interval of one k is seen."""
+"""Pixels by which the band exceeds the interval on both sides, so that an interval of one k is visible."""
 
 CURVES: Sequence[tuple[str, str, Callable[[Candidate], float]]] = (
-    ("Score", "comparisons won less lost, −1 to 1", lambda c: c.score),
+    ("Score", "comparisons won minus lost, −1 to 1", lambda c: c.score),
     ("Silhouette", "separation, −1 to 1", lambda c: c.silhouette),
-    ("Stability", "the same clusters again, 1 at best", lambda c: c.stability),
-    ("Saved bits", "bits per row that clusters save", lambda c: c.saved_bits),
+    ("Stability", "reproducibility of the clusters, at most 1", lambda c: c.stability),
+    ("Saved bits", "bits per row saved by clustering", lambda c: c.saved_bits),
 )
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A candidate's place in a plot, and what it says when pointed at."""
+    """A candidate in a plot: position, tooltip, and whether it is the best k."""
 
     x: float
     y: float
@@ -35,7 +35,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Curve:
-    """One figure over the numbers of clusters, on a logarithmic scale; ``own`` is where it is largest."""
+    """One criterion against k on a logarithmic axis; ``own`` is the k where it is largest."""
 
     title: str
     meaning: str
@@ -48,7 +48,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Axis:
-    """What all curves share: ticks, where the best k is, and the band of the interval."""
+    """The axis that all curves share: ticks, the best k, and the band of the plausible interval."""
 
     x_ticks: Sequence[Tick]
     best: float
@@ -57,7 +57,7 @@ class Axis:
 
 
 def write_suggestion(suggestion: Suggestion, title: str, path: Path) -> None:
-    """Write the page: it opens from disk and asks nothing of the network.
+    """Write the page; it is self-contained and makes no network requests.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.
@@ -74,7 +74,7 @@ def write_suggestion(suggestion: Suggestion, title: str, path: Path) -> None:
 
 
 def axis(suggestion: Suggestion) -> Axis:
-    """The numbers of clusters from left to right, each step of a factor as wide as another."""
+    """The logarithmic axis of k."""
     x = _across(suggestion)
     tried = [c.k for c in suggestion.candidates]
     round_numbers = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
@@ -91,7 +91,7 @@ def axis(suggestion: Suggestion) -> Axis:
 
 
 def curve(suggestion: Suggestion, title: str, meaning: str, figure: Callable[[Candidate], float]) -> Curve:
-    """One figure of every candidate, in order of k."""
+    """One criterion of every candidate, in order of k."""
     x = _across(suggestion)
     candidates = sorted(suggestion.candidates, key=lambda c: c.k)
     values = [figure(c) for c in candidates]
@@ -119,11 +119,11 @@ def _across(suggestion: Suggestion) -> Scale:
 
 def _summary(suggestion: Suggestion) -> list[Figure]:
     low, high = suggestion.interval
-    clear = "the features are described in fewer bits by clusters than by one cluster"
-    unclear = "the features are described best as one cluster"
+    clear = "clusters describe the features in fewer bits than a single one"
+    unclear = "a single cluster describes the features best"
     return [
-        Figure("Best k", str(suggestion.k), "most comparisons won"),
-        Figure("Plausible", str(low) if low == high else f"{low} to {high}", "where to look"),
+        Figure("Best k", str(suggestion.k), "wins most comparisons"),
+        Figure("Plausible", str(low) if low == high else f"{low} to {high}", "range worth trying"),
         Figure("Structure", "clear" if suggestion.clear else "unclear", clear if suggestion.clear else unclear),
-        Figure("Rows", count(suggestion.n_rows), f"that were looked at, neighbours by {suggestion.metric}"),
+        Figure("Rows", count(suggestion.n_rows), f"analysed, {suggestion.metric} distances"),
     ]

@@ -81,7 +81,8 @@ def read_atlas(path: Path) -> tuple[list[str], UInt8[Tensor, "n 3 h w"]]:
         UserError: there is no such file, or it is damaged.
     """
     try:
-        table = pyarrow.parquet.read_table(path, columns=["id", "image"])
+        with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
+            table = pyarrow.parquet.read_table(file, columns=["id", "image"])
         encoded = table["image"].combine_chunks().field("bytes").to_pylist()
         images = [Image.open(io.BytesIO(each)).convert("RGB") for each in encoded]
         pixels = np.stack([np.asarray(image).transpose(2, 0, 1) for image in images])

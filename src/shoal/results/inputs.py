@@ -16,6 +16,7 @@ from shoal.data import find_source, read_pixels, resolve_spec
 from shoal.data.listing import Listing
 from shoal.data.reading import skip_note
 from shoal.data.sources.array import map_npy
+from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder
 from shoal.files import real
 from shoal.folder import ResultFolder
@@ -128,5 +129,5 @@ def _given(features: Float[Tensor, "n d"], source: str) -> Inputs:
 def _holds_images(path: Path) -> bool:
     try:
         return map_npy(path).ndim > 2
-    except (OSError, ValueError):
+    except UserError:
         return False

@@ -15,7 +15,7 @@ from torch import Tensor
 from shoal.clustering import Clusterer, clusterer_from, state_of
 from shoal.clustering.rows import Metric
 from shoal.data import Blob, Listing, find_source, to_images
-from shoal.data.reading import fetch
+from shoal.data.reading import read_blob
 from shoal.data.sources.array import read_features
 from shoal.errors import UserError
 from shoal.features import Embedded, Encoder, EncoderSpec, load_encoder, open_embedded
@@ -228,7 +228,7 @@ class Result:
         """
         found = []
         for blob, _ in zip(self.contents(), range(n), strict=False):
-            data, _ = fetch(blob)
+            data, _ = read_blob(blob)
             if not isinstance(data, str):
                 found.append(torch.from_numpy(self.network.prepare(data)))
         if not found:

@@ -97,7 +97,8 @@ def read_assignments(path: Path) -> tuple[list[str], Assignments, dict[int, str]
         UserError: the file cannot be read, or holds something else.
     """
     try:
-        table = pyarrow.parquet.read_table(path)
+        with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
+            table = pyarrow.parquet.read_table(file)
         n = len(table)
         columns = {
             name: table[name].to_numpy() if name in table.column_names else np.full(n, np.nan) for name in NUMBERS

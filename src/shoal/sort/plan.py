@@ -17,7 +17,7 @@ from torch import Tensor
 
 from shoal.data.decode import FORMATS
 from shoal.data.listing import Blob
-from shoal.data.reading import fetch
+from shoal.data.reading import read_blob
 from shoal.errors import UserError
 from shoal.files import real
 from shoal.sort import checks
@@ -205,7 +205,7 @@ def _as_file(blob: Blob, target: str) -> tuple[bytes, str]:
     Raises:
         UserError: the archive or the table has changed since it was planned.
     """
-    data, _ = fetch(blob)
+    data, _ = read_blob(blob)
     if isinstance(data, str):
         raise UserError(f"the image for {_shown(target)} can no longer be read ({data}): bring it back as it was.")
     if isinstance(data, np.ndarray):

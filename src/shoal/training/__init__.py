@@ -1,4 +1,4 @@
-"""The EM loop and what it keeps."""
+"""The training loop and the state it saves."""
 
 from shoal.training.loop import fit
 from shoal.training.run import Run

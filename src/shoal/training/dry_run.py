@@ -1,4 +1,4 @@
-"""What a run would take, from its config alone: no image of a named data set is read, and nothing is trained."""
+"""What a run would cost, from its config alone: no image of a named data set is read, and nothing is trained."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from shoal.data import DATA_SETS, load_images, steps_of_epoch
 from shoal.device import autocast, compute_device, resolve_precision
 from shoal.errors import UserError
 from shoal.methods import Method, build
-from shoal.training.checks import check_fits, check_takes, global_batch
 from shoal.training.optim import full_lr
+from shoal.training.run import check_fits, check_takes, global_batch
 from shoal.types import Batch, Clustering
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How many images there are, how many of them are clustered, and their height and width in pixels."""
+    """Number of images, how many of them are clustered, and their height and width in pixels."""
 
     n_images: int
     n_clustered: int
@@ -28,10 +28,10 @@ class Extent:
 
 
 def forecast(config: RunConfig) -> dict[str, str]:
-    """Lines of a dry run by name: images, steps, parameters, memory.
+    """The lines of a dry run by name: images, steps, parameters, memory.
 
     Raises:
-        UserError: the images cannot be found or their size is not known, or the settings do not fit together.
+        UserError: the images cannot be found, their size is unknown, or the settings do not fit together.
     """
     extent = _extent(config)
     check_fits(config, extent.n_clustered, extent.n_images)
@@ -77,7 +77,7 @@ def _parameters(method: Method) -> dict[str, str]:
 
 
 def _memory(config: RunConfig, method: Method, extent: Extent, per_pass: int) -> dict[str, str]:
-    """An estimate for one process; caches of the allocator and workspaces of kernels come on top."""
+    """An estimate for one process, without allocator caches and kernel workspaces."""
     states = {"sgd": 1, "lars": 1, "adam": 2}[config.optim.optimizer]
     learnt = sum(p.nbytes for p in method.parameters() if p.requires_grad)
     weights = sum(t.nbytes for t in (*method.parameters(), *method.buffers())) + (1 + states) * learnt
@@ -92,15 +92,15 @@ def _memory(config: RunConfig, method: Method, extent: Extent, per_pass: int) ->
 
 
 def _activations(config: RunConfig, method: Method, extent: Extent, per_pass: int) -> int:
-    """Bytes kept for the backward pass of a batch, from those of two small ones: they grow in a straight line."""
-    few = 2 * config.method.parts  # two images to each part that batch-norm looks at
+    """Bytes kept for the backward pass of a batch, extrapolated linearly from two small ones."""
+    few = 2 * config.method.parts  # batch-norm needs two images in each part
     clusterings = _clusterings(method, extent)
     one, two = (_saved(config, method, extent, n, clusterings) for n in (few, 2 * few))
     return max(0, one + (two - one) * (per_pass - few) // few)
 
 
 def _clusterings(method: Method, extent: Extent) -> tuple[Clustering, ...]:
-    """Random ones, of the granularities that the losses want."""
+    """Random clusterings of the granularities that the losses use."""
     n, generator = extent.n_images, torch.Generator().manual_seed(0)
     with torch.no_grad():
         d = method.eval().embed(torch.zeros(1, 3, *extent.size)).shape[1]
@@ -113,7 +113,7 @@ def _clusterings(method: Method, extent: Extent) -> tuple[Clustering, ...]:
 
 
 def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clusterings: tuple[Clustering, ...]) -> int:
-    """Bytes that autograd keeps after one forward pass, weights not counted."""
+    """Bytes that autograd keeps after one forward pass, without weights."""
     kept: dict[int, int] = {}
     weights = {p.data_ptr() for p in method.parameters()}
 
@@ -125,7 +125,7 @@ def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clustering
 
     batch = Batch(torch.rand(n, 3, *extent.size), torch.rand(n, 3, *extent.size), torch.arange(n) % extent.n_images)
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    # Run here, but in the arithmetic of the device that would train.
+    # Run on the CPU, but in the precision of the device that would train.
     with hooks, autocast(torch.device("cpu"), resolve_precision(compute_device(), config.precision)):
         terms = method.train()(batch, clusterings)
     del terms

@@ -1,15 +1,16 @@
-"""The expectation–maximisation loop of deep clustering, in one screen: ``fit``, ``e_step``, ``m_step``."""
+"""The expectation–maximisation loop of deep clustering, on one screen: ``fit``, ``e_step``, ``m_step``."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
+from torch.profiler import record_function
 
 from shoal import distributed
 from shoal.clustering.kmeans import assign, kmeans
@@ -19,7 +20,6 @@ from shoal.evaluation import collapse_warning, score
 from shoal.methods.embedding import embed_all
 from shoal.models import average_statistics
 from shoal.progress import Progress
-from shoal.training import compiling
 from shoal.training.optim import full_lr, lr_factor, set_lr
 from shoal.training.run import Interrupted, Run, Watcher
 from shoal.types import Batch, Clustering
@@ -27,13 +27,23 @@ from shoal.types import Batch, Clustering
 STARTS = 10
 """Starts of k-means in the first E-step and the last, as published,"""
 STARTS_BETWEEN = 3
-"""and in those between, where the centres of the last one are a start as well."""
+"""and in those between, which also start from the last centres."""
+
+
+@dataclass(frozen=True, eq=False)
+class EStep:
+    """What an E-step finds."""
+
+    clusterings: tuple[Clustering, ...]
+    """The one the user asked for, then those of other granularities that the method's losses want."""
+    features: Float[Tensor, "n d"]
+    """Of unit length; zeros for images that are not clustered."""
+    scores: dict[str, int | float]
+    """On the first rank; empty on the others."""
 
 
 def fit(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> None:
-    """Train until all epochs are done, from wherever the run stands, and cluster a last time.
-
-    A run that is done already stays as it is.
+    """Train from where the run stands until all epochs are done, then cluster a last time; a finished run stays as is.
 
     Raises:
         Interrupted: the run was asked to stop; the step is finished and the state saved.
@@ -42,22 +52,24 @@ def fit(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> None:
     with preserve_rng(run.device):
         set_default_rng(run.default_rng, run.device)
         try:
-            while not run.trained or run.order is not None:
-                if run.order is None:  # else the run was resumed inside an epoch
-                    if run.epoch == 1:
-                        compiling.settle(run, progress)
+            while not run.trained or run.state.order is not None:
+                if run.state.order is None:  # else the run was resumed within an epoch
                     if _e_step_is_due(run):
                         start = time.monotonic()
-                        run.clusterings = e_step(run, progress)
-                        run.e_step_seconds = time.monotonic() - start
-                    run.order = _order(run)
+                        _store(run, e_step(run, progress))
+                        run.state.e_step_seconds = time.monotonic() - start
+                    run.state.order = _order(run)
                 _tell(m_step(run, progress, watchers), progress, watchers)
             if not run.done:
-                run.clusterings = e_step(run, progress)
+                _store(run, e_step(run, progress))
                 _tell(run.finish(), progress, watchers)
         except Interrupted:
             run.save()
             raise
+
+
+def _store(run: Run, found: EStep) -> None:
+    run.state.clusterings, run.state.scores, run.features = found.clusterings, found.scores, found.features
 
 
 def _tell(row: Mapping[str, int | float], progress: Progress, watchers: Sequence[Watcher]) -> None:
@@ -66,12 +78,8 @@ def _tell(row: Mapping[str, int | float], progress: Progress, watchers: Sequence
         watcher.epoch(row)
 
 
-def e_step(run: Run, progress: Progress) -> tuple[Clustering, ...]:
-    """Cluster the features of all images that take part, and read the scores.
-
-    The first clustering is the one that is looked for, and so there is one for a method whose losses want none; those
-    of the granularities that a method asks for beside it follow.
-    """
+def e_step(run: Run, progress: Progress) -> EStep:
+    """Cluster the features of all images that take part, and score the result."""
 
     def after_batch(done: int, total: int) -> None:
         progress.update("clustering", done, total, within=True)
@@ -83,42 +91,43 @@ def e_step(run: Run, progress: Progress) -> tuple[Clustering, ...]:
     rows = take_part.nonzero()[:, 0]
     average_statistics(run.method)
     own = rows[distributed.part(len(rows))]
-    features = embed_all(run.method, images.pixels, run.device, config.precision, rows=own, after_batch=after_batch)
+    embedded = embed_all(run.method, images.pixels, run.device, config.precision, rows=own, after_batch=after_batch)
     clusterings = tuple(
-        _spread(_cluster(run, features, k), take_part)
+        _spread(_cluster(run, embedded, k), take_part)
         for k in dict.fromkeys((config.n_clusters, *_granularities_until_next(run)))
     )
-    run.features = _among_all(distributed.gather_uneven(features), take_part, 0.0)
+    features = _among_all(distributed.gather_uneven(embedded), take_part, 0.0)
     if not distributed.is_first():
-        return clusterings
+        return EStep(clusterings, features, {})
     previous = run.clusterings[0].labels if run.clusterings else None
-    run.scores = score(images, run.features, clusterings[0], previous, config.seed)
+    scores = score(images, features, clusterings[0], previous, config.seed)
     # An untrained network may well see all images alike.
-    if run.steps_done and (warning := collapse_warning(run.scores)):
-        progress.warn(f"epoch {run.epoch}: {warning}")
-    return clusterings
+    if run.steps_done and (warning := collapse_warning(scores)):
+        progress.warn(f"epoch {run.state.epoch}: {warning}")
+    return EStep(clusterings, features, scores)
 
 
 def m_step(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> dict[str, int | float]:
-    """One epoch of gradient descent on the method's losses, from the step where the run stands."""
+    """The rest of an epoch of gradient descent on the method's losses, and its metrics."""
+    state, config = run.state, run.config
     with closing(pixels_to_come(run)) as pixels:
-        while run.step < run.steps_per_epoch and not run.trained:
+        while state.step < run.steps_per_epoch and not run.trained:
             start = time.monotonic()
             terms = train_step(run, pixels)
             run.count_step(terms, time.monotonic() - start)
-            rate = f"{run.step * run.batch_size / max(run.seconds, 1e-9):.0f} images/s"
-            progress.update(f"epoch {run.epoch + 1}/{run.config.epochs}", run.steps_done, run.n_steps, rate)
+            rate = f"{state.step * run.batch_size / max(state.seconds, 1e-9):.0f} images/s"
+            progress.update(f"epoch {state.epoch + 1}/{config.epochs}", run.steps_done, run.n_steps, rate)
             for watcher in watchers:
                 watcher.step(run)
             run.stop_or_save()
-    return run.finish_epoch(full_lr(run.batch_size, run.config.optim) * _lr_factor(run, run.steps_done - 1))
+    return run.finish_epoch(full_lr(run.batch_size, config.optim) * _lr_factor(run, run.steps_done - 1))
 
 
 def pixels_to_come(run: Run) -> Generator[UInt8[Tensor, "b 3 h w"], None, None]:
-    """This rank's share of each part of each batch, from the step where the run stands to the end of the epoch."""
-    assert run.order is not None
+    """This rank's share of each part of each batch, from the next step to the end of the epoch."""
+    assert run.state.order is not None
     pixels, size = run.images.pixels, run.batch_size
-    left = run.order[run.step * size : run.steps_per_epoch * size].to(pixels.device)
+    left = run.state.order[run.state.step * size : run.steps_per_epoch * size].to(pixels.device)
     parts = (part for batch in torch.split(left, size) for part in _parts(run, batch))
     return feed(pixels, (part[distributed.share(len(part))] for part in parts), run.device)
 
@@ -128,17 +137,17 @@ def train_step(run: Run, pixels: Iterator[UInt8[Tensor, "b 3 h w"]]) -> dict[str
 
     ``pixels`` are those of ``pixels_to_come``.
     """
-    config, method = run.config, run.method
-    assert run.order is not None
+    config, method, order, step = run.config, run.method, run.state.order, run.state.step
+    assert order is not None
     set_lr(run.optimizer, full_lr(run.batch_size, config.optim), _lr_factor(run, run.steps_done))
     run.optimizer.zero_grad()
-    terms = _backward(run, run.order[run.step * run.batch_size : (run.step + 1) * run.batch_size], pixels)
+    terms = _backward(run, order[step * run.batch_size : (step + 1) * run.batch_size], pixels)
     progress = (run.steps_done + 1) / (run.steps_per_epoch * config.epochs)
-    with run.parts.part("target"):
+    with record_function("target"):
         method.before_step(progress)
-    with run.parts.part("optimiser"):
+    with record_function("optimiser"):
         run.optimizer.step()
-    with run.parts.part("target"):
+    with record_function("target"):
         method.after_step(progress)
     return terms
 
@@ -148,14 +157,14 @@ def _backward(run: Run, index: Int64[Tensor, "b"], pixels: Iterator[UInt8[Tensor
     sums: dict[str, Tensor] = {}
     n_parts = run.config.optim.accumulate
     for number, part in enumerate(_parts(run, index), 1):
-        with run.parts.part("read"):
+        with record_function("read"):
             own = next(pixels)
-        with run.parts.part("augment"):
+        with record_function("augment"):
             batch = _batch(run, part, own)
         with distributed.averaged_at_last(run.forward, last=number == n_parts):
-            with run.parts.part("forward"), autocast(run.device, run.config.precision):
+            with record_function("forward"), autocast(run.device, run.config.precision):
                 terms = run.forward(batch, run.active_clusterings)
-            with run.parts.part("backward"):
+            with record_function("backward"):
                 (torch.stack(list(terms.values())).sum() / n_parts).backward()  # type: ignore[no-untyped-call]
         for name, term in terms.items():
             sums[name] = sums.get(name, 0) + term.detach() / n_parts
@@ -172,14 +181,15 @@ def _order(run: Run) -> Int64[Tensor, "m"]:
 
 
 def _e_step_is_due(run: Run) -> bool:
-    """Every so many epochs; at the very start, where features are those of a random network, if clusters are needed."""
-    needed = run.epoch > 0 or run.config.resample or _granularities_until_next(run)
-    return run.epoch % run.config.cluster_every == 0 and bool(needed)
+    """Every ``cluster_every`` epochs; before the first, whose features are random, only if clusters are needed."""
+    epoch = run.state.epoch
+    needed = epoch > 0 or run.config.resample or _granularities_until_next(run)
+    return epoch % run.config.cluster_every == 0 and bool(needed)
 
 
 def _granularities_until_next(run: Run) -> tuple[int, ...]:
-    """Those that the losses will ask for before the next E-step: none at the end, nor long before ``cluster_from``."""
-    used = not run.trained and run.epoch + run.config.cluster_every > run.config.cluster_from
+    """Those that the losses will use before the next E-step: none at the end, nor long before ``cluster_from``."""
+    used = not run.trained and run.state.epoch + run.config.cluster_every > run.config.cluster_from
     return run.method.granularities if used else ()
 
 

@@ -1,4 +1,4 @@
-"""The curves of a run in TensorBoard or Weights & Biases, which get the rows of ``metrics.jsonl`` under the same names.
+"""The metrics of a run in TensorBoard or Weights & Biases: the rows of ``metrics.jsonl`` under the same names.
 
 The step of a row is its number in ``metrics.jsonl``, which is its epoch. Each tracker has a folder in the run folder.
 """
@@ -9,11 +9,12 @@ import importlib
 import json
 import logging
 import os
-import time
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
+import numpy as np
 from PIL import Image
 
 from shoal.config import settings_of
@@ -22,77 +23,83 @@ from shoal.files import atomic_write
 from shoal.report import ReportData, gallery_picture
 from shoal.training.run import Run, Watcher
 
+TrackerName = Literal["none", "tensorboard", "wandb"]
 
-@runtime_checkable
-class Sink(Protocol):
+MAX_CLUSTERS = 100
+"""Clusters from which on there is no picture: nobody would scroll through it."""
+
+
+class Writer(Protocol):
     """Takes rows and a picture, each with its step."""
 
-    def send(self, step: int, row: Mapping[str, int | float]) -> None:
-        """Take a row."""
+    def row(self, step: int, row: Mapping[str, int | float]) -> None:
+        """Write a row."""
 
-    def show(self, step: int, png: Path) -> None:
-        """Take a picture of the clusters."""
+    def picture(self, step: int, png: Path) -> None:
+        """Write a picture of the clusters."""
 
-    def end(self) -> None:
-        """Take no more."""
+    def close(self) -> None:
+        """Write what is left."""
 
 
-class EventFile:
-    """A new event file in a folder, whose first event takes back what the older files there hold.
-
-    tensorboard's own writer is not used: its thread would print a traceback where the disk is full.
+class TensorBoardWriter:
+    """Event files of TensorBoard, which replace those of earlier starts of the run.
 
     Args:
-        folder: where it is written; made where it is missing.
+        folder: where they are written; made where it is missing.
         settings: hyper-parameters by name.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        folder.mkdir(exist_ok=True)
-        self._file = (folder / f"events.out.tfevents.{time.time():.6f}").open("xb")  # read in the order of their names
-        self._records = RecordWriter(self._file)
-        self._write(0, file_version="brain.Event:2")
-        self._write(0, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+        for older in folder.glob("events.out.tfevents.*"):
+            older.unlink()
+        self._hook = threading.excepthook
+        threading.excepthook = self._report_exception
+        # A TensorBoard that has read the older files forgets them for ``purge_step``.
+        self._writer: Any = SummaryWriter(str(folder), purge_step=0)
         as_text = {name: json.dumps(value) for name, value in settings.items() if not _is_plain(value)}
         for summary in hparams({**settings, **as_text}, {}):  # type: ignore[no-untyped-call]
-            self._write(0, summary=summary)
+            # add_hparams would write to a folder of its own.
+            self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
-    def send(self, step: int, row: Mapping[str, int | float]) -> None:
-        """Write a row, down to the system."""
-        values = [self._summary.Value(tag=name, simple_value=value) for name, value in row.items()]
-        self._write(step, summary=self._summary(value=values))
+    def _report_exception(self, failed: threading.ExceptHookArgs) -> None:
+        """Leave out the traceback of the thread that writes, on a full disk for example: ``flush`` raises the error."""
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            self._hook(failed)
 
-    def show(self, step: int, png: Path) -> None:
-        """Write a picture."""
-        with Image.open(png) as picture:
-            width, height = picture.size
-        image = self._summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png.read_bytes())
-        self._write(step, summary=self._summary(value=[self._summary.Value(tag="gallery", image=image)]))
+    def row(self, step: int, row: Mapping[str, int | float]) -> None:
+        """Write a row to disk."""
+        for name, value in row.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
 
-    def end(self) -> None:
+    def picture(self, step: int, png: Path) -> None:
+        """Write a picture to disk."""
+        with Image.open(png) as image:
+            self._writer.add_image("gallery", np.asarray(image.convert("RGB")), step, dataformats="HWC")
+        self._writer.flush()
+
+    def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._hook
 
-    def _write(self, step: int, **content: Any) -> None:
-        self._records.write(self._event(wall_time=time.time(), step=step, **content).SerializeToString())
-        self._file.flush()
 
+class WandBWriter:
+    """A run of Weights & Biases, which gets each step once: those that a resumed run repeats are the same.
 
-class WandBRun:
-    """A run of Weights & Biases, which is told each step once: what a resumed run writes again is the same.
-
-    Its environment variables say where it goes and under which names. ``shoal.json`` in its folder keeps which run it
-    is and how many steps it has been told.
+    Its environment variables say where it goes and under which names. ``shoal.json`` in its folder holds the run's id
+    and how many steps it has.
 
     Args:
         folder: where it keeps its files, called wandb.
         settings: hyper-parameters by name.
-        quiet: whether it keeps its own messages to itself.
+        quiet: whether to silence its own messages.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, quiet: bool) -> None:
@@ -110,44 +117,34 @@ class WandBRun:
             config=dict(settings),
             settings=wandb.Settings(console="off", silent=quiet),
         )
-        # Offline it does not know how far the run has been told.
-        self._told = max(kept.get("steps", 0), self._run.step)
+        # Offline, wandb does not know which steps it has.
+        self._steps = max(kept.get("steps", 0), self._run.step)
 
-    def send(self, step: int, row: Mapping[str, Any]) -> None:
-        """Tell a row, unless it has been told."""
-        if step >= self._told:
+    def row(self, step: int, row: Mapping[str, Any]) -> None:
+        """Send a row, unless it has been sent."""
+        if step >= self._steps:
             self._run.log(dict(row), step=step, commit=True)
-            self._told = step + 1
-            atomic_write(self._kept, json.dumps({"id": self._run.id, "steps": self._told}).encode())
+            self._steps = step + 1
+            atomic_write(self._kept, json.dumps({"id": self._run.id, "steps": self._steps}).encode())
 
-    def show(self, step: int, png: Path) -> None:
+    def picture(self, step: int, png: Path) -> None:
         """Send a picture."""
-        self.send(step, {"gallery": self._image(str(png))})
+        self.row(step, {"gallery": self._image(str(png))})
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Send what is left."""
         self._run.finish()
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, bool | int | float | str)
-
-
-TrackerName = Literal["none", "tensorboard", "wandb"]
-
-MAX_CLUSTERS = 100
-"""Of a picture: one of more would be longer than anyone scrolls."""
-
-
 class Tracker(Watcher):
-    """Passes a run's rows on to a sink, beginning with those that ``metrics.jsonl`` has already.
+    """Passes a run's rows to a writer, beginning with those that ``metrics.jsonl`` already has.
 
-    From the sink's first failure on it is silent, so that no run ends for a full disk or a network.
+    After the writer's first failure it is silent, so that no run ends because of a full disk or a network.
     """
 
-    def __init__(self, name: TrackerName, sink: Sink, run: Run) -> None:
+    def __init__(self, name: TrackerName, writer: Writer, run: Run) -> None:
         self._name = name
-        self._sink = sink
+        self._writer = writer
         self._png = run.folder.path / name / "gallery.png"
         self._step = 0
         self._failed = False
@@ -155,44 +152,38 @@ class Tracker(Watcher):
             self.epoch(row)
 
     def epoch(self, row: Mapping[str, int | float]) -> None:
-        """Pass a row on."""
-        self._attempt(lambda: self._sink.send(self._step, row))
+        """Write a row."""
+        self._attempt(lambda: self._writer.row(self._step, row))
         self._step += 1
 
     def result(self, data: ReportData) -> None:
-        """Pass a picture of the clusters on, unless there are very many."""
+        """Write a picture of the clusters, unless there are too many."""
         if len(data.clustering.centers) <= MAX_CLUSTERS:
-            self._attempt(lambda: self._show(data))
+            self._attempt(lambda: self._picture(data))
 
     def close(self) -> None:
-        """Let the sink end, one that has failed as well."""
-        try:
-            self._sink.end()
-        except Exception as error:
-            self._fail(error)
+        """Close the writer, even if it has failed."""
+        failed, self._failed = self._failed, False
+        self._attempt(self._writer.close, warn=not failed)
 
-    def _show(self, data: ReportData) -> None:
+    def _picture(self, data: ReportData) -> None:
         gallery_picture(data, self._png)
-        self._sink.show(self._step, self._png)
+        self._writer.picture(self._step, self._png)
 
-    def _attempt(self, do: Callable[[], None]) -> None:
+    def _attempt(self, write: Callable[[], None], *, warn: bool = True) -> None:
         if self._failed:
             return
         try:
-            do()
+            write()
         except Exception as error:  # of any kind, as it may come from another's package
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        if not self._failed:
-            logging.getLogger("shoal").warning(
-                f"{self._name} has failed and gets no more of this run, which goes on ({_in_a_line(error)})"
-            )
-        self._failed = True
+            self._failed = True
+            if warn:
+                text = f"{self._name} failed and gets no more of this run, which continues ({_in_a_line(error)})"
+                logging.getLogger("shoal").warning(text)
 
 
 def check_installed(name: TrackerName) -> None:
-    """Raise a UserError when the tracker's package is not there."""
+    """Raise a UserError when the tracker's package is missing."""
     # A part of the package, as any folder that happens to be called wandb imports as well.
     part = {"none": "shoal", "tensorboard": "tensorboard.compat", "wandb": "wandb.sdk"}[name]
     try:
@@ -202,19 +193,24 @@ def check_installed(name: TrackerName) -> None:
 
 
 def open_tracker(name: TrackerName, run: Run, *, quiet: bool) -> Watcher:
-    """A tracker that has been told all rows so far; one that says nothing for none.
+    """A tracker that has all rows so far; one that does nothing for none.
 
     Raises:
-        UserError: it cannot begin, as without a login.
+        UserError: it cannot start, without a login for example.
     """
     if name == "none":
         return Watcher()
     folder, settings = run.folder.path / name, settings_of(run.config)
     try:
-        sink = EventFile(folder, settings) if name == "tensorboard" else WandBRun(folder, settings, quiet=quiet)
+        tensorboard = name == "tensorboard"
+        writer = TensorBoardWriter(folder, settings) if tensorboard else WandBWriter(folder, settings, quiet=quiet)
     except Exception as error:
-        raise UserError(f"--tracker {name} cannot begin: {_in_a_line(error)}") from error
-    return Tracker(name, sink, run)
+        raise UserError(f"--tracker {name} cannot start: {_in_a_line(error)}") from error
+    return Tracker(name, writer, run)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str)
 
 
 def _in_a_line(error: Exception) -> str:

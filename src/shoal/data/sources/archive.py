@@ -1,32 +1,55 @@
-"""Image files in zip and tar archives, which are read where they lie: nothing is unpacked to the disk.
+"""Image files in zip and tar archives, read in place: nothing is unpacked to disk.
 
-Names in archives are only names here. They become ids as they stand, and no path is ever made of them.
+Names of entries are only ids; no path is ever made of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import lzma
+import os
 import stat
+import tarfile
+import weakref
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Literal, NoReturn
 
 import numpy as np
 from jaxtyping import Int64
 
 from shoal.data.decode import UnreadableError
 from shoal.data.listing import Blob, Listing, Member, Names, Source, check_regular, distinct
-from shoal.data.sources.entries import LABEL, MOST, Part, is_wanted, key_of, number_in, refusing
-from shoal.data.sources.folder import subfolder_classes
+from shoal.data.sources.folder import is_image_name
 from shoal.data.sources.formats import DAMAGE
-from shoal.data.sources.labels import classes_of
-from shoal.data.sources.tar import tar_part
+from shoal.data.sources.labels import classes_of, subfolder_classes
 from shoal.errors import UserError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-"""How the names of archives end."""
+"""File extensions of archives."""
+
+_DAMAGE = (*DAMAGE, lzma.LZMAError)
+_MAX_BYTES = 2**28  # of an entry: Pillow opens no larger image, so more is a mistake or a bomb
+_MAX_LABEL_BYTES = 64  # of a .cls member: a number fits
+_BOMB_BYTES, _BOMB_RATIO = 2**24, 500  # no image of this size compresses so well
+_ENCRYPTED = 0x1  # zip flag
+
+
+@dataclass(frozen=True)
+class _Archive:
+    """An archive's image names, a function that iterates over the images, and where it is damaged, if it is.
+
+    ``labels`` are the numbers in WebDataset's ``.cls`` members, by name without extension.
+    """
+
+    names: Names
+    labels: dict[str, int]
+    blobs: Callable[[], Iterator[Blob]]
+    damage: str = ""
 
 
 def is_archive(name: str) -> bool:
@@ -34,11 +57,11 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVES)
 
 
-def packed_source(root: Path, names: Sequence[str]) -> Source:
-    """Take the archives ``names`` under the folder ``root``, joined in this order.
+def archive_source(root: Path, names: Sequence[str]) -> Source:
+    """Read the archives ``names`` under the folder ``root``, joined in this order.
 
-    An image is named by archive and entry, ``photos.zip/cat/1.jpg``. Labels are those of ``.cls`` members, or else
-    subfolders, once the folder that all entries share is left out.
+    An image is named by archive and entry, ``photos.zip/cat/1.jpg``. Classes are the numbers of ``.cls`` members or, if
+    there are none, the subfolders below the folder that all entries share.
     """
     folder = root.absolute()
     files = [folder / name for name in names]
@@ -46,122 +69,289 @@ def packed_source(root: Path, names: Sequence[str]) -> Source:
 
 
 def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
-    parts = [_part(file) for file in files]
-    if not any(len(part.names) for part in parts):
-        damage = next((f", which is {part.damage}" for part in parts if part.damage), "")
-        raise UserError(f"there are no image files in {files[0]}{' and the others' if len(files) > 1 else ''}{damage}.")
+    archives = [_open_archive(file) for file in files]
+    if not any(len(archive.names) for archive in archives):
+        damage = next((f", which is {archive.damage}" for archive in archives if archive.damage), "")
+        others = " and the others" if len(files) > 1 else ""
+        raise UserError(f"there are no image files in {files[0]}{others}{damage}.")
 
     def blobs() -> Iterator[Blob]:
-        for part in parts:
-            yield from part.blobs()
-            if part.damage:
-                yield refusing(part.damage)
+        for archive in archives:
+            yield from archive.blobs()
+            if archive.damage:
+                yield _unreadable(archive.damage)
 
-    labels, classes = _labels(parts)
-    return Listing(distinct(Names(_ids(parts, names))), labels, classes, blobs)
+    targets, classes = _targets(archives)
+    return Listing(distinct(Names(_ids(archives, names))), targets, classes, blobs)
 
 
-def _part(file: Path) -> Part:
+def _open_archive(file: Path) -> _Archive:
     try:
         check_regular(file)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}.") from error
-    return zip_part(file) if file.suffix.lower() == ".zip" else tar_part(file)
+    return _list_zip(file) if file.suffix.lower() == ".zip" else _list_tar(file)
 
 
-def _ids(parts: Iterable[Part], archives: Iterable[str]) -> Iterator[str]:
-    """Name the images; of an archive that broke off, the archive is one more, which cannot be read."""
-    for part, archive in zip(parts, archives, strict=True):
-        yield from (f"{archive}/{name}" for name in part.names)
-        if part.damage:
-            yield archive
+def _ids(archives: Iterable[_Archive], files: Iterable[str]) -> Iterator[str]:
+    """Name the images; a damaged archive itself is listed as one more image, which is unreadable."""
+    for archive, file in zip(archives, files, strict=True):
+        yield from (f"{file}/{name}" for name in archive.names)
+        if archive.damage:
+            yield file
 
 
-def _labels(parts: Sequence[Part]) -> tuple[Int64[np.ndarray, "n"], tuple[str, ...]]:
-    if any(part.labels for part in parts):
-        numbers = (part.labels.get(key_of(name), -1) for part in parts for name in part.names)
-        found, classes = classes_of(numbers)
+def _targets(archives: Sequence[_Archive]) -> tuple[Int64[np.ndarray, "n"], tuple[str, ...]]:
+    if any(archive.labels for archive in archives):
+        numbers = (archive.labels.get(_stem(name), -1) for archive in archives for name in archive.names)
+        targets, classes = classes_of(numbers)
     else:
-        shared = _shared(name for part in parts for name in part.names)
-        found, classes = subfolder_classes(_without_dot(name)[shared:] for part in parts for name in part.names)
-    ends = np.cumsum([len(part.names) for part in parts])[[bool(part.damage) for part in parts]]
-    return np.insert(found, ends, -1), classes
+        shared = _shared_folder(name for archive in archives for name in archive.names)
+        names = (name.removeprefix("./") for archive in archives for name in archive.names)
+        targets, classes = subfolder_classes(name[shared:] for name in names)
+    ends = np.cumsum([len(archive.names) for archive in archives])
+    return np.insert(targets, ends[[bool(archive.damage) for archive in archives]], -1), classes
 
 
-def _without_dot(name: str) -> str:
-    return name.removeprefix("./")
-
-
-def _shared(names: Iterator[str]) -> int:
-    """Count the letters of the folder that all names begin with."""
-    first = _without_dot(next(names))
+def _shared_folder(names: Iterator[str]) -> int:
+    """Return the length of the folder prefix that all names share."""
+    first = next(names).removeprefix("./")
     folder = first[: first.rfind("/") + 1]
     for name in names:
-        while not _without_dot(name).startswith(folder):
+        while not name.removeprefix("./").startswith(folder):
             folder = folder[: folder.rfind("/", 0, -1) + 1]
     return len(folder)
 
 
-_DAMAGE = (*DAMAGE, lzma.LZMAError)
-_LARGE, _RATIO = 2**24, 500  # bytes from which on no picture is packed so tight, only a bomb
-_ENCRYPTED = 0x1  # the flag
+def _is_wanted(name: str) -> bool:
+    """Tell an image file that is not hidden by its name in an archive."""
+    hidden = (part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+    return is_image_name(name) and not any(hidden)
 
 
-def zip_part(file: Path) -> Part:
-    """List a zip archive by its directory.
+def _stem(name: str) -> str:
+    """Return the name without its extension, which the members of a WebDataset sample share."""
+    return name[: name.rindex(".")]
+
+
+def _label_in(text: bytes) -> int:
+    """Parse a ``.cls`` member; -1, no label, if it is not one number."""
+    words = text.split()
+    return int(words[0]) if len(words) == 1 and words[0].isdigit() and len(words[0]) < 19 else -1
+
+
+def _unreadable(reason: str) -> Member:
+    """Stand in for an entry that cannot be read."""
+
+    def refuse() -> NoReturn:
+        raise UnreadableError(reason)
+
+    return Member(refuse)
+
+
+# Zip
+
+
+def _list_zip(file: Path) -> _Archive:
+    """List a zip archive from its central directory.
 
     Raises:
-        UserError: the directory is damaged or missing, as at the end of a download that broke off.
+        UserError: the directory is damaged or missing, as after an interrupted download.
     """
-    archive = _open(file)
-    names = Names(entry.filename for entry in _pictures(archive))
     labels: dict[str, int] = {}
-    for entry in archive.infolist():
-        if entry.filename.endswith(".cls") and entry.file_size <= LABEL:
-            with contextlib.suppress(*_DAMAGE):
-                labels[key_of(entry.filename)] = number_in(archive.read(entry))
-    archive.close()
-    return Part(names, labels, lambda: _blobs(file))
+    with _open_zip(file) as archive:
+        names = Names(entry.filename for entry in _zip_images(archive))
+        for entry in archive.infolist():
+            if entry.filename.endswith(".cls") and entry.file_size <= _MAX_LABEL_BYTES:
+                with contextlib.suppress(*_DAMAGE):
+                    labels[_stem(entry.filename)] = _label_in(archive.read(entry))
+    return _Archive(names, labels, lambda: _zip_blobs(file))
 
 
-def _open(file: Path) -> zipfile.ZipFile:
+def _open_zip(file: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
     except _DAMAGE as error:
         raise UserError(f"cannot read {file}: it is damaged, or no zip archive ({error}).") from error
 
 
-def _pictures(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
+def _zip_images(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
     for entry in archive.infolist():
         kind = stat.S_IFMT(entry.external_attr >> 16)
-        if is_wanted(entry.filename) and kind in (0, stat.S_IFREG):
+        if _is_wanted(entry.filename) and kind in (0, stat.S_IFREG):
             yield entry
 
 
-def _blobs(file: Path) -> Iterator[Blob]:
-    opened = _Opened(file)
-    for entry in _pictures(opened.archive):
-        yield opened.member(entry)
+def _zip_blobs(file: Path) -> Iterator[Blob]:
+    """Iterate over the images; the archive stays open while there are members of it."""
+    archive = _open_zip(file)
+    lock = Lock()  # the archive has one read position
 
-
-class _Opened:
-    """An archive that stays open as long as there are members of it."""
-
-    def __init__(self, file: Path) -> None:
-        self.archive = _open(file)
-        self._lock = Lock()  # the archive has one place to read at
-
-    def member(self, entry: zipfile.ZipInfo) -> Member:
-        if entry.flag_bits & _ENCRYPTED:
-            return refusing("encrypted")
-        size, packed = entry.file_size, entry.compress_size
-        if size > MOST or (size > _LARGE and size > _RATIO * packed):
-            return refusing(f"{size} bytes unpacked, perhaps a decompression bomb")
-        return Member(lambda: self._read(entry))
-
-    def _read(self, entry: zipfile.ZipInfo) -> bytes:
+    def read(entry: zipfile.ZipInfo) -> bytes:
         try:
-            with self._lock, self.archive.open(entry) as file:
-                return file.read(MOST)  # it ends where the entry's size says
+            with lock, archive.open(entry) as opened:
+                return opened.read(_MAX_BYTES)  # never more than the entry's stated size
         except _DAMAGE as error:
             raise UnreadableError(f"damaged: {error}") from error
+
+    def member(entry: zipfile.ZipInfo) -> Member:
+        if entry.flag_bits & _ENCRYPTED:
+            return _unreadable("encrypted")
+        size, packed = entry.file_size, entry.compress_size
+        if size > _MAX_BYTES or (size > _BOMB_BYTES and size > _BOMB_RATIO * packed):
+            return _unreadable(f"{size} bytes unpacked, perhaps a decompression bomb")
+        return Member(lambda: read(entry))
+
+    yield from map(member, _zip_images(archive))
+
+
+# Tar, plain or compressed as a whole
+
+_Mode = Literal["r:", "r:gz", "r:bz2", "r:xz"]
+_MAGIC: dict[bytes, _Mode] = {b"\x1f\x8b": "r:gz", b"BZh": "r:bz2", b"\xfd7zXZ\0": "r:xz"}
+_MAX_HEADER_BYTES = 2**20  # names are shorter
+_LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+
+
+class _TarEntry(tarfile.TarInfo):
+    """A header that raises on damage instead of ending the archive, and never reads gigabytes as a long name."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _TarEntry:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            # tarfile takes these for the end of the archive, unless they are its first header.
+            if type(error).__name__ in ("InvalidHeaderError", "TruncatedHeaderError"):
+                raise tarfile.ReadError(str(error)) from error
+            raise
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size < 0 or (self.type in _LONG and self.size > _MAX_HEADER_BYTES):
+            raise tarfile.ReadError(f"a header says {self.size} bytes")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+
+class _TarWalk:
+    """Iterates over the regular files of an archive; ``damage`` says where it had to stop, if it had to."""
+
+    def __init__(self, file: Path, mode: _Mode) -> None:
+        self.damage = ""
+        self._file = file
+        self._mode = mode
+
+    def __iter__(self) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
+        n_images = 0
+        try:
+            archive = tarfile.open(self._file, self._mode, tarinfo=_TarEntry, encoding="utf-8")  # noqa: SIM115 - below
+        except _DAMAGE as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"cannot read {self._file}: it is damaged, or no tar archive ({reason}).") from error
+        with contextlib.closing(archive):
+            try:
+                while (entry := archive.next()) is not None:
+                    archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every entry
+                    if entry.size < 0:  # would start again further up, forever
+                        raise tarfile.ReadError(f"a header says {entry.size} bytes")
+                    if entry.isreg():
+                        yield entry, archive
+                        n_images += _is_wanted(entry.name)
+            except _DAMAGE as error:
+                self.damage = f"damaged after {n_images} images: {error}"
+
+
+def _list_tar(file: Path) -> _Archive:
+    """List a tar archive from its headers up to the first damage, without links, devices and pipes.
+
+    Raises:
+        UserError: the first header cannot be read.
+    """
+    mode = _tar_mode(file)
+    walk = _TarWalk(file, mode)
+    offsets, sizes = array("q"), array("q")
+    labels: dict[str, int] = {}
+
+    def names() -> Iterator[str]:
+        for entry, archive in walk:
+            if entry.name.endswith(".cls") and entry.size <= _MAX_LABEL_BYTES and not entry.issparse():
+                with contextlib.suppress(*_DAMAGE):
+                    labels[_stem(entry.name)] = _label_in(_content(archive, entry))
+            elif _is_wanted(entry.name):
+                offsets.append(entry.offset_data)
+                sizes.append(-1 if entry.issparse() else entry.size)
+                yield entry.name
+
+    found = Names(names())
+    if mode == "r:":
+        return _Archive(found, labels, lambda: _seek_tar(file, offsets, sizes), walk.damage)
+    return _Archive(found, labels, lambda: _stream_tar(file, mode, len(found)), walk.damage)
+
+
+def _tar_mode(file: Path) -> _Mode:
+    try:
+        with file.open("rb") as start:
+            magic = start.read(6)
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}.") from error
+    return next((mode for begin, mode in _MAGIC.items() if magic.startswith(begin)), "r:")
+
+
+def _refused(size: int) -> Member | None:
+    """Refuse an entry by its size, -1 if it is sparse."""
+    if size < 0:
+        return _unreadable("a sparse entry")
+    return _unreadable(f"{size} bytes, too many for an image") if size > _MAX_BYTES else None
+
+
+def _seek_tar(file: Path, offsets: Iterable[int], sizes: Iterable[int]) -> Iterator[Blob]:
+    """Iterate over the images of an uncompressed archive, each of which is read at its offset in any thread."""
+    opened = _OpenFile(file)
+    for offset, size in zip(offsets, sizes, strict=True):
+        yield _refused(size) or opened.member(offset, size)
+
+
+class _OpenFile:
+    """A file that stays open while there are members of it."""
+
+    def __init__(self, file: Path) -> None:
+        try:
+            self._file = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror}.") from error
+        weakref.finalize(self, os.close, self._file)
+
+    def member(self, offset: int, size: int) -> Member:
+        return Member(lambda: self._read(offset, size))
+
+    def _read(self, offset: int, size: int) -> bytes:
+        data = os.pread(self._file, size, offset)
+        if len(data) < size:
+            raise UnreadableError("truncated")
+        return data
+
+
+def _stream_tar(file: Path, mode: _Mode, n_images: int) -> Iterator[Blob]:
+    """Read a compressed archive from its start; images that are no longer there are damaged."""
+    found = 0
+    for entry, archive in _TarWalk(file, mode):
+        if found < n_images and _is_wanted(entry.name):
+            found += 1
+            yield _refused(-1 if entry.issparse() else entry.size) or _content_or_reason(archive, entry)
+    for _ in range(found, n_images):
+        yield _unreadable("damaged")
+
+
+def _content_or_reason(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Blob:
+    try:
+        return _content(archive, entry)
+    except _DAMAGE:
+        return _unreadable("truncated")
+
+
+def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(entry)
+    data = b"" if file is None else file.read()
+    if len(data) < entry.size:
+        raise tarfile.ReadError("unexpected end of data")
+    return data

@@ -1,4 +1,4 @@
-"""Images that already are numbers: arrays, tensors, ``.npy`` files and scikit-learn's digits."""
+"""Arrays: images as numbers (NumPy, torch, ``.npy`` files, scikit-learn's digits), and ``.npy`` files of features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float, Shaped, UInt8
 from numpy.typing import NDArray
@@ -21,61 +20,42 @@ from shoal.types import Images
 
 _CHUNK = 256  # images converted at a time
 _DAMAGE = (
-    # NumPy parses the header as Python, and raises what it finds there.
+    # NumPy parses the header as Python code, and lets its errors through.
     *(ValueError, TypeError, OverflowError, EOFError),
     *(SyntaxError, RecursionError, tokenize.TokenError),
 )
 _SHAPES = "(n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w)"
 
 
-def from_array(array: NDArray[Any] | Tensor, name: str, size: int | None) -> Images:
+def images_from_array(array: NDArray[Any] | Tensor, name: str, size: int | None) -> Images:
     """Make unlabelled images of an array: uint8, or float in [0, 1]; grey or RGB, channels first or last.
 
     Raises:
-        UserError: another type, values outside of [0, 1], or a shape that is not one of images.
+        UserError: another type, values outside [0, 1], or a shape that does not fit images.
     """
-    pixels = _pixels(_as_numpy(array), name, size)
-    n = len(pixels)
-    return as_images(pixels, [-1] * n, (), _rows(name, n), {})
+    pixels = _to_pixels(_as_numpy(array), name, size)
+    return as_images(pixels, [-1] * len(pixels), (), _row_names(name, len(pixels)), {})
 
 
-def from_npy(path: Path, size: int | None) -> Images:
-    """Take the images of a ``.npy`` file, which is mapped, not loaded.
+def images_from_npy(path: Path, size: int | None) -> Images:
+    """Read the images of a ``.npy`` file, which is mapped, not loaded.
 
     Raises:
-        UserError: it is damaged, holds Python objects, or no images.
+        UserError: the file cannot be read, is damaged, or holds Python objects or no images.
     """
-    try:
-        array = map_npy(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} as an array of images: {error}") from error
-    return from_array(array, path.name, size)
-
-
-def map_npy(path: Path) -> NDArray[Any]:
-    """Map the array of a ``.npy`` file into memory.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged, holds Python objects, or is no such file.
-    """
-    check_regular(path)
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except _DAMAGE as error:
-        raise ValueError(f"it is damaged, or no .npy file ({' '.join(str(error).split())[:120]})") from error
+    return images_from_array(map_npy(path), path.name, size)
 
 
 def digits(size: int | None) -> Images:
-    """Take scikit-learn's 1 797 handwritten digits, 8 × 8, their greys brought from 0…16 to 0…255."""
-    from sklearn.datasets import load_digits  # takes a second, which only who uses it should wait for
+    """Load scikit-learn's 1 797 handwritten digits, 8 × 8, greys scaled from 0…16 to 0…255."""
+    from sklearn.datasets import load_digits  # takes a second
 
     bunch = load_digits()
-    pixels = _pixels(np.rint(bunch.images * (255 / 16)).astype(np.uint8), "digits", size)
-    return as_images(pixels, bunch.target.tolist(), tuple("0123456789"), _rows("digits", len(pixels)), {})
+    pixels = _to_pixels(np.rint(bunch.images * (255 / 16)).astype(np.uint8), "digits", size)
+    return as_images(pixels, bunch.target.tolist(), tuple("0123456789"), _row_names("digits", len(pixels)), {})
 
 
-def _rows(name: str, n: int) -> list[str]:
+def _row_names(name: str, n: int) -> list[str]:
     return [f"{name}#{row}" for row in range(n)]
 
 
@@ -85,97 +65,90 @@ def _as_numpy(array: NDArray[Any] | Tensor) -> NDArray[Any]:
         array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
     if array.dtype.isnative and all(stride >= 0 for stride in array.strides):
         return array
-    # torch knows neither the other byte order nor steps backwards.
+    # torch supports neither the other byte order nor negative strides.
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
-def _pixels(values: NDArray[Any], name: str, size: int | None) -> UInt8[np.ndarray, "n 3 H W"]:
-    """Bring an array to pixels; a memory map of uint8 stays one, unless its images are resized."""
+def _to_pixels(values: NDArray[Any], name: str, size: int | None) -> UInt8[np.ndarray, "n 3 H W"]:
+    """Convert an array to pixels; a memory map of uint8 stays one unless its images are resized."""
     if not (values.dtype == np.uint8 or np.issubdtype(values.dtype, np.floating)):
         raise UserError(f"{name} has type {values.dtype}: give uint8, or float between 0 and 1.")
     planes = _channels_first(values, name)
     if planes.dtype == np.uint8 and size is None:
-        pixels = _coloured(planes)
+        pixels = _as_rgb(planes)
         return pixels if isinstance(planes, np.memmap) else np.ascontiguousarray(pixels)
-    return _converted(planes, name, size)
+    side: Sequence[int] = planes.shape[2:] if size is None else (size, size)
+    out = np.empty((len(planes), 3, *side), dtype=np.uint8)
+    for start in range(0, len(planes), _CHUNK):
+        part = planes[start : start + _CHUNK]
+        rgb = _as_rgb(part if part.dtype == np.uint8 else _to_uint8(part, name))
+        out[start : start + _CHUNK] = rgb if size is None else [resized(image, size) for image in rgb]
+    return out
 
 
-def _coloured(planes: UInt8[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n 3 h w"]:
-    """Show grey as RGB, without a copy."""
+def _as_rgb(planes: UInt8[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n 3 h w"]:
+    """Repeat a grey channel three times, without a copy."""
     return np.broadcast_to(planes, (len(planes), 3, *planes.shape[2:]))
 
 
 def _channels_first(values: NDArray[Any], name: str) -> Shaped[np.ndarray, "n c h w"]:
     shape = values.shape
     if 0 in shape:
-        raise UserError(f"{name} has shape {shape}: there is no image in it.")
+        raise UserError(f"{name} has shape {shape}: it contains no images.")
     if values.ndim == 3 and shape[-1] not in (1, 3):
         return values[:, None]
     if values.ndim != 4:
         hint = "write one image as array[None], and flat rows as array.reshape(n, h, w)"
-        raise UserError(f"{name} has shape {shape}, but images come as {_SHAPES}: {hint}.")
+        raise UserError(f"{name} has shape {shape}, but images have {_SHAPES}: {hint}.")
     first, last = shape[1] in (1, 3), shape[3] in (1, 3)
     if first == last:
-        problem = "its channels could be first or last" if first else "no axis is that of 1 or 3 channels"
+        problem = "its channels could be first or last" if first else "no axis has 1 or 3 channels"
         raise UserError(f"{name} has shape {shape}, and {problem}: give {_SHAPES}.")
     return values if first else values.transpose(0, 3, 1, 2)
 
 
-def _converted(planes: Shaped[np.ndarray, "n c h w"], name: str, size: int | None) -> UInt8[np.ndarray, "n 3 H W"]:
-    side: Sequence[int] = planes.shape[2:] if size is None else (size, size)
-    out = np.empty((len(planes), 3, *side), dtype=np.uint8)
-    for start in range(0, len(planes), _CHUNK):
-        part = planes[start : start + _CHUNK]
-        part = part if part.dtype == np.uint8 else _to_bytes(part, name)
-        rgb = _coloured(part)
-        out[start : start + _CHUNK] = rgb if size is None else [resized(image, size) for image in rgb]
-    return out
-
-
-def _to_bytes(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def _to_uint8(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):
         found = "NaN" if np.isnan([low, high]).any() else f"values from {low:g} to {high:g}"
-        raise UserError(f"{name} holds {found}: float images lie between 0 and 1; scale them, or give uint8.")
+        raise UserError(f"{name} contains {found}, but float images must be between 0 and 1: scale them or give uint8.")
     return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
 
 
 def read_features(path: Path, *, cosine: bool) -> Float[Tensor, "n d"]:
-    """Read the rows of a file, in float32.
-
-    Args:
-        path: .npy file (n, d) of real numbers of any type.
-        cosine: whether rows must have a direction.
+    """Read a feature matrix from a ``.npy`` file (n, d) of real numbers of any type, as float32.
 
     Raises:
-        UserError: the file cannot be read or holds something else, NaN, infinity or, for the cosine, rows of zeros.
+        UserError: the file cannot be read, has another shape or type, or contains NaN, infinity or, with ``cosine``,
+            rows of zeros.
     """
-    array = read_npy(path)
-    if array.dtype.kind not in "fiu":  # spans of time are integers to NumPy
-        raise UserError(f"{path} holds {array.dtype}: features are real numbers.")
+    array = map_npy(path)
+    if array.dtype.kind not in "fiu":  # timedeltas count as integers in NumPy
+        raise UserError(f"{path} contains {array.dtype}: features must be real numbers.")
     if array.ndim != 2 or 0 in array.shape:
-        raise UserError(f"{path} has shape {array.shape}: features are (n, d), a row for each image.")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
+        raise UserError(f"{path} has shape {array.shape}: features must be (n, d), one row per image.")
+    with np.errstate(over="ignore"):  # too large values become infinite, which is reported below
         rows = torch.from_numpy(array.astype(np.float32))
     n_bad = int((~torch.isfinite(rows)).any(1).sum())
     if n_bad:
-        raise UserError(f"{path} holds NaN or infinity in {n_bad} of {len(rows)} rows: leave these out.")
+        raise UserError(f"{path} contains NaN or infinity in {n_bad} of {len(rows)} rows: remove them.")
     n_zero = int((rows == 0).all(1).sum())
     if cosine and n_zero:
-        raise UserError(f"{path} holds {n_zero} rows of zeros, which have no cosine: leave these out.")
+        raise UserError(f"{path} contains {n_zero} rows of zeros, which have no cosine: remove them.")
     return rows
 
 
-def read_npy(path: Path) -> npt.NDArray[np.generic]:
-    """Map the array of a file.
+def map_npy(path: Path) -> NDArray[Any]:
+    """Map the array of a ``.npy`` file into memory.
 
     Raises:
-        UserError: it cannot be read, or is no ``.npy`` file of numbers.
+        UserError: the file cannot be read, is damaged, not a ``.npy`` file, or holds Python objects.
     """
     try:
-        return map_npy(path)
+        check_regular(path)
+        return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        what = "it is damaged, or no .npy file of numbers (Python objects are refused)"
+    except _DAMAGE as error:
+        what = "it is damaged, or not a .npy file of numbers (Python objects are refused)"
         raise UserError(f"cannot read {path}: {what}.") from error

@@ -1,7 +1,7 @@
-"""The files of a published data set: found, or downloaded once, and used only if they are the published ones.
+"""The files of a published data set: found or downloaded once, and checked against their published MD5.
 
-They are kept in ``<cache>/downloads/``, where the user may place them as well. What has come of a file so far is its
-``.part``, and the next start goes on from there.
+They are in ``<cache>/downloads/``, where the user may also place them. An incomplete download is a ``.part`` file, from
+which the next attempt resumes.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from shoal.errors import UserError
 from shoal.files import expand_home
 
 _LOG = logging.getLogger("shoal")
-_PATIENCE = 30  # seconds without a byte after which a server counts as gone
+_TIMEOUT = 30  # seconds without a byte
 _CHUNK = 2**18  # bytes
-_RANGE_IS_EMPTY = 416  # the status of a server that is asked to go on after the last byte
+_RANGE_NOT_SATISFIABLE = 416  # HTTP status for a range that starts after the last byte
 
 
 @dataclass(frozen=True)
 class Published:
-    """The files of a data set at their official place: the address of their folder, and the MD5 of each by name."""
+    """The official files of a data set: the URL of their folder, and the MD5 of each by name."""
 
     home: str
     files: Mapping[str, str]
 
 
 class _UnreachableError(Exception):
-    """A file that does not come; the text says why in a few words."""
+    """A download failed; the message is the reason."""
 
 
 def published_files(name: str, published: Published, root: str, share: Callable[[float], object]) -> list[Path]:
-    """Find the files of the data set ``name`` in the folder ``root``, all of them with their published MD5.
+    """Return the files of the data set ``name`` in the folder ``root``, after checking their MD5.
 
-    With an empty ``root`` they are looked for among the downloads, and those that are not there are downloaded;
-    ``share`` is told what share of them has come.
+    With an empty ``root`` they are in the cache, and those that are missing are downloaded; ``share`` is called with
+    the downloaded fraction.
 
     Raises:
         UserError: a file is missing in ``root``, cannot be downloaded, read or written, or is not the published one.
@@ -54,7 +54,7 @@ def published_files(name: str, published: Published, root: str, share: Callable[
     paths = [folder / file for file in published.files]
     missing = [path for path in paths if not path.exists()]
     if missing and root:
-        advice = "give the folder that holds it as --data.root, or leave that out to have it downloaded"
+        advice = "give the folder that holds it as --data.root, or omit that option to download it"
         raise UserError(f"there is no {missing[0].name} of {name} in {folder}: {advice}.")
     for path in paths:
         if path not in missing:
@@ -84,8 +84,8 @@ def _listed(missing: Sequence[Path], published: Published) -> str:
 def _check(path: Path, md5: str) -> None:
     found = _md5_of(path)
     if found != md5:
-        advice = "it is damaged or another version, so remove it, or put the published file in its place"
-        raise UserError(f"{path} has the MD5 {found}, and the published file has {md5}: {advice}.")
+        advice = "it is damaged or another version, so remove it or replace it with the published file"
+        raise UserError(f"{path} has the MD5 {found}, but the published file has {md5}: {advice}.")
 
 
 def _md5_of(path: Path) -> str:
@@ -98,33 +98,33 @@ def _md5_of(path: Path) -> str:
 
 
 def _download(path: Path, published: Published, share: Callable[[float], object]) -> None:
-    """Download a file, going on with what an earlier attempt left; it has its name once it is whole and checked.
+    """Download a file, resuming an earlier attempt; it gets its final name once it is complete and checked.
 
     Raises:
         UserError: it cannot be written.
-        _UnreachableError: it does not come whole, or what comes is not the published file.
+        _UnreachableError: the download fails, or it is not the published file.
     """
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab") as file:
             _wait_for_others(file)
-            file.seek(0, os.SEEK_END)  # which they may have moved
-            if path.exists():  # which another process has downloaded meanwhile
+            file.seek(0, os.SEEK_END)  # another process may have written to it
+            if path.exists():  # downloaded by another process meanwhile
                 part.unlink(missing_ok=True)
                 return
             _receive(published.home + path.name, file, share)
             found, md5 = _md5_of(part), published.files[path.name]
             if found != md5:
                 file.truncate(0)
-                raise _UnreachableError(f"what came has the MD5 {found}, and the published file has {md5}")
+                raise _UnreachableError(f"the downloaded file has the MD5 {found}, but the published one has {md5}")
             part.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {part}: {error.strerror or error}.") from error
 
 
 def _wait_for_others(file: BinaryIO) -> None:
-    """Let one process at a time write the file, where the system can do that; the MD5 would tell of two."""
+    """Let one process at a time write the file, on systems with locks; elsewhere the MD5 detects two writers."""
     with contextlib.suppress(ImportError, OSError):
         import fcntl  # not on Windows
 
@@ -133,7 +133,7 @@ def _wait_for_others(file: BinaryIO) -> None:
 
 def _receive(url: str, file: BinaryIO, share: Callable[[float], object]) -> None:
     for at, total, chunk in _chunks(url, file.tell()):
-        if at != file.tell():  # the server does not go on, but begins again
+        if at != file.tell():  # the server cannot resume, and starts again
             file.seek(at)
             file.truncate()
         file.write(chunk)
@@ -143,20 +143,20 @@ def _receive(url: str, file: BinaryIO, share: Callable[[float], object]) -> None
 
 
 def _chunks(url: str, start: int) -> Iterator[tuple[int, int, bytes]]:
-    """Receive a file from byte ``start`` on, if the server can do that: where a chunk begins, the file's length, bytes.
+    """Yield the offset of a chunk, the file's length and the chunk, from byte ``start`` on if the server supports that.
 
-    The length is 0 where the server does not tell it.
+    The length is 0 if the server does not send it.
     """
     headers = {"User-Agent": "shoal"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
-        with urlopen(Request(url, headers=headers), timeout=_PATIENCE) as response:  # TLS is verified
+        with urlopen(Request(url, headers=headers), timeout=_TIMEOUT) as response:  # TLS is verified
             at = start if response.status == 206 else 0
             total = at + int(response.headers.get("Content-Length") or -at)
             while chunk := response.read(_CHUNK):
                 yield at, total, chunk
                 at += len(chunk)
     except HTTPError as error:
-        if error.code == _RANGE_IS_EMPTY and start:  # all of it had come
+        if error.code == _RANGE_NOT_SATISFIABLE and start:  # it was complete already
             return
         raise _UnreachableError(f"{url} answers {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:

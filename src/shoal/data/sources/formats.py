@@ -1,6 +1,6 @@
-"""The formats of published archives, read in place: nothing is unpacked to the disk, and no pickle is opened.
+"""Formats of published data sets, read in place: nothing is unpacked to disk, and no pickle is opened.
 
-Of an archive, members are read by their published names; whatever else is in it is never touched.
+Only the members of an archive that have a published name are read.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ DAMAGE = (
     *(OSError, EOFError, ValueError, IndexError, RuntimeError, struct.error),
     *(zlib.error, tarfile.TarError, zipfile.BadZipFile),
 )
-"""What reading a damaged archive may raise."""
+"""Exceptions that reading a damaged archive may raise."""
 _TINY = re.compile(r"tiny-imagenet-200/train/(n\d{8})/images/([^/]+\.JPEG)")
 
 Reader: TypeAlias = Callable[[Sequence[Path]], Listing]
-"""Lists the images of a data set from its files, which are in the order of its ``Published``."""
+"""Lists the images of a data set from its files, in the order of its ``Published``."""
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A part as it was published: the label of each image (-1: none), and a way to read as many images."""
+class _Split:
+    """A published split: the label of each image (-1: none), and a function that iterates over the images."""
 
     name: Literal["train", "test", "unlabelled"]
     labels: Sequence[int]
@@ -49,16 +49,16 @@ class _Part:
 def cifar(train: Sequence[str], test: str, n_labels: int, classes: tuple[str, ...]) -> Reader:
     """Read a binary version of CIFAR: records of ``n_labels`` label bytes and 3 × 32 × 32 pixels.
 
-    The first label byte counts: of CIFAR-100's two it is the super-class (www.cs.toronto.edu/~kriz/cifar.html).
+    The first label byte is used: of CIFAR-100's two it is the superclass (www.cs.toronto.edu/~kriz/cifar.html).
     """
     length = n_labels + int(np.prod(_CIFAR))
 
-    def part(name: Literal["train", "test"], archive: Path, members: Sequence[str]) -> _Part:
+    def part(name: Literal["train", "test"], archive: Path, members: Sequence[str]) -> _Split:
         def images() -> Iterator[Pixels]:
             for records in _records(archive, members, length):
                 yield from records[:, n_labels:].reshape(-1, *_CIFAR)
 
-        return _Part(name, _first_bytes(archive, members, length), images)
+        return _Split(name, _first_bytes(archive, members, length), images)
 
     def listing(files: Sequence[Path]) -> Listing:
         return _joined([part("train", files[0], train), part("test", files[0], [test])], classes)
@@ -67,18 +67,18 @@ def cifar(train: Sequence[str], test: str, n_labels: int, classes: tuple[str, ..
 
 
 def stl10(classes: tuple[str, ...]) -> Reader:
-    """Read the binary version of STL-10, whose unlabelled images do not take part in the clustering.
+    """Read the binary version of STL-10, whose unlabelled images are not clustered.
 
-    Its images lie column by column, and its labels begin with 1 (cs.stanford.edu/~acoates/stl10).
+    Its images are stored column by column, and its labels start at 1 (cs.stanford.edu/~acoates/stl10).
     """
     length = int(np.prod(_STL))
 
-    def part(name: Literal["train", "test", "unlabelled"], archive: Path, member: str, labels: Sequence[int]) -> _Part:
+    def part(name: Literal["train", "test", "unlabelled"], archive: Path, member: str, labels: Sequence[int]) -> _Split:
         def images() -> Iterator[Pixels]:
             for records in _records(archive, [member], length):
                 yield from records.reshape(-1, *_STL).transpose(0, 1, 3, 2)
 
-        return _Part(name, labels, images)
+        return _Split(name, labels, images)
 
     def listing(files: Sequence[Path]) -> Listing:
         folder, parts = "stl10_binary", []
@@ -93,20 +93,20 @@ def stl10(classes: tuple[str, ...]) -> Reader:
 
 
 def mnist(files: Sequence[Path]) -> Listing:
-    """Read MNIST's four files in the IDX format: images and labels of the training part, then of the test part."""
+    """Read MNIST's four files in the IDX format: images and labels of the training split, then of the test split."""
 
-    def part(name: Literal["train", "test"], images: Path, labels: Path) -> _Part:
+    def part(name: Literal["train", "test"], images: Path, labels: Path) -> _Split:
         def as_rgb() -> Iterator[Pixels]:
             for grey in _idx(images):
                 yield np.broadcast_to(grey, (3, *grey.shape))
 
-        return _Part(name, _idx(labels).tolist(), as_rgb)
+        return _Split(name, _idx(labels).tolist(), as_rgb)
 
     return _joined([part("train", *files[:2]), part("test", *files[2:])], tuple("0123456789"))
 
 
 def tiny_imagenet(files: Sequence[Path]) -> Listing:
-    """Read the training part of Tiny ImageNet: JPEG files in a folder for each class, named by its synset."""
+    """Read the training split of Tiny ImageNet: JPEG files in one folder per class, named by its synset."""
     with _reading(files[0]), zipfile.ZipFile(files[0]) as archive:
         found = sorted(name for name in archive.namelist() if _TINY.fullmatch(name))
     parts = [match.groups() for match in map(_TINY.fullmatch, found) if match]
@@ -120,7 +120,7 @@ def tiny_imagenet(files: Sequence[Path]) -> Listing:
     return Listing([f"{a}/{b}" for a, b in parts], [label[synset] for synset, _ in parts], tuple(classes), blobs)
 
 
-def _joined(parts: Sequence[_Part], classes: tuple[str, ...]) -> Listing:
+def _joined(parts: Sequence[_Split], classes: tuple[str, ...]) -> Listing:
     def blobs() -> Iterator[Blob]:
         for part in parts:
             yield from part.images()
@@ -137,7 +137,7 @@ def _joined(parts: Sequence[_Part], classes: tuple[str, ...]) -> Listing:
 
 
 def _records(archive: Path, members: Sequence[str], length: int) -> Iterator[UInt8[np.ndarray, "n {length}"]]:
-    """Read records of ``length`` bytes from members of a tar file, many at a time."""
+    """Read records of ``length`` bytes from members of a tar file, in large chunks."""
     with _reading(archive), tarfile.open(archive) as tar:
         for name in members:
             file = tar.extractfile(_member(tar, name))
@@ -155,15 +155,15 @@ def _size_of(archive: Path, name: str) -> int:
 
 
 def _member(tar: tarfile.TarFile, name: str) -> tarfile.TarInfo:
-    """Find a member without looking at those after it, which may be 2 GB."""
+    """Find a member without reading on past it, which may be 2 GB."""
     for member in tar:
         if member.name == name and member.isreg():
             return member
-    raise ValueError(f"it holds no {name}")
+    raise ValueError(f"it has no {name}")
 
 
 def _idx(path: Path) -> UInt8[np.ndarray, "..."]:
-    """Read an array of bytes: after 4 bytes, of which the last counts the axes, their lengths, and the values."""
+    """Read an IDX array of bytes: 4 bytes, the last of which is the number of axes; the axes' lengths; the values."""
     with _reading(path), gzip.open(path) as file:
         axes = file.read(4)[3]
         shape = struct.unpack(f">{axes}I", file.read(4 * axes))
@@ -172,10 +172,10 @@ def _idx(path: Path) -> UInt8[np.ndarray, "..."]:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Say in a sentence that a file cannot be read, whatever its format raises for it.
+    """Turn the exceptions of damaged files into a UserError.
 
     Raises:
-        UserError: it cannot.
+        UserError: the file cannot be read.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, by ``hf://owner/name[/config][@split]``: their Parquet files are downloaded."""
+"""Data sets of the Hugging Face hub, ``hf://owner/name[/config][@split]``, through their Parquet files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from shoal.errors import UserError
 _LOG = logging.getLogger("shoal")
 SCHEME = "hf://"
 _SPEC = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(/(?P<config>[\w.-]+))?(@(?P<split>[\w.-]+))?")
-_CONVERTED = "refs/convert/parquet"  # where the hub keeps its own Parquet of a data set in another form
+_CONVERTED = "refs/convert/parquet"  # the hub's own conversion of data sets in other formats
 
 
 def hub_source(spec: str) -> Source:
-    """Take the images of a data set of the hub, all splits if none is named.
+    """Read the images of a data set of the hub, all splits if none is named.
 
-    It is kept by ``huggingface_hub``, in its own cache, and found there again without a network.
+    ``huggingface_hub`` caches it, and finds it there without a network.
 
     Raises:
         UserError: ``huggingface_hub`` is missing, the hub cannot be reached, there is no such data set, config or
@@ -33,7 +33,7 @@ def hub_source(spec: str) -> Source:
     """
     match = _SPEC.fullmatch(spec)
     if match is None:
-        raise UserError(f"{spec} names no data set: write hf://owner/name, hf://owner/name/config or …@split.")
+        raise UserError(f"{spec} is not a data set: write hf://owner/name, hf://owner/name/config or …@split.")
     hub = _hub()
     name, config, split = match["name"], match["config"] or "", match["split"] or ""
     names, revision, local = _files_of(hub, name)
@@ -41,15 +41,15 @@ def hub_source(spec: str) -> Source:
     options = {"revision": revision, "allow_patterns": chosen, "local_files_only": local}
     try:
         folder = hub.snapshot_download(name, repo_type="dataset", **options)
-    except Exception as error:  # what the hub raises depends on its version, and on whatever it downloads with
-        raise UserError(f"cannot download {spec}: {_first_line(error)}; try again, what has come is kept.") from error
+    except Exception as error:  # depends on the version of huggingface_hub and on its download backend
+        raise UserError(f"cannot download {spec}: {_first_line(error)}; try again to resume the download.") from error
     return parquet_source(Path(folder), chosen)
 
 
 def check_reachable() -> None:
-    """Raise an OSError where there is no network: the hub's own client tries for half a minute, with a warning each.
+    """Raise an OSError at once if there is no network: the hub's client would retry for half a minute, with warnings.
 
-    Behind a proxy only that client knows.
+    Behind a proxy this cannot be known, and nothing is raised.
     """
     from huggingface_hub import constants
 
@@ -60,17 +60,17 @@ def check_reachable() -> None:
 
 def _hub() -> Any:
     try:
-        import huggingface_hub.errors  # takes a while, and not everybody needs it
+        import huggingface_hub.errors  # slow, and optional
     except ImportError as error:
         raise UserError("hf:// needs huggingface_hub: pip install 'shoal[hub]'.") from error
     return huggingface_hub
 
 
 def _files_of(hub: Any, name: str) -> tuple[list[str], str | None, bool]:
-    """List the Parquet files of a data set, their revision, and whether they are at hand and nothing is asked for.
+    """Return the Parquet files of a data set, their revision, and whether only local files can be used.
 
     Raises:
-        UserError: there is no such data set, the hub cannot be reached, or there are none.
+        UserError: there is no such data set, it has no Parquet files, or the hub cannot be reached.
     """
     for revision in (None, _CONVERTED):
         try:
@@ -82,31 +82,31 @@ def _files_of(hub: Any, name: str) -> tuple[list[str], str | None, bool]:
             advice = "check the name; a private or gated one needs 'hf auth login'"
             raise UserError(f"the hub has no data set {name}: {advice}.") from error
         except Exception as error:  # as above
-            return _at_hand(hub, name, error)
+            return _local_files(hub, name, error)
         if names := sorted(file for file in found if file.endswith(".parquet")):
             return names, revision, False
-    raise UserError(f"{SCHEME}{name} has no Parquet files, nor has the hub converted it: download it as a folder.")
+    raise UserError(f"{SCHEME}{name} has no Parquet files and no conversion to Parquet: download it as a folder.")
 
 
-def _at_hand(hub: Any, name: str, reason: Exception) -> tuple[list[str], str | None, bool]:
-    """List what has been downloaded before."""
+def _local_files(hub: Any, name: str, reason: Exception) -> tuple[list[str], str | None, bool]:
+    """Return what has been downloaded before."""
     for revision in (None, _CONVERTED):
         try:
             folder = hub.snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
-        except Exception as error:  # nothing is there, or not all, and newer versions then say where that is
+        except Exception as error:  # nothing or only a part is there; newer versions say where
             folder = getattr(error, "snapshot_path", "")
         names = [file for file in walk(Path(folder)) if file.endswith(".parquet")] if folder else []
         if names:
-            _LOG.warning("the hub cannot be reached: of %s%s, what was downloaded before is taken", SCHEME, name)
+            _LOG.warning("the hub cannot be reached: using the files of %s%s that were downloaded before", SCHEME, name)
             return names, revision, True
-    advice = "connect, or download its Parquet files elsewhere and give their folder"
+    advice = "connect to the network, or download its Parquet files elsewhere and give their folder"
     raise UserError(f"cannot reach the hub for {SCHEME}{name} ({_first_line(reason)}): {advice}.") from reason
 
 
 def _chosen(names: Sequence[str], config: str, split: str, spec: str) -> list[str]:
-    """Take the files of a config, which is a folder, and of a split, which a file or its folder is named by.
+    """Select the files of a config, which is a folder, and of a split, which begins the name of a file or its folder.
 
-    Files in ``data`` or beside no others are those of a data set without configs.
+    A folder ``data`` or ``default``, or the only folder, is the default config.
     """
     configs: dict[str, list[str]] = {}
     for name in names:

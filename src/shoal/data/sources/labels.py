@@ -1,8 +1,8 @@
-"""Class numbers for labels of any kind."""
+"""Class numbers for labels of any kind, and for subfolders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,13 @@ from shoal.errors import UserError
 def classes_of(
     labels: Iterable[Any], names: tuple[str, ...] = (), rows: Sequence[str] = ()
 ) -> tuple[Int64[np.ndarray, "n"], tuple[str, ...]]:
-    """Give every label its class number, -1 for one that is missing or negative.
+    """Number the classes of labels, -1 for a missing or negative label.
 
-    Without ``names`` of the classes, the distinct labels in order are the classes. ``rows`` are the names of the
-    images, for what there is to complain about.
+    Without ``names`` of the classes, the classes are the distinct labels in sorted order. ``rows`` names the images in
+    error messages.
 
     Raises:
-        UserError: a label is no number of a class that has a name, or is not a single value.
+        UserError: a label is not a single value, or not the number of a named class.
     """
     numbers: dict[Any, int] = {}
     found: list[int] = []
@@ -35,17 +35,30 @@ def classes_of(
             found.append(int(label))
         else:
             wanted = f"as the metadata names {len(names)} classes, labels are whole numbers below {len(names)}"
-            raise UserError(f"{rows[row]} has the label {label!r}: {wanted}; mend its table.")
-    if names:
-        return np.array(found, np.int64), names
-    order = _sorted(numbers)
-    place = np.full(len(order) + 1, -1)  # the last place is that of -1
+            raise UserError(f"{rows[row]} has the label {label!r}: {wanted}; correct its table.")
+    return (np.array(found, np.int64), names) if names else _sorted_classes(found, numbers)
+
+
+def subfolder_classes(names: Iterable[str]) -> tuple[Int64[np.ndarray, "n"], tuple[str, ...]]:
+    """Use the subfolders as classes if there are at least two and all names lie exactly one deep; else no labels."""
+    numbers: dict[str, int] = {}
+    found: list[int] = []
+    one_deep = True
+    for name in names:
+        folder, *rest = name.split("/", 2)
+        one_deep = one_deep and len(rest) == 1
+        found.append(numbers.setdefault(folder, len(numbers)) if one_deep else -1)
+    if not one_deep or len(numbers) < 2:
+        return np.full(len(found), -1), ()
+    return _sorted_classes(found, numbers)
+
+
+def _sorted_classes(found: Sequence[int], numbers: Mapping[Any, int]) -> tuple[Int64[np.ndarray, "n"], tuple[str, ...]]:
+    """Renumber classes from order of appearance (``numbers``) to sorted order."""
+    try:
+        order = sorted(numbers)
+    except TypeError:  # numbers and texts, from joined tables
+        order = sorted(numbers, key=lambda label: (type(label).__name__, str(label)))
+    place = np.full(len(order) + 1, -1)  # the last entry maps -1 to itself
     place[[numbers[label] for label in order]] = np.arange(len(order))
     return place[np.array(found, np.int64)], tuple(str(label) for label in order)
-
-
-def _sorted(labels: Iterable[Any]) -> list[Any]:
-    try:
-        return sorted(labels)
-    except TypeError:  # numbers and texts, of tables that were joined
-        return sorted(labels, key=lambda label: (type(label).__name__, str(label)))

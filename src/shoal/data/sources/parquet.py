@@ -1,4 +1,4 @@
-"""Parquet files as the Hugging Face hub stores images: a struct of bytes and path, and a label beside it."""
+"""Parquet files of images as on the Hugging Face hub: a struct of bytes and path, and a label column."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ from shoal.errors import UserError
 _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("label", "coarse_label", "fine_label")
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
-_ROWS = 64  # decoded from a row group at a time
+_ROWS = 64  # read from a row group at a time
 
 
 def parquet_source(path: Path, names: Sequence[str]) -> Source:
-    """Take the shards ``names`` under the folder ``path``, joined in this order."""
+    """Read the shards ``names`` under the folder ``path``, joined in this order."""
     root = path.absolute()
     files = [root / name for name in names]
     return Source(("parquet", str(root), *names), files, lambda: _listing(files, names))
 
 
 def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
-    """Read names and labels whole, which is little; the images are not opened.
+    """Read names and labels, not the images.
 
-    An image is named by the path that the hub keeps beside its bytes, if all have one and no two the same;
-    else by its shard and row.
+    Images are named by the path beside their bytes if all have one and these are unique, else by shard and row.
     """
     with open_parquet(files[0]) as shard:
         schema = shard.schema_arrow
@@ -55,7 +54,7 @@ def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
         with open_parquet(file) as shard:
             own = shard.schema_arrow
             if image_column(own) != image or _has_path(own, image) != has_path or (label and label not in own.names):
-                raise UserError(f"{file} has other columns than {files[0].name}: read the two apart.")
+                raise UserError(f"{file} has other columns than {files[0].name}: read them separately.")
             count = shard.metadata.num_rows
             counts.append(count)
             table = shard.read(columns=wanted)
@@ -66,12 +65,12 @@ def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
     ids = Names(named if len(set(named)) == len(rows) else rows)
     numbers, classes = classes_of(labels, _class_names(schema, label), rows)
     held_out = _held_out(names, counts)
-    later = partial(_blobs, files, image)
-    return Listing(ids, numbers, classes, later, held_out, later=later)
+    blobs = partial(_blobs, files, image)
+    return Listing(ids, numbers, classes, blobs, held_out, seek=blobs)
 
 
 def _held_out(names: Sequence[str], counts: Sequence[int]) -> list[bool]:
-    """Tell the rows of test shards by the hub's names for them; none where no shard is for training."""
+    """Mark the rows of test shards by the hub's file names; none if there is no training shard."""
     splits = [re.match("train|test", _split_of(Path(name)).lower()) for name in names]
     found = [split[0] if split else "" for split in splits]
     if {"train", "test"} <= set(found):
@@ -80,7 +79,7 @@ def _held_out(names: Sequence[str], counts: Sequence[int]) -> list[bool]:
 
 
 def _split_of(shard: Path) -> str:
-    """The file is named by its split; where the hub has converted a data set, it is a number in a folder so named."""
+    """Return what begins with the split: the file's name or, for a data set converted by the hub, its folder's."""
     return shard.parent.name if shard.stem.isdigit() else shard.name
 
 
@@ -89,7 +88,7 @@ def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file.
 
     Raises:
-        UserError: it cannot be read as such, now or later.
+        UserError: it cannot be read as Parquet, on opening or later.
     """
     try:
         check_regular(file)
@@ -100,18 +99,18 @@ def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
 
 
 def image_column(schema: pa.Schema) -> str | None:
-    """Find the column that holds images; None if there is none."""
+    """Return the name of the column of images; None if there is none."""
     for name in _IMAGE_COLUMNS:
         if name in schema.names:
             kind = schema.field(name).type
             at = kind.get_field_index("bytes") if pa.types.is_struct(kind) else -1
-            if at >= 0 and any(holds(kind[at].type) for holds in _BYTES):
+            if at >= 0 and any(is_bytes(kind[at].type) for is_bytes in _BYTES):
                 return name
     return None
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Tell a column of texts."""
+    """Tell whether a column holds text."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
@@ -123,7 +122,7 @@ def _has_path(schema: pa.Schema, image: str) -> bool:
 
 
 def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
-    """Look up the names of the classes in the hub's metadata; () where it has none."""
+    """Return the names of the classes from the hub's metadata; () if it has none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(str(name) for name in features[label]["names"])
@@ -132,7 +131,7 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
 
 
 def _blobs(files: Sequence[Path], image: str, start: int = 0) -> Iterator[Blob]:
-    """Read the images from the row ``start`` on, without what lies in row groups before it."""
+    """Iterate over the images from row ``start`` on, skipping the row groups before it."""
     for file in files:
         with open_parquet(file) as shard:
             if start >= shard.metadata.num_rows:

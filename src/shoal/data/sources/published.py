@@ -1,4 +1,4 @@
-"""The published data sets by name: what is known of each without its files, and how its files are read."""
+"""The published data sets by name: what is known of each without its files, and how to read these."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from itertools import islice
 from pathlib import Path
 
 from shoal.data.listing import Listing, Names, Source
-from shoal.data.reading import Progress
 from shoal.data.sources import formats
 from shoal.data.sources.download import Published, published_files
-from shoal.data.sources.folder import folder_source, is_picture, walk
+from shoal.data.sources.folder import folder_source, is_image_name, walk
 from shoal.data.sources.formats import Reader
 from shoal.errors import UserError
 from shoal.files import expand_home
+from shoal.progress import ProgressCallback
 
-_MOST = 1300  # images of a class in ILSVRC 2012; folders of the whole of ImageNet hold more
+_MAX_PER_CLASS = 1300  # as in ILSVRC 2012; folders of the full ImageNet have more
 _SYNSET = re.compile(r"n\d{8}")
 
-TEN = {
+_IMAGENET_10 = {
     "n02056570": "king penguin",
     "n02085936": "Maltese dog",
     "n02128757": "snow leopard",
@@ -35,7 +35,7 @@ TEN = {
 }
 """The classes of ImageNet-10 (DAC, Chang et al., ICCV 2017; the list is that of CC, arXiv 2009.09687)."""
 
-DOGS = {
+_IMAGENET_DOGS = {
     "n02085936": "Maltese dog",
     "n02086646": "Blenheim spaniel",
     "n02088238": "basset",
@@ -52,7 +52,7 @@ DOGS = {
     "n02110958": "pug",
     "n02112137": "chow",
 }
-"""The classes of ImageNet-Dogs, from the same two."""
+"""The classes of ImageNet-Dogs, from the same papers."""
 
 _OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _PHOTOS = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -67,10 +67,10 @@ _CIFAR10_TRAIN = [f"cifar-10-batches-bin/data_batch_{number}.bin" for number in 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What is known of a published data set without its files, as it is clustered.
+    """A published data set as it is clustered.
 
-    ``size`` is the side of its images in pixels, None where they differ and --data.size is needed. An archive has
-    ``published`` and ``read``, a part of ImageNet the ``synsets`` of its classes with their names, or none for all.
+    ``size`` is the side of its images in pixels, None if they differ and --data.size is needed. Archives have
+    ``published`` and ``read``; subsets of ImageNet have ``synsets``, the names of their classes (empty: all).
     """
 
     n_images: int
@@ -119,26 +119,26 @@ DATA_SETS = {
         Published("http://cs231n.stanford.edu/", {"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"}),
         formats.tiny_imagenet,
     ),
-    "imagenet-10": DataSet(13_000, 13_000, 10, None, synsets=TEN),
-    "imagenet-dogs": DataSet(19_500, 19_500, 15, None, synsets=DOGS),
+    "imagenet-10": DataSet(13_000, 13_000, 10, None, synsets=_IMAGENET_10),
+    "imagenet-dogs": DataSet(19_500, 19_500, 15, None, synsets=_IMAGENET_DOGS),
     "imagenet": DataSet(1_281_167, 1_281_167, 1_000, None),
 }
-"""The names that --data.path takes besides a path."""
+"""Data sets by the name that --data.path takes."""
 
 
-def named_source(name: str, root: str, progress: Progress | None) -> Source:
-    """Take a data set by its name, its files in the folder ``root`` or, if that is empty, among the downloads.
+def named_source(name: str, root: str, progress: ProgressCallback | None) -> Source:
+    """Read a data set by name, from files in the folder ``root`` or, if that is empty, from downloads.
 
-    An archive is known by its MD5: the cache finds its images again wherever it lies, even if it is gone.
+    Archives are identified by their MD5: the cache finds their images wherever they are, even if they are gone.
 
     Raises:
-        UserError: ``root`` is no ImageNet with the classes asked for. What is wrong with an archive is raised when
-            it is listed.
+        UserError: ``root`` is not ImageNet with the classes of the data set. Problems of an archive are raised when it
+            is listed.
     """
     data_set = DATA_SETS[name]
     published, read = data_set.published, data_set.read
     if published is None or read is None:
-        return imagenet_source(name, root, data_set.synsets, data_set.n_classes)
+        return _imagenet_source(name, root, data_set.synsets, data_set.n_classes)
 
     def share(done: float) -> None:
         if progress is not None:
@@ -150,17 +150,17 @@ def named_source(name: str, root: str, progress: Progress | None) -> Source:
     return Source((name, *published.files.values()), (), listing)
 
 
-def imagenet_source(name: str, root: str, synsets: Mapping[str, str], n_classes: int) -> Source:
-    """Take the training images of some classes (no ``synsets``: of all that are there, ``n_classes``).
+def _imagenet_source(name: str, root: str, synsets: Mapping[str, str], n_classes: int) -> Source:
+    """Read the training images of the classes ``synsets`` (empty: of all ``n_classes`` that are there).
 
-    ``root`` holds a folder for each class, named by its synset, or a folder ``train`` of them.
+    ``root`` has one folder per class, named by its synset, or a folder ``train`` with these.
 
     Raises:
-        UserError: ``root`` is empty or no folder, or it lacks images of a class.
+        UserError: ``root`` is empty or not a folder, or a class is missing.
     """
     if not root:
         advice = "give the folder of ILSVRC 2012 that holds its train folder as --data.root"
-        raise UserError(f"{name} cannot be downloaded freely: {advice}.")
+        raise UserError(f"{name} is not freely downloadable: {advice}.")
     folder = expand_home(root)
     if (folder / "train").is_dir():
         folder = folder / "train"
@@ -172,18 +172,18 @@ def imagenet_source(name: str, root: str, synsets: Mapping[str, str], n_classes:
     if missing or len(wanted) != n_classes:
         lack = f"no images of {', '.join(missing)}" if missing else f"{len(wanted)} classes"
         advice = "give the folder of ILSVRC 2012 as --data.root"
-        raise UserError(f"{name} has {n_classes} classes, and {folder} holds {lack}: {advice}.")
+        raise UserError(f"{name} has {n_classes} classes, but {folder} has {lack}: {advice}.")
     source = folder_source(folder, Names(path for found in images.values() for path in found))
     names = tuple(synsets.values()) or tuple(wanted)
-    return Source((name, str(folder.absolute())), source.files, lambda: _with_names(source.listing(), names))
+    return Source(
+        (name, str(folder.absolute())),
+        source.files,
+        lambda: dataclasses.replace(source.listing(), classes=names),
+    )
 
 
 def _images_of(folder: Path, synset: str) -> Sequence[str]:
     if not (folder / synset).is_dir():
         return []
-    found = filter(is_picture, walk(folder / synset))
-    return [f"{synset}/{name}" for name in islice(found, _MOST)]
-
-
-def _with_names(listing: Listing, names: tuple[str, ...]) -> Listing:
-    return dataclasses.replace(listing, classes=names)
+    found = filter(is_image_name, walk(folder / synset))
+    return [f"{synset}/{name}" for name in islice(found, _MAX_PER_CLASS)]

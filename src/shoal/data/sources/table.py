@@ -1,4 +1,4 @@
-"""A table that says where images lie: CSV or Parquet, with a column of paths and perhaps labels and ids."""
+"""Tables of image paths: CSV or Parquet, with a column of paths and optionally labels and ids."""
 
 from __future__ import annotations
 
@@ -18,79 +18,75 @@ _PATHS = ("path", "file", "filename", "image", "image_path")
 _LABEL, _ID = "label", "id"
 
 Column: TypeAlias = Callable[[str], Iterator[Any]]
-"""Reads the values of a column by its name, from the first."""
+"""Iterates over the values of a column, given its name."""
 
 
-def path_column(columns: Iterable[str]) -> str | None:
-    """Find the column that holds paths; None if none is called as such."""
-    have = set(columns)
-    return next((name for name in _PATHS if name in have), None)
+def _path_column(columns: Sequence[str]) -> str | None:
+    """Return the name of the column of paths; None if there is none."""
+    return next((name for name in _PATHS if name in columns), None)
 
 
-def is_parquet_manifest(file: Path) -> bool:
-    """Tell a Parquet file of paths from one of images.
+def is_table_of_paths(file: Path) -> bool:
+    """Tell a Parquet file of image paths from one of images.
 
     Raises:
         UserError: it cannot be read as Parquet.
     """
     with open_parquet(file) as table:
         schema = table.schema_arrow
-    found = path_column(field.name for field in schema if is_text(field.type))
+    found = _path_column([field.name for field in schema if is_text(field.type)])
     return found is not None and image_column(schema) is None
 
 
-def manifest_source(file: Path) -> Source:
-    """Take the images that a table names; relative paths are relative to the table.
+def table_source(file: Path) -> Source:
+    """Read the images whose paths a table lists; relative paths are relative to the table.
 
-    An image is named by the column ``id``, or else by its path as it stands there.
+    An image is named by the column ``id``, or else by its path as written.
 
     Raises:
         UserError: the table cannot be read or has no column of paths, a row has no path, or two rows have one id.
     """
     is_csv = file.suffix.lower() == ".csv"
     columns, column = _csv(file) if is_csv else _parquet(file)
-    where = path_column(columns)
+    where = _path_column(columns)
     if where is None:
-        looked = f"shoal looked for {', '.join(_PATHS)} among {_some(columns)}"
-        raise UserError(f"{file} has no column of paths: {looked}{_hint(columns)}.")
-    paths = Names(_full(column(where), where, file))
+        raise _no_paths(file, columns)
+    paths = Names(_complete(column(where), where, file))
     if not len(paths):
-        raise UserError(f"there is no image in {file}: it holds no rows.")
+        raise UserError(f"there are no images in {file}: it has no rows.")
     root = file.absolute().parent
     files = Files(paths, lambda name: str(root / name))
 
     def listing() -> Listing:
         ids = distinct(paths)
         if _ID in columns:
-            ids = Names(map(str, _full(column(_ID), _ID, file)))
+            ids = Names(map(str, _complete(column(_ID), _ID, file)))
             if distinct(ids) is not ids:
-                raise UserError(f"two rows of {file} have the same id: make them different, or leave the column out.")
+                raise UserError(f"two rows of {file} have the same id: make the ids unique, or drop the column.")
         values: Iterator[Any] = column(_LABEL) if _LABEL in columns else repeat(None, len(paths))
-        labels, classes = classes_of(_numbers(values) if is_csv else values, (), ids)
-        return Listing(ids, labels, classes, lambda: iter(files), files=files)
+        targets, classes = classes_of(_numbers(values) if is_csv else values, (), ids)
+        return Listing(ids, targets, classes, lambda: iter(files), files=files)
 
     everything = Files(Names(chain([file.name], paths)), lambda name: str(root / name))
     return Source(("manifest", str(file.absolute())), everything, listing)
 
 
-def _some(columns: Sequence[str]) -> str:
-    return ", ".join(columns[:20]) or "no columns"
-
-
-def _hint(columns: Sequence[str]) -> str:
+def _no_paths(file: Path, columns: Sequence[str]) -> UserError:
+    found = ", ".join(columns[:20]) or "no columns"
     one = len(columns) == 1 and (";" in columns[0] or "\t" in columns[0])
-    return "; separate the columns by commas" if one else ""
+    hint = "; separate the columns by commas" if one else ""
+    return UserError(f"{file} has no column of paths: shoal looked for {', '.join(_PATHS)} among {found}{hint}.")
 
 
-def _full(values: Iterable[Any], name: str, file: Path) -> Iterator[Any]:
+def _complete(values: Iterable[Any], name: str, file: Path) -> Iterator[Any]:
     for row, value in enumerate(values, 1):
         if value is None or value == "":
-            raise UserError(f"row {row} of {file}, not counting the heading, has no {name}: mend or remove it.")
+            raise UserError(f"row {row} of {file}, not counting the header, has no {name}: correct or remove it.")
         yield value
 
 
 def _numbers(values: Iterable[str | None]) -> Iterator[int | str | None]:
-    """Read the labels of a CSV file as whole numbers if all are."""
+    """Parse the labels of a CSV file as whole numbers if all of them are."""
     seen: dict[str, str] = {}
     texts = [value and seen.setdefault(value, value) for value in values]
     whole = all(text.removeprefix("-").isdecimal() and len(text) < 19 for text in seen)
@@ -103,7 +99,7 @@ def _csv(file: Path) -> tuple[list[str], Column]:
             check_regular(file)
             with file.open("rb") as start:
                 if start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                    raise UserError(f"{file} is written in UTF-16: save it as CSV in UTF-8.")
+                    raise UserError(f"{file} is encoded as UTF-16: save it as UTF-8.")
             with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
                 yield from (row for row in csv.reader(lines) if row)
         except (OSError, csv.Error) as error:

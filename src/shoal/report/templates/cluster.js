@@ -1,4 +1,4 @@
-// All images of a cluster that the page has, and what can be done with the cluster: name, merge, select.
+// The dialog of a cluster: all its images on this page, and renaming, merging, selecting.
 const clusterView = byId("cluster-view");
 const clusterParts = {
   title: clusterView.querySelector("h2"),
@@ -52,7 +52,7 @@ byId("rename").addEventListener("submit", (event) => {
 byId("merge").addEventListener("submit", (event) => {
   event.preventDefault();
   const [from, into] = [openCluster, Number(clusterParts.target.value)];
-  const text = `${fullName(from)} was merged into ${fullName(into)}, which you see now.`;
+  const text = `${fullName(from)} was merged into ${fullName(into)}, which is shown now.`;
   openCluster = into;
   take({ kind: "merge", from, into });
   say(text);

@@ -1,4 +1,4 @@
-// What the page knows, as it was written; nothing here changes.
+// The data of the page, as written by contents.py; it never changes.
 const data = JSON.parse(byId("data").textContent);
 
 function bytes(text) {
@@ -24,7 +24,7 @@ const images = {
 };
 const OFF_THE_MAP = 65535;
 
-/** An id as the tables have it: stray bytes of a name that is not UTF-8 are spelt out, which no file could hold. */
+/** An id as in the tables: stray bytes of a name that is not UTF-8 are escaped. */
 function spelt(id) {
   return id.replace(/\p{Surrogate}/gu, (stray) => `\\u${stray.charCodeAt(0).toString(16)}`);
 }

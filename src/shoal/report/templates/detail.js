@@ -1,4 +1,4 @@
-// One image: larger, with all that is known of it and the images nearest to it.
+// The dialog of an image: enlarged, with its cluster, class and confidence and the nearest images.
 const detail = byId("detail-view");
 const detailParts = {
   title: detail.querySelector("h2"),
@@ -36,7 +36,7 @@ function drawImageView() {
   const inside = cluster < 0 ? "none" : action(fullName(cluster), () => showCluster(cluster), { class: "link" });
   const confidence = images.cluster[i] < 0 ? "" : percentage(images.confidence[i]);
   const known = [["Cluster", inside], ["Class", className(i)], ["Confidence", confidence]];
-  if (cluster !== images.cluster[i] && images.cluster[i] >= 0) known.push(["Written as", `cluster ${images.cluster[i]}`]);
+  if (cluster !== images.cluster[i] && images.cluster[i] >= 0) known.push(["Originally in", `cluster ${images.cluster[i]}`]);
   detailParts.facts.replaceChildren(
     ...known.filter(([, value]) => value !== "").map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))),
   );

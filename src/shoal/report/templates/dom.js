@@ -1,4 +1,4 @@
-// Elements, announcements, and groups of buttons that are one stop of the Tab key.
+// Helpers: elements, announcements, dialogs, and grids of buttons that are a single Tab stop.
 const byId = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en").format;
 
@@ -14,7 +14,7 @@ function percentage(share) {
   return `${(100 * share).toFixed(1)}\u202f%`;
 }
 
-/** An element with attributes; what is false or null is left out, and children that are text stay text. */
+/** An element with attributes and children; false and null are left out, and strings become text nodes. */
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -25,27 +25,27 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** A button that does something. */
+/** A button with a click handler. */
 function action(text, act, attributes = {}) {
   const button = element("button", { type: "button", ...attributes }, text);
   button.addEventListener("click", () => { if (button.ariaDisabled !== "true") act(button); });
   return button;
 }
 
-/** Tell it where a screen reader listens: behind an open dialog nothing is heard. */
+/** Announce a text to screen readers, inside the open dialog if there is one: nothing behind it is announced. */
 function say(text) {
   const dialog = [...document.querySelectorAll("dialog[open]")].at(-1);
   (dialog ?? document).querySelector("[role=status].said").textContent = text;
 }
 
-/** Open a dialog at its top. */
+/** Open a dialog, scrolled to its top. */
 function openDialog(dialog) {
   for (const said of dialog.querySelectorAll(".said")) said.textContent = "";
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
 }
 
-/** A closed dialog gives the focus back to what opened it, or, where that was drawn anew, to what is found instead. */
+/** Return the focus when a dialog closes: to what opened it, or to what ``find`` returns if that was redrawn. */
 function refocus(dialog, find) {
   dialog.addEventListener("close", () => {
     const now = document.activeElement;
@@ -65,7 +65,7 @@ for (const dialog of document.querySelectorAll("dialog")) {
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 }
 
-// Arrow keys go about in a grid, of which Tab sees one button.
+// Arrow keys move within a grid, which is a single Tab stop.
 document.addEventListener("focusin", (event) => {
   const grid = event.target.closest?.(".grid");
   if (!grid || !event.target.matches(".thumb")) return;
@@ -77,7 +77,7 @@ document.addEventListener("keydown", (event) => {
   if (!grid || !event.target.matches(".thumb") || event.ctrlKey || event.metaKey || event.altKey) return;
   const thumbs = [...grid.querySelectorAll(".thumb")];
   const place = thumbs.indexOf(event.target);
-  // The first row may hold one large picture over two rows: the fullest row counts.
+  // The first picture may span two rows: take the fullest row.
   const lengths = new Map();
   for (const thumb of thumbs) lengths.set(thumb.offsetTop, (lengths.get(thumb.offsetTop) ?? 0) + 1);
   const across = Math.max(...lengths.values());
@@ -94,10 +94,10 @@ async function copyText(text, fallback, button) {
     await navigator.clipboard.writeText(text);
     button.textContent = "Copied";
   } catch {
-    // Some browsers keep pages opened from disk off the clipboard.
+    // Some browsers deny the clipboard to pages opened from disk.
     if (fallback.select) fallback.select();
     else getSelection().selectAllChildren(fallback);
-    button.textContent = "Selected: now press Ctrl+C";
+    button.textContent = "Selected: press Ctrl+C";
   }
   setTimeout(() => { button.textContent = before; }, 2500);
 }

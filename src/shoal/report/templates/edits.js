@@ -1,4 +1,4 @@
-// The bar: how many edits there are, undoing them, and the edited assignment as a file.
+// The toolbar: number of edits, undo and reset, and export of the edited assignment.
 const bar = byId("tools");
 const [undoButton, resetButton] = [bar.querySelector(".undo"), bar.querySelector(".reset")];
 
@@ -18,14 +18,14 @@ undoButton.addEventListener("click", () => {
 resetButton.addEventListener("click", () => {
   if (!state.count) return;
   take({ kind: "reset" });
-  say("All edits were taken back. Undo brings them again.");
+  say("All edits were reset. Undo restores them.");
 });
 
 function quoted(text) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** Names are those the user gave; without one the number is the name. */
+/** The name given to a cluster, empty without one. */
 function givenName(cluster) {
   return state.names.get(cluster) ?? "";
 }
@@ -35,7 +35,7 @@ function asCsv() {
   return ["id,cluster,name", ...rows, ""].join("\r\n");
 }
 
-/** With the cluster that each old one went to, for images of the whole set that the page does not show. */
+/** Includes the mapping of old to new clusters, for images that this page does not show. */
 function asJson() {
   const clusters = state.into.map((cluster, old) => ({ old, cluster, name: givenName(cluster) }));
   const members = images.ids.map((id, i) => ({ id: spelt(id), cluster: state.cluster[i], name: givenName(state.cluster[i]) }));
@@ -44,11 +44,11 @@ function asJson() {
 
 bar.querySelector(".csv").addEventListener("click", () => {
   download("assignments.csv", "text/csv", asCsv());
-  say(`A table of ${imagesText(images.n)} was saved.`);
+  say(`Saved a table of ${imagesText(images.n)}.`);
 });
 bar.querySelector(".json").addEventListener("click", () => {
   download("assignments.json", "application/json", asJson());
-  say(`${imagesText(images.n)} and the mapping of the clusters were saved.`);
+  say(`Saved ${imagesText(images.n)} and the mapping of clusters.`);
 });
 watchers.push(drawBar);
 drawBar();

@@ -1,7 +1,7 @@
-// Pictures a page at a time.
+// Grids of pictures with pages.
 const PER_PAGE = 60;
 
-/** Buttons and a field that go through pages; ``turn`` is called with the number of the page, from 0. */
+/** Page controls; ``turn`` is called with the number of the page, counted from 0. */
 function makePager(label, turn) {
   let [page, last] = [0, 0];
   const go = (goal) => { if (goal >= 0 && goal <= last && goal !== page) turn(goal); };
@@ -28,10 +28,10 @@ function makePager(label, turn) {
   return { host, show };
 }
 
-/** A grid with a pager below it: its function shows other images. */
+/** A grid with a pager below; returns a function that shows other images. */
 function pagedGrid(host, label, stray = () => false) {
   let shown = [];
-  const grid = element("div", { class: "grid", role: "group", "aria-label": `${label}: arrow keys go from one to the next` });
+  const grid = element("div", { class: "grid", role: "group", "aria-label": `${label}; arrow keys move between them` });
   const pager = makePager(label, (page) => {
     turn(page);
     say(`Page ${page + 1}`);

@@ -1,4 +1,4 @@
-// Near-duplicates and outliers: pictures of those that the page shows, names of the others.
+// Near-duplicates and outliers: pictures of images on this page, names of the others.
 const GROUPS = 12;
 
 function entry(item) {

@@ -1,4 +1,4 @@
-// What a dot of the map is, and the legend.
+// The preview of a dot of the map, and the legend.
 const loupe = document.querySelector(".loupe");
 const legend = document.querySelector(".legend");
 
@@ -31,7 +31,7 @@ function point(i) {
   const narrow = view.width < 500;
   const right = x + 16;
   const left = right + loupe.offsetWidth > view.width ? x - 16 - loupe.offsetWidth : right;
-  // On a phone it would hide what it speaks of: there it goes to the other half.
+  // On a phone it would cover the dot, so it goes to the other half of the map.
   const top = narrow ? (y > view.height / 2 ? 0 : view.height) : y - loupe.offsetHeight / 2;
   loupe.style.left = `${Math.min(Math.max(left, 4), view.width - loupe.offsetWidth - 4)}px`;
   loupe.style.top = `${Math.min(Math.max(top, 4), view.height - loupe.offsetHeight - 4)}px`;
@@ -49,7 +49,7 @@ function light(cluster) {
   drawMap();
 }
 
-/** The next dot in a direction: near counts, and sideways counts double. */
+/** Go to the next dot in a direction; distance sideways counts double. */
 function step([dx, dy]) {
   const [x, y] = map.current < 0 ? [view.width / 2, view.height / 2] : spot(map.current);
   let [best, least] = [-1, Infinity];

@@ -1,4 +1,4 @@
-// The map: a dot for each image, on a canvas that can be moved and enlarged.
+// The map: a dot per image on a canvas, with pan and zoom (input in mapinput.js, preview and legend in loupe.js).
 const chart = byId("chart");
 const MARGIN = 18;
 const MAX_ZOOM = 60;
@@ -6,7 +6,7 @@ const view = { zoom: 1, dx: 0, dy: 0, width: 0, height: 0, scale: 1 };
 const map = { dots: [], lit: null, pinned: null, current: -1, lasso: null, colours: [], stamps: new Map(), inView: false };
 let drawing = 0;
 
-/** All dots in an order without sense, so that no cluster lies on top of all others. */
+/** Dots in pseudo-random order, so that no cluster covers the others. */
 if (chart) {
   map.dots = [...images.place.keys()].filter((j) => j % 2 === 0 && images.place[j] !== OFF_THE_MAP).map((j) => j / 2);
   const rank = (i) => Math.imul(i + 1, 2654435761) >>> 0;
@@ -37,7 +37,7 @@ function readColours() {
   map.stamps.clear();
 }
 
-/** A dot to be copied: disc, square, ring or frame, in one of ten colours. */
+/** A dot drawn once and copied: disc, square, ring or frame, in one of ten colours. */
 function stamp(cluster, r) {
   const key = `${cluster % 40} ${r}`;
   if (map.stamps.has(key)) return map.stamps.get(key);
@@ -112,7 +112,7 @@ function drawLasso(pen) {
   pen.setLineDash([]);
 }
 
-/** Enlarge about a point of the canvas, never so that the map leaves it. */
+/** Zoom about a point of the canvas; the map always fills it. */
 function zoomBy(factor, x = view.width / 2, y = view.height / 2) {
   const zoom = Math.min(Math.max(view.zoom * factor, 1), MAX_ZOOM);
   const ratio = zoom / view.zoom;

@@ -1,10 +1,10 @@
-// Pointers, wheel and keys of the map.
+// Pointer, wheel and keyboard input of the map.
 const modes = document.querySelectorAll("[data-mode]");
 const fingers = new Map();
 let mode = "move";
 let grip = null;
 
-/** Vertical swipes scroll the page as long as there is nothing of the map to move. */
+/** Vertical swipes scroll the page while the map is not zoomed in. */
 function setGestures() {
   chart.style.touchAction = mode === "lasso" || view.zoom > 1 ? "none" : "pan-y";
 }
@@ -72,7 +72,7 @@ function catchLasso(adding) {
   select(new Set(adding ? [...selected, ...caught] : caught));
 }
 
-/** Even–odd: a ray to the right crosses the loop an odd number of times. */
+/** Even-odd rule: a ray to the right crosses the loop an odd number of times. */
 function inside(loop, x, y) {
   let odd = false;
   loop.forEach(([ax, ay], j) => {
@@ -97,7 +97,7 @@ function pressKey(event) {
   event.preventDefault();
 }
 
-/** The wheel scrolls the page, unless the map has the focus or Ctrl is held, as it is when two fingers pinch a pad. */
+/** The wheel zooms if the map has the focus or Ctrl is held (trackpads report a pinch so); else it scrolls the page. */
 function turnWheel(event) {
   if (!event.ctrlKey && !event.metaKey && document.activeElement !== chart) return;
   event.preventDefault();

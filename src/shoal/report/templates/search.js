@@ -1,4 +1,4 @@
-// Search by a part of the id.
+// Search by part of an id.
 const query = byId("query");
 const results = byId("results");
 const showResults = pagedGrid(results.querySelector(".pictures"), "Images found");

@@ -1,4 +1,4 @@
-// The selected images: from the lasso, a cluster or a search.
+// The selection, made by the lasso, from a cluster or from a search.
 const selectionView = byId("selection");
 const selectedIds = byId("selected-ids");
 const MAX_IDS = 1000;
@@ -19,11 +19,11 @@ function select(members) {
 
 function showSelection() {
   byId("selection-title").focus({ preventScroll: true });
-  // At once: on the way over a long page a browser draws nothing but blanks.
+  // Without smooth scrolling, which shows blanks on a long page.
   selectionView.scrollIntoView({ block: "nearest", behavior: "instant" });
 }
 
-/** A line each. A line break within an id would make two of one: such ids are quoted as JSON. */
+/** One id per line; ids with a line break are quoted as JSON. */
 function idsOf(members) {
   return members.map((i) => spelt(images.ids[i])).map((id) => (/[\r\n\u2028\u2029]/.test(id) ? JSON.stringify(id) : id)).join("\n");
 }

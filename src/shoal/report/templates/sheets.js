@@ -1,4 +1,4 @@
-// Thumbnails are cut from sheets, which are decoded when one of their images comes into view.
+// Thumbnails, cut from sheets that are decoded when one of their images comes into view.
 const MAX_OPEN = 32;
 const openSheets = new Map();
 const parsed = new Promise((resolve) => { addEventListener("DOMContentLoaded", resolve); });
@@ -6,7 +6,7 @@ const parsed = new Promise((resolve) => { addEventListener("DOMContentLoaded", r
 function sheetOf(i) {
   const which = Math.floor(images.cell[i] / data.sheet.columns ** 2);
   const found = openSheets.get(which) ?? decoded(which);
-  // The one used last stands last.
+  // Most recently used last.
   openSheets.delete(which);
   openSheets.set(which, found);
   if (openSheets.size > MAX_OPEN) {
@@ -17,14 +17,14 @@ function sheetOf(i) {
   return found;
 }
 
-/** The first sheet stands before this script, the others after it. */
+/** The first sheet precedes this script, the others follow it. */
 async function decoded(which) {
   if (document.readyState === "loading" && which > 0) await parsed;
   const text = document.querySelector(`script[data-sheet="${which}"]`).textContent;
   return createImageBitmap(new Blob([bytes(text.trim())], { type: "image/webp" }));
 }
 
-/** Where an image is on its sheet: what drawImage takes after the picture. */
+/** Position of an image on its sheet, as arguments of drawImage. */
 function cellOf(i) {
   const { columns, width, height } = data.sheet;
   const place = images.cell[i] % columns ** 2;
@@ -53,14 +53,14 @@ function picture(i) {
   return canvas;
 }
 
-/** A picture that opens the image; ``stray`` frames it. */
+/** A button with the picture that opens the image; ``stray`` adds a frame. */
 function thumb(i, stray = false) {
   const name = describe(i);
   const attributes = { type: "button", class: stray ? "thumb stray" : "thumb", "aria-label": name, title: name };
   return element("button", { ...attributes, tabindex: -1, "data-image": i }, picture(i));
 }
 
-/** Fill a grid with pictures, of which the first is the stop of the Tab key. */
+/** Fill a grid with pictures; the first one is its Tab stop. */
 function fill(grid, thumbs) {
   if (thumbs.length) thumbs[0].tabIndex = 0;
   grid.replaceChildren(...thumbs);

@@ -1,2 +1,2 @@
-// The page is there: a link from outside may lead to a cluster.
+// Everything is set up: follow a link to a cluster.
 reveal();

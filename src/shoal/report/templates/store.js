@@ -1,4 +1,4 @@
-// The user's edits: a list of steps that is played again from the start, so that undoing is leaving out the last.
+// The user's edits: a list of steps, replayed from the start after every change; undo drops the last step.
 const K = data.sizes.length;
 const KEY = `shoal-report-${data.key}`;
 const watchers = [];
@@ -6,7 +6,7 @@ let steps = [];
 let kept = true;
 let state = null;
 
-/** How central each image is in the cluster it was written with, 0 to 1: the order within merged clusters. */
+/** Rank of each image in its original cluster, from 0 (most central) to 1: the order within merged clusters. */
 const outwards = new Float32Array(images.n);
 for (let start = 0, end; start < images.n; start = end) {
   for (end = start; end < images.n && images.cluster[end] === images.cluster[start]; end++);
@@ -49,7 +49,7 @@ function nameOf(cluster) {
   return state.names.get(cluster) || data.majorities[cluster] || `Cluster ${cluster}`;
 }
 
-/** With its number where the name does not say it. */
+/** The name with the cluster's number, unless it is the number. */
 function fullName(cluster) {
   const name = nameOf(cluster);
   return name === `Cluster ${cluster}` ? name : `${name} (cluster ${cluster})`;
@@ -61,7 +61,7 @@ function changed() {
     if (steps.length) localStorage.setItem(KEY, JSON.stringify(steps));
     else localStorage.removeItem(KEY);
   } catch {
-    kept = false; // pages opened from disk may have no store, or it is full
+    kept = false; // no storage for pages opened from disk, or it is full
   }
   for (const watcher of watchers) watcher();
 }

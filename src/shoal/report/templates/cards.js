@@ -1,4 +1,4 @@
-// A card for each cluster: its most central images, and its most doubtful.
+// The cards: one per cluster, with its most central and most doubtful images.
 const CARDS = 60;
 const cards = document.querySelector("#clusters .cards");
 const SVG = document.querySelector(".brand svg").namespaceURI;
@@ -19,7 +19,7 @@ function swatch(cluster) {
   return svg;
 }
 
-/** Between one cluster and no other there is no doubt. */
+/** Least confident first; with a single cluster there is no doubt. */
 function byDoubt(members) {
   return K > 1 ? members.toSorted((a, b) => images.confidence[a] - images.confidence[b]) : members;
 }
@@ -39,11 +39,11 @@ function facts(cluster) {
   else if (size) found.push(`${percentage(size / Math.max(1, clustered))} of all`);
   if (shown < size) found.push(`${grouped(shown)} shown`);
   const merged = state.into.flatMap((goal, old) => (goal === cluster && old !== cluster ? [old] : []));
-  if (merged.length) found.push(`with cluster${merged.length > 1 ? "s" : ""} ${merged.join(", ")}`);
+  if (merged.length) found.push(`includes cluster${merged.length > 1 ? "s" : ""} ${merged.join(", ")}`);
   return found.map((text) => element("span", {}, text));
 }
 
-/** As written, or of the images shown once the cluster was edited. */
+/** As written into the page; after edits, of the images shown. */
 function purity(cluster) {
   const labelled = state.members[cluster].filter((i) => images.label[i] >= 0);
   const edited = state.count > 0;
@@ -63,12 +63,12 @@ function card(cluster) {
   );
   const parts = [element("h3", {}, swatch(cluster), name), element("p", { class: "facts" }, ...facts(cluster))];
   if (first.length) parts.push(grid(lead ? first : [...first, ...last], "Most central images", lead ? "lead" : ""));
-  else parts.push(element("p", { class: "empty" }, state.sizes[cluster] ? "None of its images is on this page." : "No image fell into this cluster."));
+  else parts.push(element("p", { class: "empty" }, state.sizes[cluster] ? "None of its images are on this page." : "This cluster is empty."));
   if (last.length && lead) parts.push(element("p", { class: "label" }, "Most doubtful"), grid(last, "Most doubtful images", ""));
   const all = own.length < state.sizes[cluster] ? `Open the ${grouped(own.length)} shown` : `Open all ${grouped(own.length)}`;
   const open = own.length > 1 ? all : "Open";
   parts.push(action(open, () => showCluster(cluster), { class: "open", "aria-label": `${open}: ${fullName(cluster)}` }));
-  // Links to clusters merged into this one still lead here.
+  // Links to clusters that were merged into this one lead here.
   const merged = state.into.flatMap((goal, old) => (goal === cluster && old !== cluster ? [element("i", { id: `cluster-${old}` })] : []));
   return element("li", { class: "card", id: `cluster-${cluster}` }, ...merged, ...parts);
 }
@@ -88,7 +88,7 @@ function showCards(page) {
   if (focused) byId(focused)?.querySelector(".open").focus();
 }
 
-/** A link to a cluster turns to the page of cards that it is on. */
+/** Follow a link to a cluster: show the page of cards that it is on. */
 function reveal() {
   const found = /^#cluster-(\d+)$/.exec(location.hash);
   if (!found || !(Number(found[1]) < K)) return;

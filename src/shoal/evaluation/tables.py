@@ -1,0 +1,211 @@
+"""An evaluation as tables with notes, for the terminal (``as_text``) and the report alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+
+from shoal.evaluation.result import Baseline, Evaluation, Ranking
+
+SCORES = {
+    "acc": "Accuracy (one-to-one matching)",
+    "purity": "Purity (majority class)",
+    "nmi": "NMI (equals V-measure)",
+    "ami": "AMI (NMI adjusted for chance)",
+    "homogeneity": "Homogeneity",
+    "completeness": "Completeness",
+    "ari": "ARI (adjusted for chance)",
+    "fmi": "FMI (Fowlkes–Mallows)",
+}
+SIGNALS = {
+    "silhouette": "Silhouette (−1 to 1)",
+    "davies_bouldin": "Davies–Bouldin (lower is better)",
+    "calinski_harabasz": "Calinski–Harabasz (higher is better)",
+    "smallest": "Share of the smallest cluster",
+    "largest": "Share of the largest cluster",
+    "feature_std": "Spread of the features (0: collapsed)",
+}
+COMPARED = {"acc": "accuracy", "purity": "purity", "nmi": "NMI", "ari": "ARI"}
+SHARES = {"acc", "purity", "smallest", "largest"}
+
+MAX_CLASSES = 50
+"""Classes printed in the terminal; evaluation.json has all."""
+
+NAME_WIDTH, VALUE_WIDTH, TEXT_WIDTH = 38, 9, 86
+
+
+class Share(float):
+    """A fraction of the images, which the report shows as a percentage."""
+
+
+Cell = float | str | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A name and a value for each column; None where there is none."""
+
+    name: str
+    values: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures with a title, names of the columns, and notes on how to read them."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    notes: Sequence[str] = ()
+
+
+def tables(found: Evaluation) -> list[Table]:
+    """The tables that terminal and report share; what was not measured has no table."""
+    made = (_agreement(found), _comparison(found), _signals(found), _classifiers(found))
+    return [table for table in made if table is not None]
+
+
+def as_text(found: Evaluation) -> str:
+    """Every figure of an evaluation, for the terminal; shares are fractions of 1."""
+    labelled = "all" if found.labelled == found.images else found.labelled
+    summary = f"{found.images} images, {labelled} labelled, {found.held_out} held out; {found.clusters} clusters"
+    more = (_calibration(found), _classes(found))
+    every = [*tables(found), *(table for table in more if table is not None)]
+    return "\n\n".join([summary, *("\n".join(_lines(table)) for table in every)])
+
+
+def _lines(table: Table) -> Iterator[str]:
+    width = max(NAME_WIDTH, len(table.title), *(len(row.name) for row in table.rows))
+    yield _line(table.title, table.columns, width)
+    for row in table.rows:
+        yield _line(row.name, row.values, width)
+    for note in table.notes:
+        yield from wrap(note, TEXT_WIDTH)
+
+
+def _line(name: str, values: Sequence[Cell], width: int) -> str:
+    text = ("" if v is None else f"{v:.4f}" if isinstance(v, float) else v for v in values)
+    return " ".join([f"{name:<{width}}", *(f"{each:>{VALUE_WIDTH}}" for each in text)]).rstrip()
+
+
+def _agreement(found: Evaluation) -> Table | None:
+    """Clusters against classes."""
+    if not found.scores:
+        return None
+    split = found.train_to_test
+    parts = [found.scores, split.scores] if split else [found.scores]
+    # A file of an older version has fewer scores.
+    known = {key: name for key, name in SCORES.items() if key in found.scores}
+    rows = [Row(name, [_value(part, key) for part in parts]) for key, name in known.items()]
+    notes = []
+    if split:
+        rows.append(Row("Accuracy, matched on the train part", [None, Share(split.accuracy_matched_on_train)]))
+        notes.append(
+            f"Test: {split.test} images of the test part, assigned to clusters found in the {split.train} images of "
+            "the train part alone."
+        )
+    if unlabelled := found.images - found.labelled:
+        notes.append(f"{unlabelled} images without a label are left out.")
+    return Table("Clusters against classes", ["all", "test"] if split else ["all"], rows, notes)
+
+
+def _comparison(found: Evaluation) -> Table | None:
+    """The clusters and the plain methods."""
+    if not found.baselines:
+        return None
+    keys = [key for key in COMPARED if key in found.scores]
+    own = [Row("These clusters", [*(_value(found.scores, key) for key in keys), None])] if keys else []
+    plain = [
+        Row(_name(each) + (" *" if each.sampled else ""), [*(_value(each.scores, k) for k in keys), each.agreement])
+        for each in found.baselines
+    ]
+    return Table(
+        "Compared with plain methods",
+        [*(COMPARED[key] for key in keys), "agreement"],
+        [*own, *plain],
+        list(_notes_on_baselines(found)),
+    )
+
+
+def _name(plain: Baseline) -> str:
+    if (plain.of, plain.method) == ("features", "k-means"):
+        return "k-means again, other seeds"  # the clusters are from k-means on the features as well
+    on = {"features": "the features", "backbone": "backbone features", "pixels": "pixels"}
+    return f"{plain.method} on {on[plain.of]}"
+
+
+def _notes_on_baselines(found: Evaluation) -> Iterator[str]:
+    on_pixels = any(plain.of == "pixels" for plain in found.baselines)
+    for size in {plain.sampled for plain in found.baselines if plain.sampled}:
+        yield f"* on a random sample of {size} images."
+    for plain in found.baselines:
+        if plain.failed:
+            yield f"{_name(plain)}: {plain.failed}"
+    yield "Agreement: ARI with these clusters; 1 if identical, 0 by chance."
+    if found.scores:
+        yield "The method is worth its cost if it beats the plain methods on the same features."
+        if on_pixels:
+            yield "Training is worth its cost if it beats the plain methods on pixels."
+    else:
+        yield "Low agreement of plain methods on the same features: the clusters are unstable, try another number."
+        if on_pixels:
+            yield "High agreement of plain methods on pixels: training found little that the pixels do not show."
+
+
+def _signals(found: Evaluation) -> Table:
+    rows = [Row(SIGNALS[key], [_value(found.signals, key)]) for key in SIGNALS if key in found.signals]
+    return Table("Without labels", ["value"], rows)
+
+
+def _classifiers(found: Evaluation) -> Table | None:
+    """Nearest neighbours and linear probe."""
+    ranked, notes = dict[str, Ranking](), []
+    if knn := found.knn:
+        ranked[f"{knn.k} nearest neighbours"] = knn.accuracy
+        bank = "all others" if knn.protocol == "leave one out" else f"{knn.bank} train images"
+        notes.append(f"Nearest neighbours: {knn.queries} images, each among {bank}, T = {knn.temperature:g}.")
+    if linear := found.linear:
+        ranked["Linear probe (SGD)"] = linear.sgd
+        if linear.lars:
+            ranked["Linear probe (LARS)"] = linear.lars
+        part = "the test part" if linear.protocol == "test part" else "a random fifth"
+        notes.append(f"Linear probe: trained on {linear.train} images, tested on {part} ({linear.test} images).")
+    rows = [
+        Row(name, [Share(each.top1), None if each.top5 is None else Share(each.top5)]) for name, each in ranked.items()
+    ]
+    return Table("Classifiers on the features", ["top-1", "top-5"], rows, notes) if rows else None
+
+
+def _calibration(found: Evaluation) -> Table | None:
+    """Of the terminal; the report draws it."""
+    if not (calibration := found.calibration):
+        return None
+    rows = [
+        Row("Mean confidence", [calibration.confidence]),
+        Row("Share in the matched class", [calibration.accuracy]),
+        Row("Expected calibration error", [calibration.error]),
+    ]
+    note = f"Confidence: softmax of the cosines to the centres, T = {calibration.temperature:g}."
+    return Table("Calibration", ["value"], rows, [note])
+
+
+def _classes(found: Evaluation) -> Table | None:
+    """Of the terminal; the report links its rows to the clusters."""
+    if not found.classes:
+        return None
+    rows = [
+        Row(
+            row.name if row.name.isprintable() else repr(row.name)[1:-1],
+            [str(row.images), "none" if row.cluster is None else str(row.cluster), row.recall, row.precision],
+        )
+        for row in found.classes[:MAX_CLASSES]
+    ]
+    left_out = len(found.classes) - len(rows)
+    notes = [f"and {left_out} more"] if left_out else []
+    return Table("Class", ["images", "cluster", "recall", "precision"], rows, notes)
+
+
+def _value(figures: dict[str, float], key: str) -> Cell:
+    value = figures.get(key)
+    return Share(value) if value is not None and key in SHARES else value

@@ -1,0 +1,79 @@
+"""What a long job says: the live line as it looks on a terminal of 80 columns, and the lines in a pipe."""
+
+import logging
+import re
+
+import pytest
+
+from shoal import progress as module
+from shoal.cli.main import main
+from shoal.progress import PlainProgress, TerminalProgress
+
+ROW = {"epoch": 11, "loss": 0.1214, "acc": 0.94, "nmi": 0.87, "ari": 0.85, "silhouette": 0.3, "changed": 0.01}
+
+
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch):
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def frames(capsys) -> list[str]:
+    """What was drawn, one line at a time."""
+    without_colours = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err)
+    return [line for line in re.split(r"[\r\n]|\x1b\[[0-9;?]*[A-Za-z]", without_colours) if line.strip()]
+
+
+def test_only_the_metrics_are_cut(capsys):
+    with TerminalProgress() as progress:
+        progress.update("reading images", 40, 40)
+        progress.update("epoch 2/3", 3, 6, "32 images/s")
+        progress.epoch(ROW)
+    last = frames(capsys)[-1]
+    assert len(last) <= 80
+    assert re.match(r"epoch 2/3 +\S+ +32 images/s +-:--:-- +loss 0\.121  acc 0\.940 .*…$", last), last
+
+
+def test_a_short_job_within_a_longer_one_borrows_its_line(capsys):
+    progress = TerminalProgress()
+    progress.update("epoch 2/3", 3, 6, "32 images/s")
+    progress.update("clustering", 20, 40, within=True)
+    progress._bar.refresh()
+    shown = frames(capsys)[-1]
+    assert re.match(r"epoch 2/3 .*clustering 20/40", shown), shown
+    progress.update("clustering", 40, 40, within=True)
+    progress.close()
+    last = frames(capsys)[-1]
+    assert "32 images/s" in last
+    assert "clustering" not in last
+
+
+def test_a_job_without_a_rate_is_counted(capsys):
+    progress = TerminalProgress()
+    progress.counter("training heads")(34, 100)
+    progress.close()
+    assert re.match(r"training heads +\S+ +34/100", frames(capsys)[-1])
+
+
+def test_a_warning_has_a_line_of_its_own(capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's would hear it first
+    assert main(["--version"]) == 0
+    with TerminalProgress() as progress:
+        progress.update("epoch 2/3", 3, 6, "32 images/s")
+        progress.warn("careful")
+    assert [line for line in frames(capsys) if "careful" in line] == ["shoal: careful"]
+
+
+def test_in_a_pipe_there_is_a_line_per_epoch_and_one_a_minute(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    progress = PlainProgress()
+    for done in range(1, 5):
+        now[0] += 25
+        progress.update("reading images", done, 4)
+    progress.epoch(ROW | {"images_per_second": 32.4, "seconds": 3.0, "e_step_seconds": 1.0})
+    assert capsys.readouterr().err.splitlines() == [
+        "reading images: 3 of 4",
+        "epoch 12    loss 0.121  acc 0.940  nmi 0.870  ari 0.850  silhouette 0.300  changed 0.010  32 images/s, "
+        "E-step 25 %",
+    ]
