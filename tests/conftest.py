@@ -21,10 +21,10 @@ install_import_hook("shoal" if os.environ.get("SHOAL_CHECK_SHAPES") == "all" els
 def no_umap(monkeypatch):
     """The first columns in place of UMAP, which takes half a minute to import and compile itself."""
 
-    def first_columns(features, n_components=3, **_settings):
-        return F.pad(features.float()[:, :n_components], (0, max(0, n_components - features.shape[1])))
+    def first_columns(features, **_settings):
+        return F.pad(features.float()[:, :3], (0, max(0, 3 - features.shape[1])))
 
-    for user in ("evaluation.baselines", "clustering.suggest.suggest", "clustering.umap", "clustering.layout"):
+    for user in ("evaluation.baselines", "clustering.suggest.suggest", "clustering.umap"):
         monkeypatch.setattr(f"shoal.{user}.umap_embedding", first_columns)
 
 

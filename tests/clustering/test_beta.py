@@ -50,7 +50,7 @@ def fitted_after(x, max_iter):
         return BetaMixture(max_iter=max_iter, tol=0.0).fit(x)
 
 
-@pytest.mark.parametrize("updates", [0, 1, 2, 10, 40])
+@pytest.mark.parametrize("updates", [0, 2, 40])
 @pytest.mark.parametrize("x", [drawn(2000)[0], np.linspace(0, 1, 301) ** 3], ids=["drawn", "with 0 and 1"])
 def test_update_by_update_it_is_the_naive_run(x, updates):
     model = fitted_after(x, updates + 1)
@@ -67,8 +67,6 @@ def test_update_by_update_it_is_the_naive_run(x, updates):
     ("alphas", "betas", "shares"),
     [
         (ALPHAS, BETAS, SHARES),
-        ((2.0, 5.0), (5.0, 2.0), (0.5, 0.5)),
-        ((1.0, 4.0), (6.0, 2.0), (0.7, 0.3)),
         ((3.0, 30.0), (30.0, 3.0), (0.1, 0.9)),
     ],
 )
@@ -99,7 +97,7 @@ def test_densities_are_scipys():
 
 def test_updates_raise_the_likelihood_of_beta_distributed_values():
     x, _ = drawn(5000)
-    bounds = [fitted_after(x, max_iter).lower_bound_ for max_iter in range(1, 40)]
+    bounds = [fitted_after(x, max_iter).lower_bound_ for max_iter in range(1, 40, 6)]
     assert np.diff(bounds).min() > -1e-9
     assert bounds[0] == pytest.approx(0, abs=1e-12)  # the two distributions it begins with make the uniform one
     assert bounds[-1] > 0.3
@@ -143,8 +141,7 @@ CORNERS = {
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("max_iter", [1, 2, 1000])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("dtype", "max_iter"), [(np.float64, 1000), (np.float32, 2)])
 @pytest.mark.parametrize("x", CORNERS.values(), ids=CORNERS)
 def test_no_values_in_range_make_it_fail(x, dtype, max_iter):
     x = x.astype(dtype)
@@ -198,9 +195,9 @@ def test_lists_are_arrays():
 @pytest.mark.parametrize(
     ("settings", "data", "sentence"),
     [
-        ({"max_iter": 0}, [0.5], "max_iter=0 must be at least 1"),
-        ({"tol": -1.0}, [0.5], "tol=-1.0 not negative"),
-        ({"tol": float("nan")}, [0.5], "tol=nan not negative"),
+        ({"max_iter": 0}, [0.5], "max_iter=0 must be a whole number, at least 1"),
+        ({"tol": -1.0}, [0.5], "tol=-1.0 must not be negative"),
+        ({"tol": float("nan")}, [0.5], "tol=nan must not be negative"),
         ({}, [0.5, 1.5, -0.1], r"2 of 3 values lie outside \[0, 1\]: scale them"),
         ({}, [0.5, np.nan], "1 of 2 rows of features hold NaN or infinity"),
         ({}, [[0.5], [np.inf]], "1 of 2 rows of features hold NaN or infinity"),

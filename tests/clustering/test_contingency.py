@@ -60,9 +60,9 @@ def test_a_memory_map(tmp_path):
 @pytest.mark.parametrize("scale", [1, 10**6, 10**12])
 @pytest.mark.parametrize("chunk", [7, 100, 2**22])
 def test_large_numbers_with_gaps_are_counted_in_chunks(scale, chunk, monkeypatch):
-    """By table, by a list whose numbers are looked up, and by one whose numbers are searched for."""
+    """By a table, and by sorting."""
     monkeypatch.setattr(contingency, "TABLE_ROWS", chunk)
-    monkeypatch.setattr(contingency, "LIST_ROWS", chunk)
+    monkeypatch.setattr(contingency, "SORTED_ROWS", chunk)
     if scale == 10**6:
         monkeypatch.setattr(contingency, "TABLE", 10)
         scale = 3

@@ -116,9 +116,9 @@ def test_bfloat16_is_close(monkeypatch):
 def test_a_head_taken_out_reads_rows_as_they_are():
     x = 5 + 3 * torch.randn(40, D, generator=torch.Generator().manual_seed(4))
     rows = Rows(x, "euclidean")
-    components = principal_components(rows, D, torch.Generator())
+    components = principal_components(rows, D)
     heads = made(2)
-    head = heads.head(1, components)
+    head = heads.head(1, components, "euclidean")
     expected = (heads(components.of(rows))[1].T / TEMPERATURE).softmax(1)
-    torch.testing.assert_close(head.probabilities(x), expected, rtol=1e-4, atol=1e-5)
-    assert head.probabilities(x.double()).dtype == torch.float64
+    torch.testing.assert_close(head(x), expected, rtol=1e-4, atol=1e-5)
+    assert head(x.double()).dtype == torch.float64

@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from tests.golden import golden
 
 from shoal.clustering.kmeans import assign, kmeans
-from shoal.clustering.kmeans.restarts import best_centers
+from shoal.clustering.kmeans.restarts import Settings, run_kmeans
 from shoal.errors import UserError
 
 METRICS = ("euclidean", "cosine")
@@ -106,7 +106,7 @@ def test_centres_at_hand_are_one_start_more(metric):
 
 def test_centres_at_hand_must_fit():
     x, _ = blobs(40, 3, 4)
-    with pytest.raises(UserError, match=r"also has shape \(3, 3\): give \(4, 3\)"):
+    with pytest.raises(UserError, match=r"warm_start has shape \(3, 3\): give \(4, 3\)"):
         kmeans(x, 4, generator=generator(), warm_start=x[:3])
 
 
@@ -234,9 +234,9 @@ def test_as_many_clusters_as_rows():
 
 def test_max_iter_bounds_the_updates():
     x, _ = blobs(1000, 8, 20, 2.0)
-    settings = {"generator": generator(), "metric": "euclidean", "init": x[:20], "n_init": 1, "tol": 0.0}
-    assert best_centers(x, 20, max_iter=3, **settings)[1] == 3
-    assert 3 < best_centers(x, 20, max_iter=300, **settings)[1] < 300
+    short, long = (Settings(20, "euclidean", x[:20], n_init=1, max_iter=most, tol=0.0) for most in (3, 300))
+    assert run_kmeans(x, short, generator())[1] == 3
+    assert 3 < run_kmeans(x, long, generator())[1] < 300
 
 
 @pytest.mark.parametrize(

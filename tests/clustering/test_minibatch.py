@@ -34,11 +34,13 @@ def test_scikit_learns_checks(metric):
 
 
 @pytest.mark.parametrize(
-    ("x", "k"), [(DIGITS, 10), (CLUSTERED, 20), (OVERLAPPING, 20)], ids=["digits", "clustered", "overlapping"]
+    ("x", "k"),
+    [(DIGITS, 10), (CLUSTERED[:6000], 20), (OVERLAPPING[:6000], 20)],
+    ids=["digits", "clustered", "overlapping"],
 )
 def test_inertia_is_scikit_learns(x, k):
     mine, peer = (
-        np.mean([model(k, n_init=3, batch_size=256, random_state=seed).fit(x).inertia_ for seed in range(6)])
+        np.mean([model(k, n_init=3, batch_size=256, random_state=seed).fit(x).inertia_ for seed in range(3)])
         for model in (MiniBatchKMeans, sklearn.cluster.MiniBatchKMeans)
     )
     assert mine < 1.03 * peer
@@ -48,7 +50,7 @@ def test_inertia_is_scikit_learns(x, k):
 def test_inertia_is_near_that_of_all_rows(metric):
     x = DIGITS - DIGITS.mean(0)
     whole = KMeans(10, metric=metric, n_init=3, random_state=0).fit(x).inertia_
-    batches = [MiniBatchKMeans(10, metric=metric, random_state=seed).fit(x).inertia_ for seed in range(5)]
+    batches = [MiniBatchKMeans(10, metric=metric, random_state=seed).fit(x).inertia_ for seed in range(3)]
     assert whole < np.mean(batches) < 1.05 * whole
 
 
@@ -88,7 +90,7 @@ def test_a_stream_is_what_a_plain_loop_makes_of_it(metric, far, weighted):
 
 def test_a_stream_of_one_pass_comes_near_the_fit():
     model = MiniBatchKMeans(20, random_state=0)
-    for batch in np.array_split(OVERLAPPING, 40):
+    for batch in np.array_split(OVERLAPPING, 20):
         model.partial_fit(batch)
     inertia = (model.transform(OVERLAPPING).min(1) ** 2).sum()
     assert inertia < 1.03 * sklearn.cluster.MiniBatchKMeans(20, n_init=3, random_state=0).fit(OVERLAPPING).inertia_
@@ -196,11 +198,11 @@ MISTAKES = [
     ({"metric": "manhattan"}, DIGITS, "no metric 'manhattan': give one of euclidean, cosine"),
     ({"init": "best"}, DIGITS, "no init 'best': give one of k-means\\+\\+, "),
     ({"init": DIGITS[:3]}, DIGITS, r"init has shape \(3, 64\): give \(8, 64\)"),
-    ({"n_init": 0}, DIGITS, "n_init=0 must be at least 1"),
-    ({"batch_size": 0}, DIGITS, "batch_size=0 must be at least 1"),
-    ({"max_iter": 0}, DIGITS, "max_iter=0 must be at least 1"),
-    ({"max_no_improvement": 0}, DIGITS, "max_no_improvement=0 must be at least 1"),
-    ({"reassignment_ratio": -1}, DIGITS, "must be at least 0"),
+    ({"n_init": 0}, DIGITS, "n_init=0 must be a whole number, at least 1"),
+    ({"batch_size": 0}, DIGITS, "batch_size=0 must be a whole number"),
+    ({"max_iter": 0}, DIGITS, "max_iter=0 must be a whole number"),
+    ({"max_no_improvement": 0}, DIGITS, "max_no_improvement=0 must be a whole number"),
+    ({"reassignment_ratio": -1}, DIGITS, "reassignment_ratio=-1 must not be negative"),
     ({"n_clusters": 2000}, DIGITS, r"n_clusters=2000 must lie between 1 and the number of rows \(n_samples=1797\)"),
     ({}, torch.zeros(3), r"X is a tensor \(3,\)"),
     ({}, torch.zeros(30, 2, dtype=torch.complex64), "give real numbers"),

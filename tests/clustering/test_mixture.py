@@ -199,7 +199,7 @@ def test_scikit_learns_checks(kind, metric):
         ({}, np.full((3, 2), np.nan), "3 of 3 rows of features hold NaN or infinity"),
         ({}, np.full((3, 2), np.inf), "3 of 3 rows of features hold NaN or infinity"),
         ({"n_init": 0}, X, "n_init=0"),
-        ({"tol": -1.0}, X, "tol=-1.0 .* must not be negative"),
+        ({"tol": -1.0}, X, "tol=-1.0 must not be negative"),
         ({"means_init": X[:2]}, X, r"means_init has shape \(2, 5\): give \(1, 5\)"),
         ({"means_init": X[:1] * np.nan}, X, "means_init holds NaN"),
         ({"reg_covar": 0.0}, np.ones((9, 2)), "not positive definite .* raise reg_covar"),

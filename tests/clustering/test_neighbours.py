@@ -35,7 +35,7 @@ def test_no_row_is_its_own_neighbour_even_among_equal_ones(metric):
 @pytest.mark.usefixtures("without_type_checks")
 @by_every_metric
 def test_what_has_no_neighbours(metric):
-    refused(nearest_neighbours, rows(5), 5, metric, match="k=5 neighbours are more than there are: give at most 4")
+    refused(nearest_neighbours, rows(5), 5, metric, match="k=5 exceeds the number of neighbours: give at most 4")
     refused(nearest_neighbours, rows(5), 6, metric, rows(5), match="give at most 5")
     refused(nearest_neighbours, rows(5), 0, metric, match="k=0")
     refused(nearest_neighbours, rows(5), 2, metric, rows(5, d=4), match="queries have 4 columns: give 6")

@@ -19,23 +19,23 @@ def data(n=300, d=40):
 def test_they_are_scikit_learns_but_for_signs(most):
     x = data()
     rows = Rows(torch.from_numpy(x), "euclidean")
-    found = principal_components(rows, most, torch.Generator().manual_seed(0)).of(rows)
+    found = principal_components(rows, most).of(rows)
     peer = PCA(min(most, 40)).fit_transform(StandardScaler().fit_transform(x))
-    np.testing.assert_allclose(found.square().mean(0), (peer**2).mean(0), rtol=1e-3)
-    np.testing.assert_allclose(found[:, :4].abs(), np.abs(peer[:, :4]), atol=5e-3)
+    np.testing.assert_allclose(found.square().mean(0), (peer**2).mean(0), rtol=1e-4)
+    np.testing.assert_allclose(found[:, :4].abs(), np.abs(peer[:, :4]), atol=1e-3)
 
 
 def test_a_constant_column_stays_out_of_the_way():
     x = torch.from_numpy(data())
     x[:, 3] = 0.1
     rows = Rows(x, "euclidean")
-    components = principal_components(rows, 8, torch.Generator())
+    components = principal_components(rows, 8)
     assert components.scale[3] == 1
     assert components.axes[3].abs().max() < 1e-3
 
 
 def test_more_columns_than_rows():
     rows = Rows(torch.from_numpy(data(n=6)), "cosine")
-    found = principal_components(rows, 10, torch.Generator()).of(rows)
+    found = principal_components(rows, 10).of(rows)
     assert found.shape == (6, 10)
     assert found.isfinite().all()

@@ -108,3 +108,38 @@ def test_damaged_votes_and_covariances_are_refused():
 
 def test_every_kind_is_listed_everywhere():
     assert set(saved.CLASSES) == set(saved.SETTINGS) == set(saved.SHAPES)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("as_array", [False, True])
+def test_centres_found_elsewhere_make_a_fitted_estimator(metric, as_array):
+    x = rows().double().numpy() if as_array else rows()
+    fitted = KMeans(4, metric=metric, n_init=2, random_state=0).fit(x)
+    scale = 3 if metric == "cosine" else 1
+    made = KMeans.from_centers(fitted.cluster_centers_ * scale, x, metric)
+    assert type(made.labels_) is type(fitted.labels_)
+    assert made.n_features_in_ == 5
+    assert made.variance_ == pytest.approx(fitted.variance_, rel=1e-5)
+    assert made.inertia_ == pytest.approx(fitted.inertia_, rel=1e-5)
+    again = clusterer_from(*through_files(made))
+    for name, atol in (("cluster_centers_", 1e-6), ("labels_", 0)):
+        one, other = (torch.as_tensor(getattr(each, name)) for each in (fitted, made))
+        torch.testing.assert_close(one, other, rtol=0, atol=atol)
+    for ask in ("predict", "predict_proba"):
+        one, two, three = (torch.as_tensor(getattr(each, ask)(x)) for each in (fitted, made, again))
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(two, three, rtol=0, atol=0)
+
+
+def test_centres_that_do_not_fit_the_features():
+    refused(KMeans.from_centers, torch.eye(3), rows(), "euclidean", match=r"centers has shape \(3, 3\): give \(3, 5\)")
+    refused(KMeans.from_centers, torch.full((2, 5), math.nan), rows(), "cosine", match="centers holds NaN")
+
+
+def test_centres_of_a_read_only_map(tmp_path):
+    import numpy as np
+
+    np.save(tmp_path / "x.npy", rows().numpy())
+    mapped = torch.from_numpy(np.load(tmp_path / "x.npy", mmap_mode="c"))
+    made = KMeans.from_centers(rows()[:3], mapped)
+    assert torch.equal(made.predict(rows()), made.labels_)

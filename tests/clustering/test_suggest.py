@@ -26,7 +26,7 @@ def groups(k=5, n=300, d=3, seed=0, spread=0.5):
 
 @pytest.fixture(scope="module")
 def seen():
-    """A suggestion with UMAP itself, made once."""
+    """A suggestion with UMAP itself, made once; slow."""
     return suggest_k(groups(d=8)[0], metric="euclidean", seed=1)
 
 
@@ -104,6 +104,7 @@ def test_a_sweep_scores_as_scikit_learn_would(monkeypatch):
     assert sorted(torch.cat([a, b]).tolist()) == list(range(len(rows)))
 
 
+@pytest.mark.slow
 def test_groups_are_counted(seen):
     assert seen.k == 5
     assert seen.interval == (5, 5)
@@ -111,6 +112,7 @@ def test_groups_are_counted(seen):
     assert seen.best.stability > 0.95
 
 
+@pytest.mark.slow
 def test_candidates_are_ranked_and_the_gap_beside_the_best_is_closed(seen):
     scores = [candidate.score for candidate in seen.candidates]
     assert scores == sorted(scores, reverse=True)
@@ -120,9 +122,11 @@ def test_candidates_are_ranked_and_the_gap_beside_the_best_is_closed(seen):
 
 
 @pytest.mark.usefixtures("no_umap")
-@pytest.mark.parametrize(("k", "seed"), [(2, 0), (3, 1), (8, 3)])
+@pytest.mark.parametrize(
+    ("k", "seed"), [(3, 1), pytest.param(2, 0, marks=pytest.mark.slow), pytest.param(8, 3, marks=pytest.mark.slow)]
+)
 def test_any_number_of_groups_is_found_by_arrays_and_tensors(k, seed):
-    rows, _ = groups(k, n=400, seed=seed, spread=0.4)
+    rows, _ = groups(k, n=200, seed=seed, spread=0.4)
     found = suggest_k(rows, metric="euclidean", seed=seed)
     assert found.k == k
     assert found.interval[0] <= k <= found.interval[1]
@@ -131,7 +135,7 @@ def test_any_number_of_groups_is_found_by_arrays_and_tensors(k, seed):
 
 @pytest.mark.usefixtures("no_umap")
 def test_one_cloud_has_no_clear_structure():
-    rows = np.random.default_rng(0).standard_normal((400, 3))
+    rows = np.random.default_rng(0).standard_normal((200, 3))
     found = suggest_k(rows, (2, 12), metric="euclidean")
     assert not found.clear
     assert found.interval == (2, 12)
@@ -140,7 +144,7 @@ def test_one_cloud_has_no_clear_structure():
 
 @pytest.mark.usefixtures("no_umap")
 def test_the_range_is_kept_and_its_end_is_told():
-    found = suggest_k(groups(8, n=400, seed=3, spread=0.4)[0], (2, 5), metric="euclidean")
+    found = suggest_k(groups(8, n=200, seed=3, spread=0.4)[0], (2, 5), metric="euclidean")
     assert {candidate.k for candidate in found.candidates} == {2, 3, 4, 5}
     assert found.k == 5
     assert "try beyond 5" in found.as_text()

@@ -18,6 +18,7 @@ def groups(n=90, k=3, d=6, seed=0, spread=0.3):
     return centers[labels] + spread * torch.randn(n, d, generator=g), labels
 
 
+@pytest.mark.slow
 def test_umap_finds_separate_groups_and_neighbours_vote_for_new_rows():
     x, labels = groups()
     model = UMAPKMeans(3, random_state=0).fit(x)
@@ -75,7 +76,7 @@ def test_equal_rows_share_the_vote():
 def test_mistakes():
     x = groups()[0]
     refused(UMAPKMeans(91).fit, x, match="n_clusters=91 must lie between 1")
-    refused(UMAPKMeans(1).fit, x[:2], match=r"UMAP has no graph of 2 rows \(n_samples=2\): give 3 at least")
+    refused(UMAPKMeans(1).fit, x[:2], match=r"UMAP has no graph of 2 rows \(n_samples=2\): give at least 3")
     spoilt = x.clone()
     spoilt[3, 1] = torch.nan
     refused(UMAPKMeans(2).fit, spoilt, match="NaN")

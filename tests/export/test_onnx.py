@@ -16,9 +16,14 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
+from shoal.clustering import as_module, clusterer_from
+from shoal.clustering.kmeans.estimator import CentersPosterior
+from shoal.clustering.mixtures.em import Mixture
+from shoal.clustering.mixtures.gaussian import Responsibilities
+from shoal.clustering.temi.heads import HEAD_SHAPES, Head
+from shoal.clustering.umap import Votes
 from shoal.errors import UserError
 from shoal.export import onnx as onnx_module
-from shoal.export.modules import CentersModule, GaussiansModule, HeadModule, VotesModule, as_module
 from shoal.export.onnx import export_onnx
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "tiny-imagenet-10"
@@ -51,23 +56,23 @@ def test_centres_have_the_posterior_of_round_gaussians(rows, metric):
     judge = GaussianMixture(5, covariance_type="spherical")
     judge.weights_, judge.means_ = np.full(5, 0.2), centers.numpy()
     judge.precisions_cholesky_ = np.full(5, sigma2**-0.5)
-    found = CentersModule(centers, metric, sigma2)(rows * 3 if metric == "cosine" else rows)
+    found = CentersPosterior(centers, metric, sigma2)(rows * 3 if metric == "cosine" else rows)
     np.testing.assert_allclose(found, judge.predict_proba(unit.numpy()), atol=1e-5)
-    assert torch.equal(CentersModule(centers, metric, 0.0)(unit).argmax(1), torch.cdist(unit, centers).argmin(1))
+    assert torch.equal(CentersPosterior(centers, metric, 0.0)(unit).argmax(1), torch.cdist(unit, centers).argmin(1))
 
 
-@pytest.mark.parametrize("kind", ["diag", "spherical"])
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
 def test_gaussians_are_scikit_learns(rows, kind):
     fitted = GaussianMixture(4, covariance_type=kind, random_state=0).fit(rows.numpy())
     parts = (torch.from_numpy(each) for each in (fitted.weights_, fitted.means_, fitted.covariances_))
-    found = GaussiansModule(*parts, "euclidean")(rows)
+    found = Responsibilities(Mixture(*parts, kind), torch.zeros(12).double(), "euclidean")(rows)
     np.testing.assert_allclose(found, fitted.predict_proba(rows.numpy()), atol=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_votes_are_those_of_the_nearest(rows, metric):
     labels = torch.arange(150) % 3
-    found = VotesModule(rows[:150], labels, 4, metric)(rows[150:])
+    found = Votes(rows[:150], labels, 4, metric)(rows[150:])
     far, near = NearestNeighbors(n_neighbors=10, metric=metric).fit(rows[:150].double()).kneighbors(rows[150:].double())
     weights = 1 / (far + far.mean(1, keepdims=True))
     expected = np.stack([(weights * (labels.numpy()[near] == k)).sum(1) for k in range(4)], 1)
@@ -75,10 +80,11 @@ def test_votes_are_those_of_the_nearest(rows, metric):
 
 
 def head():
-    draw = torch.Generator().manual_seed(1)
-    shapes = {"mean": (12,), "first": (12, 8), "first_bias": (8,)}
-    shapes |= {"second": (8, 6), "second_bias": (6,), "last": (6, 4)}
-    return {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+    draw, sizes = torch.Generator().manual_seed(1), {"d": 12, "hidden": 512, "bottleneck": 256, "k": 4}
+    tensors = {
+        name: torch.randn([sizes[each] for each in shape], generator=draw) for name, shape in HEAD_SHAPES.items()
+    }
+    return {name: each / len(each) ** 0.5 for name, each in tensors.items()}
 
 
 def test_the_head_is_its_formula(rows):
@@ -88,19 +94,25 @@ def test_the_head_is_its_formula(rows):
     inside = hidden @ second + second_bias
     logits = inside / np.linalg.norm(inside, axis=1, keepdims=True) @ last / 0.1
     expected = np.exp(logits - logits.max(1, keepdims=True))
-    found = HeadModule(tensors, "euclidean")(rows)
+    found = Head("euclidean", **tensors)(rows)
     np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), atol=1e-4)
 
 
 def saved(kind, rows):
-    """What a saved clustering says of itself."""
-    header = {"estimator": kind, "metric": "cosine", "n_clusters": 4, "variance": 0.1, "covariance_type": "diag"}
-    return header, {
+    """A clusterer, as it is read from a file."""
+    header = {"format": 1, "estimator": kind, "metric": "cosine", "n_features": 12, "variance": 0.1}
+    header |= {"n_clusters": 4, "n_components": 4, "covariance_type": "diag"}
+    tensors = {
         "KMeans": {"cluster_centers_": rows[:4]},
-        "GaussianMixture": {"weights_": torch.ones(4) / 4, "means_": rows[:4], "covariances_": torch.ones(4, 12)},
+        "GaussianMixture": {
+            "weights_": torch.ones(4).double() / 4,
+            "means_": rows[:4].double(),
+            "covariances_": torch.ones(4, 12).double(),
+        },
         "UMAPKMeans": {"rows_": rows, "row_labels_": torch.arange(200) % 4},
         "TEMI": head(),
     }[kind]
+    return clusterer_from(header, tensors)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +129,7 @@ def photos():
 def test_the_network_says_what_pytorch_says_whatever_the_batch(rows, photos, tmp_path, kind):
     import onnxruntime
 
-    clustering, path = as_module(*saved(kind, rows)), tmp_path / "net.onnx"
+    clustering, path = as_module(saved(kind, rows)), tmp_path / "net.onnx"
     net = Net().eval()
     about = {"resize": "short side to 64, bicubic", "crop": "centre"}
     deviation = export_onnx(net, clustering, photos, path, preparation=about, names={1: "cats"})
@@ -141,7 +153,7 @@ def test_the_network_says_what_pytorch_says_whatever_the_batch(rows, photos, tmp
 
 
 def test_a_network_that_says_something_else_is_not_written(rows, photos, tmp_path, monkeypatch):
-    clustering, graph = as_module(*saved("KMeans", rows)), None
+    clustering, graph = as_module(saved("KMeans", rows)), None
 
     def one(classifier, images):
         nonlocal graph
@@ -174,9 +186,3 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match=r"onnx is not installed: pip install 'shoal\[onnx\]'"):
         onnx_module.check_installed()
-
-
-def test_full_covariances_are_refused(rows):
-    header, tensors = saved("GaussianMixture", rows)
-    with pytest.raises(UserError, match="GaussianMixture cannot be exported: cluster by"):
-        as_module(header | {"covariance_type": "full"}, tensors)

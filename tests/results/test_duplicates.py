@@ -9,8 +9,9 @@ from sklearn.datasets import make_blobs
 from sklearn.neighbors import NearestNeighbors
 from torch.nn.functional import normalize
 
-from shoal.clustering import near_copies as neighbours_module
-from shoal.clustering.near_copies import N_NEIGHBOURS, neighbours
+from shoal.clustering import approximate_neighbours
+from shoal.clustering import neighbours as neighbours_module
+from shoal.clustering.neighbours import N_NEIGHBOURS
 from shoal.results.duplicates import duplicates, first_of_each, write_duplicates
 from shoal.results.outliers import MAX_SHARE, outliers, write_outliers
 
@@ -26,17 +27,17 @@ def prints(numbers):
 
 def test_few_rows_have_the_neighbours_that_scikit_learn_finds(rows):
     some = torch.arange(0, 900, 3)
-    found = neighbours(rows, some)
+    found = approximate_neighbours(rows, some)
     far, near = NearestNeighbors(n_neighbors=N_NEIGHBOURS, metric="cosine").fit(rows[some]).kneighbors()
     np.testing.assert_allclose(1 - found.similarity, far, atol=1e-6)
     assert (found.index == some[torch.from_numpy(near)]).float().mean() > 0.99  # equally near ones may change places
 
 
 def test_many_rows_have_almost_all_of_them(rows, monkeypatch):
-    monkeypatch.setattr(neighbours_module, "CELL", 40)
+    monkeypatch.setattr(neighbours_module, "CELL_ROWS", 40)
     monkeypatch.setattr(neighbours_module, "_BLOCK", 64)
-    monkeypatch.setattr(neighbours_module, "_CHUNK", 100)
-    found = neighbours(rows, torch.arange(900))
+    monkeypatch.setattr(neighbours_module, "_READ", 100)
+    found = approximate_neighbours(rows, torch.arange(900))
     _, near = NearestNeighbors(n_neighbors=N_NEIGHBOURS, metric="cosine").fit(rows).kneighbors()
     hits = [len(set(a) & set(b)) for a, b in zip(found.index.tolist(), near.tolist(), strict=True)]
     assert np.mean(hits) / N_NEIGHBOURS > 0.9
@@ -48,7 +49,7 @@ def test_many_rows_have_almost_all_of_them(rows, monkeypatch):
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_fewer_rows_than_neighbours(rows, n):
-    found = neighbours(rows, torch.arange(n))
+    found = approximate_neighbours(rows, torch.arange(n))
     assert found.index.shape == (n, n - 1)
     assert all(set(row) == set(range(n)) - {i} for i, row in enumerate(found.index.tolist()))
     assert outliers(found, torch.zeros(n, dtype=torch.int64)) == []
@@ -65,7 +66,7 @@ def test_planted_duplicates_are_found_and_no_others(tmp_path):
     rows[90] = rows[5] + 0.05 * torch.randn(64, generator=draw)
     first = first_of_each(prints(numbers))
     assert first.tolist() == numbers
-    found = duplicates(first, neighbours(rows, first.unique()))
+    found = duplicates(first, approximate_neighbours(rows, first.unique()))
     groups = {}
     for one in found:
         groups.setdefault(one.group, {})[one.row] = one
@@ -84,7 +85,7 @@ def test_planted_duplicates_are_found_and_no_others(tmp_path):
 
 def test_no_duplicates_give_an_empty_table(tmp_path):
     first = first_of_each(prints(range(20)))
-    found = duplicates(first, neighbours(torch.eye(20), first))
+    found = duplicates(first, approximate_neighbours(torch.eye(20), first))
     write_duplicates(found, [""] * 20, tmp_path / "duplicates.csv")
     assert (tmp_path / "duplicates.csv").read_text().splitlines() == ['"group","kind","id","similarity"']
 
@@ -100,7 +101,7 @@ def test_planted_outliers_come_first(spread, tmp_path):
     rows[7, 5], rows[300, 6] = spread, -spread
     rows[777] = torch.randn(32, generator=draw)
     clusters = torch.arange(1000) // 500
-    found = outliers(neighbours(rows, torch.arange(1000)), clusters)
+    found = outliers(approximate_neighbours(rows, torch.arange(1000)), clusters)
     assert {one.row for one in found[:3]} == set(alone)
     assert len(found) <= MAX_SHARE * 1000
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)

@@ -58,8 +58,7 @@ class ExportCommand(Command):
 
     def run(self) -> int:
         """Write the graph, once it has been compared with PyTorch."""
-        from shoal.clustering import state_of
-        from shoal.export.modules import as_module
+        from shoal.clustering import as_module
         from shoal.export.onnx import check_installed, export_onnx
         from shoal.results.result import Result
 
@@ -71,7 +70,7 @@ class ExportCommand(Command):
         check_installed()
         result = Result.load(self.result)
         network, images = result.network, result.prepared(TRIED)
-        module, about = as_module(*state_of(result.clusterer)), network.preparing.about
+        module, about = as_module(result.clusterer), network.preparing.about
         deviation = export_onnx(network.module, module, images, file, preparation=about, names=result.names)
         say(
             f"network      {file}, {file.stat().st_size / 1e6:.1f} MB\n"

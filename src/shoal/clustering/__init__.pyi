@@ -3,12 +3,12 @@ from .contingency import Contingency, adjusted_rand
 from .internal import calinski_harabasz, davies_bouldin, silhouette
 from .kmeans.estimator import KMeans
 from .kmeans.minibatch import MiniBatchKMeans
-from .layout import map_positions
+from .layout import map_method, map_positions
 from .mixtures.beta import BetaMixture
 from .mixtures.gaussian import GaussianMixture
-from .neighbours import nearest_neighbours
+from .neighbours import approximate_neighbours, nearest_neighbours
 from .rows import ClusteringMethod
-from .saved import Clusterer, build_clusterer, clusterer_from, state_of
+from .saved import Clusterer, as_module, build_clusterer, clusterer_from, state_of
 from .suggest.suggest import Suggestion, suggest_k
 from .temi.estimator import TEMI
 from .umap import UMAPKMeans
@@ -25,11 +25,14 @@ __all__ = [
     "Suggestion",
     "UMAPKMeans",
     "adjusted_rand",
+    "approximate_neighbours",
+    "as_module",
     "build_clusterer",
     "calinski_harabasz",
     "cluster_centers",
     "clusterer_from",
     "davies_bouldin",
+    "map_method",
     "map_positions",
     "nearest_neighbours",
     "silhouette",

@@ -1,4 +1,4 @@
-"""Where clusters lie, once it is known which rows are in them."""
+"""Centres of clusters, given which rows are in them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def cluster_centers(
 ) -> Float[Tensor, "k d"]:
     """Mean of each cluster's rows, for the cosine the direction of the mean of their directions.
 
-    Rows are read in chunks and added up in float64, so they may be a memory map of any size. A cluster without rows
-    gets the centre of all rows that have a cluster: as good a guess as any, and distances to it are finite.
+    Rows are read in chunks and summed in float64, so they may be a memory map of any size. An empty cluster gets the
+    centre of all rows that have a cluster, so that distances to it are finite.
 
     Args:
         features: on any device.

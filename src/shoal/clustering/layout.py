@@ -1,60 +1,96 @@
-"""Where to draw rows in the plane, so that neighbours stand together."""
+"""A map of the rows: positions in the plane that keep neighbours together."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Float32
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.rows import Metric, Rows, invalid_features_error
-from shoal.clustering.umap import MAX_ROWS, subsample, umap_embedding
+from shoal.clustering.rows import Metric, Rows, invalid_features_error, subsample
 
-FEW = 15
-"""Fewer rows have no neighbourhoods to speak of and are shown by principal components."""
+MAX_ROWS = 10_000
+"""Rows that t-SNE lays out; any others are placed among them."""
 
-MIN_DIST = 0.1
+FEW_ROWS = 15
+"""Fewer rows have no neighbourhoods to speak of: their first two principal components are shown."""
+
 GUIDES = 3
+"""Nearest laid-out rows that decide where each of the others is placed."""
+
+N_COMPONENTS = 50
+TSNE_SETTINGS = {"max_iter": 300, "angle": 0.8}
+ROWS_PER_RATE = 9
+"""Rows for each unit of the learning rate."""
+
+PERPLEXITY = 20.0
+"""On 1 797 digits these settings keep as many neighbours as 500 iterations at scikit-learn's defaults, in half the
+time; see ``benchmarks/layout.py``."""
 
 
 def map_positions(features: Float[Tensor, "n d"], *, metric: Metric, seed: int) -> Float32[Tensor, "n 2"]:
-    """Rows in two dimensions, by UMAP (McInnes, Healy and Melville 2018).
+    """Positions in the plane by t-SNE (van der Maaten and Hinton 2008) of up to 50 principal components.
 
-    Up to 10 000 rows are embedded, a random sample if there are more; the others stand at the mean of their 3 nearest
-    embedded rows, weighted by one over distance. Fewer than 15 rows are shown in the plane in which they vary most.
-    The same seed gives the same places.
+    Of more than 10 000 rows a random sample is laid out; each of the others is placed at the mean of its 3 nearest
+    rows in the sample, weighted by one over distance. Fewer than 15 rows are shown by two principal components. The
+    same seed gives the same map.
 
     Args:
-        features: on any device; read in chunks.
-        metric: by which rows are neighbours.
-        seed: of the sample and the embedding, 0 or more.
+        features: on any device, or a memory map; only the sample is held in memory, the rest is read in chunks.
+        metric: decides which rows are neighbours.
+        seed: for the sample and the embedding, 0 or more.
 
     Raises:
         UserError: NaN, infinity, zero rows under the cosine, squares that overflow in float32.
     """
     features = features.detach()
-    if len(features) < FEW:
-        return _principal_plane(features, metric)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = subsample(len(features), MAX_ROWS, generator).to(features.device)
-    rows = features[drawn].float()
-    embedded = umap_embedding(rows, metric=metric, seed=seed, n_components=2, min_dist=MIN_DIST)
-    if len(drawn) == len(features):
-        return embedded
-    near, distances = nearest_neighbours(rows, GUIDES, metric, features)
-    weights = 1 / distances.clamp(min=torch.finfo(distances.dtype).eps)
-    places = (weights[:, :, None] * embedded[near]).sum(1) / weights.sum(1, keepdim=True)
-    places[drawn] = embedded
-    return places
-
-
-def _principal_plane(features: Float[Tensor, "n d"], metric: Metric) -> Float32[Tensor, "n 2"]:
-    if not len(features):
-        return features.new_zeros(0, 2, dtype=torch.float32)
-    rows = Rows(features, metric, dtype=torch.float64)[:]
-    if not torch.isfinite(rows).all():
+    positions = torch.zeros(len(features), 2, device=features.device)
+    sample = subsample(len(features), MAX_ROWS, torch.Generator().manual_seed(seed)).to(features.device)
+    if not len(sample):
+        return positions
+    rows = Rows(features, metric)[sample]
+    rows = (rows - rows.mean(0)).float()
+    if not torch.isfinite(4 * rows.square().sum()):
         raise invalid_features_error(features)
-    left, sizes, _ = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    plane = (left * sizes)[:, :2]
-    return F.pad(plane, (0, 2 - plane.shape[1])).float()
+    positions[sample] = torch.from_numpy(_embed(rows.cpu().numpy(), seed % 2**32)).to(features.device)
+    if len(sample) < len(features):
+        others = torch.ones(len(features), dtype=torch.bool, device=features.device)
+        others[sample] = False
+        nearest, distances = nearest_neighbours(features[sample], GUIDES, metric, features)
+        weights = 1 / distances[others].clamp(min=torch.finfo(distances.dtype).eps)
+        guides = positions[sample][nearest[others]]
+        positions[others] = (weights[:, :, None] * guides).sum(1) / weights.sum(1, keepdim=True)
+    return positions
+
+
+def map_method(n: int) -> str:
+    """How ``map_positions`` lays out ``n`` rows, in words for the reader of a map."""
+    if n < FEW_ROWS:
+        return "principal components"
+    if n <= MAX_ROWS:
+        return "t-SNE"
+    return f"t-SNE of {MAX_ROWS:,} drawn at random; the others are placed among their {GUIDES} nearest of these"
+
+
+def _embed(rows: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    from sklearn.decomposition import PCA  # slow to import, so only where a map is drawn
+    from sklearn.manifold import TSNE
+
+    n, d = rows.shape
+    if n < 2 or not np.ptp(rows, axis=0).any():
+        return np.zeros((n, 2), np.float32)
+    components: NDArray[np.float32] = PCA(min(N_COMPONENTS, n, d), random_state=seed).fit_transform(rows)
+    components /= components[:, 0].std()
+    start = np.pad(components[:, :2], ((0, 0), (0, max(0, 2 - d))))
+    if n < FEW_ROWS:
+        return start
+    perplexity = min(PERPLEXITY, (n - 1) / 3)
+    rate = n / ROWS_PER_RATE
+    tsne = TSNE(perplexity=perplexity, learning_rate=rate, init=start * 1e-4, random_state=seed, **TSNE_SETTINGS)
+    # A single thread gives the same map on any machine, and on busy cores is far faster than threads that wait.
+    with threadpool_limits(1):
+        embedded: NDArray[np.float32] = tsne.fit_transform(components)
+    return embedded

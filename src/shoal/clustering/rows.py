@@ -1,4 +1,4 @@
-"""A feature matrix as k-means and mixtures see it, a chunk at a time, so that no second copy of it is ever held."""
+"""A feature matrix as k-means and mixtures see it, read in chunks so that no second copy is held."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ClusteringMethod = Literal["kmeans", "umap-kmeans", "gmm", "temi"]
 
 @dataclass(frozen=True)
 class Shards:
-    """What ranks must tell each other when each holds rows of its own; with ``cut`` false everything is at hand.
+    """Communication between ranks that hold a share of the rows each; none if ``cut`` is false.
 
-    It is said, not guessed, because a rank may also cluster rows that only it has.
+    The caller says so, because a rank may also cluster rows that only it has.
     """
 
     cut: bool
@@ -35,7 +35,7 @@ class Shards:
         return distributed.gather_uneven(rows) if self.cut else rows
 
     def agree(self, values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-        """The first rank's values: what all ranks work out for themselves may differ in its last digit."""
+        """The first rank's values: what each rank computes for itself may differ in the last digit."""
         return distributed.from_first_rank(values) if self.cut else values
 
     def total(self, n: int) -> int:
@@ -43,7 +43,7 @@ class Shards:
         return int(self.sum(torch.tensor(n)))
 
     def before(self, value: Shaped[Tensor, ""]) -> Shaped[Tensor, ""]:
-        """The sum of a value over the ranks that come before this one."""
+        """The sum of a value over the lower ranks."""
         return self.gather(value[None])[: distributed.rank()].sum() if self.cut else torch.zeros_like(value)
 
 
@@ -54,10 +54,10 @@ Metric = Literal["euclidean", "cosine"]
 
 
 class Rows:
-    """Rows in ``dtype`` at least: at unit length for the cosine, else less ``shift``.
+    """Rows in at least ``dtype``: at unit length for the cosine, else minus ``shift``.
 
-    Both metrics are then one problem, squared Euclidean distance: of unit vectors, 1 − cos = ‖x − y‖² / 2.
-    Subtracting a point amid the data keeps ‖x‖² − 2x·y + ‖y‖² exact in float32 for data far from the origin.
+    Both metrics then use squared Euclidean distances: for unit vectors, 1 − cos = ‖x − y‖² / 2. Subtracting a point
+    near the data keeps ‖x‖² − 2x·y + ‖y‖² exact in float32 for data far from the origin.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Rows:
         weights: Float[Tensor, "n"] | None = None,
         unit: bool = False,
     ) -> None:
-        """``weights`` count rows more than once, or less; ``unit`` says that all have unit length already."""
+        """``weights`` say how often each row counts; ``unit`` that all rows have unit length already."""
         if metric not in get_args(Metric):
             raise UserError(f"there is no metric {metric!r}: give one of {', '.join(get_args(Metric))}.")
         if features.ndim != 2 or features.is_complex() or features.layout != torch.strided or not features.shape[1]:
@@ -83,7 +83,7 @@ class Rows:
         self.shift = (features.new_zeros(features.shape[1]) if shift is None else shift).to(self.dtype)
         self.weights = weights
         self.unit = unit
-        # What needs no change costs no copy: embeddings are at unit length, and most other features near the origin.
+        # No copy where none is needed: embeddings have unit length, and most other features lie near the origin.
         self._as_they_are = unit if metric == "cosine" else not self.shift.any()
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class Rows:
         return x.to(self.dtype) if self._as_they_are else self.prepare(x)
 
     def prepare(self, x: Float[Tensor, "*m d"]) -> Float[Tensor, "*m d"]:
-        """Vectors (centres, say) in the coordinates of the rows; a zero vector has no cosine: NaN."""
+        """Vectors such as centres in the coordinates of the rows; NaN for a zero vector under the cosine."""
         x = x.to(self.dtype)
         if self.metric == "cosine":
             length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -106,15 +106,15 @@ class Rows:
         return x - self.shift
 
     def parts(self, n_columns: int) -> Iterator[slice]:
-        """Rows cut into chunks; ``n_columns`` is how many numbers are made of each row."""
-        # A chunk and what is made of it stay in a CPU's cache; a GPU wants enough to fill it.
+        """Slices of the rows; ``n_columns`` is the number of values computed for each row."""
+        # A chunk and its results fit into a CPU's cache, or fill a GPU.
         values = 2**24 if self.features.is_cuda else 2**20
         size = max(1, values // max(self.features.shape[1], n_columns))
         for start in range(0, len(self), size):
             yield slice(start, min(start + size, len(self)))
 
     def chunks(self, n_columns: int) -> Iterator[tuple[slice, Float[Tensor, "b d"]]]:
-        """Which rows, and the rows."""
+        """Slices, and the rows in them."""
         for part in self.parts(n_columns):
             yield part, self[part]
 
@@ -136,7 +136,7 @@ class Rows:
         """
         total = self.shift.new_zeros(self.shift.shape, dtype=torch.float64)
         squares = total.new_zeros(())
-        pivot = self[:1].mean(0) if len(self) else self.shift  # amid the data, sums of squares cancel little
+        pivot = self[:1].mean(0) if len(self) else self.shift  # near the data, so that sums of squares cancel little
         for _, x in self.chunks(1):
             away = x - pivot
             total += away.sum(0)
@@ -162,42 +162,42 @@ class Rows:
 
     @property
     def each_weight(self) -> Float[Tensor, "n"]:
-        """How often each row counts: once, if nothing else was said."""
+        """How often each row counts; by default once."""
         return self.squared_lengths.new_ones(len(self)) if self.weights is None else self.weights
 
     def weighted(self, values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-        """A value of each row, as often as the row counts."""
+        """A value of each row times its weight."""
         return values if self.weights is None else values * self.weights
 
     def weights_of(self, part: slice) -> Float[Tensor, "b"] | None:
-        """Weights of a chunk's rows, None where all count once."""
+        """Weights of a slice of rows, None if all count once."""
         return None if self.weights is None else self.weights[part]
 
     def distance(self, squared: Float[Tensor, "*m"]) -> Float[Tensor, "*m"]:
-        """The metric's distance, from the squared Euclidean one between rows: ‖x − y‖ or 1 − cos."""
+        """The metric's distance ‖x − y‖ or 1 − cos, from the squared Euclidean distance of rows."""
         return squared / 2 if self.metric == "cosine" else squared.sqrt()
 
 
 def invalid_features_error(features: Float[Tensor, "n d"], shards: Shards = LOCAL) -> UserError:
-    """Why there are no distances between these rows."""
+    """The error for rows that have no distances."""
     bad = torch.stack([(~torch.isfinite(features)).any(1).sum(), (features == 0).all(1).sum()])
     n_bad, n_zero = shards.sum(bad).tolist()
     n = shards.total(len(features))
     if n_bad:
         return UserError(
-            f"{n_bad} of {n} rows of features hold NaN or infinity: leave them out, or find what made them (a training "
+            f"{n_bad} of {n} rows of features hold NaN or infinity: leave them out, or find their cause (a training "
             "that diverged, a division by zero)."
         )
     if n_zero:
         return UserError(
-            "a row of features is zero and has no cosine: leave it out, use metric='euclidean', or find what made it "
+            "a row of features is zero and has no cosine: leave it out, use metric='euclidean', or find its cause "
             "(a training that diverged)."
         )
     return too_far(features)
 
 
 def too_far(features: Float[Tensor, "n d"]) -> UserError:
-    """That there are no distances in this precision."""
+    """The error for distances that overflow in this precision."""
     return UserError(
         f"rows of features are so far apart that their squared distances overflow in {features.dtype}: divide them "
         "all by a constant, or leave the farthest out."
@@ -205,7 +205,7 @@ def too_far(features: Float[Tensor, "n d"]) -> UserError:
 
 
 def directions(means: Float64[Tensor, "k d"], before: Float[Tensor, "k d"]) -> Float64[Tensor, "k d"]:
-    """Means at unit length; where directions cancel every centre is as good, and the one ``before`` stays."""
+    """Means at unit length; where directions cancel, any centre is as good, and the one ``before`` is kept."""
     length: Tensor = torch.linalg.vector_norm(means, dim=1, keepdim=True)
     found: Tensor = torch.where(length > 1e-6, means / length, before.double())
     return found
@@ -214,3 +214,20 @@ def directions(means: Float64[Tensor, "k d"], before: Float[Tensor, "k d"]) -> F
 def squared_distances(x: Float[Tensor, "b d"], points: Float[Tensor, "m d"]) -> Float[Tensor, "b m"]:
     """‖x − y‖² for all pairs, less the ‖x‖² that the nearest point does not depend on."""
     return torch.addmm(points.square().sum(1), x, points.T, alpha=-2)
+
+
+def subsample(n: int, most: int, generator: torch.Generator) -> Int64[Tensor, "m"]:
+    """Numbers of at most ``most`` of n rows, drawn at random, ascending; all of them, without a draw, if n is less."""
+    if n <= most:
+        return torch.arange(n)
+    return torch.randperm(n, generator=generator)[:most].sort().values
+
+
+def unit_length(x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    """Rows at unit length, also those whose squares overflow or vanish; of a zero row NaN.
+
+    As ``Rows.prepare``, but without a branch that depends on the data, which an exported network cannot have.
+    """
+    x = x / x.abs().amax(1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / length

@@ -1,28 +1,27 @@
-"""Clusterings by name, and as plain tensors and numbers that bring one back."""
+"""Clusterings by name, as plain tensors and numbers to save, and as networks to export."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, get_args
 
 import torch
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from shoal.clustering.kmeans.estimator import KMeans
 from shoal.clustering.kmeans.minibatch import MiniBatchKMeans
 from shoal.clustering.mixtures.gaussian import GaussianMixture
 from shoal.clustering.rows import ClusteringMethod, Metric
 from shoal.clustering.temi.estimator import TEMI
-from shoal.clustering.temi.heads import BOTTLENECK, HIDDEN, Head
+from shoal.clustering.temi.heads import BOTTLENECK, HEAD_SHAPES, HIDDEN, Head
 from shoal.clustering.umap import UMAPKMeans
 from shoal.errors import UserError
 
 Clusterer = KMeans | MiniBatchKMeans | UMAPKMeans | GaussianMixture | TEMI
 
 MANY_ROWS = 250_000
-"""k-means of more goes by mini-batches, which read each row about once."""
+"""Of more rows, k-means is by mini-batches, which read each row about once."""
 
 FORMAT = 1
 CLASSES: dict[str, type[Clusterer]] = {
@@ -40,14 +39,7 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
     "MiniBatchKMeans": {"cluster_centers_": ("k", "d")},
     "UMAPKMeans": {"rows_": ("m", "d"), "row_labels_": ("m",)},
     "GaussianMixture": {"weights_": ("k",), "means_": ("k", "d")},
-    "TEMI": {
-        "mean": ("d",),
-        "first": ("d", "hidden"),
-        "first_bias": ("hidden",),
-        "second": ("hidden", "bottleneck"),
-        "second_bias": ("bottleneck",),
-        "last": ("bottleneck", "k"),
-    },
+    "TEMI": HEAD_SHAPES,
 }
 COVARIANCES = {"full": ("k", "d", "d"), "tied": ("d", "d"), "diag": ("k", "d"), "spherical": ("k",)}
 
@@ -59,9 +51,9 @@ def build_clusterer(method: ClusteringMethod, n_clusters: int, *, metric: Metric
         method: "kmeans" (by mini-batches beyond 250 000 rows), "umap-kmeans", "gmm" (a variance for each feature: full
             covariances have more numbers than there are rows) or "temi".
         n_clusters: k.
-        metric: by which rows are near.
-        seed: of everything random.
-        n: how many rows there are.
+        metric: of the distances.
+        seed: random seed.
+        n: number of rows.
 
     Raises:
         UserError: there is no such method.
@@ -79,9 +71,10 @@ def build_clusterer(method: ClusteringMethod, n_clusters: int, *, metric: Metric
 
 
 def state_of(clusterer: Clusterer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A fitted estimator as what JSON can hold and tensors by name, for ``clusterer_from``.
+    """A fitted estimator as a header for JSON and tensors by name, for ``clusterer_from``.
 
-    It holds what new rows need: centres, Gaussians, a head, or the embedded rows (at most 10 000); not ``labels_``.
+    They contain what predictions need: centres, Gaussians, a head, or the embedded rows (at most 10 000); not
+    ``labels_``.
     """
     name = type(clusterer).__name__
     header: dict[str, Any] = {"format": FORMAT, "estimator": name, "n_features": clusterer.n_features_in_}
@@ -93,8 +86,13 @@ def state_of(clusterer: Clusterer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, {each: torch.as_tensor(getattr(holder, each)).cpu().contiguous() for each in names}
 
 
+def as_module(clusterer: Clusterer) -> nn.Module:
+    """A fitted estimator's ``predict_proba`` as a network: features (b, d) in, probabilities (b, k) out."""
+    return clusterer.as_module()
+
+
 def clusterer_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Clusterer:
-    """The estimator that ``state_of`` was asked of: ``predict`` and ``predict_proba`` give the same, bit for bit.
+    """The estimator that ``state_of`` described: ``predict`` and ``predict_proba`` return the same, bit for bit.
 
     Raises:
         UserError: the header or a tensor is missing, damaged or of another version.
@@ -119,9 +117,9 @@ def clusterer_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
 
 
 def _fill(clusterer: Clusterer, header: Mapping[str, Any], found: Mapping[str, Tensor]) -> None:
-    """Put back what ``fit`` found."""
+    """Restore the results of ``fit``."""
     if isinstance(clusterer, TEMI):
-        clusterer.head_ = Head(**{field.name: found[field.name] for field in fields(Head)})
+        clusterer.head_ = Head(clusterer.metric, **found)
         return
     for name, value in found.items():
         setattr(clusterer, name, value)
@@ -143,7 +141,7 @@ def _fill(clusterer: Clusterer, header: Mapping[str, Any], found: Mapping[str, T
 def _checked(
     name: str, tensor: Shaped[Tensor, "..."] | None, shape: tuple[str, ...], k: int, d: int
 ) -> Shaped[Tensor, "..."]:
-    """A tensor that is there and has its shape and kind of numbers."""
+    """The tensor, if it is there with the right shape and type."""
     sizes = {"k": k, "d": d, "hidden": HIDDEN, "bottleneck": BOTTLENECK}
     if tensor is None:
         raise _damaged(f"it has no {name}")
@@ -167,5 +165,5 @@ def _count(header: Mapping[str, Any], name: str) -> int:
 
 def _damaged(what: str) -> UserError:
     return UserError(
-        f"this clustering cannot be used again, {what}: it is damaged or of another version, so cluster anew."
+        f"this clustering cannot be used again, {what}: it is damaged or of another version, so cluster again."
     )

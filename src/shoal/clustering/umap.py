@@ -1,4 +1,4 @@
-"""Features in the few dimensions of their neighbourhood graph, where k-means and the silhouette see its groups."""
+"""UMAP of features, and k-means in its few dimensions."""
 
 from __future__ import annotations
 
@@ -7,63 +7,55 @@ import warnings
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int32, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
-from shoal.clustering.inputs import Array, ArrayOrTensor, SharesEstimator, as_input_type, generator_from, precision_of
-from shoal.clustering.kmeans.restarts import check_n_clusters, kmeans
+from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type
+from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.rows import Metric
+from shoal.clustering.parameters import Array, check_n_clusters, generator_from, precision_of
+from shoal.clustering.rows import Metric, subsample, unit_length
 from shoal.errors import UserError
 
 N_NEIGHBORS = 10
 N_COMPONENTS = 3
 
 MAX_ROWS = 10_000
-"""UMAP of so many takes a minute on one core; of more, so many are drawn."""
+"""Rows that are embedded, drawn if there are more: UMAP of so many takes a minute on one core."""
 
 MIN_ROWS = 3
 
 
-def umap_embedding(
-    features: Float[Tensor, "n d"],
-    *,
-    metric: Metric,
-    seed: int,
-    n_components: int = N_COMPONENTS,
-    min_dist: float = 0.0,
-) -> Float[Tensor, "n c"]:
-    """UMAP (McInnes, Healy and Melville 2018) of features: 10 neighbours, 3 dimensions, points as dense as they get.
+def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int) -> Float[Tensor, "n 3"]:
+    """UMAP (McInnes, Healy and Melville 2018) of features: 10 neighbours, 3 dimensions, no minimum distance.
 
-    The same seed gives the same embedding. It works on the CPU and answers in float32 on the features' device.
+    The same seed gives the same embedding. It is computed on the CPU and returned in float32 on the features' device.
 
     Args:
         features: finite, on any device; rows must not be zero for the cosine.
-        metric: by which rows are neighbours.
-        seed: of the optimisation, 0 or more.
-        n_components: dimensions of the embedding; fewer dimensions are easier to look at, 3 to cluster.
-        min_dist: how far apart points are kept; 0 to cluster them, 0.1 to tell them apart in a picture.
+        metric: decides which rows are neighbours.
+        seed: for the optimisation, 0 or more.
 
     Raises:
         UserError: fewer than 3 rows.
     """
     n = len(features)
     if n < MIN_ROWS:
-        raise UserError(f"UMAP has no graph of {n} rows (n_samples={n}): give {MIN_ROWS} at least.")
+        raise UserError(f"UMAP has no graph of {n} rows (n_samples={n}): give at least {MIN_ROWS}.")
     n_neighbors = min(N_NEIGHBORS, n - 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of parts that are not installed, and of graphs in pieces, which clusters are
-        from umap import UMAP  # compiles itself, for seconds, when imported
+        warnings.simplefilter("ignore")  # about missing optional packages, and graphs in pieces, as clusters are
+        from umap import UMAP  # takes seconds to compile itself when imported
 
         model = UMAP(
             n_neighbors=n_neighbors,
-            n_components=n_components,
-            min_dist=min_dist,
+            n_components=N_COMPONENTS,
+            min_dist=0.0,
             metric=metric,
-            # The spectrum of a few points has too few eigenvectors.
+            # Few points have too few eigenvectors for a spectral start.
             init="spectral" if n > 2 * N_NEIGHBORS else "random",
             precomputed_knn=(*nearest_rows(features, n_neighbors, metric), None),
-            random_state=seed % 2**32,  # NumPy's seeds end there
-            n_jobs=1,  # several would not repeat the result
+            random_state=seed % 2**32,  # the range of NumPy's seeds
+            n_jobs=1,  # with more the result is not reproducible
         )
         embedded = model.fit_transform(features.detach().float().cpu().numpy())
     return torch.from_numpy(embedded).to(features.device)
@@ -72,10 +64,10 @@ def umap_embedding(
 def nearest_rows(
     features: Float[Tensor, "n d"], k: int, metric: Metric
 ) -> tuple[Int32[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
-    """The k nearest rows of each row, itself the first of them, nearest first: their numbers and distances.
+    """Indices and distances of the k nearest rows of each row, nearest first, beginning with the row itself.
 
-    UMAP would call a function for each pair of some thousand rows, and compile an approximation for more. These are
-    exact, and take less time than either up to the ten thousand rows that they are used for.
+    UMAP's own search calls a function for each pair of a few thousand rows and compiles an approximation for more. For
+    up to ten thousand rows this exact search is faster than either.
     """
     numbers, distances = nearest_neighbours(features.detach(), k - 1, metric)
     own = torch.arange(len(features), device=features.device)[:, None]
@@ -84,40 +76,81 @@ def nearest_rows(
     return numbers.int().cpu().numpy(), distances.cpu().numpy()
 
 
-def subsample(n: int, most: int, generator: torch.Generator) -> Int64[Tensor, "m"]:
-    """Numbers of at most so many of n rows, in their order; all of them, without a draw, if they are no more."""
-    if n <= most:
-        return torch.arange(n)
-    return torch.randperm(n, generator=generator)[:most].sort().values
-
-
 VOTERS = 10
-"""As many as there are neighbours in the graph of the embedding."""
+"""As many as each row has neighbours in the graph of the embedding."""
 
 OWN_VOTE = 0.51
-"""Share of the votes of a fitted row that finds itself."""
+"""Share of the votes that a fitted row has in its own cluster."""
 
 SAME = 1e-6
-"""A row is itself where its distance is no larger share of the mean distance of the rows that vote."""
+"""A row is taken for the fitted row at no larger share of the voters' mean distance."""
+
+
+class Votes(nn.Module):
+    """Votes of the ten nearest of some rows, each with weight 1 / (distance + mean distance of the ten).
+
+    ``UMAPKMeans`` finds the nearest with exact distances and gives a fitted row 0.51 of its own votes. ``forward``, for
+    other programs, does neither: whether a row finds itself to the last digit depends on their arithmetic.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    mean: Tensor
+
+    def __init__(self, rows: Float[Tensor, "m d"], labels: Int64[Tensor, "m"], n_clusters: int, metric: Metric) -> None:
+        super().__init__()
+        self.cosine, self.n_clusters = metric == "cosine", n_clusters
+        points = unit_length(rows.float()) if self.cosine else rows.float()
+        self.register_buffer("mean", points.mean(0))
+        self.register_buffer("rows", points - self.mean)
+        self.register_buffer("labels", labels)
+
+    def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        """Probability of each cluster."""
+        x = (unit_length(features) if self.cosine else features) - self.mean
+        squared = x.square().sum(1, keepdim=True) - 2 * x @ self.rows.T + self.rows.square().sum(1)
+        least, nearest = squared.clamp(min=0).topk(min(VOTERS, len(self.rows)), largest=False)
+        return self.count(nearest, vote_weights(least / 2 if self.cosine else least.sqrt()))
+
+    def count(self, nearest: Int64[Tensor, "b v"], votes: Float[Tensor, "b v"]) -> Float[Tensor, "b k"]:
+        """Sum of the votes for each cluster."""
+        shares = votes.new_zeros(len(votes), self.n_clusters)
+        return shares.scatter_add(1, self.labels[nearest], votes)
+
+
+def vote_weights(distances: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+    """The weight of each voter, 1 / (distance + mean distance), divided by their sum."""
+    relative = distances / distances.mean(1, keepdim=True).clamp(min=torch.finfo(distances.dtype).tiny)
+    weights = 1 / (1 + relative)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _with_own_vote(votes: Float[Tensor, "b v"], distances: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+    """Votes of which a row that finds itself, at distance 0, has 0.51."""
+    own = distances <= SAME * distances.mean(1, keepdim=True)
+    of_own = (votes * own).sum(1, keepdim=True)
+    both = own.any(1, keepdim=True) & ~own.all(1, keepdim=True)
+    scaled = torch.where(own, OWN_VOTE * votes / of_own, (1 - OWN_VOTE) * votes / (1 - of_own))
+    return torch.where(both, scaled, votes)
 
 
 class UMAPKMeans(SharesEstimator):
     """UMAP (10 neighbours, 3 dimensions) and k-means in it, for arrays and tensors, with scikit-learn's interface.
 
-    It finds groups of any shape, such as curved ones, that k-means would cut. Up to 10 000 rows are embedded, a random
-    sample if there are more. All other rows, and new ones, are put where their 10 nearest among those vote, in the
-    features' space: each with weight 1 / (distance + mean distance of the ten).
+    It finds groups of any shape, such as curved ones that k-means would cut. Up to 10 000 rows are embedded, a random
+    sample if there are more. All other rows, and new ones, get the cluster for which their 10 nearest embedded rows
+    vote, in the features' space, each with weight 1 / (distance + mean distance of the ten).
 
-    A fitted row finds itself among the ten and has 0.51 of the votes, so ``predict`` repeats ``labels_`` (but for equal
-    rows that k-means put into different clusters), and ``predict_proba`` still says how many of its neighbours agree.
+    A fitted row is one of its ten nearest and has 0.51 of the votes, so ``predict`` returns ``labels_`` again (except
+    for equal rows that k-means put into different clusters), and ``predict_proba`` shows how many neighbours agree.
 
-    Given a tensor, the answers are tensors on its device, UMAP itself works on the CPU; given anything else that
-    scikit-learn takes for an array, they are numpy arrays.
+    Given a tensor, it returns tensors on its device, though UMAP itself works on the CPU; given anything else that
+    scikit-learn accepts as an array, it returns numpy arrays.
 
     Args:
         n_clusters: k.
-        metric: by which rows are neighbours.
-        random_state: an int repeats the embedding and the clusters; None draws other ones each time.
+        metric: decides which rows are neighbours.
+        random_state: an int makes the result reproducible; None draws new seeds each time.
 
     Attributes:
         labels_: int64 (n,), the cluster of each row.
@@ -147,7 +180,7 @@ class UMAPKMeans(SharesEstimator):
         features = self._features(X, reset=True)
         generator = generator_from(self.random_state)
         drawn = subsample(len(features), MAX_ROWS, generator).to(features.device)
-        check_n_clusters(self.n_clusters, len(drawn))
+        check_n_clusters(len(drawn), n_clusters=self.n_clusters)
         rows = features.detach()[drawn].float()
         seed = int(torch.randint(2**31, (), generator=generator))
         embedded = umap_embedding(rows, metric=self.metric, seed=seed)
@@ -163,23 +196,13 @@ class UMAPKMeans(SharesEstimator):
         return self
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """Share of the votes."""
         rows = torch.as_tensor(self.rows_).to(features.device)
-        labels = torch.as_tensor(self.row_labels_).to(features.device)
-        voters = min(VOTERS, len(rows))
-        near, distances = nearest_neighbours(rows, voters, self.metric, features.detach())
-        votes = _votes(distances).to(precision_of(features))
-        shares = votes.new_zeros(len(features), self.n_clusters)
-        return shares.scatter_add_(1, labels[near], votes)
+        module = self.as_module().to(features.device)
+        nearest, distances = nearest_neighbours(rows, min(VOTERS, len(rows)), self.metric, features.detach())
+        votes = _with_own_vote(vote_weights(distances), distances)
+        return module.count(nearest, votes.to(precision_of(features)))
 
-
-def _votes(distances: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
-    """What each neighbour's vote counts; they sum to 1."""
-    relative = distances / distances.mean(1, keepdim=True).clamp(min=torch.finfo(distances.dtype).tiny)
-    weights = 1 / (1 + relative)
-    own = relative <= SAME
-    of_own, of_others = (weights * own).sum(1, keepdim=True), (weights * ~own).sum(1, keepdim=True)
-    mixed = (of_own > 0) & (of_others > 0)
-    apart = torch.where(own, OWN_VOTE / of_own, (1 - OWN_VOTE) / of_others)
-    factors = torch.where(mixed, apart, 1 / (of_own + of_others))
-    return weights * factors
+    def as_module(self) -> Votes:
+        """The probabilities as a network."""
+        rows, labels = torch.as_tensor(self.rows_).cpu(), torch.as_tensor(self.row_labels_).cpu()
+        return Votes(rows, labels, self.n_clusters, self.metric)

@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from shoal.clustering.near_copies import Neighbours
+from shoal.clustering.neighbours import Neighbours
 from shoal.results.tables import as_utf8, write_columns
 
 ALIKE = 0.95

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from shoal.clustering import map_positions
-from shoal.clustering.near_copies import neighbours
+from shoal.clustering import approximate_neighbours, map_positions
 from shoal.evaluation import clustering_scores
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -92,7 +91,7 @@ def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignme
     assert inputs.pictures is not None
     folder = result.folder
     first = first_of_each(inputs.embedded.fingerprints)
-    near = neighbours(inputs.features, (first == torch.arange(len(inputs))).nonzero()[:, 0], result.seed)
+    near = approximate_neighbours(inputs.features, (first == torch.arange(len(inputs))).nonzero()[:, 0], result.seed)
     copies, odd = duplicates(first, near, alike), outliers(near, found.labels)
     write_duplicates(copies, inputs.ids, folder.duplicates)
     write_outliers(odd, inputs.ids, folder.outliers)

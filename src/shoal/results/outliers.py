@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shoal.clustering.near_copies import Neighbours
+from shoal.clustering.neighbours import Neighbours
 from shoal.results.tables import as_utf8, write_columns
 
 FAR = 3.5

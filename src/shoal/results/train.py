@@ -113,15 +113,7 @@ def finished_run(run: Run) -> Finished:
     features = run.features.cpu() if known and run.features is not None else trained.embed(run.images)
     centers = trained.centers.cpu()
     labels, distances, _ = assign(features, centers, "cosine")
-    return Finished(trained, _clusterer(centers, features), features, labels, distances)
-
-
-def _clusterer(centers: Tensor, features: Tensor) -> KMeans:
-    found = KMeans(len(centers), metric="cosine")
-    found.cluster_centers_, found.n_features_in_ = centers, centers.shape[1]
-    distances = assign(features, centers, "cosine")[1]
-    found.variance_ = found._spread(float(2 * distances.double().sum()), len(features))
-    return found
+    return Finished(trained, KMeans.from_centers(centers, features, "cosine"), features, labels, distances)
 
 
 def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Outcome:

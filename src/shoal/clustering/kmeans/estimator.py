@@ -1,25 +1,49 @@
-"""What k-means estimators share once they have centres."""
+"""k-means with scikit-learn's interface, and what its estimators share once they have centres."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int64
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from torch import Tensor
+from torch import Tensor, nn
 
-from shoal.clustering.inputs import (
-    Array,
-    ArrayOrTensor,
-    TakesTensors,
-    as_input_type,
-    generator_from,
-    points_from,
-    precision_of,
-    weights_from,
-)
-from shoal.clustering.kmeans.restarts import Init, assign, best_centers
-from shoal.clustering.rows import Metric, Rows, Shards, invalid_features_error, squared_distances
+from shoal.clustering.inputs import ArrayOrTensor, TakesTensors, as_input_type
+from shoal.clustering.kmeans.restarts import Init, Settings, assign, run_kmeans
+from shoal.clustering.parameters import Array, centers_from, generator_from, points_from, precision_of, weights_from
+from shoal.clustering.rows import Metric, Rows, Shards, invalid_features_error, squared_distances, unit_length
+
+
+class CentersPosterior(nn.Module):
+    """softmax(−d² / (2 σ²)) over centres, where d² = 2 (1 − cos) for the cosine: the posterior of k-means.
+
+    It computes in float64, so that rows far from the origin lose no digits, and answers in the features' precision.
+    """
+
+    centers: Tensor
+    shift: Tensor
+
+    def __init__(self, centers: Float[Tensor, "k d"], metric: Metric, variance: float) -> None:
+        super().__init__()
+        self.cosine = metric == "cosine"
+        centers = unit_length(centers.double()) if self.cosine else centers.double()
+        self.register_buffer("shift", centers.mean(0))
+        self.register_buffer("centers", centers - self.shift)
+        # With no spread at all a row belongs to its nearest centre alone.
+        self.scale = 1 / max(2 * variance, torch.finfo(torch.float32).tiny)
+
+    def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        """Probability of each cluster."""
+        return self.posterior(self.squared_distances(features)).to(precision_of(features))
+
+    def squared_distances(self, features: Float[Tensor, "b d"]) -> Float64[Tensor, "b k"]:
+        """d² to each centre, less the ‖x‖² that is the same for all."""
+        x = unit_length(features.double()) if self.cosine else features.double()
+        return squared_distances(x - self.shift, self.centers)
+
+    def posterior(self, squared: Float64[Tensor, "b k"]) -> Float64[Tensor, "b k"]:
+        """Probability of each cluster given the squared distances."""
+        return (squared * -self.scale).softmax(1)
 
 
 class CentersEstimator(
@@ -36,7 +60,7 @@ class CentersEstimator(
     variance_: float
 
     def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
-        """Number of the nearest centre of each row, int64 (n,)."""
+        """Index of the nearest centre of each row, int64 (n,)."""
         features = self._features(X)
         return as_input_type(X, assign(features, self._centers(features), self.metric)[0])
 
@@ -58,26 +82,28 @@ class CentersEstimator(
     def predict_proba(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Probability of each cluster given the row, (n, k): softmax of −d² / (2 σ²); for the cosine d² = 2 (1 − cos).
 
-        These are the posteriors of equally large clusters that are round Gaussians of variance σ² = ``variance_``: the
-        rows' mean squared distance to their centres over the min(d, k − 1) dimensions that the centres span. That
-        counts the whole spread as if it lay among the centres. Shared among all d dimensions, σ² would be so small in
-        high dimensions that every row were certain. The most probable cluster is that of ``predict``.
+        These are the posteriors of equally large spherical Gaussians of variance σ² = ``variance_``: the rows' mean
+        squared distance to their centres over the min(d, k − 1) dimensions that the centres span, as if all the spread
+        lay in these. Divided by all d dimensions, σ² would be so small in high dimensions that every row were certain.
+        The most probable cluster is that of ``predict``.
         """
         features = self._features(X)
-        distances = self.transform(features)
-        squared = 2 * distances if self.metric == "cosine" else distances.square()
-        squared -= squared.amin(1, keepdim=True)
-        # predict looks closer where centres are equally near but for rounding.
-        labels = self.predict(features)[:, None]
-        squared.scatter_(1, labels, 0)
-        # With no spread at all a row belongs to its nearest centre alone.
-        smallest = torch.finfo(squared.dtype).tiny
-        shares = (squared / -max(2 * self.variance_, smallest)).softmax(1)
+        module = self.as_module().to(features.device)
+        # The nearest centre as predict finds it, who looks closer where two centres are equally near but for rounding.
+        labels = assign(features, self._centers(features), self.metric)[0][:, None]
+        shares = labels.new_empty(len(features), len(self.cluster_centers_), dtype=precision_of(features))
+        for part in Rows(features, self.metric).parts(shares.shape[1]):
+            squared = module.squared_distances(features[part])
+            squared -= squared.amin(1, keepdim=True)
+            shares[part] = module.posterior(squared.scatter_(1, labels[part], 0)).to(shares.dtype)
         top = shares.amax(1, keepdim=True)
-        just_above = torch.nextafter(top, top + 1)
-        own = torch.where(shares.argmax(1, keepdim=True) == labels, top, just_above)
+        own = torch.where(shares.argmax(1, keepdim=True) == labels, top, torch.nextafter(top, top + 1))
         shares.scatter_(1, labels, own)
         return as_input_type(X, shares)
+
+    def as_module(self) -> CentersPosterior:
+        """The probabilities as a network."""
+        return CentersPosterior(torch.as_tensor(self.cluster_centers_).cpu(), self.metric, self.variance_)
 
     def _spread(self, squared: float, weight: float) -> float:
         """σ² of ``predict_proba``, from the sum of squared distances, those of unit vectors for the cosine."""
@@ -98,23 +124,22 @@ class CentersEstimator(
 class KMeans(CentersEstimator):
     """k-means for arrays and tensors, Euclidean or spherical, with scikit-learn's interface.
 
-    What a call is given decides where it works and what it answers with. Given a tensor, it works on the
-    tensor's device and the answers (of ``fit``: its attributes) are tensors there. Given anything else that
-    scikit-learn takes for an array, it works on the CPU and the answers are numpy arrays.
+    Given a tensor, a call works on the tensor's device and returns tensors there (``fit``: its attributes). Given
+    anything else that scikit-learn accepts as an array, it works on the CPU and returns numpy arrays.
 
     Args:
         n_clusters: k.
         metric: "euclidean", or "cosine" for spherical k-means: rows count by direction alone.
         init: how runs start: greedy "k-means++", the same among the candidates of "k-means||", from "random" rows; or
-            the (k, d) centres of a single run, those of an earlier fit for one.
+            the (k, d) centres from which a single run starts.
         n_init: runs from different seeds, of which the one with the smallest inertia is kept.
         max_iter: the most updates of the centres in a run.
         tol: a run ends when the squared moves of its centres sum to no more than this share of the features'
             variance, or when no row changes cluster.
-        random_state: an int repeats the seeds; None draws other ones each time.
-        sharded: ``fit`` is called by all ranks of a ``torch.distributed`` group, each with rows of its own, perhaps
-            none, and with the same ``random_state``, an int. They find the clusters of all rows together; ``labels_``
-            are those of the rank's own.
+        random_state: an int makes the result reproducible; None draws new seeds each time.
+        sharded: all ranks of a ``torch.distributed`` group call ``fit``, each with its own rows, perhaps none, and with
+            the same int as ``random_state``. They find the clusters of all rows together; ``labels_`` are those of the
+            rank's own rows.
 
     Attributes:
         labels_: int64 (n,), the cluster of each row.
@@ -155,23 +180,52 @@ class KMeans(CentersEstimator):
         """
         features = self._features(X, reset=True)
         weights = None if sample_weight is None else weights_from(sample_weight, features)
-        found, self.n_iter_ = best_centers(
-            features,
-            self.n_clusters,
-            generator=generator_from(self.random_state),
+        settings = Settings(
+            n_clusters=self.n_clusters,
             metric=self.metric,
             init=self.init if isinstance(self.init, str) else points_from(self.init, "init"),
             n_init=self.n_init,
             max_iter=self.max_iter,
             tol=self.tol,
-            weights=weights,
             sharded=self.sharded,
         )
-        costs = found.distances.double() if self.metric == "cosine" else found.distances.double().square()
+        found, self.n_iter_ = run_kmeans(features, settings, generator_from(self.random_state), weights=weights)
+        self._set_clusters(X, found.centers, found.labels, found.distances, weights)
+        return self
+
+    @classmethod
+    def from_centers(cls, centers: Array | Tensor, features: ArrayOrTensor, metric: Metric = "euclidean") -> KMeans:
+        """A fitted estimator with these centres (k, d), such as those of a training run, and no update of them.
+
+        Args:
+            centers: k of them; for the cosine they need not have unit length.
+            features: the rows (n, d) whose clusters they are, read in chunks; they decide ``labels_``, ``inertia_`` and
+                ``variance_``, and as in ``fit`` whether attributes are tensors or arrays.
+            metric: of the distances.
+
+        Raises:
+            UserError: NaN, infinity or, under the cosine, a zero row; centres of another width.
+        """
+        model = cls(len(centers), metric=metric)
+        rows = Rows(model._features(features, reset=True), metric)
+        given = centers_from(centers, rows, (len(centers), rows.features.shape[1]), "centers").to(rows.dtype)
+        labels, distances, _ = assign(rows.features, given, metric)
+        model.n_iter_ = 0
+        model._set_clusters(features, given, labels, distances, None)
+        return model
+
+    def _set_clusters(
+        self,
+        X: ArrayOrTensor,
+        centers: Float[Tensor, "k d"],
+        labels: Int64[Tensor, "n"],
+        distances: Float[Tensor, "n"],
+        weights: Float[Tensor, "n"] | None,
+    ) -> None:
+        costs = distances.double() if self.metric == "cosine" else distances.double().square()
         costs = costs if weights is None else costs * weights
         weight = costs.new_tensor(len(costs)) if weights is None else weights.sum(dtype=torch.float64)
         self.inertia_, total = Shards(self.sharded).sum(torch.stack([costs.sum(), weight])).tolist()
-        self.labels_: Array | Tensor = as_input_type(X, found.labels)
-        self.cluster_centers_: Array | Tensor = as_input_type(X, found.centers)
+        self.labels_: Array | Tensor = as_input_type(X, labels)
+        self.cluster_centers_: Array | Tensor = as_input_type(X, centers)
         self.variance_ = self._spread(2 * self.inertia_ if self.metric == "cosine" else self.inertia_, total)
-        return self

@@ -1,4 +1,4 @@
-"""Where k-means starts: greedy k-means++ (Arthur and Vassilvitskii 2007, with several candidates a step)."""
+"""Seeds of k-means: greedy k-means++ (Arthur and Vassilvitskii 2007), k-means‖ and random rows, and their sample."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from torch import Tensor
 from shoal.clustering.rows import Rows, Shards, squared_distances
 
 VALUES = 2**24
-"""Distances that are held at once, for as many restarts as that is enough for."""
+"""Distances held at a time, which limits how many restarts are seeded together."""
 
 
 def seeds(rows: Rows, n_clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
     """Centres for several restarts at once, each a row of the data.
 
-    A centre is drawn with probability proportional to the squared distance from the centres so far; of the
-    2 + ln k candidates drawn, as many as scikit-learn tries, the one that leaves the smallest sum of squared
-    distances is taken.
+    Each step draws 2 + ln k candidates, as in scikit-learn, with probability proportional to the squared distance from
+    the centres so far, and keeps the one that leaves the smallest sum of squared distances.
     """
     tries = 2 + int(math.log(n_clusters))
     each = max(1, VALUES // (len(rows) * tries))
@@ -54,7 +53,7 @@ def _seeds(
 
 
 def _draw(shares: Float[Tensor, "n r"], tries: int, generator: torch.Generator) -> Int64[Tensor, "r t"]:
-    """Row numbers drawn in proportion to shares, by inverse transform sampling."""
+    """Indices of rows drawn in proportion to shares, by inverse transform sampling."""
     edges = shares.T.cumsum(1, dtype=torch.float64)
     draws = torch.rand(len(edges), tries, dtype=torch.float64, generator=generator, device=generator.device)
     index = torch.searchsorted(edges, draws.to(edges.device) * edges[:, -1:], right=True)
@@ -64,7 +63,7 @@ def _draw(shares: Float[Tensor, "n r"], tries: int, generator: torch.Generator) 
 def _with_candidates(
     rows: Rows, nearest: Float[Tensor, "n r"], candidates: Float[Tensor, "r t d"]
 ) -> Float[Tensor, "n r t"]:
-    """Squared distance of each row to its nearest centre, were a candidate among the centres."""
+    """Squared distance of each row to its nearest centre if a candidate became a centre."""
     restarts, tries, _ = candidates.shape
     options = nearest.new_empty(len(rows), restarts, tries)
     points = candidates.flatten(0, 1)
@@ -82,12 +81,12 @@ ROUNDS = 5
 
 
 def coreset(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Shards) -> tuple[Rows, bool]:
-    """Some thousand weighted rows that k-means finds about as good or bad as all rows, and whether they are all.
+    """Weighted rows on which k-means has about the same inertia as on all rows, and whether they are all rows.
 
-    A lightweight coreset (Bachem, Lucic and Krause 2018): half the draws are uniform, half go to rows in proportion to
-    their squared distance from the middle, so that a far outlier is never missed; weights make up for it. Every rank
-    gets the same rows. Where all rows are not many more they all stay, each once and in an order of their own, so
-    that neither the order of the data nor whether a row is repeated or weighted makes a difference.
+    A lightweight coreset (Bachem, Lucic and Krause 2018): half the draws are uniform, half in proportion to the squared
+    distance from the mean, so that no far outlier is missed, and weights correct for it. Every rank gets the same rows.
+    If there are at most twice as many rows they are all kept, distinct and sorted, so that neither the order of the
+    data nor repeating a row instead of weighting it makes a difference.
     """
     size = max(LEAST_ROWS, ROWS_PER_CLUSTER * n_clusters)
     n, squares, weights = shards.total(len(rows)), rows.squared_lengths[:, 0], rows.weights
@@ -106,9 +105,9 @@ def coreset(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Sha
 
 
 def candidates(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Shards) -> Rows:
-    """Rows that k-means‖ puts up as centres, each with the weight of the rows that are nearest to it.
+    """Candidates of k-means‖ for centres, each with the weight of the rows nearest to it.
 
-    Bahmani et al. 2012: in each of five rounds, every row becomes a candidate with probability 2k · d²/Σd², where d is
+    Bahmani et al. 2012: in each of five rounds every row becomes a candidate with probability 2k · d²/Σd², where d is
     its distance from the candidates so far.
     """
     weights = rows.each_weight
@@ -131,12 +130,12 @@ def candidates(rows: Rows, n_clusters: int, generator: torch.Generator, shards: 
 
 
 def _rows_like(rows: Rows, x: Float[Tensor, "m d"], weights: Float[Tensor, "m"] | None) -> Rows:
-    """Rows that are in the coordinates of others already."""
+    """Rows that are already in the coordinates of others."""
     return Rows(x, rows.metric, dtype=rows.dtype, weights=weights, unit=rows.metric == "cosine")
 
 
 def _drawn(share: Float64[Tensor, "n"], size: int, generator: torch.Generator, shards: Shards) -> Int64[Tensor, "m"]:
-    """Which of this rank's rows are among ``size`` draws, with replacement, by their shares, which are overwritten."""
+    """This rank's rows among ``size`` draws with replacement in proportion to shares, which are overwritten."""
     edges = share.cumsum_(0)
     mine = edges[-1] if len(edges) else edges.sum()
     total, start = shards.sum(mine), shards.before(mine)
@@ -147,7 +146,7 @@ def _drawn(share: Float64[Tensor, "n"], size: int, generator: torch.Generator, s
 
 
 def _uniform(n: int, generator: torch.Generator, shards: Shards) -> Float[Tensor, "n"]:
-    """A random number for each row, the same however the rows are cut."""
+    """A random number for each row, the same however the rows are sharded."""
     start, total = int(shards.before(torch.tensor(n))), shards.total(n)
     return torch.rand(total, generator=generator, device=generator.device)[start : start + n]
 
@@ -159,7 +158,7 @@ def _closer(
     nearest: Float[Tensor, "n"],
     owner: Int64[Tensor, "n"],
 ) -> None:
-    """Give rows to new candidates, numbered from ``first``, that are nearer than theirs."""
+    """Assign rows to new candidates, numbered from ``first``, that are nearer than their present one."""
     for part, x in rows.chunks(len(new)):
         squared, labels = squared_distances(x, new).min(1)
         squared = squared.add_(rows.squared_lengths[part, 0]).clamp_(min=0)

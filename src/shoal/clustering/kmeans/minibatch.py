@@ -1,4 +1,4 @@
-"""A matrix that is read a batch at a time and never copied or converted whole."""
+"""Mini-batch k-means: reads a matrix a batch at a time and never copies or converts all of it."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from shoal.clustering.inputs import (
-    Array,
-    ArrayOrTensor,
-    as_input_type,
-    generator_from,
-    points_from,
-    tensor_on,
-    weights_from,
-)
+from shoal.clustering.inputs import ArrayOrTensor, as_input_type, tensor_on
 from shoal.clustering.kmeans.estimator import CentersEstimator
 from shoal.clustering.kmeans.init import ROWS_PER_CLUSTER, candidates, random_seeds, seeds
 from shoal.clustering.kmeans.nearest import to_points
-from shoal.clustering.kmeans.restarts import Init, check_n_clusters, given_points, known_init, ready
+from shoal.clustering.kmeans.restarts import Init, well_conditioned
 from shoal.clustering.kmeans.running_means import RunningMeans, nearest
+from shoal.clustering.parameters import (
+    Array,
+    centers_from,
+    check_choice,
+    check_counts,
+    check_n_clusters,
+    check_not_negative,
+    generator_from,
+    weights_from,
+)
 from shoal.clustering.rows import LOCAL, Metric, Rows
-from shoal.errors import UserError
 
 FROM_MAP = 256
-"""Rows read from a map before its pages are given back: with each the system maps some 64 KiB around it."""
+"""Rows read from a map before its pages are released: with each row the system maps about 64 KiB around it."""
 
 
 class Source:
-    """Rows of an array or a tensor, of which only those asked for become floating point numbers."""
+    """Rows of an array or a tensor, converted to floating point only when they are read."""
 
     def __init__(self, X: Shaped[Tensor, "n d"] | Array) -> None:
         self._map = None if isinstance(X, Tensor) else _read_only_map(X)
@@ -52,16 +53,16 @@ class Source:
         else:
             starts = range(0, len(index), FROM_MAP)
             x = torch.cat([self._from_map(index[start : start + FROM_MAP]) for start in starts])
-        self._give_back()
+        self._release_pages()
         return x if x.is_floating_point() else x.to(self._float)
 
     def _from_map(self, index: Int64[Tensor, "b"]) -> Shaped[Tensor, "b d"]:
         x: Tensor = self._values.index_select(0, index)
-        self._give_back()
+        self._release_pages()
         return x
 
-    def _give_back(self) -> None:
-        """Pages of the map read so far, which would count as memory of this process until others need it."""
+    def _release_pages(self) -> None:
+        """Release the pages read so far, which would count as memory of this process until others need it."""
         if self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)
 
@@ -74,42 +75,41 @@ def _tensor(X: Array) -> Shaped[Tensor, "n d"]:
 
 
 def _read_only_map(X: Array) -> mmap.mmap | None:
-    """The memory map behind an array; none where a page that is given back might have been written to."""
+    """The memory map behind an array; None if it is writable: a released page might have been written to."""
     base: object = X
     while isinstance(base, np.ndarray):
         base = base.base
-    if not isinstance(base, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):  # no such thing on Windows
+    if not isinstance(base, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):  # missing on Windows
         return None
     return base if memoryview(base).readonly else None
 
 
 BATCHES = 3
-"""Seeds are drawn from the rows of so many batches, as in scikit-learn."""
+"""Number of batches whose rows seeds are drawn from, as in scikit-learn."""
 
 
 class MiniBatchKMeans(CentersEstimator):
-    """k-means of what does not fit into memory, Euclidean or spherical, with scikit-learn's interface.
+    """k-means for data that do not fit into memory, Euclidean or spherical, with scikit-learn's interface.
 
     Sculley, "Web-scale k-means clustering" (2010): each step draws a batch of rows and moves their nearest centres
-    towards them, by one over the rows that a centre has been given so far. ``fit`` takes an array, a tensor or a
-    memory map, of which it reads a batch at a time; ``partial_fit`` takes the batches of a stream. Tensors are dealt
-    with on their device and answered with tensors, as in ``KMeans``.
+    towards them, by one over the number of rows of a centre so far. ``fit`` reads an array, a tensor or a memory map a
+    batch at a time; ``partial_fit`` takes the batches of a stream. For tensors it works on their device and returns
+    tensors, as ``KMeans`` does.
 
     Args:
         n_clusters: k.
         metric: "euclidean", or "cosine" for spherical k-means: rows count by direction alone.
-        init: how it starts: greedy "k-means++", the same among the candidates of "k-means||", from "random" rows; or
+        init: initial centres: greedy "k-means++", the same among the candidates of "k-means||", from "random" rows; or
             the (k, d) centres.
         n_init: how many seeds are compared, on a sample of the rows.
         batch_size: rows of a step of ``fit``.
         max_iter: the most passes over the data.
         tol: ``fit`` ends when the squared moves of the centres in a step sum to no more than this share of the
-            features' variance; with 0 it does not look.
+            features' variance; 0 disables this.
         max_no_improvement: ``fit`` ends when the smoothed inertia of the batches has not fallen for so many steps;
-            None: it does not look.
-        reassignment_ratio: centres that have been given less than this share of the rows of the largest move to rows
-            of the batch.
-        random_state: an int repeats the seeds and batches; None draws other ones each time.
+            None disables this.
+        reassignment_ratio: centres with less than this share of the rows of the largest move to rows of the batch.
+        random_state: an int makes the result reproducible; None draws new seeds and batches each time.
 
     Attributes:
         cluster_centers_: float (k, d), at unit length for the cosine.
@@ -175,8 +175,8 @@ class MiniBatchKMeans(CentersEstimator):
     ) -> MiniBatchKMeans:
         """Move the centres by one batch (b, d), the first of which holds k rows at least and starts them.
 
-        Batches may differ in size. After ``fit`` its centres go on. ``n_init`` seeds are compared on the first batch;
-        ``batch_size``, ``max_iter``, ``tol`` and ``max_no_improvement`` are not used.
+        Batches may differ in size. After ``fit`` it continues from its centres. ``n_init`` seeds are compared on the first
+        batch; ``batch_size``, ``max_iter``, ``tol`` and ``max_no_improvement`` are not used.
 
         Raises:
             UserError: as ``fit``.
@@ -198,35 +198,34 @@ class MiniBatchKMeans(CentersEstimator):
         return self
 
     def _source(self, X: Array | Tensor) -> Source:
-        """The rows, checked as ``_features`` checks them, but for what one has to read them for."""
+        """The rows, checked as by ``_features``, except for their values."""
         if isinstance(X, Tensor):
             self._features(X.to("meta"), reset=True)
             return Source(X)
         return Source(self._validated(X, reset=True, dtype="numeric"))
 
     def _check_parameters(self, n: int) -> None:
-        check_n_clusters(self.n_clusters, n)
-        counts = {name: getattr(self, name) for name in ("n_init", "batch_size", "max_iter", "max_no_improvement")}
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value} must be at least 1.")
-        if not (self.tol >= 0 and self.reassignment_ratio >= 0):
-            raise UserError(f"tol={self.tol} and reassignment_ratio={self.reassignment_ratio} must be at least 0.")
+        check_n_clusters(n, n_clusters=self.n_clusters)
+        check_counts(n_init=self.n_init, batch_size=self.batch_size, max_iter=self.max_iter)
+        if self.max_no_improvement is not None:
+            check_counts(max_no_improvement=self.max_no_improvement)
+        check_not_negative(tol=self.tol, reassignment_ratio=self.reassignment_ratio)
+        if isinstance(self.init, str):
+            check_choice(self.init, Init, "init")
 
     def _start(self, sample: Rows) -> float:
-        """Begin with the best of several seeds; returns the variance of the sample, averaged over dimensions."""
-        sample, variance = ready(sample)
+        """Start from the best of several seeds; returns the variance of the sample, averaged over dimensions."""
+        sample, variance = well_conditioned(sample)
         if isinstance(self.init, str):
             start = self._best_seeds(sample, self.init)
         else:
-            given = points_from(self.init, "init")
             shape = (self.n_clusters, sample.features.shape[1])
-            start = given_points(sample, given, shape, "init").to(sample.dtype)
+            start = centers_from(self.init, sample, shape, "init").to(sample.dtype)
         self._running = RunningMeans(start, self.metric, sample.shift)
         return variance
 
     def _best_seeds(self, sample: Rows, init: str) -> Float[Tensor, "k d"]:
-        draw = random_seeds if known_init(init) == "random" else seeds
+        draw = random_seeds if init == "random" else seeds
         among = candidates(sample, self.n_clusters, self._generator, LOCAL) if init == "k-means||" else sample
         starts = draw(among, self.n_clusters, self.n_init, self._generator)
         weights = sample.each_weight
@@ -240,7 +239,7 @@ class MiniBatchKMeans(CentersEstimator):
         return best
 
     def _steps(self, source: Source, edges: Float64[Tensor, "n"] | None, bound: float) -> int:
-        """Batches until the centres settle, at most those of ``max_iter`` passes; returns how many."""
+        """Run batches until convergence, for at most ``max_iter`` passes; returns how many."""
         size = min(self.batch_size, len(source))
         n_steps = self.max_iter * len(source) // size
         smoothed, least, no_improvement = math.inf, math.inf, 0
@@ -249,7 +248,7 @@ class MiniBatchKMeans(CentersEstimator):
             before = self._running.centers
             batch = self._running.rows(source[self._drawn(size, len(source), edges)])
             inertia = self._running.step(batch, self.reassignment_ratio, self._generator) / size
-            if step == 1:  # that of the seeds
+            if step == 1:  # inertia of the seeds
                 continue
             smoothed = inertia if step == 2 else smoothed + share * (inertia - smoothed)
             no_improvement = 0 if smoothed < least else no_improvement + 1
@@ -271,7 +270,7 @@ class MiniBatchKMeans(CentersEstimator):
         """Read all rows once for their clusters and inertia."""
         labels = torch.empty(len(source), dtype=torch.int64, device=source.device)
         total = 0.0
-        # As many rows as are dealt with at once.
+        # In chunks, as Rows cuts them.
         for part in Rows(source[:1].expand(len(source), -1), self.metric).parts(self.n_clusters):
             rows = self._running.rows(source[part])
             x = rows[:]

@@ -9,7 +9,7 @@ from torch import Tensor
 from shoal.clustering.rows import Rows, squared_distances
 
 _MANTISSA = {torch.float32: (torch.int32, 23), torch.float64: (torch.int64, 52)}
-"""The integers of the same width, and how many bits of the number are digits."""
+"""The integer type of the same width, and the bits of the mantissa."""
 
 
 def nearest_two(
@@ -28,7 +28,7 @@ def nearest_two(
     values = squared_distances(x, centers)
     labels, first, resolution = _minimum(values)
     second = values.scatter_(1, labels[:, None], torch.inf).amin(1)
-    # Products round, and far from the origin they cancel: what is not clear is computed in float64.
+    # Products round, and far from the origin they cancel: close calls are computed in float64.
     slack = resolution * (first.abs() + second.abs())
     slack += _rounding(squared, second)
     upper = first.add_(squared).add_(slack).clamp_(min=0).sqrt_()
@@ -61,7 +61,7 @@ def two_labels(x: Float[Tensor, "b d"], centers: Float[Tensor, "k d"]) -> Int64[
 
 
 def _two_least(values: Float[Tensor, "b k"]) -> tuple[Int64[Tensor, "2 b"], Float[Tensor, "2 b"]]:
-    """Columns and values of the two least of each row; of equals the first, which topk does not promise."""
+    """Columns and values of the two smallest of each row; among equals the first, which topk does not guarantee."""
     first = values.min(1)
     second = values.scatter(1, first.indices[:, None], torch.inf).min(1)
     return torch.stack([first.indices, second.indices]), torch.stack([first.values, second.values])
@@ -73,7 +73,7 @@ def _rounding(squared: Float[Tensor, "b"], second: Float[Tensor, "b"]) -> Float[
 
 
 def nearest_labels(rows: Rows, centers: Float[Tensor, "k d"]) -> Int64[Tensor, "n"]:
-    """Nearest centre of each of all rows."""
+    """Nearest centre of each row."""
     labels = torch.empty(len(rows), dtype=torch.int64, device=centers.device)
     for part, x in rows.chunks(len(centers)):
         labels[part] = nearest_two(x, centers, rows.squared_lengths[part, 0])[0]
@@ -81,7 +81,7 @@ def nearest_labels(rows: Rows, centers: Float[Tensor, "k d"]) -> Int64[Tensor, "
 
 
 def rough_nearest(x: Float[Tensor, "b d"], centers: Float[Tensor, "k d"]) -> Int64[Tensor, "b"]:
-    """Nearest centre by products in bfloat16: of two that are about equally near, perhaps the other one."""
+    """Nearest centre by products in bfloat16, which may be wrong between two that are about equally near."""
     products = x.bfloat16() @ centers.bfloat16().T
     return _minimum(torch.add(centers.square().sum(1), products, alpha=-2))[0]
 
@@ -95,8 +95,8 @@ def to_points(x: Float[Tensor, "b d"], points: Float[Tensor, "b d"]) -> Float[Te
 def _minimum(values: Float[Tensor, "b k"]) -> tuple[Int64[Tensor, "b"], Float[Tensor, "b"], float]:
     """Column and value of each row's minimum, and the relative error of values, which are overwritten.
 
-    The last digits of each value become the number of its column, so that one search for the minimum, which runs
-    many numbers at a time, finds both. Looking for the column takes several times as long.
+    The last bits of each value become the index of its column, so that one vectorised search for the minimum finds
+    both. A search for the column takes several times as long.
     """
     integers, digits = _MANTISSA[values.dtype]
     bits = max(1, (values.shape[1] - 1).bit_length())

@@ -1,4 +1,4 @@
-"""The state of mini-batch k-means: means of the rows that each centre has been given so far."""
+"""The state of mini-batch k-means: the mean of the rows assigned to each centre so far."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from shoal.clustering.kmeans.sums import ClusterSums
 from shoal.clustering.rows import Metric, Rows, directions, invalid_features_error
 
 ROWS_PER_CLUSTER = 10
-"""After so many rows for each centre, those with too few are looked for."""
+"""Rows per centre after which centres with too few rows are reassigned."""
 
 
 class RunningMeans:
     """Centres that move towards the rows of each batch that are nearest to them (Sculley 2010, algorithm 1).
 
-    The learning rate of a centre is one over the rows it has been given, so that it is their mean. For the cosine it
-    is the direction of their mean.
+    The learning rate of a centre is one over the number of its rows, so that it is their mean; for the cosine the
+    direction of their mean.
     """
 
     def __init__(self, start: Float[Tensor, "k d"], metric: Metric, shift: Float[Tensor, "d"]) -> None:
-        """Begin from centres in the coordinates of ``Rows`` less ``shift``."""
+        """Start from centres in the coordinates of ``Rows`` minus ``shift``."""
         self.metric = metric
         self.shift = shift
         self.dtype = start.dtype
-        # In float32 a centre that has been given millions of rows would no longer move.
+        # In float32 a centre with millions of rows would no longer move.
         self.means: Float64[Tensor, "k d"] = start.double()
         self.counts = self.means.new_zeros(len(start))
         self.centers: Float[Tensor, "k d"] = start
@@ -37,10 +37,10 @@ class RunningMeans:
         return Rows(features, self.metric, self.shift, weights=weights)
 
     def step(self, rows: Rows, ratio: float, generator: torch.Generator) -> float:
-        """Give a batch to its nearest centres and move them; returns the sum of squared distances before.
+        """Assign a batch to its nearest centres and move them; returns the sum of squared distances before.
 
-        As in scikit-learn, once all centres might have been given some rows, those with less than ``ratio`` of the
-        rows of the largest move to rows of the batch.
+        As in scikit-learn, after enough rows for all centres, those with less than ``ratio`` of the rows of the
+        largest, such as empty ones, move to rows of the batch.
 
         Raises:
             UserError: NaN, infinity or, under the cosine, a zero row.
@@ -60,12 +60,12 @@ class RunningMeans:
         self.means += (sums.sums - sums.counts[:, None] * self.means) / given
         if due:
             self._n_since = 0
-            self._reassign(rows, ratio, generator)
+            self._relocate_empty_clusters(rows, ratio, generator)
         self.centers = self._at_means()
         return inertia
 
-    def _reassign(self, rows: Rows, ratio: float, generator: torch.Generator) -> None:
-        """Move centres with too few rows to rows of the batch, half of which may become centres."""
+    def _relocate_empty_clusters(self, rows: Rows, ratio: float, generator: torch.Generator) -> None:
+        """Move centres with no or too few rows to rows of the batch, at most half of which become centres."""
         low = (self.counts < ratio * self.counts.max()).nonzero()[:, 0]
         if not len(low):
             return
@@ -76,7 +76,7 @@ class RunningMeans:
             return
         drawn = some[torch.randperm(len(some), generator=generator)[: len(low)]].to(low.device)
         self.means[low] = rows[drawn].double()
-        # Counted as zero they would be moved again at once.
+        # With a count of zero they would be moved again at once.
         others = torch.ones_like(self.counts, dtype=torch.bool)
         others[low] = False
         self.counts[low] = self.counts[others].min()

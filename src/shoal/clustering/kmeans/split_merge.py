@@ -1,36 +1,32 @@
-"""Repairs that Lloyd's iteration cannot make: of two centres in one group, one goes to a group that has none."""
+"""Split–merge: of two centres that share a group, one moves to a group without a centre of its own."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from shoal.clustering.kmeans.partition import Partition
 from shoal.clustering.rows import Rows, squared_distances
 
-if TYPE_CHECKING:
-    from shoal.clustering.kmeans.lloyd import Partition
-
 ROWS = 512
-"""Rows of a cluster that are looked at to find how it would split."""
+"""Rows of a cluster on which a split is tried."""
 POWER_STEPS = 6
 UPDATES = 4
 GAIN = 1.2
-"""How many times the cost of a merger a split must save; splits of pure noise look a little better than they are."""
+"""A split must save this multiple of what a merger costs: splits of pure noise look slightly better than they are."""
 
 
 def split_merge(partition: Partition, centers: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
-    """Centres after the swaps that pay, the same ones when none does.
+    """Centres after every split and merger that lowers the inertia; the same centres if none does.
 
-    As in the split–merge of Capó, Pérez and Lozano (2022): merging clusters a and b costs n_a n_b / (n_a + n_b) ·
-    ‖c_a − c_b‖² of inertia; what a split saves is measured on some rows of the cluster. The clusters with the
-    largest inertia are tried, one in eight.
+    After Capó, Pérez and Lozano (2022): merging clusters a and b costs n_a n_b / (n_a + n_b) · ‖c_a − c_b‖² of inertia;
+    what a split saves is estimated on some rows of the cluster. The eighth of the clusters with the largest inertia is
+    tried.
 
     Args:
         partition: which rows are in which cluster.
-        centers: about the means of the clusters.
+        centers: approximate means of the clusters.
     """
     k = len(centers)
     if k < 3:
@@ -63,7 +59,7 @@ def split_merge(partition: Partition, centers: Float[Tensor, "k d"]) -> Float[Te
 def _mergers(
     centers: Float[Tensor, "k d"], counts: Float64[Tensor, "k"]
 ) -> tuple[Float64[Tensor, "k"], Int64[Tensor, "k"]]:
-    """For each cluster what its cheapest merger costs, and with which cluster."""
+    """Cost of the cheapest merger of each cluster, and the cluster to merge it with."""
     cost, partner = torch.empty_like(counts), torch.empty_like(counts, dtype=torch.int64)
     for part, x in Rows(centers, "euclidean").chunks(8 * len(centers)):
         squared = squared_distances(x, centers).add_(x.square().sum(1, keepdim=True)).clamp_(min=0).double()
@@ -76,7 +72,7 @@ def _mergers(
 def _split(
     partition: Partition, center: Float[Tensor, "d"], cluster: int
 ) -> tuple[Float64[Tensor, ""], Float[Tensor, "2 d"]]:
-    """What a row of a cluster would save on average if it had two centres, and these: halves along its longest axis."""
+    """Mean saving per row if the cluster had two centres, and these centres: its halves along the longest axis."""
     away = partition.some_rows(cluster, ROWS) - center
     axis = away[away.square().sum(1).argmax()]
     for _ in range(POWER_STEPS):

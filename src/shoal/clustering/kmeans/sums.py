@@ -10,7 +10,7 @@ from torch import Tensor
 class ClusterSums:
     """Weighted sum and weight of each cluster's rows.
 
-    In float64 thousands of rows come and go without a trace, and the order in which a GPU adds does not show.
+    In float64, because thousands of rows come and go, and a GPU adds in any order.
     """
 
     def __init__(self, n_clusters: int, d: int, device: torch.device) -> None:
@@ -24,7 +24,7 @@ class ClusterSums:
         new: Int64[Tensor, "m"],
         weights: Float[Tensor, "m"] | None,
     ) -> None:
-        """Take rows out of their old clusters, where they had one (-1: none), and into the new ones."""
+        """Move rows from their old clusters, if they had one (-1: none), to the new ones."""
         x, ones = x.double(), torch.ones(len(x), dtype=torch.float64, device=x.device)
         weights = ones if weights is None else weights.double()
         if weights is not ones:

@@ -1,4 +1,4 @@
-"""A mixture of two beta distributions: which of the values in [0, 1] are of the lower kind, which of the higher."""
+"""A mixture of two beta distributions, which tells low values in [0, 1] from high ones."""
 
 from __future__ import annotations
 
@@ -12,39 +12,38 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from shoal.clustering.inputs import Array, ArrayOrTensor, TakesTensors, as_input_type, precision_of
+from shoal.clustering.inputs import ArrayOrTensor, TakesTensors, as_input_type
+from shoal.clustering.parameters import Array, check_counts, check_not_negative, precision_of
 from shoal.clustering.rows import invalid_features_error
 from shoal.errors import UserError
 
 EDGE = 1e-4
-"""Values are kept so far from 0 and 1, where a density may be infinite, and no component is narrower than that."""
+"""Values are clamped to this distance from 0 and 1, where a density may be infinite; no component is narrower."""
 
 _LITTLE = 10 * torch.finfo(torch.float64).eps
-"""Added to the values of each component, so that one without any has a weight whose logarithm is finite."""
+"""Added to the weight of each component, so that an empty one has a finite log weight."""
 
 
 class BetaMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """A mixture of two beta distributions for values in [0, 1], with scikit-learn's interface.
 
     Arazo et al. 2019, "Unsupervised Label Noise Modeling and Loss Correction", section 3.1, tell clean from noisy
-    labels by it, from the losses of their images scaled to [0, 1]. Component 0 is the one with the smaller mean,
-    component 1 the one with the larger.
+    labels by it, from the losses of their images scaled to [0, 1]. Component 0 has the smaller mean.
 
-    As in the published code, a run begins with Beta(1, 2) and Beta(2, 1), half of the values each, values count as
-    at least 1e-4 and at most 1 − 1e-4, and the update gives a component the mean m and the variance v of its values:
-    α = m (m (1 − m) / v − 1) and β = (1 − m) (m (1 − m) / v − 1). That is not the most likely beta distribution, so
-    this is not exactly EM: updates mostly raise the likelihood, but may lower it, and the mixture they settle at is
-    not the most likely one. The bound is therefore reported and does not end a run, nor does it choose a mixture:
-    for losses much closer to zero than a beta distribution can be, the likeliest mixture of a run tells the kinds
-    apart worst.
+    As in the published code, a run starts from Beta(1, 2) and Beta(2, 1) with equal weights, values are clamped to
+    [1e-4, 1 − 1e-4], and the update matches a component to the mean m and the variance v of its values:
+    α = m (m (1 − m) / v − 1) and β = (1 − m) (m (1 − m) / v − 1). That is not the maximum-likelihood estimate, so this
+    is not exactly EM: an update may lower the likelihood. The bound is therefore reported but neither ends a run nor
+    chooses a mixture: for losses much closer to zero than a beta distribution can be, the most likely mixture of a run
+    separates the components worst.
 
-    Given a tensor, it works on the tensor's device and the answers (of ``fit``: its attributes) are tensors there;
-    given anything else that scikit-learn takes for an array, they are numpy arrays. All is computed in float64; what
-    is told of values has their precision.
+    Given a tensor, it works on the tensor's device and returns tensors there (``fit``: its attributes); given anything
+    else that scikit-learn accepts as an array, it returns numpy arrays. Computations are in float64; results about
+    values have their precision.
 
     Args:
-        max_iter: the most mixtures tried. The published code takes 10 updates and does not look whether they
-            suffice; kinds that overlap need hundreds.
+        max_iter: the most mixtures tried. The published code makes 10 updates without checking convergence; components
+            that overlap need hundreds.
         tol: a run ends when an update changes the probability of component 1, averaged over the values, by no more
             than this.
 
@@ -68,8 +67,8 @@ class BetaMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignore[mi
         Raises:
             UserError: no values, NaN, values outside [0, 1], several columns; bad parameters.
         """
-        if self.max_iter < 1 or not self.tol >= 0:
-            raise UserError(f"max_iter={self.max_iter} must be at least 1 and tol={self.tol} not negative.")
+        check_counts(max_iter=self.max_iter)
+        check_not_negative(tol=self.tol)
         values = self._values(X, reset=True)
         if not len(values):
             raise UserError("X holds no values (n_samples=0): give at least one.")
@@ -125,7 +124,7 @@ class BetaMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignore[mi
         outside = int(((values < 0) | (values > 1)).sum())
         if outside:
             raise UserError(
-                f"{outside} of {len(values)} values lie outside [0, 1]: scale them, by (x − min) / (max − min) for one."
+                f"{outside} of {len(values)} values lie outside [0, 1]: scale them, such as by (x − min) / (max − min)."
             )
         return values
 
@@ -143,13 +142,13 @@ class _Mixture:
     weights: Float64[Tensor, "2"]
 
     def log_joint(self, x: Float64[Tensor, "n"]) -> Float64[Tensor, "n 2"]:
-        """Of each value and component, log w_k + log Beta(x | α_k, β_k)."""
+        """Log w_k + log Beta(x | α_k, β_k) for each value and component."""
         constant = torch.lgamma(self.alphas + self.betas) - torch.lgamma(self.alphas) - torch.lgamma(self.betas)
         powers = x.log()[:, None] * (self.alphas - 1) + torch.log1p(-x)[:, None] * (self.betas - 1)
         return self.weights.log() + constant + powers
 
     def update(self, x: Float64[Tensor, "n"], shares: Float64[Tensor, "n 2"]) -> _Mixture:
-        """The next mixture, by moments; a component without values keeps its shape."""
+        """The next mixture, by moments; an empty component keeps its shape."""
         counts = shares.sum(0)
         means = shares.T @ x / counts
         variances = (shares * (x[:, None] - means).square()).sum(0) / counts
@@ -164,18 +163,18 @@ class _Mixture:
 
 
 def _run(x: Float64[Tensor, "n"], max_iter: int, tol: float) -> tuple[_Mixture, float, int, bool]:
-    """Where the updates lead: the mixture, its bound, mixtures tried, and whether they settled."""
+    """The final mixture, its bound, the number of mixtures tried, and whether they converged."""
     one, two = x.new_tensor([1.0, 2.0]), x.new_tensor([2.0, 1.0])
     mixture, before = _Mixture(one, two, x.new_tensor([0.5, 0.5])), None
     for n_iter in range(1, max_iter + 1):
         joint = mixture.log_joint(x)
         density = joint.logsumexp(1, keepdim=True)
         shares = (joint - density).exp_()
-        settled = before is not None and bool((shares[:, 1] - before[:, 1]).abs().mean() <= tol)
-        if settled or n_iter == max_iter:
+        converged = before is not None and bool((shares[:, 1] - before[:, 1]).abs().mean() <= tol)
+        if converged or n_iter == max_iter:
             break
         mixture, before = mixture.update(x, shares), shares
-    return mixture, float(density.mean()), n_iter, settled
+    return mixture, float(density.mean()), n_iter, converged
 
 
 def _is_flat(X: Array | Tensor) -> bool:

@@ -18,12 +18,12 @@ from shoal.errors import UserError
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
 
 _LITTLE = 10 * torch.finfo(torch.float64).eps
-"""Added to the rows of each component, so that one without any has a weight whose logarithm is finite."""
+"""Added to the weight of each component, so that an empty one has a finite log weight."""
 
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """Gaussians with weights, in the coordinates of some ``Rows``."""
+    """Weighted Gaussians, in the coordinates of some ``Rows``."""
 
     weights: Float64[Tensor, "k"]
     means: Float64[Tensor, "k d"]
@@ -32,7 +32,7 @@ class Mixture:
     kind: CovarianceType
 
     def log_joint(self, x: Float64[Tensor, "b d"]) -> Float64[Tensor, "b k"]:
-        """Of each row and component, log w_k + log N(x | mean k, covariance k).
+        """Log w_k + log N(x | mean k, covariance k) for each row and component.
 
         Raises:
             UserError: a covariance is not positive definite.
@@ -47,25 +47,25 @@ class Mixture:
             precisions = self._whitening.square()
             squared = x.square() @ precisions.T - 2 * x @ (self.means * precisions).T
             squared += (self.means.square() * precisions).sum(1)
-        constant = self.weights.log() + self._log_determinant - x.shape[1] / 2 * math.log(2 * math.pi)
+        constant = self.weights.log() + self.log_determinant - x.shape[1] / 2 * math.log(2 * math.pi)
         return constant - squared.clamp_(min=0) / 2
 
     @cached_property
     def _whitening(self) -> Float64[Tensor, "..."]:
-        """What turns x − mean into a standard normal: (k, d, d) or (d, d) to multiply by, or (k, d) scales."""
+        """Maps x − mean to a standard normal: factors (k, d, d) or (d, d), or scales (k, d)."""
         if self.kind in ("full", "tied"):
             lower, failed = torch.linalg.cholesky_ex(self.covariances)
-            _refuse(failed != 0)
+            _check_definite(failed != 0)
             identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
             inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
             return inverse.mT
         variances = self.covariances if self.kind == "diag" else self.covariances[:, None].expand_as(self.means)
-        _refuse(~(variances > 0))
+        _check_definite(~(variances > 0))
         return variances.rsqrt()
 
     @cached_property
-    def _log_determinant(self) -> Float64[Tensor, "*k"]:
-        """Logarithm of the determinant of each whitening, (k), or of the one that all share, ()."""
+    def log_determinant(self) -> Float64[Tensor, "*k"]:
+        """Log determinant of each whitening, (k), or of the shared one, ()."""
         scales = self._whitening
         if self.kind in ("full", "tied"):
             scales = scales.diagonal(dim1=-2, dim2=-1)
@@ -74,29 +74,29 @@ class Mixture:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Where a run of EM ended."""
+    """Result of a run of EM."""
 
     mixture: Mixture
     lower_bound: float
     """Mean over the rows of the log density under ``mixture``."""
     n_iter: int
-    """Mixtures whose bound was computed."""
+    """Number of mixtures whose bound was computed."""
     converged: bool
 
 
 class _Moments:
-    """Sums over rows, weighted by their shares in the components, that the next mixture is made of."""
+    """Sums over rows, weighted by responsibilities, from which the M-step makes the next mixture."""
 
     def __init__(self, reference: Float64[Tensor, "k d"], kind: CovarianceType) -> None:
         k, d = reference.shape
-        # Products of x − reference where they are made one by one: they then cancel little in the covariance.
+        # For full covariances, products of x − reference: their sums cancel little.
         self.reference, self.kind = reference, kind
         self.counts = reference.new_zeros(k)
         self.sums = torch.zeros_like(reference)
         self.products = reference.new_zeros({"full": (k, d, d), "tied": (d, d)}.get(kind, (k, d)))
 
     def add(self, x: Float64[Tensor, "b d"], shares: Float64[Tensor, "b k"]) -> None:
-        """Count rows in."""
+        """Add rows."""
         self.counts += shares.sum(0)
         self.sums += shares.T @ x
         if self.kind == "full":
@@ -109,9 +109,9 @@ class _Moments:
             self.products.addmm_(shares.T, x.square())
 
     def mixture(self, reg_covar: float, metric: Metric) -> Mixture:
-        """The M-step; a component without rows keeps the mean of its reference.
+        """The M-step; an empty component keeps the mean of its reference.
 
-        For the cosine, means are moved out to unit length and covariances are taken about them.
+        For the cosine, means are scaled to unit length and covariances are taken about them.
         """
         counts = self.counts + _LITTLE
         move = (self.sums - self.counts[:, None] * self.reference) / counts[:, None]
@@ -136,7 +136,7 @@ class _Moments:
         return Mixture(weights, means, covariances, self.kind)
 
     def _of_moves(self, weights: Float64[Tensor, "k"], moves: Float64[Tensor, "k d"]) -> Float64[Tensor, "..."]:
-        """What covariances grow by when they are taken about points so far from the means."""
+        """Growth of covariances that are taken about points moved away from the means."""
         if self.kind == "full":
             return moves[:, :, None] * moves[:, None, :]
         if self.kind == "tied":
@@ -147,9 +147,9 @@ class _Moments:
 def mixture_of(
     rows: Rows, labels: Int64[Tensor, "n"], centers: Float64[Tensor, "k d"], kind: CovarianceType, reg_covar: float
 ) -> Mixture:
-    """The Gaussians of clusters: an M-step with every row wholly in its cluster.
+    """The Gaussians of clusters: an M-step with hard assignments.
 
-    A cluster without rows has its centre for a mean.
+    An empty cluster keeps its centre as its mean.
     """
     moments = _Moments(centers, kind)
     for part, x in rows.chunks(len(centers)):
@@ -160,15 +160,15 @@ def mixture_of(
 def expectation_maximisation(rows: Rows, start: Mixture, *, reg_covar: float, tol: float, max_iter: int) -> Fit:
     """EM in log space from ``start``, until an update raises the bound by no more than ``tol``.
 
-    That update is not taken (the published code does not either), so the bound is that of the mixture returned,
-    and the best of the run: ``reg_covar`` can make an update lower it, and so can means held to unit length.
+    That last update is discarded (as in the published code), so the bound is that of the mixture returned, and the
+    best of the run: ``reg_covar`` and means of unit length can make an update lower it.
 
     Args:
         rows: the data, in float64.
-        start: where to begin.
+        start: the initial mixture.
         reg_covar: added to the variances.
-        tol: the least gain of the bound, the mean log density, that is worth another update.
-        max_iter: the most mixtures to compute the bound of.
+        tol: smallest gain of the bound, the mean log density, that justifies another update.
+        max_iter: the most mixtures whose bound is computed.
 
     Raises:
         UserError: a covariance is not positive definite.
@@ -194,9 +194,9 @@ def _step(rows: Rows, mixture: Mixture, reg_covar: float) -> tuple[float, Mixtur
     return float(total) / len(rows), moments.mixture(reg_covar, rows.metric)
 
 
-def _refuse(failed: Tensor) -> None:
+def _check_definite(failed: Tensor) -> None:
     if failed.any():
         raise UserError(
             "the covariance of a component is not positive definite (rows repeat, or a feature never varies): raise "
-            "reg_covar, or take fewer components or another covariance_type."
+            "reg_covar, or use fewer components or another covariance_type."
         )

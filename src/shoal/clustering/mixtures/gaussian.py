@@ -1,4 +1,4 @@
-"""Gaussian mixtures with scikit-learn's face."""
+"""Gaussian mixtures with scikit-learn's interface."""
 
 from __future__ import annotations
 
@@ -6,57 +6,75 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor
+from torch import Tensor, nn
 
-from shoal.clustering.inputs import (
+from shoal.clustering.inputs import ArrayOrTensor, TakesTensors, as_input_type
+from shoal.clustering.kmeans.restarts import assign, kmeans
+from shoal.clustering.mixtures.em import CovarianceType, Fit, Mixture, expectation_maximisation, mixture_of
+from shoal.clustering.parameters import (
     Array,
-    ArrayOrTensor,
-    TakesTensors,
-    as_input_type,
+    centers_from,
+    check_choice,
+    check_counts,
+    check_n_clusters,
+    check_not_negative,
     generator_from,
-    points_from,
     precision_of,
 )
-from shoal.clustering.kmeans.restarts import assign, given_points, kmeans
-from shoal.clustering.mixtures.em import CovarianceType, Fit, Mixture, expectation_maximisation, mixture_of
-from shoal.clustering.rows import Metric, Rows, invalid_features_error, too_far
-from shoal.errors import UserError
+from shoal.clustering.rows import Metric, Rows, invalid_features_error, too_far, unit_length
+
+
+class Responsibilities(nn.Module):
+    """Probability of each Gaussian of a mixture given the row, computed in float64, in the features' precision."""
+
+    def __init__(self, mixture: Mixture, shift: Float64[Tensor, "d"], metric: Metric) -> None:
+        """``mixture`` is in the coordinates of rows less ``shift``."""
+        super().__init__()
+        self.mixture, self.shift, self.cosine = mixture, shift, metric == "cosine"
+        _ = mixture.log_determinant  # checks the covariances and is kept: an exported network cannot check
+
+    def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        """Probability of each component."""
+        return self.log_joint(features).softmax(1).to(precision_of(features))
+
+    def log_joint(self, features: Float[Tensor, "b d"]) -> Float64[Tensor, "b k"]:
+        """Log of the joint density of each row and component."""
+        x = unit_length(features.double()) if self.cosine else features.double()
+        return self.mixture.log_joint(x - self.shift)
 
 
 class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """A mixture of Gaussians for arrays and tensors, with scikit-learn's interface.
 
-    Given a tensor, it works on the tensor's device and the answers (of ``fit``: its attributes) are tensors there;
-    given anything else that scikit-learn takes for an array, they are numpy arrays. All is computed in float64,
-    a chunk of rows at a time, because small variances cancel in float32; what is told of rows has their precision.
+    Given a tensor, it works on the tensor's device and returns tensors there (``fit``: its attributes); given anything
+    else that scikit-learn accepts as an array, it returns numpy arrays. Computations are in float64, because small
+    variances cancel in float32, a chunk of rows at a time; results about rows have their precision.
 
-    Under the cosine, rows are taken at unit length and k-means is that of the sphere. As published with ProPos
-    (Huang et al. 2021, arXiv 2111.11821), the mean of each component is moved out to unit length after each update,
-    where the mean of rows that differ never is, and its covariance is taken about that point. For "spherical" this
-    is the most likely mixture with such means, and no update lowers the bound; for the others it is not, and a run
-    ends where the bound would fall. Densities remain those of Gaussians in all d dimensions, not of distributions
-    on the sphere, so compare their bounds with each other alone.
+    Under the cosine, rows are scaled to unit length and k-means is spherical. As published with ProPos (Huang et al.
+    2021, arXiv 2111.11821), each mean is scaled to unit length after each update, and the covariance of its component
+    is taken about that point. For "spherical" this is the most likely mixture with such means, and no update lowers the
+    bound; for the others it is not, and a run ends before the bound would fall. Densities remain those of Gaussians in
+    all d dimensions, not of distributions on the sphere, so bounds are comparable only with each other.
 
     Args:
         n_components: k.
-        metric: "euclidean", or "cosine" for rows that count by direction alone (below).
+        metric: "euclidean", or "cosine" for rows that count by direction alone.
         covariance_type: "full", each component its own covariance; "tied", all the same one; "diag", each its own
             variance per feature; "spherical", each a single variance.
-        tol: a run ends when an update raises its bound by no more than this; the update is not taken (scikit-learn
-            takes it and one more).
+        tol: a run ends when an update raises its bound by no more than this; the update is discarded (scikit-learn
+            keeps it and makes one more).
         reg_covar: added to the variances, which keeps them positive where rows repeat.
         max_iter: the most mixtures tried in a run.
         n_init: runs, each from another k-means, of which the one with the highest bound is kept.
-        means_init: (k, d) means from which a single run begins instead of k-means. The rows nearest to each give
+        means_init: (k, d) means from which a single run starts instead of k-means. The rows nearest to each give
             its weight and covariance.
-        random_state: an int repeats the k-means; None draws other ones each time.
+        random_state: an int makes the result reproducible; None draws new seeds each time.
 
     Attributes:
         labels_: int64 (n,), the most probable component of each row.
@@ -167,24 +185,16 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         return hasattr(self, "means_")
 
     def _check(self, n: int) -> None:
-        kinds = get_args(CovarianceType)
-        if self.covariance_type not in kinds:
-            raise UserError(f"there is no covariance_type {self.covariance_type!r}: give one of {', '.join(kinds)}.")
-        if not 1 <= self.n_components <= n:
-            raise UserError(
-                f"n_components={self.n_components} must lie between 1 and the number of rows (n_samples={n}): "
-                "change it."
-            )
-        if self.n_init < 1 or self.max_iter < 1:
-            raise UserError(f"n_init={self.n_init} and max_iter={self.max_iter} must be at least 1.")
-        if not (self.tol >= 0 and self.reg_covar >= 0):
-            raise UserError(f"tol={self.tol} and reg_covar={self.reg_covar} must not be negative.")
+        check_choice(self.covariance_type, CovarianceType, "covariance_type")
+        check_n_clusters(n, n_components=self.n_components)
+        check_counts(n_init=self.n_init, max_iter=self.max_iter)
+        check_not_negative(tol=self.tol, reg_covar=self.reg_covar)
 
     def _starts(self, rows: Rows) -> Iterator[Mixture]:
-        """Where each run begins, in the coordinates of the rows."""
+        """The initial mixture of each run, in the coordinates of the rows."""
         if self.means_init is not None:
             shape = (self.n_components, rows.features.shape[1])
-            given = given_points(rows, points_from(self.means_init, "means_init"), shape, "means_init")
+            given = centers_from(self.means_init, rows, shape, "means_init")
             labels, _, _ = assign(rows.features, given + rows.shift, self.metric)
             yield replace(self._of_clusters(rows, labels, given), means=given)
             return
@@ -203,19 +213,24 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         return density
 
     def _log_joint(self, features: Float[Tensor, "n d"]) -> Iterator[tuple[slice, Float64[Tensor, "b k"]]]:
-        """Which rows, and the log of their joint density with each component."""
-        weights, means, covariances = (
-            torch.as_tensor(value, device=features.device) for value in (self.weights_, self.means_, self.covariances_)
-        )
-        rows = Rows(features, self.metric, means.mean(0) if self.metric == "euclidean" else None, torch.float64)
-        mixture = Mixture(weights, means - rows.shift, covariances, self.covariance_type)
-        for part, x in rows.chunks(len(means)):
-            if not torch.isfinite(x).all():
-                raise invalid_features_error(features)
-            joint = mixture.log_joint(x)
+        """Slices of the rows, and the log of their joint density with each component."""
+        module = self._module(features.device)
+        for part in Rows(features, self.metric, dtype=torch.float64).parts(len(self.weights_)):
+            joint = module.log_joint(features[part])
             if not torch.isfinite(joint).all():
-                raise too_far(features)
+                raise invalid_features_error(features)
             yield part, joint
+
+    def as_module(self) -> Responsibilities:
+        """The probabilities as a network."""
+        return self._module(torch.device("cpu"))
+
+    def _module(self, device: torch.device) -> Responsibilities:
+        weights, means, covariances = (
+            torch.as_tensor(value, device=device) for value in (self.weights_, self.means_, self.covariances_)
+        )
+        shift = means.mean(0) if self.metric == "euclidean" else torch.zeros_like(means[0])
+        return Responsibilities(Mixture(weights, means - shift, covariances, self.covariance_type), shift, self.metric)
 
     def _n_parameters(self) -> int:
         """Free parameters: means (of unit length for the cosine), covariances and weights that sum to 1."""

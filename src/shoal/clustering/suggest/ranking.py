@@ -1,4 +1,4 @@
-"""Which of several candidates is best by criteria that have no common scale: an election among them."""
+"""An election among candidates by criteria that have no common scale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Election:
-    """What ``elect`` found; candidates go by their place in the scores."""
+    """Result of ``elect``; candidates are indices into the scores."""
 
     votes: Float64[Tensor, "k"]
     """Wins less losses of each candidate, as a share of all its comparisons: from −1 to 1."""
@@ -29,7 +29,7 @@ def elect(scores: Float[Tensor, "k r c"]) -> Election:
     """Compare every two candidates by each criterion; each comparison is a win, a loss or a draw.
 
     A candidate wins if its score is larger by more than the standard error of the difference, and draws within it.
-    The vote is then Borda's count with ties, on the criteria's ballots. It knows no scales and has no weights.
+    The vote is then Borda's count with ties, on the criteria's ballots. It needs no scales or weights.
 
     Args:
         scores: of k candidates by c criteria, larger being better, repeated on r halves of the data. Candidates are

@@ -1,4 +1,4 @@
-"""How many clusters there are: several answers, ranked, and how far they can be trusted."""
+"""Suggests the number of clusters: several answers, ranked, and how far to trust them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shoal.clustering.inputs import Array
+from shoal.clustering.parameters import Array
 from shoal.clustering.rows import Metric
 from shoal.clustering.suggest.ranking import Election, elect
 from shoal.clustering.suggest.sweep import Sweep
@@ -27,7 +27,7 @@ CRITERIA = ("silhouette", "stability", "saved bits")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A number of clusters and what speaks for it, each figure a mean over halves of the rows."""
+    """A number of clusters and its scores, each a mean over halves of the rows."""
 
     k: int
     score: float
@@ -83,7 +83,7 @@ def suggest_k(
     metric: Metric = "cosine",
     seed: int = 0,
 ) -> Suggestion:
-    """Rank numbers of clusters by how separate, how stable and how telling their clusters are.
+    """Rank numbers of clusters by how separate, stable and informative their clusters are.
 
     Up to 10 000 rows are embedded by UMAP three times, and each embedding is split at random into halves, twice.
     k-means finds the clusters of each half, for each k of a logarithmic grid, then for each k beside the best two.
@@ -92,7 +92,7 @@ def suggest_k(
     - silhouette (Rousseeuw 1987), in the embedding;
     - stability: mean adjusted Rand index between the clusterings of all rows that the halves give (as Ben-Hur,
       Elisseeff and Guyon 2002, and Lange et al. 2004);
-    - lossy coding length (Ma et al. 2007, ``coding.coding_length``), in the embedding.
+    - lossy coding length (Ma et al. 2007, ``sweep.coding_length``), in the embedding.
 
     The interval spans the best k; of each criterion, the k nearest to the best among those that are not clearly worse
     than its own favourite; and the best k of each embedding alone. No structure is clear when no k shortens the
@@ -101,8 +101,8 @@ def suggest_k(
     Args:
         features: (n, d), an array or a tensor on any device; the work is done on the CPU.
         k_range: the smallest and the largest k to try; (2, √n) if not given, n being the rows that are looked at.
-        metric: by which rows are neighbours.
-        seed: of everything random; the same seed gives the same suggestion.
+        metric: decides which rows are neighbours.
+        seed: random seed; the same seed gives the same suggestion.
 
     Raises:
         UserError: a range that is reversed, below 2 or above half of the rows; fewer than 20 rows; NaN, infinity, rows
@@ -123,7 +123,7 @@ def suggest_k(
 
 
 def _checked(features: Array | Tensor, metric: Metric) -> Float[Tensor, "n d"]:
-    # A copy: torch warns of arrays that must not be written to, a memory map for one.
+    # A copy: torch warns about read-only arrays such as memory maps.
     rows = features.detach() if isinstance(features, Tensor) else torch.tensor(features)
     if rows.ndim != 2 or rows.is_complex():
         raise UserError(f"features have shape {tuple(rows.shape)} and type {rows.dtype}: give real numbers, (n, d).")
@@ -152,7 +152,7 @@ def _range(k_range: tuple[int, int] | None, n: int) -> tuple[int, int]:
 
 def _components(rows: Float[Tensor, "n d"], metric: Metric, seed: int) -> Float[Tensor, "n c"]:
     """Principal components of the rows, under the cosine of their directions."""
-    from sklearn.decomposition import PCA  # takes a second, which only who uses it should wait for
+    from sklearn.decomposition import PCA  # slow to import
 
     if metric == "cosine":
         rows = torch.nn.functional.normalize(rows)

@@ -1,4 +1,4 @@
-"""How many bits it takes to describe rows cluster by cluster: good clusters make them few."""
+"""Scores of each number of clusters: silhouette, stability and coding length on halves of the rows."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ N_ASKED = 1000
 
 
 def coding_length(rows: Float[Tensor, "n d"], labels: Int64[Tensor, "n"], distortion: float) -> float:
-    """Bits per row to say in which cluster it is, and where, up to a mean squared error ``distortion`` = ε².
+    """Bits per row to encode its cluster and its position up to a mean squared error ``distortion`` = ε².
 
     With m_i rows, mean μ_i (the mean of all rows being 0) and covariance Σ_i in cluster i, the n rows take
 
         Σ_i  (m_i + d)/2 · log₂ det(I + d/ε² · Σ_i)  +  d/2 · log₂(1 + ‖μ_i‖²/ε²)  −  m_i · log₂(m_i/n)
 
     bits: the rows of each cluster as those of a Gaussian, its mean, and the labels (Ma, Derksen, Hong and Wright,
-    "Segmentation of Multivariate Mixed Data via Lossy Data Coding and Compression", IEEE PAMI 29(9), 2007). To split
-    a Gaussian does not pay: its halves are narrower by less than the bit that says which half a row is in.
+    "Segmentation of Multivariate Mixed Data via Lossy Data Coding and Compression", IEEE PAMI 29(9), 2007). Splitting
+    a Gaussian does not pay: its halves save less than the bit that says which half a row is in.
     """
     n, d = rows.shape
     rows = rows.double() - rows.mean(0, dtype=torch.float64)
@@ -109,7 +109,7 @@ class Sweep:
         """Bits per row that clusters save in the features themselves; below 0, they cost."""
 
     def measure(self, ks: Iterable[int]) -> None:
-        """Score those k that have no score yet."""
+        """Score each k that has no score yet."""
         for k in set(ks) - set(self.scores):
             labels = [_clusters(half, k) for half in self.halves]
             pairs = zip(self.halves, labels, strict=True)

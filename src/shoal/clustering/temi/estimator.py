@@ -1,4 +1,4 @@
-"""TEMI: clusters that neighbours share, found by a small network on frozen features."""
+"""TEMI: deep clustering of frozen features by small heads that agree on pairs of neighbours."""
 
 from __future__ import annotations
 
@@ -13,36 +13,35 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from shoal.clustering.inputs import Array, ArrayOrTensor, SharesEstimator, as_input_type, generator_from, precision_of
-from shoal.clustering.kmeans.restarts import check_counts, check_n_clusters
+from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.rows import Metric, Rows, invalid_features_error
-from shoal.clustering.temi.heads import BETA, TEMPERATURE, Heads, principal_components, temi_loss
-from shoal.clustering.umap import subsample
+from shoal.clustering.parameters import Array, check_counts, check_n_clusters, generator_from, precision_of
+from shoal.clustering.rows import Metric, Rows, invalid_features_error, subsample
+from shoal.clustering.temi.heads import BETA, TEMPERATURE, Head, Heads, principal_components, temi_loss
 from shoal.errors import UserError
 
 MAX_ROWS = 100_000
-"""Rows that train the heads; of more, so many are drawn. Each of them is compared with all."""
+"""Rows that train the heads, drawn if there are more. Each is compared with all others."""
 
 COMPONENTS = 256
 USUAL_WIDTH = 512
-"""Fewer columns are made larger, to reach first layers of this deviation as strongly as so many would."""
+"""Fewer columns are scaled up, so that the first layer's output is as large as with so many."""
 
 RATE = 4e-4
-"""The published rate, 1e-4 for every 256 pairs, of the published 1024. Adam's steps are as long in smaller batches."""
+"""The published rate, 1e-4 per 256 pairs, for the published 1024; with Adam it holds for smaller batches too."""
 
 WEIGHT_DECAY = 1e-4
 EPOCHS = 100
 MIN_STEPS = 3000
-"""Updates below which the loss is still falling fast; 50 000 rows get 4800."""
+"""With fewer updates the loss is still falling fast; 50 000 rows get 4800."""
 
 WARM_UP = 0.2
-"""Share of the updates in which the rate rises; then, as in the published code, it stays."""
+"""Share of the updates in which the rate rises; as in the published code, it is constant from then on."""
 
 LARGEST_BATCH = 1024
 SMALLEST_BATCH = 64
 UPDATES = 32
-"""In an epoch at least, which few rows have in smaller batches."""
+"""Smallest number of updates in an epoch; few rows reach it by smaller batches."""
 TEACHER = 0.996
 MARGINAL = 0.9
 
@@ -57,28 +56,28 @@ class TEMI(SharesEstimator):
     """Deep clustering of frozen features by pairs of neighbours, with scikit-learn's interface.
 
     Adaloglou, Michels, Kalisch and Kollmann, "Exploring the Limits of Deep Image Clustering using Pretrained Models"
-    (BMVC 2023, arXiv 2303.17896). Small heads learn clusters in which rows agree with their neighbours and which are
-    about equally large (``temi_loss``). A slow copy of each, its teacher, says where the other row of a pair belongs;
-    the pairs that all teachers together hold for likely count most. The clusters are those of the teacher whose
-    student's loss is the lowest.
+    (BMVC 2023, arXiv 2303.17896). Small heads learn clusters of about equal size in which rows agree with their
+    neighbours (``temi_loss``). A moving average of each head, its teacher, says where the other row of a pair belongs;
+    pairs that all teachers together find likely count most. The clusters are those of the teacher whose student has
+    the lowest loss.
 
-    Rows count by direction under the cosine; columns are brought to mean 0 and variance 1, and of these the first 256
-    principal components train the heads. Of more than 100 000 rows so many are drawn to train. Where the hardware
-    multiplies bfloat16 the heads do. Some clusters may stay empty: ``labels_`` need not hold all k numbers.
+    Rows are scaled to unit length under the cosine; columns are standardised, and their first 256 principal components
+    train the heads. Of more than 100 000 rows a sample of that size is drawn for training. Where the hardware
+    multiplies bfloat16 the heads do. Some clusters may stay empty: ``labels_`` need not contain all k numbers.
 
-    Given a tensor, it works on the tensor's device and the answers are tensors there; given anything else that
-    scikit-learn takes for an array, they are numpy arrays.
+    Given a tensor, it works on the tensor's device and returns tensors there; given anything else that scikit-learn
+    accepts as an array, it returns numpy arrays.
 
     Args:
         n_clusters: k.
-        metric: by which rows are neighbours; "cosine", as published, also takes rows at unit length.
-        n_neighbors: neighbours of each row, one of which is drawn to be its pair; of few rows n / 2k at most, so that a
-            pair has room in one cluster.
+        metric: decides which rows are neighbours; "cosine", as published, also scales rows to unit length.
+        n_neighbors: neighbours of each row, one of which is drawn to form a pair; at most n / 2k, so that a pair fits
+            into one cluster.
         n_heads: heads that are trained side by side.
-        beta: exponent of the loss, in (0.5, 1] as a rule; less keeps clusters of more equal size.
-        epochs: passes over the rows; None: 100, and more for few rows, until there are enough updates.
-        batch_size: pairs in an update; None: 1024, and less for few rows.
-        random_state: an int repeats weights and draws; None draws other ones each time.
+        beta: exponent of the loss, usually in (0.5, 1]; smaller values keep clusters of more equal size.
+        epochs: passes over the rows; None: 100, or more for few rows, until there are enough updates.
+        batch_size: pairs in an update; None: 1024, or less for few rows.
+        random_state: an int makes the result reproducible; None draws new weights and pairs each time.
 
     Attributes:
         labels_: int64 (n,), the most probable cluster of each row.
@@ -111,7 +110,7 @@ class TEMI(SharesEstimator):
     def fit(self, X: ArrayOrTensor, y: object = None, *, after_epoch: AfterEpoch = _ignore) -> TEMI:
         """Find the clusters of rows (n, d); ``y`` is ignored.
 
-        ``after_epoch`` is told how many epochs are done and of how many; it may raise to stop.
+        ``after_epoch`` is called with the number of epochs done and of all epochs; it may raise to stop.
 
         Raises:
             UserError: fewer than two rows or fewer than clusters, NaN, infinity, a zero row under the cosine, rows
@@ -123,35 +122,37 @@ class TEMI(SharesEstimator):
         how = self._training(len(drawn))
         rows = Rows(features if len(drawn) == len(features) else features[drawn], self.metric)
         neighbours, _ = nearest_neighbours(rows.features.detach(), how.n_neighbors, self.metric)
-        components = principal_components(rows, COMPONENTS, generator)
+        components = principal_components(rows, COMPONENTS)
         larger = max(1.0, USUAL_WIDTH / features.shape[1]) ** 0.5
         components = replace(components, scale=components.scale / larger)
         trainer = _Trainer(components.of(rows), self.n_clusters, how, generator)
         losses = trainer.fit(neighbours, after_epoch)
         with torch.no_grad():
-            self.head_ = trainer.teacher.head(int(losses.argmin()), components)
+            self.head_ = trainer.teacher.head(int(losses.argmin()), components, self.metric)
         self.losses_: Array | Tensor = as_input_type(X, losses)
         self.labels_: Array | Tensor = self.predict(X)
         return self
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """By the head that was chosen."""
-        rows = Rows(features, self.metric)
-        shares = torch.empty(len(rows), self.head_.last.shape[1], dtype=precision_of(features), device=features.device)
-        for part, x in rows.chunks(len(self.head_.first_bias)):
-            shares[part] = self.head_.probabilities(x)
+        head, rows = self.head_, Rows(features, self.metric)
+        shares = torch.empty(len(rows), head.last.shape[1], dtype=precision_of(features), device=features.device)
+        for part in rows.parts(len(head.first_bias)):
+            shares[part] = head(rows.features[part])
         if not torch.isfinite(shares).all():
             raise invalid_features_error(features)
         return shares
 
+    def as_module(self) -> Head:
+        """The probabilities as a network."""
+        return self.head_
+
     def _training(self, n: int) -> Training:
         """The settings for n rows, checked."""
-        check_n_clusters(self.n_clusters, n)
-        given = {"n_neighbors": self.n_neighbors, "n_heads": self.n_heads}
-        given |= {name: getattr(self, name) for name in ("epochs", "batch_size") if getattr(self, name) is not None}
-        check_counts(**given)
+        check_n_clusters(n, n_clusters=self.n_clusters)
+        optional = {name: getattr(self, name) for name in ("epochs", "batch_size") if getattr(self, name) is not None}
+        check_counts(n_neighbors=self.n_neighbors, n_heads=self.n_heads, **optional)
         if n < 2:
-            raise UserError(f"a row alone has no neighbours (n_samples={n}): give two rows at least.")
+            raise UserError(f"a single row has no neighbours (n_samples={n}): give at least two rows.")
         if not 0 < self.beta < math.inf:
             raise UserError(f"beta={self.beta} must be larger than 0: the published value is {BETA}.")
         batch_size = min(n, self.batch_size or default_batch(n))
@@ -181,7 +182,7 @@ class Training:
 
 
 class _Trainer:
-    """Heads, their slow copies and how often these use each cluster."""
+    """Students, their teachers (moving averages) and how often the teachers use each cluster."""
 
     def __init__(self, z: Float32[Tensor, "n c"], n_clusters: int, how: Training, generator: torch.Generator) -> None:
         self.z, self.how, self.generator = z, how, generator

@@ -1,4 +1,4 @@
-"""Clustering heads of TEMI: small networks that put features into clusters, many side by side, and their loss."""
+"""Clustering heads of TEMI, many side by side, their loss and the principal components that they read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shoal.clustering.rows import Rows
+from shoal.clustering.parameters import precision_of
+from shoal.clustering.rows import Metric, Rows, unit_length
 from shoal.device import multiplies_bfloat16
 
 HIDDEN = 512
@@ -20,10 +21,10 @@ BETA = 0.6
 
 
 class Heads(nn.Module):
-    """Linear(c, 512), GELU, Linear(512, 256), unit length, weight-normed Linear(256, k): each h times, in one product.
+    """Linear(c, 512), GELU, Linear(512, 256), unit length, weight-normed Linear(256, k): h heads in one product each.
 
-    Weights begin as those of DINO's heads (Caron et al. 2021, arXiv 2104.14294): normal of deviation 0.02, biases zero,
-    the last layer uniform and its gains 1. As in the published code of TEMI, the gains are learned.
+    Weights are initialised as in DINO's heads (Caron et al. 2021, arXiv 2104.14294): normal with deviation 0.02, biases
+    zero, the last layer uniform and its gains 1. As in the published code of TEMI, the gains are learned.
     """
 
     def __init__(self, n_heads: int, n_features: int, n_clusters: int, generator: torch.Generator) -> None:
@@ -43,7 +44,7 @@ class Heads(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c"]) -> Float[Tensor, "h k b"]:
         """Logits of each head, times the temperature."""
-        # Rows stand in columns, so that nothing large is ever transposed.
+        # Rows are columns here, so that nothing large is transposed.
         with torch.autocast(x.device.type, torch.bfloat16, enabled=multiplies_bfloat16(x.device)):
             hidden = F.gelu(torch.addmm(self.first_bias[:, None], self.first, x.T))
             inside = torch.baddbmm(self.second_bias[:, :, None], self.second, hidden.view(-1, HIDDEN, len(x)))
@@ -51,11 +52,12 @@ class Heads(nn.Module):
         length = inside.square().sum(1, keepdim=True).clamp(min=1e-24).sqrt()
         return (F.normalize(self.last, dim=2) * self.gain[:, :, None]) @ inside / length
 
-    def head(self, number: int, components: Components) -> Head:
-        """One of them, for rows as they are instead of their principal components."""
-        # Laid out as they are read back from a file: products of other layouts differ in their last digits.
+    def head(self, number: int, components: Components, metric: Metric) -> Head:
+        """One of the heads, for rows themselves instead of their principal components."""
+        # Contiguous, as they are when read back from a file: products of other layouts differ in their last digits.
         own = slice(number * HIDDEN, (number + 1) * HIDDEN)
         return Head(
+            metric,
             mean=components.mean,
             first=((components.axes @ self.first[own].T) / components.scale[:, None]).contiguous(),
             first_bias=self.first_bias[own].clone(),
@@ -65,23 +67,36 @@ class Heads(nn.Module):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
-    """One trained head: softmax(norm(GELU((x − mean) · first) · second) · last / 0.1), with biases."""
+HEAD_SHAPES = {
+    "mean": ("d",),
+    "first": ("d", "hidden"),
+    "first_bias": ("hidden",),
+    "second": ("hidden", "bottleneck"),
+    "second_bias": ("bottleneck",),
+    "last": ("bottleneck", "k"),
+}
+"""The tensors of a head."""
 
-    mean: Float[Tensor, "d"]
-    first: Float[Tensor, "d 512"]
-    first_bias: Float[Tensor, "512"]
-    second: Float[Tensor, "512 256"]
-    second_bias: Float[Tensor, "256"]
-    last: Float[Tensor, "256 k"]
 
-    def probabilities(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
-        """Probability of each cluster, in the precision of the rows."""
-        mean, first, first_bias, second, second_bias, last = (
-            each.to(x) for each in (self.mean, self.first, self.first_bias, self.second, self.second_bias, self.last)
-        )
-        hidden = F.gelu(torch.addmm(first_bias, x - mean, first))
+class Head(nn.Module):
+    """A trained head: softmax(norm(GELU((x − mean) · first) · second) · last / 0.1), with biases."""
+
+    first_bias: Tensor
+    last: Tensor
+
+    def __init__(self, metric: Metric, **tensors: Float[Tensor, "..."]) -> None:
+        """``tensors`` are those named in ``HEAD_SHAPES``; rows are scaled to unit length for the cosine."""
+        super().__init__()
+        self.cosine = metric == "cosine"
+        for name in HEAD_SHAPES:
+            self.register_buffer(name, tensors[name])
+
+    def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        """Probability of each cluster, in the precision of the features, but at least float32."""
+        x = features.to(precision_of(features))
+        mean, first, first_bias, second, second_bias, last = (self.get_buffer(name).to(x) for name in HEAD_SHAPES)
+        x = (unit_length(x) if self.cosine else x) - mean
+        hidden = F.gelu(torch.addmm(first_bias, x, first))
         unit = F.normalize(torch.addmm(second_bias, hidden, second), dim=1)
         return ((unit @ last) / TEMPERATURE).softmax(1)
 
@@ -111,18 +126,13 @@ def temi_loss(
     return -(weight * pairs.logsumexp(1)).mean((1, 2))
 
 
-OVERSAMPLED = 16
-ITERATIONS = 4
-"""Dimensions beside those wanted, and products with the covariance, which leave no visible error (Halko, Martinsson and
-Tropp 2011)."""
-
 CONSTANT = 1e-6
-"""A column that varies by less, as a share of its size, varies by rounding alone and is left as it is."""
+"""A column whose deviation is a smaller share of its mean varies by rounding alone and is not scaled."""
 
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """z = ((x − mean) / scale) · axes, the first components of columns of mean 0 and variance 1."""
+    """z = ((x − mean) / scale) · axes: the first principal components of standardised columns."""
 
     mean: Float[Tensor, "d"]
     scale: Float[Tensor, "d"]
@@ -136,30 +146,18 @@ class Components:
         return found
 
 
-def principal_components(rows: Rows, most: int, generator: torch.Generator) -> Components:
-    """The first ``most`` components, or as many as there are columns, by subspace iteration in float32.
+def principal_components(rows: Rows, most: int) -> Components:
+    """The first ``most`` components, or as many as there are columns: eigenvectors of the columns' correlations.
 
-    Args:
-        rows: the data.
-        most: how many components are wanted.
-        generator: of the subspace with which it begins.
+    The (d, d) correlations are summed a chunk of rows at a time: ``torch.pca_lowrank`` would need a standardised copy
+    of all rows, and draws from the global generator.
     """
-    device, d = rows.features.device, rows.features.shape[1]
     mean, scale = _column_moments(rows)
-    n_axes = min(d, most)
-    start = torch.randn(d, min(d, n_axes + OVERSAMPLED), generator=generator).to(device)
-    basis = torch.linalg.qr(start).Q
-    for _ in range(ITERATIONS if basis.shape[1] < d else 0):
-        product = torch.zeros_like(basis)
-        for _, z in _standardised(rows, mean, scale):
-            product += z.T @ (z @ basis)
-        basis = torch.linalg.qr(product / len(rows)).Q
-    within = torch.zeros(basis.shape[1], basis.shape[1], dtype=torch.float64, device=device)
+    products = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=mean.device)
     for _, z in _standardised(rows, mean, scale):
-        inside = z @ basis
-        within += (inside.T @ inside).double()
-    axes = torch.linalg.eigh(within / len(rows)).eigenvectors.flip(1)[:, :n_axes]
-    return Components(mean, scale, basis @ axes.float())
+        products += z.T @ z
+    axes = torch.linalg.eigh(products / len(rows)).eigenvectors.flip(1)[:, :most]
+    return Components(mean, scale, axes.float())
 
 
 def _standardised(
@@ -170,8 +168,8 @@ def _standardised(
 
 
 def _column_moments(rows: Rows) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
-    """Mean and standard deviation of each column; of a constant one the deviation counts as 1."""
-    pivot = rows[:1].mean(0)  # amid the data, so that sums of squares cancel little
+    """Mean and standard deviation of each column; 1 for a constant one."""
+    pivot = rows[:1].mean(0)  # near the data, so that sums of squares cancel little
     total = torch.zeros(len(pivot), dtype=torch.float64, device=pivot.device)
     squares = torch.zeros_like(total)
     for _, x in rows.chunks(1):
