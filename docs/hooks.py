@@ -1,4 +1,4 @@
-"""What the site needs beyond the pages: the files of the repository that they link to, and equations without JavaScript.
+"""What the site adds to the pages: the files of the repository that they link to, and equations as MathML.
 
 The same links work on GitHub. README.md is the site's first page; a source file becomes a page that shows it.
 """
@@ -33,7 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, **_others: object) -> str:
     """Let the links of a page lead to where the files are in the site."""
     here = page.file.src_uri
     name = next((name for name in PAGES if _uri(name) == here), f"docs/{here}")
@@ -45,9 +45,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return markdown if here.startswith("source/") else LINK.sub(moved, markdown)
 
 
-def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Equations as MathML, which browsers draw by themselves."""
-    return EQUATION.sub(_equation, html)
+def on_page_content(text: str, **_others: object) -> str:
+    """Write equations as MathML, which browsers draw without JavaScript."""
+    return EQUATION.sub(_equation, text)
 
 
 def _targets(name: str, text: str) -> set[str]:

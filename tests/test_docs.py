@@ -13,7 +13,9 @@ from shoal.cli.main import VERBS
 from shoal.clustering import umap as manifold
 from shoal.config import RunConfig, fields_of, recipe_names
 from shoal.evaluation import Evaluation, baselines
+from shoal.folder import ResultFolder
 from shoal.methods import METHODS
+from shoal.results.tables import SCHEMA
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -124,7 +126,7 @@ def resolves(dotted):
 
 @every_page
 def test_names_exist(page):
-    # Functions and attributes as in `fit(...)`, `labels_` and `run.step`, classes as in `KMeans`, in code or nowhere.
+    # Classes such as `KMeans`, names with an underscore such as `labels_`, and calls such as `fit(images)`.
     shape = re.compile(r"([A-Z][a-z]\w*[A-Z]\w*|[a-z]\w*_\w*|\w+(?=\())(?:\(.*\))?")
     named = {found[1] for each in quoted(page) if (found := shape.fullmatch(each))}
     assert named - source_names() - ELSEWHERE == set()
@@ -133,7 +135,11 @@ def test_names_exist(page):
 @every_page
 def test_flags_exist(page):
     # The flags of scripts and of other programs are their own.
-    others = r"`python benchmarks/[^`]*`|^(?:embedding-atlas|tensorboard|pytest|mkdocs|ruff|#SBATCH) .*$|`(?:pytest|mkdocs) [^`]*`|torchrun [^`]*?-m shoal "
+    others = "|".join((
+        r"`(?:python benchmarks/|pytest |mkdocs )[^`]*`",
+        r"^(?:embedding-atlas|tensorboard|pytest|mkdocs|ruff|#SBATCH) .*$",
+        r"torchrun [^`]*?-m shoal ",
+    ))  # fmt: skip
     text = re.sub(others, "", page.read_text(), flags=re.M)
     named = {flag.rstrip(".") for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", text)}
     assert named <= flags()
@@ -183,16 +189,12 @@ def test_every_setting_of_a_method_is_explained():
 
 
 def test_every_file_of_a_result_is_explained():
-    from shoal.folder import ResultFolder
-
     text = (ROOT / "docs" / "results-folder.md").read_text()
     files = {value.name for value in vars(ResultFolder(Path("x"))).values() if isinstance(value, Path)} - {"x"}
     assert {name for name in files if f"`{name}" not in text} == set()
 
 
 def test_every_column_of_the_assignments_is_explained():
-    from shoal.results.tables import SCHEMA
-
     text = (ROOT / "docs" / "results-folder.md").read_text()
     assert {name for name in SCHEMA.names if not re.search(rf"^\|.*`{name}`.*\|", text, re.M)} == set()
 
