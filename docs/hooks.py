@@ -65,7 +65,8 @@ def _uri(name: str) -> str:
 
 def _shown(name: str) -> str:
     language = LANGUAGES.get(posixpath.splitext(name)[1], "text")
-    return f"# {name}\n\n~~~~{language}\n{(ROOT / name).read_text('utf-8')}\n~~~~\n"
+    text = (ROOT / name).read_text("utf-8")
+    return f"---\nsearch: {{exclude: true}}\n---\n\n# {name}\n\n~~~~{language}\n{text}\n~~~~\n"
 
 
 def _equation(found: re.Match[str]) -> str:
