@@ -90,7 +90,7 @@ def test_a_stream_is_what_a_plain_loop_makes_of_it(metric, far, weighted):
 
 def test_a_stream_of_one_pass_comes_near_the_fit():
     model = MiniBatchKMeans(20, random_state=0)
-    for batch in np.array_split(OVERLAPPING, 20):
+    for batch in np.array_split(OVERLAPPING, 40):
         model.partial_fit(batch)
     inertia = (model.transform(OVERLAPPING).min(1) ** 2).sum()
     assert inertia < 1.03 * sklearn.cluster.MiniBatchKMeans(20, n_init=3, random_state=0).fit(OVERLAPPING).inertia_

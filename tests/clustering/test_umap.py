@@ -1,4 +1,4 @@
-"""UMAP of features: one import and compilation for all of these tests, then tenths of a second each."""
+"""UMAP of features; slow, because it compiles itself for many seconds when imported."""
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ def embedded():
     return umap_embedding(features, metric="cosine", seed=0), labels
 
 
+@pytest.mark.slow
 def test_separate_groups_stay_separate(embedded):
     points, labels = embedded
     assert points.shape == (150, 3)
@@ -34,6 +35,7 @@ def test_separate_groups_stay_separate(embedded):
     assert adjusted_rand_score(labels, found) == 1
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_it_and_another_does_not(embedded):
     features, _ = groups()
     torch.testing.assert_close(umap_embedding(features, metric="cosine", seed=0), embedded[0], rtol=0, atol=0)
@@ -41,11 +43,13 @@ def test_a_seed_repeats_it_and_another_does_not(embedded):
     assert not torch.equal(umap_embedding(features, metric="euclidean", seed=0), embedded[0])
 
 
+@pytest.mark.slow
 def test_a_seed_may_be_as_large_as_a_runs():
     features, _ = groups(30)
     assert umap_embedding(features, metric="cosine", seed=2**63 - 1).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 4, 12, 21])
 def test_a_few_rows(n):
     features, _ = groups(n)
@@ -54,6 +58,7 @@ def test_a_few_rows(n):
     assert points.isfinite().all()
 
 
+@pytest.mark.slow
 def test_identical_rows():
     assert umap_embedding(torch.ones(40, 5), metric="cosine", seed=0).isfinite().all()
 

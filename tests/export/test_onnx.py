@@ -64,7 +64,7 @@ def test_centres_have_the_posterior_of_round_gaussians(rows, metric):
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
 def test_gaussians_are_scikit_learns(rows, kind):
     fitted = GaussianMixture(4, covariance_type=kind, random_state=0).fit(rows.numpy())
-    parts = (torch.from_numpy(each) for each in (fitted.weights_, fitted.means_, fitted.covariances_))
+    parts = (torch.from_numpy(each).double() for each in (fitted.weights_, fitted.means_, fitted.covariances_))
     found = Responsibilities(Mixture(*parts, kind), torch.zeros(12).double(), "euclidean")(rows)
     np.testing.assert_allclose(found, fitted.predict_proba(rows.numpy()), atol=1e-5)
 

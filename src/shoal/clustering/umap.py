@@ -114,7 +114,7 @@ class Votes(nn.Module):
 
     def count(self, nearest: Int64[Tensor, "b v"], votes: Float[Tensor, "b v"]) -> Float[Tensor, "b k"]:
         """Sum of the votes for each cluster."""
-        shares = votes.new_zeros(len(votes), self.n_clusters)
+        shares = votes.new_zeros(votes.shape[0], self.n_clusters)  # len() would fix the batch of an exported network
         return shares.scatter_add(1, self.labels[nearest], votes)
 
 

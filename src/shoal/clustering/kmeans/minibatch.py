@@ -175,8 +175,8 @@ class MiniBatchKMeans(CentersEstimator):
     ) -> MiniBatchKMeans:
         """Move the centres by one batch (b, d), the first of which holds k rows at least and starts them.
 
-        Batches may differ in size. After ``fit`` it continues from its centres. ``n_init`` seeds are compared on the first
-        batch; ``batch_size``, ``max_iter``, ``tol`` and ``max_no_improvement`` are not used.
+        Batches may differ in size. After ``fit`` it continues from its centres. ``n_init`` seeds are compared on the
+        first batch; ``batch_size``, ``max_iter``, ``tol`` and ``max_no_improvement`` are not used.
 
         Raises:
             UserError: as ``fit``.
