@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import shoal.clustering
 from shoal.cli.main import VERBS
 from shoal.clustering import umap as manifold
 from shoal.config import RunConfig, fields_of, recipe_names
@@ -197,6 +198,12 @@ def test_every_file_of_a_result_is_explained():
 def test_every_column_of_the_assignments_is_explained():
     text = (ROOT / "docs" / "results-folder.md").read_text()
     assert {name for name in SCHEMA.names if not re.search(rf"^\|.*`{name}`.*\|", text, re.M)} == set()
+
+
+def test_every_public_name_is_in_the_reference():
+    text = "\n".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    public = {*shoal.__all__, *shoal.clustering.__all__} - {"ClusteringMethod", "UserError"}  # a Literal, an exception
+    assert {name for name in public if not re.search(rf"\b{name}\b", text)} == set()
 
 
 def test_readme_is_short():
