@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import yaml
 
-from shoal.cli.flags import parse_train
+from shoal.cli.train import TrainCommand, _default_folder
 from shoal.config import RunConfig, load_recipe, parse_config, recipe_names, to_dict, to_yaml
 from shoal.errors import UserError
 from shoal.methods import BYOLConfig
@@ -82,7 +82,8 @@ def test_python_in_yaml_is_not_run(tmp_path):
 
 
 def test_flags_override_single_settings(tmp_path):
-    command = parse_train(
+    command = TrainCommand.parse(
+        "train",
         [
             "propos-digits",
             "--epochs",
@@ -92,7 +93,7 @@ def test_flags_override_single_settings(tmp_path):
             "0.4",
             "--out",
             str(tmp_path / "r"),
-        ]
+        ],
     )
     recipe = load_recipe("propos-digits")
     method = dataclasses.replace(recipe.method, temperature=0.4)
@@ -118,20 +119,20 @@ def test_flags_override_single_settings(tmp_path):
 )
 def test_a_wrong_command_line_gets_a_sentence(args, sentence):
     with pytest.raises(UserError, match=sentence):
-        parse_train(args)
+        TrainCommand.parse("train", args)
 
 
 @pytest.mark.parametrize("args", [["--epochs", "many"], ["--epochs"], ["--method.views", "sideways"]])
 def test_a_value_of_the_wrong_form_exits_with_2(args, capsys):
     with pytest.raises(SystemExit) as error:
-        parse_train(["propos-digits", *args])
+        TrainCommand.parse("train", ["propos-digits", *args])
     assert error.value.code == 2
     assert args[0] in capsys.readouterr().err
 
 
 def test_help_shows_the_recipes_values(capsys):
     with pytest.raises(SystemExit) as stop:
-        parse_train(["propos-digits", "--help"])
+        TrainCommand.parse("train", ["propos-digits", "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert "--method.temperature" in out
@@ -141,16 +142,16 @@ def test_help_shows_the_recipes_values(capsys):
 def test_a_path_becomes_absolute_and_strict_reaches_the_data(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
-    command = parse_train(["propos-digits", "--data.path", "photos", "--strict"])
+    command = TrainCommand.parse("train", ["propos-digits", "--data.path", "photos", "--strict"])
     assert command.config.data.path == str(tmp_path / "photos")
     assert command.config.data.strict
 
 
 def test_the_default_run_folder_is_the_first_free_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert str(parse_train(["propos-digits"]).out) == "runs/propos-digits"
+    assert str(_default_folder("propos-digits")) == "runs/propos-digits"
     (tmp_path / "runs" / "propos-digits").mkdir(parents=True)
-    assert str(parse_train(["propos-digits"]).out) == "runs/propos-digits-2"
+    assert str(_default_folder("propos-digits")) == "runs/propos-digits-2"
 
 
 def test_the_methods_name_is_written():

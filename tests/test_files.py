@@ -12,7 +12,7 @@ from shoal.files import atomic_write
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        (errno.ENOSPC, "No space left on device. What it held before is intact: make room, then go on."),
+        (errno.ENOSPC, "No space left on device. Its old content is intact: free disk space, then try again."),
         (errno.EACCES, "Permission denied."),
     ],
 )

@@ -14,8 +14,8 @@ from tests.packing import write_tar
 from tests.runs import tiny_recipe
 
 import shoal
-from shoal.cli.flags import parse_train
 from shoal.cli.main import main
+from shoal.cli.train import TrainCommand
 from shoal.data import DATA_SETS, DataConfig, load_images, to_images
 from shoal.errors import UserError
 
@@ -201,9 +201,9 @@ def test_a_name_that_is_nearly_one(tmp_path, monkeypatch):
 def test_the_command_keeps_a_name_and_makes_the_root_absolute(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cifar10").mkdir()
-    data = parse_train(["propos-cifar10", "--data.root", "files"]).config.data
+    data = TrainCommand.parse("train", ["propos-cifar10", "--data.root", "files"]).config.data
     assert (data.path, data.root) == ("cifar10", str(root))
-    data = parse_train(["propos-cifar10", "--data.path", "./cifar10"]).config.data
+    data = TrainCommand.parse("train", ["propos-cifar10", "--data.path", "./cifar10"]).config.data
     assert (data.path, data.root) == (str(tmp_path / "cifar10"), "")
 
 

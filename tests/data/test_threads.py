@@ -54,15 +54,17 @@ def test_what_an_item_raises_comes_in_its_turn():
 def test_threads_end(how):
     def work(item):
         begun.append(item)
-        time.sleep(0.01)
+        if item:
+            gate.wait()
         return item
 
     before = set(threading.enumerate())
-    begun = []
+    begun, gate = [], threading.Event()
     try:
         with closing(map_in_threads(work, range(10), threads=2, ahead=8)) as results:
             assert next(results) == 0
             assert set(threading.enumerate()) > before
+            gate.set()
             if how == "raised":
                 raise KeyboardInterrupt
             if how == "to the end":

@@ -122,7 +122,7 @@ def test_ranks_that_are_started_again_go_on(tmp_path):
         for pid in ranks(job):
             os.kill(pid, signal.SIGTERM)
         said = ended(job)
-    assert "stopped and saved. Go on with:  shoal train --resume" in said
+    assert "stopped and saved. Resume with:  shoal train --resume" in said
 
 
 @pytest.mark.slow

@@ -174,8 +174,8 @@ def test_bad_labels(files, case, capsys):
         (["--features", "f.npy", "--labels", "l.npy", "--test-labels", "bl.npy"], "give both or neither"),
         (["--features", "f.npy", "--labels", "l.npy", "--test-features", "l.npy"], "l.npy has shape (240,)"),
         (["--labels", "l.npy"], "nothing to evaluate"),
-        (["run", "--labels", "l.npy"], "run brings its own features and clusters"),
-        (["run", "--n-clusters", "3"], "run brings its own features and clusters"),
+        (["run", "--labels", "l.npy"], "run has features and clusters of its own"),
+        (["run", "--n-clusters", "3"], "run has features and clusters of its own"),
     ],
 )
 def test_bad_combinations(files, args, sentence, capsys):

@@ -44,8 +44,9 @@ def test_a_folder_becomes_clusters(tmp_path, photos, network, capsys, caplog):
     written = {path.name for path in folder.iterdir()}
     tables = {"assignments.csv", "assignments.parquet", "representatives.csv", "duplicates.csv", "outliers.csv"}
     assert written == tables | {
-        "report.html", "atlas.parquet", "centers.npy", "clustering.safetensors", "config.yaml", "features", "skipped.csv",
-    }  # fmt: skip
+        *("report.html", "atlas.parquet", "centers.npy", "clustering.safetensors", "config.yaml", "features"),
+        "skipped.csv",
+    }
     rows = table(folder / "assignments.csv")
     assert list(rows[0]) == ["id", "cluster", "name", "confidence", "distance", "margin", "x", "y", "label"]
     assert len(rows) == 4 * EACH + 1

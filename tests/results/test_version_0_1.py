@@ -55,18 +55,20 @@ def test_clusters_serve_every_command(home, capsys):
     assert Result.load(Path("clusters")).names == {}
 
 
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("command", ["report run", "evaluate run", "sort run --copy out", "predict run pictures"])
-def test_a_run_says_how_it_gets_what_is_missing(home, command, capsys):
+def test_a_run_says_how_it_gets_what_is_missing(command, capsys):
     assert main(command.split()) == 2
     expected = "run was trained by shoal 0.1, which kept no features: 'shoal train --resume run' adds what is missing."
     assert expected in complaint(capsys)
 
 
-def test_a_run_that_was_resumed_is_a_result(home):
+@pytest.mark.usefixtures("home")
+def test_a_run_that_was_resumed_is_a_result():
     before = pq.read_table("run/assignments.parquet")
-    assert main("train --resume run --quiet".split()) == 0
+    assert main(["train", "--resume", "run", "--quiet"]) == 0
     after = pq.read_table("run/assignments.parquet")
     assert after["cluster"].to_pylist() == before["cluster"].to_pylist()
     assert after["label"].to_pylist() == before["label"].to_pylist()
-    assert main("sort run --copy sorted --yes".split()) == 0
-    assert main("report run".split()) == 0
+    assert main(["sort", "run", "--copy", "sorted", "--yes"]) == 0
+    assert main(["report", "run"]) == 0

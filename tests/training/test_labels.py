@@ -16,7 +16,13 @@ class Guarded(torch.Tensor):
     """Targets that raise when anything but evaluation, report or the table of assignments reads them."""
 
     shapes: ClassVar = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim")}
-    readers = ("shoal.evaluation", "shoal.report", "shoal.results.tables")
+    readers = (
+        "shoal.evaluation",
+        "shoal.report",
+        "shoal.results.tables",
+        "shoal.results.train",
+        "shoal.features.store",
+    )
     reads = 0
 
     @classmethod

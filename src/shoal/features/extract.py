@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections import deque
@@ -11,7 +10,6 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from shoal.data.decode import UnreadableError
-from shoal.data.listing import Blob, Listing, Pixels, Source
+from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
 from shoal.data.reading import map_blobs, nothing_readable, read_blob, refuse_skipped
 from shoal.errors import UserError
 from shoal.features.encoder import Encoder
@@ -56,7 +54,7 @@ def embed(
             ``strict``, one that cannot; the disk is full.
     """
     listing = source.listing()
-    images = _digest(source, listing)
+    images = source_digest(source, listing)
     header = read_header(folder)
     if header is None:
         check_free(folder)
@@ -219,25 +217,6 @@ def _check_same(folder: Path, header: Header, encoder: Encoder, images: str) -> 
         raise UserError(f"{folder} holds features of {whose}, not of {mine.name}: {advice}.")
     if header.images != images:
         raise UserError(f"{folder} holds features of other images, or these have changed since: {advice}.")
-
-
-def _digest(source: Source, listing: Listing) -> str:
-    """What tells these images from others: names, labels, and the size and time of each file."""
-    digest = blake2b(digest_size=16)
-    digest.update(json.dumps([len(listing.ids), listing.classes]).encode())
-    for name, label in zip(listing.ids, listing.targets, strict=True):
-        digest.update(f"{name}\0{int(label)}\n".encode("utf-8", "surrogateescape"))
-    for file in source.files:
-        digest.update(_look(file))
-    return digest.hexdigest()
-
-
-def _look(file: Path) -> bytes:
-    try:
-        stat = file.stat()
-    except (OSError, ValueError):  # ValueError: a name with a zero byte
-        return b"missing\n"
-    return f"{stat.st_size} {stat.st_mtime_ns}\n".encode()
 
 
 _VALUES = 2**23
