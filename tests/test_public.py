@@ -30,7 +30,7 @@ LAYERS = [
 MAY_READ_TARGETS = ("types.py", "data/", "evaluation/", "report/", "features/store.py")
 """Who makes, keeps or reads true classes."""
 
-TAKES_TARGETS = {"write_assignments", "write_features", "clustering_scores", "as_images", "Truth"}
+TAKES_TARGETS = {"write_assignments", "Listing", "clustering_scores", "as_images", "Truth"}
 """Whom a result may hand true classes to: the label column, the kept features, evaluation and report."""
 
 
@@ -104,7 +104,7 @@ def handed_on(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name in TAKES_TARGETS:
                 return True
-            if name not in ("tolist", "cpu"):
+            if name not in ("tolist", "cpu", "numpy"):
                 return False
         elif isinstance(node, ast.FunctionDef):
             return node.name == "targets"  # a property that passes them through

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from shoal import export as onnx_module
 from shoal.cli.results import ExportCommand
 from shoal.cli.sort import SortCommand
 from shoal.cli.terminal import Stopped
 from shoal.clustering import KMeans
 from shoal.errors import UserError
-from shoal.export import onnx as onnx_module
 from shoal.results.result import Result
 from shoal.sort import plan as sorting
 

@@ -12,8 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from shoal.clustering import suggest_k
 from shoal.clustering.suggest import sweep
-from shoal.clustering.suggest.ranking import elect
-from shoal.clustering.suggest.suggest import Candidate, Suggestion
+from shoal.clustering.suggest.suggest import Candidate, Suggestion, elect
 from shoal.clustering.suggest.sweep import Sweep, coding_length, neighbour_distance
 from shoal.errors import UserError
 

@@ -213,7 +213,7 @@ def test_an_estimator_takes_a_name(root, monkeypatch):
     recipe = str(tiny_recipe(root.parent))
     model = shoal.ProPos(2, recipe=recipe, epochs=1, settings={"data.root": str(root)}).fit("mnist")
     assert model.labels_.shape == (5,)
-    assert model._trained.config.data.path == "mnist"
+    assert model._trained().config.data.path == "mnist"
 
 
 # --- ImageNet ---

@@ -16,6 +16,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
+from shoal import export as onnx_module
 from shoal.clustering import clusterer_from
 from shoal.clustering.kmeans.estimator import CentersPosterior
 from shoal.clustering.mixtures.em import Mixture
@@ -23,8 +24,7 @@ from shoal.clustering.mixtures.gaussian import Responsibilities
 from shoal.clustering.temi.heads import HEAD_SHAPES, Head
 from shoal.clustering.umap import Votes
 from shoal.errors import UserError
-from shoal.export import onnx as onnx_module
-from shoal.export.onnx import export_onnx
+from shoal.export import export_onnx
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "tiny-imagenet-10"
 

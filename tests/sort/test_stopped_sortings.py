@@ -15,8 +15,8 @@ from shoal.errors import UserError
 from shoal.sort import manifest as manifest_module
 from shoal.sort import moving
 from shoal.sort import plan as sorting
+from shoal.sort.moving import undo
 from shoal.sort.plan import plan_sort
-from shoal.sort.undo import undo
 
 
 @pytest.mark.parametrize("how", ["copy", "move", "link"])

@@ -6,7 +6,7 @@ import pytest
 from tests.sort.examples import planned, tree
 
 from shoal.errors import UserError
-from shoal.sort.undo import undo
+from shoal.sort.moving import undo
 
 
 def test_undo_leaves_what_has_changed(photos, tmp_path):

@@ -58,7 +58,7 @@ class ExportCommand(Command):
 
     def run(self) -> int:
         """Write the graph, once it has been compared with PyTorch."""
-        from shoal.export.onnx import check_installed, export_onnx
+        from shoal.export import check_installed, export_onnx
         from shoal.results.result import Result
 
         file = self.file

@@ -114,7 +114,7 @@ def _with_undo(error: UserError, into: Path) -> UserError:
 
 
 def _undo(manifest: Path) -> int:
-    from shoal.sort.undo import undo
+    from shoal.sort.moving import undo
 
     done = undo(manifest)
     say(f"undone       {_files(done.n_files)}")

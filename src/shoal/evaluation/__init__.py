@@ -1,10 +1,9 @@
 """Scores of a clustering, with and without true classes; only this package reads true classes."""
 
-from shoal.evaluation.arrays import evaluate_files
 from shoal.evaluation.baselines import plain_baselines
 from shoal.evaluation.knn import knn_leave_one_out, knn_predict
 from shoal.evaluation.metrics import clustering_scores, matched_confusion, purity
-from shoal.evaluation.protocol import evaluate, nearest, probe
+from shoal.evaluation.protocol import evaluate, evaluate_files, nearest, probe
 from shoal.evaluation.result import Evaluation
 from shoal.evaluation.signals import clustering_signals, collapse_warning, score
 from shoal.evaluation.tables import as_text

@@ -66,7 +66,7 @@ def embed(
             images,
             listing.classes,
         )
-        store = Store.begin(folder, header, listing.ids, listing.targets)
+        store = Store.begin(folder, header, listing)
     else:
         _check_same(folder, header, encoder, images)
         store = Store(folder, header)

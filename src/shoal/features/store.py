@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from shoal.clustering.inputs import tensor_on
-from shoal.data.listing import Names, encode_names
+from shoal.data.listing import Listing, Names, encode_names
 from shoal.errors import UserError
 from shoal.features.encoder import EncoderSpec
 from shoal.files import DISK_FULL, atomic_write, try_lock
@@ -79,9 +79,7 @@ class Store:
         self._kept = self.done.kept
 
     @classmethod
-    def begin(
-        cls, folder: Path, header: Header, ids: Sequence[str], targets: Sequence[int] | Int64[np.ndarray, "m"]
-    ) -> Store:
+    def begin(cls, folder: Path, header: Header, listing: Listing) -> Store:
         """Create a folder, replacing what a process left that was killed before it had done so.
 
         Raises:
@@ -93,10 +91,10 @@ class Store:
             if not try_lock(journal) or (folder / "header.json").exists():
                 raise _busy(folder)
             journal.truncate(0)
-            text, offsets = encode_names(ids)
+            text, offsets = encode_names(listing.ids)
             (folder / "names.txt").write_bytes(text)
             (folder / "names.i64").write_bytes(offsets[1:].tobytes())  # where each name ends
-            np.asarray(targets, dtype=np.int64).tofile(folder / "labels.i64")
+            np.asarray(listing.targets, dtype=np.int64).tofile(folder / "labels.i64")
             for name in _row_bytes(header):
                 (folder / name).write_bytes(b"")
             for path in folder.iterdir():
@@ -294,16 +292,14 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def write_features(  # noqa: PLR0913 - a part of the folder each
+def write_features(
     folder: Path,
     spec: EncoderSpec,
-    *,
-    ids: Sequence[str],
-    targets: Int64[Tensor, "n"],
-    classes: tuple[str, ...],
+    listing: Listing,
     rows: Int64[Tensor, "n"],
-    fingerprints: Sequence[bytes],
     features: Float[Tensor, "n d"],
+    *,
+    fingerprints: Sequence[bytes],
     skipped: Mapping[int, str],
     images: str,
 ) -> None:
@@ -312,23 +308,20 @@ def write_features(  # noqa: PLR0913 - a part of the folder each
     Args:
         folder: new, or empty.
         spec: what made the features.
-        ids: names of all images of the listing.
-        targets: true class of each image that has features, -1 for none.
-        classes: names of the true classes.
+        listing: names and true classes of all images.
         rows: row of the listing of each image that has features, ascending.
-        fingerprints: 16 bytes of each of these, equal for equal images.
         features: of these.
+        fingerprints: 16 bytes of each of these, equal for equal images.
         skipped: why the other rows have none.
         images: digest of the images.
 
     Raises:
         UserError: the folder cannot be written, or holds features already.
     """
-    header = Header(spec, len(ids), features.shape[1], len(features), images, classes)
-    of_all = np.full(len(ids), -1)
-    of_all[rows.numpy()] = targets.numpy()
-    with Store.begin(folder, header, ids, of_all) as store:
+    n = len(listing.ids)
+    header = Header(spec, n, features.shape[1], len(features), images, listing.classes)
+    with Store.begin(folder, header, listing) as store:
         for row, reason in skipped.items():
             store.skip(row, reason)
         store.append(rows.tolist(), fingerprints, features.float())
-        store.commit(len(ids), len(features))
+        store.commit(n, len(features))

@@ -16,7 +16,7 @@ from shoal import distributed
 from shoal.clustering import KMeans
 from shoal.clustering.kmeans import assign
 from shoal.config import RunConfig, load_recipe, to_yaml
-from shoal.data import IN_MEMORY, find_source, load_images
+from shoal.data import IN_MEMORY, Listing, find_source, load_images
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded, write_features
 from shoal.features.weights import file_digest
@@ -160,24 +160,21 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
 def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec) -> Embedded:
     """Keep the features of the images, in the place of those that an earlier end of the run has left."""
     shutil.rmtree(folder.features, ignore_errors=True)
-    ids = [*images.ids]
-    rows = torch.arange(len(images))
-    skipped: dict[int, str] = {}
     data = finished.trained.config.data
     if images.skipped and data.path != IN_MEMORY:
-        ids = list(find_source(data.path, root=data.root).listing().ids)
-        rows = torch.tensor([row for row, name in enumerate(ids) if name not in images.skipped])
-        skipped = {row: images.skipped[name] for row, name in enumerate(ids) if name in images.skipped}
+        listing = find_source(data.path, root=data.root).listing()
+    else:
+        listing = Listing(images.ids, images.targets.cpu().numpy(), images.classes, lambda: iter(()))
+    skipped = {row: images.skipped[name] for row, name in enumerate(listing.ids) if name in images.skipped}
+    rows = torch.tensor([row for row in range(len(listing.ids)) if row not in skipped])
     fingerprints = [blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images.pixels]
     write_features(
         folder.features,
         replace(spec, name=""),
-        ids=ids,
-        targets=images.targets.cpu(),
-        classes=images.classes,
-        rows=rows,
+        listing,
+        rows,
+        finished.features,
         fingerprints=fingerprints,
-        features=finished.features,
         skipped=skipped,
         images=finished.trained.images_digest,
     )

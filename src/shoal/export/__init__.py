@@ -1,1 +1,0 @@
-"""Network and clusters for other programs."""
