@@ -43,7 +43,7 @@ def test_a_recipe_says_what_it_is_in_its_first_line(name):
         ({"data": {"path": {"deep": 1}}}, "data.path"),
         ({"method": "propos"}, "method holds its settings"),
         ({"method": {"name": ["a"]}}, "no method named ['a']"),
-        ({"optim": {"lr": float("inf")}}, "optim.lr: a finite number is needed, not inf"),
+        ({"optim": {"lr": float("inf")}}, "optim.lr: input should be a finite number, not inf"),
         ({"seed": 2**64}, "seed: input should be less than"),
     ],
 )
@@ -107,7 +107,7 @@ def test_flags_override_single_settings(tmp_path):
         (["propos-digits", "--epohcs", "3"], "no option --epohcs: did you mean '--epochs'"),
         (["propos-digits", "--method.temprature=1"], "did you mean '--method.temperature'"),
         (["propos-digits", "--qiuet"], "did you mean '--quiet'"),
-        (["propos-digits", "extra"], "one word too many"),
+        (["propos-digits", "extra"], "unexpected argument"),
         (["propos-digits", "--n-clusters", "1"], "n_clusters: input should be greater than or equal to 2"),
         (["--epochs", "3"], "give a recipe"),
         (["--epochs", "3", "propos-digits"], "the recipe comes first: shoal train propos-digits"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -19,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from annotated_types import Ge, Gt, Lt
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from shoal.data import DataConfig, ViewConfig
 from shoal.errors import UserError
@@ -29,7 +28,7 @@ from shoal.models import BackboneConfig
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the weights move: an optimiser, a linear warm-up, then a cosine or a steady rate."""
+    """Optimiser and learning-rate schedule: a linear warm-up, then a cosine or a constant rate."""
 
     optimizer: Literal["sgd", "adam", "lars"] = "sgd"
     """SGD with momentum, Adam, or LARS for very large batches (biases and batch-norm left out, as published)."""
@@ -149,43 +148,41 @@ def parse_config(raw: Mapping[str, Any], origin: str) -> RunConfig:
     if not isinstance(name, str) or name not in METHODS:
         hint = nearest(str(name), list(METHODS)) or f"the methods are {', '.join(METHODS)}."
         raise UserError(f"{origin}: there is no method named {name!r}: {hint}")
-    kinds = {"method": METHODS[name]}
-    _reject_unknown({**raw, "method": method}, RunConfig, kinds, origin)
     rest = {key: value for key, value in raw.items() if key != "method"}
     try:
-        config = TypeAdapter(RunConfig).validate_python(rest)
-        return dataclasses.replace(config, method=TypeAdapter(METHODS[name]).validate_python(method))
+        config: RunConfig = _checker(RunConfig).validate_python(rest)
+        return replace(config, method=_checker(METHODS[name]).validate_python(method))
     except ValidationError as error:
-        part = "method." if error.title == METHODS[name].__name__ else ""
-        raise UserError(f"{origin}: {part}{_in_words(error)}") from error
+        prefix = "method." if error.title == METHODS[name].__name__ else ""
+        known = [path for path, _ in fields_of(RunConfig, {"method": METHODS[name]})]
+        raise UserError(f"{origin}: {_in_words(error, prefix, known)}") from error
 
 
-def _in_words(error: ValidationError) -> str:
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _checker(kind: Any) -> TypeAdapter[Any]:
+    """Checks a config and its parts, refusing unknown keys and numbers that are not finite."""
+    for part in (kind, *(item.default_factory for item in dataclasses.fields(kind))):
+        if dataclasses.is_dataclass(part):
+            setattr(part, "__pydantic_config__", STRICT)  # noqa: B010 - a dataclass declares no such attribute
+    return TypeAdapter(kind)
+
+
+def _in_words(error: ValidationError, prefix: str, known: list[str]) -> str:
+    """What is wrong with the first setting that is."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = prefix + ".".join(str(part) for part in first["loc"])
+    if first["type"] == "unexpected_keyword_argument":
+        beside = [path for path in known if path.rpartition(".")[0] == where.rpartition(".")[0]]
+        keys = beside or sorted({path.partition(".")[0] for path in known})
+        hint = nearest(where, known) or f"the keys beside it are {', '.join(keys)}."
+        return f"there is no setting {where!r}: {hint}"
+    if first["type"] == "dataclass_type":
+        return f"{where} holds settings of its own, as in '{where}: {{...}}'."
     if first["type"] == "value_error":  # raised by a dataclass of ours, in our words
         return f"{where}: {first['ctx']['error']}"
     return f"{where}: {first['msg'].lower()}, not {first['input']!r}."
-
-
-def _reject_unknown(raw: Mapping[str, Any], kind: Any, kinds: Mapping[str, Any], origin: str) -> None:
-    """What pydantic lets pass in a plain dataclass: a key that is none, a part that holds no keys, infinity."""
-    known = [path for path, _ in fields_of(kind, kinds)]
-    parts = {path.partition(".")[0] for path in known if "." in path}
-    for part in parts & raw.keys():
-        if not isinstance(raw[part], Mapping):
-            raise UserError(f"{origin}: {part} holds settings of its own, as in '{part}: {{...}}'.")
-    for path, value in _paths_of(raw):
-        if path not in known:
-            hint = nearest(path, known) or f"the keys beside it are {', '.join(_siblings(path, known))}."
-            raise UserError(f"{origin}: there is no setting {path!r}: {hint}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{origin}: {path}: a finite number is needed, not {value}.")
-
-
-def _siblings(path: str, known: list[str]) -> list[str]:
-    prefix = path.rpartition(".")[0]
-    return [k for k in known if k.rpartition(".")[0] == prefix] or sorted({k.split(".")[0] for k in known})
 
 
 def _paths_of(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -238,6 +235,6 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def config_digest(config: RunConfig) -> str:
-    """What tells this config from others; the images may have moved to another path."""
+    """Hash of the config but for the path of the images, which may have moved."""
     anywhere = replace(config, data=replace(config.data, path="", root=""))
     return hashlib.blake2b(to_yaml(anywhere).encode(), digest_size=16).hexdigest()

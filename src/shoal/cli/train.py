@@ -1,4 +1,4 @@
-"""``shoal train``, by one process or by those that ``torchrun`` has started."""
+"""``shoal train``, in one process or under ``torchrun``; its settings are those of ``config.py``."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _train(command: TrainCommand, path: Path) -> int:
 
 
 def _to_its_end(command: TrainCommand, path: Path) -> str:
-    """What the finished run came to, in words."""
+    """Summary of the finished run."""
     from shoal.progress import open_progress
     from shoal.results.train import reopen, start, train
     from shoal.training import fit
@@ -171,7 +171,7 @@ def _about(word: str, command: TrainCommand) -> str:
     if word.partition("=")[0] == "--method.name":
         return "the recipe says which method: 'shoal recipes' lists them."
     if not word.startswith("-"):
-        return f"{word!r} is one word too many: settings are given as flags, such as --epochs 50."
+        return f"unexpected argument {word!r}: give settings as flags, such as --epochs 50."
     parts = {"config": RunConfig, "method": type(command.config.method)}
     known = [f"--{path.removeprefix('config.')}" for path, _ in fields_of(TrainCommand, parts)]
     hint = nearest(word.partition("=")[0].replace("_", "-"), [k.replace("_", "-") for k in known])

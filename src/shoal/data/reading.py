@@ -1,8 +1,8 @@
 """Reading the images of a listing in threads, in order, without holding all of them in memory.
 
-An image that cannot be read, such as a broken JPEG, never raises here: ``decode`` raises ``UnreadableError`` with the
-reason, ``read_blob`` and ``decode_blob`` return the reason instead of data, and ``read_all`` skips the image and
-records the reason, or fails with it if ``strict``.
+An image that cannot be read, such as a broken JPEG: ``decode`` raises an ``UnreadableError``, of which ``decode_blob``
+makes the reason in place of pixels. ``read_all``, for training, and ``features.extract``, for a pretrained network,
+skip the image and keep the reason for ``skipped.csv``, or fail with it if ``strict``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def read_all(
     skipped: dict[str, str] = {}
     digest = blake2b(digest_size=16)
     total = len(listing.ids)
-    with contextlib.closing(map_blobs(partial(decode_blob, size), listing)) as results:
+    with contextlib.closing(map_blobs(partial(decode_blob, partial(_to_pixels, size)), listing)) as results:
         for index, (pixels, fingerprint) in enumerate(results):
             digest.update(fingerprint)
             if isinstance(pixels, str):
@@ -105,24 +105,30 @@ def read_pixels(listing: Listing, rows: Iterable[int], size: int) -> UInt8[Tenso
     for place, row in enumerate(wanted):
         places.setdefault(row, []).append(place)
     ordered = sorted(places)
-    with contextlib.closing(_map(partial(decode_blob, size), _select(listing, ordered))) as results:
+    with contextlib.closing(
+        _map(partial(decode_blob, partial(_to_pixels, size)), _select(listing, ordered))
+    ) as results:
         for row, (found, _) in zip(ordered, results, strict=True):
             if isinstance(found, np.ndarray):
                 pixels[places[row]] = found
     return torch.from_numpy(pixels)
 
 
-def decode_blob(size: int | None, blob: Blob) -> tuple[Pixels | str, bytes]:
-    """Return the pixels of an image, or the reason why it cannot be read, and its fingerprint."""
+def decode_blob(decoder: Callable[[bytes | Pixels], Pixels], blob: Blob) -> tuple[Pixels | str, bytes]:
+    """Return what ``decoder`` makes of an image, or the reason why it cannot be read, and its fingerprint."""
     data, fingerprint = read_blob(blob)
     if isinstance(data, str):
         return data, fingerprint
-    if isinstance(data, np.ndarray):
-        return data if size is None else resized(data, size), fingerprint
     try:
-        return decode(data, size), fingerprint
+        return decoder(data), fingerprint
     except UnreadableError as error:
         return str(error), fingerprint
+
+
+def _to_pixels(size: int | None, data: bytes | Pixels) -> Pixels:
+    if isinstance(data, bytes):
+        return decode(data, size)
+    return data if size is None else resized(data, size)
 
 
 def read_blob(blob: Blob) -> tuple[bytes | Pixels | str, bytes]:

@@ -17,16 +17,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from shoal.data.decode import UnreadableError
-from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
-from shoal.data.reading import map_blobs, nothing_readable, read_blob, refuse_skipped
+from shoal.data.listing import Listing, Pixels, Source, source_digest
+from shoal.data.reading import decode_blob, map_blobs, nothing_readable, refuse_skipped
 from shoal.errors import UserError
 from shoal.features.encoder import Encoder
 from shoal.features.store import Embedded, Header, Store, check_free, open_embedded, read_header
 from shoal.progress import ProgressCallback
 
 _COMMIT_SECONDS = 1.0
-"""What a crash may cost; a commit takes some milliseconds."""
+"""Seconds between commits, roughly the work lost in a crash; a commit takes some milliseconds."""
 
 _COMPUTING = 8
 """Batches that a CPU computes at once at most: with more, threads would wait for the interpreter's lock."""
@@ -37,7 +36,7 @@ _NOT_FINITE = "its features hold NaN or infinity"
 def embed(
     source: Source, encoder: Encoder, folder: Path, *, strict: bool = False, progress: ProgressCallback | None = None
 ) -> Embedded:
-    """Compute the features of all images and keep them in ``folder``; go on with what is there of them.
+    """Compute the features of all images and keep them in ``folder``; resume from those already saved.
 
     A process that is killed at any moment costs a second: the next call goes on, and comes to the same features bit by
     bit on the same machine. Memory does not grow with the number of images.
@@ -122,11 +121,11 @@ class _Filling:
     def _batches(self, workers: int, progress: ProgressCallback | None) -> Generator[_Batch, None, None]:
         """Prepared images, in batches; the last may be smaller, or empty."""
         start, n = self.store.done.looked_at, self.store.header.n
-        work = partial(_prepared, self.encoder)
+        work = partial(decode_blob, self.encoder.prepare)
         ahead = (workers + 1) * self.batch_size
         batch = _Batch()
         with contextlib.closing(map_blobs(work, self.listing, start, ahead=ahead)) as results:
-            for row, (fingerprint, pixels) in enumerate(results, start):
+            for row, (pixels, fingerprint) in enumerate(results, start):
                 if isinstance(pixels, str):
                     batch.skipped[row] = pixels
                     if self.strict:
@@ -195,16 +194,6 @@ def _computing(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor, int]]
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # parts of it hold for the whole process
-
-
-def _prepared(encoder: Encoder, blob: Blob) -> tuple[bytes, Pixels | str]:
-    data, fingerprint = read_blob(blob)
-    if isinstance(data, str):
-        return fingerprint, data
-    try:
-        return fingerprint, encoder.prepare(data)
-    except UnreadableError as error:
-        return fingerprint, str(error)
 
 
 def _check_same(folder: Path, header: Header, encoder: Encoder, images: str) -> None:

@@ -1,4 +1,4 @@
-"""From a config to a finished training run: what the command and the estimators share."""
+"""A training run from its config, or resumed from its folder, to its result: for the command and the estimators."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A training run: what it is made of, how it keeps its books, and how it is saved and resumed.
+"""A training run: what it is made of, how it logs metrics, and how it is saved and resumed.
 
 ``state.safetensors`` holds everything needed to continue bit for bit: weights, optimiser, random number generators and
-``State``. It is replaced atomically, so a run killed at any moment resumes from its last save.
+``State``. It is replaced atomically, so a run killed at any moment resumes from its last save: ``reopen`` in
+``results/train.py`` builds the run again from its folder and calls ``load``.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Watcher:
         """The run is done, with what its report shows."""
 
     def close(self) -> None:
-        """Nothing follows."""
+        """Release resources; no further calls are made."""
 
 
 class Run:

@@ -1,4 +1,7 @@
-"""Lloyd's iteration: assign each row to its nearest centre, move each centre to the mean of its rows, repeat."""
+"""Lloyd's iteration: assign each row to its nearest centre, move each centre to the mean of its rows, repeat.
+
+Empty clusters are handled here, by ``relocate_empty_clusters``.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ def lloyd(
         centers: initial ones.
         max_iter: the most updates of the centres.
         tol: bound on the sum of the squared moves of the centres.
-        noise: added to it, in units of the inertia: how far the centres of a sample are from those of all rows.
+        noise: extra tolerance for sampling error, as a share of the inertia.
         shards: whether each rank holds a share.
     """
     partition = Partition(rows, len(centers), shards)
