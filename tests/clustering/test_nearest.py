@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from shoal.clustering.kmeans.nearest import nearest_two, rough_nearest
-from shoal.clustering.kmeans.sums import ClusterSums
+from shoal.clustering.kmeans.partition import ClusterSums
 
 
 def problem(n, d, k, dtype=torch.float32, scale=1.0):

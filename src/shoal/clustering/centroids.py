@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shoal.clustering.kmeans.sums import ClusterSums
+from shoal.clustering.kmeans.partition import ClusterSums
 from shoal.clustering.rows import Metric, Rows, directions, invalid_features_error
 from shoal.errors import UserError
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from shoal.clustering.kmeans.nearest import nearest_two
-from shoal.clustering.kmeans.sums import ClusterSums
+from shoal.clustering.kmeans.partition import ClusterSums
 from shoal.clustering.rows import Metric, Rows, directions, invalid_features_error
 
 ROWS_PER_CLUSTER = 10
