@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from shoal.cli.flags import Command
+from shoal.cli.flags import Command, OptionalPath
 from shoal.cli.sort import chosen_sorting, sort_into
 from shoal.cli.terminal import Stopped, complain, say
 from shoal.clustering import ClusteringMethod
@@ -18,6 +18,12 @@ from shoal.errors import UserError
 from shoal.files import real
 from shoal.folder import ResultFolder
 from shoal.results.inputs import EncoderConfig
+
+SOURCE = (
+    "Images: a folder, .zip, .tar, Parquet file or table of paths, a pattern such as 'photos/**/*.jpg', - for paths on "
+    "standard input, hf://OWNER/NAME, or the name of a data set. Features: a .npy file (n, d), an earlier result, or "
+    "digits, whose pixels are then the features."
+)
 
 
 @dataclass(frozen=True)
@@ -28,14 +34,10 @@ class ClusterCommand(Command):
     rerun the same command to resume.
     """
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """Images: a folder, .zip, .tar, Parquet file or table of paths, a pattern
-    such as 'photos/**/*.jpg', - for paths on standard input, hf://OWNER/NAME,
-    or the name of a data set. Features: a .npy file (n, d), an earlier result,
-    or digits, whose pixels are then the features."""
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE", help=SOURCE)]
     n_clusters: Annotated[int | Literal["auto"], tyro.conf.arg(aliases=("-k",))] = "auto"
     """Number of clusters; auto tries several and ranks them."""
-    k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH")] = None
+    k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="")] = None
     """Smallest and largest number for auto to try; by default 2 and the square root of the number of images."""
     method: ClusteringMethod = "kmeans"
     """k-means, k-means in a UMAP embedding, a Gaussian mixture, or TEMI's heads, which train for minutes."""
@@ -44,13 +46,13 @@ class ClusterCommand(Command):
     """Distance between features."""
     seed: int = 0
     """Random seed."""
-    out: Path | None = None
+    out: OptionalPath = None
     """Folder to write; by default clusters/NAME, after the source."""
-    move: Annotated[Path | None, tyro.conf.arg(metavar="INTO")] = None
+    move: Annotated[Path | None, tyro.conf.arg(metavar="INTO", help_behavior_hint="")] = None
     """Afterwards plan to move the files into a folder per cluster; prints the command that does it."""
-    copy: Annotated[Path | None, tyro.conf.arg(metavar="INTO")] = None
+    copy: Annotated[Path | None, tyro.conf.arg(metavar="INTO", help_behavior_hint="")] = None
     """The same with copies."""
-    link: Annotated[Path | None, tyro.conf.arg(metavar="INTO")] = None
+    link: Annotated[Path | None, tyro.conf.arg(metavar="INTO", help_behavior_hint="")] = None
     """The same with symbolic links."""
     strict: bool = False
     """Fail on the first image that cannot be read instead of skipping it."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Annotated, TypeAlias, TypeVar
 
 import tyro
 
 Kind = TypeVar("Kind", bound="Command")
+
+ResultPath: TypeAlias = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULT")]
+"""The folder of a result."""
+
+OptionalPath: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+"""A path that need not be given."""
 
 
 class Command(ABC):
@@ -22,7 +29,7 @@ class Command(ABC):
             UserError: a value is out of range, or flags exclude each other.
             SystemExit: help was asked for (0), or a flag is unknown or has the wrong form (2; tyro has said which).
         """
-        command = tyro.cli(cls, args=args, prog=f"shoal {verb}")
+        command = tyro.cli(cls, args=args, prog=f"shoal {verb}", config=(tyro.conf.FlagCreatePairsOff,))
         command.check()
         return command
 

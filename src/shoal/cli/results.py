@@ -9,14 +9,12 @@ from typing import Annotated
 
 import tyro
 
-from shoal.cli.flags import Command
+from shoal.cli.flags import Command, OptionalPath, ResultPath
 from shoal.cli.terminal import say
 from shoal.errors import UserError
 
 TRIED = 8
 """Images that an exported network is tried on."""
-
-ResultPath = Annotated[Path, tyro.conf.Positional]
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class PredictCommand(Command):
 
     result: ResultPath
     """The folder that 'shoal train' or 'shoal cluster' wrote."""
-    images: Annotated[str, tyro.conf.Positional]
+    images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """Whatever 'shoal cluster' takes; a .npy file of features where features were clustered."""
     out: Path = Path("assignments.csv")
     """Table to write, .csv or .parquet; an existing file is not overwritten."""
@@ -53,7 +51,7 @@ class ExportCommand(Command):
 
     result: ResultPath
     """The folder that 'shoal train' or 'shoal cluster' wrote."""
-    file: Annotated[Path, tyro.conf.Positional]
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """The .onnx file to write; an existing file is not overwritten."""
 
     def run(self) -> int:
@@ -83,23 +81,23 @@ class ExportCommand(Command):
 class EvaluateCommand(Command):
     """Measure a result, or features from a file: against true classes where they are known, and without."""
 
-    result: Annotated[Path | None, tyro.conf.Positional] = None
+    result: Annotated[OptionalPath, tyro.conf.Positional, tyro.conf.arg(metavar="RESULT")] = None
     """The folder that 'shoal train' or 'shoal cluster' wrote; evaluation.json keeps the figures there."""
     knn: bool = False
     """Classify by weighted nearest neighbours as well, among the backbone's features."""
     linear: bool = False
     """Train a linear probe as well, on the backbone's features."""
-    features: Path | None = None
+    features: OptionalPath = None
     """Evaluate this .npy file (n, d) instead of a result, by cosine k-means."""
-    labels: Path | None = None
+    labels: OptionalPath = None
     """True classes of the features: a .npy file of whole numbers (n,), negative for none."""
-    test_features: Path | None = None
+    test_features: OptionalPath = None
     """Features of a test part: a .npy file (m, d)."""
-    test_labels: Path | None = None
+    test_labels: OptionalPath = None
     """True classes of the test part: a .npy file of whole numbers (m,)."""
-    n_clusters: int | None = None
+    n_clusters: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Number of clusters to find among the features; by default that of the classes."""
-    out: Path | None = None
+    out: OptionalPath = None
     """JSON file to write the figures of features to."""
 
     def run(self) -> int:
@@ -165,7 +163,7 @@ class ReportCommand(Command):
 class RecipesCommand(Command):
     """List the recipes that ship with shoal, or show one as it is written."""
 
-    name: Annotated[str, tyro.conf.Positional] = ""
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = ""
     """The recipe to show; without it, all are listed."""
 
     def run(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from shoal.cli.flags import Command
+from shoal.cli.flags import Command, OptionalPath
 from shoal.cli.terminal import Stopped, complain, say
 from shoal.errors import UserError
 from shoal.files import expand_home, real
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 class SortCommand(Command):
     """Sort images into a folder per cluster. Dry run by default; undoable."""
 
-    result: Annotated[Path | None, tyro.conf.Positional] = None
+    result: Annotated[OptionalPath, tyro.conf.Positional, tyro.conf.arg(metavar="RESULT")] = None
     """The folder that 'shoal train' or 'shoal cluster' wrote."""
-    copy: Path | None = None
+    copy: OptionalPath = None
     """Copy the images into this folder."""
-    move: Path | None = None
+    move: OptionalPath = None
     """Move the images into this folder."""
-    link: Path | None = None
+    link: OptionalPath = None
     """Make symbolic links to the images in this folder."""
-    assignments: Path | None = None
+    assignments: OptionalPath = None
     """Clusters and names as edited and exported in the report, .csv or .json."""
-    undo: Path | None = None
+    undo: OptionalPath = None
     """Undo a sorting, given the sorted.jsonl in its folder."""
     yes: bool = False
     """Do it; without, only show what would happen."""

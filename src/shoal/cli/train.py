@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from shoal import distributed
-from shoal.cli.flags import Command
+from shoal.cli.flags import Command, OptionalPath
 from shoal.cli.terminal import Stopped, asked_to_stop, complain, say
 from shoal.config import RunConfig, fields_of, load_recipe, nearest, recipe_names, validate
 from shoal.data import resolve_spec
@@ -29,9 +29,9 @@ class TrainCommand(Command):
     """
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
-    out: Path | None = None
+    out: OptionalPath = None
     """Folder to write; by default runs/RECIPE, or runs/RECIPE-2 and so on when that is taken."""
-    resume: Path | None = None
+    resume: OptionalPath = None
     """Resume the run in this folder instead of starting one; takes no recipe and no settings."""
     dry_run: bool = False
     """Train and write nothing: print steps, images, parameters and the memory a run would take."""
@@ -39,7 +39,7 @@ class TrainCommand(Command):
     """Fail on the first image that cannot be read instead of skipping it."""
     quiet: bool = False
     """Print nothing but warnings and errors."""
-    profile: int | None = None
+    profile: Annotated[int | None, tyro.conf.arg(metavar="STEPS", help_behavior_hint="")] = None
     """Profile this many steps: writes profile.txt, and profile.json to open in Chrome."""
     tracker: TrackerName = "none"
     """Send the metrics to TensorBoard or Weights & Biases as well; each is an extra to install."""
