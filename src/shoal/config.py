@@ -110,7 +110,7 @@ def recipe_text(name_or_path: str) -> str:
         source = _shipped().joinpath(f"{name_or_path}.yaml")
         if (Path(name_or_path) / "config.yaml").is_file():
             raise UserError(
-                f"{name_or_path} is a run folder: 'shoal train --resume {name_or_path}' goes on with it, and "
+                f"{name_or_path} is a run folder: 'shoal train --resume {name_or_path}' resumes it, and "
                 f"'shoal train {name_or_path}/config.yaml' repeats it."
             )
         if not source.is_file():

@@ -96,7 +96,7 @@ def test_who_stops_it_is_told_the_way_back(clusters, tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(sorting.Plan, "_do", stop)
     assert SortCommand(clusters, copy=tmp_path / "sorted", yes=True).run() == 130
-    expected = f"shoal: stopped. Put everything back with: shoal sort --undo {tmp_path}/sorted/sorted.jsonl\n"
+    expected = f"shoal: stopped. To undo it: shoal sort --undo {tmp_path}/sorted/sorted.jsonl\n"
     assert capsys.readouterr().err == expected
 
 

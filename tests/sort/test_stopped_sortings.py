@@ -31,7 +31,7 @@ def test_a_full_disk_in_the_middle_can_be_undone(photos, tmp_path, monkeypatch, 
         real(self, step, how, content, part)
 
     monkeypatch.setattr(sorting.Plan, "_do", fill)
-    with pytest.raises(UserError, match=f"cannot {how} files into .*: No space left on device. Put everything back"):
+    with pytest.raises(UserError, match=f"cannot {how} files into .*: No space left on device. To undo it:"):
         planned(photos, tmp_path / "sorted").carry_out(how)
     assert undo(tmp_path / "sorted/sorted.jsonl").n_files == after
     assert tree(tmp_path) == before
@@ -90,7 +90,7 @@ def test_whoever_stops_it_is_told_the_way_back(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(sorting.Plan, "_do", stop)
     with pytest.raises(KeyboardInterrupt) as caught:
         planned(photos, tmp_path / "sorted").carry_out("copy")
-    assert caught.value.__notes__ == [f"Put everything back with: shoal sort --undo {tmp_path}/sorted/sorted.jsonl"]
+    assert caught.value.__notes__ == [f"To undo it: shoal sort --undo {tmp_path}/sorted/sorted.jsonl"]
 
 
 def test_another_file_system_copies_checks_and_removes(photos, tmp_path, monkeypatch):
@@ -126,7 +126,7 @@ def gone():
 @pytest.mark.parametrize("odd", [Member(gone), None])
 def test_an_archive_that_was_damaged_since_is_told_with_the_way_back(tmp_path, odd):
     plan = plan_sort(["a", "b"], [None, None], torch.tensor([0, 0]), {}, tmp_path / "sorted")
-    with pytest.raises(UserError, match=r"the image for cluster-00/b can no longer be read .*\. Put everything back"):
+    with pytest.raises(UserError, match=r"the image for cluster-00/b can no longer be read .*\. To undo it:"):
         plan.carry_out("copy", lambda: [b"a", odd])
     assert undo(tmp_path / "sorted/sorted.jsonl").left == []
     assert not (tmp_path / "sorted").exists()

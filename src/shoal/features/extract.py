@@ -38,7 +38,7 @@ def embed(
 ) -> Embedded:
     """Compute the features of all images and keep them in ``folder``; resume from those already saved.
 
-    A process that is killed at any moment costs a second: the next call goes on, and comes to the same features bit by
+    A process killed at any moment loses a second of work: the next call resumes, and computes the same features bit by
     bit on the same machine. Memory does not grow with the number of images.
 
     Args:
@@ -149,7 +149,7 @@ class _Filling:
         return batch
 
     def _keep(self, batch: _Batch) -> None:
-        """Add features that are numbers, and commit now and then: whoever goes on then makes the same batches."""
+        """Add features that are finite, and commit now and then: a resumed run makes the same batches."""
         if batch.features is not None:
             finite = torch.isfinite(batch.features).all(1)
             odd = [row for row, good in zip(batch.rows, finite.tolist(), strict=True) if not good]

@@ -176,7 +176,7 @@ def open_embedded(folder: Path) -> Embedded:
     done, skipped = _journal(folder)
     if done.looked_at < header.n:
         raise UserError(
-            f"{folder} has features of {done.looked_at} of {header.n} images: run the same command again to go on."
+            f"{folder} has features of {done.looked_at} of {header.n} images: run the same command again to resume."
         )
     try:
         rows = _mapped(folder / "rows.i64", np.int64, (done.kept,))
@@ -247,7 +247,7 @@ def writing(folder: Path, kept: int) -> Iterator[None]:
         yield
     except OSError as error:
         need = "make room" if error.errno in DISK_FULL else "see that it can be written"
-        advice = f"the features of {kept} images are kept: {need}, then run the same command again to go on"
+        advice = f"the features of {kept} images are kept: {need}, then run the same command again to resume"
         if not kept and error.errno not in DISK_FULL:
             advice = "give another --out"
         raise UserError(f"cannot write to {folder} ({error.strerror or error}): {advice}.") from error

@@ -1,4 +1,4 @@
-"""From features to finished clusters: what ``shoal cluster`` does."""
+"""``shoal cluster``: from features to a finished result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORMAT = 1
 def suggest(
     inputs: Inputs, k_range: tuple[int, int] | None, metric: Metric, seed: int, folder: ResultFolder
 ) -> Suggestion:
-    """Rank numbers of clusters and write what speaks for each."""
+    """Rank numbers of clusters and write the scores of each."""
     suggestion = suggest_k(inputs.features, k_range, metric=metric, seed=seed)
     text = json.dumps({"format": FORMAT, "k": suggestion.k, **asdict(suggestion)}, indent=2, allow_nan=False)
     atomic_write(folder.suggestion, f"{text}\n".encode())
@@ -43,7 +43,7 @@ def cluster(
     folder: ResultFolder,
     progress: Progress,
 ) -> Outcome:
-    """Put rows into clusters and write all that is known of them.
+    """Cluster rows and write the result.
 
     Raises:
         UserError: there are fewer rows than clusters, they cannot be clustered so, or the folder cannot be written.

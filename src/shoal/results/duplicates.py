@@ -1,4 +1,4 @@
-"""Images that are there more than once: the same file, or nearly the same picture."""
+"""Images that occur more than once: the same file, or nearly the same picture."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ different photos none has another above 0.9.
 
 @dataclass(frozen=True)
 class Duplicate:
-    """An image of a group; groups count from 0.
+    """An image of a group of duplicates; groups are numbered from 0.
 
     ``kind`` is exact if another image of the group is the same file, byte for byte; ``similarity`` is the cosine to
-    the most alike other image of the group, 1 for an exact one.
+    the most similar other image of the group, 1 for an exact one.
     """
 
     group: int

@@ -1,4 +1,4 @@
-"""All figures of a result, from the features that it keeps, with plain methods beside them."""
+"""All figures of a result, from the features that it keeps, and baselines beside them."""
 
 from __future__ import annotations
 

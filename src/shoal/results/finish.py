@@ -1,4 +1,4 @@
-"""Everything that finished clusters leave in their folder, whatever made them."""
+"""Writes what both engines end in: tables, map, report, and the clustering itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from shoal.types import Clustering
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a clustering came to."""
+    """Summary of a clustering."""
 
     n_rows: int
     n_clusters: int
@@ -40,7 +40,7 @@ class Outcome:
     n_outliers: int = 0
 
     def as_text(self, folder: ResultFolder) -> str:
-        """A line for each thing to know and each file to look at."""
+        """One line per figure and per file to look at."""
         lines = [f"clusters     {self.n_clusters}, of {self.n_rows}"]
         if self.scores:
             agreement = ", ".join(f"{name.upper()} {self.scores[name]:.3f}" for name in ("acc", "nmi", "ari"))
@@ -71,7 +71,7 @@ def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> tuple[
     found = assign_rows(features, result.clusterer, result.centers, result.metric, labels=labels, positions=positions)
     for path in (folder.assignments_csv, folder.assignments):
         write_assignments(found, inputs.ids, path, targets=inputs.targets, classes=inputs.classes)
-    # Training brings images of a cluster so close together that nearness says nothing of copies.
+    # Training pulls the images of a cluster together, so features that are near say nothing of copies.
     alike = ALIKE if result.encoder is None or result.encoder.kind == "timm" else math.inf
     write_representatives(representatives(features, found, k, alike), inputs.ids, folder.representatives)
     file = io.BytesIO()
@@ -86,7 +86,7 @@ def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> tuple[
 
 
 def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignments, alike: float) -> Outcome:
-    """What is told of images and not of mere rows: their copies, the odd ones, and how they look."""
+    """Duplicates, outliers and thumbnails: what there is to say of images and not of mere rows."""
     assert inputs.embedded is not None
     assert inputs.pictures is not None
     folder = result.folder

@@ -1,4 +1,4 @@
-"""What is clustered: features of images, embedded now or earlier, or features that somebody else made."""
+"""What is clustered: features of images, computed now or earlier, or features from a file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class EncoderConfig:
     """Its weights, a .safetensors file; by default timm's own, which are downloaded once."""
 
     def spec(self) -> EncoderSpec:
-        """What builds the encoder, whatever the working folder is by then."""
+        """The spec of the encoder, with absolute paths."""
         if ResultFolder(Path(self.name)).is_run:
             return EncoderSpec("run", str(real(self.name)))
         return EncoderSpec("timm", self.name, str(real(self.weights)) if self.weights else "")
@@ -50,9 +50,9 @@ class Inputs:
     features: Float[Tensor, "n d"]
     ids: Sequence[str]
     what: str
-    """What a row is, in the plural."""
+    """What the rows are, for messages."""
     source: str | list[str]
-    """Where they come from: what ``find_source`` takes."""
+    """Path of the images or the features: what ``find_source`` takes."""
     root: str = ""
     """Folder with the files of a named data set, if it is not among the downloads."""
     embedded: Embedded | None = None
@@ -79,7 +79,7 @@ class Inputs:
 def read_inputs(
     name: str, config: EncoderConfig, metric: Metric, folder: ResultFolder, *, strict: bool, progress: Progress
 ) -> Inputs:
-    """Features of whatever a user points at; images are embedded into the folder, resuming what was stopped.
+    """Features of whatever ``name`` leads to; images are embedded into the folder, resuming an interrupted embedding.
 
     Raises:
         UserError: there is nothing that can be clustered, or no network to embed it with.

@@ -1,4 +1,4 @@
-"""The report of a result, from what its folder keeps: nothing is embedded and no image is read again."""
+"""The report of a result, from what its folder keeps: nothing is embedded and no image is decoded again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from shoal.types import Clustering
 
 
 def write_page(result: Result) -> ReportData:
-    """Write ``report.html``, and say what it shows.
+    """Write ``report.html``; returns what it shows.
 
     Raises:
         UserError: features were clustered and not images, or something in the folder is damaged or missing.
@@ -71,7 +71,7 @@ def report_data(result: Result) -> ReportData:
 
 
 def command_of(result: Result) -> str:
-    """What gives these clusters again."""
+    """The shell command that reproduces the clusters."""
     if result.folder.is_run:
         return shlex.join(["shoal", "train", str(result.folder.config.absolute())])
     source = result.source if isinstance(result.source, str) else "-"

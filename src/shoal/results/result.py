@@ -1,4 +1,4 @@
-"""Finished clusters, as any command reads them again, whether 'shoal train' or 'shoal cluster' made them."""
+"""A finished result as every command reads it, whether 'shoal train' or 'shoal cluster' wrote it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PIXELS = "digits"
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A fitted clusterer, the centres of its clusters, and where features and images are to be found again."""
+    """A fitted clusterer, the centres of its clusters, and where to find features and images."""
 
     folder: ResultFolder
     method: str
@@ -43,7 +43,7 @@ class Result:
     metric: Metric
     seed: int
     source: str | list[str]
-    """Where the images or the features are: what ``find_source`` takes."""
+    """Path of the images or the features: what ``find_source`` takes."""
     root: str
     """Folder with the files of a named data set, if it is not among the downloads."""
     features_at: Path
@@ -248,7 +248,7 @@ def given_features(source: str, *, cosine: bool = False) -> Float[Tensor, "n d"]
 
 
 def _movable(encoder: EncoderSpec, folder: ResultFolder) -> EncoderSpec:
-    """A run's own network goes where the folder goes."""
+    """The spec without the path of the run itself, whose folder may be moved."""
     own = encoder.kind == "run" and Path(encoder.name).resolve() == folder.path.resolve()
     return replace(encoder, name="") if own else encoder
 

@@ -86,7 +86,7 @@ class Finished:
 
 
 def train(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> tuple[Finished, Outcome]:
-    """Train a run to its end and write what it found; other ranks than the first call ``fit`` alone.
+    """Train a run to its end and write the result; ranks other than the first call ``fit`` alone.
 
     Raises:
         Interrupted: the run was asked to stop, and its state is saved.
@@ -106,7 +106,7 @@ def train(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> tup
 
 
 def finished_run(run: Run) -> Finished:
-    """What a run has found; of one that was done before, the images are embedded again."""
+    """The outcome of a run; if it was resumed when already done, the images are embedded again."""
     trained = Trained.of(run)
     # A run that was resumed when done has no features, and a last E-step leaves out some images.
     known = run.features is not None and bool(run.images.clustered.all())
@@ -158,7 +158,7 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
 
 
 def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec) -> Embedded:
-    """Keep the features of the images, in the place of those that an earlier end of the run has left."""
+    """Keep the features of the images, replacing those of an earlier end of the run."""
     shutil.rmtree(folder.features, ignore_errors=True)
     data = finished.trained.config.data
     if images.skipped and data.path != IN_MEMORY:

@@ -1,4 +1,4 @@
-"""What would stop a sorting on the way, found before it starts."""
+"""Finds what would stop a sorting halfway before it starts."""
 
 from __future__ import annotations
 

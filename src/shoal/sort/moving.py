@@ -1,4 +1,4 @@
-"""One file to its new place and back, never over another one; and a whole sorting undone, even one that was stopped."""
+"""Moving one file without overwriting another, and undoing a whole sorting, even an interrupted one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 
 
 def digest(content: bytes) -> str:
-    """What tells a file's content from another."""
+    """Hash of a file's content."""
     return blake2b(content, digest_size=16).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Images into one folder per cluster: first a plan to look at, then the files, and a manifest to undo it with."""
+"""Image files into one folder per cluster: a plan to review, then the files, and a manifest that undoes it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _AT_ONCE = 64
 """Steps whose intentions are flushed to the disk together."""
 _BYTES_AT_ONCE = 2**25
 _WIDEST = 40
-"""Characters that the column of folders is padded to; a longer name pushes its number to the right."""
+"""Width of the column of folders, in characters; a longer name pushes its number to the right."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Where each image will go: ``destinations`` under the folder ``into``, "" for an image that stays where it is.
+    """Where each image goes: ``destinations`` under the folder ``into``, "" for an image that stays where it is.
 
     ``sources`` are absolute, None where an image lies inside an archive or a table. ``n_renamed`` images have another
     name than before, because their folder has that one already. ``n_bytes`` counts the files of their own.
@@ -111,11 +111,11 @@ class Plan:
                     self._do(step, how, content, writer.part)
         except OSError as error:
             what = f"cannot {how} files into {self.into}: {error.strerror or error}."
-            raise UserError(f"{what} {_way_back(writer.path)}") from error
+            raise UserError(f"{what} {_undo_hint(writer.path)}") from error
         except UserError as error:
-            raise UserError(f"{error} {_way_back(writer.path)}") from error
+            raise UserError(f"{error} {_undo_hint(writer.path)}") from error
         except BaseException as stop:
-            stop.add_note(_way_back(writer.path))
+            stop.add_note(_undo_hint(writer.path))
             raise
         finally:
             writer.close()
@@ -220,8 +220,8 @@ def _as_file(blob: Blob, target: str) -> tuple[bytes, str]:
     return data, {"JPEG": ".jpg", "TIFF": ".tif"}.get(kind, f".{kind.lower()}" if kind else "")
 
 
-def _way_back(manifest: Path) -> str:
-    return f"Put everything back with: shoal sort --undo {shlex.quote(str(manifest))}"
+def _undo_hint(manifest: Path) -> str:
+    return f"To undo it: shoal sort --undo {shlex.quote(str(manifest))}"
 
 
 def _shown(name: str) -> str:
