@@ -102,6 +102,22 @@ def test_save_and_load_predict_the_same(tmp_path):
         shoal.BYOL.load(tmp_path / "model")
 
 
+def test_a_saved_model_is_a_whole_result(tmp_path, capsys):
+    write_pictures(tmp_path / "pictures")
+    model = shoal.ProPos(4, epochs=1, settings=SETTINGS | {"data.size": 8}).fit(tmp_path / "pictures")
+    model.save(tmp_path / "model")
+    loaded = shoal.ProPos.load(tmp_path / "model")
+    loaded.save(tmp_path / "copy")
+    for name in ("model", "copy"):
+        assert main(["sort", str(tmp_path / name), "--copy", str(tmp_path / f"sorted {name}"), "--yes"]) == 0
+    pages = [each.report(tmp_path / f"{i}.html").read_text() for i, each in enumerate((model, loaded))]
+    assert all("class 0/" in page for page in pages)
+    assert main(["train", "--resume", str(tmp_path / "model")]) == 2
+    assert "nothing to resume" in capsys.readouterr().err
+    loaded.fit(tiny_images()).save(tmp_path / "other")
+    assert len(shoal.ProPos.load(tmp_path / "other").predict(tiny_images())) == 40
+
+
 def test_a_saved_model_serves_the_command(tmp_path):
     propos().fit(tiny_images().pixels).save(tmp_path / "model")
     np.save(tmp_path / "new.npy", tiny_images().pixels.numpy())

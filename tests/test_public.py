@@ -30,7 +30,7 @@ LAYERS = [
 MAY_READ_TARGETS = ("types.py", "data/", "evaluation/", "report/", "features/store.py")
 """Who makes, keeps or reads true classes."""
 
-TAKES_TARGETS = {"write_assignments", "Listing", "clustering_scores", "as_images", "Truth"}
+TAKES_TARGETS = {"write_assignments", "concatenate", "clustering_scores", "as_images", "Truth"}
 """Whom a result may hand true classes to: the label column, the kept features, evaluation and report."""
 
 

@@ -106,7 +106,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             self._metrics = run.folder.read_metrics()
             if self.out is not None:
                 write_result(self._finished, images, run.folder)
-        self.images_ = images
+        self._folder, self.images_ = None, images
         self.labels_ = _in_order_of(X, images, self._finished.labels, -1.0)
         self.distances_ = _in_order_of(X, images, self._finished.distances, np.nan)
         self.embedding_ = _in_order_of(X, images, self._finished.features, np.nan)
@@ -133,6 +133,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         folder = ResultFolder(Path(path))
         folder.check_free()
         if self._folder is not None:
+            if not self._folder.is_dir() or self._folder in folder.path.resolve().parents:
+                raise UserError(f"{self._folder} cannot be copied to {path}: it is gone, or the copy would lie in it.")
             shutil.copytree(self._folder, folder.path, dirs_exist_ok=True)
             return
         atomic_write(folder.config, to_yaml(self._finished.trained.config).encode())

@@ -121,7 +121,13 @@ class ResultFolder:
         try:
             lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             # A kill can leave half a line at the end.
-            return [json.loads(line) for line in lines if line.endswith("\n")]
+            rows = [json.loads(line) for line in lines if line.endswith("\n")]
+            if not all(
+                isinstance(row, dict) and not any(isinstance(v, str | list | dict) for v in row.values())
+                for row in rows
+            ):
+                raise ValueError("a row is no set of numbers")
+            return rows
         except ValueError as error:
             raise UserError(f"{self.metrics} is damaged ({error}): bring it back from a copy, or remove it.") from error
 

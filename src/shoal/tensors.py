@@ -48,6 +48,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def damaged(path: Path, error: Exception) -> UserError:
     """What to say of a file that cannot be what this project wrote."""
-    if path.name.startswith("model"):
+    if not path.name.startswith("state") and (path.parent / "state.safetensors").exists():
         return UserError(f"{path} is damaged ({error}): 'shoal train --resume {path.parent}' writes it again.")
+    if path.name.startswith("clustering"):
+        return UserError(
+            f"{path} is damaged ({error}): bring it back from a copy, or cluster again into another --out."
+        )
     return UserError(f"{path} is damaged ({error}): bring it back from a copy, or train afresh into another --out.")

@@ -116,7 +116,7 @@ def test_report_and_evaluate_use_what_is_kept(run, tmp_path, monkeypatch, caplog
     try:
         assert main(["report", str(copy)]) == 0
         assert main(["evaluate", str(copy)]) == 0
-        assert "figures on pixels are left out: there is no file or folder" in caplog.text
+        assert "figures that need the images are left out: there is no file or folder" in caplog.text
         assert json.loads((copy / "evaluation.json").read_text())["scores"]["acc"] > 0.5
         assert main(["evaluate", str(copy), "--knn"]) == 2
     finally:
@@ -132,10 +132,14 @@ def test_images_that_changed_since_training_are_noticed(run, tmp_path, caplog, c
         assert main(["evaluate", str(copy)]) == 0
         assert "have changed since the run was trained" in caplog.text
         assert main(["evaluate", str(copy), "--linear"]) == 2
-        assert main(["sort", str(copy), "--copy", str(tmp_path / "sorted")]) == 2
-        assert "are not those that were clustered" in capsys.readouterr().err
+        assert main(["sort", str(copy), "--copy", str(tmp_path / "sorted"), "--yes"]) == 0  # what has joined stays
+        assert len(list((tmp_path / "sorted").rglob("*.png"))) == 200
+        (run.parent / "pictures" / "class 0" / "0.png").rename(tmp_path / "0.png")
+        assert main(["sort", str(copy), "--copy", str(tmp_path / "again")]) == 2
+        assert "are gone, such as class 0/0.png: bring them back" in capsys.readouterr().err
     finally:
         extra.unlink()
+        (tmp_path / "0.png").rename(run.parent / "pictures" / "class 0" / "0.png")
 
 
 def test_a_run_is_sorted_exported_and_clustered_again(run, tmp_path, capsys):

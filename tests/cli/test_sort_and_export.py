@@ -12,6 +12,8 @@ from shoal.cli.sort import SortCommand
 from shoal.cli.terminal import Stopped
 from shoal.clustering import KMeans
 from shoal.errors import UserError
+from shoal.folder import ResultFolder
+from shoal.results import atlas
 from shoal.results.result import Result
 from shoal.sort import plan as sorting
 
@@ -34,10 +36,12 @@ def clusters(tmp_path, monkeypatch):
         network=SimpleNamespace(
             module=torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()),
             preparing=SimpleNamespace(about={"crop": "centre"}),
+            input_size=(8, 8),
         ),
-        prepared=lambda n: torch.randint(256, (n, 3, 8, 8), dtype=torch.uint8),
+        folder=ResultFolder(tmp_path / "clusters"),
     )
     monkeypatch.setattr(Result, "load", lambda _: found)
+    monkeypatch.setattr(atlas, "example_images", lambda _path, n, size: torch.zeros(n, 3, *size, dtype=torch.uint8))
     return tmp_path / "clusters"
 
 

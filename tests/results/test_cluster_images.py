@@ -83,8 +83,11 @@ def test_the_same_features_into_other_clusters(tmp_path, photos, network, monkey
     assert main(["cluster", "two", "-k", "3", "--out", "three"]) == 0
     assert np.load(tmp_path / "three" / "centers.npy").shape[0] == 3
     (photos / "blue-0.png").unlink()
-    assert main(["cluster", "two", "-k", "3", "--out", "four"]) == 2
-    assert "are not those that were clustered" in capsys.readouterr().err
+    assert main(["cluster", "two", "-k", "3", "--out", "four"]) == 0  # from features and thumbnails that are kept
+    assert main(["sort", "four", "--copy", "sorted"]) == 2
+    assert "1 of photos are gone, such as blue-0.png" in capsys.readouterr().err.replace(str(tmp_path) + "/", "")
+    assert main(["cluster", "two", "-k", "3", "--out", "five", *network]) == 2
+    assert "two has features already: leave out --backbone.name" in capsys.readouterr().err
 
 
 def test_a_stopped_command_goes_on(tmp_path, network, monkeypatch):
@@ -153,7 +156,8 @@ def test_the_lines_in_the_docs_prepare_images_as_they_were_clustered(tmp_path, p
     )
     names = {"print": lambda *_: None}
     exec(code, names)
-    expected = Result.load(tmp_path / "clusters/photos").prepared(1).numpy()
+    network = Result.load(tmp_path / "clusters/photos").network
+    expected = network.prepare((photos / "blue-0.png").read_bytes())[None]
     np.testing.assert_array_equal(np.round(names["images"] * 255).astype(np.uint8), expected)
     assert names["cluster"][0] == int(table(tmp_path / "clusters/photos/assignments.csv")[0]["cluster"])
 

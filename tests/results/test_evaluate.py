@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("no_umap")
 
 def evaluated(run, monkeypatch, **options):
     """The figures of a run, whose images no path leads to."""
-    monkeypatch.setattr(evaluate_module, "load_images", lambda *_, **__: run.images)
+    monkeypatch.setattr(evaluate_module, "to_images", lambda *_, **__: run.images)
     return evaluate(Result.load(run.folder.path), Progress(), **options)
 
 

@@ -57,6 +57,7 @@ class ExportCommand(Command):
     def run(self) -> int:
         """Write the graph, once it has been compared with PyTorch."""
         from shoal.export import check_installed, export_onnx
+        from shoal.results.atlas import example_images
         from shoal.results.result import Result
 
         file = self.file
@@ -66,7 +67,8 @@ class ExportCommand(Command):
             raise UserError(f"{file} exists already: give another name.")
         check_installed()
         result = Result.load(self.result)
-        network, images = result.network, result.prepared(TRIED)
+        network = result.network
+        images = example_images(result.folder.atlas, TRIED, network.input_size)
         module, about = result.clusterer.as_module(), network.preparing.about
         deviation = export_onnx(network.module, module, images, file, preparation=about, names=result.names)
         say(

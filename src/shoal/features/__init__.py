@@ -2,7 +2,7 @@
 
 from shoal.features.encoder import DEFAULT_BACKBONE, Encoder, EncoderSpec, load_encoder
 from shoal.features.extract import embed
-from shoal.features.store import Embedded, open_embedded, write_features
+from shoal.features.store import Embedded, open_embedded, remove_features, write_features
 
 __all__ = [
     "DEFAULT_BACKBONE",
@@ -12,5 +12,6 @@ __all__ = [
     "embed",
     "load_encoder",
     "open_embedded",
+    "remove_features",
     "write_features",
 ]

@@ -23,6 +23,8 @@ from shoal.files import DISK_FULL, atomic_write, try_lock
 FORMAT = 1
 """Version of the folder; a newer one is refused."""
 
+FILES = ("names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", "journal.jsonl")
+
 _FINGERPRINT = 16  # bytes
 
 
@@ -97,8 +99,8 @@ class Store:
             np.asarray(listing.targets, dtype=np.int64).tofile(folder / "labels.i64")
             for name in _row_bytes(header):
                 (folder / name).write_bytes(b"")
-            for path in folder.iterdir():
-                _sync(path)
+            for name in FILES:
+                _sync(folder / name)
             values = {"format": FORMAT, **asdict(header)}
             atomic_write(folder / "header.json", f"{json.dumps(values, indent=2)}\n".encode())
         return cls(folder, header)
@@ -199,7 +201,7 @@ def open_embedded(folder: Path) -> Embedded:
 
 def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
     """Map a file for reading; one that is too short raises a ValueError, and bytes beyond ``shape`` are ignored."""
-    if shape[0] == 0 or path.stat().st_size == 0:
+    if shape[0] == 0 or (shape == (-1,) and path.stat().st_size == 0):
         return np.zeros([max(side, 0) for side in shape], dtype)
     return np.memmap(path, dtype, "r", shape=None if shape == (-1,) else shape)
 
@@ -208,9 +210,8 @@ def check_free(folder: Path) -> None:
     """Raise a UserError if the folder has anything but the files of a process that was killed at its start."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give another --out.")
-    ours = {"names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", "journal.jsonl"}
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    odd = next((name for name in found if name not in ours and not name.endswith(".tmp")), None)
+    odd = next((name for name in found if name not in FILES and not name.endswith(".tmp")), None)
     if odd is not None:
         raise UserError(f"{folder} holds other things, such as {odd}: give another --out.")
 
@@ -290,6 +291,12 @@ def _damaged(folder: Path, error: Exception) -> UserError:
 def _sync(path: Path) -> None:
     with path.open("r+b") as file:
         os.fsync(file.fileno())
+
+
+def remove_features(folder: Path) -> None:
+    """Remove the files of a folder of features, and nothing else that is there."""
+    for name in ("header.json", *FILES):
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_features(

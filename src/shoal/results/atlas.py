@@ -18,6 +18,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from shoal.errors import UserError
 from shoal.report.pictures import LOSSLESS_UP_TO, edge_for, thumbnail
@@ -86,10 +87,20 @@ def read_atlas(path: Path) -> tuple[list[str], UInt8[Tensor, "n 3 h w"]]:
         encoded = table["image"].combine_chunks().field("bytes").to_pylist()
         images = [Image.open(io.BytesIO(each)).convert("RGB") for each in encoded]
         pixels = np.stack([np.asarray(image).transpose(2, 0, 1) for image in images])
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"cannot read the thumbnails of the report in {path} ({reason}): cluster again.") from error
     return table["id"].to_pylist(), torch.from_numpy(pixels)
+
+
+def example_images(path: Path, n: int, size: tuple[int, int]) -> UInt8[Tensor, "m 3 h w"]:
+    """At most n of the thumbnails at the size that a network takes, to try an exported one on.
+
+    Raises:
+        UserError: as ``read_atlas``.
+    """
+    pixels = read_atlas(path)[1][:n].float()
+    return interpolate(pixels, size=size, mode="bilinear").round().to(torch.uint8)
 
 
 def _webp(pixels: UInt8[Tensor, "3 h w"], edge: int) -> bytes:

@@ -64,7 +64,7 @@ def cluster(
         source=inputs.source,
         root=inputs.root,
         features_at=Path(inputs.features_at) if inputs.features_at else folder.features,
-        encoder=None if inputs.embedded is None else inputs.embedded.spec,
+        encoder=inputs.encoder,
     )
     atomic_write(folder.config, _config(result).encode())
     outcome, _ = finish(result, inputs, labels)

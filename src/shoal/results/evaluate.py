@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shoal import evaluation
-from shoal.data import load_images
+from shoal.data import to_images
 from shoal.data.images import digest
 from shoal.errors import UserError
 from shoal.evaluation import Evaluation, Truth
@@ -32,7 +32,7 @@ def evaluate(result: Result, progress: Progress, *, knn: bool = False, linear: b
     """
     truth = _truth(result)
     truth.check_labelled(knn=knn, linear=linear, remedy=REMEDY)
-    backbone = _backbone(result, progress, needed=knn or linear or result.by_head)
+    backbone = _backbone(result, progress, needed=knn or linear)
     found = result.assignments
     # As in an E-step: images that take no part in the clustering are in no cluster when it is measured.
     clustering = Clustering(found.labels.where(truth.clustered, -1), result.centers, found.distance)
@@ -71,17 +71,17 @@ def _backbone(result: Result, progress: Progress, *, needed: bool) -> _Backbone:
     if not result.folder.is_run:
         return _Backbone()
     trained = Trained.load(result.folder.path)
-    data = trained.config.data
+    data, counter = trained.config.data, progress.counter("reading images")
     try:
-        images = load_images(data, progress=progress.counter("reading images"))
+        images = to_images(result.source, root=result.root, size=data.size, strict=data.strict, progress=counter)
         if digest(images) != trained.images_digest:
             raise UserError(f"the images in {data.path} have changed since the run was trained: bring them back.")
     except UserError as error:
         if needed:
             raise
-        progress.warn(f"figures on pixels are left out: {error}")
+        progress.warn(f"figures that need the images are left out: {error}")
         return _Backbone()
-    return _Backbone(images, trained.represent(images) if needed else None)
+    return _Backbone(images, trained.represent(images) if needed or result.by_head else None)
 
 
 def _truth(result: Result) -> Truth:

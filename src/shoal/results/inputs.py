@@ -13,7 +13,6 @@ from torch import Tensor
 
 from shoal.clustering.rows import Metric
 from shoal.data import find_source, read_pixels, resolve_spec
-from shoal.data.listing import Listing
 from shoal.data.reading import skip_note
 from shoal.data.sources.array import map_npy
 from shoal.errors import UserError
@@ -21,6 +20,7 @@ from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_
 from shoal.files import real
 from shoal.folder import ResultFolder
 from shoal.progress import Progress
+from shoal.results.atlas import read_atlas
 from shoal.results.result import PIXELS, Result, given_features
 
 Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"]]
@@ -57,6 +57,8 @@ class Inputs:
     """Folder with the files of a named data set, if it is not among the downloads."""
     embedded: Embedded | None = None
     """None where the features were given and not made of images."""
+    encoder: EncoderSpec | None = None
+    """What made the features of images."""
     features_at: str = ""
     """The folder of ``embedded``."""
     pictures: Pictures | None = None
@@ -85,6 +87,9 @@ def read_inputs(
         UserError: there is nothing that can be clustered, or no network to embed it with.
     """
     path = Path(name)
+    made = name == PIXELS or path.suffix.lower() == ".npy" or ResultFolder(path).is_finished
+    if made and config != EncoderConfig() and not (path.exists() and _holds_images(path)):
+        raise UserError(f"{name} has features already: leave out --backbone.name and --backbone.weights.")
     if name == PIXELS and not path.exists():
         return _given(given_features(name), name)
     if path.is_dir() and ResultFolder(path).is_finished:
@@ -100,7 +105,12 @@ def read_inputs(
         progress.warn(skip_note(embedded.skipped, len(embedded.ids)))
     # A list on the standard input is read once; what it named is found again by these names.
     origin = [str(file) for file in source.files] if name == "-" else resolve_spec(name)
-    return _of_images(embedded, origin, str(folder.features.resolve()), listing)
+
+    def pictures(index: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
+        return read_pixels(listing, embedded.rows[index].tolist(), edge)
+
+    features_at = str(folder.features.resolve())
+    return Inputs(embedded.features, embedded.ids, "images", origin, "", embedded, embedded.spec, features_at, pictures)
 
 
 def of_result(result: Result) -> Inputs:
@@ -108,17 +118,26 @@ def of_result(result: Result) -> Inputs:
     if result.encoder is None:
         assert isinstance(result.source, str)
         return _given(result.features, result.source)
-    assert result.embedded is not None
-    return _of_images(result.embedded, result.source, str(result.features_at), result.listing, result.root)
+    embedded = result.embedded
+    assert embedded is not None
 
-
-def _of_images(
-    embedded: Embedded, source: str | list[str], features_at: str, listing: Listing, root: str = ""
-) -> Inputs:
     def pictures(index: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
-        return read_pixels(listing, embedded.rows[index].tolist(), edge)
+        ids, kept = read_atlas(result.folder.atlas)
+        if len(ids) == len(embedded.ids):  # the thumbnails of all, so that no image is read again
+            return kept[index]
+        return read_pixels(result.listing, [result.rows[i] for i in index.tolist()], edge)
 
-    return Inputs(embedded.features, embedded.ids, "images", source, root, embedded, features_at, pictures)
+    return Inputs(
+        embedded.features,
+        embedded.ids,
+        "images",
+        result.source,
+        result.root,
+        embedded,
+        result.encoder,
+        str(result.features_at),
+        pictures,
+    )
 
 
 def _given(features: Float[Tensor, "n d"], source: str) -> Inputs:

@@ -47,12 +47,12 @@ def report_data(result: Result) -> ReportData:
     assert shown.positions is not None
     images = as_images(pixels.numpy(), embedded.targets[index].tolist(), embedded.classes, ids, embedded.skipped)
     duplicates: dict[str, list[str]] = {}
-    for row in read_csv(folder.duplicates):
-        duplicates.setdefault(row["group"], []).append(row["id"])
+    for group, name in read_csv(folder.duplicates, "group", "id"):
+        duplicates.setdefault(group, []).append(name)
     return ReportData(
         title=folder.path.resolve().name,
         command=command_of(result),
-        config_yaml=folder.config.read_text(encoding="utf-8") if folder.is_run else "",
+        config_yaml=folder.config.read_text("utf-8", "replace") if folder.is_run else "",
         metrics=folder.read_metrics() or (clustering_scores(embedded.targets, found.labels),),
         images=images,
         features=_comparable(embedded.features[index], result.metric),
@@ -65,7 +65,7 @@ def report_data(result: Result) -> ReportData:
         n_images=len(found.labels),
         names=result.names,
         duplicates=list(duplicates.values()),
-        outliers=[row["id"] for row in read_csv(folder.outliers)],
+        outliers=[name for (name,) in read_csv(folder.outliers, "id")],
         evaluation=Evaluation.load(folder.evaluation),
     )
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from shoal.clustering import Clusterer, clusterer_from, state_of
 from shoal.clustering.rows import Metric
 from shoal.data import Blob, Listing, find_source, to_images
-from shoal.data.reading import read_blob
 from shoal.data.sources.array import read_features
 from shoal.errors import UserError
 from shoal.features import Embedded, Encoder, EncoderSpec, load_encoder, open_embedded
@@ -116,7 +115,17 @@ class Result:
         Raises:
             UserError: the features are gone or damaged.
         """
-        return None if self.encoder is None else open_embedded(self.features_at)
+        if self.encoder is None:
+            return None
+        try:
+            found = open_embedded(self.features_at)
+            if found.spec.digest != self.encoder.digest:
+                raise UserError(f"{self.features_at} holds features of another network than those that were clustered.")
+        except UserError as error:
+            own = self.folder.is_run and self.folder.state.exists()
+            redo = f"'shoal train --resume {self.folder.path}' writes them again" if own else "cluster the images again"
+            raise UserError(f"the features of {self.folder.path} cannot be used: {redo}. {error}") from error
+        return found
 
     @cached_property
     def features(self) -> Float[Tensor, "n d"]:
@@ -134,7 +143,10 @@ class Result:
 
     @cached_property
     def _table(self) -> tuple[list[str], Assignments, dict[int, str]]:
-        return read_assignments(self.folder.assignments)
+        ids, found, names = read_assignments(self.folder.assignments)
+        if not ((found.labels >= -1) & (found.labels < len(self.centers))).all():
+            raise UserError(f"{self.folder.assignments} names clusters that there are not: cluster again.")
+        return ids, found, names
 
     @property
     def table_ids(self) -> Sequence[str]:
@@ -176,15 +188,28 @@ class Result:
             raise UserError(
                 f"{self.folder.path} holds clusters of features, not of images: cluster the images themselves."
             )
-        listing = find_source(self.source, root=self.root).listing()
+        return find_source(self.source, root=self.root).listing()
+
+    @cached_property
+    def rows(self) -> Sequence[int]:
+        """Where each image is in ``listing``; others may have joined it since.
+
+        Raises:
+            UserError: images are gone.
+        """
+        assert self.embedded is not None
+        rows: list[int] = self.embedded.rows.tolist()
+        known, ids = self.listing.ids, self.ids
         # A list of files is what it was; only its names may have been shorter in the folder where it was given.
-        given, n = isinstance(self.source, list), len(listing.ids)
-        rows = embedded.rows.tolist()
-        if any(
-            row >= n or (not given and listing.ids[row] != id_) for row, id_ in zip(rows, embedded.ids, strict=True)
-        ):
-            raise UserError(f"the images of {self.source} are not those that were clustered: cluster again.")
-        return listing
+        if isinstance(self.source, list) or (len(known) > rows[-1] and all(map(str.__eq__, ids, _at(known, rows)))):
+            return rows
+        places = {name: row for row, name in enumerate(known)}
+        gone = [name for name in ids if name not in places]
+        rows = [places.get(name, -1) for name in ids]
+        if gone or rows != sorted(rows):
+            why = f"{len(gone)} of {self.source} are gone, such as {gone[0]}" if gone else "their order has changed"
+            raise UserError(f"the images are not those that were clustered, {why}: bring them back, or cluster again.")
+        return rows
 
     @property
     def source_folder(self) -> Path | None:
@@ -194,13 +219,11 @@ class Result:
     @property
     def paths(self) -> Sequence[Path | None]:
         """Files of the images; None for what lies inside an archive or a table."""
-        assert self.embedded is not None
-        return [self.listing.path(row) for row in self.embedded.rows.tolist()]
+        return [self.listing.path(row) for row in self.rows]
 
     def contents(self) -> Iterator[Blob]:
         """All images in order; those that nobody asks for are not read."""
-        assert self.embedded is not None
-        wanted = iter(self.embedded.rows.tolist())
+        wanted = iter(self.rows)
         row = next(wanted, -1)
         for at, blob in enumerate(self.listing.blobs()):
             if at == row:
@@ -218,22 +241,16 @@ class Result:
             raise UserError(
                 f"{self.folder.path} holds clusters of features, not of images: cluster the images themselves."
             )
-        return load_encoder(self.encoder)
+        try:
+            return load_encoder(self.encoder)
+        except UserError as error:
+            raise UserError(
+                f"the network that made the features of {self.folder.path} cannot be used: {error}"
+            ) from error
 
-    def prepared(self, n: int) -> UInt8[Tensor, "m 3 h w"]:
-        """At most n of the images, as the network takes them.
 
-        Raises:
-            UserError: none of the first ones can be read any more.
-        """
-        found = []
-        for blob, _ in zip(self.contents(), range(n), strict=False):
-            data, _ = read_blob(blob)
-            if not isinstance(data, str):
-                found.append(torch.from_numpy(self.network.prepare(data)))
-        if not found:
-            raise UserError(f"the images of {self.source} are not where they were: bring some of them back.")
-        return torch.stack(found)
+def _at(names: Sequence[str], rows: Sequence[int]) -> Iterator[str]:
+    return (names[row] for row in rows)
 
 
 def given_features(source: str, *, cosine: bool = False) -> Float[Tensor, "n d"]:
@@ -257,7 +274,12 @@ def _unfinished(folder: ResultFolder) -> str:
     path = folder.path
     resume = f"'shoal train --resume {path}'"
     if folder.is_run and folder.model.is_file():
-        return f"{path} was trained by shoal 0.1, which kept no features: {resume} adds what is missing."
+        why = (
+            "lacks clustering.safetensors"
+            if folder.features.exists()
+            else "was trained by shoal 0.1, which kept no features"
+        )
+        return f"{path} {why}: {resume} adds what is missing."
     if folder.is_run:
         return f"{path} has not been trained to its end: resume it with {resume}."
     return f"{path} holds no finished clusters: give a folder that 'shoal train' or 'shoal cluster' wrote."

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -100,19 +99,27 @@ def read_assignments(path: Path) -> tuple[list[str], Assignments, dict[int, str]
         with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
             table = pyarrow.parquet.read_table(file)
         n = len(table)
-        columns = {
-            name: table[name].to_numpy() if name in table.column_names else np.full(n, np.nan) for name in NUMBERS
-        }
-        numbers = {name: torch.tensor(values, dtype=torch.float32) for name, values in columns.items()}
-        labels = torch.tensor(table["cluster"].to_numpy(), dtype=torch.int64)
-        ids = table["id"].to_pylist()
-        named = "name" in table.column_names and table["name"].null_count < n
-        names = table["name"].to_pylist() if named else []
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}.") from error
+        for name, kind in (
+            ("confidence", pa.float32()),
+            ("x", pa.float32()),
+            ("y", pa.float32()),
+            ("name", pa.string()),
+        ):
+            if name not in table.column_names:  # version 0.1 had fewer columns
+                table = table.append_column(name, pa.nulls(n, kind))
+        table = table.select([*SCHEMA.names[:-1]]).cast(pa.schema([*SCHEMA][:-1]))
+        if table["id"].null_count or table["cluster"].null_count:
+            raise ValueError("an image without id or cluster")
+        numbers = {name: torch.from_numpy(table[name].to_numpy().copy()) for name in NUMBERS}
+        labels = torch.from_numpy(table["cluster"].to_numpy().copy())
+        names = table["name"].to_pylist() if table["name"].null_count < n else []
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise UserError(f"cannot read {path} ({reason}): bring it back from a copy, or cluster again.") from error
     positions = torch.stack([numbers["x"], numbers["y"]], 1)
     found = Assignments(labels, numbers["confidence"], numbers["distance"], numbers["margin"], positions)
-    return ids, found, {label: name for label, name in zip(labels.tolist(), names, strict=False) if name}
+    named = {label: name for label, name in zip(labels.tolist(), names, strict=False) if name}
+    return table["id"].to_pylist(), found, named
 
 
 def write_table(path: Path, schema: pa.Schema, chunks: Iterable[pa.Table | pa.RecordBatch]) -> None:
@@ -141,12 +148,19 @@ def write_columns(path: Path, columns: Mapping[str, tuple[pa.DataType, Sequence[
     write_table(path, schema, [pa.table([list(values) for _, values in columns.values()], schema=schema)])
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of one of our CSV files; none where there is no file."""
+def read_csv(path: Path, *columns: str) -> list[tuple[str, ...]]:
+    """Some columns of one of our CSV files, row by row; none where there is no file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [tuple(row[name] for name in columns) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise UserError(f"{path} is damaged: remove it, and the report goes without.") from error
 
 
 def write_skipped(skipped: Mapping[str, str], path: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
@@ -16,9 +16,9 @@ from shoal import distributed
 from shoal.clustering import KMeans
 from shoal.clustering.kmeans import assign
 from shoal.config import RunConfig, load_recipe, to_yaml
-from shoal.data import IN_MEMORY, Listing, find_source, load_images
+from shoal.data import Listing, find_source, load_images
 from shoal.errors import UserError
-from shoal.features import Embedded, EncoderSpec, open_embedded, write_features
+from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features
 from shoal.features.weights import file_digest
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -61,6 +61,8 @@ def reopen(path: Path, progress: Progress) -> Run:
     folder = ResultFolder(path)
     if not folder.is_run:
         raise UserError(f"{path} holds no training run that could be resumed: runs are made by 'shoal train'.")
+    if folder.is_finished and not folder.state.exists():
+        raise UserError(f"{path} is a saved model without the state of its training: there is nothing to resume.")
     config = load_recipe(str(folder.config.absolute()))
     run = Run(config, _images(config, progress), folder)
     if distributed.is_first():
@@ -151,31 +153,29 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
         return images.pixels[index.to(images.pixels.device)].cpu()
 
     inputs = Inputs(
-        embedded.features, embedded.ids, "images", source_files, root, embedded, str(folder.features), pictures
+        embedded.features, embedded.ids, "images", source_files, root, embedded, spec, str(folder.features), pictures
     )
     outcome, _ = finish(result, inputs, finished.labels)
     return outcome
 
 
 def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec) -> Embedded:
-    """Keep the features of the images, replacing those of an earlier end of the run."""
-    shutil.rmtree(folder.features, ignore_errors=True)
-    data = finished.trained.config.data
-    if images.skipped and data.path != IN_MEMORY:
-        listing = find_source(data.path, root=data.root).listing()
-    else:
-        listing = Listing(images.ids, images.targets.cpu().numpy(), images.classes, lambda: iter(()))
-    skipped = {row: images.skipped[name] for row, name in enumerate(listing.ids) if name in images.skipped}
-    rows = torch.tensor([row for row in range(len(listing.ids)) if row not in skipped])
-    fingerprints = [blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images.pixels]
+    """Keep the features of the images, replacing those of an earlier end of the run.
+
+    Images that could not be read stand behind the others: the source may have changed since it was listed.
+    """
+    remove_features(folder.features)
+    n, n_skipped = len(images), len(images.skipped)
+    targets = np.concatenate([images.targets.cpu().numpy(), np.full(n_skipped, -1)])
+    listing = Listing([*images.ids, *images.skipped], targets, images.classes, lambda: iter(()))
     write_features(
         folder.features,
         replace(spec, name=""),
         listing,
-        rows,
+        torch.arange(n),
         finished.features,
-        fingerprints=fingerprints,
-        skipped=skipped,
+        fingerprints=[blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images.pixels],
+        skipped=dict(enumerate(images.skipped.values(), n)),
         images=finished.trained.images_digest,
     )
     return open_embedded(folder.features)
