@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from tests.commands import complaint
 from tests.runs import tiny_images, tiny_recipe
 
@@ -58,7 +59,7 @@ def test_damage_is_told_in_a_sentence(copy, damage, capsys):
     assert any(hint in said for hint in ("--resume", "again", "copy", "remove it")), said
 
 
-def test_a_clustering_of_a_run_predicts_and_exports(run, tmp_path, capsys):
+def test_a_clustering_of_a_run_predicts_and_exports(run, tmp_path):
     again = str(tmp_path / "again")
     assert main(["cluster", str(run), "-k", "3", "--out", again]) == 0
     pictures, out = str(run.parent / "pictures"), tmp_path / "same.parquet"
@@ -66,13 +67,10 @@ def test_a_clustering_of_a_run_predicts_and_exports(run, tmp_path, capsys):
     same, kept = pq.read_table(out), pq.read_table(tmp_path / "again" / "assignments.parquet")
     assert same["cluster"].equals(kept["cluster"])
     assert main(["export", again, str(tmp_path / "again.onnx")]) == 0
-    assert (
-        f"--backbone.name {run}" in capsys.readouterr().out
-        or "backbone.name" in (tmp_path / "again" / "report.html").read_text()
-    )
+    assert str(run) in (tmp_path / "again" / "report.html").read_text()  # in the command that gives it again
 
 
-def test_features_of_another_run_in_the_same_place_are_noticed(copy, run, tmp_path, capsys):
+def test_features_of_another_run_in_the_same_place_are_noticed(copy, tmp_path, capsys):
     assert main(["cluster", str(copy), "-k", "3", "--out", str(tmp_path / "again")]) == 0
     shutil.rmtree(copy)
     recipe = str(tiny_recipe(tmp_path))
@@ -85,8 +83,6 @@ def test_features_of_another_run_in_the_same_place_are_noticed(copy, run, tmp_pa
 def test_a_folder_that_changed_during_training_is_no_obstacle(tmp_path):
     images = tmp_path / "flat"
     images.mkdir()
-    from PIL import Image
-
     for i, pixels in enumerate(tiny_images(24).pixels):
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(images / f"{i:03}.png")
     (images / "zz.png").write_text("broken")
