@@ -27,6 +27,7 @@ def test_it_is_kept_without_outputs():
         assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_it_runs_and_draws(tmp_path):
     """In a process of its own: the messages between a notebook and its kernel come with warnings of theirs."""
