@@ -22,11 +22,11 @@ GUIDES = 3
 """Nearest laid-out rows that decide where each of the others is placed."""
 
 N_COMPONENTS = 50
-TSNE_SETTINGS = {"max_iter": 300, "angle": 0.8}
+TSNE_SETTINGS = {"max_iter": 300, "angle": 1.0}
 ROWS_PER_RATE = 9
 """Rows for each unit of the learning rate."""
 
-PERPLEXITY = 20.0
+PERPLEXITY = 15.0
 """On 1 797 digits these settings keep as many neighbours as 500 iterations at scikit-learn's defaults, in half the
 time; see ``benchmarks/layout.py``."""
 
