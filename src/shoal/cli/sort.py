@@ -96,13 +96,12 @@ def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
     from shoal.sort.edited import read_edited
     from shoal.sort.plan import plan_sort
 
-    listing = result.listing  # images that are gone, or of which there never were any, are told first
-    assert listing is not None
+    paths = result.paths  # images that are gone, or of which there never were any, are told first
     labels, names = result.assignments.labels, dict(result.names)
     if assignments is not None:
         edited = read_edited(assignments)
         labels, names = edited.apply(result.ids, labels), names | dict(edited.names)
-    return plan_sort(result.ids, result.paths, labels, names, into, result.source_folder)
+    return plan_sort(result.ids, paths, labels, names, into, result.source_folder)
 
 
 def _with_undo(error: UserError, into: Path) -> UserError:

@@ -67,8 +67,7 @@ def cluster(
         encoder=inputs.encoder,
     )
     atomic_write(folder.config, _config(result).encode())
-    outcome, _ = finish(result, inputs, labels)
-    return outcome
+    return finish(result, inputs, labels)
 
 
 def _config(result: Result) -> str:

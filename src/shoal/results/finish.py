@@ -55,7 +55,7 @@ class Outcome:
         return "\n".join(lines)
 
 
-def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> tuple[Outcome, Assignments]:
+def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> Outcome:
     """Write tables, map, report and last the clustering itself.
 
     Args:
@@ -82,7 +82,7 @@ def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> tuple[
         outcome = _of_images(outcome, result, inputs, found, alike)
         write_page(result)
     result.save()  # last: with it the folder is finished
-    return outcome, found
+    return outcome
 
 
 def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignments, alike: float) -> Outcome:

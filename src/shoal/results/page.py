@@ -21,15 +21,13 @@ from shoal.results.tables import read_csv
 from shoal.types import Clustering
 
 
-def write_page(result: Result) -> ReportData:
-    """Write ``report.html``; returns what it shows.
+def write_page(result: Result) -> None:
+    """Write ``report.html``.
 
     Raises:
         UserError: features were clustered and not images, or something in the folder is damaged or missing.
     """
-    data = report_data(result)
-    write_report(data, result.folder.report)
-    return data
+    write_report(report_data(result), result.folder.report)
 
 
 def report_data(result: Result) -> ReportData:

@@ -183,11 +183,8 @@ class Result:
         Raises:
             UserError: features were clustered, the images are gone, or others are in their place.
         """
-        embedded = self.embedded
-        if embedded is None:
-            raise UserError(
-                f"{self.folder.path} holds clusters of features, not of images: cluster the images themselves."
-            )
+        if self.embedded is None:
+            raise self._without_images()
         return find_source(self.source, root=self.root).listing()
 
     @cached_property
@@ -197,9 +194,9 @@ class Result:
         Raises:
             UserError: images are gone.
         """
-        assert self.embedded is not None
-        rows: list[int] = self.embedded.rows.tolist()
         known, ids = self.listing.ids, self.ids
+        assert self.embedded is not None  # otherwise there is no listing
+        rows: list[int] = self.embedded.rows.tolist()
         # A list of files is what it was; only its names may have been shorter in the folder where it was given.
         if isinstance(self.source, list) or (len(known) > rows[-1] and all(map(str.__eq__, ids, _at(known, rows)))):
             return rows
@@ -238,15 +235,18 @@ class Result:
             UserError: features were clustered, or the weights are gone or have changed.
         """
         if self.encoder is None:
-            raise UserError(
-                f"{self.folder.path} holds clusters of features, not of images: cluster the images themselves."
-            )
+            raise self._without_images()
         try:
             return load_encoder(self.encoder)
         except UserError as error:
             raise UserError(
                 f"the network that made the features of {self.folder.path} cannot be used: {error}"
             ) from error
+
+    def _without_images(self) -> UserError:
+        return UserError(
+            f"{self.folder.path} holds clusters of features, not of images: cluster the images themselves."
+        )
 
 
 def _at(names: Sequence[str], rows: Sequence[int]) -> Iterator[str]:

@@ -111,8 +111,8 @@ def finished_run(run: Run) -> Finished:
     """The outcome of a run; if it was resumed when already done, the images are embedded again."""
     trained = Trained.of(run)
     # A run that was resumed when done has no features, and a last E-step leaves out some images.
-    known = run.features is not None and bool(run.images.clustered.all())
-    features = run.features.cpu() if known and run.features is not None else trained.embed(run.images)
+    known = run.features if run.images.clustered.all() else None
+    features = trained.embed(run.images) if known is None else known.cpu()
     centers = trained.centers.cpu()
     labels, distances, _ = assign(features, centers, "cosine")
     return Finished(trained, KMeans.from_centers(centers, features, "cosine"), features, labels, distances)
@@ -155,8 +155,7 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     inputs = Inputs(
         embedded.features, embedded.ids, "images", source_files, root, embedded, spec, str(folder.features), pictures
     )
-    outcome, _ = finish(result, inputs, finished.labels)
-    return outcome
+    return finish(result, inputs, finished.labels)
 
 
 def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec) -> Embedded:
