@@ -29,13 +29,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors of a file that this project wrote.
 
     Raises:
-        UserError: the file is damaged, or a newer version wrote it.
+        UserError: the file is damaged, may not be read, or a newer version wrote it.
     """
     try:
         with safe_open(path, "pt") as file:
             header: dict[str, Any] = json.loads(file.metadata()["shoal"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iterator
             version = header["format"]
+    except PermissionError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): ask its owner for permission to read it."
+        ) from error
     except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise damaged(path, error) from error
     if version > FORMAT:

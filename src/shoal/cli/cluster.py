@@ -78,8 +78,15 @@ class ClusterCommand(Command):
         tell = (lambda _text: None) if self.quiet else say
         try:
             with open_progress(quiet=self.quiet) as progress:
+                fewest = 1 if self.n_clusters == "auto" else self.n_clusters
                 inputs = read_inputs(
-                    self.source, self.backbone, self.metric, folder, strict=self.strict, progress=progress
+                    self.source,
+                    self.backbone,
+                    self.metric,
+                    folder,
+                    fewest=fewest,
+                    strict=self.strict,
+                    progress=progress,
                 )
             tell(f"features     {inputs.features.shape[1]} of each of {len(inputs)} {inputs.what}")
             k = self.n_clusters

@@ -79,12 +79,19 @@ class Inputs:
 
 
 def read_inputs(
-    name: str, config: EncoderConfig, metric: Metric, folder: ResultFolder, *, strict: bool, progress: Progress
+    name: str,
+    config: EncoderConfig,
+    metric: Metric,
+    folder: ResultFolder,
+    *,
+    fewest: int = 1,
+    strict: bool,
+    progress: Progress,
 ) -> Inputs:
     """Features of whatever ``name`` leads to; images are embedded into the folder, resuming an interrupted embedding.
 
     Raises:
-        UserError: there is nothing that can be clustered, or no network to embed it with.
+        UserError: there is nothing that can be clustered, fewer than ``fewest`` images, or no network to embed with.
     """
     path = Path(name)
     made = name == PIXELS or path.suffix.lower() == ".npy" or ResultFolder(path).is_finished
@@ -98,6 +105,8 @@ def read_inputs(
         return _given(given_features(str(path), cosine=metric == "cosine"), str(path.resolve()))
     source = find_source(name)
     listing = source.listing()  # what is wrong with the images is told before anything is downloaded
+    if len(listing.ids) < fewest:
+        raise UserError(f"{len(listing.ids)} images are fewer than the {fewest} clusters asked for: lower -k.")
     encoder = load_encoder(config.spec())
     counter = progress.counter("embedding images")
     embedded = embed(source, encoder, folder.features, strict=strict, progress=counter)

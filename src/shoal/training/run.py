@@ -329,7 +329,7 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
     optim = config.optim
     if config.n_clusters > n:
         raise UserError(
-            f"{config.n_clusters} clusters need at least as many images, and there are {n}: lower --n-clusters."
+            f"{config.n_clusters} clusters need at least as many images, and there are {n}: ask for fewer clusters."
         )
     batch = global_batch(config, n_images)
     if batch < 2 * optim.accumulate:

@@ -172,7 +172,7 @@ def _missing(path: Path) -> str:
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     known = [*beside, *DATA_SETS] if path.name == str(path) else beside
     close = difflib.get_close_matches(path.name, known, n=3)
-    hint = f": did you mean {' or '.join(str(path.parent / name) for name in close)}?" if close else "."
+    hint = f": did you mean {' or '.join(str(path.parent / name) for name in close)}?" if close else ": check the path."
     return f"there is no file or folder {path}{hint}"
 
 
