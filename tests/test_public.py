@@ -126,3 +126,19 @@ atexit.register(lambda: print("torch" in sys.modules, file=sys.stderr))
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60)
     assert done.stderr.strip().endswith("False"), done.stderr
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.slow
+def test_beartype_takes_every_signature():
+    """So that SHOAL_CHECK_SHAPES=all pytest, which CONTRIBUTING names, can import everything."""
+    script = """
+import importlib, pkgutil
+from jaxtyping import install_import_hook
+install_import_hook("shoal", "beartype.beartype")
+import shoal
+for module in pkgutil.walk_packages(shoal.__path__, "shoal."):
+    if module.name != "shoal.__main__":
+        importlib.import_module(module.name)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr

@@ -150,8 +150,8 @@ def parse_config(raw: Mapping[str, Any], origin: str) -> RunConfig:
         raise UserError(f"{origin}: there is no method named {name!r}: {hint}")
     rest = {key: value for key, value in raw.items() if key != "method"}
     try:
-        config: RunConfig = _checker(RunConfig).validate_python(rest)
-        return replace(config, method=_checker(METHODS[name]).validate_python(method))
+        config: RunConfig = _checked(RunConfig, rest)
+        return replace(config, method=_checked(METHODS[name], method))
     except ValidationError as error:
         prefix = "method." if error.title == METHODS[name].__name__ else ""
         known = [path for path, _ in fields_of(RunConfig, {"method": METHODS[name]})]
@@ -161,12 +161,12 @@ def parse_config(raw: Mapping[str, Any], origin: str) -> RunConfig:
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-def _checker(kind: Any) -> TypeAdapter[Any]:
-    """Checks a config and its parts, refusing unknown keys and numbers that are not finite."""
+def _checked(kind: Any, values: Mapping[str, Any]) -> Any:
+    """A config from its values; unknown keys and numbers that are not finite are refused in it and in its parts."""
     for part in (kind, *(item.default_factory for item in dataclasses.fields(kind))):
         if dataclasses.is_dataclass(part):
             setattr(part, "__pydantic_config__", STRICT)  # noqa: B010 - a dataclass declares no such attribute
-    return TypeAdapter(kind)
+    return TypeAdapter(kind).validate_python(values)
 
 
 def _in_words(error: ValidationError, prefix: str, known: list[str]) -> str:

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -29,6 +29,7 @@ MAX_CLUSTERS = 100
 """Clusters from which on there is no picture: nobody would scroll through it."""
 
 
+@runtime_checkable  # so that beartype can check it
 class Writer(Protocol):
     """Takes rows and a picture, each with its step."""
 
