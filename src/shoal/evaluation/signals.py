@@ -64,7 +64,9 @@ def clustering_signals(
 
     - ``silhouette``: mean silhouette (Rousseeuw 1987) by cosine distance of up to 2 000 clustered rows, in [-1, 1];
       0 where it is undefined, for example with a single cluster.
-    - ``smallest``, ``largest``: share of the clustered rows in the smallest and in the largest cluster.
+    - ``clusters``: number of clusters that have rows, which is below k where fewer than k rows differ.
+    - ``smallest``, ``largest``: share of the clustered rows in the smallest and in the largest cluster; the smallest is
+      0 where a cluster is empty.
     - ``changed``: share of the rows whose cluster changed since the last E-step, after matching the clusters of both
       one-to-one, since their numbering is arbitrary. Absent without ``previous``.
     - ``feature_std``: standard deviation of the normalised features, averaged over dimensions, times √d: about 1
@@ -88,6 +90,7 @@ def clustering_signals(
     shares = torch.bincount(labels, minlength=len(clustering.centers)) / max(len(labels), 1)
     signals = {
         "silhouette": _silhouette(features, labels, generator),
+        "clusters": int((shares > 0).sum()),
         "smallest": float(shares.min()),
         "largest": float(shares.max()),
         "feature_std": _feature_std(features),
