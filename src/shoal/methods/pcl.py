@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le, MinLen
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from shoal import distributed
@@ -105,20 +105,24 @@ class PCL(Method):
     def _proto_nce(
         self, queries: Sequence[Float[Tensor, "b d"]], labels: Int64[Tensor, "b"], clustering: Clustering
     ) -> Float[Tensor, ""]:
-        """ProtoNCE of one clustering; zero when the batch belongs to all clusters, which leaves no negatives."""
+        """ProtoNCE of one clustering; zero when the batch belongs to all clusters that have images: no negatives."""
         k = len(clustering.centers)
         euclidean = (2 * clustering.distances).sqrt()  # of unit vectors: ‖v − c‖² = 2·(1 − cos)
         phi = concentration(euclidean, clustering.labels, k, self.config.temperature)
-        negatives, n_absent = self._draw_negatives(labels, k)
+        negatives, n_absent = self._draw_negatives(labels, clustering.labels, k)
         losses = [proto_nce(q, labels, clustering.centers, phi, negatives) for q in queries]
         return torch.stack(losses).sum() * (n_absent > 0)
 
-    def _draw_negatives(self, labels: Int64[Tensor, "b"], k: int) -> tuple[Int64[Tensor, "r"], Int64[Tensor, ""]]:
-        """As many as the queue is long, with replacement, of the clusters that no sample of the batch belongs to."""
-        present = torch.zeros(k + 1, dtype=torch.bool, device=labels.device)
-        present[labels.where(labels >= 0, k)] = True
-        absent_first = present[:k].int().argsort(stable=True)
-        n_absent = k - present[:k].sum()
+    def _draw_negatives(
+        self, labels: Int64[Tensor, "b"], of_all: Int64[Tensor, "n"], k: int
+    ) -> tuple[Int64[Tensor, "r"], Int64[Tensor, ""]]:
+        """As many as the queue is long, with replacement, of the clusters that no sample of the batch belongs to.
+
+        A cluster without images is no negative: where images repeat, its centre lies on that of another cluster.
+        """
+        absent = _occupied(of_all, k) & ~_occupied(labels, k)
+        absent_first = absent.int().argsort(descending=True, stable=True)
+        n_absent = absent.sum()
         draws = torch.rand(self.config.queue, generator=self.generator, device=labels.device)
         return absent_first[(draws * n_absent).long().clamp(max=k - 1)], n_absent
 
@@ -131,6 +135,13 @@ class PCL(Method):
         """The slow copy follows the new weights, and the keys of the step enter the queue."""
         self.target.follow(self.online, progress)
         self.queue.flush()
+
+
+def _occupied(labels: Int64[Tensor, "n"], k: int) -> Bool[Tensor, "{k}"]:
+    """Which clusters have rows, without waiting for the device; −1 is none."""
+    occupied = torch.zeros(k + 1, dtype=torch.bool, device=labels.device)
+    occupied[labels.where(labels >= 0, k)] = True
+    return occupied[:k]
 
 
 def concentration(
