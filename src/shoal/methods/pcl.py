@@ -109,18 +109,19 @@ class PCL(Method):
         k = len(clustering.centers)
         euclidean = (2 * clustering.distances).sqrt()  # of unit vectors: ‖v − c‖² = 2·(1 − cos)
         phi = concentration(euclidean, clustering.labels, k, self.config.temperature)
-        negatives, n_absent = self._draw_negatives(labels, clustering.labels, k)
+        negatives, n_absent = self._draw_negatives(labels, clustering)
         losses = [proto_nce(q, labels, clustering.centers, phi, negatives) for q in queries]
         return torch.stack(losses).sum() * (n_absent > 0)
 
     def _draw_negatives(
-        self, labels: Int64[Tensor, "b"], of_all: Int64[Tensor, "n"], k: int
+        self, labels: Int64[Tensor, "b"], clustering: Clustering
     ) -> tuple[Int64[Tensor, "r"], Int64[Tensor, ""]]:
         """As many as the queue is long, with replacement, of the clusters that no sample of the batch belongs to.
 
         A cluster without images is no negative: where images repeat, its centre lies on that of another cluster.
         """
-        absent = _occupied(of_all, k) & ~_occupied(labels, k)
+        k = len(clustering.centers)
+        absent = _occupied(clustering.labels, k) & ~_occupied(labels, k)
         absent_first = absent.int().argsort(descending=True, stable=True)
         n_absent = absent.sum()
         draws = torch.rand(self.config.queue, generator=self.generator, device=labels.device)

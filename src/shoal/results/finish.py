@@ -62,9 +62,9 @@ class Outcome:
         """Why there are fewer clusters than were asked for, if there are."""
         if self.n_clusters == self.n_asked:
             return ""
-        few = self.n_different is not None and self.n_different < self.n_asked
-        why = f", since only {self.n_different} of the images differ" if few else ""
-        return f"; {self.n_asked} were asked for, and {self.n_asked - self.n_clusters} of them are empty{why}"
+        repeats = self.n_different is not None and self.n_different <= self.n_clusters
+        others = f"and the other {self.n_asked - self.n_clusters} are empty"
+        return f"; {self.n_asked} were asked for, {f'but only {self.n_different} images differ' if repeats else others}"
 
 
 def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> Outcome:
