@@ -150,8 +150,9 @@ def concentration(
 ) -> Float[Tensor, "k"]:
     """How wide each cluster is: φ_c = mean distance to the centre / log(n_c + 10) (eq. 12, with α = 10).
 
-    A cluster of one point or none takes the largest φ; all are then clipped to their 10th and 90th percentiles, raised
-    to a tenth of their mean at least, and scaled to the mean T, so that they serve as temperatures.
+    A cluster of one point takes the largest φ; all are then clipped to their 10th and 90th percentiles, raised to a
+    tenth of their mean at least, and scaled to the mean T, so that they serve as temperatures. An empty cluster counts
+    in none of this and gets T.
 
     Args:
         distances: ‖v − c‖ of each row to the centre of its cluster.
@@ -166,10 +167,10 @@ def concentration(
     # Not bincount, which waits for the device to learn how many there are.
     sizes = torch.zeros_like(sums).index_add_(0, place, torch.ones_like(place, dtype=sums.dtype))[:n_clusters]
     phi = sums[:n_clusters] / sizes.clamp(min=1) / (sizes + 10).log()
-    phi = phi.where(sizes > 1, phi.where(sizes > 1, 0.0).max())
-    bounds = torch.quantile(phi, torch.tensor([0.1, 0.9], dtype=torch.float64, device=phi.device))
+    phi = phi.where(sizes > 1, phi.where(sizes > 1, 0.0).max()).where(sizes > 0, torch.nan)
+    bounds = torch.nanquantile(phi, torch.tensor([0.1, 0.9], dtype=torch.float64, device=phi.device))
     phi = phi.clamp(bounds[0], bounds[1])
     # A cluster of duplicates has φ = 0, and a temperature of 0 would make the loss explode. If all clusters are like
     # that, any temperature will do.
-    phi = phi.clamp(min=(LEAST * phi.mean()).clamp(min=1e-12))
-    return (temperature * phi / phi.mean()).float()
+    phi = phi.clamp(min=(LEAST * phi.nanmean()).clamp(min=1e-12))
+    return (temperature * phi / phi.nanmean()).nan_to_num(temperature).float()
