@@ -29,7 +29,7 @@ def renumbered(labels: Int64[Tensor, "n"]) -> tuple[Int64[Tensor, "n"], Int64[Te
     Returns:
         The new cluster of each row, and the old number of each new cluster, ascending.
     """
-    occupied = labels[labels >= 0].unique()
+    occupied = torch.unique(labels[labels >= 0])
     return torch.searchsorted(occupied, labels).where(labels >= 0, -1), occupied
 
 

@@ -52,7 +52,7 @@ def score(
     generator = torch.Generator(features.device).manual_seed(seed)
     scores = clustering_scores(images.targets, clustering.labels)
     signals = clustering_signals(features, clustering, previous, generator)
-    clusters = {"clusters": len(clustering.labels[clustering.labels >= 0].unique())}
+    clusters = {"clusters": len(torch.unique(clustering.labels[clustering.labels >= 0]))}
     return {key: scores[key] for key in WATCHED if scores} | clusters | signals
 
 

@@ -113,5 +113,5 @@ def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignme
     index = sample_of_page(clustering, found.confidence, result.seed).nonzero()[:, 0]
     ids = [inputs.ids[i] for i in index.tolist()]
     write_atlas(found[index], ids, inputs.pictures(index, edge_for(len(index))), folder.atlas)
-    n_different = len(first.unique())
+    n_different = len(torch.unique(first))
     return replace(outcome, n_duplicates=len(copies), n_outliers=len(odd), n_different=n_different)
