@@ -56,7 +56,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         labels_: int64 (n,), the cluster of each image; −1 for a file of a list that could not be read, whose other
             rows are NaN.
         distances_: float32 (n,), cosine distance of each image to the centre of its cluster.
-        cluster_centers_: float32 (k, d), unit length.
+        cluster_centers_: float32 (k, d), unit length; k is the number of clusters that have images, which is below
+            ``n_clusters`` where fewer images differ or the method's head leaves clusters empty.
         embedding_: float32 (n, d), the features that were clustered, unit length.
         images_: the ``Images`` that were fitted.
     """

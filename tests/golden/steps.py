@@ -104,7 +104,7 @@ def pcl() -> Deviation:
     method = PCL(config, backbone(), 7, torch.Generator())
     load_contrast(method, data)
     recorded = {k: data[f"negative_ids_{k}"] for k in (7, 14)}
-    method._draw_negatives = lambda _labels, k: (recorded[k], torch.tensor(1))
+    method._draw_negatives = lambda _labels, clustering: (recorded[len(clustering.centers)], torch.tensor(1))
     phi = {k: data[f"concentration_{k}"] for k in (7, 14)}
     clusterings = [Clustering(data[f"labels_{k}"], data[f"centers_{k}"], torch.zeros(24)) for k in (7, 14)]
     with mock.patch("shoal.methods.pcl.concentration", lambda _distances, _labels, k, _temperature: phi[k]):

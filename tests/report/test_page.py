@@ -164,9 +164,9 @@ def test_odd_runs_still_give_a_page(tmp_path, change):
     json.loads(page.texts["data"], parse_constant=pytest.fail)
 
 
-def test_an_empty_cluster_counts(tmp_path):
-    page = render(example(clusters=torch.arange(60) % 2), tmp_path)
-    assert "0 to 30 images each" in page.texts["dl"]
+def test_clusters_without_images_are_counted_apart(tmp_path):
+    page = render(example(clusters=torch.arange(60) % 2, n_asked=4), tmp_path)
+    assert "30 to 30 images each; 2 more were asked for and are empty" in page.texts["dl"]
 
 
 def test_the_same_run_gives_the_same_page(tmp_path):

@@ -160,8 +160,9 @@ def _to_its_end(command: TrainCommand, path: Path) -> str:
 
 
 def _scores(scores: Mapping[str, float]) -> list[str]:
-    """Signals of the last E-step; agreement with labels stands in the outcome."""
-    return [f"{name:<12} {value:.4f}" for name, value in scores.items() if name not in ("acc", "nmi", "ari", "fmi")]
+    """Signals of the last E-step; agreement with labels and the number of clusters stand in the outcome."""
+    elsewhere = ("acc", "nmi", "ari", "fmi", "clusters")
+    return [f"{name:<12} {value:.4f}" for name, value in scores.items() if name not in elsewhere]
 
 
 def _about(word: str, command: TrainCommand) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 from shoal.clustering.kmeans import assign, kmeans
@@ -57,7 +57,7 @@ def evaluate(
         images=len(features),
         labelled=int(truth.known.sum()),
         held_out=int(truth.held_out.sum()),
-        clusters=k,
+        clusters=int(_occupied(clustering).sum()),
         scores=clustering_scores(truth.targets, clustering.labels),
         signals=clustering_signals(features, clustering, None, generator) | dispersion_signals(features, clustering),
         baselines=[],
@@ -139,6 +139,12 @@ def _train_to_test(
     )
 
 
+def _occupied(clustering: Clustering) -> Bool[Tensor, "k"]:
+    """Which clusters have rows: an empty one shares its place with another where rows repeat."""
+    labels = clustering.labels.cpu()
+    return torch.bincount(labels[labels >= 0], minlength=len(clustering.centers)) > 0
+
+
 def _calibration(truth: Truth, features: Float[Tensor, "n d"], clustering: Clustering) -> Calibration | None:
     """None if no row has both a label and a cluster."""
     clusters, labels = clustering.labels.cpu(), truth.targets.cpu()
@@ -146,7 +152,8 @@ def _calibration(truth: Truth, features: Float[Tensor, "n d"], clustering: Clust
     if not rows.any():
         return None
     matched = torch.from_numpy(matched_class(labels, clusters, len(clustering.centers)))
-    sure = confidences(features[rows.to(features.device)], clustering.centers.to(features.device))
+    occupied = clustering.centers.cpu()[_occupied(clustering)].to(features.device)
+    sure = confidences(features[rows.to(features.device)], occupied)
     return calibration(sure.cpu(), matched[clusters[rows]] == labels[rows])
 
 

@@ -42,16 +42,18 @@ def score(
     clustering: Clustering,
     previous: Int64[Tensor, "n"] | None,
     seed: int,
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     """Scores against the true classes, if there are any, and signals that need none.
 
-    ``previous`` are the clusters at the last E-step. The random sample has its own generator, so that scoring does not
-    change the run.
+    ``clusters`` is the number of clusters that have images: fewer than k where fewer than k images differ, or where a
+    method's own head leaves some empty. ``previous`` are the clusters at the last E-step. The random sample has its own
+    generator, so that scoring does not change the run.
     """
     generator = torch.Generator(features.device).manual_seed(seed)
     scores = clustering_scores(images.targets, clustering.labels)
     signals = clustering_signals(features, clustering, previous, generator)
-    return {key: scores[key] for key in WATCHED if scores} | signals
+    clusters = {"clusters": len(torch.unique(clustering.labels[clustering.labels >= 0]))}
+    return {key: scores[key] for key in WATCHED if scores} | clusters | signals
 
 
 def clustering_signals(
@@ -64,7 +66,8 @@ def clustering_signals(
 
     - ``silhouette``: mean silhouette (Rousseeuw 1987) by cosine distance of up to 2 000 clustered rows, in [-1, 1];
       0 where it is undefined, for example with a single cluster.
-    - ``smallest``, ``largest``: share of the clustered rows in the smallest and in the largest cluster.
+    - ``smallest``, ``largest``: share of the clustered rows in the smallest and in the largest cluster; the smallest is
+      0 where a cluster is empty.
     - ``changed``: share of the rows whose cluster changed since the last E-step, after matching the clusters of both
       one-to-one, since their numbering is arbitrary. Absent without ``previous``.
     - ``feature_std``: standard deviation of the normalised features, averaged over dimensions, times √d: about 1

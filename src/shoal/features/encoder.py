@@ -19,7 +19,7 @@ from shoal.features.weights import file_digest, hub_file, load_weights, weights_
 from shoal.files import expand_home
 from shoal.folder import ResultFolder
 from shoal.methods import Method
-from shoal.models.backbone import Backbone, check_timm_name
+from shoal.models.backbone import Backbone, check_timm_name, pooled_width
 from shoal.training.trained import Trained
 
 DEFAULT_BACKBONE = "vit_small_patch14_dinov2.lvd142m"
@@ -109,9 +109,11 @@ def _timm(spec: EncoderSpec, device: torch.device) -> Encoder:
     settled = _settled(replace(spec, weights=str(file) if spec.weights else ""), file)
     load_weights(network, file, config)
     data = resolve_data_config(sized, model=network)  # type: ignore[no-untyped-call]
-    module = Backbone(network, int(network.num_features), data["mean"], data["std"]).to(device).eval()
     size = data["input_size"][1:]
-    return _finished(settled, module, size, device, "auto", TimmPreparing(data))
+    network.to(device)
+    n_features = pooled_width(network, spec.name, size)
+    module = Backbone(network, n_features, data["mean"], data["std"]).to(device).eval()
+    return _finished(settled, module, n_features, size, device, "auto", TimmPreparing(data))
 
 
 def _run(spec: EncoderSpec, device: torch.device) -> Encoder:
@@ -122,7 +124,8 @@ def _run(spec: EncoderSpec, device: torch.device) -> Encoder:
     settled = _settled(replace(spec, name=str(path)), ResultFolder(path).model)
     module = _Embedding(trained.method).to(device).eval()
     precision = trained.config.precision
-    return _finished(settled, module, trained.size, device, precision, SquarePreparing(trained.size))
+    n_features = trained.centers.shape[1]
+    return _finished(settled, module, n_features, trained.size, device, precision, SquarePreparing(trained.size))
 
 
 def _settled(spec: EncoderSpec, file: Path) -> EncoderSpec:
@@ -138,23 +141,19 @@ def _settled(spec: EncoderSpec, file: Path) -> EncoderSpec:
 def _finished(
     spec: EncoderSpec,
     module: nn.Module,
+    n_features: int,
     size: tuple[int, int],
     device: torch.device,
     precision: Precision,
     preparing: Preparing,
 ) -> Encoder:
-    """The encoder, once the network has been seen to make a vector of an image."""
+    """The encoder of a network that has been seen to make a vector of an image."""
     module.requires_grad_(requires_grad=False)
-    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
-    with torch.no_grad():
-        features = module(image)
-    if not isinstance(features, Tensor) or features.ndim != 2:
-        raise UserError(
-            f"{spec.name} does not pool its features into a vector per image: give another --backbone.name."
-        )
-    # The network of a run computes as it did in training, so that its images keep their clusters.
-    fast = module if spec.kind == "run" else fold_batch_norm(module, image).to(memory_format=torch.channels_last)
-    return Encoder(spec, module, features.shape[1], (size[0], size[1]), device, precision, preparing, fast)
+    fast = module
+    if spec.kind != "run":  # that of a run computes as it did in training, so that its images keep their clusters
+        image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+        fast = fold_batch_norm(module, image).to(memory_format=torch.channels_last)
+    return Encoder(spec, module, n_features, (size[0], size[1]), device, precision, preparing, fast)
 
 
 class _Embedding(nn.Module):

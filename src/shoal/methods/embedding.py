@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 
 import torch
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from shoal.data import feed
 from shoal.device import Precision, autocast
 from shoal.methods.base import Method
+from shoal.models import evaluating
 
 BATCH_VALUES = {"cpu": 2**20, "cuda": 2**23}
 """Values of a batch of images, by device. On a CPU enough to fill it, and few enough that activations stay near the
 cache. On a GPU 2 730 images of 32 px, by arithmetic some 6 GB for ResNet-50 with the CIFAR stem in bfloat16, or 55 of
 224 px; not measured."""
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the previous mode is restored afterwards."""
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        network.train(was_training)
 
 
 def embed_all(

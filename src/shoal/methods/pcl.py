@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le, MinLen
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from shoal import distributed
@@ -105,20 +105,25 @@ class PCL(Method):
     def _proto_nce(
         self, queries: Sequence[Float[Tensor, "b d"]], labels: Int64[Tensor, "b"], clustering: Clustering
     ) -> Float[Tensor, ""]:
-        """ProtoNCE of one clustering; zero when the batch belongs to all clusters, which leaves no negatives."""
+        """ProtoNCE of one clustering; zero when the batch belongs to all clusters that have images: no negatives."""
         k = len(clustering.centers)
         euclidean = (2 * clustering.distances).sqrt()  # of unit vectors: ‖v − c‖² = 2·(1 − cos)
         phi = concentration(euclidean, clustering.labels, k, self.config.temperature)
-        negatives, n_absent = self._draw_negatives(labels, k)
+        negatives, n_absent = self._draw_negatives(labels, clustering)
         losses = [proto_nce(q, labels, clustering.centers, phi, negatives) for q in queries]
         return torch.stack(losses).sum() * (n_absent > 0)
 
-    def _draw_negatives(self, labels: Int64[Tensor, "b"], k: int) -> tuple[Int64[Tensor, "r"], Int64[Tensor, ""]]:
-        """As many as the queue is long, with replacement, of the clusters that no sample of the batch belongs to."""
-        present = torch.zeros(k + 1, dtype=torch.bool, device=labels.device)
-        present[labels.where(labels >= 0, k)] = True
-        absent_first = present[:k].int().argsort(stable=True)
-        n_absent = k - present[:k].sum()
+    def _draw_negatives(
+        self, labels: Int64[Tensor, "b"], clustering: Clustering
+    ) -> tuple[Int64[Tensor, "r"], Int64[Tensor, ""]]:
+        """As many as the queue is long, with replacement, of the clusters that no sample of the batch belongs to.
+
+        A cluster without images is no negative: where images repeat, its centre lies on that of another cluster.
+        """
+        k = len(clustering.centers)
+        absent = _occupied(clustering.labels, k) & ~_occupied(labels, k)
+        absent_first = absent.int().argsort(descending=True, stable=True)
+        n_absent = absent.sum()
         draws = torch.rand(self.config.queue, generator=self.generator, device=labels.device)
         return absent_first[(draws * n_absent).long().clamp(max=k - 1)], n_absent
 
@@ -133,13 +138,21 @@ class PCL(Method):
         self.queue.flush()
 
 
+def _occupied(labels: Int64[Tensor, "n"], k: int) -> Bool[Tensor, "{k}"]:
+    """Which clusters have rows, without waiting for the device; −1 is none."""
+    occupied = torch.zeros(k + 1, dtype=torch.bool, device=labels.device)
+    occupied[labels.where(labels >= 0, k)] = True
+    return occupied[:k]
+
+
 def concentration(
     distances: Float[Tensor, "n"], labels: Int64[Tensor, "n"], n_clusters: int, temperature: float
 ) -> Float[Tensor, "k"]:
     """How wide each cluster is: φ_c = mean distance to the centre / log(n_c + 10) (eq. 12, with α = 10).
 
-    A cluster of one point or none takes the largest φ; all are then clipped to their 10th and 90th percentiles, raised
-    to a tenth of their mean at least, and scaled to the mean T, so that they serve as temperatures.
+    A cluster of one point takes the largest φ; all are then clipped to their 10th and 90th percentiles, raised to a
+    tenth of their mean at least, and scaled to the mean T, so that they serve as temperatures. An empty cluster counts
+    in none of this and gets T.
 
     Args:
         distances: ‖v − c‖ of each row to the centre of its cluster.
@@ -154,10 +167,10 @@ def concentration(
     # Not bincount, which waits for the device to learn how many there are.
     sizes = torch.zeros_like(sums).index_add_(0, place, torch.ones_like(place, dtype=sums.dtype))[:n_clusters]
     phi = sums[:n_clusters] / sizes.clamp(min=1) / (sizes + 10).log()
-    phi = phi.where(sizes > 1, phi.where(sizes > 1, 0.0).max())
-    bounds = torch.quantile(phi, torch.tensor([0.1, 0.9], dtype=torch.float64, device=phi.device))
+    phi = phi.where(sizes > 1, phi.where(sizes > 1, 0.0).max()).where(sizes > 0, torch.nan)
+    bounds = torch.nanquantile(phi, torch.tensor([0.1, 0.9], dtype=torch.float64, device=phi.device))
     phi = phi.clamp(bounds[0], bounds[1])
     # A cluster of duplicates has φ = 0, and a temperature of 0 would make the loss explode. If all clusters are like
     # that, any temperature will do.
-    phi = phi.clamp(min=(LEAST * phi.mean()).clamp(min=1e-12))
-    return (temperature * phi / phi.mean()).float()
+    phi = phi.clamp(min=(LEAST * phi.nanmean()).clamp(min=1e-12))
+    return (temperature * phi / phi.nanmean()).nan_to_num(temperature).float()

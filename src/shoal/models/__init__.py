@@ -1,6 +1,6 @@
 """Networks and their parts: backbones, heads, batch-norm, the momentum network and its queue."""
 
-from shoal.models.backbone import Backbone, BackboneConfig, build_backbone, compiler_error
+from shoal.models.backbone import Backbone, BackboneConfig, build_backbone, compiler_error, evaluating
 from shoal.models.batchnorm import average_statistics, split_batch_norm, sync_batch_norm
 from shoal.models.heads import mlp, plain_mlp, start_near_zero
 from shoal.models.momentum import Queue, Target, momentum_at
@@ -13,6 +13,7 @@ __all__ = [
     "average_statistics",
     "build_backbone",
     "compiler_error",
+    "evaluating",
     "mlp",
     "momentum_at",
     "plain_mlp",

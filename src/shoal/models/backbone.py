@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Gt
@@ -40,14 +41,25 @@ class BackboneConfig:
 
 
 class Backbone(nn.Module):
-    """A network that normalises its images itself and pools its last feature map into (b, n_features)."""
+    """A network that normalises its images itself and pools its last feature map into (b, n_features).
 
-    def __init__(self, network: nn.Module, n_features: int, mean: Channels, std: Channels) -> None:
+    ``made_for`` is the height and width in pixels that the network was designed for; None where that is any.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        n_features: int,
+        mean: Channels,
+        std: Channels,
+        made_for: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
         self.network = network
         self.n_features = n_features
+        self.made_for = made_for
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -75,7 +87,7 @@ def compiler_error(device: torch.device) -> str:
     try:
         torch.compile(torch.neg, backend=COMPILER)(torch.zeros(2, device=device))
     except Exception as error:  # of any kind: a compiler needs many things
-        return " ".join(str(error).split())[:120] or type(error).__name__
+        return short(error)
     return ""
 
 
@@ -83,17 +95,74 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     """The backbone a config names, with random weights.
 
     Raises:
-        UserError: timm knows no such model, or the CIFAR stem is asked for a network that is not a ResNet.
+        UserError: timm knows no such model, it makes no vector of an image, or the CIFAR stem is asked for a network
+            that is not a ResNet.
     """
     network: nn.Module
+    made_for: tuple[int, int] | None = None
     if config.name == "small":
         small = SmallNet(config.width, config.depth)
         network, n_features = small, small.n_features
     else:
-        network, n_features = _from_timm(config.name)
+        network = _from_timm(config.name)
+        made_for = native_size(network)
+        n_features = pooled_width(network, config.name, made_for)
     if config.stem == "cifar":
         _use_cifar_stem(network, config.name)
-    return Backbone(network, n_features, config.mean, config.std)
+    return Backbone(network, n_features, config.mean, config.std, made_for)
+
+
+def native_size(network: nn.Module) -> tuple[int, int]:
+    """Height and width in pixels that a timm network was made for; of several sizes the smallest."""
+    about: Any = network.pretrained_cfg
+    _, height, width = about.get("min_input_size") or about["input_size"]
+    return height, width
+
+
+def pooled_width(network: nn.Module, name: str, size: tuple[int, int]) -> int:
+    """How many features a network makes of an image of this height and width, found by trying.
+
+    timm's ``num_features`` is the width of the last feature map. Some networks (MobileNetV3, GhostNet, VGG) widen it
+    after pooling.
+
+    Args:
+        network: images (b, 3, h, w) in, features (b, n_features) out.
+        name: of the network, for messages.
+        size: height and width in pixels.
+
+    Raises:
+        UserError: it fails, or makes something else than a vector of an image.
+    """
+    place = next(network.parameters()).device
+    try:
+        with evaluating(network):
+            features = network(torch.zeros(1, 3, *size, device=place))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        height, width = size
+        raise UserError(
+            f"the backbone {name} fails on an image of {height} × {width} px ({short(error)}): give another "
+            "--backbone.name."
+        ) from error
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise UserError(f"{name} does not pool its features into a vector per image: give another --backbone.name.")
+    return features.shape[1]
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the previous mode is restored afterwards."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(was_training)
+
+
+def short(error: Exception) -> str:
+    """What a network's error says, on one line that fits into a message."""
+    return " ".join(str(error).split())[:120].rstrip(".:") or type(error).__name__
 
 
 def check_timm_name(name: str) -> None:
@@ -111,12 +180,11 @@ def check_timm_name(name: str) -> None:
         raise UserError(f"there is no backbone named {name!r}: {hint}")
 
 
-def _from_timm(name: str) -> tuple[nn.Module, int]:
+def _from_timm(name: str) -> nn.Module:
     import timm
 
     check_timm_name(name)
-    network = timm.create_model(name, pretrained=False, num_classes=0)
-    return network, int(network.num_features)  # type: ignore[arg-type] # timm sets it on every model
+    return timm.create_model(name, pretrained=False, num_classes=0)
 
 
 def _use_cifar_stem(network: nn.Module, name: str) -> None:

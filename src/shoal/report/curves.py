@@ -27,6 +27,7 @@ NOT_A_TERM = {
     "images_per_second",
     "e_step_seconds",
     "loss",
+    "clusters",
     *(key for keys in SCORES.values() for key in keys),
 }
 

@@ -44,6 +44,8 @@ class ReportData:
     """Images of each cluster in the whole set."""
     n_images: int
     """Images in the whole set."""
+    n_asked: int = 0
+    """Number of clusters asked for; there are fewer with images where the others would have been empty."""
     names: Mapping[int, str] = field(default_factory=dict)
     """Names of clusters, shown as their titles until they are renamed on the page."""
     duplicates: Sequence[Sequence[str]] = ()

@@ -25,7 +25,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxtyping import Int64
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from torch import Tensor
 
 from shoal.files import atomic_write
 from shoal.report.confusion import confusion
@@ -110,14 +112,7 @@ def _summary(data: ReportData, found: Contents) -> list[Figure]:
     left_out, sizes = data.n_images - int(data.sizes.sum()), data.sizes
     notes = [f"{count(found.n_shown)} of them on this page"] if found.n_shown < data.n_images else []
     notes += [f"{count(left_out)} of them not clustered"] if left_out > 0 else []
-    figures = [
-        Figure("Images", count(data.n_images), ", ".join(notes)),
-        Figure(
-            "Clusters",
-            count(len(sizes)),
-            f"{count(int(sizes.min()))} to {count(int(sizes.max()))} images each" if len(sizes) > 1 else "",
-        ),
-    ]
+    figures = [Figure("Images", count(data.n_images), ", ".join(notes)), _clusters(sizes[sizes > 0], data.n_asked)]
     scores = {key: value for row in data.metrics for key, value in row.items() if value is not None}
     agreement = AGREEMENT if (data.images.targets >= 0).any() else {}
     for key, (name, meaning) in {**agreement, **UNLABELLED}.items():
@@ -127,6 +122,13 @@ def _summary(data: ReportData, found: Contents) -> list[Figure]:
     if data.images.skipped:
         figures.append(Figure("Skipped files", count(len(data.images.skipped)), "could not be read"))
     return figures
+
+
+def _clusters(sizes: Int64[Tensor, "k"], n_asked: int) -> Figure:
+    """How many clusters have images, and how many of those that were asked for have none."""
+    notes = [f"{count(int(sizes.min()))} to {count(int(sizes.max()))} images each"] if len(sizes) > 1 else []
+    notes += [f"{count(n_asked - len(sizes))} more were asked for and are empty"] if len(sizes) < n_asked else []
+    return Figure("Clusters", count(len(sizes)), "; ".join(notes))
 
 
 def count(n: int) -> str:

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from shoal.clustering import TEMI, ClusteringMethod, Suggestion, build_clusterer, cluster_centers, suggest_k
+from shoal.clustering.occupied import renumbered, restricted
 from shoal.clustering.rows import Metric
 from shoal.files import atomic_write
 from shoal.folder import CLUSTERING_CONFIG, ResultFolder
@@ -43,7 +44,7 @@ def cluster(
     folder: ResultFolder,
     progress: Progress,
 ) -> Outcome:
-    """Cluster rows and write the result.
+    """Cluster rows and write the result, without the clusters that no row is in.
 
     Raises:
         UserError: there are fewer rows than clusters, they cannot be clustered so, or the folder cannot be written.
@@ -53,18 +54,21 @@ def cluster(
         clusterer.fit(inputs.features, after_epoch=progress.counter("training heads"))
     else:
         clusterer.fit(inputs.features)
-    labels = torch.as_tensor(clusterer.labels_)
+    labels, occupied = renumbered(torch.as_tensor(clusterer.labels_))
+    if len(occupied) < n_clusters:
+        clusterer = restricted(clusterer, occupied)
     result = Result(
         folder=folder,
         method=method,
         clusterer=clusterer,
-        centers=cluster_centers(inputs.features, labels, n_clusters, metric),
+        centers=cluster_centers(inputs.features, labels, len(occupied), metric),
         metric=metric,
         seed=seed,
         source=inputs.source,
         root=inputs.root,
         features_at=Path(inputs.features_at) if inputs.features_at else folder.features,
         encoder=inputs.encoder,
+        asked=n_clusters,
     )
     atomic_write(folder.config, _config(result).encode())
     return finish(result, inputs, labels)
@@ -74,7 +78,7 @@ def _config(result: Result) -> str:
     """The settings, for people to read; ``clustering.safetensors`` has them as well."""
     settings = {
         "source": result.source,
-        "n_clusters": len(result.centers),
+        "n_clusters": result.asked,
         "method": result.method,
         "metric": result.metric,
         "seed": result.seed,

@@ -34,14 +34,18 @@ class Outcome:
 
     n_rows: int
     n_clusters: int
+    """That have rows."""
+    n_asked: int
     scores: dict[str, float]
     """Agreement with true classes, where there are any."""
     n_duplicates: int = 0
     n_outliers: int = 0
+    n_different: int | None = None
+    """Images that differ from each other; None: unknown."""
 
     def as_text(self, folder: ResultFolder) -> str:
         """One line per figure and per file to look at."""
-        lines = [f"clusters     {self.n_clusters}, of {self.n_rows}"]
+        lines = [f"clusters     {self.n_clusters}, of {self.n_rows}{self._shortfall()}"]
         if self.scores:
             agreement = ", ".join(f"{name.upper()} {self.scores[name]:.3f}" for name in ("acc", "nmi", "ari"))
             lines.append(f"labels       {agreement}; they had no part in the clustering")
@@ -54,12 +58,20 @@ class Outcome:
         lines += [f"report       {folder.report}"] if folder.report.exists() else []
         return "\n".join(lines)
 
+    def _shortfall(self) -> str:
+        """Why there are fewer clusters than were asked for, if there are."""
+        if self.n_clusters == self.n_asked:
+            return ""
+        repeats = self.n_different is not None and self.n_different <= self.n_clusters
+        others = f"and the other {self.n_asked - self.n_clusters} are empty"
+        return f"; {self.n_asked} were asked for, {f'but only {self.n_different} images differ' if repeats else others}"
+
 
 def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> Outcome:
     """Write tables, map, report and last the clustering itself.
 
     Args:
-        result: the fitted clusters.
+        result: the fitted clusters, none of them empty.
         inputs: what was clustered.
         labels: the cluster of each row.
 
@@ -77,7 +89,7 @@ def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> Outcom
     file = io.BytesIO()
     np.save(file, result.centers.numpy())
     atomic_write(folder.centers, file.getvalue())
-    outcome = Outcome(len(inputs), k, clustering_scores(inputs.targets, labels))
+    outcome = Outcome(len(inputs), k, result.asked, clustering_scores(inputs.targets, labels))
     if inputs.embedded is not None:
         outcome = _of_images(outcome, result, inputs, found, alike)
         write_page(result)
@@ -101,4 +113,5 @@ def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignme
     index = sample_of_page(clustering, found.confidence, result.seed).nonzero()[:, 0]
     ids = [inputs.ids[i] for i in index.tolist()]
     write_atlas(found[index], ids, inputs.pictures(index, edge_for(len(index))), folder.atlas)
-    return replace(outcome, n_duplicates=len(copies), n_outliers=len(odd))
+    n_different = len(torch.unique(first))
+    return replace(outcome, n_duplicates=len(copies), n_outliers=len(odd), n_different=n_different)

@@ -60,6 +60,7 @@ def report_data(result: Result) -> ReportData:
         map_method=map_method(len(found.labels)),
         seed=result.seed,
         sizes=torch.bincount(found.labels, minlength=k),
+        n_asked=result.asked,
         n_images=len(found.labels),
         names=result.names,
         duplicates=list(duplicates.values()),
@@ -73,7 +74,7 @@ def command_of(result: Result) -> str:
     if result.folder.is_run:
         return shlex.join(["shoal", "train", str(result.folder.config.absolute())])
     source = result.source if isinstance(result.source, str) else "-"
-    words = ["shoal", "cluster", source, "-k", str(len(result.centers)), "--method", result.method]
+    words = ["shoal", "cluster", source, "-k", str(result.asked), "--method", result.method]
     words += ["--metric", result.metric, "--seed", str(result.seed)]
     if result.encoder is not None:
         words += ["--backbone.name", result.encoder.name]

@@ -38,7 +38,7 @@ class Result:
     """Of clustering, such as "kmeans", or of training, such as "propos"."""
     clusterer: Clusterer
     centers: Float[Tensor, "k d"]
-    """Of the clusters, in the space of the features."""
+    """Of the clusters, in the space of the features; k is the number of clusters that have images."""
     metric: Metric
     seed: int
     source: str | list[str]
@@ -49,6 +49,8 @@ class Result:
     """The folder with the features of images."""
     encoder: EncoderSpec | None
     """What made the features; None where they were given."""
+    asked: int
+    """Number of clusters asked for; there are fewer where some would have been empty."""
     by_head: bool = False
     """Whether a training method's own head has put the images into clusters."""
     flags: Mapping[str, Bool[Tensor, "n"]] | None = None
@@ -68,6 +70,7 @@ class Result:
             "features": "features" if own_features else str(self.features_at),  # the folder may be moved
             "encoder": None if self.encoder is None else asdict(_movable(self.encoder, self.folder)),
             "by_head": self.by_head,
+            "asked": self.asked,
         }
         named = {f"clusterer.{name}": value for name, value in tensors.items()}
         flags = {name: value.to(torch.uint8) for name, value in (self.flags or {}).items()}
@@ -103,6 +106,7 @@ class Result:
                 features_at=path.resolve() / header["features"],
                 encoder=encoder,
                 by_head=header.get("by_head", False),
+                asked=int(header.get("asked", len(centers))),
                 flags=flags,
             )
         except (KeyError, TypeError, ValueError) as error:

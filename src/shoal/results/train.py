@@ -15,6 +15,7 @@ from torch import Tensor
 from shoal import distributed
 from shoal.clustering import KMeans
 from shoal.clustering.kmeans import assign
+from shoal.clustering.occupied import renumbered
 from shoal.config import RunConfig, load_recipe, to_yaml
 from shoal.data import Listing, find_source, load_images
 from shoal.errors import UserError
@@ -78,7 +79,7 @@ def _images(config: RunConfig, progress: Progress) -> Images:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A run that is done: its network, its clusters, and the features of its images."""
+    """A run that is done: its network, the clusters that have images, and the features of its images."""
 
     trained: Trained
     clusterer: KMeans
@@ -113,9 +114,11 @@ def finished_run(run: Run) -> Finished:
     # A run that was resumed when done has no features, and a last E-step leaves out some images.
     known = run.features if run.images.clustered.all() else None
     features = trained.embed(run.images) if known is None else known.cpu()
-    centers = trained.centers.cpu()
-    labels, distances, _ = assign(features, centers, "cosine")
-    return Finished(trained, KMeans.from_centers(centers, features, "cosine"), features, labels, distances)
+    labels, distances, _ = assign(features, trained.centers.cpu(), "cosine")
+    labels, occupied = renumbered(labels)
+    trained = replace(trained, centers=trained.centers[occupied.to(trained.centers.device)])
+    clusterer = KMeans.from_centers(trained.centers.cpu(), features, "cosine")
+    return Finished(trained, clusterer, features, labels, distances)
 
 
 def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Outcome:
@@ -146,6 +149,7 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
         features_at=folder.features.absolute(),
         encoder=spec,
         by_head=trained.method.head_centers() is not None,
+        asked=config.n_clusters,
         flags={"held_out": images.held_out.cpu(), "clustered": images.clustered.cpu()},
     )
 

@@ -23,8 +23,8 @@ from shoal.device import compute_device, first_rng, gathered_rng, own_rng, prese
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
 from shoal.methods import Method, build
-from shoal.methods.embedding import evaluating
-from shoal.models import Backbone, average_statistics, compiler_error, sync_batch_norm
+from shoal.models import Backbone, average_statistics, compiler_error, evaluating, sync_batch_norm
+from shoal.models.backbone import short
 from shoal.report import ReportData
 from shoal.tensors import damaged, read_tensors, write_tensors
 from shoal.training.optim import build_optimizer, restore_optimizer
@@ -346,8 +346,10 @@ def check_takes(method: Method, config: RunConfig, size: tuple[int, int], device
     try:
         with evaluating(method):
             method.embed(torch.zeros(1, 3, height, width, device=device))
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        backbone = next(part for part in method.modules() if isinstance(part, Backbone))
+        fitting = f", such as {backbone.made_for[0]}" if backbone.made_for and len(set(backbone.made_for)) == 1 else ""
         raise UserError(
-            f"the backbone {config.backbone.name} cannot take images of {height} × {width} px "
-            f"({' '.join(str(error).split())[:120]}): give another --data.size."
+            f"the backbone {config.backbone.name} cannot take images of {height} × {width} px ({short(error)}): give "
+            f"another --data.size{fitting}."
         ) from error
