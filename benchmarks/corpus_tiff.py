@@ -58,7 +58,7 @@ def _tiff() -> Iterator[Kind]:
             mode, photometric = ("RGB", "rgb") if colour else ("L", "minisblack")
             # How signed and floating-point colours are to be scaled is for the reader to say.
             shows: Shows = ("colour" if name[0] == "u" else "unknown") if colour else "grey"
-            shows = "unknown" if name[0] == "i" else shows
+            shows = "unknown" if name[0] == "i" or name == "u4" else shows
             few = name in ("u1", "u2", "f4")
             for compression in _COMPRESSIONS if few else ("none", "zlib"):
                 if compression in ("jpeg", "webp") and (name != "u1" or (compression == "webp" and not colour)):

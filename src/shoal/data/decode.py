@@ -1,40 +1,23 @@
-"""Decoding one image file to RGB pixels. Broken files raise ``UnreadableError`` with a short reason (``open_noted``)."""
+"""Decoding one image file to RGB pixels. Broken files raise ``UnreadableError`` with a reason (``open_noted``)."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import cache
 from io import BytesIO
 from threading import Condition
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
-from shoal.data import tiff
+from shoal.data import plugins, tiff
 from shoal.data.greys import Samples, Scale, find_missing, full_range, to_8_bits
+from shoal.data.kinds import HEAD, RAW, TGA, Kind, kind_of_content
 from shoal.data.repair import JPEG, LOST, ended, lost_share, png_depth, repaired, significant_bits
-
-FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".avif": "AVIF",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-}
-"""File extensions and the names of their formats in Pillow.
-
-Files are opened as these formats only, because some of Pillow's others start external programs (EPS).
-"""
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
@@ -52,6 +35,13 @@ NO_MEMORY = "too large for the memory"
 """The reason for a MemoryError."""
 
 _TRUNCATED = "truncated"
+_NO_IMAGE = "not an image"
+
+_MAX_PREVIEW = 2**27  # bytes: the pixels of one of 40 million
+
+_MOST_REDUCED = 2**29
+"""Pixels of a JPEG that is decoded at a part of its size: cameras of phones make 200 million. Coefficients of a
+progressive one are held at full size, so it has Pillow's limit."""
 
 
 class UnreadableError(Exception):
@@ -132,6 +122,8 @@ def open_noted(data: bytes, min_side: int | None = None, scale: Scale | None = N
         raise
     except (tiff.UnsupportedTiffError, tiff.MissingReaderError) as error:
         raise UnreadableError(str(error)) from error
+    except ImportError as error:
+        raise UnreadableError(f"the package that reads it cannot be imported: {error}") from error
     except Image.DecompressionBombError as error:
         raise UnreadableError("too many pixels, perhaps a decompression bomb") from error
     except UnidentifiedImageError as error:
@@ -217,7 +209,7 @@ def samples_of(data: bytes) -> Samples | None:
 def _is_deep(data: bytes) -> bool:
     if tiff.is_tiff(data):
         return tiff.layout_of(data).is_deep
-    with Image.open(BytesIO(data), formats=_formats()) as image:
+    with Image.open(BytesIO(data), formats=_formats_of(data)) as image:
         return image.mode[0] in "IF" or png_depth(data) > 8
 
 
@@ -254,8 +246,15 @@ def _lacks_bytes(error: Exception) -> bool:
 
 def _opened(data: bytes, min_side: int | None, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
     """Return what ``use`` makes of the samples, or of the image, and its orientation, while its memory is held."""
-    if not tiff.is_tiff(data):
-        return _by_pillow(data, min_side, None, use)
+    kind = _readable_kind(data)
+    if kind is RAW:
+        return _by_preview(data, min_side, use)
+    if (opener := plugins.opener_of(kind)) is not None:
+        return _by_plugin(opener(data), data, use)
+    return _by_tiff(data, min_side, use) if tiff.is_tiff(data) else _by_pillow(data, min_side, None, use)
+
+
+def _by_tiff(data: bytes, min_side: int | None, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
     layout = tiff.layout_of(data)
     if tiff.reader_of(layout) == "pillow":
         try:
@@ -274,10 +273,48 @@ def _opened(data: bytes, min_side: int | None, use: Callable[[Image.Image | Samp
         return _by_pillow(data, min_side, layout, use)
 
 
-def _by_tifffile(data: bytes, layout: tiff.Layout, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
-    n_pixels = layout.width * layout.height
+def _readable_kind(data: bytes) -> Kind | None:
+    """Tell what an image is by its content; None: perhaps a kind without a mark of its own.
+
+    Raises:
+        UnreadableError: it is no image, or one that is not read here.
+    """
+    kind = kind_of_content(data[:HEAD])
+    if tiff.is_tiff(data) and plugins.is_raw_tiff(data):
+        kind = RAW
+    if kind is not None and not kind.is_read:
+        raise UnreadableError(_NO_IMAGE if kind.role == "plain" else kind.refusal)
+    return kind
+
+
+def _by_preview(data: bytes, min_side: int | None, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
+    """Use the picture beside the samples of a camera's sensor, turned like these unless it has its own orientation."""
+    with _budget.of(len(data) + _MAX_PREVIEW):
+        preview, turn = plugins.raw_preview(data)
+    if isinstance(preview, Image.Image):
+        return use(preview, turn)
+    return _by_pillow(preview, min_side, None, lambda image, own: use(image, own if own != 1 else turn))
+
+
+def _by_plugin(opened: plugins.Opened, data: bytes, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
+    n_pixels = opened.width * opened.height
+    _check_size(n_pixels)
+    with _budget.of(n_pixels * (_BYTES_DEEP if opened.kind else _BYTES)):
+        image = opened.read()
+        if isinstance(image, Samples):
+            return use(image, 1)
+        return use(_interpreted(image, data, None, None), _orientation(image))
+
+
+def _check_size(n_pixels: int) -> None:
+    """Raise a DecompressionBombError for more pixels than Pillow opens."""
     if Image.MAX_IMAGE_PIXELS is not None and n_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError
+
+
+def _by_tifffile(data: bytes, layout: tiff.Layout, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
+    n_pixels = layout.width * layout.height
+    _check_size(n_pixels)
     with _budget.of(n_pixels * _BYTES_DEEP * max(1, layout.n_samples)):
         return use(tiff.read_with_tifffile(data, layout), layout.orientation)
 
@@ -285,10 +322,8 @@ def _by_tifffile(data: bytes, layout: tiff.Layout, use: Callable[[Image.Image | 
 def _by_pillow(
     data: bytes, min_side: int | None, layout: tiff.Layout | None, use: Callable[[Image.Image | Samples, int], Use]
 ) -> Use:
-    with Image.open(BytesIO(data), formats=_formats()) as image:
-        n_pixels = image.width * image.height  # before a draft makes it smaller
-        if min_side is not None:
-            image.draft(None, (min_side, min_side))
+    image, n_pixels = _headed(data, min_side)
+    with image:
         deep = image.mode[0] in "IF" or png_depth(data) > 8
         bytes_each = _BYTES_DEEP if deep else _BYTES
         held = image.width * image.height * bytes_each
@@ -304,12 +339,28 @@ def _by_pillow(
             return use(_interpreted(image, data, layout, largest), turn)
 
 
+def _headed(data: bytes, min_side: int | None) -> tuple[Image.Image, int]:
+    """Open an image by its header, to be decoded at a part of its size if it may, and say how many pixels it has."""
+    formats = _formats_of(data)
+    try:
+        image = Image.open(BytesIO(data), formats=formats)
+    except Image.DecompressionBombError:
+        if min_side is None or formats != ("JPEG",):
+            raise
+        image = JpegImageFile(BytesIO(data))
+    n_pixels = image.width * image.height
+    if min_side is not None:
+        image.draft(None, (min_side, min_side))
+    _check_size(n_pixels if n_pixels > _MOST_REDUCED or image.info.get("progressive") else image.width * image.height)
+    return image, n_pixels
+
+
 def _interpreted(
     image: Image.Image, data: bytes, layout: tiff.Layout | None, largest: int | None
 ) -> Image.Image | Samples:
     """Apply what Pillow has read but not applied."""
     if layout is not None:
-        if image.mode[0] in "IF" or layout.is_deep and not layout.is_plain_color:
+        if image.mode[0] in "IF" or (layout.is_deep and not layout.is_plain_color):
             return tiff.as_samples(np.asarray(image), layout)
         return tiff.fix_palette(image, layout)
     if image.mode[0] not in "IF":
@@ -340,7 +391,7 @@ def _png_samples(values: NDArray[np.uint16], transparent: object, data: bytes) -
 
 
 def _deep_png(data: bytes) -> Samples | None:
-    """Read a 16-bit PNG with more than one channel, of which Pillow keeps the upper bytes; None: imagecodecs is missing."""
+    """Read a 16-bit PNG of several channels, of which Pillow keeps the upper bytes; None: imagecodecs is missing."""
     try:
         import imagecodecs
     except ImportError:
@@ -361,14 +412,16 @@ def _largest_of_ppm(image: Image.Image) -> int | None:
     """The value of white that the header of a deep PGM states."""
     if image.format != "PPM" or image.mode[0] != "I":
         return None
-    arguments = image.tile[0].args if image.tile else None
+    tile: Any = getattr(image, "tile", None)
+    arguments = tile[0].args if tile else None
     return int(arguments[-1]) if isinstance(arguments, tuple) and isinstance(arguments[-1], int) else 65535
 
 
-@cache
-def _formats() -> tuple[str, ...]:
-    Image.init()  # AVIF is not in every build of Pillow
-    return tuple(name for name in dict.fromkeys(FORMATS.values()) if name in Image.OPEN)
+def _formats_of(data: bytes) -> tuple[str, ...]:
+    """The format that Pillow opens an image as: no other, since some of its plugins start programs (EPS)."""
+    kind = kind_of_content(data[:HEAD]) or TGA  # which has no mark of its own
+    plugins.prepare(kind)
+    return (kind.reader,)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -384,9 +437,9 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _reason_unidentified(data: bytes) -> str:
-    """Tell images in an unsupported format from other data."""
-    if tiff.is_tiff(data):
-        return "a damaged TIFF, or an unsupported pixel format: save it as 8-bit grey or RGB"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1"):
-        return "HEIC, which is not supported: save it as JPEG"
-    return "not an image"
+    """Tell images that are damaged, or of a pixel format that is not supported, from other data."""
+    kind = kind_of_content(data[:HEAD])
+    if kind is None:
+        return _NO_IMAGE
+    remedy = f": {kind.remedy}" if kind.remedy else ""
+    return f"a damaged {kind.name}, or an unsupported pixel format{remedy}"

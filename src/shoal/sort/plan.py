@@ -15,7 +15,7 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from shoal.data.decode import FORMATS
+from shoal.data.kinds import is_image_name
 from shoal.data.listing import Blob
 from shoal.data.reading import read_blob
 from shoal.errors import UserError
@@ -129,7 +129,7 @@ class Plan:
         for row, source, target in self.rows():
             if source is None:
                 data, ending = _as_file(next((blob for place, blob in blobs if place == row), None), target)
-                named = target if PurePosixPath(target).suffix.lower() in FORMATS else target + ending
+                named = target if is_image_name(target) else target + ending
                 yield Step(None, named, digest(data)), data
             elif how == "copy":
                 data = source.read_bytes()

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from shoal.data.decode import FORMATS
+from shoal.data.kinds import IMAGE_SUFFIXES as FORMATS
 from shoal.data.listing import Blob, Listing, Names, Source
 from shoal.data.sources.archive import archive_source, is_archive
 from shoal.data.sources.array import digits, images_from_npy

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shoal.data.decode import FORMATS
+from shoal.data.kinds import IMAGE_SUFFIXES as FORMATS
 from shoal.data.listing import Files, Listing, Names, Source
 from shoal.data.sources.labels import subfolder_classes
 from shoal.errors import UserError
