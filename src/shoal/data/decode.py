@@ -1,4 +1,4 @@
-"""Decoding one image file to RGB pixels. Broken files raise ``UnreadableError`` with a short reason (``open_noted``)."""
+"""Decoding one image file to RGB pixels. Broken files raise ``UnreadableError`` with a short reason."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ FORMATS = {
 Files are opened as these formats only, because some of Pillow's others start external programs (EPS).
 """
 
+_KINDS = {"I;16": "uint16", "I": "int32", "F": "float32"}  # of Pillow's modes of more than 8 bits
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -208,17 +209,20 @@ def samples_of(data: bytes) -> Samples | None:
     if not data or is_shallow(data[:32]):
         return None
     with contextlib.suppress(Exception):  # it is told when the image is read to be shown
-        if _is_deep(data):
+        if _deep_kind(data):
             found = _opened(data, None, lambda opened, _turn: opened)
             return found if isinstance(found, Samples) and found.stated is None else None
     return None
 
 
-def _is_deep(data: bytes) -> bool:
+def _deep_kind(data: bytes) -> str:
+    """Type of the samples of an image of more than 8 bits, by its header; "" for others."""
     if tiff.is_tiff(data):
-        return tiff.layout_of(data).is_deep
+        return tiff.layout_of(data).kind
+    if png_depth(data) > 8:
+        return "uint16"
     with Image.open(BytesIO(data), formats=_formats()) as image:
-        return image.mode[0] in "IF" or png_depth(data) > 8
+        return next((kind for mode, kind in _KINDS.items() if image.mode.startswith(mode)), "")
 
 
 def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image, str]:
@@ -226,6 +230,8 @@ def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image,
         return _turned(samples_to_rgb(opened, scale) if isinstance(opened, Samples) else to_rgb(opened), turn)
 
     try:
+        if not is_shallow(data[:32]) and (kind := _deep_kind(data)):
+            scale.settle(kind)
         return _opened(data, min_side, shown), ""
     except (Image.DecompressionBombError, MemoryError):
         raise
@@ -309,7 +315,7 @@ def _interpreted(
 ) -> Image.Image | Samples:
     """Apply what Pillow has read but not applied."""
     if layout is not None:
-        if image.mode[0] in "IF" or layout.is_deep and not layout.is_plain_color:
+        if image.mode[0] in "IF" or (layout.is_deep and not layout.is_plain_color):
             return tiff.as_samples(np.asarray(image), layout)
         return tiff.fix_palette(image, layout)
     if image.mode[0] not in "IF":
@@ -340,7 +346,7 @@ def _png_samples(values: NDArray[np.uint16], transparent: object, data: bytes) -
 
 
 def _deep_png(data: bytes) -> Samples | None:
-    """Read a 16-bit PNG with more than one channel, of which Pillow keeps the upper bytes; None: imagecodecs is missing."""
+    """Read a 16-bit PNG of several channels, of which Pillow keeps the upper bytes; None without imagecodecs."""
     try:
         import imagecodecs
     except ImportError:
@@ -361,7 +367,8 @@ def _largest_of_ppm(image: Image.Image) -> int | None:
     """The value of white that the header of a deep PGM states."""
     if image.format != "PPM" or image.mode[0] != "I":
         return None
-    arguments = image.tile[0].args if image.tile else None
+    tile = getattr(image, "tile", None)
+    arguments = tile[0].args if tile else None
     return int(arguments[-1]) if isinstance(arguments, tuple) and isinstance(arguments[-1], int) else 65535
 
 
