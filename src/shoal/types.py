@@ -19,6 +19,8 @@ class Images:
     ``clustered`` marks the images that take part in the clustering (all of them, except for STL-10's unlabelled part).
     ``classes`` are the names of the targets, ``ids`` the names of the images (a path, or a row of a file), and
     ``skipped`` says for each file that could not be read why.
+    ``notes`` says of images that were read what they lack, by their names. ``ranges`` holds, by type of number, the
+    values of more than 8 bits that became black and white.
     ``held_out`` marks the images of the data set's own test part, none where the source knows of no such part. They
     are trained on and clustered like all others, as the published results do it; only evaluation tells them apart.
     """
@@ -30,6 +32,8 @@ class Images:
     ids: Sequence[str]
     skipped: Mapping[str, str] = field(default_factory=dict)
     held_out: Bool[Tensor, "n"] = None  # type: ignore[assignment]  # never None: see below
+    notes: Mapping[str, str] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.held_out is None:

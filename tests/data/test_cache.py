@@ -22,13 +22,13 @@ def decoded(monkeypatch):
     """How many images have been decoded since the list was last cleared."""
     from shoal.data import reading
 
-    calls, real = [], reading.decode
+    calls, real = [], reading.open_noted
 
-    def counting(data, size):
-        calls.append(size)
-        return real(data, size)
+    def counting(data, min_side, scale):
+        calls.append(min_side)
+        return real(data, min_side, scale)
 
-    monkeypatch.setattr(reading, "decode", counting)
+    monkeypatch.setattr(reading, "open_noted", counting)
     return calls
 
 

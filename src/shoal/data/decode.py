@@ -1,4 +1,4 @@
-"""Decoding one image file to RGB pixels. Broken files raise ``UnreadableError`` with a reason (``open_noted``)."""
+"""Decoding one image file to RGB pixels. Broken files raise ``UnreadableError`` with a short reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from threading import Condition
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,6 +19,7 @@ from shoal.data.greys import Samples, Scale, find_missing, full_range, to_8_bits
 from shoal.data.kinds import HEAD, RAW, TGA, Kind, kind_of_content
 from shoal.data.repair import JPEG, LOST, ended, lost_share, png_depth, repaired, significant_bits
 
+_KINDS = {"I;16": "uint16", "I": "int32", "F": "float32"}  # of Pillow's modes of more than 8 bits
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -200,17 +201,25 @@ def samples_of(data: bytes) -> Samples | None:
     if not data or is_shallow(data[:32]):
         return None
     with contextlib.suppress(Exception):  # it is told when the image is read to be shown
-        if _is_deep(data):
+        if _deep_kind(data):
             found = _opened(data, None, lambda opened, _turn: opened)
             return found if isinstance(found, Samples) and found.stated is None else None
     return None
 
 
-def _is_deep(data: bytes) -> bool:
+def _deep_kind(data: bytes) -> str:
+    """Type of the samples of an image of more than 8 bits, by its header; "" for others."""
+    kind = _readable_kind(data)
+    if kind is RAW:
+        return ""
     if tiff.is_tiff(data):
-        return tiff.layout_of(data).is_deep
+        return tiff.layout_of(data).kind
+    if png_depth(data) > 8:
+        return "uint16"
+    if (opener := plugins.opener_of(kind)) is not None:
+        return opener(data).kind
     with Image.open(BytesIO(data), formats=_formats_of(data)) as image:
-        return image.mode[0] in "IF" or png_depth(data) > 8
+        return next((each for mode, each in _KINDS.items() if image.mode.startswith(mode)), "")
 
 
 def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image, str]:
@@ -218,6 +227,8 @@ def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image,
         return _turned(samples_to_rgb(opened, scale) if isinstance(opened, Samples) else to_rgb(opened), turn)
 
     try:
+        if not is_shallow(data[:32]) and (kind := _deep_kind(data)):
+            scale.settle(kind)
         return _opened(data, min_side, shown), ""
     except (Image.DecompressionBombError, MemoryError):
         raise
@@ -391,7 +402,7 @@ def _png_samples(values: NDArray[np.uint16], transparent: object, data: bytes) -
 
 
 def _deep_png(data: bytes) -> Samples | None:
-    """Read a 16-bit PNG of several channels, of which Pillow keeps the upper bytes; None: imagecodecs is missing."""
+    """Read a 16-bit PNG of several channels, of which Pillow keeps the upper bytes; None without imagecodecs."""
     try:
         import imagecodecs
     except ImportError:
@@ -412,7 +423,7 @@ def _largest_of_ppm(image: Image.Image) -> int | None:
     """The value of white that the header of a deep PGM states."""
     if image.format != "PPM" or image.mode[0] != "I":
         return None
-    tile: Any = getattr(image, "tile", None)
+    tile = getattr(image, "tile", None)
     arguments = tile[0].args if tile else None
     return int(arguments[-1]) if isinstance(arguments, tuple) and isinstance(arguments[-1], int) else 65535
 

@@ -1,12 +1,13 @@
 """Samples of more than 8 bits: which of their values are black and white, and which are no data.
 
-A camera of 12 bits stores its values in 16: shown on the scale of 16 bits, its images are nearly black. So the range that
-becomes black to white is the one that the file states, else one for all images of a source, so that brightness still means
-something between images (``Scale``).
+A camera of 12 bits stores its values in 16: shown on the scale of 16 bits, its images are nearly black. So the range
+that becomes black to white is the one that the file states, else one for all images of a source, so that brightness
+still means something between images (``Scale``).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
@@ -16,6 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Shaped, UInt8
 from numpy.typing import NDArray
 
+from shoal.errors import UserError
+
 Range: TypeAlias = tuple[float, float]
 """Values that become black and white."""
 
@@ -23,6 +26,9 @@ Ranges: TypeAlias = Mapping[str, Range]
 """The range of each type of number, by NumPy's name of it; that of ``ANY`` holds for all."""
 
 ANY = "any"
+
+BEFORE: Ranges = {"uint16": (0.0, 65535.0)}
+"""Of results that were written before ranges were kept."""
 
 _STRIP = 2**18  # samples that are scaled at a time
 _HISTOGRAM = 2**16  # numbers of up to 16 bits are counted exactly
@@ -99,8 +105,7 @@ class Scale:
 
     Args:
         ranges: those that are known.
-        measure: looks at all images of the source, once, when the first of a type without a range is met; without it,
-            each image has its own range.
+        measure: looks at all images of the source; without it, each image has its own range.
     """
 
     def __init__(self, ranges: Ranges | None = None, measure: Callable[[], Ranges] | None = None) -> None:
@@ -113,18 +118,36 @@ class Scale:
         """What is known by now: enough for other images to be scaled like these."""
         return dict(self._known)
 
+    def settle(self, kind: str) -> None:
+        """Measure the source, once, unless the range of this type of number is known.
+
+        To be called before an image is decoded: measuring waits for memory that images in decoding hold.
+        """
+        if ANY in self._known or kind in self._known or self._measure is None:
+            return
+        with self._lock:  # other threads wait, and find it measured
+            if self._measure is not None:
+                self._known = {**self._measure(), **self._known}
+                self._measure = None
+
     def range_of(self, samples: Samples) -> Range:
         """Return the range of an image."""
         if ANY in self._known:
             return self._known[ANY]
-        if samples.stated is not None:
-            return samples.stated
-        if self._measure is not None and samples.kind not in self._known:
-            with self._lock:  # other threads wait, and find it measured
-                if self._measure is not None:
-                    self._known = {**self._measure(), **self._known}
-                    self._measure = None
-        return self._known.get(samples.kind) or own_range(samples)
+        return samples.stated or self._known.get(samples.kind) or own_range(samples)
+
+
+def chosen_ranges(ends: Range | None) -> dict[str, Range]:
+    """Return the ranges where a user has chosen one for all types of numbers (None: has not).
+
+    Raises:
+        UserError: its ends are no two finite numbers in ascending order.
+    """
+    if ends is None:
+        return {}
+    if not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] < ends[1]):
+        raise UserError(f"--data.range {ends[0]:g} {ends[1]:g} must be two numbers, the smaller one first.")
+    return {ANY: (float(ends[0]), float(ends[1]))}
 
 
 def own_range(samples: Samples) -> Range:
@@ -148,6 +171,13 @@ def fitting_range(kind: str, low: float, high: float) -> Range:
     if low == high:  # one value only: as dark or bright as it is among the usual ones
         return (0.0, next((t for t in (*_USUAL, high) if high <= t), high)) if low >= 0 else (low, 0.0)
     return low, high
+
+
+def describe(ranges: Ranges) -> str:
+    """Say in a line what becomes black to white; "" where no image needed it."""
+    told = {kind: ends for kind, ends in ranges.items() if kind == ANY or not kind.startswith("float") or ends[1] != 1}
+    each = [f"{low:g} to {high:g}{'' if kind == ANY else f' of {kind}'}" for kind, (low, high) in sorted(told.items())]
+    return f"{', '.join(each)} {'is' if len(each) == 1 else 'are'} shown as black to white" if each else ""
 
 
 def full_range(dtype: np.dtype[Any], bits: int = 0) -> Range:

@@ -1,8 +1,9 @@
 """TIFF: what its tags say of the pixels, and reading the kinds that Pillow opens wrongly or not at all.
 
-Pillow ignores min-is-white of 16 bits, the sign of bytes, colour maps of 16-bit indices or 8-bit entries, and the stated
-largest value, and it takes planes of 16 bits for 8. ``reader_of`` therefore says by the tags who reads a file: Pillow,
-or tifffile (the extra ``formats``), or nobody. Tags and their numbers: TIFF 6.0; GDAL_NODATA: GDAL's GeoTIFF driver.
+Pillow ignores min-is-white of 16 bits, the sign of bytes, colour maps of 16-bit indices or 8-bit entries, and the
+stated largest value, and it takes planes of 16 bits for 8. ``reader_of`` therefore says by the tags who reads a file:
+Pillow, or tifffile (the extra ``formats``), or nobody. Tags and their
+numbers: TIFF 6.0; GDAL_NODATA: GDAL's GeoTIFF driver.
 """
 
 from __future__ import annotations
@@ -75,6 +76,14 @@ class Layout:
     def is_deep(self) -> bool:
         """Whether samples have more than 8 bits, or a sign."""
         return self.bits > 8 or self.sample_format != _UNSIGNED
+
+    @property
+    def kind(self) -> str:
+        """Type of the samples by NumPy's name if they have more than 8 bits, else ""."""
+        if self.bits <= 8:
+            return ""
+        name = {_UNSIGNED: "uint", _SIGNED: "int", _FLOAT: "float"}.get(self.sample_format, "")
+        return f"{name}{next((bits for bits in (16, 32) if self.bits <= bits), 64)}"
 
     @property
     def is_plain_color(self) -> bool:
@@ -314,9 +323,10 @@ def _unassociated(colors: NDArray[Any], alpha: NDArray[Any] | None, layout: Layo
     assert alpha is not None
     opaque = _opaque(alpha, layout)
     plain = colors.astype(np.float64) * (opaque / np.maximum(alpha, opaque / 65535.0).astype(np.float64))[..., None]
-    if colors.dtype.kind == "f":
-        return plain.astype(colors.dtype)
-    return np.rint(np.clip(plain, *full_range(colors.dtype, layout.bits))).astype(colors.dtype)
+    if colors.dtype.kind != "f":
+        plain = np.rint(np.clip(plain, *full_range(colors.dtype, layout.bits)))
+    straight: NDArray[Any] = plain.astype(colors.dtype)
+    return straight
 
 
 def _opaque(values: NDArray[Any], layout: Layout) -> float:
@@ -324,7 +334,9 @@ def _opaque(values: NDArray[Any], layout: Layout) -> float:
 
 
 def _byte(values: NDArray[Any], layout: Layout) -> UInt8[np.ndarray, "..."]:
-    return np.rint(np.clip(values.astype(np.float32) * (255 / _opaque(values, layout)), 0, 255)).astype(np.uint8)
+    scaled = values.astype(np.float32) * (255 / _opaque(values, layout))
+    found: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    return found
 
 
 def _to_byte(alpha: NDArray[Any] | None, layout: Layout) -> UInt8[np.ndarray, "h w"] | None:

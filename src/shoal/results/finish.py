@@ -95,8 +95,8 @@ def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignme
     copies, odd = duplicates(first, near, alike), outliers(near, found.labels)
     write_duplicates(copies, inputs.ids, folder.duplicates)
     write_outliers(odd, inputs.ids, folder.outliers)
-    if inputs.embedded.skipped:
-        write_skipped(inputs.embedded.skipped, folder.skipped)
+    if inputs.embedded.skipped or inputs.embedded.notes:
+        write_skipped({**inputs.embedded.skipped, **inputs.embedded.notes}, folder.skipped)
     clustering = Clustering(found.labels, result.centers, found.distance)
     index = sample_of_page(clustering, found.confidence, result.seed).nonzero()[:, 0]
     ids = [inputs.ids[i] for i in index.tolist()]

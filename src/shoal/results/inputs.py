@@ -13,7 +13,8 @@ from torch import Tensor
 
 from shoal.clustering.rows import Metric
 from shoal.data import find_source, read_pixels, resolve_spec
-from shoal.data.reading import skip_note
+from shoal.data.greys import Ranges, describe
+from shoal.data.reading import part_note, skip_note
 from shoal.data.sources.array import map_npy
 from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder
@@ -41,6 +42,15 @@ class EncoderConfig:
         if ResultFolder(Path(self.name)).is_run:
             return EncoderSpec("run", str(real(self.name)))
         return EncoderSpec("timm", self.name, str(real(self.weights)) if self.weights else "")
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """How images are read."""
+
+    range: tuple[float, float] | None = None
+    """Values of more than 8 bits that become black and white; None takes what the files state, else measures the whole
+    source."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +95,7 @@ def read_inputs(
     folder: ResultFolder,
     *,
     fewest: int = 1,
+    ranges: Ranges | None = None,
     strict: bool,
     progress: Progress,
 ) -> Inputs:
@@ -95,8 +106,8 @@ def read_inputs(
     """
     path = Path(name)
     made = name == PIXELS or path.suffix.lower() == ".npy" or ResultFolder(path).is_finished
-    if made and config != EncoderConfig() and not (path.exists() and _holds_images(path)):
-        raise UserError(f"{name} has features already: leave out --backbone.name and --backbone.weights.")
+    if made and (config != EncoderConfig() or ranges) and not (path.exists() and _holds_images(path)):
+        raise UserError(f"{name} has features already: leave out --backbone.name, --backbone.weights and --data.range.")
     if name == PIXELS and not path.exists():
         return _given(given_features(name), name)
     if path.is_dir() and ResultFolder(path).is_finished:
@@ -109,14 +120,18 @@ def read_inputs(
         raise UserError(f"{len(listing.ids)} images are fewer than the {fewest} clusters asked for: lower -k.")
     encoder = load_encoder(config.spec())
     counter = progress.counter("embedding images")
-    embedded = embed(source, encoder, folder.features, strict=strict, progress=counter)
+    embedded = embed(source, encoder, folder.features, ranges=ranges, strict=strict, progress=counter)
     if embedded.skipped:
         progress.warn(skip_note(embedded.skipped, len(embedded.ids)))
+    if embedded.notes:
+        progress.warn(part_note(embedded.notes))
+    if shown := describe(embedded.ranges):
+        progress.say(f"{shown}: --data.range LOW HIGH sets another range")
     # A list on the standard input is read once; what it named is found again by these names.
     origin = [str(file) for file in source.files] if name == "-" else resolve_spec(name)
 
     def pictures(index: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
-        return read_pixels(listing, embedded.rows[index].tolist(), edge)
+        return read_pixels(listing, embedded.rows[index].tolist(), edge, embedded.ranges)
 
     features_at = str(folder.features.resolve())
     return Inputs(embedded.features, embedded.ids, "images", origin, "", embedded, embedded.spec, features_at, pictures)
@@ -134,7 +149,7 @@ def of_result(result: Result) -> Inputs:
         ids, kept = read_atlas(result.folder.atlas)
         if len(ids) == len(embedded.ids):  # the thumbnails of all, so that no image is read again
             return kept[index]
-        return read_pixels(result.listing, [result.rows[i] for i in index.tolist()], edge)
+        return read_pixels(result.listing, [result.rows[i] for i in index.tolist()], edge, embedded.ranges)
 
     return Inputs(
         embedded.features,

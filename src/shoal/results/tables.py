@@ -164,7 +164,7 @@ def read_csv(path: Path, *columns: str) -> list[tuple[str, ...]]:
 
 
 def write_skipped(skipped: Mapping[str, str], path: Path) -> None:
-    """Write a table of the files that could not be read, and why."""
+    """Write a table of the files that could not be read, and why, and of those that were read in part."""
     text = io.StringIO()
     csv.writer(text).writerows([("id", "reason"), *skipped.items()])
     atomic_write(path, text.getvalue().encode("utf-8", "surrogateescape"))

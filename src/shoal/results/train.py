@@ -17,8 +17,10 @@ from shoal.clustering import KMeans
 from shoal.clustering.kmeans import assign
 from shoal.config import RunConfig, load_recipe, to_yaml
 from shoal.data import Listing, find_source, load_images
+from shoal.data.greys import describe
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features
+from shoal.features.store import Header
 from shoal.features.weights import file_digest
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -47,8 +49,8 @@ def start(config: RunConfig, path: Path, progress: Progress, images: Images | No
     run = Run(config, images, folder)
     if distributed.is_first():
         atomic_write(folder.config, to_yaml(config).encode())
-        if images.skipped:
-            write_skipped(images.skipped, folder.skipped)
+        if images.skipped or images.notes:
+            write_skipped({**images.skipped, **images.notes}, folder.skipped)
     return run
 
 
@@ -73,7 +75,10 @@ def reopen(path: Path, progress: Progress) -> Run:
 
 def _images(config: RunConfig, progress: Progress) -> Images:
     with distributed.one_by_node():
-        return load_images(config.data, progress=progress.counter("reading images"))
+        images = load_images(config.data, progress=progress.counter("reading images"))
+    if shown := describe(images.ranges):
+        progress.say(f"{shown}: --data.range LOW HIGH sets another range")
+    return images
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,14 +172,23 @@ def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spe
     n, n_skipped = len(images), len(images.skipped)
     targets = np.concatenate([images.targets.cpu().numpy(), np.full(n_skipped, -1)])
     listing = Listing([*images.ids, *images.skipped], targets, images.classes, lambda: iter(()))
+    header = Header(
+        spec=replace(spec, name=""),
+        n=n + n_skipped,
+        n_features=finished.features.shape[1],
+        batch_size=n,
+        images=finished.trained.images_digest,
+        classes=images.classes,
+        ranges=images.ranges,
+    )
     write_features(
         folder.features,
-        replace(spec, name=""),
+        header,
         listing,
         torch.arange(n),
         finished.features,
         fingerprints=[blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images.pixels],
         skipped=dict(enumerate(images.skipped.values(), n)),
-        images=finished.trained.images_digest,
+        notes={row: images.notes[name] for row, name in enumerate(images.ids) if name in images.notes},
     )
     return open_embedded(folder.features)

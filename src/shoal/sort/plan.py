@@ -15,9 +15,10 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
+from shoal.data.greys import Samples, Scale
 from shoal.data.kinds import is_image_name
 from shoal.data.listing import Blob
-from shoal.data.reading import read_blob
+from shoal.data.reading import open_content, read_blob
 from shoal.errors import UserError
 from shoal.files import real
 from shoal.sort import checks
@@ -208,9 +209,13 @@ def _as_file(blob: Blob, target: str) -> tuple[bytes, str]:
     data, _ = read_blob(blob)
     if isinstance(data, str):
         raise UserError(f"the image for {_shown(target)} can no longer be read ({data}): bring it back as it was.")
-    if isinstance(data, np.ndarray):
+    if isinstance(data, np.ndarray | Samples):
         file = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(data.transpose(1, 2, 0))).save(file, "PNG")
+        if isinstance(data, Samples) and data.kind == "uint16" and data.values.ndim == 2:
+            image = Image.fromarray(data.values)  # a PNG keeps all 16 bits
+        else:
+            image, _ = open_content(data, None, Scale())
+        image.save(file, "PNG")
         return file.getvalue(), ".png"
     try:
         with Image.open(io.BytesIO(data)) as image:

@@ -8,13 +8,14 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from shoal.data.kinds import IMAGE_SUFFIXES as FORMATS
 from shoal.data.listing import Blob, Listing, Names, Source
 from shoal.data.sources.archive import archive_source, is_archive
-from shoal.data.sources.array import digits, images_from_npy
+from shoal.data.sources.array import digits, images_from_npy, npy_listing
 from shoal.data.sources.folder import (
     first_missing,
     folder_source,
@@ -32,7 +33,6 @@ from shoal.data.sources.table import is_table_of_paths, table_source
 from shoal.errors import UserError
 from shoal.files import expand_home, real
 from shoal.progress import ProgressCallback
-from shoal.types import Images
 
 _LOG = logging.getLogger("shoal")
 IN_MEMORY = "(images given in Python)"
@@ -90,7 +90,7 @@ def _named(name: str, root: str, progress: ProgressCallback | None) -> Source:
         kind = "built-in digits" if name == "digits" else f"published {name}"
         _LOG.warning("reading the %s: to read the folder of that name, give ./%s", kind, name)
     if name == "digits":
-        return _of_pixels((name,), (), digits)
+        return Source((name,), (), _digits_listing, digits)
     return named_source(name, root, progress)
 
 
@@ -107,7 +107,8 @@ def _at_path(path: Path) -> Source:
         return _of_files(path, walk(path))
     kind = path.suffix.lower()
     if kind == ".npy":
-        return _of_pixels(("npy", str(path.absolute())), [path.absolute()], lambda size: images_from_npy(path, size))
+        file = path.absolute()
+        return Source(("npy", str(file)), [file], partial(npy_listing, path), partial(images_from_npy, path))
     if kind == ".csv" or (kind == ".parquet" and is_table_of_paths(path)):
         return table_source(path)
     if kind == ".parquet":
@@ -154,16 +155,13 @@ def _of_files(folder: Path, found: Iterable[str]) -> Source:
     return folder_source(folder, names)
 
 
-def _of_pixels(origin: Sequence[str], files: Sequence[Path], images: Callable[[int | None], Images]) -> Source:
-    def listing() -> Listing:
-        found = images(None)
+def _digits_listing() -> Listing:
+    found = digits(None)
 
-        def blobs() -> Iterator[Blob]:
-            return (image.numpy() for image in found.pixels)
+    def blobs() -> Iterator[Blob]:
+        return (image.numpy() for image in found.pixels)
 
-        return Listing(found.ids, found.targets.numpy(), found.classes, blobs)
-
-    return Source(origin, files, listing, images)
+    return Listing(found.ids, found.targets.numpy(), found.classes, blobs)
 
 
 def _missing(path: Path) -> str:
