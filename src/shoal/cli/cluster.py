@@ -111,10 +111,15 @@ class ClusterCommand(Command):
 
 def _name_of(source: str) -> str:
     """A name for the result of a source: of photos/, photos.zip and photos/**/*.jpg, photos."""
+    from shoal.data.sources.folder import is_pattern, pattern_root
+
     whole = source.split("://")[-1]
-    plain = whole[: min((whole.find(mark) for mark in "*?[{" if mark in whole), default=len(whole))]
-    path = real(plain or "images")
+    if is_pattern(whole) and not os.path.lexists(whole):
+        root = pattern_root(whole)
+        path = real(root) if root != Path() else Path("images")
+    else:
+        path = real(whole or "images")
     if os.path.isdir(path):  # noqa: PTH112 - that of a Path fails on a name that is too long
         return path.name or "images"
-    name = path.name if plain != "-" else "stdin"
+    name = path.name if whole != "-" else "stdin"
     return name.removesuffix("".join(Path(name).suffixes[-2:])) if ".tar." in name else Path(name).stem or "images"

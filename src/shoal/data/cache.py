@@ -2,7 +2,7 @@
 
     <cache>/            SHOAL_CACHE, or the user's cache folder
       <key>.u8          pixels, raw uint8 (n, 3, h, w), memory-mapped as the tensor of an ``Images``
-      <key>.json        everything else: shape, ids, labels, classes, skipped, notes, ranges, held_out, clustered
+      <key>.json        everything else: shape, ids, labels, classes, flags, and what was skipped, or lacks a part
       <stamp>.key       the key of files by path, size and times, like git's index
 
 A key is a hash of the images' names, labels, size and known ranges (its prefix), and one of their bytes.
@@ -16,7 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
@@ -27,11 +27,12 @@ import numpy as np
 import platformdirs
 
 from shoal.data.greys import Ranges
+from shoal.data.kinds import readers
 from shoal.data.listing import Files, Listing, Source, as_images
 from shoal.data.reading import Reading
 from shoal.errors import UserError
 from shoal.files import atomic_write
-from shoal.types import Images
+from shoal.types import Images, Others
 
 _FORMAT = 3  # increment when decoding or the entries change: entries of older versions are then ignored
 _CHUNK = 4096  # files or names hashed at a time
@@ -48,14 +49,21 @@ def cache_folder() -> Path:
 
 
 def stamp_of(source: Source, size: int | None, known: Ranges | None = None) -> str:
-    """Hash the paths, sizes and times of the files: while these stay the same, the files need not be opened."""
-    return _hash(chain([_FORMAT, size, dict(known or {})], source.origin, [_paths(source), map(_stat, _paths(source))]))
+    """Hash the paths, sizes and times of the files: while these stay the same, the files need not be opened.
+
+    With another package of the extra ``formats``, other files are read.
+    """
+    return _hash(
+        chain(
+            [_FORMAT, size, dict(known or {}), readers()], source.origin, [_paths(source), map(_stat, _paths(source))]
+        )
+    )
 
 
 def listing_key(listing: Listing, size: int | None, known: Ranges | None = None) -> str:
     """Compute the prefix of a key, which is known before the images are read."""
     parts = (listing.classes, listing.targets, listing.ids, listing.held_out, listing.clustered)
-    return _hash([_FORMAT, size, dict(known or {}), *map(_plain, parts)])
+    return _hash([_FORMAT, size, dict(known or {}), readers(), *map(_plain, parts)])
 
 
 def recall(stamp: str) -> Images | None:
@@ -85,7 +93,7 @@ def load(key: str) -> Images | None:
         classes = tuple(kept["classes"])
         ranges = {name: (float(low), float(high)) for name, (low, high) in kept["ranges"].items()}
         images = as_images(mapped, kept["labels"], classes, kept["ids"], kept["skipped"], *flags)
-        return replace(images, notes=kept["notes"], ranges=ranges)
+        return replace(images, notes=kept["notes"], ranges=ranges, others=Others(**kept["others"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -137,7 +145,7 @@ class CacheWriter:
         pixels, metadata = _entry(key)
         shape = (len(reading.kept), 3, reading.height, reading.width)
         entry: dict[str, Any] = {"shape": shape, "classes": listing.classes, "skipped": reading.skipped}
-        entry |= {"notes": reading.notes, "ranges": dict(ranges)}
+        entry |= {"notes": reading.notes, "ranges": dict(ranges), "others": asdict(listing.others)}
         entry |= {"ids": listing.ids, "labels": listing.targets}
         entry |= {"held_out": listing.held_out, "clustered": listing.clustered}
         try:

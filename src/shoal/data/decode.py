@@ -16,7 +16,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from shoal.data import plugins, tiff
 from shoal.data.greys import Samples, Scale, find_missing, full_range, to_8_bits
-from shoal.data.kinds import HEAD, RAW, TGA, Kind, kind_of_content
+from shoal.data.kinds import HEAD, RAW, TGA, Kind, damaged, kind_of_content
 from shoal.data.repair import JPEG, LOST, ended, lost_share, png_depth, repaired, significant_bits
 
 _KINDS = {"I;16": "uint16", "I": "int32", "F": "float32"}  # of Pillow's modes of more than 8 bits
@@ -36,7 +36,8 @@ NO_MEMORY = "too large for the memory"
 """The reason for a MemoryError."""
 
 _TRUNCATED = "truncated"
-_NO_IMAGE = "not an image"
+NO_IMAGE = "not an image"
+"""The reason where nothing says what else it could be."""
 
 _MAX_PREVIEW = 2**27  # bytes: the pixels of one of 40 million
 
@@ -132,7 +133,9 @@ def open_noted(data: bytes, min_side: int | None = None, scale: Scale | None = N
     except MemoryError as error:
         raise UnreadableError(NO_MEMORY) from error
     except Exception as error:  # depends on the format: SyntaxError, struct.error, EOFError
-        raise UnreadableError(_TRUNCATED if _lacks_bytes(error) else f"damaged: {error}") from error
+        raise UnreadableError(
+            _TRUNCATED if _lacks_bytes(error) else f"damaged: {' '.join(str(error).split())}"
+        ) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -294,7 +297,7 @@ def _readable_kind(data: bytes) -> Kind | None:
     if tiff.is_tiff(data) and plugins.is_raw_tiff(data):
         kind = RAW
     if kind is not None and not kind.is_read:
-        raise UnreadableError(_NO_IMAGE if kind.role == "plain" else kind.refusal)
+        raise UnreadableError(NO_IMAGE if kind.role == "plain" else kind.refusal)
     return kind
 
 
@@ -451,6 +454,6 @@ def _reason_unidentified(data: bytes) -> str:
     """Tell images that are damaged, or of a pixel format that is not supported, from other data."""
     kind = kind_of_content(data[:HEAD])
     if kind is None:
-        return _NO_IMAGE
+        return NO_IMAGE
     remedy = f": {kind.remedy}" if kind.remedy else ""
-    return f"a damaged {kind.name}, or an unsupported pixel format{remedy}"
+    return damaged(kind, f"an unsupported pixel format{remedy}")

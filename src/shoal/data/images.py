@@ -124,6 +124,8 @@ def _from_source(
     images = cache.recall(stamp)
     if images is None:
         images = _read(source.listing(), stamp, size, known, strict, progress)
+    if source.others is not None:
+        images = dataclasses.replace(images, others=source.others)
     if strict:
         refuse_skipped(images.skipped)
     if images.skipped:
@@ -142,7 +144,7 @@ def _read(
         key = f"{prefix}-{content_digest(listing)}"
         if (images := cache.load(key)) is not None:
             cache.remember(stamp, key)
-            return images
+            return dataclasses.replace(images, others=listing.others)
     scale = source_scale(listing, ranges=known)
     try:
         with cache.CacheWriter() as writer:
@@ -163,7 +165,7 @@ def _read(
     pixels = np.frombuffer(buffer, np.uint8).reshape(-1, 3, reading.height, reading.width)
     kept = _subset(listing, reading.kept)
     images = as_images(pixels, kept.targets, kept.classes, kept.ids, reading.skipped, kept.held_out, kept.clustered)
-    return dataclasses.replace(images, notes=reading.notes, ranges=scale.ranges)
+    return dataclasses.replace(images, notes=reading.notes, ranges=scale.ranges, others=listing.others)
 
 
 def _subset(listing: Listing, rows: Sequence[int]) -> Listing:

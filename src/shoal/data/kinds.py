@@ -109,6 +109,7 @@ TABLE = Kind("table", "csv tsv xls xlsx ods arff parquet arrow feather", role="p
 JSON = Kind("JSON", "json jsonl ndjson geojson ipynb", role="plain")
 HTML = Kind("HTML", "html htm xhtml mht mhtml webarchive", role="plain")
 XML = Kind("XML", "xml plist rdf", role="plain")
+BROKEN = Kind("broken image", role="plain", many="broken images")
 EMPTY = Kind("empty file", role="plain", many="empty files")
 IRREGULAR = Kind("link, pipe or device", role="plain", many="links, pipes or devices")
 HIDDEN = Kind("hidden file", role="plain", many="hidden files")
@@ -158,7 +159,7 @@ KINDS = (
         role="other",
         many="documents",
     ),
-    *(TEXT, TABLE, JSON, HTML, XML, EMPTY, IRREGULAR, HIDDEN, HIDDEN_FOLDER, OUTPUT, CLOSED_FOLDER),
+    *(TEXT, TABLE, JSON, HTML, XML, BROKEN, EMPTY, IRREGULAR, HIDDEN, HIDDEN_FOLDER, OUTPUT, CLOSED_FOLDER),
     Kind("sidecar", "xmp aae pp3 dop cos on1 vrd", role="plain", many="sidecars"),
     Kind("sound", "mp3 wav flac ogg oga m4a aac wma opus amr aif aiff mid midi", role="plain", many="sounds"),
     Kind(
@@ -177,7 +178,7 @@ KINDS = (
 _BY_SUFFIX = {f".{suffix}": kind for kind in KINDS[:-1] for suffix in kind.suffixes.split()}
 _BY_FILE_NAME = dict.fromkeys(KINDS[-1].suffixes.split(), KINDS[-1])
 _BY_NAME = {kind.name: kind for kind in KINDS}
-_BY_REFUSAL = {kind.refusal: kind for kind in KINDS}
+_BY_REFUSAL = {kind.refusal: kind for kind in KINDS if kind.package or kind.remedy}
 
 IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in _BY_SUFFIX.items() if kind.role == "image")
 """Suffixes of images, in lower case with the dot."""
@@ -208,12 +209,24 @@ def kind_named(name: str) -> Kind:
     return _BY_NAME.get(name) or Kind(name, role="plain")
 
 
+def refused_kind(reason: str) -> Kind | None:
+    """Return the kind that something was skipped for; None if it was for some damage."""
+    return _BY_REFUSAL.get(reason)
+
+
+def damaged(kind: Kind, or_else: str) -> str:
+    """The reason for a file that is broken, or is something else."""
+    return f"a damaged {kind.name}, or {or_else}"
+
+
 def kind_of_reason(reason: str) -> Kind:
-    """Return the kind of what was skipped for a reason: a refusal, or some damage."""
-    return _BY_REFUSAL.get(reason) or _BROKEN
+    """Return the kind of what was skipped, as far as the reason tells it."""
+    found = _DAMAGED.match(reason)
+    return refused_kind(reason) or _BY_NAME.get(found[1] if found else "", BROKEN)
 
 
-_BROKEN = Kind("broken image", many="broken images")
+_DAMAGED = re.compile("a damaged (.+?), or ")
+
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -371,6 +384,8 @@ def _formats_of_pillow() -> frozenset[str]:
     return frozenset(Image.OPEN)
 
 
-def readers() -> list[str]:
+@cache
+def readers() -> tuple[str, ...]:
     """The packages of the extra ``formats`` that are installed: with others, other files are read."""
-    return sorted({kind.package for kind in KINDS if kind.package and _is_installed(kind.package)})
+    packages = {kind.package for kind in KINDS if kind.package} | {"tifffile", "imagecodecs"}
+    return tuple(sorted(filter(_is_installed, packages)))

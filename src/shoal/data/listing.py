@@ -7,7 +7,7 @@ import stat
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from itertools import islice
@@ -21,7 +21,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from shoal.data.greys import Ranges, Samples, Scale
-from shoal.types import Images
+from shoal.types import Images, Others
 
 _CHUNK = 4096  # names decoded together
 _CODEC = ("utf-8", "surrogateescape")  # as Python itself does with file names that are not UTF-8
@@ -181,7 +181,7 @@ class Listing:
     ``clustered`` those that take part in the clustering (empty: all). ``files`` holds the file of each image, and is
     empty for archives and tables. ``seek`` starts at a row, if that is faster than
     skipping the rows before it, and ``measure`` finds the ranges of samples of more than 8 bits, if that is faster than
-    looking at every image.
+    looking at every image. ``others`` is what there is beside the images.
     """
 
     ids: Sequence[str]
@@ -193,6 +193,7 @@ class Listing:
     files: Sequence[Path] = ()
     seek: Callable[[int], Iterator[Blob]] | None = None
     measure: Callable[[], Ranges] | None = None
+    others: Others = field(default_factory=Others)
 
     def path(self, row: int) -> Path | None:
         """Return the file of a row's image; None in archives and tables."""
@@ -217,6 +218,8 @@ class Source:
     files: Sequence[Path]
     listing: Callable[[], Listing]
     images: Callable[[int | None, Scale], Images] | None = None
+    others: Others | None = None
+    """What there is beside the images, where it is known before they are listed, and not part of the listing."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "listing", cache(self.listing))

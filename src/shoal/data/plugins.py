@@ -81,8 +81,11 @@ def _open_jpeg_xl(data: bytes) -> Opened:
     width, height = size_of_jpeg_xl(data)
 
     def read() -> Image.Image:
-        image: Any = JpegXLImagePlugin.JXLImageFile(BytesIO(data))
-        image.load()
+        try:
+            image: Any = JpegXLImagePlugin.JXLImageFile(BytesIO(data))
+            image.load()
+        except Exception as error:  # what it says is for those who build it
+            raise ValueError("the decoder of JPEG XL gives up") from error
         if not image.jpeg:
             image.info.pop("exif", None)
         found: Image.Image = image
@@ -223,4 +226,3 @@ def _window(found: Any) -> Range | None:
     slope, intercept = float(found.get("RescaleSlope") or 1), float(found.get("RescaleIntercept") or 0)
     low, high = (middle - half - intercept) / slope, (middle + half - intercept) / slope
     return (low, high) if low < high else None
-

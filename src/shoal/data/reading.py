@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from PIL import Image
 from torch import Tensor
 
 from shoal.data.decode import (
+    NO_IMAGE,
     NO_MEMORY,
     UnreadableError,
     centre_square,
@@ -39,10 +41,13 @@ from shoal.data.decode import (
     to_pillow,
 )
 from shoal.data.greys import Extremes, Ranges, Samples, Scale
+from shoal.data.kinds import HEAD, RAW, TIFF, Kind, damaged, kind_of_content, kind_of_name, kind_of_reason, refused_kind
 from shoal.data.listing import Blob, Listing, Member, Pixels, check_regular
 from shoal.data.threads import map_in_threads
 from shoal.errors import UserError
+from shoal.noise import muffled
 from shoal.progress import ProgressCallback
+from shoal.types import Others
 
 Result = TypeVar("Result")
 _BATCH = 16  # images per task: with one per task, the threads would wait for each other
@@ -183,7 +188,13 @@ def decode_blob(preparing: Preparing, scale: Scale, blob: Blob) -> Decoded:
         image, note = open_content(data, preparing.min_side, scale)
         return Decoded(preparing.from_image(image), fingerprint, note)
     except UnreadableError as error:
-        return Decoded(str(error), fingerprint)
+        return Decoded(_reason(str(error), blob), fingerprint)
+
+
+def _reason(reason: str, blob: Blob) -> str:
+    """Say of what has the suffix of a kind that a package reads that its content is of no kind."""
+    kind = kind_of_name(blob.name) if isinstance(blob, Path) else None
+    return damaged(kind, "no image") if reason == NO_IMAGE and kind and kind.package else reason
 
 
 def open_content(data: bytes | Pixels | Samples, min_side: int | None, scale: Scale) -> tuple[Image.Image, str]:
@@ -250,9 +261,25 @@ def read_blob(blob: Blob) -> tuple[bytes | Pixels | Samples | str, bytes]:
 
 def _read_file(file: Path) -> bytes:
     check_regular(file)
-    if (size := file.stat().st_size) > _MAX_BYTES:
-        raise UnreadableError(f"{size} bytes, too many for an image")
-    return file.read_bytes()
+    kind = kind_of_name(file.name)
+    with file.open("rb") as opened:
+        if kind is not None and not kind.is_read:
+            _check_kind(opened.read(HEAD), kind)
+            opened.seek(0)
+        if (size := file.stat().st_size) > _MAX_BYTES:
+            raise UnreadableError(f"{size} bytes, too many for an image")
+        return opened.read()
+
+
+def _check_kind(head: bytes, named: Kind) -> None:
+    """Refuse a file of a kind that is not read before all of it is, unless its content is of another kind.
+
+    Raises:
+        UnreadableError: it is not read.
+    """
+    found = kind_of_content(head)
+    if found is None or found is named or (named is RAW and found is TIFF):
+        raise UnreadableError(NO_IMAGE if named.role == "plain" else named.refusal)
 
 
 def refuse_skipped(skipped: Mapping[str, str]) -> None:
@@ -266,11 +293,22 @@ def refuse_skipped(skipped: Mapping[str, str]) -> None:
 
 
 def skip_note(skipped: Mapping[str, str], n_read: int) -> str:
-    """Say how many images were skipped, and name the first of them."""
+    """Say how many images were skipped: those of kinds that are not read by kind, of others the first by name."""
+    refused = Counter(reason for reason in skipped.values() if refused_kind(reason) is not None)
+    many = {reason: n for reason, n in refused.most_common() if n > 1}
+    kinds = [f"{n} {reason}" for reason, n in many.items()]
+    single = [(name, reason) for name, reason in skipped.items() if reason not in many]
     # Like repr without its quotes: a line break in a name does not break the line.
-    some = ", ".join(f"{repr(name)[1:-1]} ({reason})" for name, reason in islice(skipped.items(), _SHOWN))
-    more = ", …" if len(skipped) > _SHOWN else ""
+    named = [f"{repr(name)[1:-1]} ({reason})" for name, reason in single[:_SHOWN]]
+    more = ", …" if len(single) > _SHOWN else ""
+    some = ", ".join([*kinds, *named])
     return f"{len(skipped)} of {n_read + len(skipped)} images could not be read and were skipped: {some}{more}"
+
+
+def count_kinds(skipped: Mapping[str, str], others: Others) -> dict[str, int]:
+    """Count by their kinds the files of a source that were not read."""
+    counts = Counter(kind_of_reason(reason).name for reason in skipped.values())
+    return dict(counts + Counter(others.counts))
 
 
 def part_note(notes: Mapping[str, str]) -> str:
@@ -308,7 +346,7 @@ def _map(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) 
     batches = iter(lambda: _next_batch(blobs), [])
     n_waiting = max(_THREADS, -(-ahead // _BATCH))
     results = map_in_threads(lambda batch: [work(blob) for blob in batch], batches, threads=_THREADS, ahead=n_waiting)
-    with warnings.catch_warnings(), contextlib.closing(results):
+    with warnings.catch_warnings(), muffled(), contextlib.closing(results):
         warnings.simplefilter("ignore")  # Pillow's warnings about odd files; what matters is in the reasons
         for batch in results:
             yield from batch

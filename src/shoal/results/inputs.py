@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from shoal.clustering.rows import Metric
 from shoal.data import find_source, read_pixels, resolve_spec
 from shoal.data.greys import Ranges, describe
-from shoal.data.reading import part_note, skip_note
+from shoal.data.reading import count_kinds, part_note, skip_note
 from shoal.data.sources.array import map_npy
 from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder
@@ -23,6 +23,8 @@ from shoal.folder import ResultFolder
 from shoal.progress import Progress
 from shoal.results.atlas import read_atlas
 from shoal.results.result import PIXELS, Result, given_features
+from shoal.results.tables import as_utf8, read_csv
+from shoal.types import Others
 
 Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"]]
 """Reads the images of some rows, at most so many pixels wide if that saves anything."""
@@ -73,6 +75,8 @@ class Inputs:
     """The folder of ``embedded``."""
     pictures: Pictures | None = None
     """Reads the images again; None where there are none."""
+    others: Others = field(default_factory=Others)
+    """What there is beside the images."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -111,7 +115,7 @@ def read_inputs(
     if name == PIXELS and not path.exists():
         return _given(given_features(name), name)
     if path.is_dir() and ResultFolder(path).is_finished:
-        return of_result(Result.load(path))
+        return _with_others(of_result(Result.load(path)), ResultFolder(path))
     if path.suffix.lower() == ".npy" and not _holds_images(path):
         return _given(given_features(str(path), cosine=metric == "cosine"), str(path.resolve()))
     source = find_source(name)
@@ -134,7 +138,9 @@ def read_inputs(
         return read_pixels(listing, embedded.rows[index].tolist(), edge, embedded.ranges)
 
     features_at = str(folder.features.resolve())
-    return Inputs(embedded.features, embedded.ids, "images", origin, "", embedded, embedded.spec, features_at, pictures)
+    others = listing.others if source.others is None else source.others
+    kept = (embedded.features, embedded.ids, "images", origin, "", embedded, embedded.spec, features_at, pictures)
+    return Inputs(*kept, others=others)
 
 
 def of_result(result: Result) -> Inputs:
@@ -162,6 +168,14 @@ def of_result(result: Result) -> Inputs:
         str(result.features_at),
         pictures,
     )
+
+
+def _with_others(inputs: Inputs, folder: ResultFolder) -> Inputs:
+    """Inputs of a result, with what its table says there was beside the images."""
+    known = {} if inputs.embedded is None else {**inputs.embedded.skipped, **inputs.embedded.notes}
+    names = set(map(as_utf8, known))
+    reasons = {name: reason for name, reason in read_csv(folder.skipped, "id", "reason") if name not in names}
+    return replace(inputs, others=Others(count_kinds(reasons, Others()), reasons))
 
 
 def _given(features: Float[Tensor, "n d"], source: str) -> Inputs:

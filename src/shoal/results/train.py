@@ -49,8 +49,7 @@ def start(config: RunConfig, path: Path, progress: Progress, images: Images | No
     run = Run(config, images, folder)
     if distributed.is_first():
         atomic_write(folder.config, to_yaml(config).encode())
-        if images.skipped or images.notes:
-            write_skipped({**images.skipped, **images.notes}, folder.skipped)
+        write_skipped({**images.skipped, **images.notes, **images.others.reasons}, folder.skipped)
     return run
 
 
@@ -157,10 +156,18 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     def pictures(index: Int64[Tensor, "m"], _edge: int) -> UInt8[Tensor, "m 3 h w"]:
         return images.pixels[index.to(images.pixels.device)].cpu()
 
-    inputs = Inputs(
-        embedded.features, embedded.ids, "images", source_files, root, embedded, spec, str(folder.features), pictures
+    kept = (
+        embedded.features,
+        embedded.ids,
+        "images",
+        source_files,
+        root,
+        embedded,
+        spec,
+        str(folder.features),
+        pictures,
     )
-    return finish(result, inputs, finished.labels)
+    return finish(result, Inputs(*kept, others=images.others), finished.labels)
 
 
 def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec) -> Embedded:
