@@ -262,13 +262,12 @@ def read_blob(blob: Blob) -> tuple[bytes | Pixels | Samples | str, bytes]:
 def _read_file(file: Path) -> bytes:
     check_regular(file)
     kind = kind_of_name(file.name)
-    with file.open("rb") as opened:
-        if kind is not None and not kind.is_read:
+    if kind is not None and not kind.is_read:
+        with file.open("rb") as opened:
             _check_kind(opened.read(HEAD), kind)
-            opened.seek(0)
-        if (size := file.stat().st_size) > _MAX_BYTES:
-            raise UnreadableError(f"{size} bytes, too many for an image")
-        return opened.read()
+    if (size := file.stat().st_size) > _MAX_BYTES:
+        raise UnreadableError(f"{size} bytes, too many for an image")
+    return file.read_bytes()
 
 
 def _check_kind(head: bytes, named: Kind) -> None:
