@@ -176,7 +176,7 @@ def test_reasons_are_short():
         (
             # Numbers of 64 bits instead of 8.
             encoded(smooth(8, 8, "L"), "TIFF").replace(b"\2\1\3\0\1\0\0\0\x08", b"\2\1\3\0\1\0\0\0\x40"),
-            "a damaged TIFF, or an unsupported pixel format: save it as 8-bit grey or RGB",
+            "damaged: failed to read 512 bytes, got 64",
         ),
     ]:
         with pytest.raises(UnreadableError) as caught:
