@@ -166,7 +166,11 @@ def tiff_kinds() -> Iterator[Kind]:
         n = 2 ** (8 * np.dtype(dtype).itemsize)
         colors = (np.stack([np.linspace(0, 1, n), np.linspace(1, 0, n), np.linspace(0.2, 0.8, n)]) * 65535).round()
         values = quantised(picture(1), dtype)[..., 0]
-        yield Kind(f"tiff colour map {dtype}", tiff(values, photometric="palette", colormap=colors.astype(np.uint16)), ends_of(dtype))
+        yield Kind(
+            f"tiff colour map {dtype}",
+            tiff(values, photometric="palette", colormap=colors.astype(np.uint16)),
+            ends_of(dtype),
+        )
     yield Kind("tiff big", tiff(quantised(picture(3), "uint8"), photometric="rgb", bigtiff=True))
     for mode, compression in (("1", "group4"), ("1", None), ("P", None), ("YCbCr", None), ("LAB", None)):
         image = Image.fromarray(quantised(picture(3), "uint8"))
@@ -251,7 +255,9 @@ def _lab(image: Image.Image) -> Image.Image:
 def by_libvips(kind: Kind) -> NDArray[np.float64] | None:
     """What libvips shows, (h, w, 3) of 0 to 255 on white; None: it cannot read the file."""
     try:
-        image = pyvips.Image.new_from_buffer(kind.data, "", access="sequential", fail_on="error").copy_memory().autorot()
+        image = (
+            pyvips.Image.new_from_buffer(kind.data, "", access="sequential", fail_on="error").copy_memory().autorot()
+        )
         if image.interpretation == "lab":
             image = image.colourspace("srgb")
         values = image.numpy().astype(np.float64)
