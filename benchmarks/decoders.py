@@ -2,8 +2,8 @@
 
     python benchmarks/decoders.py          # needs pip install 'shoal[dev]'
 
-Every file is written here, from the same picture. libvips gives the samples that a file stores; those of more than 8 bits
-are brought to 8 by the range that the kind has by its definition, so that the scale is judged as well.
+Every file is written here, from the same picture. libvips gives the samples that a file stores; those of more than 8
+bits are brought to 8 by the range that the kind has by its definition, so that the scale is judged as well.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from PIL import Image
 from shoal.data.decode import UnreadableError, decode
 
 WIDTH, HEIGHT = 48, 32
+ORDERS = ("<", ">")
 AGREES = 3.0
 """Mean difference of 255 up to which two pictures are the same: LAB, YCbCr and CMYK are converted by other formulae."""
 
@@ -110,14 +111,24 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 def tiff_kinds() -> Iterator[Kind]:
     """TIFFs: colours, depths, planes, byte orders, compressions, opacity, colour maps, ranges in tags."""
+    yield from _types()
+    yield from _colors()
+    yield from _compressions()
+    yield from _tags()
+    yield from _by_libtiff()
+
+
+def _types() -> Iterator[Kind]:
     types = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
-    orders: tuple[str, ...] = ("<", ">")
-    for dtype, order, white in itertools.product(types, orders, ("minisblack", "miniswhite")):
+    for dtype, order, white in itertools.product(types, ORDERS, ("minisblack", "miniswhite")):
         values = quantised(picture(1), dtype)[..., 0]
         if white == "miniswhite" and dtype != "uint8" and dtype != "uint16":
             continue  # what the largest value of the others is, readers disagree
         yield Kind(f"tiff {dtype} {order} {white}", tiff(values, byteorder=order, photometric=white), ends_of(dtype))
-    for dtype, order, planes in itertools.product(("uint8", "uint16", "float32"), orders, ("contig", "separate")):
+
+
+def _colors() -> Iterator[Kind]:
+    for dtype, order, planes in itertools.product(("uint8", "uint16", "float32"), ORDERS, ("contig", "separate")):
         settings = {"byteorder": order, "planarconfig": planes}
         rgb = quantised(picture(3), dtype)
         yield Kind(f"tiff rgb {dtype} {order} {planes}", tiff(rgb, photometric="rgb", **settings), ends_of(dtype))
@@ -139,6 +150,9 @@ def tiff_kinds() -> Iterator[Kind]:
         grey[..., 0] *= grey[..., 1] if extra == "assocalpha" else 1
         data = tiff(quantised(grey, dtype), photometric="minisblack", planarconfig="contig", extrasamples=[extra])
         yield Kind(f"tiff grey {extra} {dtype}", data, ends_of(dtype))
+
+
+def _compressions() -> Iterator[Kind]:
     for compression in ("lzw", "deflate", "packbits", "zstd", "lzma"):
         for dtype, channels, predictor in itertools.product(("uint8", "uint16"), (1, 3), (False, True)):
             if predictor and compression == "packbits":
@@ -148,6 +162,9 @@ def tiff_kinds() -> Iterator[Kind]:
             data = tiff(values.squeeze(), photometric=color, compression=compression, predictor=predictor)
             name = f"tiff {compression}{' predictor' if predictor else ''} {color} {dtype}"
             yield Kind(name, data, ends_of(dtype))
+
+
+def _tags() -> Iterator[Kind]:
     for bits in (10, 12, 14):
         values = quantised(picture(1), "uint16", bits)[..., 0]
         top = (281, 3, 1, 2**bits - 1, True)
@@ -171,6 +188,9 @@ def tiff_kinds() -> Iterator[Kind]:
             tiff(values, photometric="palette", colormap=colors.astype(np.uint16)),
             ends_of(dtype),
         )
+
+
+def _by_libtiff() -> Iterator[Kind]:
     yield Kind("tiff big", tiff(quantised(picture(3), "uint8"), photometric="rgb", bigtiff=True))
     for mode, compression in (("1", "group4"), ("1", None), ("P", None), ("YCbCr", None), ("LAB", None)):
         image = Image.fromarray(quantised(picture(3), "uint8"))

@@ -2,8 +2,8 @@
 
     python benchmarks/depths.py FOLDER --weights FILE [--name tf_efficientnet_lite0]
 
-FOLDER holds photos in a subfolder per class; 25 of each become grey TIFFs of 16 bits (the grey value times 257), and the same
-shifted down to fewer bits. Each set is embedded and clustered by the command, with a line for what it says of the range.
+FOLDER holds photos in a subfolder per class; 25 of each become grey TIFFs or PNGs of 16 bits (the grey times 257), and
+the same shifted down to fewer bits. Each set is embedded and clustered by the command, which says the range.
 """
 
 from __future__ import annotations

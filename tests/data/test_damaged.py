@@ -1,4 +1,4 @@
-"""Files whose pixels are whole although something else is not, and files that hold anything: read, or refused in a line."""
+"""Files whose pixels are whole although something else is not, and files that hold anything at all."""
 
 import os
 import struct
@@ -82,18 +82,13 @@ def test_what_a_repair_keeps():
     assert repaired(b"BM") is None
 
 
-MALFORMED = [
-    b"",
-    b"Exif\0\0",
-    b"Exif\0\0II*\0",
-    b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12\0\x03" * 9,
-    b"Exif\0\0" + b"\xff" * 99,
-]
+MALFORMED = [b"", b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0" + b"\xff" * 99]
+MALFORMED += [b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12\0\x03" * 9]  # more tags than there are
 MALFORMED += [b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02ab\0\0\0\0\0\0"]  # an orientation of text
 
 
 @pytest.mark.parametrize("exif", MALFORMED)
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_malformed_exif_is_no_reason(kind, exif):
     plain = decode(encoded(kind, quality=90) if kind != "PNG" else encoded(kind))
     if kind == "JPEG":
@@ -104,6 +99,17 @@ def test_malformed_exif_is_no_reason(kind, exif):
     else:
         data = encoded(kind, quality=90, exif=exif)
     assert np.array_equal(decode(data), plain)
+
+
+@pytest.mark.parametrize("exif", [b"\xff" * 99, b"II*\0" + b"\xff" * 99, b""])
+def test_malformed_exif_in_an_avif_is_no_reason(exif):
+    good = Image.Exif()
+    good[0x0110] = "a camera with a name"
+    data = encoded("AVIF", exif=good)
+    payload = good.tobytes().removeprefix(b"Exif\0\0")
+    assert data.count(payload) == 1
+    hurt = data.replace(payload, exif[: len(payload)].ljust(len(payload), b"\0"))
+    assert np.array_equal(decode(hurt), decode(data))
 
 
 def test_a_bad_profile_or_index_in_a_jpeg_is_no_reason():
@@ -131,7 +137,7 @@ def test_a_jpeg_that_lacks_some_rows_is_kept_with_a_note(tmp_path, caplog):
     cut = data[: int(0.9 * len(data))]
     image, note = open_noted(cut)
     lost = lost_share(image)
-    assert 0.05 < lost < 0.2
+    assert 0.01 < lost < 0.2
     assert note == f"kept although truncated: {round(100 * lost)} % of its rows are missing"
     kept = int(200 * (1 - lost)) - 16  # a block is smoothed into the next
     assert np.abs(decode(cut)[:, :kept].astype(int) - decode(data)[:, :kept]).max() <= 2
@@ -160,29 +166,36 @@ def test_a_grey_border_at_the_bottom_is_no_loss_in_a_whole_file():
 
 FUZZ = """
 import io, resource, sys, time
+from pathlib import Path
 import numpy as np
 from PIL import Image
 from shoal.data.decode import UnreadableError, decode, samples_of
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
 rng = np.random.default_rng(int(sys.argv[1]))
 image = Image.fromarray(rng.integers(0, 256, (24, 36, 3), dtype=np.uint8))
 files = []
 for kind, mode, options in [
-    ("JPEG", "RGB", {}), ("JPEG", "CMYK", {"progressive": True}), ("PNG", "RGBA", {}), ("PNG", "P", {}), ("PNG", "I;16", {}),
-    ("GIF", "P", {}), ("BMP", "RGB", {}), ("WEBP", "RGBA", {}), ("AVIF", "RGB", {}), ("PPM", "RGB", {}), ("TIFF", "RGB", {}),
-    ("TIFF", "LAB", {}), ("TIFF", "I;16", {}), ("TIFF", "F", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}),
-    ("TIFF", "1", {"compression": "group4"}), ("TIFF", "RGB", {"compression": "jpeg"}),
+    ("JPEG", "RGB", {}), ("JPEG", "CMYK", {"progressive": True}), ("PNG", "RGBA", {}), ("PNG", "P", {}),
+    ("PNG", "I;16", {}), ("GIF", "P", {}), ("BMP", "RGB", {}), ("WEBP", "RGBA", {}), ("AVIF", "RGB", {}),
+    ("PPM", "RGB", {}), ("TIFF", "RGB", {}), ("TIFF", "LAB", {}), ("TIFF", "I;16", {}), ("TIFF", "F", {}),
+    ("TIFF", "RGB", {"compression": "tiff_lzw"}), ("TIFF", "1", {"compression": "group4"}),
+    ("TIFF", "RGB", {"compression": "jpeg"}),
 ]:
-    values = np.asarray(image.convert("L"))
     if mode in ("I;16", "F"):
-        one = Image.fromarray(values.astype(np.uint16 if mode == "I;16" else np.float32))
+        one = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16 if mode == "I;16" else np.float32))
+    elif mode == "LAB":
+        one = Image.frombytes("LAB", image.size, image.tobytes())
     else:
-        one = image if mode == "RGB" else image.convert("RGBA").convert(mode) if mode != "LAB" else Image.frombytes("LAB", image.size, image.tobytes())
+        one = image if mode == "RGB" else image.convert("RGBA").convert(mode)
     file = io.BytesIO(); one.save(file, kind, **options); files.append(file.getvalue())
 try:
     import tifffile, imagecodecs
     rgb = np.asarray(image).astype(np.uint16) * 257
-    for options in ({"planarconfig": "separate"}, {"compression": "zlib", "predictor": True}, {"compression": "lzma"}):
+    packed = [{"compression": name, "predictor": True} for name in ("lzw", "zlib", "lzma", "zstd")]
+    for options in ({"planarconfig": "separate"}, *packed):
         file = io.BytesIO(); v = np.moveaxis(rgb, -1, 0) if "planarconfig" in options else rgb
         tifffile.imwrite(file, v, photometric="rgb", **options); files.append(file.getvalue())
 except ImportError:
@@ -200,7 +213,7 @@ while time.perf_counter() < deadline:
         assert "\\n" not in str(error)[:1]
     samples_of(hurt)
     slowest, n = max(slowest, time.perf_counter() - start), n + 1
-print(n, round(slowest, 2), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(n, round(slowest, 2), peak())
 """
 
 

@@ -178,7 +178,7 @@ def test_reasons_are_short():
         (
             # Numbers of 64 bits instead of 8.
             encoded(smooth(8, 8, "L"), "TIFF").replace(b"\2\1\3\0\1\0\0\0\x08", b"\2\1\3\0\1\0\0\0\x40"),
-            "damaged: failed to read 512 bytes, got 64",
+            "truncated",
         ),
     ]:
         with pytest.raises(UnreadableError) as caught:
@@ -221,17 +221,16 @@ def test_eight_large_progressive_jpegs_at_a_time_stay_under_the_limit(tmp_path):
     noise = Image.fromarray(RNG.integers(0, 255, (300, 300, 3), dtype=np.uint8))
     noise.resize((8000, 8000)).save(tmp_path / "a.jpg", progressive=True, quality=70, subsampling=0)
     code = f"""
-import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shoal.data.decode import open_rgb
 data = Path({str(tmp_path / "a.jpg")!r}).read_bytes()
 with ThreadPoolExecutor(8) as pool:
     assert [image.size for image in pool.map(lambda _: open_rgb(data, 512), range(16))] == [(1000, 1000)] * 16
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 1200
+    assert int(done.stdout.split()[1]) / 1024 < 1200  # MB
 
 
 def test_greys_of_many_bits_take_little_memory():

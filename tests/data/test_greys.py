@@ -217,9 +217,8 @@ def test_pixels_without_data_leave_the_others_their_contrast(dtype, fill):
     tags = []
     if fill == "tag":
         fill, tags = 5000, [(42113, 2, 5, "5000", True)]
-    if not np.isfinite(np.asarray(fill, np.float64)) or abs(fill) > 1e30:
-        if np.dtype(dtype).kind != "f":
-            pytest.skip("whole numbers have no such value")
+    if not abs(fill) < 1e30 and np.dtype(dtype).kind != "f":
+        pytest.skip("whole numbers have no such value")
     holes = values.copy()
     holes[:8] = fill
     shown, alone = decode(tiff(holes, extratags=tags)), decode(tiff(values))

@@ -263,13 +263,14 @@ def _opened(data: bytes, min_side: int | None, use: Callable[[Image.Image | Samp
     if not tiff.is_tiff(data):
         return _by_pillow(data, min_side, None, use)
     layout = tiff.layout_of(data)
+    tiff.check_size(layout, len(data))
     if tiff.reader_of(layout) == "pillow":
         try:
             return _by_pillow(data, min_side, layout, use)
         except (Image.DecompressionBombError, MemoryError):
             raise
-        except Exception:
-            if not layout.may_lack_codec:
+        except Exception as error:
+            if not (layout.may_lack_codec or isinstance(error, UnidentifiedImageError)):
                 raise
             with contextlib.suppress(Exception):
                 return _by_tifffile(data, layout, use)

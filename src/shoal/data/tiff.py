@@ -30,7 +30,7 @@ _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _LZW = 5
 _BY_PILLOW = (1, 2, 3, 4, _LZW, 6, 7, 8, 32773, 32946)  # compressions that every Pillow decompresses
-_DENSEST = 2000  # bytes that a compressed one may stand for; deflate reaches 1032
+_DENSEST = 2**16  # bytes that one may stand for where a file is compressed; zstd and LZMA reach some ten thousand
 _JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
 _ODD_COLOURS = {9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a colour filter array", 34892: "linear raw colours"}
 _ODD_COLOURS |= {32844: "LogL", 32845: "LogLuv", 4: "a transparency mask"}
@@ -106,6 +106,21 @@ def is_tiff(data: bytes) -> bool:
     return data[:4] in MAGIC
 
 
+def check_size(layout: Layout, n_bytes: int) -> None:
+    """Refuse what a file of so many bytes cannot hold, before memory is taken for it.
+
+    Raises:
+        MemoryError: the image is too large.
+        OSError: the file is too short for it.
+    """
+    n_samples = 1 if layout.photometric == _YCBCR else layout.n_samples  # chroma may have fewer pixels
+    claimed = layout.width * layout.height * n_samples * layout.bits // 8
+    if claimed > _MAX_BYTES:
+        raise MemoryError
+    if claimed > (n_bytes if layout.compression == 1 else _DENSEST * n_bytes):
+        raise OSError("truncated")
+
+
 def layout_of(data: bytes) -> Layout:
     """Read the tags of the first image.
 
@@ -128,7 +143,8 @@ def reader_of(layout: Layout) -> Reader:
     """
     _check_supported(layout)
     if not layout.is_deep and layout.bits in (1, 2, 4, 8):
-        return "pillow"
+        extra = layout.n_samples > layout.n_colors
+        return "tifffile" if layout.planar and extra else "pillow"
     grey = layout.n_samples == 1 and layout.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
     if grey and (layout.bits, layout.sample_format) in ((8, _SIGNED), (16, _UNSIGNED), (16, _SIGNED), (32, _FLOAT)):
         return "pillow"
@@ -156,7 +172,6 @@ def read_with_tifffile(data: bytes, layout: Layout) -> Samples | Image.Image:
         page: Any = file.pages[0]
         if page.imagedepth > 1:
             raise UnsupportedTiffError(f"a TIFF volume of {page.imagedepth} slices: save its slices as images")
-        _check_size(layout, len(data))
         try:
             values: NDArray[Any] = _by_libtiff(page, data) if layout.compression == _LZW else page.asarray(maxworkers=1)
         except ValueError as error:
@@ -171,15 +186,6 @@ def read_with_tifffile(data: bytes, layout: Layout) -> Samples | Image.Image:
         else (layout.height, layout.width, layout.n_samples)
     )
     return _coloured(np.moveaxis(values, 0, -1) if layout.planar and layout.n_samples > 1 else values, layout)
-
-
-def _check_size(layout: Layout, n_bytes: int) -> None:
-    """Refuse what a file of so many bytes cannot hold, before memory is taken for it."""
-    claimed = layout.width * layout.height * layout.n_samples * layout.bits // 8
-    if claimed > _MAX_BYTES:
-        raise MemoryError
-    if claimed > (n_bytes if layout.compression == 1 else _DENSEST * n_bytes):
-        raise OSError("truncated")
 
 
 def _by_libtiff(page: Any, data: bytes) -> NDArray[Any]:
