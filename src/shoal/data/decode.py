@@ -270,12 +270,15 @@ def _opened(data: bytes, min_side: int | None, use: Callable[[Image.Image | Samp
 
 def _by_tiff(data: bytes, min_side: int | None, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
     layout = tiff.layout_of(data)
+    tiff.check_size(layout, len(data))
     if tiff.reader_of(layout) == "pillow":
         try:
             return _by_pillow(data, min_side, layout, use)
         except (Image.DecompressionBombError, MemoryError):
             raise
-        except Exception:  # a compression, or a layout, that Pillow's libtiff lacks
+        except Exception as error:
+            if not (layout.may_lack_codec or isinstance(error, UnidentifiedImageError)):
+                raise
             with contextlib.suppress(Exception):
                 return _by_tifffile(data, layout, use)
             raise
@@ -344,13 +347,9 @@ def _by_pillow(
         if image.info.get("progressive"):
             held += n_pixels * _BYTES_COEFFICIENTS
         with _budget.of(held):
-            samples = _deep_png(data) if png_depth(data) > 8 and image.mode[0] not in "IF" else None
             largest = _largest_of_ppm(image)
             image.load()  # afterwards nothing of the orientation is left that a plugin has applied by itself
-            turn = _orientation(image)
-            if samples is not None:
-                return use(samples, turn)
-            return use(_interpreted(image, data, layout, largest), turn)
+            return use(_interpreted(image, data, layout, largest), _orientation(image))
 
 
 def _headed(data: bytes, min_side: int | None) -> tuple[Image.Image, int]:
@@ -378,7 +377,8 @@ def _interpreted(
             return tiff.as_samples(np.asarray(image), layout)
         return tiff.fix_palette(image, layout)
     if image.mode[0] not in "IF":
-        return _fix_transparent_grey(image, data)
+        samples = _deep_png(data) if png_depth(data) > 8 else None
+        return samples or _fix_transparent_grey(image, data)
     values = np.asarray(image)
     if png_depth(data):
         return _png_samples(values.astype(np.uint16), image.info.get("transparency"), data)
@@ -405,12 +405,15 @@ def _png_samples(values: NDArray[np.uint16], transparent: object, data: bytes) -
 
 
 def _deep_png(data: bytes) -> Samples | None:
-    """Read a 16-bit PNG of several channels, of which Pillow keeps the upper bytes; None without imagecodecs."""
+    """Read a 16-bit PNG of several channels, of which Pillow keeps the upper bytes; None without imagecodecs.
+
+    Only a file that Pillow has read: imagecodecs loses a reference to None with each that it refuses, and then crashes.
+    """
     try:
         import imagecodecs
     except ImportError:
         return None
-    values: NDArray[np.uint16] = imagecodecs.png_decode(data)
+    values: NDArray[np.uint16] = imagecodecs.png_decode(repaired(data))
     return _png_samples(values, None, data)
 
 

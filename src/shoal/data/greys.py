@@ -193,7 +193,7 @@ def find_missing(
     missing: NDArray[np.bool_] | None = None
     if values.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            missing = ~(np.abs(values) < _HUGE)
+            missing = ~(np.abs(values) < (_HUGE if values.dtype.itemsize > 2 else np.inf))
     if stated is not None and np.isfinite(stated):
         same = values == np.asarray(stated).astype(np.float32 if values.dtype == np.float32 else np.float64)
         missing = same if missing is None else missing | same

@@ -29,7 +29,7 @@ _SCAN, _COMMENT = 0xDA, 0xFE
 
 
 def repaired(data: bytes) -> bytes | None:
-    """Copy a PNG or JPEG with nothing but what its pixels need, and an end; None: it is neither.
+    """Copy a PNG, JPEG or AVIF with nothing but what its pixels need, and an end; None: it is none of them.
 
     Use it where Pillow has refused the file: the orientation of a JPEG is lost.
     """
@@ -37,6 +37,9 @@ def repaired(data: bytes) -> bytes | None:
         return b"".join([PNG, *_png_chunks(data), _END])
     if data.startswith(JPEG):
         return _bare_jpeg(data) + _JPEG_END
+    if data[4:8] == b"ftyp":  # AVIF and HEIF: an item of another type than EXIF is not looked into
+        index, mark, pixels = data.partition(b"mdat")
+        return index.replace(b"Exif", b"free") + mark + pixels
     return None
 
 

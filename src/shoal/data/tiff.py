@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import struct
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal, TypeAlias
@@ -27,6 +28,9 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+_LZW = 5
+_BY_PILLOW = (1, 2, 3, 4, _LZW, 6, 7, 8, 32773, 32946)  # compressions that every Pillow decompresses
+_DENSEST = 2**16  # bytes that one may stand for where a file is compressed; zstd and LZMA reach some ten thousand
 _JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
 _ODD_COLOURS = {9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a colour filter array", 34892: "linear raw colours"}
 _ODD_COLOURS |= {32844: "LogL", 32845: "LogLuv", 4: "a transparency mask"}
@@ -86,6 +90,11 @@ class Layout:
         return f"{name}{next((bits for bits in (16, 32) if self.bits <= bits), 64)}"
 
     @property
+    def may_lack_codec(self) -> bool:
+        """Whether Pillow may fail because it cannot decompress this, and not because the file is damaged."""
+        return self.compression not in _BY_PILLOW
+
+    @property
     def is_plain_color(self) -> bool:
         """Whether Pillow reads at least the upper bytes right: 16-bit colours side by side."""
         plain = self.bits == 16 and self.sample_format == _UNSIGNED and not self.planar
@@ -95,6 +104,21 @@ class Layout:
 def is_tiff(data: bytes) -> bool:
     """Tell a TIFF by its first bytes."""
     return data[:4] in MAGIC
+
+
+def check_size(layout: Layout, n_bytes: int) -> None:
+    """Refuse what a file of so many bytes cannot hold, before memory is taken for it.
+
+    Raises:
+        MemoryError: the image is too large.
+        OSError: the file is too short for it.
+    """
+    n_samples = 1 if layout.photometric == _YCBCR else layout.n_samples  # chroma may have fewer pixels
+    claimed = layout.width * layout.height * n_samples * layout.bits // 8
+    if claimed > _MAX_BYTES:
+        raise MemoryError
+    if claimed > (n_bytes if layout.compression == 1 else _DENSEST * n_bytes):
+        raise OSError("truncated")
 
 
 def layout_of(data: bytes) -> Layout:
@@ -119,7 +143,8 @@ def reader_of(layout: Layout) -> Reader:
     """
     _check_supported(layout)
     if not layout.is_deep and layout.bits in (1, 2, 4, 8):
-        return "pillow"
+        extra = layout.n_samples > layout.n_colors
+        return "tifffile" if layout.planar and extra else "pillow"
     grey = layout.n_samples == 1 and layout.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
     if grey and (layout.bits, layout.sample_format) in ((8, _SIGNED), (16, _UNSIGNED), (16, _SIGNED), (32, _FLOAT)):
         return "pillow"
@@ -139,15 +164,16 @@ def read_with_tifffile(data: bytes, layout: Layout) -> Samples | Image.Image:
         import tifffile
     except ImportError as error:
         raise MissingReaderError(f"{_describe(layout)}, which needs pip install 'shoal[formats]'") from error
-    logging.getLogger("tifffile").propagate = False  # damage becomes a reason; nothing is printed
+    log = logging.getLogger("tifffile")  # damage becomes a reason; nothing is printed
+    log.propagate = False
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
     with tifffile.TiffFile(BytesIO(data)) as file:
         page: Any = file.pages[0]
         if page.imagedepth > 1:
             raise UnsupportedTiffError(f"a TIFF volume of {page.imagedepth} slices: save its slices as images")
-        if page.size * page.dtype.itemsize > _MAX_BYTES:
-            raise MemoryError
         try:
-            values: NDArray[Any] = np.asarray(page.asarray(maxworkers=1))
+            values: NDArray[Any] = _by_libtiff(page, data) if layout.compression == _LZW else page.asarray(maxworkers=1)
         except ValueError as error:
             if "imagecodecs" in str(error):
                 raise MissingReaderError(
@@ -160,6 +186,47 @@ def read_with_tifffile(data: bytes, layout: Layout) -> Samples | Image.Image:
         else (layout.height, layout.width, layout.n_samples)
     )
     return _coloured(np.moveaxis(values, 0, -1) if layout.planar and layout.n_samples > 1 else values, layout)
+
+
+def _by_libtiff(page: Any, data: bytes) -> NDArray[Any]:
+    """Read an image with LZW compression, whose strips or tiles Pillow's libtiff decompresses.
+
+    imagecodecs' own decompressor crashes on damaged data.
+    """
+    import tifffile
+
+    page.compression = tifffile.COMPRESSION.NONE  # what tifffile is given is decompressed
+    values = np.zeros(page.shaped, page.dtype)
+    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        _, _, (_, rows, columns, samples) = page.decode(None, index, _fullsize=page.is_tiled)
+        row_bytes = -(-columns * samples * page.bitspersample // 8)
+        plain = _decompress(data[offset : offset + count], row_bytes, rows)
+        part, (plane, depth, y, x, sample), _ = page.decode(plain, index)
+        part = part[:, : values.shape[2] - y, : values.shape[3] - x]
+        n, h, w, s = part.shape
+        values[plane, depth : depth + n, y : y + h, x : x + w, sample : sample + s] = part
+    return values
+
+
+def _decompress(data: bytes, width: int, height: int) -> bytes:
+    """Decompress LZW: libtiff takes the bytes for a grey image."""
+    tags = {
+        256: width,
+        257: height,
+        258: 8,
+        259: _LZW,
+        262: _BLACK_IS_ZERO,
+        273: 0,
+        277: 1,
+        278: height,
+        279: len(data),
+    }
+    tags[273] = start = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    assert len(head) == start
+    with Image.open(BytesIO(head + data), formats=["TIFF"]) as image:
+        return image.tobytes()
 
 
 def as_samples(values: NDArray[Any], layout: Layout) -> Samples:

@@ -130,7 +130,7 @@ def read_inputs(
     if embedded.notes:
         progress.warn(part_note(embedded.notes))
     if shown := describe(embedded.ranges):
-        progress.say(f"{shown}: --data.range LOW HIGH sets another range")
+        progress.say(f"range        {shown}; --data.range LOW HIGH sets another")
     # A list on the standard input is read once; what it named is found again by these names.
     origin = [str(file) for file in source.files] if name == "-" else resolve_spec(name)
 

@@ -76,7 +76,7 @@ def _images(config: RunConfig, progress: Progress) -> Images:
     with distributed.one_by_node():
         images = load_images(config.data, progress=progress.counter("reading images"))
     if shown := describe(images.ranges):
-        progress.say(f"{shown}: --data.range LOW HIGH sets another range")
+        progress.say(f"range        {shown}; --data.range LOW HIGH sets another")
     return images
 
 
