@@ -231,10 +231,16 @@ def _plain(value: Any) -> Any:
 
 def to_yaml(config: RunConfig) -> str:
     """The recipe that gives this config."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=110)
+    return _dump(to_dict(config))
+
+
+def _dump(raw: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(raw), sort_keys=False, default_flow_style=None, width=110)
 
 
 def config_digest(config: RunConfig) -> str:
     """Hash of the config but for the path of the images, which may have moved."""
-    anywhere = replace(config, data=replace(config.data, path="", root=""))
-    return hashlib.blake2b(to_yaml(anywhere).encode(), digest_size=16).hexdigest()
+    raw = to_dict(replace(config, data=replace(config.data, path="", root="")))
+    if raw["data"]["range"] is None:  # runs that began before there was a range can be resumed
+        del raw["data"]["range"]
+    return hashlib.blake2b(_dump(raw).encode(), digest_size=16).hexdigest()

@@ -19,6 +19,7 @@ from torch import Tensor
 from shoal.clustering.kmeans import assign
 from shoal.config import RunConfig, load_recipe, parse_config, to_dict, to_yaml
 from shoal.data import IN_MEMORY, resolve_spec, to_images
+from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -99,7 +100,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         with open_progress(quiet=not self.verbose) as progress, tempfile.TemporaryDirectory() as scratch:
             size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
             data, counter = config.data, progress.counter("reading images")
-            images = to_images(X, root=data.root, size=size, strict=data.strict, progress=counter)
+            known = chosen_ranges(data.range)
+            images = to_images(X, root=data.root, size=size, ranges=known, strict=data.strict, progress=counter)
             with _TRAINING:
                 run = start(config, Path(self.out or scratch), progress, images)
                 fit(run, progress)
@@ -203,7 +205,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
 
     def _embed(self, X: ImageSource) -> tuple[Images, Tensor]:
         trained = self._trained()
-        images = to_images(X, size=trained.square, strict=False)
+        images = to_images(X, size=trained.square, ranges=trained.ranges, strict=False)
         return images, trained.embed(images)
 
 

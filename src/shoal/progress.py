@@ -36,6 +36,9 @@ class Progress:
         """Warn of something that the user should know, even when quiet."""
         logging.getLogger("shoal").warning(text)
 
+    def say(self, text: str) -> None:
+        """Say something that is good to know."""
+
     def update(self, job: str, done: int, total: int, rate: str = "", *, within: bool = False) -> None:
         """Say how far a job is.
 
@@ -63,6 +66,10 @@ class PlainProgress(Progress):
 
     def __init__(self) -> None:
         self._spoke_at = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._print(text)
 
     def update(self, job: str, done: int, total: int, rate: str = "", *, within: bool = False) -> None:
         """Print a line a minute."""
@@ -98,6 +105,10 @@ class TerminalProgress(Progress):
         )
         self._task: TaskID = self._bar.add_task("starting", rate="", metrics="", total=None)
         self._bar.start()
+
+    def say(self, text: str) -> None:
+        """Print a line above the live one."""
+        self._bar.console.print(text, markup=False, highlight=False)
 
     def update(self, job: str, done: int, total: int, rate: str = "", *, within: bool = False) -> None:
         """Move the bar; of a short job within a longer one only say how far it is."""

@@ -10,6 +10,21 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Others:
+    """What there is in a source beside its images.
+
+    ``counts`` says of how many of each kind of file, or of folders that systems fill with thumbnails, none was read.
+    ``reasons`` names those that may hold pictures, and how to have them read.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """A set of images of one size, as pixels.
@@ -19,6 +34,9 @@ class Images:
     ``clustered`` marks the images that take part in the clustering (all of them, except for STL-10's unlabelled part).
     ``classes`` are the names of the targets, ``ids`` the names of the images (a path, or a row of a file), and
     ``skipped`` says for each file that could not be read why.
+    ``others`` is what there is beside images.
+    ``notes`` says of images that were read what they lack, by their names. ``ranges`` holds, by type of number, the
+    values of more than 8 bits that became black and white.
     ``held_out`` marks the images of the data set's own test part, none where the source knows of no such part. They
     are trained on and clustered like all others, as the published results do it; only evaluation tells them apart.
     """
@@ -30,6 +48,9 @@ class Images:
     ids: Sequence[str]
     skipped: Mapping[str, str] = field(default_factory=dict)
     held_out: Bool[Tensor, "n"] = None  # type: ignore[assignment]  # never None: see below
+    notes: Mapping[str, str] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    others: Others = field(default_factory=Others)
 
     def __post_init__(self) -> None:
         if self.held_out is None:

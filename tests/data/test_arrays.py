@@ -59,7 +59,7 @@ def test_arrays_are_resized_like_files(tmp_path):
         (RGB.astype(np.float32), "values from 0 to 25., but float images must be between 0 and 1"),
         (RGB / 255 - 0.5, "values from -0.5 to 0.5"),
         (np.full((2, 4, 4), np.nan), "NaN"),
-        (RGB.astype(np.int64), "type int64"),
+        (RGB.astype(bool), "type bool"),
         (RGB[0], r"shape \(9, 7, 3\).*array\[None\]"),
         (RGB.reshape(5, -1), r"shape \(5, 189\).*reshape\(n, h, w\)"),
         (RGB[:, :3], r"shape \(5, 3, 7, 3\), and its channels could be first or last"),

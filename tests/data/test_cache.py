@@ -14,6 +14,7 @@ import torch
 from shoal.data import to_images
 from shoal.data.cache import CacheWriter, cache_folder, load
 from shoal.data.listing import Listing
+from shoal.data.reading import Reading
 from shoal.data.sources.parquet import parquet_source
 
 
@@ -22,13 +23,13 @@ def decoded(monkeypatch):
     """How many images have been decoded since the list was last cleared."""
     from shoal.data import reading
 
-    calls, real = [], reading.decode
+    calls, real = [], reading.open_noted
 
-    def counting(data, size):
-        calls.append(size)
-        return real(data, size)
+    def counting(data, min_side, scale):
+        calls.append(min_side)
+        return real(data, min_side, scale)
 
-    monkeypatch.setattr(reading, "decode", counting)
+    monkeypatch.setattr(reading, "open_noted", counting)
     return calls
 
 
@@ -119,7 +120,7 @@ def test_any_change_is_noticed(photos, decoded, paint):
     assert len(to_images(photos)) == 4
     decoded.clear()
     assert to_images(photos, size=4).pixels.shape == (4, 3, 4, 4)
-    assert decoded == [4] * 4
+    assert decoded == [12] * 4  # decoded at 3 times the size at least
 
 
 def cut(path):
@@ -157,11 +158,12 @@ def test_a_damaged_cache_is_rebuilt(photos, cache_folder, decoded, pattern, harm
 
 def test_two_writers_of_the_same_images(cache_folder):
     listing = Listing(["a"], [-1], (), lambda: iter([]))
+    reading = Reading(height=2, width=2, kept=[0], skipped={}, digest="", notes={})
     with CacheWriter() as one, CacheWriter() as two:
         one.write(bytes(12))
         two.write(bytes(12))
-        first = one.finish("k-1", (1, 3, 2, 2), listing, {})
-        second = two.finish("k-1", (1, 3, 2, 2), listing, {})
+        first = one.finish("k-1", listing, reading, {})
+        second = two.finish("k-1", listing, reading, {})
     assert same(first, second)
     assert same(load("k-1"), first)
     assert sorted(path.suffix for path in cache_folder.iterdir()) == [".json", ".u8"]

@@ -2,6 +2,8 @@
 
 import contextlib
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 import zlib
@@ -14,7 +16,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torchvision.transforms import functional
 
-from shoal.data.decode import UnreadableError, decode
+from shoal.data.decode import Budget, UnreadableError, decode
 
 RNG = np.random.default_rng(0)
 
@@ -176,7 +178,7 @@ def test_reasons_are_short():
         (
             # Numbers of 64 bits instead of 8.
             encoded(smooth(8, 8, "L"), "TIFF").replace(b"\2\1\3\0\1\0\0\0\x08", b"\2\1\3\0\1\0\0\0\x40"),
-            "a damaged TIFF, or an unsupported pixel format: save it as 8-bit grey or RGB",
+            "truncated",
         ),
     ]:
         with pytest.raises(UnreadableError) as caught:
@@ -193,8 +195,8 @@ def test_memory_that_runs_out_is_a_reason(monkeypatch):
         decode(encoded(smooth(8, 8)))
 
 
-def test_large_images_are_decoded_one_at_a_time(monkeypatch):
-    monkeypatch.setattr("shoal.data.decode._LARGE", 63)
+def test_images_that_would_fill_the_memory_wait(monkeypatch):
+    monkeypatch.setattr("shoal.data.decode._budget", Budget(3 * 64 * 8))
     at_once, most = 0, 0
 
     def busy(image):
@@ -206,9 +208,29 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch):
         return image
 
     monkeypatch.setattr("shoal.data.decode.to_rgb", busy)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(decode, [encoded(smooth(8, 8))] * 4))
-    assert most == 1
+    for size, limit in (((8, 8), 3), ((80, 80), 1)):  # one that exceeds all there is has it for itself
+        most = 0
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(decode, [encoded(smooth(*size))] * 6))
+        assert most == limit
+
+
+@pytest.mark.slow
+def test_eight_large_progressive_jpegs_at_a_time_stay_under_the_limit(tmp_path):
+    """64 megapixels each; a process of its own, so that its peak is theirs."""
+    noise = Image.fromarray(RNG.integers(0, 255, (300, 300, 3), dtype=np.uint8))
+    noise.resize((8000, 8000)).save(tmp_path / "a.jpg", progressive=True, quality=70, subsampling=0)
+    code = f"""
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from shoal.data.decode import open_rgb
+data = Path({str(tmp_path / "a.jpg")!r}).read_bytes()
+with ThreadPoolExecutor(8) as pool:
+    assert [image.size for image in pool.map(lambda _: open_rgb(data, 512), range(16))] == [(1000, 1000)] * 16
+print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[1]) / 1024 < 1200  # MB
 
 
 def test_greys_of_many_bits_take_little_memory():

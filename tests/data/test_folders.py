@@ -17,6 +17,7 @@ from PIL import Image
 
 from shoal.data import DataConfig, find_source, load_images, to_images
 from shoal.data.cache import listing_key, stamp_of
+from shoal.data.kinds import readers
 from shoal.data.sources.folder import walk
 from shoal.errors import UserError
 
@@ -201,10 +202,10 @@ def test_stamps_are_those_of_whole_lists(tmp_path, paint):
         paths, seen = (files, looks) if origin[0] == "folder" else (files[1:], looks[1:])
         assert (
             stamp_of(source, 32)
-            == blake2b(json.dumps([2, 32, *origin, paths, seen]).encode(), digest_size=16).hexdigest()
+            == blake2b(json.dumps([3, 32, {}, readers(), *origin, paths, seen]).encode(), digest_size=16).hexdigest()
         )
         classes, labels = (["a", "b", "b.x"], [0, 0, 2, 1]) if origin[0] == "folder" else ([], [-1] * 3)
-        whole = json.dumps([2, None, classes, labels, names, [], []]).encode()
+        whole = json.dumps([3, None, {}, classes, labels, names, [], []]).encode()
         assert listing_key(source.listing(), None) == blake2b(whole, digest_size=16).hexdigest()
 
 

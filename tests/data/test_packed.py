@@ -121,7 +121,7 @@ def test_images_beside_archives_are_taken_and_it_is_said(tmp_path, paint, caplog
 @every_ending
 def test_an_archive_without_images(tmp_path, ending):
     path = write(tmp_path / f"a{ending}", {"a.txt": b"text"})
-    with pytest.raises(UserError, match=r"^there are no image files in .*a\.[a-z0-9.]+$"):
+    with pytest.raises(UserError, match=r"^there are no image files in .*a\.[a-z0-9.]+: only 1 text\.$"):
         to_images(path)
 
 

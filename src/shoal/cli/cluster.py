@@ -14,10 +14,11 @@ from shoal.cli.sort import chosen_sorting, sort_into
 from shoal.cli.terminal import Stopped, complain, say
 from shoal.clustering import ClusteringMethod
 from shoal.clustering.rows import Metric
+from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
 from shoal.files import real
 from shoal.folder import ResultFolder
-from shoal.results.inputs import EncoderConfig
+from shoal.results.inputs import EncoderConfig, PixelConfig
 
 SOURCE = (
     "Images: a folder, .zip, .tar, Parquet file or table of paths, a pattern such as 'photos/**/*.jpg', - for paths on "
@@ -42,6 +43,7 @@ class ClusterCommand(Command):
     method: ClusteringMethod = "kmeans"
     """k-means, k-means in a UMAP embedding, a Gaussian mixture, or TEMI's heads, which train for minutes."""
     backbone: EncoderConfig = field(default_factory=EncoderConfig)
+    data: PixelConfig = field(default_factory=PixelConfig)
     metric: Metric = "cosine"
     """Distance between features."""
     seed: int = 0
@@ -65,6 +67,7 @@ class ClusterCommand(Command):
             raise UserError(f"-k {self.n_clusters} leaves no range to try: give --k-range with -k auto.")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"--seed {self.seed} must lie between 0 and 2**63 - 1.")
+        chosen_ranges(self.data.range)
         chosen_sorting(self.copy, self.move, self.link)
 
     def run(self) -> int:
@@ -85,6 +88,7 @@ class ClusterCommand(Command):
                     self.metric,
                     folder,
                     fewest=fewest,
+                    ranges=chosen_ranges(self.data.range),
                     strict=self.strict,
                     progress=progress,
                 )
@@ -107,10 +111,15 @@ class ClusterCommand(Command):
 
 def _name_of(source: str) -> str:
     """A name for the result of a source: of photos/, photos.zip and photos/**/*.jpg, photos."""
+    from shoal.data.sources.folder import is_pattern, pattern_root
+
     whole = source.split("://")[-1]
-    plain = whole[: min((whole.find(mark) for mark in "*?[{" if mark in whole), default=len(whole))]
-    path = real(plain or "images")
+    if is_pattern(whole) and not os.path.lexists(whole):
+        root = pattern_root(whole)
+        path = real(root) if root != Path() else Path("images")
+    else:
+        path = real(whole or "images")
     if os.path.isdir(path):  # noqa: PTH112 - that of a Path fails on a name that is too long
         return path.name or "images"
-    name = path.name if plain != "-" else "stdin"
+    name = path.name if whole != "-" else "stdin"
     return name.removesuffix("".join(Path(name).suffixes[-2:])) if ".tar." in name else Path(name).stem or "images"

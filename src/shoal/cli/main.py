@@ -15,6 +15,7 @@ from importlib.metadata import version
 
 from shoal.cli.terminal import OneLine, Stopped, complain, flushed_output, on_signals, raise_stopped, say
 from shoal.errors import UserError
+from shoal.noise import own_words
 
 OVERVIEW = """\
 shoal sorts unlabelled images into clusters.
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if logging.lastResort:  # it looks sys.stderr up for each warning, so that a live line can make room
         logging.lastResort.setFormatter(OneLine())
     try:
-        with on_signals(raise_stopped), flushed_output():
+        with own_words(), on_signals(raise_stopped), flushed_output():
             return _dispatch(args)
     except UserError as error:
         complain(str(error))

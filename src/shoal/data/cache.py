@@ -2,10 +2,10 @@
 
     <cache>/            SHOAL_CACHE, or the user's cache folder
       <key>.u8          pixels, raw uint8 (n, 3, h, w), memory-mapped as the tensor of an ``Images``
-      <key>.json        everything else: shape, ids, labels, classes, skipped, held_out, clustered
+      <key>.json        everything else: shape, ids, labels, classes, flags, and what was skipped, or lacks a part
       <stamp>.key       the key of files by path, size and times, like git's index
 
-A key is a hash of the images' names, labels and size (its prefix), and one of their bytes.
+A key is a hash of the images' names, labels, size and known ranges (its prefix), and one of their bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
@@ -25,12 +26,15 @@ from typing import Any
 import numpy as np
 import platformdirs
 
+from shoal.data.greys import Ranges
+from shoal.data.kinds import readers
 from shoal.data.listing import Files, Listing, Source, as_images
+from shoal.data.reading import Reading
 from shoal.errors import UserError
 from shoal.files import atomic_write
-from shoal.types import Images
+from shoal.types import Images, Others
 
-_FORMAT = 2  # increment when decoding or the entries change: entries of older versions are then ignored
+_FORMAT = 3  # increment when decoding or the entries change: entries of older versions are then ignored
 _CHUNK = 4096  # files or names hashed at a time
 _ABANDONED = 24 * 3600  # seconds after which the writer of an unfinished file is taken for dead
 
@@ -44,15 +48,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SHOAL_CACHE") or platformdirs.user_cache_dir("shoal"))
 
 
-def stamp_of(source: Source, size: int | None) -> str:
-    """Hash the paths, sizes and times of the files: while these stay the same, the files need not be opened."""
-    return _hash(chain([_FORMAT, size], source.origin, [_paths(source), map(_stat, _paths(source))]))
+def stamp_of(source: Source, size: int | None, known: Ranges | None = None) -> str:
+    """Hash the paths, sizes and times of the files: while these stay the same, the files need not be opened.
+
+    With another package of the extra ``formats``, other files are read.
+    """
+    return _hash(
+        chain(
+            [_FORMAT, size, dict(known or {}), readers()], source.origin, [_paths(source), map(_stat, _paths(source))]
+        )
+    )
 
 
-def listing_key(listing: Listing, size: int | None) -> str:
+def listing_key(listing: Listing, size: int | None, known: Ranges | None = None) -> str:
     """Compute the prefix of a key, which is known before the images are read."""
     parts = (listing.classes, listing.targets, listing.ids, listing.held_out, listing.clustered)
-    return _hash([_FORMAT, size, *map(_plain, parts)])
+    return _hash([_FORMAT, size, dict(known or {}), readers(), *map(_plain, parts)])
 
 
 def recall(stamp: str) -> Images | None:
@@ -80,8 +91,10 @@ def load(key: str) -> Images | None:
             return None
         mapped = np.memmap(pixels, np.uint8, mode="r", shape=shape)  # raises if the file is too short
         classes = tuple(kept["classes"])
-        return as_images(mapped, kept["labels"], classes, kept["ids"], kept["skipped"], *flags)
-    except (OSError, ValueError, KeyError, TypeError):
+        ranges = {name: (float(low), float(high)) for name, (low, high) in kept["ranges"].items()}
+        images = as_images(mapped, kept["labels"], classes, kept["ids"], kept["skipped"], *flags)
+        return replace(images, notes=kept["notes"], ranges=ranges, others=Others(**kept["others"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -117,14 +130,22 @@ class CacheWriter:
         except OSError as error:
             raise UnwritableError(error.strerror) from error
 
-    def finish(self, key: str, shape: Sequence[int], listing: Listing, skipped: dict[str, str]) -> Images:
+    def finish(self, key: str, listing: Listing, reading: Reading, ranges: Ranges) -> Images:
         """Store the pixels, which are those of ``listing``, under their key, and open the entry.
+
+        Args:
+            key: of the entry.
+            listing: the images that were read.
+            reading: what ``read_all`` says of them.
+            ranges: by which samples of more than 8 bits were scaled.
 
         Raises:
             UnwritableError: the disk is full, or another process empties the cache.
         """
         pixels, metadata = _entry(key)
-        entry: dict[str, Any] = {"shape": shape, "classes": listing.classes, "skipped": skipped}
+        shape = (len(reading.kept), 3, reading.height, reading.width)
+        entry: dict[str, Any] = {"shape": shape, "classes": listing.classes, "skipped": reading.skipped}
+        entry |= {"notes": reading.notes, "ranges": dict(ranges), "others": asdict(listing.others)}
         entry |= {"ids": listing.ids, "labels": listing.targets}
         entry |= {"held_out": listing.held_out, "clustered": listing.clustered}
         try:

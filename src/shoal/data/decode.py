@@ -1,36 +1,25 @@
-"""Decoding one image file to RGB pixels. Broken files raise ``UnreadableError`` with a short reason (``open_rgb``)."""
+"""Decoding one image file to RGB pixels. Broken files raise ``UnreadableError`` with a short reason."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
 from io import BytesIO
-from threading import Lock
+from threading import Condition
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float64, Shaped, UInt8
+from jaxtyping import UInt8
+from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
-FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".avif": "AVIF",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-}
-"""File extensions and the names of their formats in Pillow.
+from shoal.data import plugins, tiff
+from shoal.data.greys import Samples, Scale, find_missing, full_range, to_8_bits
+from shoal.data.kinds import HEAD, RAW, TGA, Kind, damaged, kind_of_content
+from shoal.data.repair import JPEG, LOST, ended, lost_share, png_depth, repaired, significant_bits
 
-Files are opened as these formats only, because some of Pillow's others start external programs (EPS).
-"""
-
-_STRIP = 2**18  # grey pixels that are scaled at a time
+_KINDS = {"I;16": "uint16", "I": "int32", "F": "float32"}  # of Pillow's modes of more than 8 bits
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,17 +35,53 @@ _UPRIGHT = {
 NO_MEMORY = "too large for the memory"
 """The reason for a MemoryError."""
 
-_LARGE = 2**25
-"""Images with more pixels are decoded one at a time: in all threads at once, they would fill the memory."""
-_one_at_a_time = Lock()
+_TRUNCATED = "truncated"
+NO_IMAGE = "not an image"
+"""The reason where nothing says what else it could be."""
+
+_MAX_PREVIEW = 2**27  # bytes: the pixels of one of 40 million
+
+_MOST_REDUCED = 2**29
+"""Pixels of a JPEG that is decoded at a part of its size: cameras of phones make 200 million. Coefficients of a
+progressive one are held at full size, so it has Pillow's limit."""
 
 
 class UnreadableError(Exception):
     """An image cannot be read; the message is the reason in a few words."""
 
 
-def decode(data: bytes, size: int | None = None) -> UInt8[np.ndarray, "3 h w"]:
-    """Decode an image file to RGB: its first frame, rotated by its EXIF orientation, transparency on white.
+class Budget:
+    """Memory that images in decoding share: those that would exceed it wait, but one is always decoded."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._n_bytes = n_bytes
+        self._used = 0
+        self._free = Condition()
+
+    @contextlib.contextmanager
+    def of(self, n_bytes: int) -> Iterator[None]:
+        """Hold so many bytes; waits while others leave too little."""
+        with self._free:
+            self._free.wait_for(lambda: self._used == 0 or self._used + n_bytes <= self._n_bytes)
+            self._used += n_bytes
+        try:
+            yield
+        finally:
+            with self._free:
+                self._used -= n_bytes
+                self._free.notify_all()
+
+
+_budget = Budget(2**29)
+_BYTES, _BYTES_DEEP, _BYTES_COEFFICIENTS = 8, 16, 6
+"""Memory per pixel: an image of up to 4 channels beside its RGB; samples of many bits beside their copies; libjpeg's
+coefficients of a progressive JPEG, which it holds at full size whatever the size asked for."""
+
+Use = TypeVar("Use")
+
+
+def decode(data: bytes, size: int | None = None, scale: Scale | None = None) -> UInt8[np.ndarray, "3 h w"]:
+    """Decode an image file to RGB: its first frame, upright, transparency on white, samples of many bits scaled.
 
     With ``size``, the short side is resized to that many pixels (antialiased) and the central square is cropped.
 
@@ -65,15 +90,27 @@ def decode(data: bytes, size: int | None = None) -> UInt8[np.ndarray, "3 h w"]:
             million) that it may be a decompression bomb.
     """
     # From 3 × the size on, the loss of a reduced JPEG is invisible.
-    rgb = open_rgb(data, None if size is None else 3 * size)
+    rgb = open_rgb(data, None if size is None else 3 * size, scale)
     return to_array(rgb if size is None else centre_square(rgb, size))
 
 
-def open_rgb(data: bytes, min_side: int | None = None) -> Image.Image:
-    """Decode an image file as ``decode`` does, to a Pillow image.
+def open_rgb(data: bytes, min_side: int | None = None, scale: Scale | None = None) -> Image.Image:
+    """Decode an image file as ``decode`` does, to a Pillow image; ``min_side`` as in ``open_noted``.
 
-    With ``min_side``, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, several times faster, as long as both sides
-    keep that many pixels.
+    Raises:
+        UnreadableError: as in ``decode``.
+    """
+    return open_noted(data, min_side, scale)[0]
+
+
+def open_noted(data: bytes, min_side: int | None = None, scale: Scale | None = None) -> tuple[Image.Image, str]:
+    """Decode an image file to a Pillow image in mode RGB, and say in a note what of it is missing ("": nothing).
+
+    Args:
+        data: the file.
+        min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, several times faster, as long as both sides
+            keep that many pixels.
+        scale: range of samples of more than 8 bits; by default each image's own.
 
     Raises:
         UnreadableError: as in ``decode``. This is where every failure of Pillow, such as on a truncated JPEG, becomes a
@@ -82,11 +119,13 @@ def open_rgb(data: bytes, min_side: int | None = None) -> Image.Image:
     if not data:
         raise UnreadableError("empty file")
     try:
-        with Image.open(BytesIO(data), formats=_formats()) as image:
-            if min_side is not None:
-                image.draft(None, (min_side, min_side))
-            with _one_at_a_time if image.width * image.height > _LARGE else contextlib.nullcontext():
-                return to_rgb(_upright(image))
+        return _open(data, min_side, scale or Scale())
+    except UnreadableError:
+        raise
+    except (tiff.UnsupportedTiffError, tiff.MissingReaderError) as error:
+        raise UnreadableError(str(error)) from error
+    except ImportError as error:
+        raise UnreadableError(f"the package that reads it cannot be imported: {error}") from error
     except Image.DecompressionBombError as error:
         raise UnreadableError("too many pixels, perhaps a decompression bomb") from error
     except UnidentifiedImageError as error:
@@ -94,23 +133,34 @@ def open_rgb(data: bytes, min_side: int | None = None) -> Image.Image:
     except MemoryError as error:
         raise UnreadableError(NO_MEMORY) from error
     except Exception as error:  # depends on the format: SyntaxError, struct.error, EOFError
-        reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"
-        raise UnreadableError(reason) from error
+        raise UnreadableError(
+            _TRUNCATED if _lacks_bytes(error) else f"damaged: {' '.join(str(error).split())}"
+        ) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to mode RGB: transparency on white, greys of more than 8 bits scaled, not clipped."""
-    if image.mode[0] in "IF":
-        return Image.fromarray(_grey8(np.asarray(image), image.mode)).convert("RGB")
+    """Convert an image of 8 bits to mode RGB, transparency on white."""
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return ImageCms.buildTransform(*profiles, "LAB", "RGB").apply(image)
-    if image.has_transparency_data:
+    if image.mode == "La":  # Pillow has no way from it to RGBA
+        image = image.convert("LA")
+    if image.has_transparency_data or image.mode == "RGBa":
         rgba = image.convert("RGBA")
         page = Image.new("RGB", image.size, "white")
         page.paste(rgba, mask=rgba.getchannel("A"))
         return page
     return image.convert("RGB")
+
+
+def samples_to_rgb(samples: Samples, scale: Scale) -> Image.Image:
+    """Scale samples of more than 8 bits to mode RGB, transparency on white."""
+    image = Image.fromarray(to_8_bits(samples, scale.range_of(samples))).convert("RGB")
+    if samples.alpha is None:
+        return image
+    page = Image.new("RGB", image.size, "white")
+    page.paste(image, mask=Image.fromarray(samples.alpha))
+    return page
 
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:
@@ -139,45 +189,274 @@ def to_array(image: Image.Image) -> UInt8[np.ndarray, "3 h w"]:
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-@cache
-def _formats() -> tuple[str, ...]:
-    Image.init()  # AVIF is not in every build of Pillow
-    return tuple(name for name in dict.fromkeys(FORMATS.values()) if name in Image.OPEN)
+def is_shallow(head: bytes) -> bool:
+    """Tell by the first 32 bytes of a file that its samples have 8 bits at most, or a range that the file states."""
+    if head[:4] in (b"RIFF", b"GIF8") or head[:3] == JPEG or head[:2] in (b"BM", b"P4", b"P5", b"P6"):
+        return True
+    return head[4:8] == b"ftyp" or 0 < png_depth(head) <= 8
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+def samples_of(data: bytes) -> Samples | None:
+    """Read the samples of an image whose range its source decides; None: it has 8 bits, states its own, or is damaged.
+
+    Of an image of 8 bits no more than the header is read.
+    """
+    if not data or is_shallow(data[:32]):
+        return None
+    with contextlib.suppress(Exception):  # it is told when the image is read to be shown
+        if _deep_kind(data):
+            found = _opened(data, None, lambda opened, _turn: opened)
+            return found if isinstance(found, Samples) and found.stated is None else None
+    return None
+
+
+def _deep_kind(data: bytes) -> str:
+    """Type of the samples of an image of more than 8 bits, by its header; "" for others."""
+    kind = _readable_kind(data)
+    if kind is RAW:
+        return ""
+    if tiff.is_tiff(data):
+        return tiff.layout_of(data).kind
+    if png_depth(data) > 8:
+        return "uint16"
+    if (opener := plugins.opener_of(kind)) is not None:
+        return opener(data).kind
+    with Image.open(BytesIO(data), formats=_formats_of(data)) as image:
+        return next((each for mode, each in _KINDS.items() if image.mode.startswith(mode)), "")
+
+
+def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image, str]:
+    def shown(opened: Image.Image | Samples, turn: int) -> Image.Image:
+        return _turned(samples_to_rgb(opened, scale) if isinstance(opened, Samples) else to_rgb(opened), turn)
+
+    try:
+        if not is_shallow(data[:32]) and (kind := _deep_kind(data)):
+            scale.settle(kind)
+        return _opened(data, min_side, shown), ""
+    except (Image.DecompressionBombError, MemoryError):
+        raise
+    except Exception as error:
+        if _lacks_bytes(error) and data.startswith(JPEG):
+            return _truncated(_opened(ended(data), min_side, shown))
+        bare = repaired(data)
+        if bare is None:
+            raise
+        with contextlib.suppress(Exception):  # the first reason says more
+            return _opened(bare, min_side, shown), ""
+        raise
+
+
+def _truncated(image: Image.Image) -> tuple[Image.Image, str]:
+    """Take a JPEG that lacks its last bytes, unless too many of its rows are missing."""
+    lost = lost_share(image)
+    if lost > LOST:
+        raise UnreadableError(_TRUNCATED)
+    return image, f"kept although truncated: {max(1, round(100 * lost))} % of its rows are missing" if lost > 0 else ""
+
+
+def _lacks_bytes(error: Exception) -> bool:
+    return "truncated" in str(error).lower()
+
+
+def _opened(data: bytes, min_side: int | None, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
+    """Return what ``use`` makes of the samples, or of the image, and its orientation, while its memory is held."""
+    kind = _readable_kind(data)
+    if kind is RAW:
+        return _by_preview(data, min_side, use)
+    if (opener := plugins.opener_of(kind)) is not None:
+        return _by_plugin(opener(data), data, use)
+    return _by_tiff(data, min_side, use) if tiff.is_tiff(data) else _by_pillow(data, min_side, None, use)
+
+
+def _by_tiff(data: bytes, min_side: int | None, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
+    layout = tiff.layout_of(data)
+    tiff.check_size(layout, len(data))
+    if tiff.reader_of(layout) == "pillow":
+        try:
+            return _by_pillow(data, min_side, layout, use)
+        except (Image.DecompressionBombError, MemoryError):
+            raise
+        except Exception as error:
+            if not (layout.may_lack_codec or isinstance(error, UnidentifiedImageError)):
+                raise
+            with contextlib.suppress(Exception):
+                return _by_tifffile(data, layout, use)
+            raise
+    try:
+        return _by_tifffile(data, layout, use)
+    except tiff.MissingReaderError:
+        if not layout.is_plain_color:
+            raise
+        return _by_pillow(data, min_side, layout, use)
+
+
+def _readable_kind(data: bytes) -> Kind | None:
+    """Tell what an image is by its content; None: perhaps a kind without a mark of its own.
+
+    Raises:
+        UnreadableError: it is no image, or one that is not read here.
+    """
+    kind = kind_of_content(data[:HEAD])
+    if tiff.is_tiff(data) and plugins.is_raw_tiff(data):
+        kind = RAW
+    if kind is not None and not kind.is_read:
+        raise UnreadableError(NO_IMAGE if kind.role == "plain" else kind.refusal)
+    return kind
+
+
+def _by_preview(data: bytes, min_side: int | None, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
+    """Use the picture beside the samples of a camera's sensor, turned like these unless it has its own orientation."""
+    with _budget.of(len(data) + _MAX_PREVIEW):
+        preview, turn = plugins.raw_preview(data)
+    if isinstance(preview, Image.Image):
+        return use(preview, turn)
+    return _by_pillow(preview, min_side, None, lambda image, own: use(image, own if own != 1 else turn))
+
+
+def _by_plugin(opened: plugins.Opened, data: bytes, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
+    n_pixels = opened.width * opened.height
+    _check_size(n_pixels)
+    with _budget.of(n_pixels * (_BYTES_DEEP if opened.kind else _BYTES)):
+        image = opened.read()
+        if isinstance(image, Samples):
+            return use(image, 1)
+        return use(_interpreted(image, data, None, None), _orientation(image))
+
+
+def _check_size(n_pixels: int) -> None:
+    """Raise a DecompressionBombError for more pixels than Pillow opens."""
+    if Image.MAX_IMAGE_PIXELS is not None and n_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        raise Image.DecompressionBombError
+
+
+def _by_tifffile(data: bytes, layout: tiff.Layout, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
+    n_pixels = layout.width * layout.height
+    _check_size(n_pixels)
+    with _budget.of(n_pixels * _BYTES_DEEP * max(1, layout.n_samples)):
+        return use(tiff.read_with_tifffile(data, layout), layout.orientation)
+
+
+def _by_pillow(
+    data: bytes, min_side: int | None, layout: tiff.Layout | None, use: Callable[[Image.Image | Samples, int], Use]
+) -> Use:
+    image, n_pixels = _headed(data, min_side)
+    with image:
+        deep = image.mode[0] in "IF" or png_depth(data) > 8
+        bytes_each = _BYTES_DEEP if deep else _BYTES
+        held = image.width * image.height * bytes_each
+        if image.info.get("progressive"):
+            held += n_pixels * _BYTES_COEFFICIENTS
+        with _budget.of(held):
+            largest = _largest_of_ppm(image)
+            image.load()  # afterwards nothing of the orientation is left that a plugin has applied by itself
+            return use(_interpreted(image, data, layout, largest), _orientation(image))
+
+
+def _headed(data: bytes, min_side: int | None) -> tuple[Image.Image, int]:
+    """Open an image by its header, to be decoded at a part of its size if it may, and say how many pixels it has."""
+    formats = _formats_of(data)
+    try:
+        image = Image.open(BytesIO(data), formats=formats)
+    except Image.DecompressionBombError:
+        if min_side is None or formats != ("JPEG",):
+            raise
+        image = JpegImageFile(BytesIO(data))
+    n_pixels = image.width * image.height
+    if min_side is not None:
+        image.draft(None, (min_side, min_side))
+    _check_size(n_pixels if n_pixels > _MOST_REDUCED or image.info.get("progressive") else image.width * image.height)
+    return image, n_pixels
+
+
+def _interpreted(
+    image: Image.Image, data: bytes, layout: tiff.Layout | None, largest: int | None
+) -> Image.Image | Samples:
+    """Apply what Pillow has read but not applied."""
+    if layout is not None:
+        if image.mode[0] in "IF" or (layout.is_deep and not layout.is_plain_color):
+            return tiff.as_samples(np.asarray(image), layout)
+        return tiff.fix_palette(image, layout)
+    if image.mode[0] not in "IF":
+        samples = _deep_png(data) if png_depth(data) > 8 else None
+        return samples or _fix_transparent_grey(image, data)
+    values = np.asarray(image)
+    if png_depth(data):
+        return _png_samples(values.astype(np.uint16), image.info.get("transparency"), data)
+    if largest is not None:  # Pillow has scaled the values to 16 bits
+        return Samples(np.rint(values * (largest / 65535)).astype(np.uint16), (0.0, float(largest)))
+    stated = (0.0, 65535.0) if image.mode.startswith("I;16") else None  # other plugins scale to the full range
+    return Samples(values, stated, missing=find_missing(values))
+
+
+def _png_samples(values: NDArray[np.uint16], transparent: object, data: bytes) -> Samples:
+    """Samples of a 16-bit PNG, grey, RGB, or either with a channel of opacity."""
+    alpha = None
+    if values.ndim == 3 and values.shape[2] in (2, 4):
+        alpha, values = (values[..., -1] >> 8).astype(np.uint8), values[..., :-1]
+    values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    if transparent is not None and alpha is None:
+        same = values == np.asarray(transparent)
+        alpha = np.where(same.all(-1) if values.ndim == 3 else same, 0, 255).astype(np.uint8)
+    bits = significant_bits(data)
+    stated = None
+    if 0 < bits < 16:  # by the standard the samples are scaled up; many writers leave them as they were
+        stated = full_range(values.dtype, bits if int(values.max()) < 2**bits else 16)
+    return Samples(values, stated, alpha)
+
+
+def _deep_png(data: bytes) -> Samples | None:
+    """Read a 16-bit PNG of several channels, of which Pillow keeps the upper bytes; None without imagecodecs.
+
+    Only a file that Pillow has read: imagecodecs loses a reference to None with each that it refuses, and then crashes.
+    """
+    try:
+        import imagecodecs
+    except ImportError:
+        return None
+    values: NDArray[np.uint16] = imagecodecs.png_decode(repaired(data))
+    return _png_samples(values, None, data)
+
+
+def _fix_transparent_grey(image: Image.Image, data: bytes) -> Image.Image:
+    """Scale the transparent value of a PNG of 2 or 4 bits as Pillow has scaled its greys."""
+    transparent = image.info.get("transparency")
+    if image.mode == "L" and isinstance(transparent, int) and png_depth(data) in (2, 4):
+        image.info["transparency"] = transparent * 255 // (2 ** png_depth(data) - 1)
+    return image
+
+
+def _largest_of_ppm(image: Image.Image) -> int | None:
+    """The value of white that the header of a deep PGM states."""
+    if image.format != "PPM" or image.mode[0] != "I":
+        return None
+    tile = getattr(image, "tile", None)
+    arguments = tile[0].args if tile else None
+    return int(arguments[-1]) if isinstance(arguments, tuple) and isinstance(arguments[-1], int) else 65535
+
+
+def _formats_of(data: bytes) -> tuple[str, ...]:
+    """The format that Pillow opens an image as: no other, since some of its plugins start programs (EPS)."""
+    kind = kind_of_content(data[:HEAD]) or TGA  # which has no mark of its own
+    plugins.prepare(kind)
+    return (kind.reader,)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation that is still to be applied; 1 where EXIF is malformed."""
+    with contextlib.suppress(Exception):
+        return int(image.getexif().get(_ORIENTATION, 1))
+    return 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _UPRIGHT.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
-def _grey8(values: Shaped[np.ndarray, "h w"], mode: str) -> UInt8[np.ndarray, "h w"]:
-    """Scale greys of 16 or 32 bits to 8.
-
-    The 32-bit modes have no standard range: take the smallest usual one that holds the values, else the image's own.
-    """
-    low, high = 0.0, 65535.0
-    if not mode.startswith("I;16"):
-        least = min(float(strip.min()) for strip in _strips(values))
-        most = max(float(strip.max()) for strip in _strips(values))
-        ranges = [top for top in (1.0, 255.0, 65535.0) if mode == "F" or top > 1.0]
-        fitting = [top for top in ranges if least >= 0 and most <= top]
-        low, high = (0.0, fitting[0]) if fitting else (least, most)
-    return np.concatenate(
-        [np.rint((strip - low) / max(high - low, 1e-12) * 255).astype(np.uint8) for strip in _strips(values)]
-    )
-
-
-def _strips(values: Shaped[np.ndarray, "h w"]) -> Iterator[Float64[np.ndarray, "_ w"]]:
-    """Iterate over blocks of rows as float64, to save memory."""
-    rows = max(1, _STRIP // values.shape[1])
-    for start in range(0, len(values), rows):
-        yield np.nan_to_num(values[start : start + rows].astype(np.float64), posinf=0.0, neginf=0.0)
-
-
 def _reason_unidentified(data: bytes) -> str:
-    """Tell images in an unsupported format from other data."""
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "a damaged TIFF, or an unsupported pixel format: save it as 8-bit grey or RGB"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1"):
-        return "HEIC, which is not supported: save it as JPEG"
-    return "not an image"
+    """Tell images that are damaged, or of a pixel format that is not supported, from other data."""
+    kind = kind_of_content(data[:HEAD])
+    if kind is None:
+        return NO_IMAGE
+    remedy = f": {kind.remedy}" if kind.remedy else ""
+    return damaged(kind, f"an unsupported pixel format{remedy}")

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shoal.data import cache
+from shoal.data.greys import Ranges, Scale, chosen_ranges
 from shoal.data.listing import Listing, Source, as_images
-from shoal.data.reading import content_digest, read_all, refuse_skipped, skip_note
+from shoal.data.reading import content_digest, part_note, read_all, refuse_skipped, skip_note, source_scale
 from shoal.data.sources.array import images_from_array
 from shoal.data.sources.find import find_source
 from shoal.data.threads import map_in_threads
@@ -44,6 +45,9 @@ class DataConfig:
     """Folder with the files of a named data set; by default they are downloaded to the cache."""
     size: Annotated[int, Ge(1)] | None = None
     """Resize the short side to this many pixels and crop the central square; None keeps the size."""
+    range: tuple[float, float] | None = None
+    """Values of more than 8 bits that become black and white; None takes what the files state, else measures the whole
+    data set."""
     strict: bool = False
     """Fail on the first image that cannot be read instead of skipping it."""
 
@@ -56,7 +60,14 @@ def load_images(config: DataConfig, *, progress: ProgressCallback | None = None)
     Raises:
         UserError: the path leads to no images, or they cannot be read (see ``to_images``).
     """
-    return to_images(config.path, root=config.root, size=config.size, strict=config.strict, progress=progress)
+    return to_images(
+        config.path,
+        root=config.root,
+        size=config.size,
+        ranges=chosen_ranges(config.range),
+        strict=config.strict,
+        progress=progress,
+    )
 
 
 def to_images(
@@ -64,13 +75,16 @@ def to_images(
     *,
     root: str = "",
     size: int | None = None,
+    ranges: Ranges | None = None,
     strict: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Images:
     """Read images from an array, a tensor, or anything ``find_source`` takes: a path, a name, a list of image files.
 
-    Arrays are (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w), uint8 or float in [0, 1]. ``Images`` are returned
-    unchanged. Unreadable files are skipped with one warning; ``Images.skipped`` has the reasons.
+    Arrays are (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w): whole numbers, or float in [0, 1]. ``Images`` are
+    returned unchanged. Samples of more than 8 bits are scaled by the range of their type in ``ranges``, else by what
+    the file states, else by one range for all images, which is then in ``Images.ranges``. Unreadable files are
+    skipped with one warning; ``Images.skipped`` has the reasons.
 
     Raises:
         UserError: there is nothing at the path, no image can be read, or a data set cannot be downloaded; images differ
@@ -79,13 +93,15 @@ def to_images(
     if isinstance(source, Images):
         return source
     if isinstance(source, np.ndarray | Tensor):
-        return images_from_array(source, "array", size)
+        return images_from_array(source, "array", size, Scale(ranges))
     if not isinstance(source, str | Path | Sequence):
         raise UserError(f"cannot take images from a {type(source).__name__}: give a path, a list of paths or an array.")
     if not isinstance(source, str | Path) and not all(isinstance(path, str | Path) for path in source):
         raise UserError("a list of images must hold paths; stack arrays into one of shape (n, h, w, 3).")
     found = find_source(source, root=root, progress=progress)
-    return _from_source(found, size, strict, progress) if found.images is None else found.images(size)
+    if found.images is not None:
+        return found.images(size, Scale(ranges))
+    return _from_source(found, size, ranges or {}, strict, progress)
 
 
 def place_on(images: Images, device: torch.device) -> Images:
@@ -101,32 +117,40 @@ def place_on(images: Images, device: torch.device) -> Images:
     return dataclasses.replace(images, pixels=images.pixels.to(device))
 
 
-def _from_source(source: Source, size: int | None, strict: bool, progress: ProgressCallback | None) -> Images:
-    stamp = cache.stamp_of(source, size)
+def _from_source(
+    source: Source, size: int | None, known: Ranges, strict: bool, progress: ProgressCallback | None
+) -> Images:
+    stamp = cache.stamp_of(source, size, known)
     images = cache.recall(stamp)
     if images is None:
-        images = _read(source.listing(), stamp, size, strict, progress)
+        images = _read(source.listing(), stamp, size, known, strict, progress)
+    if source.others is not None:
+        images = dataclasses.replace(images, others=source.others)
     if strict:
         refuse_skipped(images.skipped)
     if images.skipped:
         _LOG.warning(skip_note(images.skipped, len(images)))
+    if images.notes:
+        _LOG.warning(part_note(images.notes))
     return images
 
 
-def _read(listing: Listing, stamp: str, size: int | None, strict: bool, progress: ProgressCallback | None) -> Images:
+def _read(
+    listing: Listing, stamp: str, size: int | None, known: Ranges, strict: bool, progress: ProgressCallback | None
+) -> Images:
     """Read images whose files are new or changed; the cache may still have the same content."""
-    prefix = cache.listing_key(listing, size)
+    prefix = cache.listing_key(listing, size, known)
     if cache.has_any(prefix):
         key = f"{prefix}-{content_digest(listing)}"
         if (images := cache.load(key)) is not None:
             cache.remember(stamp, key)
-            return images
+            return dataclasses.replace(images, others=listing.others)
+    scale = source_scale(listing, ranges=known)
     try:
         with cache.CacheWriter() as writer:
-            reading = read_all(listing, size, writer.write, strict=strict, progress=progress)
+            reading = read_all(listing, size, writer.write, scale=scale, strict=strict, progress=progress)
             key = f"{prefix}-{reading.digest}"
-            shape = (len(reading.kept), 3, reading.height, reading.width)
-            images = writer.finish(key, shape, _subset(listing, reading.kept), reading.skipped)
+            images = writer.finish(key, _subset(listing, reading.kept), reading, scale.ranges)
             cache.remember(stamp, key)
             return images
     except cache.UnwritableError as error:
@@ -137,10 +161,11 @@ def _read(listing: Listing, stamp: str, size: int | None, strict: bool, progress
             error,
         )
     buffer = bytearray()
-    reading = read_all(listing, size, buffer.extend, strict=strict, progress=progress)
+    reading = read_all(listing, size, buffer.extend, scale=scale, strict=strict, progress=progress)
     pixels = np.frombuffer(buffer, np.uint8).reshape(-1, 3, reading.height, reading.width)
     kept = _subset(listing, reading.kept)
-    return as_images(pixels, kept.targets, kept.classes, kept.ids, reading.skipped, kept.held_out, kept.clustered)
+    images = as_images(pixels, kept.targets, kept.classes, kept.ids, reading.skipped, kept.held_out, kept.clustered)
+    return dataclasses.replace(images, notes=reading.notes, ranges=scale.ranges, others=listing.others)
 
 
 def _subset(listing: Listing, rows: Sequence[int]) -> Listing:

@@ -7,7 +7,7 @@ import stat
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from itertools import islice
@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
-from shoal.types import Images
+from shoal.data.greys import Ranges, Samples, Scale
+from shoal.types import Images, Others
 
 _CHUNK = 4096  # names decoded together
 _CODEC = ("utf-8", "surrogateescape")  # as Python itself does with file names that are not UTF-8
@@ -167,8 +168,9 @@ class Member:
     read: Callable[[], bytes]
 
 
-Blob: TypeAlias = bytes | Path | Pixels | Member | None
-"""One undecoded image: an encoded image, its file, its pixels, an archive entry, or None: missing in its table."""
+Blob: TypeAlias = bytes | Path | Pixels | Samples | Member | None
+"""One undecoded image: an encoded image, its file, its pixels, its samples of more than 8 bits, an archive entry, or
+None: missing in its table."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,8 @@ class Listing:
     ``blobs`` iterates over the images. ``held_out`` marks those of the data set's test split (empty: none),
     ``clustered`` those that take part in the clustering (empty: all). ``files`` holds the file of each image, and is
     empty for archives and tables. ``seek`` starts at a row, if that is faster than
-    skipping the rows before it.
+    skipping the rows before it, and ``measure`` finds the ranges of samples of more than 8 bits, if that is faster than
+    looking at every image. ``others`` is what there is beside the images.
     """
 
     ids: Sequence[str]
@@ -189,6 +192,8 @@ class Listing:
     clustered: Sequence[bool] = ()
     files: Sequence[Path] = ()
     seek: Callable[[int], Iterator[Blob]] | None = None
+    measure: Callable[[], Ranges] | None = None
+    others: Others = field(default_factory=Others)
 
     def path(self, row: int) -> Path | None:
         """Return the file of a row's image; None in archives and tables."""
@@ -206,13 +211,15 @@ class Source:
     """A place that images come from.
 
     ``origin`` and ``files`` (all files behind the images, absolute) identify the images for the cache. ``listing`` may
-    open the files; it runs once. Where the images are pixels already, ``images`` returns them at a given size.
+    open the files; it runs once. Where the images are an array already, ``images`` returns them at a size and scale.
     """
 
     origin: Sequence[str]
     files: Sequence[Path]
     listing: Callable[[], Listing]
-    images: Callable[[int | None], Images] | None = None
+    images: Callable[[int | None, Scale], Images] | None = None
+    others: Others | None = None
+    """What there is beside the images, where it is known before they are listed, and not part of the listing."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "listing", cache(self.listing))

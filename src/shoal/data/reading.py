@@ -1,8 +1,11 @@
 """Reading the images of a listing in threads, in order, without holding all of them in memory.
 
-An image that cannot be read, such as a broken JPEG: ``decode`` raises an ``UnreadableError``, of which ``decode_blob``
-makes the reason in place of pixels. ``read_all``, for training, and ``features.extract``, for a pretrained network,
-skip the image and keep the reason for ``skipped.csv``, or fail with it if ``strict``.
+An image that cannot be read, such as a broken JPEG: ``open_noted`` raises an ``UnreadableError``, of which
+``decode_blob`` makes the reason in place of pixels. ``read_all``, for training, and ``features.extract``, for a
+pretrained network, skip the image and keep the reason for ``skipped.csv``, or fail with it if ``strict``.
+
+Samples of more than 8 bits are scaled by one range for the whole source (``source_scale``), which is measured when the
+first of them is met: a source of 8-bit images is read once.
 """
 
 from __future__ import annotations
@@ -10,24 +13,41 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
-from shoal.data.decode import NO_MEMORY, UnreadableError, decode, resized
+from shoal.data.decode import (
+    NO_IMAGE,
+    NO_MEMORY,
+    UnreadableError,
+    centre_square,
+    is_shallow,
+    open_noted,
+    samples_of,
+    samples_to_rgb,
+    to_array,
+    to_pillow,
+)
+from shoal.data.greys import Extremes, Ranges, Samples, Scale
+from shoal.data.kinds import HEAD, RAW, TIFF, Kind, damaged, kind_of_content, kind_of_name, kind_of_reason, refused_kind
 from shoal.data.listing import Blob, Listing, Member, Pixels, check_regular
 from shoal.data.threads import map_in_threads
 from shoal.errors import UserError
+from shoal.noise import muffled
 from shoal.progress import ProgressCallback
+from shoal.types import Others
 
 Result = TypeVar("Result")
 _BATCH = 16  # images per task: with one per task, the threads would wait for each other
@@ -41,13 +61,50 @@ _SHOWN = 5  # skipped files that a warning names
 
 @dataclass(frozen=True)
 class Reading:
-    """What ``read_all`` read: pixel size, rows that were written, skipped images with reasons, digest of all bytes."""
+    """What ``read_all`` read: pixel size, rows that were written, skipped images with reasons, digest of all bytes.
+
+    ``notes`` says what images that were read lack, by their names.
+    """
 
     height: int
     width: int
     kept: list[int]
     skipped: dict[str, str]
     digest: str
+    notes: dict[str, str]
+
+
+class Decoded(NamedTuple):
+    """What was made of an image."""
+
+    pixels: Pixels | str
+    """Or the reason why it cannot be read."""
+    fingerprint: bytes
+    """16 bytes, equal for equal files."""
+    note: str = ""
+    """What the image lacks."""
+
+
+class Preparing(Protocol):
+    """What brings an image to the pixels that are asked for."""
+
+    min_side: int | None
+    """A JPEG may be decoded at a part of its size that keeps so many pixels on both sides."""
+
+    def from_image(self, image: Image.Image, /) -> Pixels:
+        """Make pixels of an image in mode RGB."""
+
+
+class ToSquare:
+    """Resizes the short side and crops the central square; with size None, leaves images as they are."""
+
+    def __init__(self, size: int | None) -> None:
+        self._size = size
+        self.min_side = None if size is None else 3 * size  # from there on, the loss of a reduced JPEG is invisible
+
+    def from_image(self, image: Image.Image, /) -> Pixels:
+        """Make pixels of an image in mode RGB."""
+        return to_array(image if self._size is None else centre_square(image, self._size))
 
 
 def read_all(
@@ -55,6 +112,7 @@ def read_all(
     size: int | None,
     write: Callable[[bytes], object],
     *,
+    scale: Scale,
     strict: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Reading:
@@ -66,10 +124,11 @@ def read_all(
     shape: tuple[int, ...] = ()
     kept: list[int] = []
     skipped: dict[str, str] = {}
+    notes: dict[str, str] = {}
     digest = blake2b(digest_size=16)
     total = len(listing.ids)
-    with contextlib.closing(map_blobs(partial(decode_blob, partial(_to_pixels, size)), listing)) as results:
-        for index, (pixels, fingerprint) in enumerate(results):
+    with contextlib.closing(map_blobs(partial(decode_blob, ToSquare(size), scale), listing)) as results:
+        for index, (pixels, fingerprint, note) in enumerate(results):
             digest.update(fingerprint)
             if isinstance(pixels, str):
                 skipped[listing.ids[index]] = pixels
@@ -82,11 +141,13 @@ def read_all(
                     raise UserError(_sizes_differ(names, shape, pixels.shape))
                 kept.append(index)
                 write(pixels.tobytes())
+                if note:
+                    notes[listing.ids[index]] = note
             if progress is not None:
                 progress(index + 1, total)
     if not kept:
         raise UserError(nothing_readable(skipped))
-    return Reading(shape[1], shape[2], kept, skipped, digest.hexdigest())
+    return Reading(shape[1], shape[2], kept, skipped, digest.hexdigest(), notes)
 
 
 def content_digest(listing: Listing) -> str:
@@ -97,46 +158,93 @@ def content_digest(listing: Listing) -> str:
     return digest.hexdigest()
 
 
-def read_pixels(listing: Listing, rows: Iterable[int], size: int) -> UInt8[Tensor, "m 3 {size} {size}"]:
-    """Decode the images of some rows, in any order and with repeats, to squares; unreadable ones become grey."""
+def read_pixels(
+    listing: Listing, rows: Iterable[int], size: int, ranges: Ranges | None = None
+) -> UInt8[Tensor, "m 3 {size} {size}"]:
+    """Decode the images of some rows, in any order and with repeats, to squares; unreadable ones become grey.
+
+    ``ranges`` are those of their data set; by default each image of more than 8 bits has its own.
+    """
     wanted = list(rows)
     pixels = np.full((len(wanted), 3, size, size), _GREY, np.uint8)
     places: dict[int, list[int]] = {}
     for place, row in enumerate(wanted):
         places.setdefault(row, []).append(place)
     ordered = sorted(places)
-    with contextlib.closing(
-        _map(partial(decode_blob, partial(_to_pixels, size)), _select(listing, ordered))
-    ) as results:
-        for row, (found, _) in zip(ordered, results, strict=True):
-            if isinstance(found, np.ndarray):
-                pixels[places[row]] = found
+    work = partial(decode_blob, ToSquare(size), Scale(ranges))
+    with contextlib.closing(_map(work, _select(listing, ordered))) as results:
+        for row, found in zip(ordered, results, strict=True):
+            if isinstance(found.pixels, np.ndarray):
+                pixels[places[row]] = found.pixels
     return torch.from_numpy(pixels)
 
 
-def decode_blob(decoder: Callable[[bytes | Pixels], Pixels], blob: Blob) -> tuple[Pixels | str, bytes]:
-    """Return what ``decoder`` makes of an image, or the reason why it cannot be read, and its fingerprint."""
+def decode_blob(preparing: Preparing, scale: Scale, blob: Blob) -> Decoded:
+    """Return what is made of an image, or the reason why it cannot be read, and its fingerprint."""
     data, fingerprint = read_blob(blob)
     if isinstance(data, str):
-        return data, fingerprint
+        return Decoded(data, fingerprint)
     try:
-        return decoder(data), fingerprint
+        image, note = open_content(data, preparing.min_side, scale)
+        return Decoded(preparing.from_image(image), fingerprint, note)
     except UnreadableError as error:
-        return str(error), fingerprint
+        return Decoded(_reason(str(error), blob), fingerprint)
 
 
-def _to_pixels(size: int | None, data: bytes | Pixels) -> Pixels:
+def _reason(reason: str, blob: Blob) -> str:
+    """Say of what has the suffix of a kind that a package reads that its content is of no kind."""
+    kind = kind_of_name(blob.name) if isinstance(blob, Path) else None
+    return damaged(kind, "no image") if reason == NO_IMAGE and kind and kind.package else reason
+
+
+def open_content(data: bytes | Pixels | Samples, min_side: int | None, scale: Scale) -> tuple[Image.Image, str]:
+    """Make an image in mode RGB of what ``read_blob`` returns, and say what it lacks; see ``open_noted``.
+
+    Raises:
+        UnreadableError: it cannot be decoded.
+    """
     if isinstance(data, bytes):
-        return decode(data, size)
-    return data if size is None else resized(data, size)
+        return open_noted(data, min_side, scale)
+    if not isinstance(data, Samples):
+        return to_pillow(data), ""
+    scale.settle(data.kind)
+    return samples_to_rgb(data, scale), ""
 
 
-def read_blob(blob: Blob) -> tuple[bytes | Pixels | str, bytes]:
-    """Return the encoded bytes or pixels of an image, or the reason why there are none, and a 16-byte fingerprint."""
+def source_scale(listing: Listing, ranges: Ranges | None = None) -> Scale:
+    """Return the scale of a source: ``ranges`` for the types that these know, else measured when needed."""
+    return Scale(ranges, listing.measure or partial(measured_ranges, listing))
+
+
+def measured_ranges(listing: Listing) -> Ranges:
+    """Look at all images of more than 8 bits that do not state their range, and return one for each type of number."""
+    extremes = Extremes()
+    with contextlib.closing(map_blobs(partial(_measure, extremes), listing)) as results:
+        for _ in results:
+            pass
+    return extremes.ranges()
+
+
+def _measure(extremes: Extremes, blob: Blob) -> None:
+    if isinstance(blob, Path):
+        with contextlib.suppress(OSError, ValueError):  # the reason is found in reading it
+            check_regular(blob)
+            with blob.open("rb") as file:
+                if is_shallow(file.read(32)):
+                    return
+    data, _ = (blob, b"") if isinstance(blob, Samples) else read_blob(blob)
+    samples = samples_of(data) if isinstance(data, bytes) else data
+    if isinstance(samples, Samples):
+        extremes.add(samples)
+
+
+def read_blob(blob: Blob) -> tuple[bytes | Pixels | Samples | str, bytes]:
+    """Return the bytes, pixels or samples of an image, or the reason why there are none, and a 16-byte fingerprint."""
     if blob is None:
         return "no bytes in the table", _NONE
-    if isinstance(blob, np.ndarray):
-        return blob, blake2b(np.ascontiguousarray(blob).data, digest_size=16).digest()
+    if isinstance(blob, np.ndarray | Samples):
+        values = blob.values if isinstance(blob, Samples) else blob
+        return blob, blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
     try:
         if isinstance(blob, Path):
             blob = _read_file(blob)
@@ -153,9 +261,24 @@ def read_blob(blob: Blob) -> tuple[bytes | Pixels | str, bytes]:
 
 def _read_file(file: Path) -> bytes:
     check_regular(file)
+    kind = kind_of_name(file.name)
+    if kind is not None and not kind.is_read:
+        with file.open("rb") as opened:
+            _check_kind(opened.read(HEAD), kind)
     if (size := file.stat().st_size) > _MAX_BYTES:
         raise UnreadableError(f"{size} bytes, too many for an image")
     return file.read_bytes()
+
+
+def _check_kind(head: bytes, named: Kind) -> None:
+    """Refuse a file of a kind that is not read before all of it is, unless its content is of another kind.
+
+    Raises:
+        UnreadableError: it is not read.
+    """
+    found = kind_of_content(head)
+    if found is None or found is named or (named is RAW and found is TIFF):
+        raise UnreadableError(NO_IMAGE if named.role == "plain" else named.refusal)
 
 
 def refuse_skipped(skipped: Mapping[str, str]) -> None:
@@ -169,11 +292,29 @@ def refuse_skipped(skipped: Mapping[str, str]) -> None:
 
 
 def skip_note(skipped: Mapping[str, str], n_read: int) -> str:
-    """Say how many images were skipped, and name the first of them."""
+    """Say how many images were skipped: those of kinds that are not read by kind, of others the first by name."""
+    refused = Counter(reason for reason in skipped.values() if refused_kind(reason) is not None)
+    many = {reason: n for reason, n in refused.most_common() if n > 1}
+    kinds = [f"{n} {reason}" for reason, n in many.items()]
+    single = [(name, reason) for name, reason in skipped.items() if reason not in many]
     # Like repr without its quotes: a line break in a name does not break the line.
-    some = ", ".join(f"{repr(name)[1:-1]} ({reason})" for name, reason in islice(skipped.items(), _SHOWN))
-    more = ", …" if len(skipped) > _SHOWN else ""
+    named = [f"{repr(name)[1:-1]} ({reason})" for name, reason in single[:_SHOWN]]
+    more = ", …" if len(single) > _SHOWN else ""
+    some = ", ".join([*kinds, *named])
     return f"{len(skipped)} of {n_read + len(skipped)} images could not be read and were skipped: {some}{more}"
+
+
+def count_kinds(skipped: Mapping[str, str], others: Others) -> dict[str, int]:
+    """Count by their kinds the files of a source that were not read."""
+    counts = Counter(kind_of_reason(reason).name for reason in skipped.values())
+    return dict(counts + Counter(others.counts))
+
+
+def part_note(notes: Mapping[str, str]) -> str:
+    """Say how many images were read in part, and name the first of them."""
+    some = ", ".join(f"{repr(name)[1:-1]} ({note})" for name, note in islice(notes.items(), _SHOWN))
+    more = ", …" if len(notes) > _SHOWN else ""
+    return f"{len(notes)} {'image lacks' if len(notes) == 1 else 'images lack'} a part: {some}{more}"
 
 
 def nothing_readable(skipped: Mapping[str, str]) -> str:
@@ -204,7 +345,7 @@ def _map(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) 
     batches = iter(lambda: _next_batch(blobs), [])
     n_waiting = max(_THREADS, -(-ahead // _BATCH))
     results = map_in_threads(lambda batch: [work(blob) for blob in batch], batches, threads=_THREADS, ahead=n_waiting)
-    with warnings.catch_warnings(), contextlib.closing(results):
+    with warnings.catch_warnings(), muffled(), contextlib.closing(results):
         warnings.simplefilter("ignore")  # Pillow's warnings about odd files; what matters is in the reasons
         for batch in results:
             yield from batch

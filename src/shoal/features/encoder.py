@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from shoal.data.greys import Scale
 from shoal.data.listing import Pixels
 from shoal.device import Precision, autocast, compute_device, preserve_rng
 from shoal.errors import UserError
-from shoal.features.inference import Preparing, SquarePreparing, TimmPreparing, fold_batch_norm
+from shoal.features.inference import NetworkPreparing, SquarePreparing, TimmPreparing, fold_batch_norm
 from shoal.features.weights import file_digest, hub_file, load_weights, weights_file
 from shoal.files import expand_home
 from shoal.folder import ResultFolder
@@ -58,17 +59,17 @@ class Encoder:
     """Height and width in pixels."""
     device: torch.device
     precision: Precision
-    preparing: Preparing
+    preparing: NetworkPreparing
     fast: nn.Module
     """The same network for use, its batch-norms folded."""
 
-    def prepare(self, data: bytes | Pixels) -> UInt8[np.ndarray, "3 h w"]:
+    def prepare(self, data: bytes | Pixels, scale: Scale | None = None) -> UInt8[np.ndarray, "3 h w"]:
         """Decode, resize and crop an image; safe to call from several threads.
 
         Raises:
             UnreadableError: it cannot be decoded.
         """
-        return self.preparing(data)
+        return self.preparing(data, scale)
 
     def embed(self, pixels: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Compute features of prepared images, float32 on the CPU."""
@@ -145,7 +146,7 @@ def _finished(
     size: tuple[int, int],
     device: torch.device,
     precision: Precision,
-    preparing: Preparing,
+    preparing: NetworkPreparing,
 ) -> Encoder:
     """The encoder of a network that has been seen to make a vector of an image."""
     module.requires_grad_(requires_grad=False)

@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from shoal.data.greys import ANY, Ranges, Scale
 from shoal.data.listing import Listing, Pixels, Source, source_digest
-from shoal.data.reading import decode_blob, map_blobs, nothing_readable, refuse_skipped
+from shoal.data.reading import decode_blob, map_blobs, nothing_readable, refuse_skipped, source_scale
 from shoal.errors import UserError
 from shoal.features.encoder import Encoder
 from shoal.features.store import Embedded, Header, Store, check_free, open_embedded, read_header
@@ -34,7 +35,13 @@ _NOT_FINITE = "its features hold NaN or infinity"
 
 
 def embed(
-    source: Source, encoder: Encoder, folder: Path, *, strict: bool = False, progress: ProgressCallback | None = None
+    source: Source,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    ranges: Ranges | None = None,
+    strict: bool = False,
+    progress: ProgressCallback | None = None,
 ) -> Embedded:
     """Compute the features of all images and keep them in ``folder``; resume from those already saved.
 
@@ -45,6 +52,7 @@ def embed(
         source: the images.
         encoder: what makes features of them.
         folder: where they are kept.
+        ranges: what becomes black and white, by type of number; the source is measured for others of more than 8 bits.
         strict: whether to fail on the first image that cannot be read instead of skipping it.
         progress: told how many images are done, of how many.
 
@@ -64,16 +72,19 @@ def embed(
             choose_batch_size(encoder),
             images,
             listing.classes,
+            dict(ranges or {}),
         )
         store = Store.begin(folder, header, listing)
     else:
         _check_same(folder, header, encoder, images)
+        _check_range(folder, header, ranges or {})
         store = Store(folder, header)
     if strict:
         refuse_skipped({listing.ids[row]: reason for row, reason in store.skipped.items()})
     if store.done.looked_at < header.n:
         with store:
-            _Filling(store, encoder, listing, strict=strict).run(progress)
+            scale = source_scale(listing, header.ranges)
+            _Filling(store, encoder, listing, scale, strict=strict).run(progress)
     if not store.done.kept:
         raise UserError(nothing_readable({listing.ids[row]: reason for row, reason in store.skipped.items()}))
     return open_embedded(folder)
@@ -87,6 +98,7 @@ class _Batch:
     fingerprints: list[bytes] = field(default_factory=list)
     pixels: list[Pixels] = field(default_factory=list)
     skipped: dict[int, str] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
     end: int = 0
     """Row of the listing behind the last of them."""
     features: Float[Tensor, "b d"] | None = None
@@ -95,10 +107,11 @@ class _Batch:
 class _Filling:
     """Features on their way into a store."""
 
-    def __init__(self, store: Store, encoder: Encoder, listing: Listing, *, strict: bool) -> None:
+    def __init__(self, store: Store, encoder: Encoder, listing: Listing, scale: Scale, *, strict: bool) -> None:
         self.store = store
         self.encoder = encoder
         self.listing = listing
+        self.scale = scale
         self.strict = strict
         self.batch_size = store.done.batch_size or store.header.batch_size
         self.committed = time.monotonic()
@@ -116,16 +129,17 @@ class _Filling:
                     self._keep(waiting.popleft().result())
             while waiting:
                 self._keep(waiting.popleft().result())
+        self.store.keep_ranges(self.scale.ranges)
         self.store.commit(self.store.header.n, self.batch_size)
 
     def _batches(self, workers: int, progress: ProgressCallback | None) -> Generator[_Batch, None, None]:
         """Prepared images, in batches; the last may be smaller, or empty."""
         start, n = self.store.done.looked_at, self.store.header.n
-        work = partial(decode_blob, self.encoder.prepare)
+        work = partial(decode_blob, self.encoder.preparing, self.scale)
         ahead = (workers + 1) * self.batch_size
         batch = _Batch()
         with contextlib.closing(map_blobs(work, self.listing, start, ahead=ahead)) as results:
-            for row, (pixels, fingerprint) in enumerate(results, start):
+            for row, (pixels, fingerprint, note) in enumerate(results, start):
                 if isinstance(pixels, str):
                     batch.skipped[row] = pixels
                     if self.strict:
@@ -134,6 +148,8 @@ class _Filling:
                     batch.rows.append(row)
                     batch.fingerprints.append(fingerprint)
                     batch.pixels.append(pixels)
+                    if note:
+                        batch.notes[row] = note
                 batch.end = row + 1
                 if len(batch.rows) >= self.batch_size:
                     yield batch
@@ -161,6 +177,7 @@ class _Filling:
             self.store.append([batch.rows[i] for i in kept], fingerprints, batch.features[finite])
         for row, reason in batch.skipped.items():
             self.store.skip(row, reason)
+        self.store.note({row: note for row, note in batch.notes.items() if row not in batch.skipped})
         if batch.rows and time.monotonic() - self.committed > _COMMIT_SECONDS:
             self.store.commit(batch.end, self.batch_size)
             self.committed = time.monotonic()
@@ -206,6 +223,15 @@ def _check_same(folder: Path, header: Header, encoder: Encoder, images: str) -> 
         raise UserError(f"{folder} holds features of {whose}, not of {mine.name}: {advice}.")
     if header.images != images:
         raise UserError(f"{folder} holds features of other images, or these have changed since: {advice}.")
+
+
+def _check_range(folder: Path, header: Header, ranges: Ranges) -> None:
+    """Raise a UserError when another range is asked for than the folder was begun with."""
+    begun = dict(header.ranges)
+    if (ranges and begun | dict(ranges) != begun) or (ANY in begun and not ranges):
+        raise UserError(
+            f"{folder} was begun with another --data.range: give the same again, another --out, or remove this one."
+        )
 
 
 _VALUES = 2**23

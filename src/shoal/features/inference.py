@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from shoal.data.decode import UnreadableError, decode, open_rgb, resized, to_pillow
+from shoal.data.decode import UnreadableError
+from shoal.data.greys import Samples, Scale
 from shoal.data.listing import Pixels
+from shoal.data.reading import ToSquare, open_content
 
 _AGREES = 1e-3
 """Largest difference of features, relative to their largest, that rounding explains."""
@@ -77,17 +80,26 @@ _LONGEST = 8
 """Images that are longer than so many times their short side are cut before they are resized, not afterwards."""
 
 
-@runtime_checkable
-class Preparing(Protocol):
+class NetworkPreparing(ABC):
     """What brings an image to the pixels of a network; ``about`` says how, as timm names it."""
 
     about: Mapping[str, str]
+    min_side: int | None
 
-    def __call__(self, data: bytes | Pixels, /) -> UInt8[np.ndarray, "3 h w"]:
-        """Make pixels of a file or of other pixels."""
+    @abstractmethod
+    def from_image(self, image: Image.Image, /) -> Pixels:
+        """Make pixels of an image in mode RGB."""
+
+    def __call__(self, data: bytes | Pixels | Samples, scale: Scale | None = None, /) -> UInt8[np.ndarray, "3 h w"]:
+        """Make pixels of a file or of other pixels.
+
+        Raises:
+            UnreadableError: it cannot be decoded.
+        """
+        return self.from_image(open_content(data, self.min_side, scale or Scale())[0])
 
 
-class TimmPreparing:
+class TimmPreparing(NetworkPreparing):
     """Resizes and crops as timm does to evaluate a model, and leaves out the normalisation."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -95,42 +107,35 @@ class TimmPreparing:
         from timm.data.transforms_factory import create_transform
 
         self._transform: Callable[[Image.Image], Any] = create_transform(**config, is_training=False, normalize=False)
-        self._least = _ENOUGH * math.ceil(max(config["input_size"][1:]) / config["crop_pct"])
+        self.min_side: int | None = _ENOUGH * math.ceil(max(config["input_size"][1:]) / config["crop_pct"])
         self._cuts = config["crop_mode"] == "center"
         self.about: Mapping[str, str] = {name: str(config[name]) for name in ("interpolation", "crop_pct", "crop_mode")}
 
-    def __call__(self, data: bytes | Pixels) -> UInt8[np.ndarray, "3 h w"]:
-        """Make pixels of a file or of other pixels.
-
-        Raises:
-            UnreadableError: the file cannot be decoded.
-        """
-        image = to_pillow(data) if isinstance(data, np.ndarray) else open_rgb(data, self._least)
+    def from_image(self, image: Image.Image, /) -> Pixels:
+        """Make pixels of an image in mode RGB."""
         if self._cuts:
             image = _cut(image)
         pixels: UInt8[np.ndarray, "3 h w"] = self._transform(image).numpy()
         return pixels
 
 
-class SquarePreparing:
+class SquarePreparing(NetworkPreparing):
     """Brings images to the size that a run was trained on, as its training did."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         """``size`` is height and width in pixels."""
         self._size = size
-        self._square = size[0] if size[0] == size[1] else None
+        self._to_square = ToSquare(size[0] if size[0] == size[1] else None)
+        self.min_side = self._to_square.min_side
         self.about: Mapping[str, str] = {"interpolation": "bilinear", "crop_pct": "1.0", "crop_mode": "center"}
 
-    def __call__(self, data: bytes | Pixels) -> UInt8[np.ndarray, "3 h w"]:
-        """Make pixels of a file or of other pixels.
+    def from_image(self, image: Image.Image, /) -> Pixels:
+        """Make pixels of an image in mode RGB.
 
         Raises:
-            UnreadableError: the file cannot be decoded, or the run's images were not square and this has another size.
+            UnreadableError: the run's images were not square and this has another size.
         """
-        if isinstance(data, bytes):
-            pixels = decode(data, self._square)
-        else:
-            pixels = data if self._square is None else resized(data, self._square)
+        pixels = self._to_square.from_image(image)
         if pixels.shape[1:] != self._size:
             found, trained = (" × ".join(map(str, size)) for size in (pixels.shape[1:], self._size))
             raise UnreadableError(f"{found} px, and the run was trained on {trained} px")

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,12 +15,13 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from shoal.clustering.inputs import tensor_on
+from shoal.data.greys import BEFORE, Ranges
 from shoal.data.listing import Listing, Names, encode_names
 from shoal.errors import UserError
 from shoal.features.encoder import EncoderSpec
 from shoal.files import DISK_FULL, atomic_write, try_lock
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder; a newer one is refused."""
 
 FILES = ("names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", "journal.jsonl")
@@ -45,6 +46,10 @@ class Embedded:
     skipped: Mapping[str, str]
     """Reason for each image that could not be read, by its name."""
     spec: EncoderSpec
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What images that were read lack, by their names."""
+    ranges: Ranges = field(default_factory=dict)
+    """Values of more than 8 bits that became black and white, by type of number."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Header:
     images: str
     """Digest of names, labels and files."""
     classes: tuple[str, ...]
+    ranges: Ranges = field(default_factory=dict)
+    """As in ``Embedded``; those that are measured are added when the images are done."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,9 @@ class Store:
     def __init__(self, folder: Path, header: Header) -> None:
         self.folder = folder
         self.header = header
-        self.done, self.skipped = _journal(folder)
+        self.done, self.skipped, _ = _journal(folder)
         self._fresh: dict[int, str] = {}  # skipped since the last commit
+        self._fresh_notes: dict[int, str] = {}
         self._kept = self.done.kept
 
     @classmethod
@@ -101,8 +109,7 @@ class Store:
                 (folder / name).write_bytes(b"")
             for name in FILES:
                 _sync(folder / name)
-            values = {"format": FORMAT, **asdict(header)}
-            atomic_write(folder / "header.json", f"{json.dumps(values, indent=2)}\n".encode())
+            _write_header(folder, header)
         return cls(folder, header)
 
     def __enter__(self) -> Store:
@@ -112,7 +119,7 @@ class Store:
             self._journal = stack.enter_context((self.folder / "journal.jsonl").open("r+b"))
             if not try_lock(self._journal):
                 raise _busy(self.folder)
-            self.done, self.skipped = _journal(self.folder)
+            self.done, self.skipped, _ = _journal(self.folder)
             self._kept = self.done.kept
             for name, size in _row_bytes(self.header).items():
                 file = stack.enter_context((self.folder / name).open("r+b"))
@@ -134,6 +141,21 @@ class Store:
         """Record why an image has no features."""
         self._fresh[row] = reason
 
+    def note(self, notes: Mapping[int, str]) -> None:
+        """Record what images that have features lack, by row."""
+        self._fresh_notes |= notes
+
+    def keep_ranges(self, ranges: Ranges) -> None:
+        """Record which values of more than 8 bits became black and white.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        if dict(ranges) != dict(self.header.ranges):
+            self.header = replace(self.header, ranges=dict(ranges))
+            with writing(self.folder, self.done.kept):
+                _write_header(self.folder, self.header)
+
     def append(self, rows: Sequence[int], fingerprints: Sequence[bytes], features: Float[Tensor, "b d"]) -> None:
         """Add the features of images.
 
@@ -154,6 +176,8 @@ class Store:
         """
         done = Progressed(looked_at, self._kept, batch_size)
         line = {**asdict(done), "skipped": list(self._fresh.items())}
+        if self._fresh_notes:
+            line["notes"] = list(self._fresh_notes.items())
         with writing(self.folder, self.done.kept):
             for file in self._files.values():
                 file.flush()
@@ -163,7 +187,7 @@ class Store:
             os.fsync(self._journal.fileno())
         self.done = done
         self.skipped |= self._fresh
-        self._fresh = {}
+        self._fresh, self._fresh_notes = {}, {}
 
 
 def open_embedded(folder: Path) -> Embedded:
@@ -175,7 +199,7 @@ def open_embedded(folder: Path) -> Embedded:
     header = read_header(folder)
     if header is None:
         raise UserError(f"{folder} holds no features: create them with 'shoal cluster'.")
-    done, skipped = _journal(folder)
+    done, skipped, notes = _journal(folder)
     if done.looked_at < header.n:
         raise UserError(
             f"{folder} has features of {done.looked_at} of {header.n} images: run the same command again to resume."
@@ -194,6 +218,8 @@ def open_embedded(folder: Path) -> Embedded:
             tensor_on(_mapped(folder / "fingerprints.bin", np.uint8, (done.kept, _FINGERPRINT))),
             {names[row]: reason for row, reason in skipped.items()},
             header.spec,
+            {names[row]: note for row, note in notes.items()},
+            header.ranges,
         )
     except (OSError, ValueError, IndexError, TypeError) as error:
         raise _damaged(folder, error) from error
@@ -234,7 +260,8 @@ def read_header(folder: Path) -> Header | None:
                 "upgrade shoal to use it."
             )
         spec, classes = EncoderSpec(**values.pop("spec")), tuple(values.pop("classes"))
-        return Header(spec=spec, classes=classes, **values)
+        ranges = {name: (float(low), float(high)) for name, (low, high) in values.pop("ranges", BEFORE).items()}
+        return Header(spec=spec, classes=classes, ranges=ranges, **values)
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -254,24 +281,31 @@ def writing(folder: Path, kept: int) -> Iterator[None]:
         raise UserError(f"cannot write to {folder} ({error.strerror or error}): {advice}.") from error
 
 
+def _write_header(folder: Path, header: Header) -> None:
+    values = {"format": FORMAT, **asdict(header)}
+    atomic_write(folder / "header.json", f"{json.dumps(values, indent=2)}\n".encode())
+
+
 def _row_bytes(header: Header) -> dict[str, int]:
     return {"features.f32": 4 * header.n_features, "rows.i64": 8, "fingerprints.bin": _FINGERPRINT}
 
 
-def _journal(folder: Path) -> tuple[Progressed, dict[int, str]]:
-    """Return how far a folder has come, and which rows were skipped."""
+def _journal(folder: Path) -> tuple[Progressed, dict[int, str], dict[int, str]]:
+    """Return how far a folder has come, which rows were skipped, and what others lack."""
     done = Progressed(0, 0, 0)
     skipped: dict[int, str] = {}
+    notes: dict[int, str] = {}
     try:
         with (folder / "journal.jsonl").open(encoding="utf-8") as file:
             for text in file:
                 if text.endswith("\n"):  # a killed process can leave half a line
                     line: dict[str, Any] = json.loads(text)
                     skipped |= {int(row): str(reason) for row, reason in line.pop("skipped")}
+                    notes |= {int(row): str(note) for row, note in line.pop("notes", [])}
                     done = Progressed(**line)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, error) from error
-    return done, skipped
+    return done, skipped, notes
 
 
 def _whole_lines(folder: Path) -> int:
@@ -301,34 +335,33 @@ def remove_features(folder: Path) -> None:
 
 def write_features(
     folder: Path,
-    spec: EncoderSpec,
+    header: Header,
     listing: Listing,
     rows: Int64[Tensor, "n"],
     features: Float[Tensor, "n d"],
     *,
     fingerprints: Sequence[bytes],
     skipped: Mapping[int, str],
-    images: str,
+    notes: Mapping[int, str],
 ) -> None:
     """Write a finished folder at once, of features that are there already.
 
     Args:
         folder: new, or empty.
-        spec: what made the features.
+        header: what made the features, and of what.
         listing: names and true classes of all images.
         rows: row of the listing of each image that has features, ascending.
         features: of these.
         fingerprints: 16 bytes of each of these, equal for equal images.
         skipped: why the other rows have none.
-        images: digest of the images.
+        notes: what rows with features lack.
 
     Raises:
         UserError: the folder cannot be written, or holds features already.
     """
-    n = len(listing.ids)
-    header = Header(spec, n, features.shape[1], len(features), images, listing.classes)
     with Store.begin(folder, header, listing) as store:
         for row, reason in skipped.items():
             store.skip(row, reason)
+        store.note(notes)
         store.append(rows.tolist(), fingerprints, features.float())
-        store.commit(n, len(features))
+        store.commit(header.n, len(features))

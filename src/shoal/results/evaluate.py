@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shoal import evaluation
 from shoal.data import to_images
+from shoal.data.greys import chosen_ranges
 from shoal.data.images import digest
 from shoal.errors import UserError
 from shoal.evaluation import Evaluation, Truth
@@ -73,7 +74,10 @@ def _backbone(result: Result, progress: Progress, *, needed: bool) -> _Backbone:
     trained = Trained.load(result.folder.path)
     data, counter = trained.config.data, progress.counter("reading images")
     try:
-        images = to_images(result.source, root=result.root, size=data.size, strict=data.strict, progress=counter)
+        known = chosen_ranges(data.range)
+        images = to_images(
+            result.source, root=result.root, size=data.size, ranges=known, strict=data.strict, progress=counter
+        )
         if digest(images) != trained.images_digest:
             raise UserError(f"the images in {data.path} have changed since the run was trained: bring them back.")
     except UserError as error:

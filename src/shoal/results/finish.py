@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from shoal.clustering import approximate_neighbours, map_positions
+from shoal.data.reading import count_kinds
+from shoal.data.sources.others import in_words
 from shoal.evaluation import clustering_scores
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -42,6 +45,8 @@ class Outcome:
     n_outliers: int = 0
     n_different: int | None = None
     """Images that differ from each other; None: unknown."""
+    not_read: Mapping[str, int] = field(default_factory=dict)
+    """Files of the source that were not read, by their kinds."""
 
     def as_text(self, folder: ResultFolder) -> str:
         """One line per figure and per file to look at."""
@@ -54,6 +59,9 @@ class Outcome:
             ("outliers", self.n_outliers, folder.outliers),
         ):
             lines += [f"{what:<12} {n}: {path}"] if n else []
+        if self.not_read:
+            where = f": {folder.skipped}" if folder.skipped.exists() else ""
+            lines.append(f"not read     {sum(self.not_read.values())}: {in_words(self.not_read)}{where}")
         lines.append(f"assignments  {folder.assignments_csv}")
         lines += [f"report       {folder.report}"] if folder.report.exists() else []
         return "\n".join(lines)
@@ -107,11 +115,17 @@ def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignme
     copies, odd = duplicates(first, near, alike), outliers(near, found.labels)
     write_duplicates(copies, inputs.ids, folder.duplicates)
     write_outliers(odd, inputs.ids, folder.outliers)
-    if inputs.embedded.skipped:
-        write_skipped(inputs.embedded.skipped, folder.skipped)
+    skipped, others = inputs.embedded.skipped, inputs.others
+    write_skipped({**skipped, **inputs.embedded.notes, **others.reasons}, folder.skipped)
     clustering = Clustering(found.labels, result.centers, found.distance)
     index = sample_of_page(clustering, found.confidence, result.seed).nonzero()[:, 0]
     ids = [inputs.ids[i] for i in index.tolist()]
     write_atlas(found[index], ids, inputs.pictures(index, edge_for(len(index))), folder.atlas)
     n_different = len(torch.unique(first))
-    return replace(outcome, n_duplicates=len(copies), n_outliers=len(odd), n_different=n_different)
+    return replace(
+        outcome,
+        n_duplicates=len(copies),
+        n_outliers=len(odd),
+        n_different=n_different,
+        not_read=count_kinds(skipped, others),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from shoal.clustering.rows import Metric
 from shoal.data import find_source, read_pixels, resolve_spec
-from shoal.data.reading import skip_note
+from shoal.data.greys import Ranges, describe
+from shoal.data.reading import count_kinds, part_note, skip_note
 from shoal.data.sources.array import map_npy
 from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder
@@ -22,6 +23,8 @@ from shoal.folder import ResultFolder
 from shoal.progress import Progress
 from shoal.results.atlas import read_atlas
 from shoal.results.result import PIXELS, Result, given_features
+from shoal.results.tables import as_utf8, read_csv
+from shoal.types import Others
 
 Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"]]
 """Reads the images of some rows, at most so many pixels wide if that saves anything."""
@@ -41,6 +44,15 @@ class EncoderConfig:
         if ResultFolder(Path(self.name)).is_run:
             return EncoderSpec("run", str(real(self.name)))
         return EncoderSpec("timm", self.name, str(real(self.weights)) if self.weights else "")
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """How images are read."""
+
+    range: tuple[float, float] | None = None
+    """Values of more than 8 bits that become black and white; None takes what the files state, else measures the whole
+    source."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +75,8 @@ class Inputs:
     """The folder of ``embedded``."""
     pictures: Pictures | None = None
     """Reads the images again; None where there are none."""
+    others: Others = field(default_factory=Others)
+    """What there is beside the images."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -85,6 +99,7 @@ def read_inputs(
     folder: ResultFolder,
     *,
     fewest: int = 1,
+    ranges: Ranges | None = None,
     strict: bool,
     progress: Progress,
 ) -> Inputs:
@@ -95,12 +110,12 @@ def read_inputs(
     """
     path = Path(name)
     made = name == PIXELS or path.suffix.lower() == ".npy" or ResultFolder(path).is_finished
-    if made and config != EncoderConfig() and not (path.exists() and _holds_images(path)):
-        raise UserError(f"{name} has features already: leave out --backbone.name and --backbone.weights.")
+    if made and (config != EncoderConfig() or ranges) and not (path.exists() and _holds_images(path)):
+        raise UserError(f"{name} has features already: leave out --backbone.name, --backbone.weights and --data.range.")
     if name == PIXELS and not path.exists():
         return _given(given_features(name), name)
     if path.is_dir() and ResultFolder(path).is_finished:
-        return of_result(Result.load(path))
+        return _with_others(of_result(Result.load(path)), ResultFolder(path))
     if path.suffix.lower() == ".npy" and not _holds_images(path):
         return _given(given_features(str(path), cosine=metric == "cosine"), str(path.resolve()))
     source = find_source(name)
@@ -109,17 +124,23 @@ def read_inputs(
         raise UserError(f"{len(listing.ids)} images are fewer than the {fewest} clusters asked for: lower -k.")
     encoder = load_encoder(config.spec())
     counter = progress.counter("embedding images")
-    embedded = embed(source, encoder, folder.features, strict=strict, progress=counter)
+    embedded = embed(source, encoder, folder.features, ranges=ranges, strict=strict, progress=counter)
     if embedded.skipped:
         progress.warn(skip_note(embedded.skipped, len(embedded.ids)))
+    if embedded.notes:
+        progress.warn(part_note(embedded.notes))
+    if shown := describe(embedded.ranges):
+        progress.say(f"range        {shown}; --data.range LOW HIGH sets another")
     # A list on the standard input is read once; what it named is found again by these names.
     origin = [str(file) for file in source.files] if name == "-" else resolve_spec(name)
 
     def pictures(index: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
-        return read_pixels(listing, embedded.rows[index].tolist(), edge)
+        return read_pixels(listing, embedded.rows[index].tolist(), edge, embedded.ranges)
 
     features_at = str(folder.features.resolve())
-    return Inputs(embedded.features, embedded.ids, "images", origin, "", embedded, embedded.spec, features_at, pictures)
+    others = listing.others if source.others is None else source.others
+    kept = (embedded.features, embedded.ids, "images", origin, "", embedded, embedded.spec, features_at, pictures)
+    return Inputs(*kept, others=others)
 
 
 def of_result(result: Result) -> Inputs:
@@ -134,7 +155,7 @@ def of_result(result: Result) -> Inputs:
         ids, kept = read_atlas(result.folder.atlas)
         if len(ids) == len(embedded.ids):  # the thumbnails of all, so that no image is read again
             return kept[index]
-        return read_pixels(result.listing, [result.rows[i] for i in index.tolist()], edge)
+        return read_pixels(result.listing, [result.rows[i] for i in index.tolist()], edge, embedded.ranges)
 
     return Inputs(
         embedded.features,
@@ -147,6 +168,14 @@ def of_result(result: Result) -> Inputs:
         str(result.features_at),
         pictures,
     )
+
+
+def _with_others(inputs: Inputs, folder: ResultFolder) -> Inputs:
+    """Inputs of a result, with what its table says there was beside the images."""
+    known = {} if inputs.embedded is None else {**inputs.embedded.skipped, **inputs.embedded.notes}
+    names = set(map(as_utf8, known))
+    reasons = {name: reason for name, reason in read_csv(folder.skipped, "id", "reason") if name not in names}
+    return replace(inputs, others=Others(count_kinds(reasons, Others()), reasons))
 
 
 def _given(features: Float[Tensor, "n d"], source: str) -> Inputs:

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shoal.data import find_source
-from shoal.data.reading import skip_note
+from shoal.data.reading import part_note, skip_note
+from shoal.data.sources.others import in_words
 from shoal.errors import UserError
 from shoal.features import embed
 from shoal.progress import Progress
@@ -38,9 +39,14 @@ def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Pro
     source = find_source(name)
     with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
         counter = progress.counter("embedding images")
-        embedded = embed(source, result.network, Path(folder), strict=strict, progress=counter)
+        ranges = None if result.embedded is None else result.embedded.ranges
+        embedded = embed(source, result.network, Path(folder), ranges=ranges, strict=strict, progress=counter)
         if embedded.skipped:
             progress.warn(skip_note(embedded.skipped, len(embedded.ids)))
+        if others := source.listing().others if source.others is None else source.others:
+            progress.warn(f"{sum(others.counts.values())} other files were not read: {in_words(others.counts)}")
+        if embedded.notes:
+            progress.warn(part_note(embedded.notes))
         found, targets, classes = _assigned(result, embedded.features), embedded.targets, embedded.classes
         write_assignments(found, embedded.ids, out, names=result.names, targets=targets, classes=classes)
         return len(embedded.ids)

@@ -157,17 +157,20 @@ def read_csv(path: Path, *columns: str) -> list[tuple[str, ...]]:
     if not path.is_file():
         return []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # programs that edit tables may add the mark
             return [tuple(row[name] for name in columns) for row in csv.DictReader(file)]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{path} is damaged: remove it, and the report goes without.") from error
 
 
 def write_skipped(skipped: Mapping[str, str], path: Path) -> None:
-    """Write a table of the files that could not be read, and why."""
+    """Write a table of the files that were not read, or in part, and why; none if there are none."""
+    if not skipped:
+        return
     text = io.StringIO()
-    csv.writer(text).writerows([("id", "reason"), *skipped.items()])
-    atomic_write(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    rows = ((as_utf8(name), as_utf8(reason)) for name, reason in skipped.items())
+    csv.writer(text).writerows([("id", "reason"), *rows])
+    atomic_write(path, text.getvalue().encode())
 
 
 def check_free(path: Path) -> None:

@@ -18,8 +18,10 @@ from shoal.clustering.kmeans import assign
 from shoal.clustering.occupied import renumbered
 from shoal.config import RunConfig, load_recipe, to_yaml
 from shoal.data import Listing, find_source, load_images
+from shoal.data.greys import describe
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features
+from shoal.features.store import Header
 from shoal.features.weights import file_digest
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -48,8 +50,7 @@ def start(config: RunConfig, path: Path, progress: Progress, images: Images | No
     run = Run(config, images, folder)
     if distributed.is_first():
         atomic_write(folder.config, to_yaml(config).encode())
-        if images.skipped:
-            write_skipped(images.skipped, folder.skipped)
+        write_skipped({**images.skipped, **images.notes, **images.others.reasons}, folder.skipped)
     return run
 
 
@@ -74,7 +75,10 @@ def reopen(path: Path, progress: Progress) -> Run:
 
 def _images(config: RunConfig, progress: Progress) -> Images:
     with distributed.one_by_node():
-        return load_images(config.data, progress=progress.counter("reading images"))
+        images = load_images(config.data, progress=progress.counter("reading images"))
+    if shown := describe(images.ranges):
+        progress.say(f"range        {shown}; --data.range LOW HIGH sets another")
+    return images
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,10 +160,18 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     def pictures(index: Int64[Tensor, "m"], _edge: int) -> UInt8[Tensor, "m 3 h w"]:
         return images.pixels[index.to(images.pixels.device)].cpu()
 
-    inputs = Inputs(
-        embedded.features, embedded.ids, "images", source_files, root, embedded, spec, str(folder.features), pictures
+    kept = (
+        embedded.features,
+        embedded.ids,
+        "images",
+        source_files,
+        root,
+        embedded,
+        spec,
+        str(folder.features),
+        pictures,
     )
-    return finish(result, inputs, finished.labels)
+    return finish(result, Inputs(*kept, others=images.others), finished.labels)
 
 
 def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec) -> Embedded:
@@ -171,14 +183,23 @@ def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spe
     n, n_skipped = len(images), len(images.skipped)
     targets = np.concatenate([images.targets.cpu().numpy(), np.full(n_skipped, -1)])
     listing = Listing([*images.ids, *images.skipped], targets, images.classes, lambda: iter(()))
+    header = Header(
+        spec=replace(spec, name=""),
+        n=n + n_skipped,
+        n_features=finished.features.shape[1],
+        batch_size=n,
+        images=finished.trained.images_digest,
+        classes=images.classes,
+        ranges=images.ranges,
+    )
     write_features(
         folder.features,
-        replace(spec, name=""),
+        header,
         listing,
         torch.arange(n),
         finished.features,
         fingerprints=[blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images.pixels],
         skipped=dict(enumerate(images.skipped.values(), n)),
-        images=finished.trained.images_digest,
+        notes={row: images.notes[name] for row, name in enumerate(images.ids) if name in images.notes},
     )
     return open_embedded(folder.features)

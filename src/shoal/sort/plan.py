@@ -15,9 +15,10 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from shoal.data.decode import FORMATS
+from shoal.data.greys import Samples, Scale
+from shoal.data.kinds import is_image_name
 from shoal.data.listing import Blob
-from shoal.data.reading import read_blob
+from shoal.data.reading import open_content, read_blob
 from shoal.errors import UserError
 from shoal.files import real
 from shoal.sort import checks
@@ -129,7 +130,7 @@ class Plan:
         for row, source, target in self.rows():
             if source is None:
                 data, ending = _as_file(next((blob for place, blob in blobs if place == row), None), target)
-                named = target if PurePosixPath(target).suffix.lower() in FORMATS else target + ending
+                named = target if is_image_name(target) else target + ending
                 yield Step(None, named, digest(data)), data
             elif how == "copy":
                 data = source.read_bytes()
@@ -208,9 +209,13 @@ def _as_file(blob: Blob, target: str) -> tuple[bytes, str]:
     data, _ = read_blob(blob)
     if isinstance(data, str):
         raise UserError(f"the image for {_shown(target)} can no longer be read ({data}): bring it back as it was.")
-    if isinstance(data, np.ndarray):
+    if isinstance(data, np.ndarray | Samples):
         file = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(data.transpose(1, 2, 0))).save(file, "PNG")
+        if isinstance(data, Samples) and data.kind == "uint16" and data.values.ndim == 2:
+            image = Image.fromarray(data.values)  # a PNG keeps all 16 bits
+        else:
+            image, _ = open_content(data, None, Scale())
+        image.save(file, "PNG")
         return file.getvalue(), ".png"
     try:
         with Image.open(io.BytesIO(data)) as image:

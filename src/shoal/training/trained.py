@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shoal.config import RunConfig, load_recipe
+from shoal.data.greys import BEFORE, Ranges
 from shoal.device import compute_device, preserve_rng
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
@@ -31,6 +32,8 @@ class Trained:
     """Height and width in pixels of the images it was trained on."""
     images_digest: str
     """Tells the images it was trained on from others."""
+    ranges: Ranges = field(default_factory=dict)
+    """Values of more than 8 bits that became black and white in these, by type of number."""
 
     @property
     def square(self) -> int | None:
@@ -42,7 +45,8 @@ class Trained:
     def of(cls, run: Run) -> Trained:
         """The outcome of a run whose last E-step is done."""
         h, w = run.images.pixels.shape[2:]
-        return cls(run.config, run.method, run.clusterings[0].centers, (h, w), run.images_digest)
+        centers = run.clusterings[0].centers
+        return cls(run.config, run.method, centers, (h, w), run.images_digest, run.images.ranges)
 
     def embed(self, images: Images) -> Float[Tensor, "n d"]:
         """The features that are clustered, at unit length, on the CPU.
@@ -63,7 +67,8 @@ class Trained:
     def save(self, path: Path) -> None:
         """Write ``model.safetensors``."""
         tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
-        write_tensors(path, {"size": self.size, "images": self.images_digest}, {**tensors, "centers": self.centers})
+        header = {"size": self.size, "images": self.images_digest, "ranges": dict(self.ranges)}
+        write_tensors(path, header, {**tensors, "centers": self.centers})
 
     @classmethod
     def load(cls, path: Path) -> Trained:
@@ -86,6 +91,7 @@ class Trained:
             centers = tensors.pop("centers").to(device)
             method.load_state_dict({name.removeprefix("method."): value for name, value in tensors.items()})
             size, images_digest = tuple(header["size"]), header["images"]
-        except (KeyError, RuntimeError) as error:
+            ranges = {kind: (float(low), float(high)) for kind, (low, high) in header.get("ranges", BEFORE).items()}
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise damaged(folder.model, error) from error
-        return cls(config, method.to(device).eval(), centers, size, images_digest)
+        return cls(config, method.to(device).eval(), centers, size, images_digest, ranges)

@@ -15,6 +15,8 @@ import zipfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import compress
 from pathlib import Path
 from threading import Lock
 from typing import Literal, NoReturn
@@ -23,10 +25,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from shoal.data.decode import UnreadableError
+from shoal.data.kinds import DENIED, HEAD, HIDDEN, IRREGULAR, PASSED_FOLDERS, Kind, kind_named
 from shoal.data.listing import Blob, Listing, Member, Names, Source, check_regular, distinct
-from shoal.data.sources.folder import is_image_name
 from shoal.data.sources.formats import DAMAGE
 from shoal.data.sources.labels import classes_of, subfolder_classes
+from shoal.data.sources.others import Collector, in_words
 from shoal.errors import UserError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -57,23 +60,24 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVES)
 
 
-def archive_source(root: Path, names: Sequence[str]) -> Source:
-    """Read the archives ``names`` under the folder ``root``, joined in this order.
+def archive_source(root: Path, names: Sequence[str], passed: Collector | None = None) -> Source:
+    """Read the archives ``names`` under the folder ``root``, joined in this order; ``passed`` is what was beside them.
 
     An image is named by archive and entry, ``photos.zip/cat/1.jpg``. Classes are the numbers of ``.cls`` members or, if
     there are none, the subfolders below the folder that all entries share.
     """
     folder = root.absolute()
     files = [folder / name for name in names]
-    return Source(("packed", str(folder), *names), files, lambda: _listing(files, names))
+    return Source(("packed", str(folder), *names), files, lambda: _listing(files, names, passed or Collector()))
 
 
-def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
-    archives = [_open_archive(file) for file in files]
+def _listing(files: Sequence[Path], names: Sequence[str], passed: Collector) -> Listing:
+    archives = [_open_archive(file, _Sifter(name, passed)) for file, name in zip(files, names, strict=True)]
     if not any(len(archive.names) for archive in archives):
         damage = next((f", which is {archive.damage}" for archive in archives if archive.damage), "")
-        others = " and the others" if len(files) > 1 else ""
-        raise UserError(f"there are no image files in {files[0]}{others}{damage}.")
+        more = " and the others" if len(files) > 1 else ""
+        only = f": only {in_words(passed.others().counts)}" if passed.others() else ""
+        raise UserError(f"there are no image files in {files[0]}{more}{damage}{only}.")
 
     def blobs() -> Iterator[Blob]:
         for archive in archives:
@@ -82,15 +86,45 @@ def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
                 yield _unreadable(archive.damage)
 
     targets, classes = _targets(archives)
-    return Listing(distinct(Names(_ids(archives, names))), targets, classes, blobs)
+    return Listing(distinct(Names(_ids(archives, names))), targets, classes, blobs, others=passed.others())
 
 
-def _open_archive(file: Path) -> _Archive:
+class _Sifter:
+    """Tells the images of an archive from its other entries, which it counts; entry by entry, in their order."""
+
+    def __init__(self, archive: str, passed: Collector) -> None:
+        self._archive = archive
+        self._passed = passed
+        self.images = bytearray()
+        """For each entry so far, 1 for an image."""
+
+    def is_image(self, name: str, head: Callable[[], bytes | Kind]) -> bool:
+        """Tell an image by its name, or else by its ``head``; hidden entries and thumbnails of a system are none."""
+        found = not self._is_passed(name) and self._passed.is_image(f"{self._archive}/{name}", head)
+        self.images.append(found)
+        return found
+
+    def skip(self, kind: Kind | None = None) -> None:
+        """Take an entry for none; one with a kind is counted."""
+        self.images.append(0)
+        if kind is not None:
+            self._passed.add(kind)
+
+    def _is_passed(self, name: str) -> bool:
+        for part in name.split("/"):
+            folder = part.lower() in PASSED_FOLDERS
+            if folder or (part.startswith(".") and part not in (".", "..")):
+                self._passed.add(kind_named(part) if folder else HIDDEN)
+                return True
+        return False
+
+
+def _open_archive(file: Path, sifter: _Sifter) -> _Archive:
     try:
         check_regular(file)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}.") from error
-    return _list_zip(file) if file.suffix.lower() == ".zip" else _list_tar(file)
+    return _list_zip(file, sifter) if file.suffix.lower() == ".zip" else _list_tar(file, sifter)
 
 
 def _ids(archives: Iterable[_Archive], files: Iterable[str]) -> Iterator[str]:
@@ -123,15 +157,10 @@ def _shared_folder(names: Iterator[str]) -> int:
     return len(folder)
 
 
-def _is_wanted(name: str) -> bool:
-    """Tell an image file that is not hidden by its name in an archive."""
-    hidden = (part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-    return is_image_name(name) and not any(hidden)
-
-
 def _stem(name: str) -> str:
     """Return the name without its extension, which the members of a WebDataset sample share."""
-    return name[: name.rindex(".")]
+    at = name.rfind(".")
+    return name if at < 0 else name[:at]
 
 
 def _label_in(text: bytes) -> int:
@@ -152,20 +181,37 @@ def _unreadable(reason: str) -> Member:
 # Zip
 
 
-def _list_zip(file: Path) -> _Archive:
+def _list_zip(file: Path, sifter: _Sifter) -> _Archive:
     """List a zip archive from its central directory.
 
     Raises:
         UserError: the directory is damaged or missing, as after an interrupted download.
     """
     labels: dict[str, int] = {}
-    with _open_zip(file) as archive:
-        names = Names(entry.filename for entry in _zip_images(archive))
+
+    def names() -> Iterator[str]:
         for entry in archive.infolist():
-            if entry.filename.endswith(".cls") and entry.file_size <= _MAX_LABEL_BYTES:
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            if entry.is_dir() or kind not in (0, stat.S_IFREG):
+                sifter.skip(None if entry.is_dir() else IRREGULAR)
+            elif entry.filename.endswith(".cls") and entry.file_size <= _MAX_LABEL_BYTES:
+                sifter.skip()
                 with contextlib.suppress(*_DAMAGE):
                     labels[_stem(entry.filename)] = _label_in(archive.read(entry))
-    return _Archive(names, labels, lambda: _zip_blobs(file))
+            elif sifter.is_image(entry.filename, partial(_head_in_zip, archive, entry)):
+                yield entry.filename
+
+    with _open_zip(file) as archive:
+        found = Names(names())
+    return _Archive(found, labels, lambda: _zip_blobs(file, sifter.images))
+
+
+def _head_in_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | Kind:
+    try:
+        with archive.open(entry) as opened:
+            return opened.read(HEAD)
+    except _DAMAGE:
+        return DENIED
 
 
 def _open_zip(file: Path) -> zipfile.ZipFile:
@@ -175,14 +221,7 @@ def _open_zip(file: Path) -> zipfile.ZipFile:
         raise UserError(f"cannot read {file}: it is damaged, or no zip archive ({error}).") from error
 
 
-def _zip_images(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
-    for entry in archive.infolist():
-        kind = stat.S_IFMT(entry.external_attr >> 16)
-        if _is_wanted(entry.filename) and kind in (0, stat.S_IFREG):
-            yield entry
-
-
-def _zip_blobs(file: Path) -> Iterator[Blob]:
+def _zip_blobs(file: Path, images: bytearray) -> Iterator[Blob]:
     """Iterate over the images; the archive stays open while there are members of it."""
     archive = _open_zip(file)
     lock = Lock()  # the archive has one read position
@@ -202,7 +241,7 @@ def _zip_blobs(file: Path) -> Iterator[Blob]:
             return _unreadable(f"{size} bytes unpacked, perhaps a decompression bomb")
         return Member(lambda: read(entry))
 
-    yield from map(member, _zip_images(archive))
+    yield from map(member, compress(archive.infolist(), images))
 
 
 # Tar, plain or compressed as a whole
@@ -214,7 +253,10 @@ _LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, ta
 
 
 class _TarEntry(tarfile.TarInfo):
-    """A header that raises on damage instead of ending the archive, and never reads gigabytes as a long name."""
+    """A header that raises on damage instead of ending the archive, and never reads gigabytes as a long name.
+
+    Damage is also an end without the block of zeros that ends an archive: it was cut off between two entries.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _TarEntry:
@@ -224,6 +266,8 @@ class _TarEntry(tarfile.TarInfo):
             # tarfile takes these for the end of the archive, unless they are its first header.
             if type(error).__name__ in ("InvalidHeaderError", "TruncatedHeaderError"):
                 raise tarfile.ReadError(str(error)) from error
+            if type(error).__name__ == "EmptyHeaderError":
+                raise tarfile.ReadError("it ends without an end mark, perhaps cut off") from error
             raise
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
@@ -234,15 +278,16 @@ class _TarEntry(tarfile.TarInfo):
 
 
 class _TarWalk:
-    """Iterates over the regular files of an archive; ``damage`` says where it had to stop, if it had to."""
+    """Iterates over the entries of an archive; ``damage`` says where it had to stop, if it had to."""
 
     def __init__(self, file: Path, mode: _Mode) -> None:
         self.damage = ""
+        self.n_images = 0
+        """Told by who walks."""
         self._file = file
         self._mode = mode
 
     def __iter__(self) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-        n_images = 0
         try:
             archive = tarfile.open(self._file, self._mode, tarinfo=_TarEntry, encoding="utf-8")  # noqa: SIM115 - below
         except _DAMAGE as error:
@@ -254,14 +299,12 @@ class _TarWalk:
                     archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every entry
                     if entry.size < 0:  # would start again further up, forever
                         raise tarfile.ReadError(f"a header says {entry.size} bytes")
-                    if entry.isreg():
-                        yield entry, archive
-                        n_images += _is_wanted(entry.name)
+                    yield entry, archive
             except _DAMAGE as error:
-                self.damage = f"damaged after {n_images} images: {error}"
+                self.damage = f"damaged after {self.n_images} images: {error}"
 
 
-def _list_tar(file: Path) -> _Archive:
+def _list_tar(file: Path, sifter: _Sifter) -> _Archive:
     """List a tar archive from its headers up to the first damage, without links, devices and pipes.
 
     Raises:
@@ -274,18 +317,31 @@ def _list_tar(file: Path) -> _Archive:
 
     def names() -> Iterator[str]:
         for entry, archive in walk:
-            if entry.name.endswith(".cls") and entry.size <= _MAX_LABEL_BYTES and not entry.issparse():
+            if not entry.isreg():
+                sifter.skip(None if entry.isdir() else IRREGULAR)
+            elif entry.name.endswith(".cls") and entry.size <= _MAX_LABEL_BYTES and not entry.issparse():
+                sifter.skip()
                 with contextlib.suppress(*_DAMAGE):
                     labels[_stem(entry.name)] = _label_in(_content(archive, entry))
-            elif _is_wanted(entry.name):
+            elif sifter.is_image(entry.name, partial(_head_in_tar, archive, entry)):
                 offsets.append(entry.offset_data)
                 sizes.append(-1 if entry.issparse() else entry.size)
+                walk.n_images += 1
                 yield entry.name
 
     found = Names(names())
     if mode == "r:":
         return _Archive(found, labels, lambda: _seek_tar(file, offsets, sizes), walk.damage)
-    return _Archive(found, labels, lambda: _stream_tar(file, mode, len(found)), walk.damage)
+    return _Archive(found, labels, lambda: _stream_tar(file, mode, sifter.images), walk.damage)
+
+
+def _head_in_tar(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes | Kind:
+    """Read the beginning of an entry; what is behind it is not read again, even in a compressed archive."""
+    try:
+        file = archive.extractfile(entry)
+        return b"" if file is None else file.read(HEAD)
+    except _DAMAGE:  # the walk finds it as well
+        return DENIED
 
 
 def _tar_mode(file: Path) -> _Mode:
@@ -331,14 +387,14 @@ class _OpenFile:
         return data
 
 
-def _stream_tar(file: Path, mode: _Mode, n_images: int) -> Iterator[Blob]:
+def _stream_tar(file: Path, mode: _Mode, images: bytearray) -> Iterator[Blob]:
     """Read a compressed archive from its start; images that are no longer there are damaged."""
-    found = 0
-    for entry, archive in _TarWalk(file, mode):
-        if found < n_images and _is_wanted(entry.name):
-            found += 1
+    missing = sum(images)
+    for (entry, archive), wanted in zip(_TarWalk(file, mode), images, strict=False):
+        if wanted:
+            missing -= 1
             yield _refused(-1 if entry.issparse() else entry.size) or _content_or_reason(archive, entry)
-    for _ in range(found, n_images):
+    for _ in range(missing):
         yield _unreadable("damaged")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from jaxtyping import Float, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shoal.data.decode import resized
-from shoal.data.listing import as_images, check_regular
+from shoal.data.decode import resized, samples_to_rgb, to_array
+from shoal.data.greys import Extremes, Range, Ranges, Samples, Scale, find_missing, full_range
+from shoal.data.listing import Blob, Listing, as_images, check_regular
 from shoal.errors import UserError
 from shoal.types import Images
 
@@ -27,31 +29,53 @@ _DAMAGE = (
 _SHAPES = "(n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w)"
 
 
-def images_from_array(array: NDArray[Any] | Tensor, name: str, size: int | None) -> Images:
-    """Make unlabelled images of an array: uint8, or float in [0, 1]; grey or RGB, channels first or last.
+def images_from_array(array: NDArray[Any] | Tensor, name: str, size: int | None, scale: Scale | None = None) -> Images:
+    """Make unlabelled images of an array: whole numbers, or float in [0, 1]; grey or RGB, channels first or last.
+
+    Whole numbers of more than 8 bits are scaled by the range of ``scale``, else by one for the whole array; floats may
+    have other values where ``scale`` says what is black and white.
 
     Raises:
         UserError: another type, values outside [0, 1], or a shape that does not fit images.
     """
-    pixels = _to_pixels(_as_numpy(array), name, size)
-    return as_images(pixels, [-1] * len(pixels), (), _row_names(name, len(pixels)), {})
+    values = _as_numpy(array)
+    scale = Scale(scale.ranges if scale else None, lambda: _measured(values, name))
+    pixels = _to_pixels(values, name, size, scale)
+    images = as_images(pixels, [-1] * len(pixels), (), _row_names(name, len(pixels)), {})
+    return replace(images, ranges=scale.ranges)
 
 
-def images_from_npy(path: Path, size: int | None) -> Images:
+def images_from_npy(path: Path, size: int | None, scale: Scale) -> Images:
     """Read the images of a ``.npy`` file, which is mapped, not loaded.
 
     Raises:
         UserError: the file cannot be read, is damaged, or holds Python objects or no images.
     """
-    return images_from_array(map_npy(path), path.name, size)
+    return images_from_array(map_npy(path), path.name, size, scale)
 
 
-def digits(size: int | None) -> Images:
+def npy_listing(path: Path) -> Listing:
+    """List the images of a ``.npy`` file, which is mapped, not loaded.
+
+    Raises:
+        UserError: the file cannot be read, is damaged, or holds Python objects or no images.
+    """
+    values, name = _as_numpy(map_npy(path)), path.name
+    planes = _planes(values, name)
+
+    def blobs(start: int = 0) -> Iterator[Blob]:
+        return (_as_rgb(image[None])[0] if image.dtype == np.uint8 else _samples(image) for image in planes[start:])
+
+    n = len(planes)
+    return Listing(_row_names(name, n), [-1] * n, (), blobs, seek=blobs, measure=lambda: _measured(values, name))
+
+
+def digits(size: int | None, _scale: Scale | None = None) -> Images:
     """Load scikit-learn's 1 797 handwritten digits, 8 × 8, greys scaled from 0…16 to 0…255."""
     from sklearn.datasets import load_digits  # takes a second
 
     bunch = load_digits()
-    pixels = _to_pixels(np.rint(bunch.images * (255 / 16)).astype(np.uint8), "digits", size)
+    pixels = _to_pixels(np.rint(bunch.images * (255 / 16)).astype(np.uint8), "digits", size, Scale())
     return as_images(pixels, bunch.target.tolist(), tuple("0123456789"), _row_names("digits", len(pixels)), {})
 
 
@@ -69,21 +93,54 @@ def _as_numpy(array: NDArray[Any] | Tensor) -> NDArray[Any]:
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
-def _to_pixels(values: NDArray[Any], name: str, size: int | None) -> UInt8[np.ndarray, "n 3 H W"]:
+def _to_pixels(values: NDArray[Any], name: str, size: int | None, scale: Scale) -> UInt8[np.ndarray, "n 3 H W"]:
     """Convert an array to pixels; a memory map of uint8 stays one unless its images are resized."""
-    if not (values.dtype == np.uint8 or np.issubdtype(values.dtype, np.floating)):
-        raise UserError(f"{name} has type {values.dtype}: give uint8, or float between 0 and 1.")
-    planes = _channels_first(values, name)
+    planes = _planes(values, name)
     if planes.dtype == np.uint8 and size is None:
         pixels = _as_rgb(planes)
         return pixels if isinstance(planes, np.memmap) else np.ascontiguousarray(pixels)
+    if planes.dtype != np.uint8:
+        scale.settle(planes.dtype.name)
     side: Sequence[int] = planes.shape[2:] if size is None else (size, size)
     out = np.empty((len(planes), 3, *side), dtype=np.uint8)
-    for start in range(0, len(planes), _CHUNK):
-        part = planes[start : start + _CHUNK]
-        rgb = _as_rgb(part if part.dtype == np.uint8 else _to_uint8(part, name))
-        out[start : start + _CHUNK] = rgb if size is None else [resized(image, size) for image in rgb]
+    for row, image in enumerate(planes):
+        rgb = _as_rgb(image[None])[0] if image.dtype == np.uint8 else to_array(samples_to_rgb(_samples(image), scale))
+        out[row] = rgb if size is None else resized(rgb, size)
     return out
+
+
+def _planes(values: NDArray[Any], name: str) -> Shaped[np.ndarray, "n c h w"]:
+    """Check type and shape, and put the channels first."""
+    if values.dtype.kind not in "iuf":
+        raise UserError(f"{name} has type {values.dtype}: give whole numbers, or float between 0 and 1.")
+    return _channels_first(values, name)
+
+
+def _samples(image: Shaped[np.ndarray, "c h w"]) -> Samples:
+    """Make samples of an image that is not of uint8; floats in [0, 1] and int8 state their range."""
+    values = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
+    if values.dtype.kind == "f":
+        within = bool(values.min() >= 0 and values.max() <= 1)
+        return Samples(values, (0.0, 1.0) if within else None, missing=find_missing(values))
+    stated: Range | None = full_range(values.dtype) if values.dtype.itemsize == 1 else None
+    return Samples(values, stated, missing=find_missing(values))
+
+
+def _measured(values: NDArray[Any], name: str) -> Ranges:
+    """Return the range of an array, (0, 1) for floats.
+
+    Raises:
+        UserError: floats have other values.
+    """
+    extremes = Extremes()
+    for start in range(0, len(values), _CHUNK):
+        part = values[start : start + _CHUNK]
+        if values.dtype.kind == "f":
+            _check_fractions(part, name)
+        else:
+            flat = part.reshape(len(part), -1)
+            extremes.add(Samples(flat, missing=find_missing(flat)))
+    return extremes.ranges() if values.dtype.kind != "f" else {values.dtype.name: (0.0, 1.0)}
 
 
 def _as_rgb(planes: UInt8[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n 3 h w"]:
@@ -107,12 +164,14 @@ def _channels_first(values: NDArray[Any], name: str) -> Shaped[np.ndarray, "n c 
     return values if first else values.transpose(0, 3, 1, 2)
 
 
-def _to_uint8(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def _check_fractions(values: NDArray[Any], name: str) -> None:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):
         found = "NaN" if np.isnan([low, high]).any() else f"values from {low:g} to {high:g}"
-        raise UserError(f"{name} contains {found}, but float images must be between 0 and 1: scale them or give uint8.")
-    return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
+        raise UserError(
+            f"{name} contains {found}, but float images must be between 0 and 1: scale them, or say what is black and "
+            "white with --data.range LOW HIGH (ranges={'any': (low, high)} in Python)."
+        )
 
 
 def read_features(path: Path, *, cosine: bool) -> Float[Tensor, "n d"]:

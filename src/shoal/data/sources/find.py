@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import difflib
 import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from shoal.data.decode import FORMATS
+from shoal.data.kinds import ARCHIVE, TABLE, is_image_name
 from shoal.data.listing import Blob, Listing, Names, Source
 from shoal.data.sources.archive import archive_source, is_archive
-from shoal.data.sources.array import digits, images_from_npy
+from shoal.data.sources.array import digits, images_from_npy, npy_listing
 from shoal.data.sources.folder import (
     first_missing,
     folder_source,
-    is_image_name,
     is_pattern,
     list_source,
     match_files,
@@ -26,13 +27,13 @@ from shoal.data.sources.folder import (
     walk,
 )
 from shoal.data.sources.hub import SCHEME, hub_source
+from shoal.data.sources.others import Collector, head_of
 from shoal.data.sources.parquet import parquet_source
 from shoal.data.sources.published import DATA_SETS, named_source
 from shoal.data.sources.table import is_table_of_paths, table_source
 from shoal.errors import UserError
 from shoal.files import expand_home, real
 from shoal.progress import ProgressCallback
-from shoal.types import Images
 
 _LOG = logging.getLogger("shoal")
 IN_MEMORY = "(images given in Python)"
@@ -90,7 +91,7 @@ def _named(name: str, root: str, progress: ProgressCallback | None) -> Source:
         kind = "built-in digits" if name == "digits" else f"published {name}"
         _LOG.warning("reading the %s: to read the folder of that name, give ./%s", kind, name)
     if name == "digits":
-        return _of_pixels((name,), (), digits)
+        return Source((name,), (), _digits_listing, digits)
     return named_source(name, root, progress)
 
 
@@ -104,66 +105,72 @@ def _at_path(path: Path) -> Source:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
     if is_folder:
-        return _of_files(path, walk(path))
+        passed = Collector()
+        return _of_files(path, walk(path, passed=passed), passed)
     kind = path.suffix.lower()
     if kind == ".npy":
-        return _of_pixels(("npy", str(path.absolute())), [path.absolute()], lambda size: images_from_npy(path, size))
+        file = path.absolute()
+        return Source(("npy", str(file)), [file], partial(npy_listing, path), partial(images_from_npy, path))
     if kind == ".csv" or (kind == ".parquet" and is_table_of_paths(path)):
         return table_source(path)
     if kind == ".parquet":
         return parquet_source(path.parent, [path.name])
     if is_archive(path.name):
         return archive_source(path.parent, [path.name])
-    alone = "one image is not a data set; " if kind in FORMATS else ""
+    alone = "one image is not a data set; " if is_image_name(path.name) else ""
     raise UserError(f"cannot take images from {path}: {alone}give {_KINDS}.")
 
 
 def _matching(pattern: str) -> Source:
     root = pattern_root(pattern)
-    found = Names(match_files(pattern) if root.is_dir() else ())
+    passed = Collector()
+    found = Names(match_files(pattern, passed) if root.is_dir() else ())
     if not len(found):
         raise UserError(f"no file matches {pattern}: correct it, and quote it so that the shell does not expand it.")
     if "{" in pattern and (name := first_missing(pattern, set(found))) is not None:
         raise UserError(f"there is no file {root / name}, which {pattern} stands for: correct the braces.")
-    return _of_files(root, found)
+    return _of_files(root, found, passed)
 
 
-def _of_files(folder: Path, found: Iterable[str]) -> Source:
+def _of_files(folder: Path, found: Iterable[str], passed: Collector) -> Source:
     """Read the image files among those found in a folder, or else its Parquet files, or else its archives."""
     tables: list[str] = []
     archives: list[str] = []
-
-    def image_files() -> Iterator[str]:
-        for name in found:
-            if is_image_name(name):
-                yield name
-            elif name.lower().endswith(".parquet"):
-                tables.append(name)
-            elif is_archive(name):
-                archives.append(name)
-
-    names = Names(image_files())
-    if len(names) and archives:
-        n = len(archives)
-        what = "1 archive" if n == 1 else f"{n} archives"
-        _LOG.warning("skipping %s beside the image files in %s: give the path of an archive to read it", what, folder)
+    names = Names(_image_files(folder, found, tables, archives, passed))
     if tables and not len(names):
-        return parquet_source(folder, tables)
+        return dataclasses.replace(parquet_source(folder, tables), others=passed.others())
     if archives and not len(names):
-        return archive_source(folder, archives)
-    return folder_source(folder, names)
+        return archive_source(folder, archives, passed)
+    if archives and len(names):
+        what = "1 archive" if len(archives) == 1 else f"{len(archives)} archives"
+        _LOG.warning("skipping %s beside the image files in %s: give the path of an archive to read it", what, folder)
+    passed.add_all(TABLE, tables)
+    passed.add_all(ARCHIVE, archives)
+    return folder_source(folder, names, passed.others())
 
 
-def _of_pixels(origin: Sequence[str], files: Sequence[Path], images: Callable[[int | None], Images]) -> Source:
-    def listing() -> Listing:
-        found = images(None)
+def _image_files(
+    folder: Path, found: Iterable[str], tables: list[str], archives: list[str], passed: Collector
+) -> Iterator[str]:
+    """Iterate over the names of image files; tables, archives and all others go into their collections."""
+    for name in found:
+        if is_image_name(name):
+            yield name
+        elif name.lower().endswith(".parquet"):
+            tables.append(name)
+        elif is_archive(name):
+            archives.append(name)
+        elif passed.is_image(name, partial(head_of, folder / name)):
+            yield name
 
-        def blobs() -> Iterator[Blob]:
-            return (image.numpy() for image in found.pixels)
 
-        return Listing(found.ids, found.targets.numpy(), found.classes, blobs)
+def _digits_listing() -> Listing:
+    found = digits(None)
 
-    return Source(origin, files, listing, images)
+    def blobs() -> Iterator[Blob]:
+        return (image.numpy() for image in found.pixels)
+
+    return Listing(found.ids, found.targets.numpy(), found.classes, blobs)
 
 
 def _missing(path: Path) -> str:

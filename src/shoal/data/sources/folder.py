@@ -5,43 +5,41 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from shoal.data.decode import FORMATS
+from shoal.data.kinds import CLOSED_FOLDER, HIDDEN, HIDDEN_FOLDER, OUTPUT, PASSED_FOLDERS, kind_named
 from shoal.data.listing import Files, Listing, Names, Source
 from shoal.data.sources.labels import subfolder_classes
+from shoal.data.sources.others import Collector, in_words
 from shoal.errors import UserError
 from shoal.files import expand_home
+from shoal.types import Others
 
 _LOG = logging.getLogger("shoal")
 
 
-def is_image_name(name: str) -> bool:
-    """Tell an image file by its extension."""
-    return os.path.splitext(name)[1].lower() in FORMATS  # noqa: PTH122 - a Path for each of a million names is slow
-
-
-def folder_source(folder: Path, names: Sequence[str]) -> Source:
+def folder_source(folder: Path, names: Sequence[str], others: Others | None = None) -> Source:
     """Read image files in a folder, named by their paths in it; subfolders may be classes (``subfolder_classes``).
 
     Raises:
         UserError: ``names`` is empty.
     """
+    others = others or Others()
     if not names:
-        looked = f"shoal looked for {' '.join(FORMATS)}, .parquet, .zip and .tar"
-        raise UserError(f"there are no image files in {folder}: {looked}.")
+        looked = f"only {in_words(others.counts)}" if others else "it is empty"
+        raise UserError(f"there are no image files in {folder}, nor Parquet files or archives of them: {looked}.")
     root = folder.absolute()
-    files = Files(names, os.path.join(root, "").__add__)  # noqa: PTH118 - as above
+    files = Files(names, os.path.join(root, "").__add__)  # noqa: PTH118 - a Path for each of a million is slow
 
     def listing() -> Listing:
         targets, classes = subfolder_classes(names)
-        return Listing(names, targets, classes, lambda: iter(files), files=files)
+        return Listing(names, targets, classes, lambda: iter(files), files=files, others=others)
 
-    return Source(("folder", str(root)), files, listing)
+    return Source(("folder", str(root)), files, listing, others=others)
 
 
 def list_source(paths: Sequence[str | Path]) -> Source:
@@ -75,18 +73,26 @@ def list_source(paths: Sequence[str | Path]) -> Source:
 # Walking a folder
 
 
-def walk(folder: Path, max_depth: int | None = None) -> Iterator[str]:
+def walk(
+    folder: Path,
+    max_depth: int | None = None,
+    *,
+    passed: Collector | None = None,
+    asked: Container[str] = (),
+) -> Iterator[str]:
     """Find the files under a folder: sorted, as paths relative to it with '/' between the parts.
 
-    Hidden files, and files of more than ``max_depth`` parts, are left out. Links are followed, but each real folder is
-    entered once, so that loops end. Subfolders that shoal has written are skipped, and so are, with a warning,
-    subfolders without permission.
+    Links are followed, but each real folder is entered once, so that loops end. Left out are hidden files, files of
+    more than ``max_depth`` parts, subfolders that shoal has written or that a system fills with thumbnails or with what
+    was deleted (``PASSED_FOLDERS``; not those ``asked`` for by name), and, with a warning, subfolders without
+    permission. ``passed`` counts all but files that are too deep.
 
     Raises:
         UserError: a folder cannot be listed.
     """
+    passed = passed or Collector()
     entered: set[tuple[int, int]] = set()
-    iterators = [iter(_entries(folder, entered))]
+    iterators = [iter(_entries(folder, entered, passed))]
     prefixes = [""]
     while iterators:
         entry = next(iterators[-1], None)
@@ -95,20 +101,28 @@ def walk(folder: Path, max_depth: int | None = None) -> Iterator[str]:
             prefixes.pop()
         elif not entry.endswith("/"):
             yield prefixes[-1] + entry
+        elif entry[:-1].lower() in PASSED_FOLDERS and entry[:-1] not in asked:
+            passed.add(kind_named(entry[:-1]))
         elif max_depth is None or len(iterators) < max_depth:
             prefixes.append(prefixes[-1] + entry)
-            iterators.append(iter(_subfolder_entries(folder / prefixes[-1], entered)))
+            iterators.append(iter(_subfolder_entries(folder / prefixes[-1], entered, passed)))
 
 
-def _subfolder_entries(folder: Path, entered: set[tuple[int, int]]) -> list[str]:
+def _subfolder_entries(folder: Path, entered: set[tuple[int, int]], passed: Collector) -> list[str]:
+    hidden = Collector()
     try:
-        found = _entries(folder, entered)
+        found = _entries(folder, entered, hidden)
     except UserError as error:
         if not isinstance(error.__cause__, PermissionError):
             raise
         _LOG.warning("%s Its contents are skipped.", error)
+        passed.add(CLOSED_FOLDER)
         return []
-    return [] if _is_output(folder, found) else found
+    if _is_output(folder, found):
+        passed.add(OUTPUT)
+        return []
+    passed.update(hidden)
+    return found
 
 
 def _is_output(folder: Path, entries: Sequence[str]) -> bool:
@@ -118,8 +132,8 @@ def _is_output(folder: Path, entries: Sequence[str]) -> bool:
     return "clustering.safetensors" in entries or {"config.yaml", "state.safetensors"} <= set(entries)
 
 
-def _entries(folder: Path, entered: set[tuple[int, int]]) -> list[str]:
-    """List a folder unless it was ``entered`` before; names of folders end in '/'.
+def _entries(folder: Path, entered: set[tuple[int, int]], passed: Collector) -> list[str]:
+    """List a folder unless it was ``entered`` before; names of folders end in '/', and hidden entries are counted.
 
     The '/' makes the order of the entries that of the full paths below them, so sorting folder by folder is enough.
     """
@@ -128,8 +142,16 @@ def _entries(folder: Path, entered: set[tuple[int, int]]) -> list[str]:
         if (found.st_dev, found.st_ino) in entered:
             return []
         entered.add((found.st_dev, found.st_ino))
+        names: list[str] = []
         with os.scandir(folder) as entries:
-            return sorted(f"{e.name}/" if _is_folder(e) else e.name for e in entries if not e.name.startswith("."))
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    names.append(f"{entry.name}/" if _is_folder(entry) else entry.name)
+                elif entry.name.lower() in PASSED_FOLDERS:
+                    passed.add(kind_named(entry.name))
+                else:
+                    passed.add(HIDDEN_FOLDER if _is_folder(entry) else HIDDEN)
+        return sorted(names)
     except OSError as error:
         raise UserError(f"cannot list the folder {folder}: {error.strerror}.") from error
 
@@ -159,8 +181,8 @@ def pattern_root(pattern: str) -> Path:
     return expand_home(_split(pattern)[0] or ".")
 
 
-def match_files(pattern: str) -> Iterator[str]:
-    """Find the files that match a pattern: sorted, relative to its ``pattern_root``.
+def match_files(pattern: str, passed: Collector | None = None) -> Iterator[str]:
+    """Find the files that match a pattern: sorted, relative to its ``pattern_root``; ``passed`` as in ``walk``.
 
     ``*``, ``?`` and ``[a-c]`` match within one part of a path, ``**`` any number of folders; ``{a,b}`` and ``{00..99}``
     are expanded. Hidden files are left out.
@@ -171,7 +193,8 @@ def match_files(pattern: str) -> Iterator[str]:
     _, rest = _split(pattern)
     max_depth = None if "**" in rest else rest.count("/") + 1
     wanted = re.compile("|".join(map(_regex, _expand(rest, pattern))))
-    return (name for name in walk(pattern_root(pattern), max_depth) if wanted.fullmatch(name))
+    found = walk(pattern_root(pattern), max_depth, passed=passed, asked=rest.split("/"))
+    return (name for name in found if wanted.fullmatch(name))
 
 
 def first_missing(pattern: str, found: set[str]) -> str | None:
@@ -181,9 +204,14 @@ def first_missing(pattern: str, found: set[str]) -> str | None:
 
 
 def _split(pattern: str) -> tuple[str, str]:
-    """Split a pattern into its root, which has no wildcards and ends in '/' or is empty, and the rest."""
+    """Split a pattern into its root, which ends in '/' or is empty, and the rest.
+
+    The root has no wildcards, but folders that exist are none: ``photos [2024]/*.jpg`` begins in ``photos [2024]``.
+    """
     magic = _MAGIC.search(pattern)
     at = pattern.rfind("/", 0, magic.start() if magic else None) + 1
+    while (end := pattern.find("/", at) + 1) and os.path.isdir(expand_home(pattern[:end])):  # noqa: PTH112 - long names
+        at = end
     return pattern[:at], pattern[at:]
 
 

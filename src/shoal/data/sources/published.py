@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from shoal.data.kinds import is_image_name
 from shoal.data.listing import Listing, Names, Source
 from shoal.data.sources import formats
 from shoal.data.sources.download import Published, published_files
-from shoal.data.sources.folder import folder_source, is_image_name, walk
+from shoal.data.sources.folder import folder_source, walk
 from shoal.data.sources.formats import Reader
 from shoal.errors import UserError
 from shoal.files import expand_home
