@@ -114,7 +114,7 @@ def read_pixels(listing: Listing, rows: Iterable[int], size: int) -> UInt8[Tenso
     return torch.from_numpy(pixels)
 
 
-def decode_blob(decoder: Callable[[bytes | Pixels], Pixels], blob: Blob) -> tuple[Pixels | str, bytes]:
+def decode_blob(decoder: Callable[[bytes | Pixels], Result], blob: Blob) -> tuple[Result | str, bytes]:
     """Return what ``decoder`` makes of an image, or the reason why it cannot be read, and its fingerprint."""
     data, fingerprint = read_blob(blob)
     if isinstance(data, str):

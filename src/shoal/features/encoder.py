@@ -12,9 +12,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from shoal.data.listing import Pixels
+from shoal.data.sketch import sketch
 from shoal.device import Precision, autocast, compute_device, preserve_rng
 from shoal.errors import UserError
-from shoal.features.inference import Preparing, SquarePreparing, TimmPreparing, fold_batch_norm
+from shoal.features.inference import Preparing, SquarePreparing, TimmPreparing, fold_batch_norm, open_whole
 from shoal.features.weights import file_digest, hub_file, load_weights, weights_file
 from shoal.files import expand_home
 from shoal.folder import ResultFolder
@@ -68,7 +69,17 @@ class Encoder:
         Raises:
             UnreadableError: it cannot be decoded.
         """
-        return self.preparing(data)
+        return self.preparing.from_image(open_whole(data, self.preparing))
+
+    def prepare_and_sketch(self, data: bytes | Pixels) -> tuple[UInt8[np.ndarray, "3 h w"], bytes]:
+        """Prepare an image, and sketch what its copies are told from (``data.sketch``), decoding it once.
+
+        Raises:
+            UnreadableError: it cannot be decoded.
+        """
+        image = open_whole(data, self.preparing)
+        pixels = self.preparing.from_image(image)
+        return pixels, sketch(image, data, pixels)
 
     def embed(self, pixels: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Compute features of prepared images, float32 on the CPU."""

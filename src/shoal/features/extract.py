@@ -14,14 +14,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from shoal.data.links import equal_rows, other_names
 from shoal.data.listing import Listing, Pixels, Source, source_digest
 from shoal.data.reading import decode_blob, map_blobs, nothing_readable, refuse_skipped
 from shoal.errors import UserError
 from shoal.features.encoder import Encoder
-from shoal.features.store import Embedded, Header, Store, check_free, open_embedded, read_header
+from shoal.features.store import (
+    Embedded,
+    Header,
+    Store,
+    check_free,
+    has_links,
+    open_embedded,
+    read_header,
+    write_links,
+)
 from shoal.progress import ProgressCallback
 
 _COMMIT_SECONDS = 1.0
@@ -76,7 +86,14 @@ def embed(
             _Filling(store, encoder, listing, strict=strict).run(progress)
     if not store.done.kept:
         raise UserError(nothing_readable({listing.ids[row]: reason for row, reason in store.skipped.items()}))
+    if not has_links(folder):
+        write_links(folder, _links(open_embedded(folder), listing))
     return open_embedded(folder)
+
+
+def _links(embedded: Embedded, listing: Listing) -> Int64[np.ndarray, "m 2"]:
+    """Rows that are other names of a file, and the row of that file."""
+    return other_names(lambda row: listing.path(int(embedded.rows[row])), equal_rows(embedded.fingerprints))
 
 
 @dataclass
@@ -86,6 +103,7 @@ class _Batch:
     rows: list[int] = field(default_factory=list)
     fingerprints: list[bytes] = field(default_factory=list)
     pixels: list[Pixels] = field(default_factory=list)
+    sketches: list[bytes] = field(default_factory=list)
     skipped: dict[int, str] = field(default_factory=dict)
     end: int = 0
     """Row of the listing behind the last of them."""
@@ -121,19 +139,20 @@ class _Filling:
     def _batches(self, workers: int, progress: ProgressCallback | None) -> Generator[_Batch, None, None]:
         """Prepared images, in batches; the last may be smaller, or empty."""
         start, n = self.store.done.looked_at, self.store.header.n
-        work = partial(decode_blob, self.encoder.prepare)
+        work = partial(decode_blob, self.encoder.prepare_and_sketch)
         ahead = (workers + 1) * self.batch_size
         batch = _Batch()
         with contextlib.closing(map_blobs(work, self.listing, start, ahead=ahead)) as results:
-            for row, (pixels, fingerprint) in enumerate(results, start):
-                if isinstance(pixels, str):
-                    batch.skipped[row] = pixels
+            for row, (made, fingerprint) in enumerate(results, start):
+                if isinstance(made, str):
+                    batch.skipped[row] = made
                     if self.strict:
-                        refuse_skipped({self.listing.ids[row]: pixels})
+                        refuse_skipped({self.listing.ids[row]: made})
                 else:
                     batch.rows.append(row)
                     batch.fingerprints.append(fingerprint)
-                    batch.pixels.append(pixels)
+                    batch.pixels.append(made[0])
+                    batch.sketches.append(made[1])
                 batch.end = row + 1
                 if len(batch.rows) >= self.batch_size:
                     yield batch
@@ -157,8 +176,8 @@ class _Filling:
             if odd and self.strict:
                 refuse_skipped({self.listing.ids[odd[0]]: _NOT_FINITE})
             kept = torch.nonzero(finite)[:, 0].tolist()
-            fingerprints = [batch.fingerprints[i] for i in kept]
-            self.store.append([batch.rows[i] for i in kept], fingerprints, batch.features[finite])
+            fingerprints, sketches = [batch.fingerprints[i] for i in kept], [batch.sketches[i] for i in kept]
+            self.store.append([batch.rows[i] for i in kept], fingerprints, sketches, batch.features[finite])
         for row, reason in batch.skipped.items():
             self.store.skip(row, reason)
         if batch.rows and time.monotonic() - self.committed > _COMMIT_SECONDS:

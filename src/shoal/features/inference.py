@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from shoal.data.decode import UnreadableError, decode, open_rgb, resized, to_pillow
+from shoal.data.decode import UnreadableError, centre_square, open_rgb, to_array, to_pillow
 from shoal.data.listing import Pixels
 
 _AGREES = 1e-3
@@ -73,6 +73,10 @@ _ENOUGH = 2
 """A JPEG may be decoded to 1/2, 1/4 or 1/8 if that leaves so many times the side that it is resized to."""
 
 
+_ENOUGH_IN_TRAINING = 3
+"""The same for a run: ``data.decode`` has read its images so."""
+
+
 _LONGEST = 8
 """Images that are longer than so many times their short side are cut before they are resized, not afterwards."""
 
@@ -82,9 +86,20 @@ class Preparing(Protocol):
     """What brings an image to the pixels of a network; ``about`` says how, as timm names it."""
 
     about: Mapping[str, str]
+    min_side: int | None
+    """A JPEG may be decoded at a part of its size that keeps so many pixels on both sides."""
 
-    def __call__(self, data: bytes | Pixels, /) -> UInt8[np.ndarray, "3 h w"]:
-        """Make pixels of a file or of other pixels."""
+    def from_image(self, image: Image.Image, /) -> UInt8[np.ndarray, "3 h w"]:
+        """Make pixels of an image in mode RGB."""
+
+
+def open_whole(data: bytes | Pixels, preparing: Preparing) -> Image.Image:
+    """The whole image of a file, or of pixels, at a size that ``preparing`` can do with.
+
+    Raises:
+        UnreadableError: the file cannot be decoded.
+    """
+    return to_pillow(data) if isinstance(data, np.ndarray) else open_rgb(data, preparing.min_side)
 
 
 class TimmPreparing:
@@ -95,20 +110,13 @@ class TimmPreparing:
         from timm.data.transforms_factory import create_transform
 
         self._transform: Callable[[Image.Image], Any] = create_transform(**config, is_training=False, normalize=False)
-        self._least = _ENOUGH * math.ceil(max(config["input_size"][1:]) / config["crop_pct"])
+        self.min_side: int | None = _ENOUGH * math.ceil(max(config["input_size"][1:]) / config["crop_pct"])
         self._cuts = config["crop_mode"] == "center"
         self.about: Mapping[str, str] = {name: str(config[name]) for name in ("interpolation", "crop_pct", "crop_mode")}
 
-    def __call__(self, data: bytes | Pixels) -> UInt8[np.ndarray, "3 h w"]:
-        """Make pixels of a file or of other pixels.
-
-        Raises:
-            UnreadableError: the file cannot be decoded.
-        """
-        image = to_pillow(data) if isinstance(data, np.ndarray) else open_rgb(data, self._least)
-        if self._cuts:
-            image = _cut(image)
-        pixels: UInt8[np.ndarray, "3 h w"] = self._transform(image).numpy()
+    def from_image(self, image: Image.Image) -> UInt8[np.ndarray, "3 h w"]:
+        """Make pixels of an image in mode RGB."""
+        pixels: UInt8[np.ndarray, "3 h w"] = self._transform(_cut(image) if self._cuts else image).numpy()
         return pixels
 
 
@@ -119,18 +127,16 @@ class SquarePreparing:
         """``size`` is height and width in pixels."""
         self._size = size
         self._square = size[0] if size[0] == size[1] else None
+        self.min_side = None if self._square is None else _ENOUGH_IN_TRAINING * self._square
         self.about: Mapping[str, str] = {"interpolation": "bilinear", "crop_pct": "1.0", "crop_mode": "center"}
 
-    def __call__(self, data: bytes | Pixels) -> UInt8[np.ndarray, "3 h w"]:
-        """Make pixels of a file or of other pixels.
+    def from_image(self, image: Image.Image) -> UInt8[np.ndarray, "3 h w"]:
+        """Make pixels of an image in mode RGB.
 
         Raises:
-            UnreadableError: the file cannot be decoded, or the run's images were not square and this has another size.
+            UnreadableError: the run's images were not square, and this has another size.
         """
-        if isinstance(data, bytes):
-            pixels = decode(data, self._square)
-        else:
-            pixels = data if self._square is None else resized(data, self._square)
+        pixels = to_array(image if self._square is None else centre_square(image, self._square))
         if pixels.shape[1:] != self._size:
             found, trained = (" × ".join(map(str, size)) for size in (pixels.shape[1:], self._size))
             raise UnreadableError(f"{found} px, and the run was trained on {trained} px")

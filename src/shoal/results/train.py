@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from shoal import distributed
 from shoal.clustering import KMeans
 from shoal.clustering.kmeans import assign
 from shoal.config import RunConfig, load_recipe, to_yaml
-from shoal.data import Listing, find_source, load_images
+from shoal.data import Listing, Source, find_source, load_images
+from shoal.data.decode import to_pillow
+from shoal.data.links import equal_rows, other_names
+from shoal.data.sketch import sketch
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features
 from shoal.features.weights import file_digest
@@ -133,7 +137,7 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     else:
         source_files = source
     spec = EncoderSpec("run", str(folder.path.absolute()), digest=file_digest(folder.model))
-    embedded = _kept_features(finished, images, folder, spec)
+    embedded = _kept_features(finished, images, folder, spec, partial(find_source, source_files, root=root))
     result = Result(
         folder=folder,
         method=config.method.name,
@@ -158,7 +162,9 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     return finish(result, inputs, finished.labels)
 
 
-def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec) -> Embedded:
+def _kept_features(
+    finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec, source: Callable[[], Source]
+) -> Embedded:
     """Keep the features of the images, replacing those of an earlier end of the run.
 
     Images that could not be read stand behind the others: the source may have changed since it was listed.
@@ -167,14 +173,37 @@ def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spe
     n, n_skipped = len(images), len(images.skipped)
     targets = np.concatenate([images.targets.cpu().numpy(), np.full(n_skipped, -1)])
     listing = Listing([*images.ids, *images.skipped], targets, images.classes, lambda: iter(()))
+    fingerprints = [blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images.pixels]
     write_features(
         folder.features,
         replace(spec, name=""),
         listing,
         torch.arange(n),
         finished.features,
-        fingerprints=[blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images.pixels],
+        fingerprints=fingerprints,
+        sketches=[_sketch(image) for image in images.pixels],
+        links=_links(images, fingerprints, source),
         skipped=dict(enumerate(images.skipped.values(), n)),
         images=finished.trained.images_digest,
     )
     return open_embedded(folder.features)
+
+
+def _sketch(image: UInt8[Tensor, "3 h w"]) -> bytes:
+    pixels = image.cpu().numpy()
+    return sketch(to_pillow(pixels), pixels, pixels)
+
+
+def _links(
+    images: Images, fingerprints: Sequence[bytes], source: Callable[[], Source]
+) -> Int64[np.ndarray, "m 2"]:
+    """Rows that are other names of a file, and the row of that file; none where there are no files, or none any more."""
+    equal = [*equal_rows(torch.frombuffer(bytearray(b"".join(fingerprints)), dtype=torch.uint8).view(-1, 16))]
+    try:
+        listing = source().listing() if equal else None
+    except UserError:
+        listing = None
+    if listing is None or not len(listing.files):
+        return np.zeros((0, 2), np.int64)
+    files = dict(zip(listing.ids, listing.files, strict=True))
+    return other_names(lambda row: files.get(images.ids[row]), equal)
