@@ -6,7 +6,7 @@ import contextlib
 from io import BytesIO
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 SIDE = 16
@@ -56,11 +56,11 @@ def sketch(image: Image.Image, data: bytes | UInt8[np.ndarray, "3 h w"], prepare
 def sharpness(pixels: UInt8[np.ndarray, "3 h w"]) -> float:
     """Mean absolute Laplacian of the green channel, relative to its standard deviation, so that contrast has no part.
 
-    One of the focus measures that Pertuz, Puig and Garcia (2013) compare. It is meaningful between versions of one image
-    that were brought to the same size.
+    One of the focus measures that Pertuz, Puig and Garcia (2013) compare. It has a meaning between versions of one
+    image that were brought to the same size.
     """
     green = pixels[1].astype(np.int16)
-    if min(green.shape) < 3:  # noqa: PLR2004 - a Laplacian has a neighbour on each side
+    if min(green.shape) < 3:
         return 0.0
     inner = green[1:-1, 1:-1]
     laplacian = 4 * inner - green[:-2, 1:-1] - green[2:, 1:-1] - green[1:-1, :-2] - green[1:-1, 2:]

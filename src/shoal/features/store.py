@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -217,7 +217,9 @@ def open_embedded(folder: Path) -> Embedded:
             {names[row]: reason for row, reason in skipped.items()},
             header.spec,
             _optional(folder / SKETCHES, SKETCH, (done.kept,)),
-            None if (links := _optional(folder / LINKS, np.dtype(np.int64), (-1,))) is None else _pairs(links, done.kept),
+            None
+            if (links := _optional(folder / LINKS, np.dtype(np.int64), (-1,))) is None
+            else _pairs(links, done.kept),
         )
     except (OSError, ValueError, IndexError, TypeError) as error:
         raise _damaged(folder, error) from error
@@ -305,7 +307,12 @@ def writing(folder: Path, kept: int) -> Iterator[None]:
 
 
 def _row_bytes(header: Header) -> dict[str, int]:
-    return {"features.f32": 4 * header.n_features, "rows.i64": 8, "fingerprints.bin": _FINGERPRINT, SKETCHES: SKETCH.itemsize}
+    return {
+        "features.f32": 4 * header.n_features,
+        "rows.i64": 8,
+        "fingerprints.bin": _FINGERPRINT,
+        SKETCHES: SKETCH.itemsize,
+    }
 
 
 def _journal(folder: Path) -> tuple[Progressed, dict[int, str]]:
@@ -356,9 +363,7 @@ def write_features(
     rows: Int64[Tensor, "n"],
     features: Float[Tensor, "n d"],
     *,
-    fingerprints: Sequence[bytes],
-    sketches: Sequence[bytes],
-    links: Int64[np.ndarray, "m 2"],
+    known: Iterable[tuple[bytes, bytes]],
     skipped: Mapping[int, str],
     images: str,
 ) -> None:
@@ -370,9 +375,7 @@ def write_features(
         listing: names and true classes of all images.
         rows: row of the listing of each image that has features, ascending.
         features: of these.
-        fingerprints: 16 bytes of each of these, equal for equal images.
-        sketches: of each of these, as ``data.sketch`` makes them.
-        links: rows of these that are other names of a file, and of which row's.
+        known: of each of these 16 bytes, equal for equal images, and a sketch (``data.sketch``).
         skipped: why the other rows have none.
         images: digest of the images.
 
@@ -384,6 +387,6 @@ def write_features(
     with Store.begin(folder, header, listing) as store:
         for row, reason in skipped.items():
             store.skip(row, reason)
+        fingerprints, sketches = zip(*known, strict=True)
         store.append(rows.tolist(), fingerprints, sketches, features.float())
         store.commit(n, len(features))
-    write_links(folder, links)

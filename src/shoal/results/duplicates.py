@@ -27,8 +27,8 @@ class Duplicate:
     """An image of a group of duplicates; groups are numbered from 0.
 
     ``kind`` is exact if another image of the group is the same file, byte for byte, and link if it is another name of a
-    file that is in the group already. ``similarity`` is the cosine to the most similar copy in the group, 1 for an exact
-    one. ``keep`` marks the best file of the group, under all its names; None where too little is known of the images.
+    file that the group has already. ``similarity`` is the cosine to the most similar copy, 1 for an exact one. ``keep``
+    marks the best file of the group, under all its names; None where too little is known of the images.
     """
 
     group: int
@@ -69,8 +69,8 @@ def duplicates(
         file[links[:, 0].numpy()] = links[:, 1].numpy()
     copies = np.bincount(first.numpy()[file == np.arange(len(file))], minlength=len(first))[first.numpy()]
     similarity = torch.full((len(first),), -torch.inf)
-    for rows in (pairs.one, pairs.other):
-        similarity.scatter_reduce_(0, rows, pairs.similarity, "amax")
+    for side in (pairs.one, pairs.other):
+        similarity.scatter_reduce_(0, side, pairs.similarity, "amax")
     similarity = similarity[first].clamp(max=1.0)
     found = []
     for number, rows in enumerate(_groups(first, pairs, file)):
@@ -90,9 +90,7 @@ def duplicates(
     return found
 
 
-def _groups(
-    first: Int64[Tensor, "n"], pairs: Pairs, file: Int64[np.ndarray, "n"]
-) -> Iterator[Int64[np.ndarray, "g"]]:
+def _groups(first: Int64[Tensor, "n"], pairs: Pairs, file: Int64[np.ndarray, "n"]) -> Iterator[Int64[np.ndarray, "g"]]:
     """Rows of each group of at least two files: ascending, the largest group first, then that of the earliest row."""
     n = len(first)
     one = np.concatenate([pairs.one.numpy(), np.arange(n), np.arange(n)])

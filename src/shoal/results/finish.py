@@ -28,10 +28,9 @@ from shoal.results.rows import Assignments, assign_rows
 from shoal.results.tables import write_assignments, write_skipped
 from shoal.types import Clustering
 
-
 _WITHOUT_SKETCHES = (
-    "These features are from an earlier version of shoal, which kept no thumbnails: duplicates are found by the features "
-    "alone, and not which to keep. Embed the images again into a new folder to find more of them."
+    "The features are from an earlier version of shoal, which kept no thumbnails: duplicates are found by the features "
+    "alone, and none is marked to keep. Cluster the images into a new folder to find all of them."
 )
 
 

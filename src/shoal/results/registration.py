@@ -95,7 +95,7 @@ def _sampling(
     place = ((size[:, None] * at + centre[:, None] + 1) * (side / 2) - 0.5).clamp(0, side - 1)
     offset = place[:, :, None] - torch.arange(side)
     t = offset.abs()
-    far = t >= 2  # noqa: PLR2004 - the kernel ends two pixels away
+    far = t >= 2
     near = t <= 1
     weights = torch.where(near, (1.5 * t - 2.5) * t * t + 1, ((2.5 - 0.5 * t) * t - 4) * t + 2).masked_fill(far, 0)
     slopes = torch.where(near, (4.5 * t - 5) * t, (5 - 1.5 * t) * t - 4).masked_fill(far, 0)

@@ -22,7 +22,7 @@ from shoal.data.decode import to_pillow
 from shoal.data.links import equal_rows, other_names
 from shoal.data.sketch import sketch
 from shoal.errors import UserError
-from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features
+from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features, write_links
 from shoal.features.weights import file_digest
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -180,12 +180,11 @@ def _kept_features(
         listing,
         torch.arange(n),
         finished.features,
-        fingerprints=fingerprints,
-        sketches=[_sketch(image) for image in images.pixels],
-        links=_links(images, fingerprints, source),
+        known=zip(fingerprints, map(_sketch, images.pixels), strict=True),
         skipped=dict(enumerate(images.skipped.values(), n)),
         images=finished.trained.images_digest,
     )
+    write_links(folder.features, _links(images, fingerprints, source))
     return open_embedded(folder.features)
 
 
@@ -194,10 +193,8 @@ def _sketch(image: UInt8[Tensor, "3 h w"]) -> bytes:
     return sketch(to_pillow(pixels), pixels, pixels)
 
 
-def _links(
-    images: Images, fingerprints: Sequence[bytes], source: Callable[[], Source]
-) -> Int64[np.ndarray, "m 2"]:
-    """Rows that are other names of a file, and the row of that file; none where there are no files, or none any more."""
+def _links(images: Images, fingerprints: Sequence[bytes], source: Callable[[], Source]) -> Int64[np.ndarray, "m 2"]:
+    """Rows that are other names of a file, and the row of that file; none where there are no files, or no more."""
     equal = [*equal_rows(torch.frombuffer(bytearray(b"".join(fingerprints)), dtype=torch.uint8).view(-1, 16))]
     try:
         listing = source().listing() if equal else None
