@@ -74,7 +74,7 @@ def duplicates(
     similarity = similarity[first].clamp(max=1.0)
     found = []
     for number, rows in enumerate(_groups(first, pairs, file)):
-        best = None if sketches is None else _best(rows[file[rows] == rows], ids, sketches)
+        best = None if sketches is None else _best(file[rows], ids, sketches)
         keep = np.zeros(len(rows), bool) if best is None else file[rows] == best
         for row, kept in sorted(zip(rows.tolist(), keep.tolist(), strict=True), key=lambda one: not one[1]):
             exact = bool(copies[row] > 1)
@@ -107,8 +107,15 @@ def _groups(first: Int64[Tensor, "n"], pairs: Pairs, file: Int64[np.ndarray, "n"
     yield from np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
 
 
-def _best(rows: Int64[np.ndarray, "g"], ids: Sequence[str], sketches: Shaped[np.ndarray, "n"]) -> int | None:
-    """The row with the most pixels, then the sharpest, then of the largest file, then of the shortest name."""
+def _best(files: Int64[np.ndarray, "g"], ids: Sequence[str], sketches: Shaped[np.ndarray, "n"]) -> int | None:
+    """The file with the most pixels, then the sharpest, the largest, that of most names, that of the shortest name.
+
+    Args:
+        files: row of the file of each name in a group.
+        ids: names of all rows.
+        sketches: of all rows.
+    """
+    rows, names = np.unique(files, return_counts=True)
     seen = sketches[rows]
     if not seen["width"].all():
         return None
@@ -116,6 +123,7 @@ def _best(rows: Int64[np.ndarray, "g"], ids: Sequence[str], sketches: Shaped[np.
     left: Bool[np.ndarray, "g"] = pixels == pixels.max()
     left &= seen["sharpness"] >= SHARP * seen["sharpness"][left].max()
     left &= seen["bytes"] == seen["bytes"][left].max()
+    left &= names == names[left].max()  # removed, it would leave links that lead nowhere
     return int(min(rows[left].tolist(), key=lambda row: (len(ids[row]), row)))
 
 
