@@ -45,6 +45,7 @@ _FEW, _USUAL_OF_FEW = 50, 0.05
 
 _CROPPED = 0.002  # 1 − correlation of the thumbnails of a crop: rarely less
 _NOT_CROPPED = 0.75
+_NEAR = 0.75  # 1 − cosine of a crop, relative to what is usual: of ten neighbours hardly one is so near by chance
 _FLAT = 1.0  # standard deviation, in grey levels, below which thumbnails show noise
 _BLOCK = 4096
 
@@ -153,8 +154,8 @@ class _Compared:
         self.place[rows] = torch.arange(len(rows))
         few = _USUAL_OF_FEW * min(1.0, (_FEW / max(len(rows), 1)) ** (2 / 3))
         by_look = _usual(thumbnails, looks, seed)
-        usual = by_look if trained else by_look * _usual(features, found, seed)
-        self.usual = usual.clamp(min=few**0.5 if trained else few)
+        self.usual_features = torch.ones(len(rows)) if trained else _usual(features, found, seed).clamp(min=few**0.5)
+        self.usual = by_look.clamp(min=few**0.5) if trained else (by_look * self.usual_features).clamp(min=few)
 
     def pairs(self) -> Pairs:
         """The candidates that are copies."""
@@ -177,7 +178,8 @@ class _Compared:
     def _are_copies(
         self, one: Int64[Tensor, "b"], other: Int64[Tensor, "b"], cosine: Float[Tensor, "b"]
     ) -> Bool[Tensor, "b"]:
-        allowed = torch.minimum(self.usual[self.place[one]], self.usual[self.place[other]])
+        i, j = self.place[one], self.place[other]
+        allowed = torch.minimum(self.usual[i], self.usual[j])
         alone = LIMIT_OF_THUMBNAILS * allowed
         farthest = (alone if self.trained else LIMIT * allowed / (1 - cosine).clamp(min=1e-6)).clamp(max=FARTHEST)
         a, b = self._luma(one), self._luma(other)
@@ -187,7 +189,8 @@ class _Compared:
         whole = copied.nonzero()[:, 0]
         copied[whole] = self._same_colours(one[whole], other[whole], turned[whole], apart[whole])
         if not self.trained:
-            rest = ((farthest >= _CROPPED) & (apart > farthest) & (apart <= _NOT_CROPPED)).nonzero()[:, 0]
+            near = 1 - cosine <= _NEAR * torch.minimum(self.usual_features[i], self.usual_features[j])
+            rest = (near & (farthest >= _CROPPED) & (apart > farthest) & (apart <= _NOT_CROPPED)).nonzero()[:, 0]
             for parts in (False, True):
                 rest = rest[~copied[rest]]
                 ends = (other[rest], one[rest]) if parts else (one[rest], other[rest])

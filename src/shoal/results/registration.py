@@ -13,6 +13,9 @@ START = 0.85
 
 SMALLEST = 0.7
 STEPS = 5
+GLANCE = 2
+HOPELESS = 0.3
+"""1 − correlation after two steps from which a pair is given up."""
 
 _LONGEST_STEP = 0.1
 _DAMPING = 1e-3
@@ -37,17 +40,32 @@ class Windows:
 def register(whole: Float[Tensor, "n s s"], part: Float[Tensor, "n s s"]) -> tuple[Float[Tensor, "n"], Windows]:
     """Find the window of each whole image that looks most like the part, up to brightness and contrast.
 
-    Gauss–Newton on size, centre, gain and offset (Lucas and Kanade 1981; Baker and Matthews 2004, section 2).
+    Pairs that still look different after two steps are given up.
 
     Returns:
         1 − correlation of the part and the window (n,), and the windows.
     """
+    n = len(whole)
+    first = Windows(torch.full((n, 2), START), torch.zeros(n, 2))
+    best, found = _search(whole, part, first, GLANCE)
+    hopeful = (best <= HOPELESS).nonzero()[:, 0]
+    if len(hopeful):
+        begun = Windows(found.size[hopeful], found.centre[hopeful])
+        best[hopeful], further = _search(whole[hopeful], part[hopeful], begun, STEPS - GLANCE)
+        found.size[hopeful], found.centre[hopeful] = further.size, further.centre
+    return best, found
+
+
+def _search(
+    whole: Float[Tensor, "n s s"], part: Float[Tensor, "n s s"], start: Windows, steps: int
+) -> tuple[Float[Tensor, "n"], Windows]:
+    """Gauss–Newton on size, centre, gain and offset (Lucas and Kanade 1981; Baker and Matthews 2004, section 2)."""
     n, side = len(whole), whole.shape[-1]
     at = torch.linspace(-1 + 1 / side, 1 - 1 / side, side)
     target = _centred(_softened(part))
-    size, centre = torch.full((n, 2), START), torch.zeros(n, 2)
+    size, centre = start.size, start.centre
     best, kept = torch.full((n,), torch.inf), Windows(size.clone(), centre.clone())
-    for step in range(STEPS + 1):
+    for step in range(steps + 1):
         across, across_slope = _sampling(side, size[:, 0], centre[:, 0])
         down, down_slope = _sampling(side, size[:, 1], centre[:, 1])
         rows = down @ whole
@@ -56,7 +74,7 @@ def register(whole: Float[Tensor, "n s s"], part: Float[Tensor, "n s s"]) -> tup
         better = apart < best
         best = torch.where(better, apart, best)
         kept.size[better], kept.centre[better] = size[better], centre[better]
-        if step == STEPS:
+        if step == steps:
             break
         dx, dy = rows @ across_slope.mT, down_slope @ whole @ across.mT
         slopes = torch.stack([*map(_centred, (dx * at, dy * at[:, None], dx, dy)), shown], 2)
