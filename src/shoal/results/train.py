@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -17,10 +16,11 @@ from shoal import distributed
 from shoal.clustering import KMeans
 from shoal.clustering.kmeans import assign
 from shoal.config import RunConfig, load_recipe, to_yaml
-from shoal.data import Listing, Source, find_source, load_images
+from shoal.data import Listing, find_source, load_images
 from shoal.data.decode import to_pillow
 from shoal.data.links import equal_rows, other_names
 from shoal.data.sketch import sketch
+from shoal.data.sources.folder import is_pattern
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features, write_links
 from shoal.features.weights import file_digest
@@ -137,7 +137,7 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     else:
         source_files = source
     spec = EncoderSpec("run", str(folder.path.absolute()), digest=file_digest(folder.model))
-    embedded = _kept_features(finished, images, folder, spec, partial(find_source, source_files, root=root))
+    embedded = _kept_features(finished, images, folder, spec, source_files)
     result = Result(
         folder=folder,
         method=config.method.name,
@@ -163,7 +163,7 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
 
 
 def _kept_features(
-    finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec, source: Callable[[], Source]
+    finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec, source: str | list[str]
 ) -> Embedded:
     """Keep the features of the images, replacing those of an earlier end of the run.
 
@@ -193,14 +193,15 @@ def _sketch(image: UInt8[Tensor, "3 h w"]) -> bytes:
     return sketch(to_pillow(pixels), pixels, pixels)
 
 
-def _links(images: Images, fingerprints: Sequence[bytes], source: Callable[[], Source]) -> Int64[np.ndarray, "m 2"]:
+def _links(images: Images, fingerprints: Sequence[bytes], source: str | list[str]) -> Int64[np.ndarray, "m 2"]:
     """Rows that are other names of a file, and the row of that file; none where there are no files, or no more."""
+    nothing = np.zeros((0, 2), np.int64)
     equal = [*equal_rows(torch.frombuffer(bytearray(b"".join(fingerprints)), dtype=torch.uint8).view(-1, 16))]
+    if not equal or not (isinstance(source, list) or Path(source).exists() or is_pattern(source)):
+        return nothing  # a data set by its name, or images given in Python
     try:
-        listing = source().listing() if equal else None
+        listing = find_source(source).listing()
     except UserError:
-        listing = None
-    if listing is None or not len(listing.files):
-        return np.zeros((0, 2), np.int64)
-    files = dict(zip(listing.ids, listing.files, strict=True))
+        return nothing
+    files = dict(zip(listing.ids, listing.files, strict=True)) if len(listing.files) else {}
     return other_names(lambda row: files.get(images.ids[row]), equal)
