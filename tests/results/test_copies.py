@@ -1,10 +1,13 @@
 """Planted copies of images among different ones, told by features and thumbnails."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
+import shoal
 from shoal.clustering import approximate_neighbours
 from shoal.data.decode import to_array
 from shoal.data.sketch import SKETCH, sketch
@@ -115,3 +118,19 @@ def test_images_without_a_sketch_are_compared_by_their_features(scenes):
 def test_a_few_images(scenes, n):
     assert pairs_of(features_of(n, torch.zeros(0, dtype=torch.int64)), scenes[:n]) == set()
     assert pairs_of(features_of(n, torch.tensor([0]), 0.1), [*scenes[:n], COPIES["smaller"](scenes[0])]) == {(0, n)}
+
+
+@pytest.mark.usefixtures("own_cache", "no_umap")
+def test_a_training_run_lists_copies_and_no_links(scenes, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, image in enumerate(scenes[:24]):
+        image.save(folder / f"{i:02}.png")
+    scenes[5].save(folder / "again.jpg", quality=60)
+    (folder / "link.png").symlink_to(folder / "03.png")
+    settings = {"data.size": 32, "method.dim": 8, "backbone.width": 4}
+    shoal.ProPos(2, epochs=1, settings=settings).fit(folder).save(tmp_path / "model")
+    with (tmp_path / "model" / "duplicates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["id"], row["kind"]) for row in rows} == {("05.png", "near"), ("again.jpg", "near")}
+    assert sorted(row["keep"] for row in rows) == ["false", "true"]
