@@ -11,7 +11,7 @@ FOLDER/
   atlas.parquet           thumbnails and map of the images that the report shows, also for embedding-atlas
   evaluation.json         figures of the result, once ``shoal evaluate`` has run
   config.yaml             the settings; those of a training run are a recipe that gives it again
-  features/               the features that were clustered, with ids and fingerprints of the images
+  features/               the features that were clustered, with ids, fingerprints and thumbnails of the images
   clustering.safetensors  the fitted clusterer, which ``predict`` and ``export`` read; written last
   centers.npy             float32 (k, d), in the order of the clusters
   suggestion.json, .html  how good each k is, if k was to be chosen

@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from tests.report.examples import ROWS
 
 from shoal.report import ReportData, write_report
+from shoal.report.data import Copy
 from shoal.types import Clustering, Images
 
 ARTEFACTS = os.environ.get("SHOAL_ARTEFACTS")
@@ -57,7 +58,14 @@ def digits_data(**other):
         "seed": 0,
         "sizes": nearest.indices[:, 0].bincount(minlength=K),
         "n_images": N,
-        "duplicates": [["scans/digit-001.png", "scans/digit-002.png", "not/shown.png"]] * 14,
+        "duplicates": [
+            [
+                Copy("scans/digit-001.png", "near", True, "640 × 480"),
+                Copy("scans/digit-002.png", "exact", False, "320 × 240"),
+                Copy("not/shown.png", "link", False),
+            ]
+        ]
+        * 14,
         "outliers": ["scans/digit-003.png", "not/shown.png"],
     }
     return ReportData(**(data | other))
@@ -69,7 +77,12 @@ def evil_data():
     images = data.images
     ids = [f"{EVIL[i % 5]}{i}" for i in range(N)]
     hostile = Images(images.pixels, images.targets, images.clustered, tuple(EVIL) * 2, ids, {EVIL[0]: EVIL[1]})
-    return digits_data(title=EVIL[0], images=hostile, duplicates=[ids[:2], EVIL], outliers=list(EVIL))
+    return digits_data(
+        title=EVIL[0],
+        images=hostile,
+        duplicates=[[Copy(name, "near", True, name) for name in names] for names in (ids[:2], EVIL)],
+        outliers=list(EVIL),
+    )
 
 
 def sample_data():

@@ -148,10 +148,10 @@ def test_duplicates_and_outliers_are_listed(visit):
     page = visit()
     section = page.locator("#duplicates")
     assert section.locator(".listing").count() == 12
-    assert section.locator(".listing").first.locator("small").all_inner_texts() == [
-        "scans/digit-001.png",
-        "scans/digit-002.png",
-        "not/shown.png",
+    assert section.locator(".listing").first.locator("li").all_inner_texts() == [
+        "scans/digit-001.png\nkeep\n640 × 480",
+        "scans/digit-002.png\n320 × 240, same file",
+        "not/shown.png\nlink",
     ]
     section.get_by_role("button", name="Next").click()
     assert section.locator(".listing").count() == 2

@@ -10,6 +10,7 @@ from hashlib import blake2b
 
 import pytest
 import torch
+from PIL import Image
 
 from shoal.data.sources.folder import folder_source, walk
 from shoal.errors import UserError
@@ -18,7 +19,7 @@ from shoal.features import extract as pipeline
 from shoal.files import try_lock
 from tests.features.examples import pictures, source_of, write_weights
 
-FILES = ("features.f32", "rows.i64", "fingerprints.bin", "names.txt", "names.i64", "labels.i64")
+FILES = ("features.f32", "rows.i64", "fingerprints.bin", "sketches.bin", "names.txt", "names.i64", "labels.i64")
 
 
 @pytest.fixture
@@ -119,6 +120,34 @@ def test_a_file_that_lost_committed_rows_is_not_filled_with_zeros(vit, tmp_path)
         embed(source_of(pictures(12)), vit, tmp_path, progress=stop)
     os.truncate(tmp_path / "features.f32", 7)
     refused(vit, tmp_path, source_of(pictures(12)), r"damaged \(features\.f32 is too short\): remove the folder")
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_what_an_earlier_version_began_goes_on_without_sketches(vit, tmp_path):
+    def stop(done, _total):
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(source_of(pictures(12)), vit, tmp_path, progress=stop)
+    (tmp_path / "sketches.bin").unlink()
+    found = embed(source_of(pictures(12)), vit, tmp_path)
+    assert found.sketches is None
+    assert len(found.features) == 12
+
+
+def test_links_are_noted_and_must_name_rows(vit, tmp_path, paint_folder):
+    folder = paint_folder(3)
+    (folder / "3.png").symlink_to(folder / "1.png")
+    found = embed(folder_source(folder, list(walk(folder))), vit, tmp_path / "f")
+    assert found.links.tolist() == [[3, 1]]
+    for i, width in enumerate(found.sketches["width"].tolist()):
+        with Image.open(folder / f"{i}.png") as image:
+            assert width == image.width
+    for content in (b"12345", (7).to_bytes(8, "little"), (7).to_bytes(8, "little") * 2):
+        (tmp_path / "f" / "links.i64").write_bytes(content)
+        with pytest.raises(UserError, match="damaged"):
+            open_embedded(tmp_path / "f")
 
 
 def test_one_process_at_a_time(vit, tmp_path):

@@ -13,6 +13,7 @@ from tests.report.examples import example
 from tests.report.test_pictures import cell
 
 from shoal.report.contents import contents
+from shoal.report.data import Copy
 from shoal.report.page import environment
 
 KINDS = {"confidence": "<f4", "place": "<u2"}
@@ -110,9 +111,23 @@ def test_names_of_clusters_are_given_from_the_start():
 
 
 def test_duplicates_and_outliers_are_places_or_names():
-    found = contents(example(duplicates=[["image-3", "elsewhere"], ["image-1"]], outliers=["gone", "image-0"]))
+    found = contents(
+        example(
+            duplicates=[
+                [Copy("image-3", "exact", True, "8 × 8"), Copy("elsewhere", "link")],
+                [Copy("image-1", "near")],
+            ],
+            outliers=["gone", "image-0"],
+        )
+    )
     place = found.values["ids"].index
-    assert found.values["duplicates"] == [[place("image-3"), "elsewhere"], [place("image-1")]]
+    assert found.values["duplicates"] == [
+        [
+            {"image": place("image-3"), "note": "8 × 8, same file", "keep": True},
+            {"image": "elsewhere", "note": "link", "keep": False},
+        ],
+        [{"image": place("image-1"), "note": "", "keep": False}],
+    ]
     assert found.values["outliers"] == ["gone", place("image-0")]
 
 

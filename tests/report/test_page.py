@@ -15,6 +15,7 @@ from tests.report.examples import ROWS, example
 
 from shoal.errors import UserError
 from shoal.report import write_report
+from shoal.report.data import Copy
 
 WORK = ["results", "clusters", "map", "selection"]
 VOID = {"meta", "img", "br", "hr", "input", "link"}
@@ -187,9 +188,15 @@ def test_a_sample_says_so(tmp_path):
 
 
 def test_duplicates_and_outliers_have_sections(tmp_path):
-    page = render(example(duplicates=[["image-1", "image-2"]], outliers=["image-3"] * 501), tmp_path)
+    page = render(
+        example(duplicates=[[Copy("image-1", "near", True), Copy("image-2", "near")]], outliers=["image-3"] * 501),
+        tmp_path,
+    )
     assert page.sections[4:6] == ["duplicates", "outliers"]
     assert "1 group of" in page.texts["duplicates"]
+    assert "is marked keep" in " ".join(page.texts["duplicates"].split())
+    without = render(example(duplicates=[[Copy("image-1", "near"), Copy("image-2", "near")]]), tmp_path)
+    assert "keep" not in without.texts["duplicates"]
     assert "501 images far from all others; the first 500 are listed" in page.texts["outliers"]
 
 

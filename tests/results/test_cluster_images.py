@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import re
 import shutil
 from pathlib import Path
@@ -61,6 +62,52 @@ def test_a_folder_becomes_clusters(tmp_path, photos, network, capsys, caplog):
     assert "33 images" in said
     assert "clusters/photos/report.html" in said
     assert "broken.jpg (not an image)" in caplog.text
+
+
+def test_links_are_no_duplicates_and_the_best_copy_is_kept(tmp_path, photos, network, capsys):
+    (photos / "another-name.png").symlink_to(photos / "red-0.png")
+    os.link(photos / "red-1.png", photos / "red-1-hard.png")
+    small = Image.open(photos / "green-0.png").convert("RGB")
+    small.resize((3 * small.width, 3 * small.height), Image.Resampling.BICUBIC).save(photos / "large.png")
+    shutil.copy(photos / "blue-0.png", photos / "blue-0 (1).png")
+    os.link(photos / "blue-0.png", photos / "blue-0-hard.png")
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    assert "3 names are links" in capsys.readouterr().out
+    rows = {row["id"]: row for row in table(tmp_path / "clusters" / "photos" / "duplicates.csv")}
+    assert not {"another-name.png", "red-0.png", "red-1.png", "red-1-hard.png"} & rows.keys()
+    kinds = {name: (row["kind"], row["keep"]) for name, row in rows.items() if name.startswith("blue-0")}
+    assert kinds == {
+        "blue-0.png": ("link", "true"),
+        "blue-0-hard.png": ("exact", "true"),
+        "blue-0 (1).png": ("exact", "false"),
+    }
+    assert (rows["large.png"]["keep"], rows["large.png"]["width"]) == ("true", str(3 * small.width))
+    assert (rows["green-0.png"]["kind"], rows["green-0.png"]["keep"]) == ("near", "false")
+
+
+def test_a_list_that_spells_a_path_twice_names_one_file(tmp_path, photos, network):
+    (tmp_path / "list.csv").write_text("\n".join(["path", *(f"photos/{p.name}" for p in photos.iterdir())]))
+    with (tmp_path / "list.csv").open("a") as file:
+        file.write("\n./photos/red-0.png\nphotos/../photos/red-0.png\n")
+    assert main(["cluster", "list.csv", "-k", "4", *network]) == 0
+    assert not [row for row in table(tmp_path / "clusters" / "list" / "duplicates.csv") if "red-0.png" in row["id"]]
+
+
+def test_features_of_an_earlier_version_have_neither_sketches_nor_links(tmp_path, photos, network, capsys):
+    shutil.copy(photos / "red-0.png", photos / "again.png")
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    folder = tmp_path / "clusters" / "photos"
+    for name in ("sketches.bin", "links.i64"):
+        (folder / "features" / name).unlink()
+    assert main(["cluster", str(folder), "-k", "3", "--out", "again"]) == 0
+    assert "kept no thumbnails" in " ".join(capsys.readouterr().out.split())
+    rows = table(tmp_path / "again" / "duplicates.csv")
+    assert {row["id"] for row in rows if row["kind"] == "exact"} == {"again.png", "red-0.png"}
+    assert {row["keep"] for row in rows} == {""}
+    old = "\n".join(f"{row['group']},{row['kind']},{row['id']},{row['similarity']}" for row in rows)
+    (tmp_path / "again" / "duplicates.csv").write_text(f"group,kind,id,similarity\n{old}\n")
+    assert main(["report", "again"]) == 0
+    assert "near-duplicates" in (tmp_path / "again" / "report.html").read_text().lower()
 
 
 def test_new_images_go_to_the_same_clusters(tmp_path, network):

@@ -12,6 +12,8 @@ from torch.nn.functional import normalize
 from shoal.clustering import approximate_neighbours
 from shoal.clustering import neighbours as neighbours_module
 from shoal.clustering.neighbours import N_NEIGHBOURS
+from shoal.data.sketch import SKETCH
+from shoal.results.copies import pairs_by_cosine
 from shoal.results.duplicates import duplicates, first_of_each, write_duplicates
 from shoal.results.outliers import MAX_SHARE, outliers, write_outliers
 
@@ -66,7 +68,8 @@ def test_planted_duplicates_are_found_and_no_others(tmp_path):
     rows[90] = rows[5] + 0.05 * torch.randn(64, generator=draw)
     first = first_of_each(prints(numbers))
     assert first.tolist() == numbers
-    found = duplicates(first, approximate_neighbours(rows, first.unique()))
+    ids = [f"{i}.png" for i in range(200)]
+    found = duplicates(first, pairs_by_cosine(approximate_neighbours(rows, first.unique())), ids)
     groups = {}
     for one in found:
         groups.setdefault(one.group, {})[one.row] = one
@@ -76,18 +79,56 @@ def test_planted_duplicates_are_found_and_no_others(tmp_path):
     assert groups[0][50].similarity == 1
     cosine = torch.nn.functional.cosine_similarity(rows[80], rows[[9, 81]]).max()
     assert groups[1][80].similarity == pytest.approx(float(cosine), abs=1e-6)
-    write_duplicates(found, [f"{i}.png" for i in range(200)], tmp_path / "duplicates.csv")
+    write_duplicates(found, ids, tmp_path / "duplicates.csv")
     with (tmp_path / "duplicates.csv").open() as file:
         table = list(csv.DictReader(file))
-    assert table[0] == {"group": "0", "kind": "exact", "id": "5.png", "similarity": "1"}
+    unknown = dict.fromkeys(("keep", "width", "height", "bytes"), "")
+    assert table[0] == {"group": "0", "kind": "exact", "id": "5.png", "similarity": "1"} | unknown
     assert len(table) == len(found)
 
 
 def test_no_duplicates_give_an_empty_table(tmp_path):
     first = first_of_each(prints(range(20)))
-    found = duplicates(first, approximate_neighbours(torch.eye(20), first))
+    found = duplicates(first, pairs_by_cosine(approximate_neighbours(torch.eye(20), first)), [""] * 20)
     write_duplicates(found, [""] * 20, tmp_path / "duplicates.csv")
-    assert (tmp_path / "duplicates.csv").read_text().splitlines() == ['"group","kind","id","similarity"']
+    assert (tmp_path / "duplicates.csv").read_text().splitlines() == [
+        '"group","kind","id","similarity","keep","width","height","bytes"'
+    ]
+
+
+def known(*sizes):
+    """Sketches of images, of each width, height, bytes and sharpness."""
+    found = np.zeros(len(sizes), SKETCH)
+    for name, column in zip(("width", "height", "bytes", "sharpness"), zip(*sizes, strict=True), strict=True):
+        found[name] = column
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sizes", "best"),
+    [
+        ([(10, 10, 9, 2), (20, 10, 5, 1), (10, 19, 9, 2)], 1),  # the most pixels, though less sharp
+        ([(10, 10, 9, 1), (10, 10, 5, 2), (10, 10, 9, 1)], 1),  # as many, and sharper, though a smaller file
+        ([(10, 10, 7, 1), (10, 10, 9, 0.95), (10, 10, 5, 1)], 1),  # hardly less sharp, and the larger file
+        ([(10, 10, 9, 1)] * 3, 1),  # the name without "copy"
+    ],
+)
+def test_the_best_of_a_group_is_kept(sizes, best):
+    near = pairs_by_cosine(approximate_neighbours(torch.ones(3, 4), torch.arange(3)))
+    found = duplicates(torch.arange(3), near, ["cat (1).jpg", "cat.jpg", "cat copy.jpg"], sketches=known(*sizes))
+    assert [(one.row, one.keep) for one in found] == [(best, True), *((i, False) for i in range(3) if i != best)]
+
+
+def test_links_alone_are_no_group_and_every_name_of_the_best_file_is_kept():
+    first, links = first_of_each(prints([0, 0, 2, 3, 3, 3])), torch.tensor([[1, 0], [4, 3]])
+    nothing = pairs_by_cosine(approximate_neighbours(torch.eye(6), first.unique()))
+    sketches = known(*[(8, 8, 99, 1)] * 6)
+    found = duplicates(first, nothing, list("abcdef"), links=links, sketches=sketches)
+    assert [(one.row, one.kind, one.keep) for one in found] == [
+        (3, "exact", True),
+        (4, "link", True),
+        (5, "exact", False),
+    ]
 
 
 @pytest.mark.parametrize("spread", [0.05, 0.5])

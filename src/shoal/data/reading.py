@@ -43,6 +43,7 @@ from shoal.data.decode import (
 from shoal.data.greys import Extremes, Ranges, Samples, Scale
 from shoal.data.kinds import HEAD, RAW, TIFF, Kind, damaged, kind_of_content, kind_of_name, kind_of_reason, refused_kind
 from shoal.data.listing import Blob, Listing, Member, Pixels, check_regular
+from shoal.data.sketch import sketch
 from shoal.data.threads import map_in_threads
 from shoal.errors import UserError
 from shoal.noise import muffled
@@ -83,6 +84,8 @@ class Decoded(NamedTuple):
     """16 bytes, equal for equal files."""
     note: str = ""
     """What the image lacks."""
+    sketch: bytes = b""
+    """What its copies are told from (``data.sketch``), if that was asked for."""
 
 
 class Preparing(Protocol):
@@ -128,7 +131,7 @@ def read_all(
     digest = blake2b(digest_size=16)
     total = len(listing.ids)
     with contextlib.closing(map_blobs(partial(decode_blob, ToSquare(size), scale), listing)) as results:
-        for index, (pixels, fingerprint, note) in enumerate(results):
+        for index, (pixels, fingerprint, note, _) in enumerate(results):
             digest.update(fingerprint)
             if isinstance(pixels, str):
                 skipped[listing.ids[index]] = pixels
@@ -179,14 +182,15 @@ def read_pixels(
     return torch.from_numpy(pixels)
 
 
-def decode_blob(preparing: Preparing, scale: Scale, blob: Blob) -> Decoded:
+def decode_blob(preparing: Preparing, scale: Scale, blob: Blob, *, sketched: bool = False) -> Decoded:
     """Return what is made of an image, or the reason why it cannot be read, and its fingerprint."""
     data, fingerprint = read_blob(blob)
     if isinstance(data, str):
         return Decoded(data, fingerprint)
     try:
         image, note = open_content(data, preparing.min_side, scale)
-        return Decoded(preparing.from_image(image), fingerprint, note)
+        pixels = preparing.from_image(image)
+        return Decoded(pixels, fingerprint, note, sketch(image, data, pixels) if sketched else b"")
     except UnreadableError as error:
         return Decoded(_reason(str(error), blob), fingerprint)
 

@@ -2,7 +2,7 @@
 
 from shoal.features.encoder import DEFAULT_BACKBONE, Encoder, EncoderSpec, load_encoder
 from shoal.features.extract import embed
-from shoal.features.store import Embedded, open_embedded, remove_features, write_features
+from shoal.features.store import Embedded, open_embedded, remove_features, write_features, write_links
 
 __all__ = [
     "DEFAULT_BACKBONE",
@@ -14,4 +14,5 @@ __all__ = [
     "open_embedded",
     "remove_features",
     "write_features",
+    "write_links",
 ]

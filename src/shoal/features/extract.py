@@ -14,15 +14,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from shoal.data.greys import ANY, Ranges, Scale
+from shoal.data.links import equal_rows, other_names
 from shoal.data.listing import Listing, Pixels, Source, source_digest
 from shoal.data.reading import decode_blob, map_blobs, nothing_readable, refuse_skipped, source_scale
 from shoal.errors import UserError
 from shoal.features.encoder import Encoder
-from shoal.features.store import Embedded, Header, Store, check_free, open_embedded, read_header
+from shoal.features.store import (
+    Embedded,
+    Header,
+    Store,
+    check_free,
+    has_links,
+    open_embedded,
+    read_header,
+    write_links,
+)
 from shoal.progress import ProgressCallback
 
 _COMMIT_SECONDS = 1.0
@@ -87,7 +97,14 @@ def embed(
             _Filling(store, encoder, listing, scale, strict=strict).run(progress)
     if not store.done.kept:
         raise UserError(nothing_readable({listing.ids[row]: reason for row, reason in store.skipped.items()}))
+    if not has_links(folder):
+        write_links(folder, _links(open_embedded(folder), listing))
     return open_embedded(folder)
+
+
+def _links(embedded: Embedded, listing: Listing) -> Int64[np.ndarray, "m 2"]:
+    """Rows that are other names of a file, and the row of that file."""
+    return other_names(lambda row: listing.path(int(embedded.rows[row])), equal_rows(embedded.fingerprints))
 
 
 @dataclass
@@ -97,6 +114,7 @@ class _Batch:
     rows: list[int] = field(default_factory=list)
     fingerprints: list[bytes] = field(default_factory=list)
     pixels: list[Pixels] = field(default_factory=list)
+    sketches: list[bytes] = field(default_factory=list)
     skipped: dict[int, str] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
     end: int = 0
@@ -129,27 +147,27 @@ class _Filling:
                     self._keep(waiting.popleft().result())
             while waiting:
                 self._keep(waiting.popleft().result())
-        self.store.keep_ranges(self.scale.ranges)
         self.store.commit(self.store.header.n, self.batch_size)
 
     def _batches(self, workers: int, progress: ProgressCallback | None) -> Generator[_Batch, None, None]:
         """Prepared images, in batches; the last may be smaller, or empty."""
         start, n = self.store.done.looked_at, self.store.header.n
-        work = partial(decode_blob, self.encoder.preparing, self.scale)
+        work = partial(decode_blob, self.encoder.preparing, self.scale, sketched=True)
         ahead = (workers + 1) * self.batch_size
         batch = _Batch()
         with contextlib.closing(map_blobs(work, self.listing, start, ahead=ahead)) as results:
-            for row, (pixels, fingerprint, note) in enumerate(results, start):
-                if isinstance(pixels, str):
-                    batch.skipped[row] = pixels
+            for row, found in enumerate(results, start):
+                if isinstance(found.pixels, str):
+                    batch.skipped[row] = found.pixels
                     if self.strict:
-                        refuse_skipped({self.listing.ids[row]: pixels})
+                        refuse_skipped({self.listing.ids[row]: found.pixels})
                 else:
                     batch.rows.append(row)
-                    batch.fingerprints.append(fingerprint)
-                    batch.pixels.append(pixels)
-                    if note:
-                        batch.notes[row] = note
+                    batch.fingerprints.append(found.fingerprint)
+                    batch.pixels.append(found.pixels)
+                    batch.sketches.append(found.sketch)
+                    if found.note:
+                        batch.notes[row] = found.note
                 batch.end = row + 1
                 if len(batch.rows) >= self.batch_size:
                     yield batch
@@ -173,8 +191,9 @@ class _Filling:
             if odd and self.strict:
                 refuse_skipped({self.listing.ids[odd[0]]: _NOT_FINITE})
             kept = torch.nonzero(finite)[:, 0].tolist()
-            fingerprints = [batch.fingerprints[i] for i in kept]
-            self.store.append([batch.rows[i] for i in kept], fingerprints, batch.features[finite])
+            self.store.keep_ranges(self.scale.ranges)  # before any image that was scaled by them
+            fingerprints, sketches = [batch.fingerprints[i] for i in kept], [batch.sketches[i] for i in kept]
+            self.store.append([batch.rows[i] for i in kept], fingerprints, sketches, batch.features[finite])
         for row, reason in batch.skipped.items():
             self.store.skip(row, reason)
         self.store.note({row: note for row, note in batch.notes.items() if row not in batch.skipped})

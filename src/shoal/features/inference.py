@@ -76,6 +76,10 @@ _ENOUGH = 2
 """A JPEG may be decoded to 1/2, 1/4 or 1/8 if that leaves so many times the side that it is resized to."""
 
 
+_ENOUGH_IN_TRAINING = 3
+"""The same for a run: ``data.decode`` has read its images so."""
+
+
 _LONGEST = 8
 """Images that are longer than so many times their short side are cut before they are resized, not afterwards."""
 

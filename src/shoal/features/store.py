@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from shoal.clustering.inputs import tensor_on
 from shoal.data.greys import BEFORE, Ranges
 from shoal.data.listing import Listing, Names, encode_names
+from shoal.data.sketch import SKETCH
 from shoal.errors import UserError
 from shoal.features.encoder import EncoderSpec
 from shoal.files import DISK_FULL, atomic_write, try_lock
@@ -24,7 +25,12 @@ from shoal.files import DISK_FULL, atomic_write, try_lock
 FORMAT = 2
 """Version of the folder; a newer one is refused."""
 
-FILES = ("names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", "journal.jsonl")
+LINKS = "links.i64"
+SKETCHES = "sketches.bin"
+FILES = (
+    *("names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", SKETCHES, LINKS),
+    "journal.jsonl",
+)
 
 _FINGERPRINT = 16  # bytes
 
@@ -50,6 +56,10 @@ class Embedded:
     """What images that were read lack, by their names."""
     ranges: Ranges = field(default_factory=dict)
     """Values of more than 8 bits that became black and white, by type of number."""
+    sketches: Shaped[np.ndarray, "n"] | None = None
+    """Records of ``data.sketch.SKETCH``, of width 0 where there is none; None in folders of earlier versions."""
+    links: Int64[Tensor, "m 2"] | None = None
+    """Rows that are other names of a file, and the row of that file; None in folders of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +115,12 @@ class Store:
             (folder / "names.txt").write_bytes(text)
             (folder / "names.i64").write_bytes(offsets[1:].tobytes())  # where each name ends
             np.asarray(listing.targets, dtype=np.int64).tofile(folder / "labels.i64")
+            (folder / LINKS).unlink(missing_ok=True)
             for name in _row_bytes(header):
                 (folder / name).write_bytes(b"")
             for name in FILES:
-                _sync(folder / name)
+                if name != LINKS:  # written last
+                    _sync(folder / name)
             _write_header(folder, header)
         return cls(folder, header)
 
@@ -122,6 +134,8 @@ class Store:
             self.done, self.skipped, _ = _journal(self.folder)
             self._kept = self.done.kept
             for name, size in _row_bytes(self.header).items():
+                if name == SKETCHES and not (self.folder / name).exists():  # begun by an earlier version
+                    continue
                 file = stack.enter_context((self.folder / name).open("r+b"))
                 if file.seek(0, os.SEEK_END) < self.done.kept * size:
                     raise _damaged(self.folder, ValueError(f"{name} is too short"))
@@ -156,7 +170,13 @@ class Store:
             with writing(self.folder, self.done.kept):
                 _write_header(self.folder, self.header)
 
-    def append(self, rows: Sequence[int], fingerprints: Sequence[bytes], features: Float[Tensor, "b d"]) -> None:
+    def append(
+        self,
+        rows: Sequence[int],
+        fingerprints: Sequence[bytes],
+        sketches: Sequence[bytes],
+        features: Float[Tensor, "b d"],
+    ) -> None:
         """Add the features of images.
 
         Raises:
@@ -166,6 +186,8 @@ class Store:
             self._files["features.f32"].write(features.contiguous().numpy().tobytes())
             self._files["rows.i64"].write(np.asarray(rows, dtype=np.int64).tobytes())
             self._files["fingerprints.bin"].write(b"".join(fingerprints))
+            if SKETCHES in self._files:
+                self._files[SKETCHES].write(b"".join(sketches))
         self._kept += len(rows)
 
     def commit(self, looked_at: int, batch_size: int) -> None:
@@ -220,12 +242,42 @@ def open_embedded(folder: Path) -> Embedded:
             header.spec,
             {names[row]: note for row, note in notes.items()},
             header.ranges,
+            _optional(folder / SKETCHES, SKETCH, (done.kept,)),
+            None
+            if (links := _optional(folder / LINKS, np.dtype(np.int64), (-1,))) is None
+            else _pairs(links, done.kept),
         )
     except (OSError, ValueError, IndexError, TypeError) as error:
         raise _damaged(folder, error) from error
 
 
-def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
+def write_links(folder: Path, links: Int64[np.ndarray, "m 2"]) -> None:
+    """Note which rows are other names of a file, and of which row's.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    atomic_write(folder / LINKS, links.astype(np.int64).tobytes())
+
+
+def has_links(folder: Path) -> bool:
+    """Whether links have been looked for."""
+    return (folder / LINKS).is_file()
+
+
+def _optional(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."] | None:
+    """Map a file that earlier versions did not write."""
+    return _mapped(path, dtype, shape) if path.is_file() else None
+
+
+def _pairs(numbers: Int64[np.ndarray, "m"], n: int) -> Int64[Tensor, "m 2"]:
+    pairs = tensor_on(numbers.reshape(-1, 2))
+    if not ((pairs >= 0) & (pairs < n)).all():
+        raise ValueError(f"{LINKS} names rows that there are not")
+    return pairs
+
+
+def _mapped(path: Path, dtype: type[np.generic] | np.dtype[Any], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
     """Map a file for reading; one that is too short raises a ValueError, and bytes beyond ``shape`` are ignored."""
     if shape[0] == 0 or (shape == (-1,) and path.stat().st_size == 0):
         return np.zeros([max(side, 0) for side in shape], dtype)
@@ -287,7 +339,12 @@ def _write_header(folder: Path, header: Header) -> None:
 
 
 def _row_bytes(header: Header) -> dict[str, int]:
-    return {"features.f32": 4 * header.n_features, "rows.i64": 8, "fingerprints.bin": _FINGERPRINT}
+    return {
+        "features.f32": 4 * header.n_features,
+        "rows.i64": 8,
+        "fingerprints.bin": _FINGERPRINT,
+        SKETCHES: SKETCH.itemsize,
+    }
 
 
 def _journal(folder: Path) -> tuple[Progressed, dict[int, str], dict[int, str]]:
@@ -340,7 +397,7 @@ def write_features(
     rows: Int64[Tensor, "n"],
     features: Float[Tensor, "n d"],
     *,
-    fingerprints: Sequence[bytes],
+    known: Iterable[tuple[bytes, bytes]],
     skipped: Mapping[int, str],
     notes: Mapping[int, str],
 ) -> None:
@@ -352,7 +409,7 @@ def write_features(
         listing: names and true classes of all images.
         rows: row of the listing of each image that has features, ascending.
         features: of these.
-        fingerprints: 16 bytes of each of these, equal for equal images.
+        known: of each of these 16 bytes, equal for equal images, and a sketch (``data.sketch``).
         skipped: why the other rows have none.
         notes: what rows with features lack.
 
@@ -363,5 +420,6 @@ def write_features(
         for row, reason in skipped.items():
             store.skip(row, reason)
         store.note(notes)
-        store.append(rows.tolist(), fingerprints, features.float())
+        fingerprints, sketches = zip(*known, strict=True)
+        store.append(rows.tolist(), fingerprints, sketches, features.float())
         store.commit(header.n, len(features))

@@ -13,6 +13,19 @@ from shoal.evaluation import Evaluation
 from shoal.types import Clustering, Images
 
 
+@dataclass(frozen=True)
+class Copy:
+    """An image of a group of duplicates."""
+
+    id: str
+    kind: str
+    """exact, near, or link: another name of a file of the group."""
+    keep: bool = False
+    """Whether it is the best one of its group; none is where too little is known of them."""
+    size: str = ""
+    """Width and height in pixels, as text; empty: not known."""
+
+
 @dataclass(frozen=True, eq=False)
 class ReportData:
     """What a report shows, on the CPU; the same for a training run and for a clustering of pretrained features.
@@ -48,8 +61,8 @@ class ReportData:
     """Number of clusters asked for; there are fewer with images where the others would have been empty."""
     names: Mapping[int, str] = field(default_factory=dict)
     """Names of clusters, shown as their titles until they are renamed on the page."""
-    duplicates: Sequence[Sequence[str]] = ()
-    """Ids of images that are nearly the same, group by group; they may name images that are not shown."""
+    duplicates: Sequence[Sequence[Copy]] = ()
+    """Images that are nearly the same, group by group; they may be images that are not shown."""
     outliers: Sequence[str] = ()
     """Ids of images far from all others; they may name images that are not shown."""
     evaluation: Evaluation | None = None

@@ -90,6 +90,7 @@ def write_report(data: ReportData, path: Path) -> None:
             map_method=data.map_method,
             n_images=data.n_images,
             n_duplicates=len(data.duplicates),
+            any_kept=any(copy.keep for group in data.duplicates for copy in group),
             n_outliers=len(data.outliers),
             max_listed=MAX_LISTED,
             panels=panels(data.metrics),

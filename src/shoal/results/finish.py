@@ -20,7 +20,8 @@ from shoal.files import atomic_write
 from shoal.folder import ResultFolder
 from shoal.report import edge_for, sample_of_page
 from shoal.results.atlas import write_atlas
-from shoal.results.duplicates import ALIKE, duplicates, first_of_each, write_duplicates
+from shoal.results.copies import ALIKE, copies, pairs_by_cosine
+from shoal.results.duplicates import duplicates, first_of_each, write_duplicates
 from shoal.results.inputs import Inputs
 from shoal.results.outliers import outliers, write_outliers
 from shoal.results.page import write_page
@@ -29,6 +30,11 @@ from shoal.results.result import Result
 from shoal.results.rows import Assignments, assign_rows
 from shoal.results.tables import write_assignments, write_skipped
 from shoal.types import Clustering
+
+_WITHOUT_SKETCHES = (
+    "The features are from an earlier version of shoal, which kept no thumbnails: duplicates are found by the features "
+    "alone, and none is marked to keep. Cluster the images into a new folder to find all of them."
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,10 @@ class Outcome:
     """Images that differ from each other; None: unknown."""
     not_read: Mapping[str, int] = field(default_factory=dict)
     """Files of the source that were not read, by their kinds."""
+    n_links: int = 0
+    """Images that are other names of a file."""
+    note: str = ""
+    """What stands in the way of finding duplicates."""
 
     def as_text(self, folder: ResultFolder) -> str:
         """One line per figure and per file to look at."""
@@ -62,6 +72,10 @@ class Outcome:
         if self.not_read:
             where = f": {folder.skipped}" if folder.skipped.exists() else ""
             lines.append(f"not read     {sum(self.not_read.values())}: {in_words(self.not_read)}{where}")
+        if self.n_links:
+            what = "name is a link" if self.n_links == 1 else "names are links"
+            lines.append(f"links        {self.n_links} {what} to a file that is listed already: no duplicates")
+        lines += [self.note] if self.note else []
         lines.append(f"assignments  {folder.assignments_csv}")
         lines += [f"report       {folder.report}"] if folder.report.exists() else []
         return "\n".join(lines)
@@ -112,8 +126,14 @@ def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignme
     folder = result.folder
     first = first_of_each(inputs.embedded.fingerprints)
     near = approximate_neighbours(inputs.features, (first == torch.arange(len(inputs))).nonzero()[:, 0], result.seed)
-    copies, odd = duplicates(first, near, alike), outliers(near, found.labels)
-    write_duplicates(copies, inputs.ids, folder.duplicates)
+    embedded, trained = inputs.embedded, math.isinf(alike)
+    if embedded.sketches is None:
+        pairs = pairs_by_cosine(near, alike)
+    else:
+        pairs = copies(inputs.features, near, embedded.sketches, trained=trained, seed=result.seed)
+    same = duplicates(first, pairs, inputs.ids, links=embedded.links, sketches=embedded.sketches)
+    odd = outliers(near, found.labels)
+    write_duplicates(same, inputs.ids, folder.duplicates, embedded.sketches)
     write_outliers(odd, inputs.ids, folder.outliers)
     skipped, others = inputs.embedded.skipped, inputs.others
     write_skipped({**skipped, **inputs.embedded.notes, **others.reasons}, folder.skipped)
@@ -121,11 +141,12 @@ def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignme
     index = sample_of_page(clustering, found.confidence, result.seed).nonzero()[:, 0]
     ids = [inputs.ids[i] for i in index.tolist()]
     write_atlas(found[index], ids, inputs.pictures(index, edge_for(len(index))), folder.atlas)
-    n_different = len(torch.unique(first))
     return replace(
         outcome,
-        n_duplicates=len(copies),
+        n_duplicates=len(same),
         n_outliers=len(odd),
-        n_different=n_different,
+        n_different=len(torch.unique(first)),
         not_read=count_kinds(skipped, others),
+        n_links=0 if embedded.links is None else len(embedded.links),
+        note=_WITHOUT_SKETCHES if embedded.sketches is None else "",
     )

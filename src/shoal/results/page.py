@@ -15,6 +15,7 @@ from shoal.data.listing import as_images
 from shoal.errors import UserError
 from shoal.evaluation import Evaluation, clustering_scores
 from shoal.report import ReportData, write_report
+from shoal.report.data import Copy
 from shoal.results.atlas import read_atlas
 from shoal.results.result import Result
 from shoal.results.tables import read_csv
@@ -44,9 +45,12 @@ def report_data(result: Result) -> ReportData:
     shown, k = found[index], len(result.centers)
     assert shown.positions is not None
     images = as_images(pixels.numpy(), embedded.targets[index].tolist(), embedded.classes, ids, embedded.skipped)
-    duplicates: dict[str, list[str]] = {}
-    for group, name in read_csv(folder.duplicates, "group", "id"):
-        duplicates.setdefault(group, []).append(name)
+    duplicates: dict[str, list[Copy]] = {}
+    for group, name, kind, keep, width, height in read_csv(
+        folder.duplicates, "group", "id", "kind", later=("keep", "width", "height")
+    ):
+        size = f"{width} × {height}" if width else ""
+        duplicates.setdefault(group, []).append(Copy(name, kind, keep == "true", size))
     return ReportData(
         title=folder.path.resolve().name,
         command=command_of(result),

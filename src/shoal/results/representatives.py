@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from shoal.results.duplicates import ALIKE
+from shoal.results.copies import ALIKE
 from shoal.results.rows import Assignments
 from shoal.results.tables import as_utf8, write_columns
 

@@ -148,8 +148,10 @@ def write_columns(path: Path, columns: Mapping[str, tuple[pa.DataType, Sequence[
     write_table(path, schema, [pa.table([list(values) for _, values in columns.values()], schema=schema)])
 
 
-def read_csv(path: Path, *columns: str) -> list[tuple[str, ...]]:
+def read_csv(path: Path, *columns: str, later: Sequence[str] = ()) -> list[tuple[str, ...]]:
     """Some columns of one of our CSV files, row by row; none where there is no file.
+
+    Columns that came ``later`` are empty in files of earlier versions.
 
     Raises:
         UserError: the file is damaged.
@@ -158,7 +160,8 @@ def read_csv(path: Path, *columns: str) -> list[tuple[str, ...]]:
         return []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # programs that edit tables may add the mark
-            return [tuple(row[name] for name in columns) for row in csv.DictReader(file)]
+            rows = [*csv.DictReader(file)]
+            return [(*(row[name] for name in columns), *(row.get(name) or "" for name in later)) for row in rows]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{path} is damaged: remove it, and the report goes without.") from error
 

@@ -18,9 +18,13 @@ from shoal.clustering.kmeans import assign
 from shoal.clustering.occupied import renumbered
 from shoal.config import RunConfig, load_recipe, to_yaml
 from shoal.data import Listing, find_source, load_images
+from shoal.data.decode import to_pillow
 from shoal.data.greys import describe
+from shoal.data.links import equal_rows, other_names
+from shoal.data.sketch import sketch
+from shoal.data.sources.folder import is_pattern
 from shoal.errors import UserError
-from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features
+from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features, write_links
 from shoal.features.store import Header
 from shoal.features.weights import file_digest
 from shoal.files import atomic_write
@@ -140,7 +144,7 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     else:
         source_files = source
     spec = EncoderSpec("run", str(folder.path.absolute()), digest=file_digest(folder.model))
-    embedded = _kept_features(finished, images, folder, spec)
+    embedded = _kept_features(finished, images, folder, spec, source_files)
     result = Result(
         folder=folder,
         method=config.method.name,
@@ -174,7 +178,9 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     return finish(result, Inputs(*kept, others=images.others), finished.labels)
 
 
-def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec) -> Embedded:
+def _kept_features(
+    finished: Finished, images: Images, folder: ResultFolder, spec: EncoderSpec, source: str | list[str]
+) -> Embedded:
     """Keep the features of the images, replacing those of an earlier end of the run.
 
     Images that could not be read stand behind the others: the source may have changed since it was listed.
@@ -192,14 +198,35 @@ def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spe
         classes=images.classes,
         ranges=images.ranges,
     )
+    fingerprints = [blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images.pixels]
     write_features(
         folder.features,
         header,
         listing,
         torch.arange(n),
         finished.features,
-        fingerprints=[blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images.pixels],
+        known=zip(fingerprints, map(_sketch, images.pixels), strict=True),
         skipped=dict(enumerate(images.skipped.values(), n)),
         notes={row: images.notes[name] for row, name in enumerate(images.ids) if name in images.notes},
     )
+    write_links(folder.features, _links(images, fingerprints, source))
     return open_embedded(folder.features)
+
+
+def _sketch(image: UInt8[Tensor, "3 h w"]) -> bytes:
+    pixels = image.cpu().numpy()
+    return sketch(to_pillow(pixels), pixels, pixels)
+
+
+def _links(images: Images, fingerprints: Sequence[bytes], source: str | list[str]) -> Int64[np.ndarray, "m 2"]:
+    """Rows that are other names of a file, and the row of that file; none where there are no files, or no more."""
+    nothing = np.zeros((0, 2), np.int64)
+    equal = [*equal_rows(torch.frombuffer(bytearray(b"".join(fingerprints)), dtype=torch.uint8).view(-1, 16))]
+    if not equal or not (isinstance(source, list) or Path(source).exists() or is_pattern(source)):
+        return nothing  # a data set by its name, or images given in Python
+    try:
+        listing = find_source(source).listing()
+    except UserError:
+        return nothing
+    files = dict(zip(listing.ids, listing.files, strict=True)) if len(listing.files) else {}
+    return other_names(lambda row: files.get(images.ids[row]), equal)

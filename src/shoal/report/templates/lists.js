@@ -6,8 +6,15 @@ function entry(item) {
   return element("li", {}, ...inside);
 }
 
-function listing(members, label) {
-  const list = element("ul", { class: "listing", "aria-label": label }, ...members.map(entry));
+function copyEntry({ image, note, keep }) {
+  const item = entry(image);
+  if (keep) item.append(element("strong", { class: "keep" }, "keep"));
+  if (note) item.append(element("small", { class: "note" }, note));
+  return item;
+}
+
+function listing(members, label, entryOf = entry) {
+  const list = element("ul", { class: "listing", "aria-label": label }, ...members.map(entryOf));
   for (const button of list.querySelectorAll(".thumb")) button.tabIndex = 0;
   return list;
 }
@@ -20,7 +27,7 @@ function pagedLists(host, groups, label) {
   });
   function turn(page) {
     const first = page * GROUPS;
-    lists.replaceChildren(...groups.slice(first, first + GROUPS).map(([name, members]) => listing(members, name)));
+    lists.replaceChildren(...groups.slice(first, first + GROUPS).map(([name, members]) => listing(members, name, copyEntry)));
     pager.show(page, groups.length, GROUPS);
   }
   host.append(lists, pager.host);
