@@ -173,8 +173,7 @@ def test_reasons_are_short():
         (b"", "empty file"),
         (b"hello", "not an image"),
         (encoded(smooth(64, 48), "JPEG")[:500], "truncated"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
-        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC, which is not supported: save it as JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript: export it as PNG"),
         (
             # Numbers of 64 bits instead of 8.
             encoded(smooth(8, 8, "L"), "TIFF").replace(b"\2\1\3\0\1\0\0\0\x08", b"\2\1\3\0\1\0\0\0\x40"),

@@ -205,7 +205,7 @@ def test_stamps_are_those_of_whole_lists(tmp_path, paint):
             == blake2b(json.dumps([3, 32, {}, readers(), *origin, paths, seen]).encode(), digest_size=16).hexdigest()
         )
         classes, labels = (["a", "b", "b.x"], [0, 0, 2, 1]) if origin[0] == "folder" else ([], [-1] * 3)
-        whole = json.dumps([3, None, {}, classes, labels, names, [], []]).encode()
+        whole = json.dumps([3, None, {}, readers(), classes, labels, names, [], []]).encode()
         assert listing_key(source.listing(), None) == blake2b(whole, digest_size=16).hexdigest()
 
 

@@ -187,6 +187,8 @@ def _missing(path: Path) -> str:
 def _stdin_paths() -> Names:
     """Read paths from standard input: one per line, or each ended by a zero byte as by ``find -print0``."""
     data = b"" if sys.stdin is None else sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8)
+    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise UserError("the list of paths on standard input is encoded as UTF-16: save it as UTF-8.")
     lines = data.split(b"\0") if b"\0" in data else data.splitlines()
     paths = Names(os.fsdecode(line) for line in lines if line.strip())
     if not len(paths):

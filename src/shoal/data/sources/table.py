@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from pathlib import Path
@@ -14,16 +15,25 @@ from shoal.data.sources.labels import classes_of
 from shoal.data.sources.parquet import image_column, is_text, open_parquet
 from shoal.errors import UserError
 
-_PATHS = ("path", "file", "filename", "image", "image_path")
-_LABEL, _ID = "label", "id"
+_PATHS = (
+    *("path", "file", "file_name", "image", "image_path", "file_path", "image_file", "image_name", "image_file_name"),
+    *("img", "img_path", "img_file", "img_name", "photo"),
+)
+_LABELS = ("label", "class", "category", "class_name", "labels")
+_ID = "id"
 
 Column: TypeAlias = Callable[[str], Iterator[Any]]
 """Iterates over the values of a column, given its name."""
 
 
-def _path_column(columns: Sequence[str]) -> str | None:
-    """Return the name of the column of paths; None if there is none."""
-    return next((name for name in _PATHS if name in columns), None)
+def _first_of(wanted: Sequence[str], columns: Sequence[str]) -> str | None:
+    """Return the column with the first of some names, whatever its case and what is between the words; else None."""
+    plain = {_plain(name): name for name in reversed(columns)}
+    return next((plain[_plain(name)] for name in wanted if _plain(name) in plain), None)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace(" ", "").replace("-", "")
 
 
 def is_table_of_paths(file: Path) -> bool:
@@ -34,7 +44,7 @@ def is_table_of_paths(file: Path) -> bool:
     """
     with open_parquet(file) as table:
         schema = table.schema_arrow
-    found = _path_column([field.name for field in schema if is_text(field.type)])
+    found = _first_of(_PATHS, [field.name for field in schema if is_text(field.type)])
     return found is not None and image_column(schema) is None
 
 
@@ -48,7 +58,7 @@ def table_source(file: Path) -> Source:
     """
     is_csv = file.suffix.lower() == ".csv"
     columns, column = _csv(file) if is_csv else _parquet(file)
-    where = _path_column(columns)
+    where = _first_of(_PATHS, columns)
     if where is None:
         raise _no_paths(file, columns)
     paths = Names(_complete(column(where), where, file))
@@ -56,6 +66,9 @@ def table_source(file: Path) -> Source:
         raise UserError(f"there are no images in {file}: it has no rows.")
     root = file.absolute().parent
     files = Files(paths, lambda name: str(root / name))
+    if is_csv:
+        _check_encoding(file, paths, files)
+    label = _first_of(_LABELS, columns)
 
     def listing() -> Listing:
         ids = distinct(paths)
@@ -63,8 +76,8 @@ def table_source(file: Path) -> Source:
             ids = Names(map(str, _complete(column(_ID), _ID, file)))
             if distinct(ids) is not ids:
                 raise UserError(f"two rows of {file} have the same id: make the ids unique, or drop the column.")
-        values: Iterator[Any] = column(_LABEL) if _LABEL in columns else repeat(None, len(paths))
-        targets, classes = classes_of(_numbers(values) if is_csv else values, (), ids)
+        values: Iterator[Any] = column(label) if label is not None else repeat(None, len(paths))
+        targets, classes = classes_of(_numbers(_whole(values, file)) if is_csv else values, (), ids)
         return Listing(ids, targets, classes, lambda: iter(files), files=files)
 
     everything = Files(Names(chain([file.name], paths)), lambda name: str(root / name))
@@ -75,7 +88,9 @@ def _no_paths(file: Path, columns: Sequence[str]) -> UserError:
     found = ", ".join(columns[:20]) or "no columns"
     one = len(columns) == 1 and (";" in columns[0] or "\t" in columns[0])
     hint = "; separate the columns by commas" if one else ""
-    return UserError(f"{file} has no column of paths: shoal looked for {', '.join(_PATHS)} among {found}{hint}.")
+    return UserError(
+        f"{file} has no column of paths: shoal looked for {', '.join(_PATHS[:6])} and the like among {found}{hint}."
+    )
 
 
 def _complete(values: Iterable[Any], name: str, file: Path) -> Iterator[Any]:
@@ -83,6 +98,33 @@ def _complete(values: Iterable[Any], name: str, file: Path) -> Iterator[Any]:
         if value is None or value == "":
             raise UserError(f"row {row} of {file}, not counting the header, has no {name}: correct or remove it.")
         yield value
+
+
+def _check_encoding(file: Path, paths: Sequence[str], files: Sequence[Path]) -> None:
+    """Refuse a table that is not UTF-8, unless its stray bytes are those of names on the disk.
+
+    Raises:
+        UserError: a file of a name with stray bytes is not there.
+    """
+    for row, name in enumerate(paths):
+        if not _is_utf8(name) and not os.path.lexists(files[row]):
+            raise _not_utf8(file, name)
+
+
+def _whole(labels: Iterable[str | None], file: Path) -> Iterator[str | None]:
+    for label in labels:
+        if label and not _is_utf8(label):
+            raise _not_utf8(file, label)
+        yield label
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text)
+
+
+def _not_utf8(file: Path, text: str) -> UserError:
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    return UserError(f"{file} is not encoded as UTF-8, since it holds {shown!r}: save it as UTF-8.")
 
 
 def _numbers(values: Iterable[str | None]) -> Iterator[int | str | None]:
@@ -98,8 +140,9 @@ def _csv(file: Path) -> tuple[list[str], Column]:
         try:
             check_regular(file)
             with file.open("rb") as start:
-                if start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                    raise UserError(f"{file} is encoded as UTF-16: save it as UTF-8.")
+                head = start.read(4)
+            if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or 0 in head:
+                raise UserError(f"{file} is encoded as UTF-16: save it as UTF-8.")
             with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
                 yield from (row for row in csv.reader(lines) if row)
         except (OSError, csv.Error) as error:
@@ -119,7 +162,8 @@ def _csv(file: Path) -> tuple[list[str], Column]:
 def _parquet(file: Path) -> tuple[list[str], Column]:
     with open_parquet(file) as table:
         schema = table.schema_arrow
-    usable = [field.name for field in schema if field.name not in _PATHS or is_text(field.type)]
+    known = set(map(_plain, _PATHS))
+    usable = [field.name for field in schema if _plain(field.name) not in known or is_text(field.type)]
 
     def column(name: str) -> Iterator[Any]:
         with open_parquet(file) as table:
