@@ -129,7 +129,7 @@ def _of_array(array: Array) -> Float[Tensor, "n d"]:
     return features
 
 
-def check_exact(X: Array | Tensor) -> None:
+def check_exact(X: Array | Tensor, name: str = "X") -> None:
     """Refuse whole numbers beyond 2⁵³, such as times in nanoseconds, if as float64 they would fall together.
 
     Raises:
@@ -144,7 +144,7 @@ def check_exact(X: Array | Tensor) -> None:
         step = max(-low, high) >> 52
         if step and 0 < high - low < step << 24:
             raise UserError(
-                f"X holds whole numbers from {low} to {high}, which float64 cannot tell apart: subtract {low} first."
+                f"{name} holds whole numbers from {low} to {high}, which float64 cannot tell apart: subtract {low}."
             )
 
 

@@ -128,27 +128,38 @@ class Rows:
         return lengths
 
     def moments(self, shards: Shards = LOCAL) -> tuple[Float[Tensor, "d"], float]:
-        """Mean of the rows, of all ranks' if they are shards, and their variance averaged over the dimensions.
+        """Weighted mean of the rows, of all ranks' if they are shards, and their variance averaged over the dimensions.
 
         Raises:
             UserError: a value is NaN or infinite, squares overflow or vanish, or a row is zero and the metric the
                 cosine.
         """
         total = self.shift.new_zeros(self.shift.shape, dtype=torch.float64)
-        squares = total.new_zeros(())
-        pivot = self[:1].mean(0) if len(self) else self.shift  # near the data, so that sums of squares cancel little
-        for _, x in self.chunks(1):
-            away = x - pivot
+        squares, reach = total.new_zeros(()), total.new_zeros(())
+        pivot = self._pivot()
+        for part, x in self.chunks(1):
+            away, weights = x - pivot, self.weights_of(part)
+            lengths = torch.linalg.vector_norm(away).double().square()
+            reach += lengths
+            if weights is not None:
+                away = away.double() * weights.double().sqrt()[:, None]
+                lengths = away.square().sum()
+                away *= weights.double().sqrt()[:, None]
             total += away.sum(0)
-            squares += torch.linalg.vector_norm(away).double().square()
-        n = shards.sum(total.new_tensor(len(self)))
-        own = pivot.double() + total / max(len(self), 1)
-        mean = shards.sum(own * len(self)) / n
-        within = squares - total.square().sum() / max(len(self), 1)
-        variance = float(shards.sum(within + len(self) * (own - mean).square().sum()) / n / len(mean))
+            squares += lengths
+        own_weight = total.new_tensor(len(self)) if self.weights is None else self.weights.sum(dtype=torch.float64)
+        weight = shards.sum(own_weight)
+        some = own_weight.clamp(min=torch.finfo(torch.float64).tiny)
+        own = pivot.double() + total / some
+        mean = shards.sum(own * own_weight) / weight
+        within = squares - total.square().sum() / some
+        variance = float(shards.sum(within + own_weight * (own - mean).square().sum()) / weight / len(mean))
         info = torch.finfo(self.dtype)
         # Four times the largest sum of squares that is made of a chunk, and the least square that has all its digits.
-        if not variance * self.features.shape[1] * n < info.max / 4:
+        largest = variance * len(mean) * shards.total(len(self))
+        if self.weights is not None:
+            largest = max(largest, float(shards.sum(reach)))
+        if not largest < info.max / 4:
             raise invalid_features_error(self.features, shards)
         if variance < info.tiny / info.eps and self._differ(pivot, shards):
             raise UserError(
@@ -156,9 +167,20 @@ class Rows:
             )
         return mean.to(self.dtype), max(variance, 0.0)
 
+    def _pivot(self) -> Float[Tensor, "d"]:
+        """A row that counts, so that sums of squares about it cancel little; without rows the origin."""
+        if not len(self):
+            return self.shift
+        first = 0 if self.weights is None else int((self.weights > 0).byte().argmax())
+        return self[first : first + 1].mean(0)
+
     def _differ(self, pivot: Float[Tensor, "d"], shards: Shards) -> bool:
-        differences = sum((x != pivot).sum() for _, x in self.chunks(1))
-        return bool(shards.sum(torch.as_tensor(differences)))
+        """Whether rows that count differ from the pivot."""
+        differences = torch.zeros((), dtype=torch.int64, device=pivot.device)
+        for part, x in self.chunks(1):
+            weights = self.weights_of(part)
+            differences += ((x if weights is None else x[weights > 0]) != pivot).sum()
+        return bool(shards.sum(differences))
 
     @property
     def each_weight(self) -> Float[Tensor, "n"]:

@@ -78,10 +78,12 @@ def linear_predict(
         All c classes of each query, best first; column 0 is the prediction, the first five columns the top-5.
     """
     d = features.shape[1]
-    std, mean = torch.std_mean(features.float(), dim=0, correction=0)
+    features = features.to(precision_of(features))
+    std, mean = torch.std_mean(features, dim=0, correction=0)
     # A dimension that is the same everywhere says nothing, and its rounding errors are not to be blown up.
-    scale = (std * math.sqrt(d)).reciprocal().where(std > 1e-6 * mean.abs(), 0.0)
-    rows = (features.float() - mean) * scale
+    rounding = 8 * torch.finfo(features.dtype).eps
+    scale = (std * math.sqrt(d)).reciprocal().where(std > rounding * mean.abs(), 0.0)
+    rows = ((features - mean) * scale).float()
     classifier = nn.Linear(d, int(labels.max()) + 1, device=features.device)
     with torch.no_grad():
         # N(0, 0.01²) for dimensions of deviation 1, as published, is this for 1/√d.
@@ -90,7 +92,7 @@ def linear_predict(
         classifier.bias.zero_()
     _train(classifier, rows, labels, setting, generator)
     with torch.no_grad():
-        logits: Tensor = classifier((queries.float() - mean) * scale)
+        logits: Tensor = classifier(((queries.to(mean.dtype) - mean) * scale).float())
     return logits.argsort(stable=True, dim=1, descending=True)
 
 

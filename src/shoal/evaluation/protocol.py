@@ -11,7 +11,8 @@ from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
 from shoal.clustering.kmeans import assign, kmeans
-from shoal.data.sources.array import map_npy, read_features
+from shoal.data.features import read_features
+from shoal.data.sources.array import map_npy
 from shoal.errors import UserError
 from shoal.evaluation.baselines import plain_baselines
 from shoal.evaluation.calibration import calibration, confidences

@@ -220,7 +220,8 @@ def relocate_empty_clusters(
 ) -> Float[Tensor, "k d"]:
     """Move the centres of empty clusters to the rows farthest from their own centres, farthest first.
 
-    So no cluster is lost unless there are fewer distinct rows than clusters.
+    So no cluster is lost unless there are fewer distinct rows than clusters. The squared distances count by the rows'
+    weights, as in the inertia: a row of weight 0 never takes a centre.
 
     Args:
         partition: the clusters of the rows about ``centers``.
@@ -232,9 +233,12 @@ def relocate_empty_clusters(
     distances = centers.new_empty(len(rows))
     for part, x in rows.chunks(1):
         distances[part] = to_points(x, centers[partition.labels[part]])
+    if rows.weights is not None:
+        distances = (distances * rows.weights.sqrt()).where(rows.weights > 0, -torch.inf)
     far = distances.topk(min(n, len(distances))).indices
     distances, candidates = shards.gather(distances[far]), shards.gather(rows[far])
-    order = distances.topk(min(n, len(distances))).indices
+    distances, order = distances.topk(min(n, len(distances)))
+    order = order[torch.isfinite(distances)]
     relocated = new.clone()
     relocated[empty] = candidates[order[torch.arange(n, device=order.device) % len(order)]]
     return relocated
