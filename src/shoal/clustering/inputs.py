@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from shoal.clustering.parameters import Array
@@ -158,6 +159,17 @@ def tensor_on(array: Array) -> Tensor:
 def as_input_type(X: ArrayOrTensor, result: Tensor) -> ArrayOrTensor:
     """A result as a tensor or an array, as the input was."""
     return result if isinstance(X, Tensor) else result.cpu().numpy()
+
+
+def warn_if_fewer(found: int, n_clusters: int) -> None:
+    """Warn, in scikit-learn's words, if there are fewer clusters than asked for."""
+    if found < n_clusters:
+        warnings.warn(
+            f"Number of distinct clusters ({found}) found smaller than n_clusters ({n_clusters}). Possibly due to "
+            "duplicate points in X.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
 
 
 class SharesEstimator(TakesTensors, ClusterMixin, BaseEstimator):  # type: ignore[misc]

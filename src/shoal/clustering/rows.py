@@ -227,16 +227,17 @@ def too_far(features: Float[Tensor, "n d"]) -> UserError:
 
 
 def coincide(features: Float[Tensor, "n d"], metric: Metric) -> bool:
-    """Whether all rows are one point, or for the cosine share one direction but for rounding.
-
-    Multiples of a row have the same direction, which rounding turns by up to an eps of the features' own precision.
-    """
-    if metric == "euclidean":
-        return all(bool((features[part] == features[:1]).all()) for part in Rows(features, metric).parts(1))
+    """Whether all rows are one point, or for the cosine share one direction but for rounding."""
     rows = Rows(features, metric)
-    angle = torch.finfo(rows.features.dtype).eps + 4 * torch.finfo(rows.dtype).eps
-    first = rows[:1]
+    if metric == "euclidean":
+        return all(bool((rows.features[part] == rows.features[:1]).all()) for part in rows.parts(1))
+    first, angle = rows[:1], angle_of_rounding(rows)
     return all(bool((torch.linalg.vector_norm(x - first, dim=1) <= angle).all()) for _, x in rows.chunks(1))
+
+
+def angle_of_rounding(rows: Rows) -> float:
+    """By how much rounding to the features' own precision turns a row, such as a multiple of another."""
+    return torch.finfo(rows.features.dtype).eps + 4 * torch.finfo(rows.dtype).eps
 
 
 def directions(means: Float64[Tensor, "k d"], before: Float[Tensor, "k d"]) -> Float64[Tensor, "k d"]:

@@ -41,6 +41,9 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
     "GaussianMixture": {"weights_": ("k",), "means_": ("k", "d")},
     "TEMI": HEAD_SHAPES,
 }
+OPTIONAL: dict[str, dict[str, tuple[str, ...]]] = {"MiniBatchKMeans": {"counts_": ("k",)}}
+"""What files of older versions lack."""
+
 COVARIANCES = {"full": ("k", "d", "d"), "tied": ("d", "d"), "diag": ("k", "d"), "spherical": ("k",)}
 
 
@@ -74,7 +77,7 @@ def state_of(clusterer: Clusterer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A fitted estimator as a header for JSON and tensors by name, for ``clusterer_from``.
 
     They contain what predictions need: centres, Gaussians, a head, or the embedded rows (at most 10 000); not
-    ``labels_``.
+    ``labels_``. Of mini-batches also the number of rows of each centre, from which ``partial_fit`` goes on.
     """
     name = type(clusterer).__name__
     header: dict[str, Any] = {"format": FORMAT, "estimator": name, "n_features": clusterer.n_features_in_}
@@ -82,7 +85,7 @@ def state_of(clusterer: Clusterer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if isinstance(clusterer, KMeans | MiniBatchKMeans):
         header["variance"] = clusterer.variance_
     holder = clusterer.head_ if isinstance(clusterer, TEMI) else clusterer
-    names = [*SHAPES[name], *(["covariances_"] if name == "GaussianMixture" else [])]
+    names = [*SHAPES[name], *OPTIONAL.get(name, {}), *(["covariances_"] if name == "GaussianMixture" else [])]
     return header, {each: torch.as_tensor(getattr(holder, each)).cpu().contiguous() for each in names}
 
 
@@ -104,6 +107,7 @@ def clusterer_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         if settings["covariance_type"] not in COVARIANCES:
             raise _damaged(f"its header names the covariance_type {settings['covariance_type']!r}")
         shapes["covariances_"] = COVARIANCES[settings["covariance_type"]]
+    shapes |= {each: shape for each, shape in OPTIONAL.get(name, {}).items() if each in tensors}
     found = {each: _checked(each, tensors.get(each), shape, k, d) for each, shape in shapes.items()}
     clusterer = CLASSES[name](**settings)
     clusterer.n_features_in_ = d

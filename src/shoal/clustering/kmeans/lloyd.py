@@ -5,6 +5,7 @@ Empty clusters are handled here, by ``relocate_empty_clusters``; what the iterat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -113,6 +114,10 @@ EMPTY = 1e-13
 """Largest share of the total weight of an empty cluster: weights that come and go leave a trace of rounding."""
 
 
+Tell = Callable[[str], None]
+"""Prints a line about a run, in scikit-learn's words."""
+
+
 @dataclass(frozen=True, eq=False)
 class Solution:
     """Result of a run, in the coordinates of its ``Rows``."""
@@ -136,6 +141,7 @@ def lloyd(
     tol: float,
     noise: float = 0.0,
     shards: Shards = LOCAL,
+    tell: Tell | None = None,
 ) -> Solution:
     """Iterate until no row changes cluster or the centres hardly move.
 
@@ -148,13 +154,23 @@ def lloyd(
         tol: bound on the sum of the squared moves of the centres.
         noise: extra tolerance for sampling error, as a share of the inertia.
         shards: whether each rank holds a share.
+        tell: is told the inertia after each update.
     """
+    if tell:
+        tell("Initialization complete")
     partition = Partition(rows, len(centers), shards)
-    return _converge(partition, centers, 0, max_iter, tol, noise)
+    return _converge(partition, centers, 0, max_iter, tol, noise, tell)
 
 
 def fast_lloyd(
-    rows: Rows, centers: Float[Tensor, "k d"], *, max_iter: int, tol: float, rough: bool, shards: Shards = LOCAL
+    rows: Rows,
+    centers: Float[Tensor, "k d"],
+    *,
+    max_iter: int,
+    tol: float,
+    rough: bool,
+    shards: Shards = LOCAL,
+    tell: Tell | None = None,
 ) -> Solution:
     """``lloyd`` from seeds, which may end in any optimum that is no worse.
 
@@ -178,19 +194,31 @@ def fast_lloyd(
                 continue
         if n_moved <= SETTLED * n_rows:
             break
-    return _converge(partition, centers, n_iter, max_iter, tol, 0.0)
+    return _converge(partition, centers, n_iter, max_iter, tol, 0.0, tell)
 
 
 def _converge(
-    partition: Partition, centers: Float[Tensor, "k d"], n_iter: int, max_iter: int, tol: float, noise: float
+    partition: Partition,
+    centers: Float[Tensor, "k d"],
+    n_iter: int,
+    max_iter: int,
+    tol: float,
+    noise: float,
+    tell: Tell | None,
 ) -> Solution:
     """Exact updates after the first ``n_iter``."""
     while n_iter < max_iter:
         n_iter += 1
         n_moved = partition.assign(centers)
+        if tell:
+            tell(f"Iteration {n_iter}, inertia {float(partition.inertias(centers).sum()):.6g}.")
         before, centers = centers, _update(partition, centers)
         bound = tol + noise * float(partition.inertias(centers).sum()) if noise else tol
-        if n_moved == 0 or float((centers - before).square().sum()) <= bound:
+        shift = float((centers - before).square().sum())
+        if n_moved == 0 or shift <= bound:
+            if tell:
+                how = "strict convergence" if n_moved == 0 else f"center shift {shift:g} within tolerance {bound:g}"
+                tell(f"Converged at iteration {n_iter}: {how}.")
             break
     partition.assign(centers)
     return _solution(partition.rows, centers, partition.labels, n_iter, partition.shards)
