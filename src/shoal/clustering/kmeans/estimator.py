@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from torch import Tensor, nn
 
 from shoal.clustering.inputs import ArrayOrTensor, TakesTensors, as_input_type, warn_if_fewer
+from shoal.clustering.kmeans.nearest import to_points
 from shoal.clustering.kmeans.restarts import Init, Settings, assign, run_kmeans
 from shoal.clustering.parameters import (
     Array,
@@ -28,6 +29,9 @@ from shoal.clustering.parameters import (
 from shoal.clustering.rows import Metric, Rows, Shards, invalid_features_error, squared_distances, unit_length
 
 Algorithm = Literal["lloyd", "elkan"]
+CANCELLED = 1e-8
+"""Squared distances below this share of ‖x‖² have lost digits in ‖x‖² − 2x·c + ‖c‖²."""
+
 InitFunction = Callable[..., Any]
 """Called as scikit-learn calls it, ``init(X, n_clusters, random_state=…)``; returns (k, d) centres."""
 
@@ -95,7 +99,10 @@ class CentersEstimator(
         points = rows.prepare(centers)
         distances = torch.empty(len(rows), len(points), dtype=precision_of(features), device=features.device)
         for part, x in rows.chunks(len(points)):
-            squared = squared_distances(x, points).add_(rows.squared_lengths[part]).clamp_(min=0)
+            lengths = rows.squared_lengths[part]
+            squared = squared_distances(x, points).add_(lengths).clamp_(min=0)
+            row, center = (squared < CANCELLED * lengths).nonzero(as_tuple=True)
+            squared[row, center] = to_points(x[row], points[center]).square()
             distances[part] = rows.distance(squared).to(distances.dtype)
         if not torch.isfinite(distances).all():
             raise invalid_features_error(features)

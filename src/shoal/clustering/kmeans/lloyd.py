@@ -228,7 +228,10 @@ def _update(partition: Partition, centers: Float[Tensor, "k d"], step: float = 1
     """Move centres ``step`` times the way to the means of their rows, for the cosine at unit length."""
     sums, counts = partition.totals()
     empty = counts <= EMPTY * counts.sum()
-    means = sums / counts.where(~empty, 1.0)[:, None]
+    relocated = centers[:0]
+    if empty.any():
+        relocated, sums, counts = relocate_empty_clusters(partition, centers, int(empty.sum()))
+    means = torch.where(empty[:, None], centers.double(), sums / counts.where(~empty, 1.0)[:, None])
     cosine = partition.rows.metric == "cosine"
     if cosine:
         means = directions(means, centers)
@@ -237,16 +240,16 @@ def _update(partition: Partition, centers: Float[Tensor, "k d"], step: float = 1
         if cosine:
             means = directions(means, centers)
     new = means.to(centers.dtype)
-    if empty.any():
-        new = relocate_empty_clusters(partition, centers, new, empty)
+    if len(relocated):
+        new[empty] = relocated
     partition.move_bounds(new, centers)
     return new
 
 
 def relocate_empty_clusters(
-    partition: Partition, centers: Float[Tensor, "k d"], new: Float[Tensor, "k d"], empty: Bool[Tensor, "k"]
-) -> Float[Tensor, "k d"]:
-    """Move the centres of empty clusters to the rows farthest from their own centres, farthest first.
+    partition: Partition, centers: Float[Tensor, "k d"], n: int
+) -> tuple[Float[Tensor, "n d"], Float64[Tensor, "k d"], Float64[Tensor, "k"]]:
+    """Rows farthest from their own centres, farthest first, for the centres of empty clusters to move to.
 
     So no cluster is lost unless there are fewer distinct rows than clusters. The squared distances count by the rows'
     weights, as in the inertia: a row of weight 0 never takes a centre.
@@ -254,22 +257,29 @@ def relocate_empty_clusters(
     Args:
         partition: the clusters of the rows about ``centers``.
         centers: before the update.
-        new: after the update.
-        empty: which clusters have no rows.
+        n: how many clusters are empty.
+
+    Returns:
+        The rows, and sums and weights of all clusters without them.
     """
-    rows, shards, n = partition.rows, partition.shards, int(empty.sum())
+    rows, shards = partition.rows, partition.shards
     distances = centers.new_empty(len(rows))
     for part, x in rows.chunks(1):
         distances[part] = to_points(x, centers[partition.labels[part]])
+    weights = rows.each_weight
     if rows.weights is not None:
-        distances = (distances * rows.weights.sqrt()).where(rows.weights > 0, -torch.inf)
+        distances = (distances * weights.sqrt()).where(weights > 0, -torch.inf)
     far = distances.topk(min(n, len(distances))).indices
-    distances, candidates = shards.gather(distances[far]), shards.gather(rows[far])
+    found = (distances[far], rows[far], partition.labels[far], weights[far].double())
+    distances, candidates, owners, weights = map(shards.gather, found)
     distances, order = distances.topk(min(n, len(distances)))
     order = order[torch.isfinite(distances)]
-    relocated = new.clone()
-    relocated[empty] = candidates[order[torch.arange(n, device=order.device) % len(order)]]
-    return relocated
+    sums, counts = partition.totals()
+    rest = sums.index_add(0, owners[order], candidates[order].double() * weights[order, None], alpha=-1)
+    left = counts.index_add(0, owners[order], weights[order], alpha=-1)
+    none = left <= EMPTY * counts.sum()  # a cluster of which all rows are taken stays where it is, with them
+    taken = candidates[order[torch.arange(n, device=order.device) % len(order)]]
+    return taken, torch.where(none[:, None], sums, rest), torch.where(none, counts, left)
 
 
 def solution_at(rows: Rows, centers: Float[Tensor, "k d"], n_iter: int, shards: Shards) -> Solution:

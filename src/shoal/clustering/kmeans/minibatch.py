@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import sys
 import warnings
 from typing import Literal
 
@@ -166,7 +167,8 @@ class MiniBatchKMeans(CentersEstimator):
         weights = None if sample_weight is None else weights_from(sample_weight, source[:1].expand(len(source), -1))
         self._check_parameters(len(source))
         self._generator = generator_from(self.random_state)
-        edges = None if weights is None else weights.cumsum(0, dtype=torch.float64)
+        equal = weights is None or bool((weights == weights[0]).all())
+        edges = None if weights is None or equal else weights.cumsum(0, dtype=torch.float64)
         size = self._sample_size()
         if len(source) <= size:
             sample = Rows(source[:], self.metric, weights=weights)
@@ -263,8 +265,7 @@ class MiniBatchKMeans(CentersEstimator):
             among = candidates(sample, self.n_clusters, self._generator, LOCAL) if init == "k-means||" else sample
             starts = draw(among, self.n_clusters, n_init, self._generator)
         start = self._best(sample, starts)
-        if self.verbose:
-            print("Initialization complete")
+        self._tell("Initialization complete")
         self._running = RunningMeans(start, self.metric, sample.shift)
         return variance
 
@@ -294,18 +295,18 @@ class MiniBatchKMeans(CentersEstimator):
             smoothed = inertia if step == 2 else smoothed + share * (inertia - smoothed)
             no_improvement = 0 if smoothed < least else no_improvement + 1
             least = min(least, smoothed)
-            if self.verbose:
-                print(f"Minibatch step {step}/{n_steps}: mean batch inertia {inertia:g}, smoothed {smoothed:g}")
+            self._tell(f"Minibatch step {step}/{n_steps}: mean batch inertia {inertia:g}, smoothed {smoothed:g}")
             if bound > 0 and float((self._running.centers - before).square().sum()) <= bound:
-                return self._converged("small centers change", step)
+                self._tell(f"Converged (small centers change) at step {step}")
+                return step
             if self.max_no_improvement is not None and no_improvement >= self.max_no_improvement:
-                return self._converged("lack of improvement in inertia", step)
+                self._tell(f"Converged (lack of improvement in inertia) at step {step}")
+                return step
         return n_steps
 
-    def _converged(self, why: str, step: int) -> int:
+    def _tell(self, line: str) -> None:
         if self.verbose:
-            print(f"Converged ({why}) at step {step}")
-        return step
+            sys.stdout.write(f"{line}\n")
 
     def _drawn(self, size: int, n: int, edges: Float64[Tensor, "n"] | None) -> Int64[Tensor, "b"]:
         """Rows drawn with replacement, by their weights if they have some, in the order in which they lie on a disk."""

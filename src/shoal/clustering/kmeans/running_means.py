@@ -27,7 +27,7 @@ class RunningMeans:
         self.shift = shift
         self.dtype = start.dtype
         # In float32 a centre with millions of rows would no longer move.
-        self.means: Float64[Tensor, "k d"] = start.double()
+        self.means: Float64[Tensor, "k d"] = start.to(torch.float64, copy=True)
         self.counts = self.means.new_zeros(len(start))
         self.centers: Float[Tensor, "k d"] = start
         self._n_since = 0
@@ -86,7 +86,7 @@ class RunningMeans:
 
     def _at_means(self) -> Float[Tensor, "k d"]:
         if self.metric == "euclidean":
-            return self.means.to(self.dtype)
+            return self.means.to(self.dtype, copy=True)  # the means will change in place
         return directions(self.means, self.centers).to(self.dtype)
 
 
