@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float32, Int32, Int64
 from torch import Tensor, nn
 
-from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type
+from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type, warn_if_fewer
 from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_n_clusters, generator_from, precision_of
@@ -197,6 +197,7 @@ class UMAPKMeans(SharesEstimator):
             labels = self._shares(features).argmax(1)
             labels[drawn] = found
             self.labels_ = as_input_type(X, labels)
+        warn_if_fewer(len(found.unique()), self.n_clusters)
         return self
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:

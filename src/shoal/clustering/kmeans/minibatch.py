@@ -216,12 +216,12 @@ class MiniBatchKMeans(CentersEstimator):
         return self
 
     def _resume(self) -> None:
-        """Go on from centres that were saved, with as many rows each as they had; older files do not say how many."""
+        """Go on from centres that were saved, with as many rows each as they had."""
         self._generator = generator_from(self.random_state)
         centers = torch.as_tensor(self.cluster_centers_)
         shift = centers.mean(0) if self.metric == "euclidean" else torch.zeros_like(centers[0])
         self._running = RunningMeans(centers - shift, self.metric, shift)
-        self._running.counts += torch.as_tensor(getattr(self, "counts_", self.batch_size))
+        self._running.counts += torch.as_tensor(self.counts_)
         self.n_steps_ = 0
 
     def _source(self, X: Array | Tensor) -> Source:
