@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -38,6 +41,17 @@ def resolve_precision(device: torch.device, precision: Precision) -> Precision:
     if precision != "auto":
         return precision
     return "bfloat16" if multiplies_bfloat16(device) else "float32"
+
+
+def host_memory() -> float:
+    """Bytes of memory that this process may use; infinity where the system does not say."""
+    try:
+        own = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return math.inf
+    limit = Path("/sys/fs/cgroup/memory.max")  # of a container; "max" where there is none
+    text = limit.read_text().strip() if limit.is_file() else ""
+    return min(own, int(text)) if text.isdigit() else own
 
 
 States = dict[str, UInt8[Tensor, "_"]]

@@ -79,7 +79,7 @@ def test_digits_are_clustered_by_their_pixels(tmp_path, capsys):
         (["nan.npy"], "nan.npy contains NaN or infinity in 1 of 30 rows: remove them."),
         (["photos.npy", "--out", "full"], "full exists and is not an empty folder: give another --out."),
         (["photos.npy", "-k", "3", "--k-range", "2", "5"], "-k 3 leaves no range to try: give --k-range with -k auto."),
-        (["photos.npy", "-k", "999"], "n_clusters=999 must lie between 1 and the number of rows"),
+        (["photos.npy", "-k", "999"], "n_clusters=999 is more than there are rows"),
         (["photos.npy", "--k-range", "9", "3"], "k_range is reversed (9, 3): give the smaller k first."),
         (["photos.npy", "--k-range", "2", "200"], "k_range ends at 200: give at most 120, half of the 240 rows"),
     ],

@@ -242,7 +242,7 @@ def test_max_iter_bounds_the_updates():
 @pytest.mark.parametrize(
     ("change", "k", "metric", "sentence"),
     [
-        (lambda x: x, 11, "cosine", "n_clusters=11 must lie between 1 and the number of rows"),
+        (lambda x: x, 11, "cosine", "n_clusters=11 is more than there are rows"),
         (lambda x: x, 0, "cosine", "n_clusters=0 must lie between"),
         (lambda x: x.index_fill(0, torch.tensor([4]), torch.nan), 2, "euclidean", "1 of 10 rows of features hold NaN"),
         (lambda x: x.index_fill(0, torch.tensor([4]), torch.inf), 2, "cosine", "1 of 10 rows of features hold NaN"),

@@ -203,7 +203,7 @@ MISTAKES = [
     ({"max_iter": 0}, DIGITS, "max_iter=0 must be a whole number"),
     ({"max_no_improvement": 0}, DIGITS, "max_no_improvement=0 must be a whole number"),
     ({"reassignment_ratio": -1}, DIGITS, "reassignment_ratio=-1 must not be negative"),
-    ({"n_clusters": 2000}, DIGITS, r"n_clusters=2000 must lie between 1 and the number of rows \(n_samples=1797\)"),
+    ({"n_clusters": 2000}, DIGITS, r"n_clusters=2000 is more than there are rows: n_samples=1797"),
     ({}, torch.zeros(3), r"X is a tensor \(3,\)"),
     ({}, torch.zeros(30, 2, dtype=torch.complex64), "give real numbers"),
     ({}, torch.eye(30).to_sparse(), "sparse tensor"),

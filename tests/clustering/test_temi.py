@@ -106,7 +106,7 @@ def test_batches_and_updates_for_n_rows(n, size):
 @pytest.mark.usefixtures("without_type_checks")
 def test_mistakes():
     x = groups()[0]
-    refused(TEMI(200).fit, x, match="n_clusters=200 must lie between 1 and the number of rows")
+    refused(TEMI(200).fit, x, match="n_clusters=200 is more than there are rows")
     refused(TEMI(1).fit, x[:1], match="a single row has no neighbours")
     refused(TEMI(2, metric="manhattan").fit, x, match="no metric 'manhattan'")
     for name in ("n_neighbors", "n_heads", "epochs", "batch_size"):

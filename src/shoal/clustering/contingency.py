@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from shoal.errors import UserError
 
-Labels = npt.NDArray[Any] | Tensor
-"""Integers (n,) of any width, an array, a memory map or a tensor; negative means none."""
+Labels = npt.NDArray[Any] | Tensor | Sequence[Any]
+"""Labels (n,) of rows: an array, a memory map, a tensor or a list, of whole numbers, of which negative ones mean none,
+or of names, bools or other numbers, of which equal ones mean the same."""
 
 TABLE = 2**24
 """Up to this many pairs of numbers are counted in a dense table (128 MB); beyond, the pairs that occur are sorted."""
@@ -49,9 +52,9 @@ class Contingency:
         Numbers may be large or have gaps; they are counted fastest if the largest of both span at most ``TABLE`` pairs.
 
         Raises:
-            UserError: different numbers of rows, or labels that are no whole numbers.
+            UserError: different numbers of rows, or labels that are not numbers or names (n,).
         """
-        pred, labels = map(_whole, (pred, labels))
+        pred, labels = (whole_labels(each)[0] for each in (pred, labels))
         if len(pred) != len(labels):
             raise UserError(f"{len(pred)} clusters and {len(labels)} classes: give one of each for every row.")
         shape = tuple(max(int(ids.max()), -1) + 2 if len(ids) else 1 for ids in (pred, labels))
@@ -105,11 +108,13 @@ def _pairs_within(sizes: Int64[np.ndarray, "s"]) -> int:
     return sum(t * s * (s - 1) for s, t in zip(different.tolist(), times.tolist(), strict=True))
 
 
+Numbers = npt.NDArray[Any] | Tensor
+
 Counted = tuple[Int64[np.ndarray, "_"], Int64[np.ndarray, "_"], Int64[np.ndarray, "_"]]
 """Cluster, class and number of rows of each pair that occurs, sorted."""
 
 
-def _dense(pred: Labels, labels: Labels, shape: tuple[int, ...]) -> Counted:
+def _dense(pred: Numbers, labels: Numbers, shape: tuple[int, ...]) -> Counted:
     """By a table with a row and a column for "none" as well."""
     table = np.zeros(shape, dtype=np.int64)
     for start in range(0, len(pred), TABLE_ROWS):
@@ -119,7 +124,7 @@ def _dense(pred: Labels, labels: Labels, shape: tuple[int, ...]) -> Counted:
     return clusters, classes, table[clusters + 1, classes + 1]
 
 
-def _sparse(pred: Labels, labels: Labels, _shape: tuple[int, ...]) -> Counted:
+def _sparse(pred: Numbers, labels: Numbers, _shape: tuple[int, ...]) -> Counted:
     """By sorting chunks, which are merged whenever they have doubled the list of pairs."""
     merged, waiting, n_waiting = _none(), [], 0
     for start in range(0, len(pred), SORTED_ROWS):
@@ -148,24 +153,55 @@ def _summed(parts: list[Counted]) -> Counted:
     return clusters[starts], classes[starts], np.add.reduceat(counts, starts) if len(starts) else counts
 
 
-def _chunk(ids: Labels, start: int, size: int) -> Int64[np.ndarray, "b"]:
+def _chunk(ids: Numbers, start: int, size: int) -> Int64[np.ndarray, "b"]:
     part = ids[start : start + size]
     return (part.cpu().numpy() if isinstance(part, Tensor) else part).astype(np.int64)
 
 
-def _whole(ids: Labels) -> Labels:
-    """Labels that are whole numbers in one dimension.
+def whole_labels(labels: Labels) -> tuple[npt.NDArray[Any] | Tensor, npt.NDArray[Any] | None]:
+    """Labels as whole numbers, and where they were none of those, what each number stands for, ascending.
+
+    Whole numbers stay as they are, whatever their type. Names and other numbers become their places in sorted order,
+    but negative numbers −1, for none.
 
     Raises:
-        UserError: they are not, or too large.
+        UserError: they are not (n,), NaN, of types that have no order, or too large.
     """
+    ids = labels.detach() if isinstance(labels, Tensor) else _as_array(labels)
+    if ids.ndim != 1:
+        raise UserError(f"labels have shape {tuple(ids.shape)}: give one for each row, (n,).")
+    if not len(ids):
+        return np.zeros(0, dtype=np.int64), None
     if isinstance(ids, Tensor):
-        ids, whole = ids.detach(), not ids.is_floating_point() and not ids.is_complex()
-    else:
-        ids = np.asarray(ids)
-        whole = ids.dtype.kind in "iu" or not ids.size
-    if not whole or ids.ndim != 1:
-        raise UserError(f"labels are {ids.dtype} {tuple(ids.shape)}: give whole numbers (n,), negative for none.")
-    if ids.dtype == np.uint64 and len(ids) and int(ids.max()) > np.iinfo(np.int64).max:
+        if not ids.is_floating_point() and not ids.is_complex() and ids.dtype != torch.bool:
+            return ids, None
+        ids = ids.cpu().numpy() if ids.dtype != torch.bfloat16 else ids.cpu().float().numpy()
+    if ids.dtype == np.uint64 and int(ids.max()) > np.iinfo(np.int64).max:
         raise UserError(f"labels go up to {int(ids.max())}, which int64 does not hold: renumber them from 0.")
-    return ids if len(ids) else np.zeros(0, dtype=np.int64)
+    return (ids, None) if ids.dtype.kind in "iu" else _codes(ids)
+
+
+def _as_array(labels: npt.NDArray[Any] | Sequence[Any]) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(labels)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"labels are not (n,) numbers or names ({error}): give one for each row.") from error
+
+
+def _codes(ids: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    if ids.dtype.kind == "f":
+        if not np.isfinite(ids).all():
+            raise UserError("labels hold NaN or infinity: give -1 for rows without a label.")
+        whole = ids.astype(np.int64)
+        if (whole == ids).all():
+            return whole, None
+    elif ids.dtype.kind not in "bOSUTM":
+        raise UserError(f"labels are {ids.dtype}: give numbers or names (n,), negative numbers for none.")
+    try:
+        names, codes = np.unique(ids, return_inverse=True)
+    except TypeError as error:
+        raise UserError("labels are of several types, which have no order: give numbers or names alone.") from error
+    if ids.dtype.kind != "f":
+        return codes, names
+    n_none = int((names < 0).sum())
+    return np.where(codes < n_none, -1, codes - n_none), names[n_none:]

@@ -11,16 +11,19 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int64, Integer
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from shoal.clustering.contingency import Labels, whole_labels
+from shoal.clustering.inputs import features_from
+from shoal.clustering.parameters import Array
 from shoal.clustering.rows import Metric, Rows, invalid_features_error, squared_distances
 from shoal.errors import UserError
 
 
 def silhouette(
-    features: Float[Tensor, "n d"],
-    labels: Integer[Tensor, "n"],
+    features: Array | Tensor,
+    labels: Labels,
     *,
     metric: Metric,
     generator: torch.Generator | None = None,
@@ -32,8 +35,8 @@ def silhouette(
     row alone in its cluster counts as 0, as does one at distance 0 from both. Time is quadratic in the rows.
 
     Args:
-        features: on any device.
-        labels: cluster of each row, any numbers; negative leaves a row out.
+        features: (n, d), an array or a tensor on any device.
+        labels: cluster of each row, any numbers or names; negative leaves a row out.
         metric: distance ‖x − y‖ or 1 − cos.
         generator: draws the sample; needed with ``n_rows``.
         n_rows: how many rows to sample; the others are then left out altogether. None: all.
@@ -44,6 +47,7 @@ def silhouette(
     Raises:
         UserError: NaN, infinity, a zero vector under the cosine; a sample smaller than 1 or without a generator.
     """
+    features, labels = _checked(features, labels)
     kept = (labels >= 0).nonzero()[:, 0]
     if n_rows is not None:
         if n_rows < 1 or generator is None:
@@ -61,16 +65,14 @@ def silhouette(
     return _finite(total / len(kept), features, labels)
 
 
-def davies_bouldin(
-    features: Float[Tensor, "n d"], labels: Integer[Tensor, "n"], *, metric: Metric = "euclidean"
-) -> float:
+def davies_bouldin(features: Array | Tensor, labels: Labels, *, metric: Metric = "euclidean") -> float:
     """Mean over clusters i of max_j (s_i + s_j) / ‖μ_i − μ_j‖, from 0, which is best (Davies and Bouldin 1979).
 
     s is the mean distance of a cluster's rows to their mean μ. Clusters with the same mean are not compared.
 
     Args:
-        features: on any device.
-        labels: cluster of each row, any numbers; negative leaves a row out.
+        features: (n, d), an array or a tensor on any device.
+        labels: cluster of each row, any numbers or names; negative leaves a row out.
         metric: "cosine" takes the rows at unit length; distances are Euclidean in either case.
 
     Returns:
@@ -79,6 +81,7 @@ def davies_bouldin(
     Raises:
         UserError: NaN, infinity, a zero vector under the cosine.
     """
+    features, labels = _checked(features, labels)
     groups = _Groups.of(features, labels, metric)
     if not groups.comparable:
         return torch.nan
@@ -88,16 +91,14 @@ def davies_bouldin(
     return _finite(float(torch.cat(worst).mean()), features, labels)
 
 
-def calinski_harabasz(
-    features: Float[Tensor, "n d"], labels: Integer[Tensor, "n"], *, metric: Metric = "euclidean"
-) -> float:
+def calinski_harabasz(features: Array | Tensor, labels: Labels, *, metric: Metric = "euclidean") -> float:
     """Variance between clusters over variance within them; more is better (Caliński and Harabasz 1974).
 
     (Σ_i n_i‖μ_i − μ‖² / (k − 1)) / (Σ_x ‖x − μ_i(x)‖² / (n − k)); 1 if all rows sit on the mean of their cluster.
 
     Args:
-        features: on any device.
-        labels: cluster of each row, any numbers; negative leaves a row out.
+        features: (n, d), an array or a tensor on any device.
+        labels: cluster of each row, any numbers or names; negative leaves a row out.
         metric: "cosine" takes the rows at unit length; distances are Euclidean in either case.
 
     Returns:
@@ -106,6 +107,7 @@ def calinski_harabasz(
     Raises:
         UserError: NaN, infinity, a zero vector under the cosine.
     """
+    features, labels = _checked(features, labels)
     groups = _Groups.of(features, labels, metric)
     if not groups.comparable:
         return torch.nan
@@ -115,6 +117,13 @@ def calinski_harabasz(
     within = float(groups.scatter.sum())
     score = between / within * (n - k) / (k - 1) if within else 1.0
     return _finite(score, features, labels)
+
+
+def _checked(features: Array | Tensor, labels: Labels) -> tuple[Float[Tensor, "n d"], Int64[Tensor, "n"]]:
+    rows, numbers = features_from(features), torch.as_tensor(whole_labels(labels)[0])
+    if len(rows) != len(numbers):
+        raise UserError(f"{len(rows)} rows of features and {len(numbers)} labels: give one label for each row.")
+    return rows, numbers.long().to(rows.device)
 
 
 def _step(rows: Rows, n_columns: int) -> int:
@@ -142,7 +151,7 @@ def _silhouettes(
     return value.where((others > 0) & (torch.maximum(a, b) != 0), 0.0)
 
 
-def _finite(score: float, features: Float[Tensor, "n d"], labels: Integer[Tensor, "n"]) -> float:
+def _finite(score: float, features: Float[Tensor, "n d"], labels: Int64[Tensor, "n"]) -> float:
     """The score, which only rows without distances make NaN."""
     if not math.isfinite(score):
         raise invalid_features_error(features[labels >= 0])
@@ -165,7 +174,7 @@ class _Groups:
         return 1 < len(self.sizes) < int(self.sizes.sum())
 
     @classmethod
-    def of(cls, features: Float[Tensor, "n d"], labels: Integer[Tensor, "n"], metric: Metric) -> _Groups:
+    def of(cls, features: Float[Tensor, "n d"], labels: Int64[Tensor, "n"], metric: Metric) -> _Groups:
         """Two passes: squared distances taken as differences of sums would cancel far from the origin."""
         kept = labels >= 0
         _, clusters, sizes = torch.unique(labels[kept], return_inverse=True, return_counts=True)

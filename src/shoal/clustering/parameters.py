@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, get_args
 
 import numpy as np
@@ -29,12 +29,14 @@ def check_counts(**counts: int) -> None:
 
 
 def check_not_negative(**values: float) -> None:
-    """Refuse negative numbers and NaN.
+    """Refuse negative numbers, NaN, and what is no number.
 
     Raises:
         UserError: names the parameter.
     """
     for name, value in values.items():
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise UserError(f"{name}={value!r} must be a number.")
         if not value >= 0:
             raise UserError(f"{name}={value} must not be negative.")
 
@@ -46,10 +48,9 @@ def check_n_clusters(n: int, **count: int) -> None:
         UserError: there are fewer rows, or it is no whole number.
     """
     ((name, k),) = count.items()
-    if isinstance(k, bool) or not isinstance(k, Integral):
-        raise UserError(f"{name}={k!r} must be a whole number, at least 1.")
-    if not 1 <= k <= n:
-        raise UserError(f"{name}={k} must lie between 1 and the number of rows (n_samples={n}): change it.")
+    check_counts(**count)
+    if k > n:
+        raise UserError(f"{name}={k} is more than there are rows: n_samples={n} should be >= {name}={k}.")
 
 
 def check_choice(value: object, choices: object, what: str) -> None:
@@ -58,7 +59,7 @@ def check_choice(value: object, choices: object, what: str) -> None:
     Raises:
         UserError: lists the names.
     """
-    if value not in get_args(choices):
+    if not isinstance(value, str) or value not in get_args(choices):
         raise UserError(f"there is no {what} {value!r}: give one of {', '.join(get_args(choices))}.")
 
 
@@ -74,7 +75,22 @@ def points_from(given: Array | Tensor, name: str) -> Float[Tensor, "*shape"]:
         raise UserError(f"{name} is not an array of numbers ({error}): give one row for each cluster.") from error
     if points.is_complex() or points.layout != torch.strided:
         raise UserError(f"{name} holds {points.dtype} as {points.layout}: give real numbers, dense.")
-    return points if points.is_floating_point() else points.float()
+    return points if points.is_floating_point() else points.double()
+
+
+def check_centers_shape(points: Tensor, k: int, d: int) -> None:
+    """Refuse initial centres that are not (k, d).
+
+    Raises:
+        UserError: in scikit-learn's words.
+    """
+    if points.shape == (k, d):
+        return
+    what = f"clusters {k}" if points.ndim != 2 or points.shape[1] == d else f"features of the data {d}"
+    raise UserError(
+        f"The shape of the initial centers {tuple(points.shape)} does not match the number of {what}: give ({k}, {d}), "
+        "one row for each cluster."
+    )
 
 
 def weights_from(given: Array | Tensor, features: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:

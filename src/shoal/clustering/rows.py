@@ -76,7 +76,7 @@ class Rows:
         if features.ndim != 2 or features.is_complex() or features.layout != torch.strided or not features.shape[1]:
             what = f"a tensor {tuple(features.shape)} of {features.dtype}, {features.layout}"
             raise UserError(f"the features are {what}: give real numbers (n, d), dense, in one column at least.")
-        self.features = features.detach() if features.is_floating_point() else features.float()
+        self.features = features.detach() if features.is_floating_point() else features.double()
         features = self.features
         self.metric = metric
         self.dtype = torch.promote_types(features.dtype, dtype)
@@ -128,27 +128,38 @@ class Rows:
         return lengths
 
     def moments(self, shards: Shards = LOCAL) -> tuple[Float[Tensor, "d"], float]:
-        """Mean of the rows, of all ranks' if they are shards, and their variance averaged over the dimensions.
+        """Weighted mean of the rows, of all ranks' if they are shards, and their variance averaged over the dimensions.
 
         Raises:
             UserError: a value is NaN or infinite, squares overflow or vanish, or a row is zero and the metric the
                 cosine.
         """
         total = self.shift.new_zeros(self.shift.shape, dtype=torch.float64)
-        squares = total.new_zeros(())
-        pivot = self[:1].mean(0) if len(self) else self.shift  # near the data, so that sums of squares cancel little
-        for _, x in self.chunks(1):
-            away = x - pivot
+        squares, reach = total.new_zeros(()), total.new_zeros(())
+        pivot = self._pivot()
+        for part, x in self.chunks(1):
+            away, weights = x - pivot, self.weights_of(part)
+            lengths = torch.linalg.vector_norm(away).double().square()
+            reach += lengths
+            if weights is not None:
+                away = away.double() * weights.double().sqrt()[:, None]
+                lengths = away.square().sum()
+                away *= weights.double().sqrt()[:, None]
             total += away.sum(0)
-            squares += torch.linalg.vector_norm(away).double().square()
-        n = shards.sum(total.new_tensor(len(self)))
-        own = pivot.double() + total / max(len(self), 1)
-        mean = shards.sum(own * len(self)) / n
-        within = squares - total.square().sum() / max(len(self), 1)
-        variance = float(shards.sum(within + len(self) * (own - mean).square().sum()) / n / len(mean))
+            squares += lengths
+        own_weight = total.new_tensor(len(self)) if self.weights is None else self.weights.sum(dtype=torch.float64)
+        weight = shards.sum(own_weight)
+        some = own_weight.clamp(min=torch.finfo(torch.float64).tiny)
+        own = pivot.double() + total / some
+        mean = shards.sum(own * own_weight) / weight
+        within = squares - total.square().sum() / some
+        variance = float(shards.sum(within + own_weight * (own - mean).square().sum()) / weight / len(mean))
         info = torch.finfo(self.dtype)
         # Four times the largest sum of squares that is made of a chunk, and the least square that has all its digits.
-        if not variance * self.features.shape[1] * n < info.max / 4:
+        largest = variance * len(mean) * shards.total(len(self))
+        if self.weights is not None:
+            largest = max(largest, float(shards.sum(reach)))
+        if not largest < info.max / 4:
             raise invalid_features_error(self.features, shards)
         if variance < info.tiny / info.eps and self._differ(pivot, shards):
             raise UserError(
@@ -156,9 +167,20 @@ class Rows:
             )
         return mean.to(self.dtype), max(variance, 0.0)
 
+    def _pivot(self) -> Float[Tensor, "d"]:
+        """A row that counts, so that sums of squares about it cancel little; without rows the origin."""
+        if not len(self):
+            return self.shift
+        first = 0 if self.weights is None else int((self.weights > 0).byte().argmax())
+        return self[first : first + 1].mean(0)
+
     def _differ(self, pivot: Float[Tensor, "d"], shards: Shards) -> bool:
-        differences = sum((x != pivot).sum() for _, x in self.chunks(1))
-        return bool(shards.sum(torch.as_tensor(differences)))
+        """Whether rows that count differ from the pivot."""
+        differences = torch.zeros((), dtype=torch.int64, device=pivot.device)
+        for part, x in self.chunks(1):
+            weights = self.weights_of(part)
+            differences += ((x if weights is None else x[weights > 0]) != pivot).sum()
+        return bool(shards.sum(differences))
 
     @property
     def each_weight(self) -> Float[Tensor, "n"]:
@@ -202,6 +224,20 @@ def too_far(features: Float[Tensor, "n d"]) -> UserError:
         f"rows of features are so far apart that their squared distances overflow in {features.dtype}: divide them "
         "all by a constant, or leave the farthest out."
     )
+
+
+def coincide(features: Float[Tensor, "n d"], metric: Metric) -> bool:
+    """Whether all rows are one point, or for the cosine share one direction but for rounding."""
+    rows = Rows(features, metric)
+    if metric == "euclidean":
+        return all(bool((rows.features[part] == rows.features[:1]).all()) for part in rows.parts(1))
+    first, angle = rows[:1], angle_of_rounding(rows)
+    return all(bool((torch.linalg.vector_norm(x - first, dim=1) <= angle).all()) for _, x in rows.chunks(1))
+
+
+def angle_of_rounding(rows: Rows) -> float:
+    """By how much rounding to the features' own precision turns a row, such as a multiple of another."""
+    return torch.finfo(rows.features.dtype).eps + 4 * torch.finfo(rows.dtype).eps
 
 
 def directions(means: Float64[Tensor, "k d"], before: Float[Tensor, "k d"]) -> Float64[Tensor, "k d"]:

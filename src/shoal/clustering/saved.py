@@ -16,12 +16,16 @@ from shoal.clustering.rows import ClusteringMethod, Metric
 from shoal.clustering.temi.estimator import TEMI
 from shoal.clustering.temi.heads import BOTTLENECK, HEAD_SHAPES, HIDDEN, Head
 from shoal.clustering.umap import UMAPKMeans
+from shoal.device import host_memory
 from shoal.errors import UserError
 
 Clusterer = KMeans | MiniBatchKMeans | UMAPKMeans | GaussianMixture | TEMI
 
-MANY_ROWS = 250_000
-"""Of more rows, k-means is by mini-batches, which read each row about once."""
+SHARE_OF_MEMORY = 0.5
+"""Of features that take up more, k-means is by mini-batches, which read each row about once."""
+
+ROWS_UNKNOWN = 1024.0
+"""Rows that each centre of an older file is taken to have had: a batch."""
 
 FORMAT = 1
 CLASSES: dict[str, type[Clusterer]] = {
@@ -36,7 +40,7 @@ SETTINGS = {
 }
 SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
     "KMeans": {"cluster_centers_": ("k", "d")},
-    "MiniBatchKMeans": {"cluster_centers_": ("k", "d")},
+    "MiniBatchKMeans": {"cluster_centers_": ("k", "d"), "counts_": ("k",)},
     "UMAPKMeans": {"rows_": ("m", "d"), "row_labels_": ("m",)},
     "GaussianMixture": {"weights_": ("k",), "means_": ("k", "d")},
     "TEMI": HEAD_SHAPES,
@@ -44,22 +48,25 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
 COVARIANCES = {"full": ("k", "d", "d"), "tied": ("d", "d"), "diag": ("k", "d"), "spherical": ("k",)}
 
 
-def build_clusterer(method: ClusteringMethod, n_clusters: int, *, metric: Metric, seed: int, n: int) -> Clusterer:
+def build_clusterer(
+    method: ClusteringMethod, n_clusters: int, *, metric: Metric, seed: int, n: int, row_bytes: int = 0
+) -> Clusterer:
     """An estimator to fit to n rows.
 
     Args:
-        method: "kmeans" (by mini-batches beyond 250 000 rows), "umap-kmeans", "gmm" (a variance for each feature: full
-            covariances have more numbers than there are rows) or "temi".
+        method: "kmeans" (by mini-batches if the features take up more than half of the memory), "umap-kmeans", "gmm" (a
+            variance for each feature: full covariances have more numbers than there are rows) or "temi".
         n_clusters: k.
         metric: of the distances.
         seed: random seed.
         n: number of rows.
+        row_bytes: size of a row; 0 if the features are in memory already.
 
     Raises:
         UserError: there is no such method.
     """
     if method == "kmeans":
-        kind = KMeans if n <= MANY_ROWS else MiniBatchKMeans
+        kind = KMeans if n * row_bytes <= SHARE_OF_MEMORY * host_memory() else MiniBatchKMeans
         return kind(n_clusters, metric=metric, random_state=seed)
     if method == "umap-kmeans":
         return UMAPKMeans(n_clusters, metric=metric, random_state=seed)
@@ -74,7 +81,7 @@ def state_of(clusterer: Clusterer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A fitted estimator as a header for JSON and tensors by name, for ``clusterer_from``.
 
     They contain what predictions need: centres, Gaussians, a head, or the embedded rows (at most 10 000); not
-    ``labels_``.
+    ``labels_``. Of mini-batches also the number of rows of each centre, from which ``partial_fit`` goes on.
     """
     name = type(clusterer).__name__
     header: dict[str, Any] = {"format": FORMAT, "estimator": name, "n_features": clusterer.n_features_in_}
@@ -104,6 +111,8 @@ def clusterer_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         if settings["covariance_type"] not in COVARIANCES:
             raise _damaged(f"its header names the covariance_type {settings['covariance_type']!r}")
         shapes["covariances_"] = COVARIANCES[settings["covariance_type"]]
+    if name == "MiniBatchKMeans":  # older files do not say how many rows each centre had
+        tensors = {"counts_": torch.full((k,), ROWS_UNKNOWN), **tensors}
     found = {each: _checked(each, tensors.get(each), shape, k, d) for each, shape in shapes.items()}
     clusterer = CLASSES[name](**settings)
     clusterer.n_features_in_ = d

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float32, Int32, Int64
 from torch import Tensor, nn
 
-from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type
+from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type, warn_if_fewer
 from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_n_clusters, generator_from, precision_of
@@ -57,7 +57,10 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
             random_state=seed % 2**32,  # the range of NumPy's seeds
             n_jobs=1,  # with more the result is not reproducible
         )
-        embedded = model.fit_transform(features.detach().float().cpu().numpy())
+        features = features.detach().to(precision_of(features))
+        # float32 would lose the differences of rows far from the origin.
+        centred = features if metric == "cosine" else features - features.mean(0)
+        embedded = model.fit_transform(centred.float().cpu().numpy())
     return torch.from_numpy(embedded).to(features.device)
 
 
@@ -73,7 +76,7 @@ def nearest_rows(
     own = torch.arange(len(features), device=features.device)[:, None]
     numbers = torch.cat([own, numbers], 1)
     distances = torch.cat([torch.zeros_like(distances[:, :1]), distances], 1)
-    return numbers.int().cpu().numpy(), distances.cpu().numpy()
+    return numbers.int().cpu().numpy(), distances.float().cpu().numpy()
 
 
 VOTERS = 10
@@ -100,14 +103,15 @@ class Votes(nn.Module):
     def __init__(self, rows: Float[Tensor, "m d"], labels: Int64[Tensor, "m"], n_clusters: int, metric: Metric) -> None:
         super().__init__()
         self.cosine, self.n_clusters = metric == "cosine", n_clusters
-        points = unit_length(rows.float()) if self.cosine else rows.float()
+        rows = rows.to(precision_of(rows))
+        points = unit_length(rows) if self.cosine else rows
         self.register_buffer("mean", points.mean(0))
-        self.register_buffer("rows", points - self.mean)
+        self.register_buffer("rows", (points - self.mean).float())
         self.register_buffer("labels", labels)
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each cluster."""
-        x = (unit_length(features) if self.cosine else features) - self.mean
+        x = ((unit_length(features) if self.cosine else features) - self.mean).float()
         squared = x.square().sum(1, keepdim=True) - 2 * x @ self.rows.T + self.rows.square().sum(1)
         least, nearest = squared.clamp(min=0).topk(min(VOTERS, len(self.rows)), largest=False)
         return self.count(nearest, vote_weights(least / 2 if self.cosine else least.sqrt()))
@@ -154,7 +158,7 @@ class UMAPKMeans(SharesEstimator):
 
     Attributes:
         labels_: int64 (n,), the cluster of each row.
-        rows_: float32 (m, d), the rows that were embedded.
+        rows_: float (m, d), the rows that were embedded.
         row_labels_: int64 (m,), their clusters.
         n_features_in_: d.
     """
@@ -181,7 +185,7 @@ class UMAPKMeans(SharesEstimator):
         generator = generator_from(self.random_state)
         drawn = subsample(len(features), MAX_ROWS, generator).to(features.device)
         check_n_clusters(len(drawn), n_clusters=self.n_clusters)
-        rows = features.detach()[drawn].float()
+        rows = features.detach()[drawn].to(precision_of(features))
         seed = int(torch.randint(2**31, (), generator=generator))
         embedded = umap_embedding(rows, metric=self.metric, seed=seed)
         found = kmeans(embedded, self.n_clusters, generator=generator, metric="euclidean").labels
@@ -193,6 +197,7 @@ class UMAPKMeans(SharesEstimator):
             labels = self._shares(features).argmax(1)
             labels[drawn] = found
             self.labels_ = as_input_type(X, labels)
+        warn_if_fewer(len(found.unique()), self.n_clusters)
         return self
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:

@@ -2,6 +2,7 @@
 
 from shoal.evaluation.baselines import plain_baselines
 from shoal.evaluation.knn import knn_leave_one_out, knn_predict
+from shoal.evaluation.linear import LARS_PROBE, SGD_PROBE, linear_predict
 from shoal.evaluation.metrics import clustering_scores, matched_confusion, purity
 from shoal.evaluation.protocol import evaluate, evaluate_files, nearest, probe
 from shoal.evaluation.result import Evaluation
@@ -10,6 +11,8 @@ from shoal.evaluation.tables import as_text
 from shoal.evaluation.truth import Truth
 
 __all__ = [
+    "LARS_PROBE",
+    "SGD_PROBE",
     "Evaluation",
     "Truth",
     "as_text",
@@ -20,6 +23,7 @@ __all__ = [
     "evaluate_files",
     "knn_leave_one_out",
     "knn_predict",
+    "linear_predict",
     "matched_confusion",
     "nearest",
     "plain_baselines",

@@ -11,6 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from shoal.clustering.contingency import Labels
+from shoal.clustering.inputs import ArrayOrTensor, features_from
+from shoal.clustering.parameters import precision_of
+from shoal.evaluation.knn import as_classes, check_width, labelled
+
 
 @dataclass(frozen=True)
 class ProbeSetting:
@@ -56,42 +61,52 @@ weights, which n rows let grow by a factor of about exp(90 · n/256 · 0.1 · 0.
 
 
 def linear_predict(
-    queries: Float[Tensor, "q d"],
-    features: Float[Tensor, "n d"],
-    labels: Int64[Tensor, "n"],
+    queries: ArrayOrTensor,
+    features: ArrayOrTensor,
+    labels: Labels,
     setting: ProbeSetting,
     generator: torch.Generator,
-) -> Int64[Tensor, "q c"]:
+) -> ArrayOrTensor:
     """Rank the classes of each query by a linear classifier that is trained on frozen features.
 
     Every dimension is brought to mean 0 and deviation 1/√d over ``features``, so that rows are about one long as the
     published rates expect, whatever the backbone's scale. Nothing is augmented: each feature is computed once.
 
     Args:
-        queries: rows to classify.
-        features: rows to train on.
-        labels: classes in [0, c) of the rows to train on; c is the largest of them plus one.
+        queries: rows (q, d) to classify.
+        features: rows (n, d) to train on.
+        labels: their classes (n,), in [0, c) with c the largest of them plus one, or names; rows with a negative one
+            are left out.
         setting: ``SGD_PROBE`` or ``LARS_PROBE``.
         generator: on the CPU; draws the first weights and the order of each epoch.
 
     Returns:
-        All c classes of each query, best first; column 0 is the prediction, the first five columns the top-5.
+        All c classes of each query (q, c), best first; column 0 is the prediction, the first five columns the top-5.
+        For arrays an array, and for names an array of names.
+
+    Raises:
+        UserError: labels or widths that do not fit.
     """
-    d = features.shape[1]
-    std, mean = torch.std_mean(features.float(), dim=0, correction=0)
+    known, numbers, names = labelled(features, labels)
+    asked = features_from(queries)
+    check_width(asked, known)
+    d = known.shape[1]
+    known = known.to(precision_of(known))
+    std, mean = torch.std_mean(known, dim=0, correction=0)
     # A dimension that is the same everywhere says nothing, and its rounding errors are not to be blown up.
-    scale = (std * math.sqrt(d)).reciprocal().where(std > 1e-6 * mean.abs(), 0.0)
-    rows = (features.float() - mean) * scale
-    classifier = nn.Linear(d, int(labels.max()) + 1, device=features.device)
+    rounding = 8 * torch.finfo(known.dtype).eps
+    scale = (std * math.sqrt(d)).reciprocal().where(std > rounding * mean.abs(), 0.0)
+    rows = ((known - mean) * scale).float()
+    classifier = nn.Linear(d, int(numbers.max()) + 1, device=known.device)
     with torch.no_grad():
         # N(0, 0.01²) for dimensions of deviation 1, as published, is this for 1/√d.
         weight = torch.randn(classifier.weight.shape, generator=generator) * 0.01 * math.sqrt(d)
         classifier.weight.copy_(weight)
         classifier.bias.zero_()
-    _train(classifier, rows, labels, setting, generator)
+    _train(classifier, rows, numbers, setting, generator)
     with torch.no_grad():
-        logits: Tensor = classifier((queries.float() - mean) * scale)
-    return logits.argsort(stable=True, dim=1, descending=True)
+        logits: Tensor = classifier(((asked.to(mean.dtype) - mean) * scale).float())
+    return as_classes(queries, logits.argsort(stable=True, dim=1, descending=True), names)
 
 
 def _train(

@@ -10,8 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
+from shoal.clustering.inputs import features_from
 from shoal.clustering.kmeans import assign, kmeans
-from shoal.data.sources.array import map_npy, read_features
+from shoal.clustering.parameters import Array
+from shoal.data.features import read_features
+from shoal.data.sources.array import map_npy
 from shoal.errors import UserError
 from shoal.evaluation.baselines import plain_baselines
 from shoal.evaluation.calibration import calibration, confidences
@@ -69,12 +72,13 @@ def evaluate(
     )
 
 
-def nearest(truth: Truth, features: Float[Tensor, "n d"]) -> Neighbours:
+def nearest(truth: Truth, features: Array | Tensor) -> Neighbours:
     """Classify the test part by its neighbours in the train part; without a test part, each image among all others.
 
     Raises:
         UserError: there are too few labelled images.
     """
+    features = features_from(features)
     labels = truth.targets.to(features.device)
     if truth.has_test_part:
         bank, queries = ((truth.known & part).to(features.device) for part in (~truth.held_out, truth.held_out))
@@ -87,12 +91,13 @@ def nearest(truth: Truth, features: Float[Tensor, "n d"]) -> Neighbours:
     return Neighbours(NEIGHBOURS, TEMPERATURE, protocol, n_bank, len(ranked), _ranking(ranked, labels[queries]))
 
 
-def probe(truth: Truth, features: Float[Tensor, "n d"], seed: int) -> Linear:
+def probe(truth: Truth, features: Array | Tensor, seed: int) -> Linear:
     """Train linear classifiers on the train part and test them on the test part, or else on a random fifth.
 
     Raises:
         UserError: fewer than two images are labelled.
     """
+    features = features_from(features)
     train, test = (rows.to(features.device) for rows in truth.train_and_test(torch.Generator().manual_seed(seed)))
     labels = truth.targets.to(features.device)
 

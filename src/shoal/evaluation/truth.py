@@ -9,18 +9,34 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from shoal.clustering.contingency import whole_labels
 from shoal.errors import UserError
 from shoal.types import Images
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """True class of each row (-1: none), names of the classes, and which rows are held out or clustered."""
+    """True class of each row (-1: none), names of the classes, and which rows are held out or clustered.
+
+    Arrays become tensors, and names of classes numbers. By default no row is held out and all are clustered.
+    """
 
     targets: Int64[Tensor, "n"]
-    held_out: Bool[Tensor, "n"]
-    clustered: Bool[Tensor, "n"]
-    classes: Sequence[str]
+    held_out: Bool[Tensor, "n"] = None  # type: ignore[assignment]  # never None: see below
+    clustered: Bool[Tensor, "n"] = None  # type: ignore[assignment]
+    classes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        numbers, names = whole_labels(self.targets)
+        object.__setattr__(self, "targets", torch.as_tensor(numbers).long())
+        if names is not None:
+            object.__setattr__(self, "classes", [str(name) for name in names])
+        for name, usual in (("held_out", False), ("clustered", True)):
+            given = getattr(self, name)
+            marks = torch.full(self.targets.shape, usual) if given is None else torch.as_tensor(given).bool()
+            if marks.shape != self.targets.shape:
+                raise UserError(f"{name} has shape {tuple(marks.shape)}: give {tuple(self.targets.shape)}.")
+            object.__setattr__(self, name, marks)
 
     @classmethod
     def of(cls, images: Images) -> Truth:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import warnings
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 import yaml
+from sklearn.exceptions import ConvergenceWarning
 
-from shoal.clustering import TEMI, ClusteringMethod, Suggestion, build_clusterer, cluster_centers, suggest_k
+from shoal.clustering import (
+    TEMI,
+    Clusterer,
+    ClusteringMethod,
+    GaussianMixture,
+    KMeans,
+    MiniBatchKMeans,
+    Suggestion,
+    UMAPKMeans,
+    build_clusterer,
+    cluster_centers,
+    suggest_k,
+)
 from shoal.clustering.occupied import renumbered, restricted
 from shoal.clustering.rows import Metric
+from shoal.clustering.temi.estimator import MAX_ROWS as TEMI_ROWS
+from shoal.clustering.umap import MAX_ROWS as UMAP_ROWS
 from shoal.files import atomic_write
 from shoal.folder import CLUSTERING_CONFIG, ResultFolder
 from shoal.progress import Progress
@@ -49,11 +65,16 @@ def cluster(
     Raises:
         UserError: there are fewer rows than clusters, they cannot be clustered so, or the folder cannot be written.
     """
-    clusterer = build_clusterer(method, n_clusters, metric=metric, seed=seed, n=len(inputs))
-    if isinstance(clusterer, TEMI):
-        clusterer.fit(inputs.features, after_epoch=progress.counter("training heads"))
-    else:
-        clusterer.fit(inputs.features)
+    row_bytes = inputs.features.nbytes // len(inputs)
+    clusterer = build_clusterer(method, n_clusters, metric=metric, seed=seed, n=len(inputs), row_bytes=row_bytes)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ConvergenceWarning)
+        if isinstance(clusterer, TEMI):
+            clusterer.fit(inputs.features, after_epoch=progress.counter("training heads"))
+        else:
+            clusterer.fit(inputs.features)
+    for each in told:
+        progress.warn(str(each.message))
     labels, occupied = renumbered(torch.as_tensor(clusterer.labels_))
     if len(occupied) < n_clusters:
         clusterer = restricted(clusterer, occupied)
@@ -71,7 +92,20 @@ def cluster(
         asked=n_clusters,
     )
     atomic_write(folder.config, _config(result).encode())
-    return finish(result, inputs, labels)
+    return replace(finish(result, inputs, labels), how=how_fitted(clusterer, len(inputs)))
+
+
+def how_fitted(clusterer: Clusterer, n: int) -> str:
+    """What found the clusters of n rows, in words."""
+    if isinstance(clusterer, MiniBatchKMeans):
+        return "k-means by mini-batches: the features take up more than half of the memory"
+    name, most = {
+        KMeans: ("k-means", n),
+        UMAPKMeans: ("UMAP and k-means", UMAP_ROWS),
+        GaussianMixture: ("Gaussian mixture", n),
+        TEMI: ("TEMI", TEMI_ROWS),
+    }[type(clusterer)]
+    return f"{name} of all rows" if n <= most else f"{name} of {most:,} rows drawn at random, which the others joined"
 
 
 def _config(result: Result) -> str:

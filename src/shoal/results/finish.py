@@ -57,10 +57,13 @@ class Outcome:
     """Images that are other names of a file."""
     note: str = ""
     """What stands in the way of finding duplicates."""
+    how: str = ""
+    """What found the clusters, in words."""
 
     def as_text(self, folder: ResultFolder) -> str:
         """One line per figure and per file to look at."""
         lines = [f"clusters     {self.n_clusters}, of {self.n_rows}{self._shortfall()}"]
+        lines += [f"method       {self.how}"] if self.how else []
         if self.scores:
             agreement = ", ".join(f"{name.upper()} {self.scores[name]:.3f}" for name in ("acc", "nmi", "ari"))
             lines.append(f"labels       {agreement}; they had no part in the clustering")

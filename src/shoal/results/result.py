@@ -15,7 +15,7 @@ from torch import Tensor
 from shoal.clustering import Clusterer, clusterer_from, state_of
 from shoal.clustering.rows import Metric
 from shoal.data import Blob, Listing, find_source, to_images
-from shoal.data.sources.array import read_features
+from shoal.data.features import read_features
 from shoal.errors import UserError
 from shoal.features import Embedded, Encoder, EncoderSpec, load_encoder, open_embedded
 from shoal.folder import ResultFolder

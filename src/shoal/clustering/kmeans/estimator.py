@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from torch import Tensor, nn
 
-from shoal.clustering.inputs import ArrayOrTensor, TakesTensors, as_input_type
+from shoal.clustering.inputs import ArrayOrTensor, TakesTensors, as_input_type, warn_if_fewer
+from shoal.clustering.kmeans.nearest import to_points
 from shoal.clustering.kmeans.restarts import Init, Settings, assign, run_kmeans
-from shoal.clustering.parameters import Array, centers_from, generator_from, points_from, precision_of, weights_from
+from shoal.clustering.parameters import (
+    Array,
+    centers_from,
+    check_centers_shape,
+    check_choice,
+    check_counts,
+    generator_from,
+    points_from,
+    precision_of,
+    weights_from,
+)
 from shoal.clustering.rows import Metric, Rows, Shards, invalid_features_error, squared_distances, unit_length
+
+Algorithm = Literal["lloyd", "elkan"]
+CANCELLED = 1e-8
+"""Squared distances below this share of ‖x‖² have lost digits in ‖x‖² − 2x·c + ‖c‖²."""
+
+InitFunction = Callable[..., Any]
+"""Called as scikit-learn calls it, ``init(X, n_clusters, random_state=…)``; returns (k, d) centres."""
 
 
 class CentersPosterior(nn.Module):
@@ -55,7 +77,11 @@ class CentersEstimator(
 ):
     """A scikit-learn estimator whose fit leaves ``cluster_centers_``, for arrays and tensors."""
 
+    n_clusters: int
     metric: Metric
+    init: Init | Array | Tensor | InitFunction
+    n_init: int | Literal["auto"]
+    random_state: int | np.random.RandomState | None
     cluster_centers_: Array | Tensor
     variance_: float
 
@@ -73,7 +99,10 @@ class CentersEstimator(
         points = rows.prepare(centers)
         distances = torch.empty(len(rows), len(points), dtype=precision_of(features), device=features.device)
         for part, x in rows.chunks(len(points)):
-            squared = squared_distances(x, points).add_(rows.squared_lengths[part]).clamp_(min=0)
+            lengths = rows.squared_lengths[part]
+            squared = squared_distances(x, points).add_(lengths).clamp_(min=0)
+            row, center = (squared < CANCELLED * lengths).nonzero(as_tuple=True)
+            squared[row, center] = to_points(x[row], points[center]).square()
             distances[part] = rows.distance(squared).to(distances.dtype)
         if not torch.isfinite(distances).all():
             raise invalid_features_error(features)
@@ -100,6 +129,48 @@ class CentersEstimator(
         own = torch.where(shares.argmax(1, keepdim=True) == labels, top, torch.nextafter(top, top + 1))
         shares.scatter_(1, labels, own)
         return as_input_type(X, shares)
+
+    def score(self, X: ArrayOrTensor, y: object = None, sample_weight: Array | Tensor | None = None) -> float:
+        """Minus the inertia of rows, the sum of their squared distances to the nearest centres (cosine: of 1 − cos)."""
+        features = self._features(X)
+        distances = assign(features, self._centers(features), self.metric)[1]
+        weights = None if sample_weight is None else weights_from(sample_weight, features)
+        return -float(self._costs(distances, weights).sum())
+
+    def _costs(self, distances: Float[Tensor, "n"], weights: Float[Tensor, "n"] | None) -> Float64[Tensor, "n"]:
+        """What each row adds to the inertia."""
+        costs = distances.double() if self.metric == "cosine" else distances.double().square()
+        return costs if weights is None else costs * weights
+
+    def _starts(self, X: Array | Tensor, d: int, usual: int) -> tuple[Init | Float[Tensor, "r k d"], int]:
+        """How runs start, and how many there are: ``usual`` for "auto".
+
+        Raises:
+            UserError: an init that is neither known nor fits.
+        """
+        n_init: int = usual if self.n_init == "auto" else self.n_init
+        check_counts(n_clusters=self.n_clusters, n_init=n_init)
+        if isinstance(self.init, str):
+            check_choice(self.init, Init, "init")
+            return self.init, n_init
+        if callable(self.init):
+            from sklearn.utils import check_random_state  # slow to import
+
+            random = check_random_state(self.random_state)
+            given = [self.init(X, self.n_clusters, random_state=random) for _ in range(n_init)]
+        else:
+            given = [self.init]
+            if self.n_init != "auto" and n_init > 1:
+                warnings.warn(
+                    "Explicit initial center position passed: performing only one init in "
+                    f"{type(self).__name__} instead of n_init={n_init}.",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+        points = [points_from(each, "init") for each in given]
+        for each in points:
+            check_centers_shape(each, self.n_clusters, d)
+        return torch.stack(points), n_init
 
     def as_module(self) -> CentersPosterior:
         """The probabilities as a network."""
@@ -131,12 +202,16 @@ class KMeans(CentersEstimator):
         n_clusters: k.
         metric: "euclidean", or "cosine" for spherical k-means: rows count by direction alone.
         init: how runs start: greedy "k-means++", the same among the candidates of "k-means||", from "random" rows; or
-            the (k, d) centres from which a single run starts.
-        n_init: runs from different seeds, of which the one with the smallest inertia is kept.
+            the (k, d) centres from which a single run starts, or a function that makes them,
+            ``init(X, n_clusters, random_state=…)``.
+        n_init: runs from different seeds, of which the one with the smallest inertia is kept; "auto" is 10.
         max_iter: the most updates of the centres in a run.
         tol: a run ends when the squared moves of its centres sum to no more than this share of the features'
             variance, or when no row changes cluster.
+        verbose: whether to print the inertia after each update.
         random_state: an int makes the result reproducible; None draws new seeds each time.
+        copy_x: for scikit-learn's sake; rows are never changed.
+        algorithm: "lloyd" or "elkan" as in scikit-learn; both are Lloyd's iteration with bounds.
         sharded: all ranks of a ``torch.distributed`` group call ``fit``, each with its own rows, perhaps none, and with
             the same int as ``random_state``. They find the clusters of all rows together; ``labels_`` are those of the
             rank's own rows.
@@ -150,16 +225,19 @@ class KMeans(CentersEstimator):
         n_features_in_: d.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - scikit-learn's parameters and two of our own
         self,
         n_clusters: int = 8,
         *,
         metric: Metric = "euclidean",
-        init: Init | Array | Tensor = "k-means++",
-        n_init: int = 10,
+        init: Init | Array | Tensor | InitFunction = "k-means++",
+        n_init: int | Literal["auto"] = "auto",
         max_iter: int = 300,
         tol: float = 1e-4,
+        verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
+        copy_x: bool = True,
+        algorithm: Algorithm = "lloyd",
         sharded: bool = False,
     ) -> None:
         self.n_clusters = n_clusters
@@ -168,7 +246,10 @@ class KMeans(CentersEstimator):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.verbose = verbose
         self.random_state = random_state
+        self.copy_x = copy_x
+        self.algorithm = algorithm
         self.sharded = sharded
 
     def fit(self, X: ArrayOrTensor, y: object = None, sample_weight: Array | Tensor | None = None) -> KMeans:
@@ -180,18 +261,32 @@ class KMeans(CentersEstimator):
         """
         features = self._features(X, reset=True)
         weights = None if sample_weight is None else weights_from(sample_weight, features)
+        init, n_init = self._starts(X, features.shape[1], usual=10)
+        self._check_algorithm()
         settings = Settings(
             n_clusters=self.n_clusters,
             metric=self.metric,
-            init=self.init if isinstance(self.init, str) else points_from(self.init, "init"),
-            n_init=self.n_init,
+            init=init,
+            n_init=n_init,
             max_iter=self.max_iter,
             tol=self.tol,
             sharded=self.sharded,
+            tell=print if self.verbose else None,
         )
         found, self.n_iter_ = run_kmeans(features, settings, generator_from(self.random_state), weights=weights)
         self._set_clusters(X, found.centers, found.labels, found.distances, weights)
+        sizes = torch.bincount(found.labels, minlength=self.n_clusters)
+        warn_if_fewer(int((Shards(self.sharded).sum(sizes) > 0).sum()), self.n_clusters)
         return self
+
+    def _check_algorithm(self) -> None:
+        check_choice(self.algorithm, Algorithm, "algorithm")
+        if self.algorithm == "elkan" and self.n_clusters == 1:
+            warnings.warn(
+                "algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     @classmethod
     def from_centers(cls, centers: Array | Tensor, features: ArrayOrTensor, metric: Metric = "euclidean") -> KMeans:
@@ -222,8 +317,7 @@ class KMeans(CentersEstimator):
         distances: Float[Tensor, "n"],
         weights: Float[Tensor, "n"] | None,
     ) -> None:
-        costs = distances.double() if self.metric == "cosine" else distances.double().square()
-        costs = costs if weights is None else costs * weights
+        costs = self._costs(distances, weights)
         weight = costs.new_tensor(len(costs)) if weights is None else weights.sum(dtype=torch.float64)
         self.inertia_, total = Shards(self.sharded).sum(torch.stack([costs.sum(), weight])).tolist()
         self.labels_: Array | Tensor = as_input_type(X, labels)

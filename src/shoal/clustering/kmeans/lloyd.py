@@ -5,10 +5,11 @@ Empty clusters are handled here, by ``relocate_empty_clusters``; what the iterat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from shoal.clustering.kmeans.nearest import nearest_labels, to_points
@@ -113,6 +114,10 @@ EMPTY = 1e-13
 """Largest share of the total weight of an empty cluster: weights that come and go leave a trace of rounding."""
 
 
+Tell = Callable[[str], None]
+"""Prints a line about a run, in scikit-learn's words."""
+
+
 @dataclass(frozen=True, eq=False)
 class Solution:
     """Result of a run, in the coordinates of its ``Rows``."""
@@ -136,6 +141,7 @@ def lloyd(
     tol: float,
     noise: float = 0.0,
     shards: Shards = LOCAL,
+    tell: Tell | None = None,
 ) -> Solution:
     """Iterate until no row changes cluster or the centres hardly move.
 
@@ -148,13 +154,23 @@ def lloyd(
         tol: bound on the sum of the squared moves of the centres.
         noise: extra tolerance for sampling error, as a share of the inertia.
         shards: whether each rank holds a share.
+        tell: is told the inertia after each update.
     """
+    if tell:
+        tell("Initialization complete")
     partition = Partition(rows, len(centers), shards)
-    return _converge(partition, centers, 0, max_iter, tol, noise)
+    return _converge(partition, centers, 0, max_iter, tol, noise, tell)
 
 
 def fast_lloyd(
-    rows: Rows, centers: Float[Tensor, "k d"], *, max_iter: int, tol: float, rough: bool, shards: Shards = LOCAL
+    rows: Rows,
+    centers: Float[Tensor, "k d"],
+    *,
+    max_iter: int,
+    tol: float,
+    rough: bool,
+    shards: Shards = LOCAL,
+    tell: Tell | None = None,
 ) -> Solution:
     """``lloyd`` from seeds, which may end in any optimum that is no worse.
 
@@ -178,19 +194,31 @@ def fast_lloyd(
                 continue
         if n_moved <= SETTLED * n_rows:
             break
-    return _converge(partition, centers, n_iter, max_iter, tol, 0.0)
+    return _converge(partition, centers, n_iter, max_iter, tol, 0.0, tell)
 
 
 def _converge(
-    partition: Partition, centers: Float[Tensor, "k d"], n_iter: int, max_iter: int, tol: float, noise: float
+    partition: Partition,
+    centers: Float[Tensor, "k d"],
+    n_iter: int,
+    max_iter: int,
+    tol: float,
+    noise: float,
+    tell: Tell | None,
 ) -> Solution:
     """Exact updates after the first ``n_iter``."""
     while n_iter < max_iter:
         n_iter += 1
         n_moved = partition.assign(centers)
+        if tell:
+            tell(f"Iteration {n_iter}, inertia {float(partition.inertias(centers).sum()):.6g}.")
         before, centers = centers, _update(partition, centers)
         bound = tol + noise * float(partition.inertias(centers).sum()) if noise else tol
-        if n_moved == 0 or float((centers - before).square().sum()) <= bound:
+        shift = float((centers - before).square().sum())
+        if n_moved == 0 or shift <= bound:
+            if tell:
+                how = "strict convergence" if n_moved == 0 else f"center shift {shift:g} within tolerance {bound:g}"
+                tell(f"Converged at iteration {n_iter}: {how}.")
             break
     partition.assign(centers)
     return _solution(partition.rows, centers, partition.labels, n_iter, partition.shards)
@@ -200,7 +228,10 @@ def _update(partition: Partition, centers: Float[Tensor, "k d"], step: float = 1
     """Move centres ``step`` times the way to the means of their rows, for the cosine at unit length."""
     sums, counts = partition.totals()
     empty = counts <= EMPTY * counts.sum()
-    means = sums / counts.where(~empty, 1.0)[:, None]
+    relocated = centers[:0]
+    if empty.any():
+        relocated, sums, counts = relocate_empty_clusters(partition, centers, int(empty.sum()))
+    means = torch.where(empty[:, None], centers.double(), sums / counts.where(~empty, 1.0)[:, None])
     cosine = partition.rows.metric == "cosine"
     if cosine:
         means = directions(means, centers)
@@ -209,35 +240,46 @@ def _update(partition: Partition, centers: Float[Tensor, "k d"], step: float = 1
         if cosine:
             means = directions(means, centers)
     new = means.to(centers.dtype)
-    if empty.any():
-        new = relocate_empty_clusters(partition, centers, new, empty)
+    if len(relocated):
+        new[empty] = relocated
     partition.move_bounds(new, centers)
     return new
 
 
 def relocate_empty_clusters(
-    partition: Partition, centers: Float[Tensor, "k d"], new: Float[Tensor, "k d"], empty: Bool[Tensor, "k"]
-) -> Float[Tensor, "k d"]:
-    """Move the centres of empty clusters to the rows farthest from their own centres, farthest first.
+    partition: Partition, centers: Float[Tensor, "k d"], n: int
+) -> tuple[Float[Tensor, "n d"], Float64[Tensor, "k d"], Float64[Tensor, "k"]]:
+    """Rows farthest from their own centres, farthest first, for the centres of empty clusters to move to.
 
-    So no cluster is lost unless there are fewer distinct rows than clusters.
+    So no cluster is lost unless there are fewer distinct rows than clusters. The squared distances count by the rows'
+    weights, as in the inertia: a row of weight 0 never takes a centre.
 
     Args:
         partition: the clusters of the rows about ``centers``.
         centers: before the update.
-        new: after the update.
-        empty: which clusters have no rows.
+        n: how many clusters are empty.
+
+    Returns:
+        The rows, and sums and weights of all clusters without them.
     """
-    rows, shards, n = partition.rows, partition.shards, int(empty.sum())
+    rows, shards = partition.rows, partition.shards
     distances = centers.new_empty(len(rows))
     for part, x in rows.chunks(1):
         distances[part] = to_points(x, centers[partition.labels[part]])
+    weights = rows.each_weight
+    if rows.weights is not None:
+        distances = (distances * weights.sqrt()).where(weights > 0, -torch.inf)
     far = distances.topk(min(n, len(distances))).indices
-    distances, candidates = shards.gather(distances[far]), shards.gather(rows[far])
-    order = distances.topk(min(n, len(distances))).indices
-    relocated = new.clone()
-    relocated[empty] = candidates[order[torch.arange(n, device=order.device) % len(order)]]
-    return relocated
+    found = (distances[far], rows[far], partition.labels[far], weights[far].double())
+    distances, candidates, owners, weights = map(shards.gather, found)
+    distances, order = distances.topk(min(n, len(distances)))
+    order = order[torch.isfinite(distances)]
+    sums, counts = partition.totals()
+    rest = sums.index_add(0, owners[order], candidates[order].double() * weights[order, None], alpha=-1)
+    left = counts.index_add(0, owners[order], weights[order], alpha=-1)
+    none = left <= EMPTY * counts.sum()  # a cluster of which all rows are taken stays where it is, with them
+    taken = candidates[order[torch.arange(n, device=order.device) % len(order)]]
+    return taken, torch.where(none[:, None], sums, rest), torch.where(none, counts, left)
 
 
 def solution_at(rows: Rows, centers: Float[Tensor, "k d"], n_iter: int, shards: Shards) -> Solution:

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import math
 import mmap
+import sys
+import warnings
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from shoal.clustering.inputs import ArrayOrTensor, as_input_type, tensor_on
-from shoal.clustering.kmeans.estimator import CentersEstimator
+from shoal.clustering.inputs import ArrayOrTensor, as_input_type, check_exact, tensor_on, warn_if_fewer
+from shoal.clustering.kmeans.estimator import CentersEstimator, InitFunction
 from shoal.clustering.kmeans.init import ROWS_PER_CLUSTER, candidates, random_seeds, seeds
 from shoal.clustering.kmeans.nearest import to_points
-from shoal.clustering.kmeans.restarts import Init, well_conditioned
+from shoal.clustering.kmeans.restarts import Init, assign, first_of_direction, well_conditioned
 from shoal.clustering.kmeans.running_means import RunningMeans, nearest
 from shoal.clustering.parameters import (
     Array,
     centers_from,
-    check_choice,
     check_counts,
     check_n_clusters,
     check_not_negative,
     generator_from,
     weights_from,
 )
-from shoal.clustering.rows import LOCAL, Metric, Rows
+from shoal.clustering.rows import LOCAL, Metric, Rows, angle_of_rounding
 
 FROM_MAP = 256
 """Rows read from a map before its pages are released: with each row the system maps about 64 KiB around it."""
@@ -37,8 +39,6 @@ class Source:
 
     def __init__(self, X: Shaped[Tensor, "n d"] | Array) -> None:
         self._map = None if isinstance(X, Tensor) else _read_only_map(X)
-        # Integers become what scikit-learn makes of them in an array, and what torch makes of them in a tensor.
-        self._float = torch.float32 if isinstance(X, Tensor) else torch.float64
         self._values = X.detach() if isinstance(X, Tensor) else _tensor(X)
         self.device = self._values.device
 
@@ -54,7 +54,7 @@ class Source:
             starts = range(0, len(index), FROM_MAP)
             x = torch.cat([self._from_map(index[start : start + FROM_MAP]) for start in starts])
         self._release_pages()
-        return x if x.is_floating_point() else x.to(self._float)
+        return x if x.is_floating_point() else x.double()
 
     def _from_map(self, index: Int64[Tensor, "b"]) -> Shaped[Tensor, "b d"]:
         x: Tensor = self._values.index_select(0, index)
@@ -100,8 +100,9 @@ class MiniBatchKMeans(CentersEstimator):
         n_clusters: k.
         metric: "euclidean", or "cosine" for spherical k-means: rows count by direction alone.
         init: initial centres: greedy "k-means++", the same among the candidates of "k-means||", from "random" rows; or
-            the (k, d) centres.
-        n_init: how many seeds are compared, on a sample of the rows.
+            the (k, d) centres, or a function that makes them, ``init(X, n_clusters, random_state=…)``.
+        n_init: how many seeds are compared, on a sample of the rows; "auto" is 3.
+        init_size: rows of that sample; None: three batches, or ten for each cluster if that is more.
         batch_size: rows of a step of ``fit``.
         max_iter: the most passes over the data.
         tol: ``fit`` ends when the squared moves of the centres in a step sum to no more than this share of the
@@ -109,14 +110,16 @@ class MiniBatchKMeans(CentersEstimator):
         max_no_improvement: ``fit`` ends when the smoothed inertia of the batches has not fallen for so many steps;
             None disables this.
         reassignment_ratio: centres with less than this share of the rows of the largest move to rows of the batch.
+        verbose: whether to print the inertia of each batch.
+        compute_labels: whether ``partial_fit`` also finds the clusters of its batch, which takes as long again.
         random_state: an int makes the result reproducible; None draws new seeds and batches each time.
 
     Attributes:
         cluster_centers_: float (k, d), at unit length for the cosine.
-        labels_: int64 (n,), the cluster of each row given to ``fit``.
-        inertia_: of ``fit``: sum over rows of the squared distance to the own centre (Euclidean), or of 1 − cos
-            (cosine).
+        labels_: int64 (n,), the cluster of each row given to ``fit`` or last to ``partial_fit``.
+        inertia_: of these rows: sum of the squared distances to the own centre (Euclidean), or of 1 − cos (cosine).
         variance_: σ² of ``predict_proba``; after ``partial_fit`` that of the last batch, before its step.
+        counts_: float64 (k,), rows of each centre so far, which weigh it against those of the next batch.
         n_iter_: passes over the data that ``fit`` began.
         n_steps_: batches so far.
         n_features_in_: d.
@@ -127,24 +130,30 @@ class MiniBatchKMeans(CentersEstimator):
         n_clusters: int = 8,
         *,
         metric: Metric = "euclidean",
-        init: Init | Array | Tensor = "k-means++",
-        n_init: int = 3,
+        init: Init | Array | Tensor | InitFunction = "k-means++",
+        n_init: int | Literal["auto"] = "auto",
+        init_size: int | None = None,
         batch_size: int = 1024,
         max_iter: int = 100,
         tol: float = 0.0,
         max_no_improvement: int | None = 10,
         reassignment_ratio: float = 0.01,
+        verbose: int = 0,
+        compute_labels: bool = True,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.metric = metric
         self.init = init
         self.n_init = n_init
+        self.init_size = init_size
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.tol = tol
         self.max_no_improvement = max_no_improvement
         self.reassignment_ratio = reassignment_ratio
+        self.verbose = verbose
+        self.compute_labels = compute_labels
         self.random_state = random_state
 
     def fit(self, X: ArrayOrTensor, y: object = None, sample_weight: Array | Tensor | None = None) -> MiniBatchKMeans:
@@ -158,13 +167,14 @@ class MiniBatchKMeans(CentersEstimator):
         weights = None if sample_weight is None else weights_from(sample_weight, source[:1].expand(len(source), -1))
         self._check_parameters(len(source))
         self._generator = generator_from(self.random_state)
-        edges = None if weights is None else weights.cumsum(0, dtype=torch.float64)
-        size = max(BATCHES * self.batch_size, ROWS_PER_CLUSTER * self.n_clusters)
+        equal = weights is None or bool((weights == weights[0]).all())
+        edges = None if weights is None or equal else weights.cumsum(0, dtype=torch.float64)
+        size = self._sample_size()
         if len(source) <= size:
             sample = Rows(source[:], self.metric, weights=weights)
         else:
             sample = Rows(source[self._drawn(size, len(source), edges)], self.metric)
-        bound = self.tol * self._start(sample)
+        bound = self.tol * self._start(X, sample)
         self.n_steps_ = self._steps(source, edges, bound)
         self.n_iter_ = math.ceil(self.n_steps_ * min(self.batch_size, len(source)) / len(source))
         self._label(X, source, weights)
@@ -187,47 +197,79 @@ class MiniBatchKMeans(CentersEstimator):
         if first:
             self._check_parameters(len(features))
             self._generator = generator_from(self.random_state)
-            self._start(Rows(features, self.metric, weights=weights))
+            self._start(X, Rows(features, self.metric, weights=weights))
             self.n_steps_ = 0
+        elif not hasattr(self, "_running"):
+            self._resume()
         device = self._running.means.device
         rows = self._running.rows(features.to(device), None if weights is None else weights.to(device))
         squared = self._running.step(rows, self.reassignment_ratio, self._generator)
         self.n_steps_ += 1
         self.cluster_centers_ = as_input_type(X, self._found())
-        self.variance_ = self._spread(squared, float(rows.each_weight.sum(dtype=torch.float64)))
+        weight = float(rows.each_weight.sum(dtype=torch.float64))
+        self.variance_ = self._spread(squared, weight)
+        self.counts_ = as_input_type(X, self._running.counts)
+        if self.compute_labels:
+            labels, distances, _ = assign(features, self._centers(features), self.metric)
+            self.labels_ = as_input_type(X, labels)
+            self.inertia_ = float(self._costs(distances, weights).sum())
         return self
+
+    def _resume(self) -> None:
+        """Go on from centres that were saved, with as many rows each as they had."""
+        self._generator = generator_from(self.random_state)
+        centers = torch.as_tensor(self.cluster_centers_)
+        shift = centers.mean(0) if self.metric == "euclidean" else torch.zeros_like(centers[0])
+        self._running = RunningMeans(centers - shift, self.metric, shift)
+        self._running.counts += torch.as_tensor(self.counts_)
+        self.n_steps_ = 0
 
     def _source(self, X: Array | Tensor) -> Source:
         """The rows, checked as by ``_features``, except for their values."""
         if isinstance(X, Tensor):
             self._features(X.to("meta"), reset=True)
-            return Source(X)
-        return Source(self._validated(X, reset=True, dtype="numeric"))
+        else:
+            X = self._validated(X, reset=True, dtype="numeric")
+        check_exact(X)
+        return Source(X)
 
     def _check_parameters(self, n: int) -> None:
         check_n_clusters(n, n_clusters=self.n_clusters)
-        check_counts(n_init=self.n_init, batch_size=self.batch_size, max_iter=self.max_iter)
-        if self.max_no_improvement is not None:
-            check_counts(max_no_improvement=self.max_no_improvement)
+        check_counts(batch_size=self.batch_size, max_iter=self.max_iter)
+        optional = {"max_no_improvement": self.max_no_improvement, "init_size": self.init_size}
+        check_counts(**{name: value for name, value in optional.items() if value is not None})
         check_not_negative(tol=self.tol, reassignment_ratio=self.reassignment_ratio)
-        if isinstance(self.init, str):
-            check_choice(self.init, Init, "init")
 
-    def _start(self, sample: Rows) -> float:
+    def _sample_size(self) -> int:
+        if self.init_size is None:
+            return max(BATCHES * self.batch_size, ROWS_PER_CLUSTER * self.n_clusters)
+        if self.init_size < self.n_clusters:
+            warnings.warn(
+                f"init_size={self.init_size} should be larger than n_clusters={self.n_clusters}. Setting it to "
+                f"{BATCHES * self.n_clusters}.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            return BATCHES * self.n_clusters
+        return self.init_size
+
+    def _start(self, X: Array | Tensor, sample: Rows) -> float:
         """Start from the best of several seeds; returns the variance of the sample, averaged over dimensions."""
         sample, variance = well_conditioned(sample)
-        if isinstance(self.init, str):
-            start = self._best_seeds(sample, self.init)
-        else:
+        init, n_init = self._starts(X, sample.features.shape[1], usual=3)
+        if isinstance(init, Tensor):
             shape = (self.n_clusters, sample.features.shape[1])
-            start = centers_from(self.init, sample, shape, "init").to(sample.dtype)
+            starts = torch.stack([centers_from(each, sample, shape, "init").to(sample.dtype) for each in init])
+        else:
+            draw = random_seeds if init == "random" else seeds
+            among = candidates(sample, self.n_clusters, self._generator, LOCAL) if init == "k-means||" else sample
+            starts = draw(among, self.n_clusters, n_init, self._generator)
+        start = self._best(sample, starts)
+        self._tell("Initialization complete")
         self._running = RunningMeans(start, self.metric, sample.shift)
         return variance
 
-    def _best_seeds(self, sample: Rows, init: str) -> Float[Tensor, "k d"]:
-        draw = random_seeds if init == "random" else seeds
-        among = candidates(sample, self.n_clusters, self._generator, LOCAL) if init == "k-means||" else sample
-        starts = draw(among, self.n_clusters, self.n_init, self._generator)
+    def _best(self, sample: Rows, starts: Float[Tensor, "r k d"]) -> Float[Tensor, "k d"]:
         weights = sample.each_weight
 
         def inertia(start: Float[Tensor, "k d"]) -> float:
@@ -253,11 +295,18 @@ class MiniBatchKMeans(CentersEstimator):
             smoothed = inertia if step == 2 else smoothed + share * (inertia - smoothed)
             no_improvement = 0 if smoothed < least else no_improvement + 1
             least = min(least, smoothed)
+            self._tell(f"Minibatch step {step}/{n_steps}: mean batch inertia {inertia:g}, smoothed {smoothed:g}")
             if bound > 0 and float((self._running.centers - before).square().sum()) <= bound:
+                self._tell(f"Converged (small centers change) at step {step}")
                 return step
             if self.max_no_improvement is not None and no_improvement >= self.max_no_improvement:
+                self._tell(f"Converged (lack of improvement in inertia) at step {step}")
                 return step
         return n_steps
+
+    def _tell(self, line: str) -> None:
+        if self.verbose:
+            sys.stdout.write(f"{line}\n")
 
     def _drawn(self, size: int, n: int, edges: Float64[Tensor, "n"] | None) -> Int64[Tensor, "b"]:
         """Rows drawn with replacement, by their weights if they have some, in the order in which they lie on a disk."""
@@ -269,19 +318,26 @@ class MiniBatchKMeans(CentersEstimator):
     def _label(self, X: ArrayOrTensor, source: Source, weights: Float[Tensor, "n"] | None) -> None:
         """Read all rows once for their clusters and inertia."""
         labels = torch.empty(len(source), dtype=torch.int64, device=source.device)
-        total = 0.0
+        total, reach = 0.0, self._running.centers.new_zeros(self.n_clusters)
         # In chunks, as Rows cuts them.
         for part in Rows(source[:1].expand(len(source), -1), self.metric).parts(self.n_clusters):
             rows = self._running.rows(source[part])
             x = rows[:]
             labels[part] = nearest(rows, x, self._running.centers)[0]
-            squared = to_points(x, self._running.centers.index_select(0, labels[part])).double().square()
+            apart = to_points(x, self._running.centers.index_select(0, labels[part]))
+            reach.scatter_reduce_(0, labels[part], apart.to(reach.dtype), "amax")
+            squared = apart.double().square()
             total += float(squared.sum() if weights is None else squared @ weights[part].double())
         self.inertia_ = total / 2 if self.metric == "cosine" else total
+        if self.metric == "cosine":
+            same = first_of_direction(self._running.centers, reach, angle_of_rounding(self._running.rows(source[:1])))
+            labels, self._running.centers = same[labels], self._running.centers[same]
         self.labels_: Array | Tensor = as_input_type(X, labels)
         self.cluster_centers_ = as_input_type(X, self._found())
+        self.counts_: Array | Tensor = as_input_type(X, self._running.counts)
         weight = len(source) if weights is None else weights.sum(dtype=torch.float64)
         self.variance_ = self._spread(total, float(weight))
+        warn_if_fewer(len(labels.unique()), self.n_clusters)
 
     def _found(self) -> Float[Tensor, "k d"]:
         return self._running.centers + self._running.shift

@@ -43,10 +43,16 @@ def nearest_two(
 def nearest_exactly(
     x: Float[Tensor, "b d"], centers: Float[Tensor, "k d"]
 ) -> tuple[Int64[Tensor, "2 b"], Float64[Tensor, "2 b"]]:
-    """The two nearest of at least two centres, nearest first, and their distances, in float64."""
+    """The two nearest of at least two centres, nearest first, and their distances, in float64.
+
+    By products, and by differences where even in float64 products cannot tell.
+    """
     x, centers = x.double(), centers.double()
     labels, least = _two_least(squared_distances(x, centers))
-    return labels, least.add_(x.square().sum(1)).clamp_(min=0).sqrt_()
+    unclear = (least[1] - least[0] <= _rounding(x.square().sum(1), least[1])).nonzero()[:, 0]
+    for part in torch.split(unclear, max(1, 2**22 // len(centers))):
+        labels[:, part] = _two_least(torch.cdist(x[part], centers, compute_mode="donot_use_mm_for_euclid_dist"))[0]
+    return labels, torch.stack([to_points(x, centers[each]) for each in labels])
 
 
 def two_labels(x: Float[Tensor, "b d"], centers: Float[Tensor, "k d"]) -> Int64[Tensor, "2 b"]:

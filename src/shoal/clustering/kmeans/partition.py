@@ -108,12 +108,25 @@ class Partition:
         return labels
 
     def some_rows(self, cluster: int, n: int) -> Float[Tensor, "m d"]:
-        """Up to ``n`` rows of a cluster, evenly spaced in the order of all rows; the same on all ranks."""
+        """Up to ``n`` rows of a cluster, evenly spaced in the order of all rows; the same on all ranks.
+
+        With weights they are evenly spaced by weight, so that each stands for as much of it, and heavy rows come twice.
+        """
         index = (self.labels == cluster).nonzero()[:, 0]
+        if self.rows.weights is not None:
+            return self._some_weight(index, self.rows.weights[index], n)
         count = torch.tensor(len(index), device=index.device)
         step = -(-int(self.shards.sum(count)) // n)
         position = torch.arange(len(index), device=index.device) + self.shards.before(count)
         return self.shards.gather(self.rows[index[position % max(step, 1) == 0]])
+
+    def _some_weight(self, index: Int64[Tensor, "m"], weights: Float[Tensor, "m"], n: int) -> Float[Tensor, "n d"]:
+        edges = weights.cumsum(0, dtype=torch.float64)
+        mine = edges[-1] if len(edges) else edges.sum()
+        total, start = self.shards.sum(mine), self.shards.before(mine)
+        places = (torch.arange(n, device=edges.device) + 0.5) * (total / n) - start
+        places = places[(places >= 0) & (places < mine)]
+        return self.shards.gather(self.rows[index[torch.searchsorted(edges, places, right=True)]])
 
     def move_bounds(self, centers: Float[Tensor, "k d"], before: Float[Tensor, "k d"]) -> None:
         """Loosen the bounds by as much as the centres have moved."""

@@ -10,17 +10,26 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering.kmeans.init import candidates, coreset, random_seeds, seeds
-from shoal.clustering.kmeans.lloyd import Solution, fast_lloyd, lloyd, solution_at
+from shoal.clustering.kmeans.lloyd import Solution, Tell, fast_lloyd, lloyd, solution_at
 from shoal.clustering.kmeans.nearest import to_points, two_labels
 from shoal.clustering.parameters import (
     centers_from,
+    check_centers_shape,
     check_choice,
     check_counts,
     check_n_clusters,
     check_not_negative,
     weights_from,
 )
-from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error
+from shoal.clustering.rows import (
+    LOCAL,
+    Metric,
+    Rows,
+    Shards,
+    angle_of_rounding,
+    invalid_features_error,
+    squared_distances,
+)
 from shoal.types import Clustering
 
 ROUGH = 32
@@ -35,11 +44,13 @@ class Settings:
 
     n_clusters: int
     metric: Metric = "cosine"
-    init: Init | Float[Tensor, "k d"] = "k-means++"
+    init: Init | Float[Tensor, "k d"] | Float[Tensor, "r k d"] = "k-means++"
+    """Given centres are those of one run, or of several."""
     n_init: int = 10
     max_iter: int = 300
     tol: float = 1e-4
     sharded: bool = False
+    tell: Tell | None = None
 
     def check(self, n: int) -> None:
         """Refuse settings that mean nothing for n rows.
@@ -113,12 +124,55 @@ def run_kmeans(
     rows, variance = well_conditioned(rows, shards)
     settings = replace(settings, tol=settings.tol * variance)
     if isinstance(settings.init, Tensor):
-        start = centers_from(settings.init, rows, shape, "init")
-        best = lloyd(rows, start, max_iter=settings.max_iter, tol=settings.tol, shards=shards)
+        best = _best_of_given(rows, settings, settings.init, shards)
     else:
         more = [] if warm_start is None else [centers_from(warm_start, rows, shape, "warm_start")]
         best = _best_run(rows, settings, generator, shards, more)
+    if settings.metric == "cosine":
+        best = _with_common_directions(rows, best, shards)
     return Clustering(best.labels, best.centers + rows.shift, rows.distance(best.squared)), best.n_iter
+
+
+def _best_of_given(rows: Rows, settings: Settings, init: Tensor, shards: Shards) -> Solution:
+    shape = (settings.n_clusters, rows.features.shape[1])
+    runs = []
+    for given in init if init.ndim == 3 else [init]:
+        check_centers_shape(given, *shape)
+        start = centers_from(given, rows, shape, "init")
+        how = {"max_iter": settings.max_iter, "tol": settings.tol}
+        runs.append(lloyd(rows, start, **how, shards=shards, tell=settings.tell))  # type: ignore[arg-type]
+    return min(runs, key=lambda run: run.inertia)
+
+
+def _with_common_directions(rows: Rows, found: Solution, shards: Shards) -> Solution:
+    """Clusters of one direction, which differ by rounding alone, as one cluster."""
+    reach = found.squared.new_zeros(len(found.centers)).scatter_reduce_(0, found.labels, found.squared, "amax")
+    reach = shards.gather(reach[None]).amax(0).sqrt()
+    same = first_of_direction(found.centers, reach, angle_of_rounding(rows))
+    return replace(found, centers=found.centers[same], labels=same[found.labels])
+
+
+def first_of_direction(centers: Float[Tensor, "k d"], reach: Float[Tensor, "k"], angle: float) -> Int64[Tensor, "k"]:
+    """For each cluster the first whose rows share its direction but for rounding, as multiples of a row do.
+
+    If the first gets the rows of the others, and these its centre, predictions say the same.
+
+    Args:
+        centers: of unit length.
+        reach: largest distance of a row to its centre.
+        angle: by how much rounding turns a row.
+    """
+    same = torch.arange(len(centers), device=centers.device)
+    narrow = (reach <= angle).nonzero()[:, 0]
+    if len(narrow) < 2:
+        return same
+    points = centers[narrow].double()
+    for part in torch.split(torch.arange(len(narrow), device=narrow.device), max(1, 2**20 // len(narrow))):
+        near = squared_distances(points[part], points) + points[part].square().sum(1, keepdim=True) <= angle**2
+        same[narrow[part]] = narrow[near.byte().argmax(1)]
+    while not torch.equal(same, same[same]):
+        same = same[same]
+    return same
 
 
 def _best_run(
@@ -139,15 +193,18 @@ def _best_run(
     # k² / m: a sum of squared moves below that is noise.
     noise = 0.0 if whole else k**2 / (len(sample) * float(sample.each_weight.sum()))
     starts = [*draw(sample, k, settings.n_init, generator), *more_starts]
-    runs = (lloyd(sample, start, max_iter=max_iter, tol=tol, noise=noise) for start in starts)
+    tell = settings.tell
+    runs = (lloyd(sample, start, max_iter=max_iter, tol=tol, noise=noise, tell=tell) for start in starts)
     best = min(runs, key=lambda run: run.inertia)
     # Products in bfloat16 have an error of 2⁻⁸ of the squared lengths, which must be small beside squared distances.
     squares = float(sample.weighted(sample.squared_lengths[:, 0].double()).sum())
     rough = squares < ROUGH * best.inertia
     if not whole:
-        return fast_lloyd(rows, shards.agree(best.centers), max_iter=max_iter, tol=tol, rough=rough, shards=shards)
+        start = shards.agree(best.centers)
+        return fast_lloyd(rows, start, max_iter=max_iter, tol=tol, rough=rough, shards=shards, tell=tell)
     if best.n_iter < max_iter:
-        improved = fast_lloyd(sample, best.centers, max_iter=max_iter - best.n_iter, tol=tol, rough=rough)
+        left = max_iter - best.n_iter
+        improved = fast_lloyd(sample, best.centers, max_iter=left, tol=tol, rough=rough, tell=tell)
         if improved.inertia < best.inertia:
             best = replace(improved, n_iter=best.n_iter + improved.n_iter)
     return solution_at(rows, shards.agree(best.centers), best.n_iter, shards)

@@ -27,7 +27,7 @@ class RunningMeans:
         self.shift = shift
         self.dtype = start.dtype
         # In float32 a centre with millions of rows would no longer move.
-        self.means: Float64[Tensor, "k d"] = start.double()
+        self.means: Float64[Tensor, "k d"] = start.to(torch.float64, copy=True)
         self.counts = self.means.new_zeros(len(start))
         self.centers: Float[Tensor, "k d"] = start
         self._n_since = 0
@@ -70,11 +70,14 @@ class RunningMeans:
         if not len(low):
             return
         low = low[self.counts[low].argsort(stable=True)][: len(rows) // 2]
-        some = torch.arange(len(rows)) if rows.weights is None else rows.weights.nonzero()[:, 0].cpu()
-        low = low[: len(some)]
-        if not len(low):
-            return
-        drawn = some[torch.randperm(len(some), generator=generator)[: len(low)]].to(low.device)
+        if rows.weights is None:
+            drawn = torch.randperm(len(rows), generator=generator)[: len(low)]
+        else:
+            low = low[: int((rows.weights > 0).sum())]
+            if not len(low):
+                return
+            drawn = rows.weights.double().cpu().multinomial(len(low), generator=generator)
+        drawn = drawn.to(low.device)
         self.means[low] = rows[drawn].double()
         # With a count of zero they would be moved again at once.
         others = torch.ones_like(self.counts, dtype=torch.bool)
@@ -83,7 +86,7 @@ class RunningMeans:
 
     def _at_means(self) -> Float[Tensor, "k d"]:
         if self.metric == "euclidean":
-            return self.means.to(self.dtype)
+            return self.means.to(self.dtype, copy=True)  # the means will change in place
         return directions(self.means, self.centers).to(self.dtype)
 
 

@@ -17,6 +17,9 @@ from shoal.errors import UserError
 
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
 
+_CANCELS = 1e-10
+"""Smallest variance, as a share of the largest squared mean, that differences of squares leave six digits of."""
+
 _LITTLE = 10 * torch.finfo(torch.float64).eps
 """Added to the weight of each component, so that an empty one has a finite log weight."""
 
@@ -40,15 +43,28 @@ class Mixture:
         if self.kind == "full":
             pairs = zip(self.means, self._whitening, strict=True)
             squared = torch.stack([((x - mean) @ white).square().sum(1) for mean, white in pairs], 1)
+        elif self.kind == "tied" and self.far_apart:
+            squared = torch.stack([((x - mean) @ self._whitening).square().sum(1) for mean in self.means], 1)
         elif self.kind == "tied":
             white = x @ self._whitening
             squared = squared_distances(white, self.means @ self._whitening) + white.square().sum(1, keepdim=True)
+        elif self.far_apart:
+            pairs = zip(self.means, self._whitening, strict=True)
+            squared = torch.stack([((x - mean) * scale).square().sum(1) for mean, scale in pairs], 1)
         else:
             precisions = self._whitening.square()
             squared = x.square() @ precisions.T - 2 * x @ (self.means * precisions).T
             squared += (self.means.square() * precisions).sum(1)
         constant = self.weights.log() + self.log_determinant - x.shape[1] / 2 * math.log(2 * math.pi)
         return constant - squared.clamp_(min=0) / 2
+
+    @cached_property
+    def far_apart(self) -> bool:
+        """Whether means are so far from each other that squares about one origin lose the variances' digits."""
+        variances = self.covariances
+        if self.kind in ("full", "tied"):
+            variances = variances.diagonal(dim1=-2, dim2=-1)
+        return bool(variances.amin() < _CANCELS * self.means.square().amax())
 
     @cached_property
     def _whitening(self) -> Float64[Tensor, "..."]:
@@ -87,11 +103,14 @@ class Fit:
 class _Moments:
     """Sums over rows, weighted by responsibilities, from which the M-step makes the next mixture."""
 
-    def __init__(self, reference: Float64[Tensor, "k d"], kind: CovarianceType) -> None:
+    def __init__(self, reference: Float64[Tensor, "k d"], kind: CovarianceType, *, far_apart: bool) -> None:
+        """``reference``: points near the means, about which squares are summed where these would cancel."""
         k, d = reference.shape
-        # For full covariances, products of x − reference: their sums cancel little.
         self.reference, self.kind = reference, kind
+        # About one origin for all components, sums are products of matrices, several times as fast.
+        self.about_reference = far_apart or kind == "full"
         self.counts = reference.new_zeros(k)
+        self.moves = torch.zeros_like(reference)
         self.sums = torch.zeros_like(reference)
         self.products = reference.new_zeros({"full": (k, d, d), "tied": (d, d)}.get(kind, (k, d)))
 
@@ -99,14 +118,22 @@ class _Moments:
         """Add rows."""
         self.counts += shares.sum(0)
         self.sums += shares.T @ x
-        if self.kind == "full":
+        if self.about_reference:
             for j, point in enumerate(self.reference):
-                away = x - point
-                self.products[j].addmm_((away * shares[:, j, None]).T, away)
+                self._add_about(j, x - point, shares[:, j])
         elif self.kind == "tied":
             self.products.addmm_(x.T, x)
         else:
             self.products.addmm_(shares.T, x.square())
+
+    def _add_about(self, j: int, away: Float64[Tensor, "b d"], shares: Float64[Tensor, "b"]) -> None:
+        self.moves[j] += shares @ away
+        if self.kind == "full":
+            self.products[j].addmm_((away * shares[:, None]).T, away)
+        elif self.kind == "tied":
+            self.products.addmm_((away * shares[:, None]).T, away)
+        else:
+            self.products[j] += shares @ away.square()
 
     def mixture(self, reg_covar: float, metric: Metric) -> Mixture:
         """The M-step; an empty component keeps the mean of its reference.
@@ -114,15 +141,18 @@ class _Moments:
         For the cosine, means are scaled to unit length and covariances are taken about them.
         """
         counts = self.counts + _LITTLE
-        move = (self.sums - self.counts[:, None] * self.reference) / counts[:, None]
+        moves = self.moves if self.about_reference else self.sums - self.counts[:, None] * self.reference
+        move = moves / counts[:, None]
         means = self.reference + move
         weights = counts / counts.sum()
+        about = move if self.about_reference else means  # the means less the origin of the squares
         if self.kind == "full":
-            covariances = self.products / counts[:, None, None] - move[:, :, None] * move[:, None, :]
+            covariances = self.products / counts[:, None, None] - about[:, :, None] * about[:, None, :]
         elif self.kind == "tied":
-            covariances = self.products / counts.sum() - (weights[:, None] * means).T @ means
+            covariances = self.products / counts.sum() - (weights[:, None] * about).T @ about
         else:
-            squares = self.products - 2 * means * self.sums + self.counts[:, None] * means.square()
+            sums = self.moves if self.about_reference else self.sums
+            squares = self.products - 2 * about * sums + self.counts[:, None] * about.square()
             covariances = (squares / counts[:, None]).clamp_(min=0)
         if metric == "cosine":
             away, means = means, directions(means, self.reference)
@@ -151,7 +181,22 @@ def mixture_of(
 
     An empty cluster keeps its centre as its mean.
     """
-    moments = _Moments(centers, kind)
+    found = _of_clusters(rows, labels, centers, kind, reg_covar, far_apart=False)
+    if found.far_apart and kind != "full":
+        found = _of_clusters(rows, labels, centers, kind, reg_covar, far_apart=True)
+    return found
+
+
+def _of_clusters(
+    rows: Rows,
+    labels: Int64[Tensor, "n"],
+    centers: Float64[Tensor, "k d"],
+    kind: CovarianceType,
+    reg_covar: float,
+    *,
+    far_apart: bool,
+) -> Mixture:
+    moments = _Moments(centers, kind, far_apart=far_apart)
     for part, x in rows.chunks(len(centers)):
         moments.add(x, one_hot(labels[part], len(centers)).double())
     return moments.mixture(reg_covar, rows.metric)
@@ -184,7 +229,7 @@ def expectation_maximisation(rows: Rows, start: Mixture, *, reg_covar: float, to
 
 def _step(rows: Rows, mixture: Mixture, reg_covar: float) -> tuple[float, Mixture]:
     """Bound of a mixture (E-step) and the next mixture (M-step), in one pass over the rows."""
-    moments = _Moments(mixture.means, mixture.kind)
+    moments = _Moments(mixture.means, mixture.kind, far_apart=mixture.far_apart)
     total = mixture.weights.new_zeros(())
     for _, x in rows.chunks(len(mixture.means)):
         joint = mixture.log_joint(x)

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from shoal.clustering.inputs import ArrayOrTensor, TakesTensors, as_input_type
+from shoal.clustering.inputs import ArrayOrTensor, TakesTensors, as_input_type, warn_if_fewer
 from shoal.clustering.kmeans.restarts import assign, kmeans
 from shoal.clustering.mixtures.em import CovarianceType, Fit, Mixture, expectation_maximisation, mixture_of
 from shoal.clustering.parameters import (
@@ -37,7 +37,8 @@ class Responsibilities(nn.Module):
         """``mixture`` is in the coordinates of rows less ``shift``."""
         super().__init__()
         self.mixture, self.shift, self.cosine = mixture, shift, metric == "cosine"
-        _ = mixture.log_determinant  # checks the covariances and is kept: an exported network cannot check
+        # Checks the covariances and is kept: an exported network cannot check.
+        _ = mixture.log_determinant, mixture.far_apart
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each component."""
@@ -201,6 +202,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         generator = generator_from(self.random_state)
         for _ in range(self.n_init):
             found = kmeans(rows.features, self.n_components, generator=generator, metric=self.metric, n_init=1)
+            warn_if_fewer(len(found.labels.unique()), self.n_components)
             yield self._of_clusters(rows, found.labels, rows.prepare(found.centers))
 
     def _of_clusters(self, rows: Rows, labels: Int64[Tensor, "n"], centers: Float64[Tensor, "k d"]) -> Mixture:

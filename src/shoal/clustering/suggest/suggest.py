@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from shoal.clustering.parameters import Array
-from shoal.clustering.rows import Metric
+from shoal.clustering.inputs import drawn_features
+from shoal.clustering.parameters import Array, precision_of
+from shoal.clustering.rows import Metric, coincide
 from shoal.clustering.suggest.sweep import Sweep
 from shoal.clustering.umap import umap_embedding
 from shoal.errors import UserError
@@ -146,10 +147,8 @@ def suggest_k(
         UserError: a range that is reversed, below 2 or above half of the rows; fewer than 20 rows; NaN, infinity, rows
             that are all the same or, under the cosine, zero.
     """
-    rows = _checked(features, metric)
     generator = torch.Generator().manual_seed(seed)
-    index = torch.randperm(len(rows), generator=generator)[:MAX_ROWS].sort().values
-    rows = rows[index.to(rows.device)].cpu()
+    rows = _checked(drawn_features(features, MAX_ROWS, generator), metric).cpu()
     low, high = _range(k_range, len(rows))
     *seeds, last = torch.randint(2**31, (N_EMBEDDINGS + 1,), generator=generator).tolist()
     embeddings = [umap_embedding(rows, metric=metric, seed=each) for each in seeds]
@@ -160,20 +159,17 @@ def suggest_k(
     return _suggestion(sweep, metric)
 
 
-def _checked(features: Array | Tensor, metric: Metric) -> Float[Tensor, "n d"]:
-    # A copy: torch warns about read-only arrays such as memory maps.
-    rows = features.detach() if isinstance(features, Tensor) else torch.tensor(features)
-    if rows.ndim != 2 or rows.is_complex():
-        raise UserError(f"features have shape {tuple(rows.shape)} and type {rows.dtype}: give real numbers, (n, d).")
-    rows = rows.float()
+def _checked(rows: Float[Tensor, "n d"], metric: Metric) -> Float[Tensor, "n d"]:
+    rows = rows.detach().to(precision_of(rows))
     if len(rows) < MIN_ROWS:
         raise UserError(f"{len(rows)} rows are too few to choose a number of clusters: give {MIN_ROWS} at least.")
     if not torch.isfinite(rows).all():
         raise UserError("features hold NaN or infinity: leave those rows out.")
     if metric == "cosine" and not rows.any(1).all():
         raise UserError("features hold rows of zeros, which have no cosine: leave these out, or give another metric.")
-    if bool((rows == rows[0]).all()):
-        raise UserError("all rows are the same: there is nothing to cluster.")
+    if coincide(rows, metric):
+        what = "are the same" if metric == "euclidean" else "have the same direction"
+        raise UserError(f"all rows {what}: there is nothing to cluster.")
     return rows
 
 
@@ -194,6 +190,7 @@ def _components(rows: Float[Tensor, "n d"], metric: Metric, seed: int) -> Float[
 
     if metric == "cosine":
         rows = torch.nn.functional.normalize(rows)
+    rows = (rows - rows.mean(0)).float()
     most = min(N_COMPONENTS, *rows.shape)
     return torch.from_numpy(PCA(most, svd_solver="randomized", random_state=seed).fit_transform(rows.numpy()))
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type
+from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type, warn_if_fewer
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_counts, check_n_clusters, generator_from, precision_of
 from shoal.clustering.rows import Metric, Rows, invalid_features_error, subsample
@@ -131,6 +131,7 @@ class TEMI(SharesEstimator):
             self.head_ = trainer.teacher.head(int(losses.argmin()), components, self.metric)
         self.losses_: Array | Tensor = as_input_type(X, losses)
         self.labels_: Array | Tensor = self.predict(X)
+        warn_if_fewer(len(torch.as_tensor(self.labels_).unique()), self.n_clusters)
         return self
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:

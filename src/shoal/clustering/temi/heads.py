@@ -131,8 +131,8 @@ ITERATIONS = 4
 """Dimensions beside those wanted, and products with the covariance, which leave no visible error (Halko, Martinsson and
 Tropp 2011)."""
 
-CONSTANT = 1e-6
-"""A column whose deviation is a smaller share of its mean varies by rounding alone and is not scaled."""
+CONSTANT = 8
+"""A column whose deviation is less than so many roundings of its mean varies by these alone and is not scaled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,5 +199,5 @@ def _column_moments(rows: Rows) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]
     away_mean = total / len(rows)
     deviation = (squares / len(rows) - away_mean.square()).clamp_(min=0).sqrt_()
     mean = pivot.double() + away_mean
-    varies = deviation > CONSTANT * mean.abs()
-    return mean.float(), deviation.where(varies, 1.0).float()
+    varies = deviation > CONSTANT * torch.finfo(rows.dtype).eps * mean.abs()
+    return mean.to(rows.dtype), deviation.where(varies, 1.0).float()

@@ -1,4 +1,4 @@
-"""Arrays: images as numbers (NumPy, torch, ``.npy`` files, scikit-learn's digits), and ``.npy`` files of features."""
+"""Arrays: images as numbers (NumPy, torch, ``.npy`` files, scikit-learn's digits)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -172,29 +172,6 @@ def _check_fractions(values: NDArray[Any], name: str) -> None:
             f"{name} contains {found}, but float images must be between 0 and 1: scale them, or say what is black and "
             "white with --data.range LOW HIGH (ranges={'any': (low, high)} in Python)."
         )
-
-
-def read_features(path: Path, *, cosine: bool) -> Float[Tensor, "n d"]:
-    """Read a feature matrix from a ``.npy`` file (n, d) of real numbers of any type, as float32.
-
-    Raises:
-        UserError: the file cannot be read, has another shape or type, or contains NaN, infinity or, with ``cosine``,
-            rows of zeros.
-    """
-    array = map_npy(path)
-    if array.dtype.kind not in "fiu":  # timedeltas count as integers in NumPy
-        raise UserError(f"{path} contains {array.dtype}: features must be real numbers.")
-    if array.ndim != 2 or 0 in array.shape:
-        raise UserError(f"{path} has shape {array.shape}: features must be (n, d), one row per image.")
-    with np.errstate(over="ignore"):  # too large values become infinite, which is reported below
-        rows = torch.from_numpy(array.astype(np.float32))
-    n_bad = int((~torch.isfinite(rows)).any(1).sum())
-    if n_bad:
-        raise UserError(f"{path} contains NaN or infinity in {n_bad} of {len(rows)} rows: remove them.")
-    n_zero = int((rows == 0).all(1).sum())
-    if cosine and n_zero:
-        raise UserError(f"{path} contains {n_zero} rows of zeros, which have no cosine: remove them.")
-    return rows
 
 
 def map_npy(path: Path) -> NDArray[Any]:
