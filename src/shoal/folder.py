@@ -37,6 +37,9 @@ from shoal.files import atomic_write, check_free_folder
 CLUSTERING_CONFIG = "# shoal cluster\n"
 """How the config.yaml of a clustering begins; any other is the recipe of a training run."""
 
+ASIDE = ".earlier-"
+"""Stands before a number behind the name of a folder of features whose images have changed before it was finished."""
+
 
 class ResultFolder:
     """Paths in a result's folder, and its metrics."""
@@ -91,7 +94,7 @@ class ResultFolder:
             raise UserError(f"{path} already holds clusters: give another --out; {again}.")
         ours = {value.name for value in vars(self).values() if isinstance(value, Path)} if resumable else set()
         found = {entry.name for entry in path.iterdir() if not _unfinished(entry)} if path.is_dir() else set()
-        if not found <= ours:
+        if not {name.partition(ASIDE)[0] for name in found} <= ours:
             check_free_folder(path)
 
     def sweep(self) -> None:

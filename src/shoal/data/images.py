@@ -21,6 +21,7 @@ from torch import Tensor
 
 from shoal.data import cache
 from shoal.data.listing import Listing, Source, as_images
+from shoal.data.reach import out_of_reach
 from shoal.data.reading import content_digest, read_all, refuse_skipped, skip_note
 from shoal.data.sources.array import images_from_array
 from shoal.data.sources.find import find_source
@@ -127,7 +128,8 @@ def _read(listing: Listing, stamp: str, size: int | None, strict: bool, progress
             key = f"{prefix}-{reading.digest}"
             shape = (len(reading.kept), 3, reading.height, reading.width)
             images = writer.finish(key, shape, _subset(listing, reading.kept), reading.skipped)
-            cache.remember(stamp, key)
+            if not any(map(out_of_reach, reading.skipped.values())):  # else look again next time
+                cache.remember(stamp, key)
             return images
     except cache.UnwritableError as error:
         _LOG.warning(

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from shoal.data.decode import NO_MEMORY, UnreadableError, decode, resized
 from shoal.data.listing import Blob, Listing, Member, Pixels, check_regular
+from shoal.data.reach import LostError, Reach
 from shoal.data.threads import map_in_threads
 from shoal.errors import UserError
 from shoal.progress import ProgressCallback
@@ -61,13 +62,14 @@ def read_all(
     """Decode every image and ``write`` its (3, h, w) bytes, in the listing's order.
 
     Raises:
-        UserError: images differ in size and no ``size`` is given, no image can be read, or, if ``strict``, one cannot.
+        UserError: images differ in size and no ``size`` is given, no image can be read, or, if ``strict``, one cannot;
+            or their drive has gone away.
     """
     shape: tuple[int, ...] = ()
     kept: list[int] = []
     skipped: dict[str, str] = {}
     digest = blake2b(digest_size=16)
-    total = len(listing.ids)
+    total, reach = len(listing.ids), Reach(listing)
     with contextlib.closing(map_blobs(partial(decode_blob, partial(_to_pixels, size)), listing)) as results:
         for index, (pixels, fingerprint) in enumerate(results):
             digest.update(fingerprint)
@@ -75,7 +77,10 @@ def read_all(
                 skipped[listing.ids[index]] = pixels
                 if strict:
                     refuse_skipped(skipped)
+                if reach.is_lost(index, pixels):
+                    raise LostError(listing.ids[index], pixels)
             else:
+                reach.saw(index)
                 shape = shape or pixels.shape
                 if pixels.shape != shape:
                     names = listing.ids[kept[0]], listing.ids[index]
@@ -105,9 +110,7 @@ def read_pixels(listing: Listing, rows: Iterable[int], size: int) -> UInt8[Tenso
     for place, row in enumerate(wanted):
         places.setdefault(row, []).append(place)
     ordered = sorted(places)
-    with contextlib.closing(
-        _map(partial(decode_blob, partial(_to_pixels, size)), _select(listing, ordered))
-    ) as results:
+    with contextlib.closing(map_rows(partial(decode_blob, partial(_to_pixels, size)), listing, ordered)) as results:
         for row, (found, _) in zip(ordered, results, strict=True):
             if isinstance(found, np.ndarray):
                 pixels[places[row]] = found
@@ -200,6 +203,13 @@ def map_blobs(
     return _map(work, listing.blobs_from(start), ahead)
 
 
+def map_rows(
+    work: Callable[[Blob], Result], listing: Listing, rows: Sequence[int], *, ahead: int = 0
+) -> Generator[Result, None, None]:
+    """``map_blobs`` for the images of some rows, in ascending order."""
+    return _map(work, _select(listing, rows), ahead)
+
+
 def _map(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) -> Generator[Result, None, None]:
     batches = iter(lambda: _next_batch(blobs), [])
     n_waiting = max(_THREADS, -(-ahead // _BATCH))
@@ -225,7 +235,7 @@ def _select(listing: Listing, ordered: Sequence[int]) -> Iterator[Blob]:
     """Iterate over the images of ascending rows."""
     if len(listing.files):
         yield from (listing.files[row] for row in ordered)
-    elif ordered:
+    elif len(ordered):
         blobs, at = listing.blobs_from(ordered[0]), ordered[0]
         for row in ordered:
             yield next(islice(blobs, row - at, None))

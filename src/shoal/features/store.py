@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from shoal.clustering.inputs import tensor_on
-from shoal.data.listing import Listing, Names, encode_names
+from shoal.data.listing import NO_LOOK, Listing, Look, Names, encode_names
 from shoal.errors import UserError
 from shoal.features.encoder import EncoderSpec
 from shoal.files import DISK_FULL, atomic_write, try_lock
@@ -23,9 +23,16 @@ from shoal.files import DISK_FULL, atomic_write, try_lock
 FORMAT = 1
 """Version of the folder; a newer one is refused."""
 
-FILES = ("names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", "journal.jsonl")
+FILES = (
+    *("names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", "looks.i64"),
+    "journal.jsonl",
+)
+
+_ADDED = ("looks.i64",)
+"""Files that folders of older versions lack."""
 
 _FINGERPRINT = 16  # bytes
+_LOOK = 3  # numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +52,17 @@ class Embedded:
     skipped: Mapping[str, str]
     """Reason for each image that could not be read, by its name."""
     spec: EncoderSpec
+    images: str = ""
+    """Digest of names, labels and files of the listing, as the header has it."""
+    pixels: tuple[int, int] | None = None
+    """Height and width of the pixels that fingerprints are of; None: they are of files."""
+    looks: Int64[Tensor, "n 3"] | None = None
+    """``look_at`` the file of each image before it was read, −1 where it has none; None in older folders."""
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether fingerprints are of decoded images, as those that a training run keeps are, and not of files."""
+        return self.spec.kind == "run" and not self.spec.name
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,8 @@ class Header:
     images: str
     """Digest of names, labels and files."""
     classes: tuple[str, ...]
+    pixels: tuple[int, int] | None = None
+    """Height and width, where fingerprints are of pixels."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +122,8 @@ class Store:
             for name in FILES:
                 _sync(folder / name)
             values = {"format": FORMAT, **asdict(header)}
+            if header.pixels is None:  # what all folders of older versions lack
+                del values["pixels"]
             atomic_write(folder / "header.json", f"{json.dumps(values, indent=2)}\n".encode())
         return cls(folder, header)
 
@@ -114,7 +136,7 @@ class Store:
                 raise _busy(self.folder)
             self.done, self.skipped = _journal(self.folder)
             self._kept = self.done.kept
-            for name, size in _row_bytes(self.header).items():
+            for name, size in self.row_bytes.items():
                 file = stack.enter_context((self.folder / name).open("r+b"))
                 if file.seek(0, os.SEEK_END) < self.done.kept * size:
                     raise _damaged(self.folder, ValueError(f"{name} is too short"))
@@ -130,21 +152,59 @@ class Store:
         with contextlib.suppress(OSError):  # on a full disk, the last flush fails again
             self._open.close()
 
+    @property
+    def row_bytes(self) -> dict[str, int]:
+        """Bytes of each row, by the file that has them."""
+        whole = _row_bytes(self.header)
+        return {name: size for name, size in whole.items() if name not in _ADDED or (self.folder / name).exists()}
+
     def skip(self, row: int, reason: str) -> None:
         """Record why an image has no features."""
         self._fresh[row] = reason
 
-    def append(self, rows: Sequence[int], fingerprints: Sequence[bytes], features: Float[Tensor, "b d"]) -> None:
+    def append(
+        self,
+        rows: Sequence[int],
+        fingerprints: Sequence[bytes],
+        features: Float[Tensor, "b d"],
+        looks: Sequence[Look] | None = None,
+    ) -> None:
         """Add the features of images.
 
         Raises:
             UserError: the disk is full.
         """
+        self.append_columns(self.columns(rows, fingerprints, features, looks))
+
+    def columns(
+        self,
+        rows: Sequence[int],
+        fingerprints: Sequence[bytes],
+        features: Float[Tensor, "b d"],
+        looks: Sequence[Look] | None = None,
+    ) -> dict[str, UInt8[np.ndarray, "b _bytes"]]:
+        """What the files have of some images, a row of bytes for each."""
+        n = len(rows)
+        columns: dict[str, Shaped[np.ndarray, "..."]] = {
+            "features.f32": features.contiguous().numpy(),
+            "rows.i64": np.asarray(rows, dtype=np.int64),
+            "fingerprints.bin": np.frombuffer(b"".join(fingerprints), np.uint8),
+            "looks.i64": np.asarray([NO_LOOK] * n if looks is None else looks, dtype=np.int64),
+        }
+        return {name: value.reshape(n, -1).view(np.uint8) for name, value in columns.items()} if n else {}
+
+    def append_columns(self, columns: Mapping[str, UInt8[np.ndarray, "b _bytes"]]) -> None:
+        """Add rows of ``columns``.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        if not columns:
+            return
         with writing(self.folder, self.done.kept):
-            self._files["features.f32"].write(features.contiguous().numpy().tobytes())
-            self._files["rows.i64"].write(np.asarray(rows, dtype=np.int64).tobytes())
-            self._files["fingerprints.bin"].write(b"".join(fingerprints))
-        self._kept += len(rows)
+            for name, file in self._files.items():
+                file.write(np.ascontiguousarray(columns[name]).data)
+        self._kept += len(columns["rows.i64"])
 
     def commit(self, looked_at: int, batch_size: int) -> None:
         """Write everything appended since the last commit to disk.
@@ -166,8 +226,12 @@ class Store:
         self._fresh = {}
 
 
-def open_embedded(folder: Path) -> Embedded:
+def open_embedded(folder: Path, *, unfinished: bool = False) -> Embedded:
     """Open a finished folder of features; the images are not needed.
+
+    Args:
+        folder: of the features.
+        unfinished: take what an interrupted embedding has committed, too.
 
     Raises:
         UserError: the folder has no features, is unfinished or damaged, or was written by a newer version.
@@ -176,7 +240,7 @@ def open_embedded(folder: Path) -> Embedded:
     if header is None:
         raise UserError(f"{folder} holds no features: create them with 'shoal cluster'.")
     done, skipped = _journal(folder)
-    if done.looked_at < header.n:
+    if done.looked_at < header.n and not unfinished:
         raise UserError(
             f"{folder} has features of {done.looked_at} of {header.n} images: run the same command again to resume."
         )
@@ -185,6 +249,7 @@ def open_embedded(folder: Path) -> Embedded:
         ends = _mapped(folder / "names.i64", np.int64, (header.n,))
         text = _mapped(folder / "names.txt", np.uint8, (-1,))
         names = Names.from_buffers(text, np.concatenate([[0], ends]))
+        looks = folder / "looks.i64"
         return Embedded(
             tensor_on(_mapped(folder / "features.f32", np.float32, (done.kept, header.n_features))),
             tensor_on(rows),
@@ -194,8 +259,26 @@ def open_embedded(folder: Path) -> Embedded:
             tensor_on(_mapped(folder / "fingerprints.bin", np.uint8, (done.kept, _FINGERPRINT))),
             {names[row]: reason for row, reason in skipped.items()},
             header.spec,
+            header.images,
+            header.pixels,
+            tensor_on(_mapped(looks, np.int64, (done.kept, _LOOK))) if looks.exists() else None,
         )
     except (OSError, ValueError, IndexError, TypeError) as error:
+        raise _damaged(folder, error) from error
+
+
+def stored_columns(folder: Path, n: int) -> dict[str, UInt8[np.ndarray, "n _bytes"]]:
+    """The first n rows of each file that has a row for each image, as bytes; those of older versions have fewer files.
+
+    Raises:
+        UserError: the folder is damaged.
+    """
+    header = read_header(folder)
+    assert header is not None
+    try:
+        sizes = {name: size for name, size in _row_bytes(header).items() if (folder / name).exists()}
+        return {name: _mapped(folder / name, np.uint8, (n, size)) for name, size in sizes.items()}
+    except (OSError, ValueError) as error:
         raise _damaged(folder, error) from error
 
 
@@ -216,6 +299,13 @@ def check_free(folder: Path) -> None:
         raise UserError(f"{folder} holds other things, such as {odd}: give another --out.")
 
 
+def check_idle(folder: Path) -> None:
+    """Raise a UserError if another process is writing to the folder."""
+    with writing(folder, 0), (folder / "journal.jsonl").open("r+b") as journal:
+        if not try_lock(journal):
+            raise _busy(folder)
+
+
 def read_header(folder: Path) -> Header | None:
     """Read what a folder was created for; None if it was not.
 
@@ -234,7 +324,8 @@ def read_header(folder: Path) -> Header | None:
                 "upgrade shoal to use it."
             )
         spec, classes = EncoderSpec(**values.pop("spec")), tuple(values.pop("classes"))
-        return Header(spec=spec, classes=classes, **values)
+        pixels = values.pop("pixels", None)
+        return Header(spec=spec, classes=classes, pixels=None if pixels is None else tuple(pixels), **values)
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -255,7 +346,8 @@ def writing(folder: Path, kept: int) -> Iterator[None]:
 
 
 def _row_bytes(header: Header) -> dict[str, int]:
-    return {"features.f32": 4 * header.n_features, "rows.i64": 8, "fingerprints.bin": _FINGERPRINT}
+    features = 4 * header.n_features
+    return {"features.f32": features, "rows.i64": 8, "fingerprints.bin": _FINGERPRINT, "looks.i64": 8 * _LOOK}
 
 
 def _journal(folder: Path) -> tuple[Progressed, dict[int, str]]:
@@ -309,6 +401,7 @@ def write_features(
     fingerprints: Sequence[bytes],
     skipped: Mapping[int, str],
     images: str,
+    pixels: tuple[int, int] | None = None,
 ) -> None:
     """Write a finished folder at once, of features that are there already.
 
@@ -321,12 +414,13 @@ def write_features(
         fingerprints: 16 bytes of each of these, equal for equal images.
         skipped: why the other rows have none.
         images: digest of the images.
+        pixels: height and width, where fingerprints are of pixels and not of files.
 
     Raises:
         UserError: the folder cannot be written, or holds features already.
     """
     n = len(listing.ids)
-    header = Header(spec, n, features.shape[1], len(features), images, listing.classes)
+    header = Header(spec, n, features.shape[1], len(features), images, listing.classes, pixels)
     with Store.begin(folder, header, listing) as store:
         for row, reason in skipped.items():
             store.skip(row, reason)

@@ -24,6 +24,7 @@ from jaxtyping import Int64
 
 from shoal.data.decode import UnreadableError
 from shoal.data.listing import Blob, Listing, Member, Names, Source, check_regular, distinct
+from shoal.data.reach import out_of_reach
 from shoal.data.sources.folder import is_image_name
 from shoal.data.sources.formats import DAMAGE
 from shoal.data.sources.labels import classes_of, subfolder_classes
@@ -192,6 +193,8 @@ def _zip_blobs(file: Path) -> Iterator[Blob]:
             with lock, archive.open(entry) as opened:
                 return opened.read(_MAX_BYTES)  # never more than the entry's stated size
         except _DAMAGE as error:
+            if out_of_reach(error):
+                raise
             raise UnreadableError(f"damaged: {error}") from error
 
     def member(entry: zipfile.ZipInfo) -> Member:
@@ -258,6 +261,8 @@ class _TarWalk:
                         yield entry, archive
                         n_images += _is_wanted(entry.name)
             except _DAMAGE as error:
+                if out_of_reach(error):  # its drive has gone away
+                    raise UserError(f"cannot read {self._file}: {error}.") from error
                 self.damage = f"damaged after {n_images} images: {error}"
 
 
@@ -345,7 +350,9 @@ def _stream_tar(file: Path, mode: _Mode, n_images: int) -> Iterator[Blob]:
 def _content_or_reason(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Blob:
     try:
         return _content(archive, entry)
-    except _DAMAGE:
+    except _DAMAGE as error:
+        if out_of_reach(error):
+            raise
         return _unreadable("truncated")
 
 
