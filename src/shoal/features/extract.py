@@ -23,7 +23,7 @@ from shoal.data.reading import decode_blob, map_rows, nothing_readable, refuse_s
 from shoal.errors import UserError
 from shoal.features.encoder import Encoder
 from shoal.features.known import Known
-from shoal.features.matching import Prepare, match, pixel_fingerprint
+from shoal.features.matching import Matched, Prepare, match, pixel_fingerprint
 from shoal.features.store import (
     Embedded,
     Header,
@@ -52,7 +52,7 @@ def embed(
     encoder: Encoder,
     folder: Path,
     *,
-    earlier: Path | None = None,
+    earlier: tuple[Path, Matched] | None = None,
     own: bool = False,
     strict: bool = False,
     progress: ProgressCallback | None = None,
@@ -67,7 +67,7 @@ def embed(
         source: the images.
         encoder: what makes features of them.
         folder: where they are kept.
-        earlier: another folder of the encoder's features, taken for the images that are in it and unchanged.
+        earlier: another folder of the encoder's features, and where its images are in ``source``; they are taken over.
         own: the features are those of a training run in its own folder, which tells images by their pixels.
         strict: whether to fail on the first image that cannot be read instead of skipping it.
         progress: told how many images are done, of how many.
@@ -96,7 +96,7 @@ def embed(
     if strict:
         refuse_skipped({listing.ids[row]: reason for row, reason in store.skipped.items()})
     if store.done.looked_at < header.n:
-        known = Known.found([*([earlier] if earlier else []), *_asides(folder)], source, prepare)
+        known = Known.found(_earlier(folder, earlier, source, prepare), len(listing.ids))
         with store:
             _Filling(store, encoder, listing, known, strict=strict).run(progress)
     for aside in _asides(folder):
@@ -106,6 +106,14 @@ def embed(
     if not store.done.kept:
         raise UserError(nothing_readable({listing.ids[row]: reason for row, reason in store.skipped.items()}))
     return open_embedded(folder)
+
+
+def _earlier(
+    folder: Path, earlier: tuple[Path, Matched] | None, source: Source, prepare: Prepare | None
+) -> list[tuple[Path, Matched]]:
+    """Folders that have some of the features, and where their images are."""
+    asides = [(aside, match(open_embedded(aside, unfinished=True), source, prepare)) for aside in _asides(folder)]
+    return [*([earlier] if earlier else []), *asides]
 
 
 def _asides(folder: Path) -> list[Path]:
@@ -254,7 +262,7 @@ class _Filling:
                 torch.cuda.empty_cache()
 
 
-def _prepared(prepare: Prepare, by_pixels: bool, blob: Blob) -> tuple[Pixels | str, bytes, Look]:  # noqa: FBT001
+def _prepared(prepare: Prepare, by_pixels: bool, blob: Blob) -> tuple[Pixels | str, bytes, Look]:
     """Pixels of an image or why there are none, its fingerprint, and its file as it was before it was read."""
     look = look_at(blob) if isinstance(blob, Path) else NO_LOOK
     pixels, fingerprint = decode_blob(prepare, blob)

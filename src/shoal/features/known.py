@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from shoal.data.listing import NO_LOOK, Source
-from shoal.features.matching import Prepare, match
-from shoal.features.store import open_embedded, stored_columns
+from shoal.data.listing import NO_LOOK
+from shoal.features.matching import Matched
+from shoal.features.store import stored_columns
 
 Columns = Mapping[str, UInt8[np.ndarray, "b _bytes"]]
 """What the files of a folder have of some images, a row of bytes for each."""
@@ -22,7 +22,7 @@ _CHUNK = 8192
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """Which of the n images of a listing earlier folders hold: the number of the folder, −1 for none, and the row there."""
+    """Which of the n images of a listing are in earlier folders: the number of the folder, −1 for none, and the row."""
 
     folder: Int64[np.ndarray, "n"]
     row: Int64[np.ndarray, "n"]
@@ -30,23 +30,21 @@ class Known:
     columns: Sequence[Columns]
 
     @classmethod
-    def found(cls, folders: Sequence[Path], source: Source, prepare: Prepare | None) -> Known:
-        """Look for the images of a source in folders of features, which need not be finished; later ones win.
+    def found(cls, folders: Sequence[tuple[Path, Matched]], n: int) -> Known:
+        """Those of folders that need not be finished, given where their images are; later folders win.
 
         Raises:
             UserError: one of the folders is damaged.
         """
-        n = len(source.listing().ids)
-        known = cls(np.full(n, -1), np.full(n, -1), np.full((n, len(NO_LOOK)), NO_LOOK, np.int64), [])
+        folder, row = np.full(n, -1), np.full(n, -1)
+        looks = np.full((n, len(NO_LOOK)), NO_LOOK, np.int64)
         columns = []
-        for number, folder in enumerate(folders):
-            embedded = open_embedded(folder, unfinished=True)
-            matched = match(embedded, source, prepare)
+        for number, (path, matched) in enumerate(folders):
             there = matched.there
             rows = matched.rows[there]
-            known.folder[rows], known.row[rows], known.looks[rows] = number, there, matched.looks[there]
-            columns.append(stored_columns(folder, len(embedded.rows)))
-        return cls(known.folder, known.row, known.looks, columns)
+            folder[rows], row[rows], looks[rows] = number, there, matched.looks[there]
+            columns.append(stored_columns(path, len(matched.rows)))
+        return cls(folder, row, looks, columns)
 
     def missing(self, start: int, end: int) -> list[int]:
         """Rows of the listing that have to be computed."""

@@ -130,9 +130,7 @@ def _paired(
             yield from zip(images, offered[content], strict=True)
 
 
-def _by_name(
-    names: Sequence[str], kept: Int64[np.ndarray, "n"], now: Sequence[str]
-) -> Int64[np.ndarray, "n"]:
+def _by_name(names: Sequence[str], kept: Int64[np.ndarray, "n"], now: Sequence[str]) -> Int64[np.ndarray, "n"]:
     """Where each name is now; −1: nowhere. Mostly that is where it was."""
     if not len(kept) or (len(now) > kept[-1] and all(map(str.__eq__, names, (now[row] for row in kept.tolist())))):
         return kept.copy()
@@ -159,9 +157,7 @@ def _text(files: Sequence[object], row: int) -> str:
     return files.text(row) if isinstance(files, Files) else str(files[row])
 
 
-def _contents(
-    listing: Listing, rows: Int64[np.ndarray, "m"], prepare: Prepare | None
-) -> Iterator[tuple[int, bytes]]:
+def _contents(listing: Listing, rows: Int64[np.ndarray, "m"], prepare: Prepare | None) -> Iterator[tuple[int, bytes]]:
     """Row and fingerprint of some images, in ascending order."""
     wanted = rows.tolist()
     with contextlib.closing(map_rows(partial(_content, prepare), listing, wanted)) as contents:

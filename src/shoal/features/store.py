@@ -118,6 +118,7 @@ class Store:
             (folder / "names.i64").write_bytes(offsets[1:].tobytes())  # where each name ends
             np.asarray(listing.targets, dtype=np.int64).tofile(folder / "labels.i64")
             for name in _row_bytes(header):
+                (folder / name).unlink(missing_ok=True)  # another result may share what was there
                 (folder / name).write_bytes(b"")
             for name in FILES:
                 _sync(folder / name)
@@ -194,17 +195,19 @@ class Store:
         return {name: value.reshape(n, -1).view(np.uint8) for name, value in columns.items()} if n else {}
 
     def append_columns(self, columns: Mapping[str, UInt8[np.ndarray, "b _bytes"]]) -> None:
-        """Add rows of ``columns``.
+        """Add rows of ``columns``; what a folder of an older version did not keep is zero.
 
         Raises:
             UserError: the disk is full.
         """
         if not columns:
             return
+        n, sizes = len(columns["rows.i64"]), _row_bytes(self.header)
         with writing(self.folder, self.done.kept):
             for name, file in self._files.items():
-                file.write(np.ascontiguousarray(columns[name]).data)
-        self._kept += len(columns["rows.i64"])
+                column = columns[name] if name in columns else np.zeros((n, sizes[name]), np.uint8)
+                file.write(np.ascontiguousarray(column).data)
+        self._kept += n
 
     def commit(self, looked_at: int, batch_size: int) -> None:
         """Write everything appended since the last commit to disk.
@@ -280,6 +283,15 @@ def stored_columns(folder: Path, n: int) -> dict[str, UInt8[np.ndarray, "n _byte
         return {name: _mapped(folder / name, np.uint8, (n, size)) for name, size in sizes.items()}
     except (OSError, ValueError) as error:
         raise _damaged(folder, error) from error
+
+
+def stored_listing(folder: Path) -> tuple[Listing, Mapping[int, str]]:
+    """All names and true classes that a finished folder was made of, and why which rows were skipped."""
+    header, (_, skipped) = read_header(folder), _journal(folder)
+    assert header is not None
+    ends = _mapped(folder / "names.i64", np.int64, (header.n,))
+    names = Names.from_buffers(_mapped(folder / "names.txt", np.uint8, (-1,)), np.concatenate([[0], ends]))
+    return Listing(names, np.fromfile(folder / "labels.i64", np.int64), header.classes, lambda: iter(())), skipped
 
 
 def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
@@ -395,7 +407,6 @@ def write_features(
     folder: Path,
     spec: EncoderSpec,
     listing: Listing,
-    rows: Int64[Tensor, "n"],
     features: Float[Tensor, "n d"],
     *,
     fingerprints: Sequence[bytes],
@@ -409,8 +420,7 @@ def write_features(
         folder: new, or empty.
         spec: what made the features.
         listing: names and true classes of all images.
-        rows: row of the listing of each image that has features, ascending.
-        features: of these.
+        features: of the first of these, as many as there are rows.
         fingerprints: 16 bytes of each of these, equal for equal images.
         skipped: why the other rows have none.
         images: digest of the images.
@@ -424,5 +434,5 @@ def write_features(
     with Store.begin(folder, header, listing) as store:
         for row, reason in skipped.items():
             store.skip(row, reason)
-        store.append(rows.tolist(), fingerprints, features.float())
+        store.append(range(len(features)), fingerprints, features.float())
         store.commit(n, len(features))

@@ -65,12 +65,13 @@ def cluster(
         root=inputs.root,
         features_at=Path(inputs.features_at) if inputs.features_at else folder.features,
         encoder=inputs.encoder,
+        joined=inputs.joined,
     )
-    atomic_write(folder.config, _config(result).encode())
+    atomic_write(folder.config, config_of(result).encode())
     return finish(result, inputs, labels)
 
 
-def _config(result: Result) -> str:
+def config_of(result: Result) -> str:
     """The settings, for people to read; ``clustering.safetensors`` has them as well."""
     settings = {
         "source": result.source,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
@@ -16,11 +17,12 @@ from shoal.data import find_source, read_pixels, resolve_spec
 from shoal.data.reading import skip_note
 from shoal.data.sources.array import map_npy
 from shoal.errors import UserError
-from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder
+from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder, open_embedded, share_features
 from shoal.files import real
 from shoal.folder import ResultFolder
 from shoal.progress import Progress
 from shoal.results.atlas import read_atlas
+from shoal.results.changes import changes_of, update_hint
 from shoal.results.result import PIXELS, Result, given_features
 
 Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"]]
@@ -63,6 +65,8 @@ class Inputs:
     """The folder of ``embedded``."""
     pictures: Pictures | None = None
     """Reads the images again; None where there are none."""
+    joined: tuple[tuple[str, str], ...] = ()
+    """Sources that have joined the first, as ``Result`` has them."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -100,7 +104,7 @@ def read_inputs(
     if name == PIXELS and not path.exists():
         return _given(given_features(name), name)
     if path.is_dir() and ResultFolder(path).is_finished:
-        return of_result(Result.load(path))
+        return of_result(Result.load(path), folder, progress)
     if path.suffix.lower() == ".npy" and not _holds_images(path):
         return _given(given_features(str(path), cosine=metric == "cosine"), str(path.resolve()))
     source = find_source(name)
@@ -122,31 +126,52 @@ def read_inputs(
     return Inputs(embedded.features, embedded.ids, "images", origin, "", embedded, embedded.spec, features_at, pictures)
 
 
-def of_result(result: Result) -> Inputs:
-    """What a finished result clustered, to be clustered again."""
+def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Inputs:
+    """What a finished result clustered, to be clustered again into a folder that has the features of its own.
+
+    Images that are known to be gone or changed are left out. Without access to any image all are taken: features and
+    thumbnails are kept.
+
+    Raises:
+        UserError: the features are damaged, or the folder holds others.
+    """
     if result.encoder is None:
         assert isinstance(result.source, str)
         return _given(result.features, result.source)
-    embedded = result.embedded
+    embedded, ids = result.embedded, result.ids
     assert embedded is not None
+    index = _unchanged(result, progress)
+    share_features(result.features_at, folder.features, index)
+    own = open_embedded(folder.features)
 
-    def pictures(index: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
-        ids, kept = read_atlas(result.folder.atlas)
-        if len(ids) == len(embedded.ids):  # the thumbnails of all, so that no image is read again
-            return kept[index]
-        return read_pixels(result.listing, [result.rows[i] for i in index.tolist()], edge)
+    def pictures(wanted: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
+        known, kept = read_atlas(result.folder.atlas)
+        rows = torch.from_numpy(index)[wanted]
+        if len(known) == len(ids):  # the thumbnails of all, so that no image is read again
+            return kept[rows]
+        return read_pixels(result.listing, result.matched.rows[rows.numpy()].tolist(), edge)
 
+    encoder, at = result.encoder, str(folder.features.resolve())
     return Inputs(
-        embedded.features,
-        embedded.ids,
-        "images",
-        result.source,
-        result.root,
-        embedded,
-        result.encoder,
-        str(result.features_at),
-        pictures,
+        *(own.features, own.ids, "images", result.source, result.root),
+        *(own, encoder, at, pictures, result.joined),
     )
+
+
+def _unchanged(result: Result, progress: Progress) -> Int64[np.ndarray, "m"]:
+    """Images that are there and the same, or all if none can be found."""
+    everything = np.arange(len(result.ids))
+    try:
+        found = result.matched.there
+    except UserError:  # their drive is away, or they were arrays
+        return everything
+    if not len(found):
+        return everything
+    for line in changes_of(result):
+        progress.warn(line.rstrip("."))
+    if len(found) < len(everything):
+        progress.warn(f"{len(found)} images are clustered again; {update_hint(result)}")
+    return found
 
 
 def _given(features: Float[Tensor, "n d"], source: str) -> Inputs:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from shoal.config import RunConfig, load_recipe, to_yaml
 from shoal.data import Listing, find_source, load_images
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features
+from shoal.features.matching import pixel_fingerprint
 from shoal.features.weights import file_digest
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -171,10 +171,10 @@ def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spe
         folder.features,
         replace(spec, name=""),
         listing,
-        torch.arange(n),
         finished.features,
-        fingerprints=[blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images.pixels],
+        fingerprints=[pixel_fingerprint(image.cpu().numpy()) for image in images.pixels],
         skipped=dict(enumerate(images.skipped.values(), n)),
         images=finished.trained.images_digest,
+        pixels=finished.trained.size,
     )
     return open_embedded(folder.features)

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from shoal.data.decode import FORMATS
 from shoal.data.listing import Blob, Listing, Names, Source
 from shoal.data.sources.archive import archive_source, is_archive
 from shoal.data.sources.array import digits, images_from_npy
@@ -40,7 +39,7 @@ IN_MEMORY = "(images given in Python)"
 STDIN = "-"
 """Stands for a list of paths on standard input."""
 
-_KINDS = "a folder, a .zip, .tar, .parquet, .csv or .npy file"
+_KINDS = "an image, a folder, a .zip, .tar, .parquet, .csv or .npy file"
 
 
 def find_source(
@@ -49,9 +48,9 @@ def find_source(
     """Find images without opening archives and tables yet.
 
     Args:
-        spec: a folder, a file (``.zip``, ``.tar``, ``.tar.gz``, ``.parquet``, ``.csv``, ``.npy``), a pattern such as
-            ``photos/**/*.jpg`` or ``shards/{000..099}.tar``, ``hf://owner/name``, the name of a data set, a list of
-            paths, or ``-`` for one on standard input.
+        spec: a folder, an image, a file (``.zip``, ``.tar``, ``.tar.gz``, ``.parquet``, ``.csv``, ``.npy``), a pattern
+            such as ``photos/**/*.jpg`` or ``shards/{000..099}.tar``, ``hf://owner/name``, the name of a data set, a
+            list of paths, or ``-`` for one on standard input.
         root: folder with the files of a named data set.
         progress: called while a data set is downloaded, with the downloaded share of its images.
 
@@ -103,8 +102,10 @@ def _at_path(path: Path) -> Source:
         is_folder = path.is_dir()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
-    if is_folder:
-        return _of_files(path, walk(path))
+    return _of_files(path, walk(path)) if is_folder else _in_file(path)
+
+
+def _in_file(path: Path) -> Source:
     kind = path.suffix.lower()
     if kind == ".npy":
         return _of_pixels(("npy", str(path.absolute())), [path.absolute()], lambda size: images_from_npy(path, size))
@@ -114,8 +115,9 @@ def _at_path(path: Path) -> Source:
         return parquet_source(path.parent, [path.name])
     if is_archive(path.name):
         return archive_source(path.parent, [path.name])
-    alone = "one image is not a data set; " if kind in FORMATS else ""
-    raise UserError(f"cannot take images from {path}: {alone}give {_KINDS}.")
+    if is_image_name(path.name):
+        return folder_source(path.parent, [path.name])
+    raise UserError(f"cannot take images from {path}: give {_KINDS}.")
 
 
 def _matching(pattern: str) -> Source:
