@@ -21,6 +21,7 @@ class Images:
     ``skipped`` says for each file that could not be read why.
     ``held_out`` marks the images of the data set's own test part, none where the source knows of no such part. They
     are trained on and clustered like all others, as the published results do it; only evaluation tells them apart.
+    ``looks`` are size and times of the file of each image before it was read, None where images are not single files.
     """
 
     pixels: UInt8[Tensor, "n 3 h w"]
@@ -30,6 +31,7 @@ class Images:
     ids: Sequence[str]
     skipped: Mapping[str, str] = field(default_factory=dict)
     held_out: Bool[Tensor, "n"] = None  # type: ignore[assignment]  # never None: see below
+    looks: Int64[Tensor, "n 3"] | None = None
 
     def __post_init__(self) -> None:
         if self.held_out is None:

@@ -11,7 +11,6 @@ from hashlib import blake2b
 import pytest
 import torch
 
-from shoal.data.sources.folder import folder_source, walk
 from shoal.errors import UserError
 from shoal.features import embed, load_encoder, open_embedded, store
 from shoal.features import extract as pipeline

@@ -123,7 +123,7 @@ def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
         labels, names = edited.apply(result.ids, labels), names | dict(edited.names)
     present = result.present
     ids = [result.ids[i] for i in present.tolist()]
-    return plan_sort(ids, paths, labels[present], names, into, result.source_folder)
+    return plan_sort(ids, paths, labels[present], names, into, result.source_folders)
 
 
 def _with_undo(error: UserError, into: Path) -> UserError:

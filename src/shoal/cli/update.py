@@ -68,7 +68,8 @@ def _as_text(found: Updated, folder: ResultFolder) -> str:
     lines = [f"updated      {', '.join(f'{n} {what}' for what, n in counts.items() if n)}: {folder.changes}"]
     if found.n_far:
         n_new = found.n_new + found.n_changed
-        many = f"{found.n_far} of {n_new} new images are far from every cluster ({found.n_usual:.1f} would be usual)"
+        usual = f"{found.n_usual:.0f}" if found.n_usual >= 1 else "hardly one"
+        many = f"{found.n_far} of {n_new} new images are far from every cluster ({usual} would be usual)"
         lines.append(f"far          {many}{_advice(found, folder.path)}")
     return "\n".join([*lines, found.outcome.as_text(folder)])
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shoal.data import cache
-from shoal.data.listing import Listing, Source, as_images
+from shoal.data.listing import Files, Listing, Source, as_images
+from shoal.data.looks import look_at_all
 from shoal.data.reach import out_of_reach
 from shoal.data.reading import content_digest, read_all, refuse_skipped, skip_note
 from shoal.data.sources.array import images_from_array
@@ -103,6 +104,7 @@ def place_on(images: Images, device: torch.device) -> Images:
 
 
 def _from_source(source: Source, size: int | None, strict: bool, progress: ProgressCallback | None) -> Images:
+    looks = look_at_all(source.listing().files) if isinstance(source.files, Files) else None
     stamp = cache.stamp_of(source, size)
     images = cache.recall(stamp)
     if images is None:
@@ -111,7 +113,10 @@ def _from_source(source: Source, size: int | None, strict: bool, progress: Progr
         refuse_skipped(images.skipped)
     if images.skipped:
         _LOG.warning(skip_note(images.skipped, len(images)))
-    return images
+    if looks is not None:
+        read = [name not in images.skipped for name in source.listing().ids] if images.skipped else slice(None)
+        looks = torch.from_numpy(looks[read])
+    return dataclasses.replace(images, looks=looks)
 
 
 def _read(listing: Listing, stamp: str, size: int | None, strict: bool, progress: ProgressCallback | None) -> Images:

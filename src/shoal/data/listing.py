@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import warnings
 from array import array
@@ -271,23 +270,3 @@ def _look(file: Path) -> bytes:
     except (OSError, ValueError):  # ValueError: a name with a zero byte
         return b"missing\n"
     return f"{stat.st_size} {stat.st_mtime_ns}\n".encode()
-
-
-Look: TypeAlias = tuple[int, int, int]
-"""What ``look_at`` finds."""
-
-NO_LOOK: Look = (-1, -1, -1)
-"""In place of a look where there is no file."""
-
-
-def look_at(file: str | Path) -> Look:
-    """Size of a file in bytes, and when its content and its entry last changed, in nanoseconds.
-
-    While these are the same, so is the content: unlike the first time, the second cannot be set by a program that
-    restores a backup or copies "with times".
-    """
-    try:
-        stat = os.stat(file)  # noqa: PTH116 - a Path for each of a million files is slow
-    except (OSError, ValueError):  # ValueError: a name with a zero byte
-        return NO_LOOK
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-from shoal.data.listing import NO_LOOK, Listing, look_at
+from shoal.data.listing import Listing
+from shoal.data.looks import NO_LOOK, look_at
 from shoal.errors import UserError
 
 _NAMES = (

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from shoal.data.listing import NO_LOOK, Blob, Listing, Look, Pixels, Source, look_at, source_digest
+from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
+from shoal.data.looks import NO_LOOK, Look, look_at
 from shoal.data.reach import LostError, Reach, out_of_reach
 from shoal.data.reading import decode_blob, map_rows, nothing_readable, refuse_skipped
 from shoal.errors import UserError

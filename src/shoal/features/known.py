@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from shoal.data.listing import NO_LOOK
+from shoal.data.looks import NO_LOOK
 from shoal.features.matching import Matched
 from shoal.features.store import stored_columns
 

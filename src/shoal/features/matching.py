@@ -13,19 +13,13 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from shoal.data.decode import UnreadableError
-from shoal.data.listing import NO_LOOK, Blob, Files, Listing, Look, Pixels, Source, look_at, source_digest
+from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
+from shoal.data.looks import NO_LOOK, look_at_all
 from shoal.data.reading import map_rows, read_blob
-from shoal.data.threads import map_in_threads
 from shoal.features.store import Embedded
 
 Prepare = Callable[[bytes | Pixels], Pixels]
 """Makes pixels of an image; raises ``UnreadableError``."""
-
-_CHUNK = 1024
-"""Files that a thread looks at in a row."""
-
-_THREADS = 8
-"""More than there may be cores: on a network drive, looking is waiting."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +39,14 @@ class Matched:
     @property
     def there(self) -> Int64[np.ndarray, "m"]:
         """Images that were found."""
-        return np.flatnonzero(self.rows >= 0)
+        found: Int64[np.ndarray, "m"] = np.flatnonzero(self.rows >= 0)
+        return found
 
     @property
     def gone(self) -> Bool[np.ndarray, "n"]:
         """Images that were not found, and whose names lead to nothing."""
-        return (self.rows < 0) & ~self.changed
+        nowhere: Bool[np.ndarray, "n"] = (self.rows < 0) & ~self.changed
+        return nowhere
 
 
 def match(embedded: Embedded, source: Source, prepare: Prepare | None = None) -> Matched:
@@ -139,22 +135,7 @@ def _by_name(names: Sequence[str], kept: Int64[np.ndarray, "n"], now: Sequence[s
 
 
 def _looks(listing: Listing, rows: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m 3"]:
-    """``look_at`` the files of some rows."""
-    found: list[Look] = []
-    texts = (_text(listing.files, row) for row in rows.tolist())
-    chunks = iter(lambda: [text for _, text in zip(range(_CHUNK), texts, strict=False)], [])
-
-    def look(chunk: list[str]) -> list[Look]:
-        return [look_at(text) for text in chunk]
-
-    with contextlib.closing(map_in_threads(look, chunks, threads=_THREADS, ahead=2 * _THREADS)) as looks:
-        for each in looks:
-            found += each
-    return np.asarray(found, np.int64).reshape(-1, len(NO_LOOK))
-
-
-def _text(files: Sequence[object], row: int) -> str:
-    return files.text(row) if isinstance(files, Files) else str(files[row])
+    return look_at_all(listing.files, rows.tolist())
 
 
 def _contents(listing: Listing, rows: Int64[np.ndarray, "m"], prepare: Prepare | None) -> Iterator[tuple[int, bytes]]:

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from shoal.clustering.inputs import tensor_on
-from shoal.data.listing import NO_LOOK, Listing, Look, Names, encode_names
+from shoal.data.listing import Listing, Names, encode_names
+from shoal.data.looks import NO_LOOK, Look
 from shoal.errors import UserError
 from shoal.features.encoder import EncoderSpec
 from shoal.files import DISK_FULL, atomic_write, try_lock
@@ -405,34 +406,31 @@ def remove_features(folder: Path) -> None:
 
 def write_features(
     folder: Path,
-    spec: EncoderSpec,
+    header: Header,
     listing: Listing,
     features: Float[Tensor, "n d"],
     *,
     fingerprints: Sequence[bytes],
+    looks: Int64[Tensor, "n 3"] | None,
     skipped: Mapping[int, str],
-    images: str,
-    pixels: tuple[int, int] | None = None,
 ) -> None:
     """Write a finished folder at once, of features that are there already.
 
     Args:
         folder: new, or empty.
-        spec: what made the features.
+        header: what the folder is created for.
         listing: names and true classes of all images.
         features: of the first of these, as many as there are rows.
         fingerprints: 16 bytes of each of these, equal for equal images.
+        looks: at their files.
         skipped: why the other rows have none.
-        images: digest of the images.
-        pixels: height and width, where fingerprints are of pixels and not of files.
 
     Raises:
         UserError: the folder cannot be written, or holds features already.
     """
-    n = len(listing.ids)
-    header = Header(spec, n, features.shape[1], len(features), images, listing.classes, pixels)
     with Store.begin(folder, header, listing) as store:
         for row, reason in skipped.items():
             store.skip(row, reason)
-        store.append(range(len(features)), fingerprints, features.float())
-        store.commit(n, len(features))
+        seen = None if looks is None else [(size, changed, entry) for size, changed, entry in looks.tolist()]
+        store.append(range(len(features)), fingerprints, features.float(), seen)
+        store.commit(header.n, len(features))

@@ -29,15 +29,13 @@ _MOST = 2000
 class Reference:
     """Distances of images to the centre of their cluster when they were clustered.
 
-    A cluster may be looser than another, so distances are taken over ``typical``, the median of the cluster. ``far`` is
-    the 99th percentile of all those ratios, and ``share`` how likely a new image like the old ones is beyond it: where
-    there are few, more than 1 % (Vovk, Gammerman and Shafer 2005). ``squares`` says whether distances are like squares,
-    as 1 − cos is.
+    A cluster may be looser than another, so distances are taken over ``typical``, the median of the cluster. ``far``
+    is the 99th percentile of all ``n`` of those ratios. ``squares``: distances are like squares, as 1 − cos is.
     """
 
     typical: Sequence[float]
     far: float
-    share: float
+    n: int
     squares: bool
 
     @classmethod
@@ -57,9 +55,24 @@ class Reference:
         medians = [float(apart[own == each].median()) if (own == each).any() else 0.0 for each in range(n_clusters)]
         typical = [each or overall or 1.0 for each in medians]
         ratios = apart / torch.tensor(typical, dtype=torch.float64)[own]
-        n, place = len(ratios), math.ceil((1 - SHARE) * len(ratios))
-        far = float(ratios.kthvalue(place).values) if n else math.inf
-        return cls(typical, far, (n - place + 1) / (n + 1), squares)
+        far = float(ratios.kthvalue(_place(len(ratios))).values) if len(ratios) else math.inf
+        return cls(typical, far, len(ratios), squares)
+
+    @property
+    def share(self) -> float:
+        """Of new images like the old ones so many are far: where there are few old ones, more than 1 %."""
+        return (self.n - _place(self.n) + 1) / (self.n + 1)
+
+    def is_unusual(self, n_far: int, n_new: int) -> bool:
+        """Whether so many far images are more than chance would have among new ones that are like the old.
+
+        If all are drawn alike, how many new ones are beyond the r-th of n old ones is beta-binomial with n − r + 1 and
+        r (Wilks 1942), which knows that the percentile itself is an estimate.
+        """
+        from scipy.stats import betabinom
+
+        place = _place(self.n)
+        return bool(n_far and betabinom.sf(n_far - 1, n_new, self.n - place + 1, place) < SURE)
 
     def are_far(self, labels: Int64[Tensor, "m"], distance: Float[Tensor, "m"]) -> Bool[Tensor, "m"]:
         """Mark new images that are farther from the centre of their cluster than 99 % of the old ones."""
@@ -87,8 +100,6 @@ class Reference:
         return n
 
 
-def is_unusual(n_far: int, n_new: int, share: float) -> bool:
-    """Whether so many far images are more than chance would have among new ones that are like the old."""
-    from scipy.stats import binom
-
-    return bool(n_far and binom.sf(n_far - 1, n_new, share) < SURE)
+def _place(n: int) -> int:
+    """Which of n ascending values is the percentile."""
+    return math.ceil((1 - SHARE) * n)

@@ -110,7 +110,8 @@ def read_inputs(
     source = find_source(name)
     listing = source.listing()  # what is wrong with the images is told before anything is downloaded
     if len(listing.ids) < fewest:
-        raise UserError(f"{len(listing.ids)} images are fewer than the {fewest} clusters asked for: lower -k.")
+        n = "1 image is" if len(listing.ids) == 1 else f"{len(listing.ids)} images are"
+        raise UserError(f"{n} fewer than the {fewest} clusters asked for: lower -k.")
     encoder = load_encoder(config.spec())
     counter = progress.counter("embedding images")
     embedded = embed(source, encoder, folder.features, strict=strict, progress=counter)
@@ -161,6 +162,8 @@ def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Input
 def _unchanged(result: Result, progress: Progress) -> Int64[np.ndarray, "m"]:
     """Images that are there and the same, or all if none can be found."""
     everything = np.arange(len(result.ids))
+    if not result.is_quickly_matched:
+        return everything
     try:
         found = result.matched.there
     except UserError:  # their drive is away, or they were arrays

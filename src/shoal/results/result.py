@@ -244,6 +244,11 @@ class Result:
             return None
         return SquarePreparing(self.embedded.pixels) if self.embedded.pixels else self.network.preparing
 
+    @property
+    def is_quickly_matched(self) -> bool:
+        """Whether ``matched`` mostly takes a look at each file, or at an archive or a table as a whole."""
+        return self.embedded is not None and (self.embedded.looks is not None or not self.embedded.of_pixels)
+
     @cached_property
     def present(self) -> Int64[np.ndarray, "m"]:
         """Images that are there and unchanged, whatever their names are now, in the order in which they are listed."""
@@ -252,9 +257,10 @@ class Result:
         return found
 
     @property
-    def source_folder(self) -> Path | None:
-        """The folder the images are from, if they are from one."""
-        return Path(self.source) if isinstance(self.source, str) and Path(self.source).is_dir() else None
+    def source_folders(self) -> Sequence[Path]:
+        """The folders that are looked at for images."""
+        specs = [*([self.source] if isinstance(self.source, str) else []), *(spec for _, spec in self.joined)]
+        return [Path(spec) for spec in specs if Path(spec).is_dir()]
 
     @property
     def paths(self) -> Sequence[Path | None]:

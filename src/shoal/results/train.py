@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from shoal.data import Listing, find_source, load_images
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features
 from shoal.features.matching import pixel_fingerprint
+from shoal.features.store import Header
 from shoal.features.weights import file_digest
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -167,14 +167,17 @@ def _kept_features(finished: Finished, images: Images, folder: ResultFolder, spe
     n, n_skipped = len(images), len(images.skipped)
     targets = np.concatenate([images.targets.cpu().numpy(), np.full(n_skipped, -1)])
     listing = Listing([*images.ids, *images.skipped], targets, images.classes, lambda: iter(()))
+    header = Header(
+        *(replace(spec, name=""), n + n_skipped, finished.features.shape[1], n),
+        *(finished.trained.images_digest, images.classes, finished.trained.size),
+    )
     write_features(
         folder.features,
-        replace(spec, name=""),
+        header,
         listing,
         finished.features,
         fingerprints=[pixel_fingerprint(image.cpu().numpy()) for image in images.pixels],
+        looks=images.looks,
         skipped=dict(enumerate(images.skipped.values(), n)),
-        images=finished.trained.images_digest,
-        pixels=finished.trained.size,
     )
     return open_embedded(folder.features)

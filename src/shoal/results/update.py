@@ -28,7 +28,7 @@ from shoal.progress import Progress
 from shoal.results.atlas import read_atlas
 from shoal.results.changes import none_left
 from shoal.results.cluster_images import config_of
-from shoal.results.far import Reference, is_unusual
+from shoal.results.far import Reference
 from shoal.results.finish import Outcome, write_files
 from shoal.results.inputs import Inputs
 from shoal.results.places import Places, places_of
@@ -125,7 +125,7 @@ def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
     far = torch.zeros(len(found.labels), dtype=torch.bool)
     far[new] = reference.are_far(found.labels[new], found.distance[new])
     n_far = int(far.sum())
-    unusual = is_unusual(n_far, len(new), reference.share)
+    unusual = reference.is_unusual(n_far, len(new))
     groups = reference.n_groups(after.features[far], found.labels[far], before.metric) if unusual else 0
     result = replace(
         before,
