@@ -28,12 +28,6 @@ def network(weights):
     return ["--backbone.name", BACKBONE, "--backbone.weights", str(weights)]
 
 
-@pytest.fixture
-def clusters(tmp_path, photos, network):  # noqa: ARG001 - the photos must be there
-    assert main(["cluster", "photos", "-k", "4", *network, "--quiet"]) == 0
-    return tmp_path / "clusters/photos"
-
-
 def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

@@ -184,6 +184,8 @@ def nothing_readable(skipped: Mapping[str, str]) -> str:
     if not skipped:
         return "these files contain no images: they have no rows."
     name, reason = next(iter(skipped.items()))
+    if len(skipped) == 1:
+        return f"the image {name} could not be read: {reason}."
     return f"none of the {len(skipped)} images could be read; the first, {name}: {reason}."
 
 
