@@ -16,7 +16,7 @@ from tests.runs import tiny_recipe
 
 from shoal import files as writing
 from shoal.cli.main import main
-from shoal.features import Encoder
+from shoal.features import Encoder, matching
 from shoal.folder import ResultFolder
 from shoal.results.result import Result
 
@@ -94,6 +94,7 @@ def test_only_what_has_changed_is_embedded_and_the_rest_stays(photos, clusters, 
     assert not list(photos.iterdir())
 
 
+@pytest.mark.slow
 def test_the_result_is_one_like_any_other(tmp_path, photos, clusters):
     change(photos)
     assert main(["update", str(clusters)]) == 0
@@ -174,6 +175,7 @@ def test_a_folder_that_has_moved_is_found_by_what_is_in_it(tmp_path, photos, clu
     assert main(["sort", str(clusters), "--link", "sorted"]) == 0
 
 
+@pytest.mark.slow
 def test_archives_tables_parquet_and_lists(tmp_path, photos, network, monkeypatch):
     names = sorted(path.name for path in photos.iterdir())
 
@@ -295,7 +297,7 @@ def test_whatever_stops_it_the_old_result_is_whole(photos, clusters, monkeypatch
     assert set(changes(clusters)) == CHANGED
 
 
-@pytest.mark.parametrize("after", [1, 3, 8])
+@pytest.mark.parametrize("after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 8))])
 def test_an_update_that_is_whole_is_put_in_place_later(tmp_path, photos, clusters, monkeypatch, after):
     shutil.copytree(clusters, tmp_path / "twin")
     change(photos)
@@ -370,6 +372,24 @@ def test_what_could_not_be_read_is_looked_at_again(tmp_path, photos, network, ca
     assert main(["update", "clusters/photos", "--strict"]) == 0
     assert not (tmp_path / "clusters/photos/skipped.csv").exists()
     assert len(table(tmp_path / "clusters/photos")) == 4 * EACH + 1
+
+
+def test_a_drive_that_goes_away_takes_no_image_out(tmp_path, photos, clusters, monkeypatch, capsys):
+    before = table(clusters)
+    (photos / "red-1.png").unlink()
+    look = matching.look_at_all
+
+    def unplugged(files, rows=None):
+        found = look(files, rows)
+        found[5:] = -1  # from here on
+        if photos.exists():
+            photos.rename(tmp_path / "unplugged")
+        return found
+
+    monkeypatch.setattr("shoal.features.matching.look_at_all", unplugged)
+    assert main(["update", str(clusters)]) == 2
+    assert "cannot be reached any more" in complaint(capsys)
+    assert table(clusters) == before
 
 
 def test_mistakes(tmp_path, photos, clusters, weights, capsys):

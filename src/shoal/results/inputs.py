@@ -25,8 +25,8 @@ from shoal.results.atlas import read_atlas
 from shoal.results.changes import changes_of, update_hint
 from shoal.results.result import PIXELS, Result, given_features
 
-Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"]]
-"""Reads the images of some rows, at most so many pixels wide if that saves anything."""
+Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"] | list[bytes]]
+"""Reads the images of some rows, at most so many pixels wide if that saves anything, or their thumbnails."""
 
 
 @dataclass(frozen=True)

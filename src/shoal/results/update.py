@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +20,7 @@ from torch.nn.functional import interpolate
 from shoal.clustering.layout import MAX_ROWS, place_among
 from shoal.clustering.rows import subsample
 from shoal.data.listing import Listing
+from shoal.data.reach import LostError, Reach
 from shoal.data.reading import map_rows, read_blob, read_pixels, skip_note
 from shoal.errors import UserError
 from shoal.features import Embedded, embed
@@ -25,7 +28,7 @@ from shoal.features.matching import Matched, known_rows, match
 from shoal.files import atomic_write, try_lock
 from shoal.folder import ResultFolder
 from shoal.progress import Progress
-from shoal.results.atlas import read_atlas
+from shoal.results.atlas import decode, encode, read_encoded
 from shoal.results.changes import none_left
 from shoal.results.cluster_images import config_of
 from shoal.results.far import Reference
@@ -98,6 +101,7 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
         matched = match(embedded, images, result.prepare)
         if not len(matched.there):
             raise none_left(result)
+        _check_reach(result, matched, images.listing())
         if _is_same(result, places, matched, images.listing()):
             return None
         staged = result.folder.staged()
@@ -163,6 +167,23 @@ def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
     )
 
 
+def _check_reach(result: Result, matched: Matched, listing: Listing) -> None:
+    """Tell images that were deleted from a drive that has gone away since it was listed.
+
+    Raises:
+        LostError: it has.
+    """
+    gone, names = np.flatnonzero(matched.gone), set(listing.ids)
+    listed = next((result.ids[i] for i in gone.tolist() if result.ids[i] in names), None)
+    if listed is None:
+        return
+    reach, reason = Reach(listing), os.strerror(errno.ENOENT).lower()
+    for row in matched.rows[matched.there[[0, -1]]].tolist():
+        reach.saw(row)
+    if reach.is_lost(list(listing.ids).index(listed), reason):
+        raise LostError(listed, reason)
+
+
 def _is_same(result: Result, places: Places, matched: Matched, listing: Listing) -> bool:
     """Whether there is nothing to do, and nothing that could not be read before."""
     assert result.embedded is not None
@@ -201,22 +222,24 @@ def _extended(flag: Bool[Tensor, "m"], was: Int64[np.ndarray, "n"], *, default: 
 
 
 class _Pictures:
-    """Thumbnails: those that the old report shows, and others from the images."""
+    """Thumbnails: those of the old report as they are, and others of the same size."""
 
     def __init__(self, step: _Step) -> None:
         self.step = step
 
-    def __call__(self, index: Int64[Tensor, "m"], _edge: int) -> UInt8[Tensor, "m 3 h w"]:
+    def __call__(self, index: Int64[Tensor, "m"], _edge: int) -> list[bytes]:
         step = self.step
-        known, kept = read_atlas(step.before.folder.atlas)
-        at = {name: place for place, name in enumerate(known)}
-        names = step.before.table_ids
-        places = [at.get(names[i], -1) if i >= 0 else -1 for i in step.was[index.numpy()].tolist()]
-        found = kept[torch.tensor(places).clamp(min=0)]
-        lacking = [place for place, old in enumerate(places) if old < 0]
+        known, encoded = read_encoded(step.before.folder.atlas)
+        kept, names = dict(zip(known, encoded, strict=True)), step.before.table_ids
+        was = step.was[index.numpy()].tolist()
+        found = [kept.get(names[i], b"") if i >= 0 else b"" for i in was]
+        lacking = [place for place, image in enumerate(found) if not image]
         if lacking:
+            height, width = decode(encoded[0]).shape[1:]
             rows = step.after.rows[index[lacking]].tolist()
-            found[lacking] = _thumbnails(step.before, step.listing, rows, (kept.shape[2], kept.shape[3]))
+            pixels = _thumbnails(step.before, step.listing, rows, (height, width))
+            for place, image in zip(lacking, pixels, strict=True):
+                found[place] = encode(image, max(height, width))
         return found
 
 
