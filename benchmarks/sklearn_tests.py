@@ -77,7 +77,9 @@ def run(module: str, names: tuple[str, ...], options: list[str]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         copy = with_ours(module, names, Path(scratch))
         plugins = ["-p", "sklearn.conftest", "-p", "no:cacheprovider", "-p", "no:randomly"]
-        pytest.main([str(copy), f"--rootdir={scratch}", "-q", "--tb=short", "--no-header", *plugins, *options], [outcomes])
+        pytest.main(
+            [str(copy), f"--rootdir={scratch}", "-q", "--tb=short", "--no-header", *plugins, *options], [outcomes]
+        )
     kinds = Counter(kind_of(message) for message in outcomes.failed.values())
     print(f"\n{module}: {outcomes.passed} passed, {len(outcomes.failed)} failed, {outcomes.skipped} skipped")
     for kind, n in kinds.most_common():

@@ -8,6 +8,7 @@ FOLDER/
   duplicates.csv          groups of equal and of nearly equal images
   outliers.csv            images that look like no other
   skipped.csv             files that could not be read, if any
+  changes.csv             images that have come, changed or gone, once ``shoal update`` has run
   atlas.parquet           thumbnails and map of the images that the report shows, also for embedding-atlas
   evaluation.json         figures of the result, once ``shoal evaluate`` has run
   config.yaml             the settings; those of a training run are a recipe that gives it again
@@ -27,7 +28,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +39,32 @@ from shoal.files import atomic_write, check_free_folder
 CLUSTERING_CONFIG = "# shoal cluster\n"
 """How the config.yaml of a clustering begins; any other is the recipe of a training run."""
 
+ASIDE = ".earlier-"
+"""Stands before a number behind the name of a folder of features whose images have changed before it was finished."""
+
+UPDATE = ".update"
+"""Where an update is made ready, within the folder."""
+
+_READY = "ready.json"
+"""In an update that is whole: what it replaces nothing by."""
+
 
 class ResultFolder:
-    """Paths in a result's folder, and its metrics."""
+    """Paths in a result's folder, and its metrics.
 
-    def __init__(self, path: Path) -> None:
+    ``place`` is where the folder will be in the end: an update is made ready in a folder within it.
+    """
+
+    def __init__(self, path: Path, place: Path | None = None) -> None:
         self.path = path
+        self.place = place or path
         self.report = path / "report.html"
         self.assignments = path / "assignments.parquet"
         self.assignments_csv = path / "assignments.csv"
         self.representatives = path / "representatives.csv"
         self.duplicates = path / "duplicates.csv"
         self.outliers = path / "outliers.csv"
+        self.changes = path / "changes.csv"
         self.skipped = path / "skipped.csv"
         self.atlas = path / "atlas.parquet"
         self.evaluation = path / "evaluation.json"
@@ -89,10 +105,54 @@ class ResultFolder:
         if self.is_finished:
             again = f"'shoal cluster {path} -k K --out OTHER' clusters its features again"
             raise UserError(f"{path} already holds clusters: give another --out; {again}.")
-        ours = {value.name for value in vars(self).values() if isinstance(value, Path)} if resumable else set()
+        paths = [value for value in vars(self).values() if isinstance(value, Path) and value.parent == path]
+        ours = {each.name for each in paths} if resumable else set()
         found = {entry.name for entry in path.iterdir() if not _unfinished(entry)} if path.is_dir() else set()
-        if not found <= ours:
+        if not {name.partition(ASIDE)[0] for name in found} <= ours:
             check_free_folder(path)
+
+    def staged(self) -> ResultFolder:
+        """The folder in which an update is made ready; it may have what an interrupted one has left."""
+        return ResultFolder(self.path / UPDATE, self.path)
+
+    def put_in_place(self, removed: Sequence[Path]) -> None:
+        """Replace what an update has staged, which is whole, and remove some files; at any kill it goes on later.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        atomic_write(self.path / UPDATE / _READY, json.dumps([path.name for path in removed]).encode())
+        self.complete_update()
+
+    def complete_update(self) -> None:
+        """Put an update in place that is whole; none, or one that is not, is left alone.
+
+        Raises:
+            UserError: the folder cannot be written, or the update is damaged.
+        """
+        staged = self.path / UPDATE
+        ready = staged / _READY
+        if not ready.is_file():
+            return
+        try:
+            removed = [Path(name).name for name in json.loads(ready.read_text("utf-8"))]
+            for entry in sorted(staged.iterdir()):
+                target = self.path / entry.name
+                if entry.is_dir():
+                    shutil.rmtree(target, ignore_errors=True)
+                    entry.rename(target)
+                elif entry != ready:
+                    entry.replace(target)
+            for name in removed:
+                (self.path / name).unlink(missing_ok=True)
+            ready.unlink()
+            staged.rmdir()
+        except (OSError, ValueError, TypeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is damaged"
+            raise UserError(
+                f"the update of {self.path} cannot be put in place from {staged} ({reason}): mend that, then run any "
+                "command on the result again."
+            ) from error
 
     def sweep(self) -> None:
         """Remove the unfinished files that a kill in the middle of a write has left."""

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from shoal.cli.sort import SortCommand
 from shoal.cli.terminal import Stopped
 from shoal.clustering import KMeans
 from shoal.errors import UserError
+from shoal.features.matching import Matched
 from shoal.folder import ResultFolder
 from shoal.results import atlas
 from shoal.results.result import Result
@@ -28,9 +30,11 @@ def clusters(tmp_path, monkeypatch):
         ids=list("abc"),
         assignments=SimpleNamespace(labels=torch.tensor([0, 1, 1])),
         names={},
-        listing=[],
+        listing=SimpleNamespace(ids=list("abc")),
+        matched=Matched(np.arange(3), np.zeros((3, 3), np.int64), np.zeros(3, bool), np.zeros(3, bool)),
+        present=np.arange(3),
         paths=[folder / name for name in "abc"],
-        source_folder=folder,
+        source_folders=[folder],
         clusterer=KMeans(3, metric="cosine", n_init=1, random_state=0).fit(torch.eye(3)),
         contents=lambda: iter([b"a", b"b", b"c"]),
         network=SimpleNamespace(

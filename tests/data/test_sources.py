@@ -76,11 +76,19 @@ def test_an_unlistable_folder_among_others_is_left_out(tmp_path, paint, monkeypa
     assert caplog.messages == [sentence]
 
 
-@pytest.mark.parametrize(("name", "hint"), [("a.doc", "give a folder"), ("a.png", "one image is not a data set")])
-def test_an_unknown_file_type(tmp_path, name, hint):
-    (tmp_path / name).write_bytes(png("red"))
-    with pytest.raises(UserError, match=hint):
-        to_images(tmp_path / name)
+def test_an_unknown_file_type(tmp_path):
+    (tmp_path / "a.doc").write_bytes(png("red"))
+    with pytest.raises(UserError, match="give an image, a folder"):
+        to_images(tmp_path / "a.doc")
+
+
+def test_one_image(tmp_path):
+    (tmp_path / "a.PNG").write_bytes(png("red"))
+    images = to_images(tmp_path / "a.PNG")
+    assert (list(images.ids), tuple(images.pixels.shape), images.classes) == (["a.PNG"], (1, 3, 6, 8), ())
+    (tmp_path / "a.PNG").write_bytes(b"text")
+    with pytest.raises(UserError, match=r"the image a\.PNG could not be read: not an image"):
+        to_images(tmp_path / "a.PNG")
 
 
 # --- devices ---

@@ -1,5 +1,8 @@
 """A folder of photos of four kinds, and a small network with weights on the disk."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -41,3 +44,34 @@ def photos(tmp_path, monkeypatch):
         for seed in range(EACH):
             photograph(tmp_path / "photos", colour, seed)
     return tmp_path / "photos"
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory, weights):
+    """The photos and their clusters, to be copied."""
+    from shoal.cli.main import main
+
+    folder = tmp_path_factory.mktemp("clusters")
+    for colour in COLOURS:
+        for seed in range(EACH):
+            photograph(folder / "photos", colour, seed)
+    network = ["--backbone.name", BACKBONE, "--backbone.weights", str(weights)]
+    assert (
+        main(["cluster", str(folder / "photos"), "-k", "4", "--out", str(folder / "clusters"), "--quiet", *network])
+        == 0
+    )
+    return folder
+
+
+@pytest.fixture
+def clusters(template, photos, tmp_path):
+    """Clusters of the photos as if they had just been made, in clusters/photos."""
+    from shoal.data import find_source
+    from shoal.data.looks import look_at_all
+    from shoal.results.result import Result
+
+    folder = tmp_path / "clusters/photos"
+    shutil.copytree(template / "clusters", folder)
+    replace(Result.load(folder), source=str(photos)).save()
+    look_at_all(find_source(photos).listing().files).tofile(folder / "features/looks.i64")
+    return folder

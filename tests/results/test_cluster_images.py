@@ -131,8 +131,8 @@ def test_the_same_features_into_other_clusters(tmp_path, photos, network, monkey
     assert np.load(tmp_path / "three" / "centers.npy").shape[0] == 3
     (photos / "blue-0.png").unlink()
     assert main(["cluster", "two", "-k", "3", "--out", "four"]) == 0  # from features and thumbnails that are kept
-    assert main(["sort", "four", "--copy", "sorted"]) == 2
-    assert "1 of photos are gone, such as blue-0.png" in capsys.readouterr().err.replace(str(tmp_path) + "/", "")
+    assert len(table(tmp_path / "four" / "assignments.csv")) == 4 * EACH - 1
+    assert main(["sort", "four", "--copy", "sorted"]) == 0
     assert main(["cluster", "two", "-k", "3", "--out", "five", *network]) == 2
     assert "two has features already: leave out --backbone.name" in capsys.readouterr().err
 
@@ -243,7 +243,9 @@ def test_a_folder_of_clusters_may_be_moved(tmp_path, photos, network, capsys):
     # What is made afresh in its old place is not taken for its own, nor are features that have become others.
     (photos / "blue-0.png").unlink()
     assert main(["cluster", "photos", "-k", "4", *network]) == 0
-    assert main(["sort", "moved/photos", "--copy", "sorted"]) == 2
+    capsys.readouterr()
+    assert main(["sort", "moved/photos", "--copy", "sorted"]) == 0
+    assert "1 image is gone" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "moved/photos/features")
     shutil.copytree(tmp_path / "clusters/photos/features", tmp_path / "moved/photos/features")
     assert main(["sort", "moved/photos", "--copy", "sorted"]) == 2

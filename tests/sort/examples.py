@@ -7,7 +7,7 @@ from shoal.sort.plan import plan_sort
 
 def planned(photos, into, clusters=(0, 0, 1, 0, 0, 1, -1), names=None):
     folder, ids = photos
-    return plan_sort(ids, [folder / name for name in ids], torch.tensor(clusters), names or {1: "cats"}, into, folder)
+    return plan_sort(ids, [folder / name for name in ids], torch.tensor(clusters), names or {1: "cats"}, into, [folder])
 
 
 def tree(folder):

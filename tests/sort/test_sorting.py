@@ -1,5 +1,6 @@
 """Sorting into folders: what happens is what was planned, and stays inside its folder."""
 
+import errno
 import io
 import os
 
@@ -11,6 +12,7 @@ from tests.sort.examples import planned, tree
 
 from shoal.data.listing import Member
 from shoal.errors import UserError
+from shoal.sort import checks
 from shoal.sort.moving import undo
 from shoal.sort.plan import plan_sort
 
@@ -103,6 +105,74 @@ def test_odd_names_of_files_are_kept(tmp_path, name):
     assert all(len(name) <= 255 for name in names)
     undo(manifest)
     assert tree(tmp_path) == before
+
+
+@pytest.fixture
+def fat(monkeypatch):
+    """A file system that refuses what FAT does, and ends names before dots and blanks."""
+    create = os.open
+
+    def refused(path, flags, *mode, **settings):
+        name = os.fsdecode(path).rpartition("/")[2]
+        if flags & os.O_CREAT and any(mark in name for mark in '<>:"|?*\\\n\udce9'):
+            raise OSError(errno.EINVAL, "Invalid argument", path)
+        return create(path, flags, *mode, **settings)
+
+    monkeypatch.setattr(checks.os, "open", refused)
+
+
+ODD = [
+    b"a:b.jpg",
+    b"a?b.jpg",
+    b"A*B.JPG",
+    b"CON.jpg",
+    b"end.",
+    b"end",
+    b"caf\xe9.jpg",
+    b"new\nline.jpg",
+    b"plain [1].jpg",
+]
+ADAPTED = {
+    *("a_b.jpg", "a_b-2.jpg", "A_B-3.JPG", "CON_.jpg", "end", "end-2", "caf_.jpg", "new_line.jpg", "plain [1].jpg"),
+}
+
+
+@pytest.mark.usefixtures("fat")
+@pytest.mark.parametrize("how", ["copy", "move"])
+def test_a_disk_that_holds_fewer_names_gets_others(tmp_path, how):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    paths = [folder / os.fsdecode(name) for name in ODD]
+    for path in paths:
+        path.write_bytes(os.fsencode(path.name))
+    before = tree(tmp_path)
+    plan = plan_sort([path.name for path in paths], paths, torch.zeros(9, dtype=torch.int64), {}, tmp_path / "sorted")
+    assert "7 get another name: " in plan.summary(how)
+    assert "3 get a number after their name" in plan.summary(how)
+    assert tree(tmp_path) == before  # nothing is left of looking
+    manifest = plan.carry_out(how)
+    assert {path.name for path in (tmp_path / "sorted/cluster-00").iterdir()} == ADAPTED
+    undo(manifest)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.usefixtures("fat")
+def test_names_that_every_disk_holds_need_no_look(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "holds_any_name", lambda _: pytest.fail("looked"))
+    assert planned(photos, tmp_path / "sorted").n_adapted == 0
+
+
+def test_a_folder_that_cannot_be_written_is_told_later(tmp_path, monkeypatch):
+    for code, held in ((errno.EACCES, True), (errno.EROFS, True), (errno.EINVAL, False), (errno.EILSEQ, False)):
+
+        def refused(*_, code=code):
+            raise OSError(code, os.strerror(code))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checks.os, "open", refused)
+            assert checks.holds_any_name(tmp_path) == held
+    assert checks.holds_any_name(tmp_path / "not" / "yet")
+    assert not list(tmp_path.iterdir())
 
 
 def sorted_away(names, into):

@@ -25,6 +25,7 @@ shoal sorts unlabelled images into clusters.
   shoal train --resume RUN    resume an interrupted run
 both write a folder, RESULT, with a report and tables, for
   shoal predict RESULT IMAGES assign new images to its clusters
+  shoal update RESULT         take in what has come, changed or gone since
   shoal sort RESULT           put the files into a folder per cluster; dry run by default, undoable
   shoal export RESULT FILE    write network and clusters as ONNX
   shoal evaluate RESULT       measure it, or features from a file
@@ -40,6 +41,7 @@ VERBS = {
     "train": "train.TrainCommand",
     "cluster": "cluster.ClusterCommand",
     "predict": "results.PredictCommand",
+    "update": "update.UpdateCommand",
     "sort": "sort.SortCommand",
     "export": "results.ExportCommand",
     "evaluate": "results.EvaluateCommand",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from shoal.cli.flags import Command, OptionalPath, ResultPath
-from shoal.cli.terminal import say
+from shoal.cli.terminal import complain, say
 from shoal.errors import UserError
 
 TRIED = 8
@@ -41,7 +42,7 @@ class PredictCommand(Command):
         result = Result.load(self.result)
         with open_progress(quiet=False) as progress:
             n = predict(result, self.images, self.out, strict=self.strict, progress=progress)
-        say(f"{n} images in {len(result.centers)} clusters: {self.out}")
+        say(f"{n} image{'s' if n != 1 else ''} in {len(result.centers)} clusters: {self.out}")
         return 0
 
 
@@ -152,12 +153,17 @@ class ReportCommand(Command):
 
     def run(self) -> int:
         """Write report.html."""
+        from shoal.results.changes import changes_of, update_hint
         from shoal.results.page import write_page
         from shoal.results.result import Result
 
         result = Result.load(self.result)
         write_page(result)
         say(str(result.folder.report))
+        with contextlib.suppress(UserError):  # it needs no images, and shows what was clustered
+            lines = changes_of(result) if result.is_quickly_matched else []
+            for line in [*lines, *([update_hint(result)] if lines else [])]:
+                complain(line)
         return 0
 
 

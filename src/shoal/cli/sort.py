@@ -73,6 +73,7 @@ def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None,
         raise UserError(f"{into} is the folder of the clusters, or lies in it: sort into a folder of its own.")
     try:
         result = Result.load(path)
+        _tell_changes(result, goal)
         plan = _plan(result, into, assignments)
         plan.check(how)
     except UserError as error:
@@ -92,16 +93,37 @@ def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None,
     return 0
 
 
+def _tell_changes(result: Result, into: Path) -> None:
+    """Say which images stay out of the sorting, since they are gone or others than those that were clustered.
+
+    Raises:
+        UserError: there is nothing left to sort; or images are gone that an earlier sorting may have moved.
+    """
+    from shoal.results.changes import changes_of, none_left, update_hint
+
+    lines = changes_of(result)
+    if not len(result.present):
+        raise none_left(result)
+    if result.matched.gone.any() and (into / NAME).is_file():
+        raise UserError(next(line for line in lines if "gone" in line))
+    for line in lines:
+        complain(line)
+    if len(result.present) < len(result.ids):
+        complain(f"images that are gone or have changed are left out; {update_hint(result)}")
+
+
 def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
     from shoal.sort.edited import read_edited
     from shoal.sort.plan import plan_sort
 
-    paths = result.paths  # images that are gone, or of which there never were any, are told first
+    paths = result.paths
     labels, names = result.assignments.labels, dict(result.names)
     if assignments is not None:
         edited = read_edited(assignments)
         labels, names = edited.apply(result.ids, labels), names | dict(edited.names)
-    return plan_sort(result.ids, paths, labels, names, into, result.source_folder)
+    present = result.present
+    ids = [result.ids[i] for i in present.tolist()]
+    return plan_sort(ids, paths, labels[present], names, into, result.source_folders)
 
 
 def _with_undo(error: UserError, into: Path) -> UserError:

@@ -59,11 +59,28 @@ def map_positions(features: Float[Tensor, "n d"], *, metric: Metric, seed: int) 
     if len(sample) < len(features):
         others = torch.ones(len(features), dtype=torch.bool, device=features.device)
         others[sample] = False
-        nearest, distances = nearest_neighbours(features[sample], GUIDES, metric, features)
-        weights = 1 / distances[others].clamp(min=torch.finfo(distances.dtype).eps)
-        guides = positions[sample][nearest[others]]
-        positions[others] = (weights[:, :, None] * guides).sum(1) / weights.sum(1, keepdim=True)
+        placed = place_among(features[sample], positions[sample], features, metric=metric)
+        positions[others] = placed[others]
     return positions
+
+
+def place_among(
+    rows: Float[Tensor, "m d"], positions: Float32[Tensor, "m 2"], others: Float[Tensor, "n d"], *, metric: Metric
+) -> Float32[Tensor, "n 2"]:
+    """Places on a map of rows for others: the mean of the 3 nearest rows, weighted by one over distance.
+
+    Args:
+        rows: up to some ten thousand, at least one.
+        positions: of these.
+        others: the rows to place.
+        metric: decides which rows are near.
+
+    Raises:
+        UserError: NaN, infinity, zero rows under the cosine, squares that overflow in float32.
+    """
+    nearest, distances = nearest_neighbours(rows, min(GUIDES, len(rows)), metric, others)
+    weights = 1 / distances.clamp(min=torch.finfo(distances.dtype).eps)
+    return (weights[:, :, None] * positions[nearest]).sum(1) / weights.sum(1, keepdim=True)
 
 
 def map_method(n: int) -> str:

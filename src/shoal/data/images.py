@@ -21,7 +21,9 @@ from torch import Tensor
 
 from shoal.data import cache
 from shoal.data.greys import Ranges, Scale, chosen_ranges
-from shoal.data.listing import Listing, Source, as_images
+from shoal.data.listing import Files, Listing, Source, as_images
+from shoal.data.looks import look_at_all
+from shoal.data.reach import out_of_reach
 from shoal.data.reading import content_digest, part_note, read_all, refuse_skipped, skip_note, source_scale
 from shoal.data.sources.array import images_from_array
 from shoal.data.sources.find import find_source
@@ -120,6 +122,7 @@ def place_on(images: Images, device: torch.device) -> Images:
 def _from_source(
     source: Source, size: int | None, known: Ranges, strict: bool, progress: ProgressCallback | None
 ) -> Images:
+    looks = look_at_all(source.listing().files) if isinstance(source.files, Files) else None
     stamp = cache.stamp_of(source, size, known)
     images = cache.recall(stamp)
     if images is None:
@@ -132,6 +135,9 @@ def _from_source(
         _LOG.warning(skip_note(images.skipped, len(images)))
     if images.notes:
         _LOG.warning(part_note(images.notes))
+    if looks is not None:
+        read = [name not in images.skipped for name in source.listing().ids] if images.skipped else slice(None)
+        images = dataclasses.replace(images, looks=torch.from_numpy(looks[read]))
     return images
 
 
@@ -151,7 +157,8 @@ def _read(
             reading = read_all(listing, size, writer.write, scale=scale, strict=strict, progress=progress)
             key = f"{prefix}-{reading.digest}"
             images = writer.finish(key, _subset(listing, reading.kept), reading, scale.ranges)
-            cache.remember(stamp, key)
+            if not any(map(out_of_reach, reading.skipped.values())):  # else look again next time
+                cache.remember(stamp, key)
             return images
     except cache.UnwritableError as error:
         _LOG.warning(

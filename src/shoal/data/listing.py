@@ -128,6 +128,10 @@ class Files(Sequence[Path]):
         self._names = names
         self._locate = locate
 
+    def text(self, row: int) -> str:
+        """The path of a row as text."""
+        return self._locate(self._names[row])
+
     def texts(self) -> Iterator[str]:
         """Iterate over the paths as text, ten times as fast as over ``Path`` objects."""
         return map(self._locate, self._names)
@@ -254,6 +258,11 @@ def as_images(
 
 def _flags(values: Sequence[bool], n: int, *, default: bool) -> Bool[Tensor, "n"]:
     return torch.tensor(values, dtype=torch.bool) if len(values) else torch.full((n,), default)
+
+
+def others_of(source: Source) -> Others:
+    """What there is in a source beside its images."""
+    return source.listing().others if source.others is None else source.others
 
 
 def source_digest(source: Source, listing: Listing) -> str:

@@ -43,6 +43,7 @@ from shoal.data.decode import (
 from shoal.data.greys import Extremes, Ranges, Samples, Scale
 from shoal.data.kinds import HEAD, RAW, TIFF, Kind, damaged, kind_of_content, kind_of_name, kind_of_reason, refused_kind
 from shoal.data.listing import Blob, Listing, Member, Pixels, check_regular
+from shoal.data.reach import LostError, Reach
 from shoal.data.sketch import sketch
 from shoal.data.threads import map_in_threads
 from shoal.errors import UserError
@@ -122,14 +123,15 @@ def read_all(
     """Decode every image and ``write`` its (3, h, w) bytes, in the listing's order.
 
     Raises:
-        UserError: images differ in size and no ``size`` is given, no image can be read, or, if ``strict``, one cannot.
+        UserError: images differ in size and no ``size`` is given, no image can be read, or, if ``strict``, one cannot;
+            or their drive has gone away.
     """
     shape: tuple[int, ...] = ()
     kept: list[int] = []
     skipped: dict[str, str] = {}
     notes: dict[str, str] = {}
     digest = blake2b(digest_size=16)
-    total = len(listing.ids)
+    total, reach = len(listing.ids), Reach(listing)
     with contextlib.closing(map_blobs(partial(decode_blob, ToSquare(size), scale), listing)) as results:
         for index, (pixels, fingerprint, note, _) in enumerate(results):
             digest.update(fingerprint)
@@ -137,7 +139,10 @@ def read_all(
                 skipped[listing.ids[index]] = pixels
                 if strict:
                     refuse_skipped(skipped)
+                if reach.is_lost(index, pixels):
+                    raise LostError(listing.ids[index], pixels)
             else:
+                reach.saw(index)
                 shape = shape or pixels.shape
                 if pixels.shape != shape:
                     names = listing.ids[kept[0]], listing.ids[index]
@@ -175,7 +180,7 @@ def read_pixels(
         places.setdefault(row, []).append(place)
     ordered = sorted(places)
     work = partial(decode_blob, ToSquare(size), Scale(ranges))
-    with contextlib.closing(_map(work, _select(listing, ordered))) as results:
+    with contextlib.closing(map_rows(work, listing, ordered)) as results:
         for row, found in zip(ordered, results, strict=True):
             if isinstance(found.pixels, np.ndarray):
                 pixels[places[row]] = found.pixels
@@ -326,6 +331,8 @@ def nothing_readable(skipped: Mapping[str, str]) -> str:
     if not skipped:
         return "these files contain no images: they have no rows."
     name, reason = next(iter(skipped.items()))
+    if len(skipped) == 1:
+        return f"the image {name} could not be read: {reason}."
     return f"none of the {len(skipped)} images could be read; the first, {name}: {reason}."
 
 
@@ -343,6 +350,13 @@ def map_blobs(
     (``contextlib.closing``) so that the threads end.
     """
     return _map(work, listing.blobs_from(start), ahead)
+
+
+def map_rows(
+    work: Callable[[Blob], Result], listing: Listing, rows: Sequence[int], *, ahead: int = 0
+) -> Generator[Result, None, None]:
+    """``map_blobs`` for the images of some rows, in ascending order."""
+    return _map(work, _select(listing, rows), ahead)
 
 
 def _map(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) -> Generator[Result, None, None]:
@@ -370,7 +384,7 @@ def _select(listing: Listing, ordered: Sequence[int]) -> Iterator[Blob]:
     """Iterate over the images of ascending rows."""
     if len(listing.files):
         yield from (listing.files[row] for row in ordered)
-    elif ordered:
+    elif len(ordered):
         blobs, at = listing.blobs_from(ordered[0]), ordered[0]
         for row in ordered:
             yield next(islice(blobs, row - at, None))

@@ -1,5 +1,6 @@
 """Features of images from a frozen network, kept on the disk."""
 
+from shoal.features.copying import share_features
 from shoal.features.encoder import DEFAULT_BACKBONE, Encoder, EncoderSpec, load_encoder
 from shoal.features.extract import embed
 from shoal.features.store import Embedded, open_embedded, remove_features, write_features, write_links
@@ -13,6 +14,7 @@ __all__ = [
     "load_encoder",
     "open_embedded",
     "remove_features",
+    "share_features",
     "write_features",
     "write_links",
 ]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from shoal.data.greys import Scale
+from shoal.data.greys import Samples, Scale
 from shoal.data.listing import Pixels
 from shoal.device import Precision, autocast, compute_device, preserve_rng
 from shoal.errors import UserError
@@ -63,7 +63,7 @@ class Encoder:
     fast: nn.Module
     """The same network for use, its batch-norms folded."""
 
-    def prepare(self, data: bytes | Pixels, scale: Scale | None = None) -> UInt8[np.ndarray, "3 h w"]:
+    def prepare(self, data: bytes | Pixels | Samples, scale: Scale | None = None) -> UInt8[np.ndarray, "3 h w"]:
         """Decode, resize and crop an image; safe to call from several threads.
 
         Raises:

@@ -17,6 +17,7 @@ from torch import Tensor
 from shoal.clustering.inputs import tensor_on
 from shoal.data.greys import BEFORE, Ranges
 from shoal.data.listing import Listing, Names, encode_names
+from shoal.data.looks import NO_LOOK, Look
 from shoal.data.sketch import SKETCH
 from shoal.errors import UserError
 from shoal.features.encoder import EncoderSpec
@@ -28,11 +29,15 @@ FORMAT = 2
 LINKS = "links.i64"
 SKETCHES = "sketches.bin"
 FILES = (
-    *("names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", SKETCHES, LINKS),
-    "journal.jsonl",
+    *("names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", "looks.i64", SKETCHES),
+    *(LINKS, "journal.jsonl"),
 )
 
+_ADDED = ("looks.i64", SKETCHES)
+"""Files with a row for each image that folders of older versions lack."""
+
 _FINGERPRINT = 16  # bytes
+_LOOK = 3  # numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +57,12 @@ class Embedded:
     skipped: Mapping[str, str]
     """Reason for each image that could not be read, by its name."""
     spec: EncoderSpec
+    images: str = ""
+    """Digest of names, labels and files of the listing, as the header has it."""
+    pixels: tuple[int, int] | None = None
+    """Height and width of the pixels that fingerprints are of; None: they are of files."""
+    looks: Int64[Tensor, "n 3"] | None = None
+    """``look_at`` the file of each image before it was read, −1 where it has none; None in older folders."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """What images that were read lack, by their names."""
     ranges: Ranges = field(default_factory=dict)
@@ -60,6 +71,11 @@ class Embedded:
     """Records of ``data.sketch.SKETCH``, of width 0 where there is none; None in folders of earlier versions."""
     links: Int64[Tensor, "m 2"] | None = None
     """Rows that are other names of a file, and the row of that file; None in folders of earlier versions."""
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether fingerprints are of decoded images, as those that a training run keeps are, and not of files."""
+        return self.spec.kind == "run" and not self.spec.name
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,8 @@ class Header:
     images: str
     """Digest of names, labels and files."""
     classes: tuple[str, ...]
+    pixels: tuple[int, int] | None = None
+    """Height and width, where fingerprints are of pixels."""
     ranges: Ranges = field(default_factory=dict)
     """As in ``Embedded``; those that are measured are added when the images are done."""
 
@@ -117,6 +135,7 @@ class Store:
             np.asarray(listing.targets, dtype=np.int64).tofile(folder / "labels.i64")
             (folder / LINKS).unlink(missing_ok=True)
             for name in _row_bytes(header):
+                (folder / name).unlink(missing_ok=True)  # another result may share what was there
                 (folder / name).write_bytes(b"")
             for name in FILES:
                 if name != LINKS:  # written last
@@ -133,9 +152,7 @@ class Store:
                 raise _busy(self.folder)
             self.done, self.skipped, _ = _journal(self.folder)
             self._kept = self.done.kept
-            for name, size in _row_bytes(self.header).items():
-                if name == SKETCHES and not (self.folder / name).exists():  # begun by an earlier version
-                    continue
+            for name, size in self.row_bytes.items():
                 file = stack.enter_context((self.folder / name).open("r+b"))
                 if file.seek(0, os.SEEK_END) < self.done.kept * size:
                     raise _damaged(self.folder, ValueError(f"{name} is too short"))
@@ -150,6 +167,12 @@ class Store:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # on a full disk, the last flush fails again
             self._open.close()
+
+    @property
+    def row_bytes(self) -> dict[str, int]:
+        """Bytes of each row, by the file that has them."""
+        whole = _row_bytes(self.header)
+        return {name: size for name, size in whole.items() if name not in _ADDED or (self.folder / name).exists()}
 
     def skip(self, row: int, reason: str) -> None:
         """Record why an image has no features."""
@@ -174,21 +197,50 @@ class Store:
         self,
         rows: Sequence[int],
         fingerprints: Sequence[bytes],
-        sketches: Sequence[bytes],
         features: Float[Tensor, "b d"],
+        looks: Sequence[Look] | None = None,
+        sketches: Sequence[bytes] | None = None,
     ) -> None:
         """Add the features of images.
 
         Raises:
             UserError: the disk is full.
         """
+        self.append_columns(self.columns(rows, fingerprints, features, looks, sketches))
+
+    def columns(
+        self,
+        rows: Sequence[int],
+        fingerprints: Sequence[bytes],
+        features: Float[Tensor, "b d"],
+        looks: Sequence[Look] | None = None,
+        sketches: Sequence[bytes] | None = None,
+    ) -> dict[str, UInt8[np.ndarray, "b _bytes"]]:
+        """What the files have of some images, a row of bytes for each."""
+        n = len(rows)
+        columns: dict[str, Shaped[np.ndarray, "..."]] = {
+            "features.f32": features.contiguous().numpy(),
+            "rows.i64": np.asarray(rows, dtype=np.int64),
+            "fingerprints.bin": np.frombuffer(b"".join(fingerprints), np.uint8),
+            "looks.i64": np.asarray([NO_LOOK] * n if looks is None else looks, dtype=np.int64),
+            SKETCHES: np.frombuffer(b"".join(sketches or [bytes(SKETCH.itemsize)] * n), np.uint8),
+        }
+        return {name: value.reshape(n, -1).view(np.uint8) for name, value in columns.items()} if n else {}
+
+    def append_columns(self, columns: Mapping[str, UInt8[np.ndarray, "b _bytes"]]) -> None:
+        """Add rows of ``columns``; what a folder of an older version did not keep is zero.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        if not columns:
+            return
+        n, sizes = len(columns["rows.i64"]), _row_bytes(self.header)
         with writing(self.folder, self.done.kept):
-            self._files["features.f32"].write(features.contiguous().numpy().tobytes())
-            self._files["rows.i64"].write(np.asarray(rows, dtype=np.int64).tobytes())
-            self._files["fingerprints.bin"].write(b"".join(fingerprints))
-            if SKETCHES in self._files:
-                self._files[SKETCHES].write(b"".join(sketches))
-        self._kept += len(rows)
+            for name, file in self._files.items():
+                column = columns[name] if name in columns else np.zeros((n, sizes[name]), np.uint8)
+                file.write(np.ascontiguousarray(column).data)
+        self._kept += n
 
     def commit(self, looked_at: int, batch_size: int) -> None:
         """Write everything appended since the last commit to disk.
@@ -212,8 +264,12 @@ class Store:
         self._fresh, self._fresh_notes = {}, {}
 
 
-def open_embedded(folder: Path) -> Embedded:
+def open_embedded(folder: Path, *, unfinished: bool = False) -> Embedded:
     """Open a finished folder of features; the images are not needed.
+
+    Args:
+        folder: of the features.
+        unfinished: take what an interrupted embedding has committed, too.
 
     Raises:
         UserError: the folder has no features, is unfinished or damaged, or was written by a newer version.
@@ -222,7 +278,7 @@ def open_embedded(folder: Path) -> Embedded:
     if header is None:
         raise UserError(f"{folder} holds no features: create them with 'shoal cluster'.")
     done, skipped, notes = _journal(folder)
-    if done.looked_at < header.n:
+    if done.looked_at < header.n and not unfinished:
         raise UserError(
             f"{folder} has features of {done.looked_at} of {header.n} images: run the same command again to resume."
         )
@@ -231,6 +287,7 @@ def open_embedded(folder: Path) -> Embedded:
         ends = _mapped(folder / "names.i64", np.int64, (header.n,))
         text = _mapped(folder / "names.txt", np.uint8, (-1,))
         names = Names.from_buffers(text, np.concatenate([[0], ends]))
+        looks = folder / "looks.i64"
         return Embedded(
             tensor_on(_mapped(folder / "features.f32", np.float32, (done.kept, header.n_features))),
             tensor_on(rows),
@@ -240,6 +297,9 @@ def open_embedded(folder: Path) -> Embedded:
             tensor_on(_mapped(folder / "fingerprints.bin", np.uint8, (done.kept, _FINGERPRINT))),
             {names[row]: reason for row, reason in skipped.items()},
             header.spec,
+            header.images,
+            header.pixels,
+            tensor_on(_mapped(looks, np.int64, (done.kept, _LOOK))) if looks.exists() else None,
             {names[row]: note for row, note in notes.items()},
             header.ranges,
             _optional(folder / SKETCHES, SKETCH, (done.kept,)),
@@ -277,6 +337,34 @@ def _pairs(numbers: Int64[np.ndarray, "m"], n: int) -> Int64[Tensor, "m 2"]:
     return pairs
 
 
+def stored_columns(folder: Path, n: int) -> dict[str, UInt8[np.ndarray, "n _bytes"]]:
+    """The first n rows of each file that has a row for each image, as bytes; those of older versions have fewer files.
+
+    Raises:
+        UserError: the folder is damaged.
+    """
+    header = read_header(folder)
+    assert header is not None
+    try:
+        sizes = {name: size for name, size in _row_bytes(header).items() if (folder / name).exists()}
+        return {name: _mapped(folder / name, np.uint8, (n, size)) for name, size in sizes.items()}
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, error) from error
+
+
+def stored_listing(folder: Path) -> tuple[Listing, Mapping[int, str], Mapping[int, str]]:
+    """All names and true classes that a finished folder was made of, why which rows were skipped, what others lack."""
+    header, (_, skipped, notes) = read_header(folder), _journal(folder)
+    assert header is not None
+    ends = _mapped(folder / "names.i64", np.int64, (header.n,))
+    names = Names.from_buffers(_mapped(folder / "names.txt", np.uint8, (-1,)), np.concatenate([[0], ends]))
+    return (
+        Listing(names, np.fromfile(folder / "labels.i64", np.int64), header.classes, lambda: iter(())),
+        skipped,
+        notes,
+    )
+
+
 def _mapped(path: Path, dtype: type[np.generic] | np.dtype[Any], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
     """Map a file for reading; one that is too short raises a ValueError, and bytes beyond ``shape`` are ignored."""
     if shape[0] == 0 or (shape == (-1,) and path.stat().st_size == 0):
@@ -292,6 +380,13 @@ def check_free(folder: Path) -> None:
     odd = next((name for name in found if name not in FILES and not name.endswith(".tmp")), None)
     if odd is not None:
         raise UserError(f"{folder} holds other things, such as {odd}: give another --out.")
+
+
+def check_idle(folder: Path) -> None:
+    """Raise a UserError if another process is writing to the folder."""
+    with writing(folder, 0), (folder / "journal.jsonl").open("r+b") as journal:
+        if not try_lock(journal):
+            raise _busy(folder)
 
 
 def read_header(folder: Path) -> Header | None:
@@ -312,8 +407,10 @@ def read_header(folder: Path) -> Header | None:
                 "upgrade shoal to use it."
             )
         spec, classes = EncoderSpec(**values.pop("spec")), tuple(values.pop("classes"))
+        pixels = values.pop("pixels", None)
         ranges = {name: (float(low), float(high)) for name, (low, high) in values.pop("ranges", BEFORE).items()}
-        return Header(spec=spec, classes=classes, ranges=ranges, **values)
+        size = None if pixels is None else tuple(pixels)
+        return Header(spec=spec, classes=classes, pixels=size, ranges=ranges, **values)
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -343,6 +440,7 @@ def _row_bytes(header: Header) -> dict[str, int]:
         "features.f32": 4 * header.n_features,
         "rows.i64": 8,
         "fingerprints.bin": _FINGERPRINT,
+        "looks.i64": 8 * _LOOK,
         SKETCHES: SKETCH.itemsize,
     }
 
@@ -394,10 +492,10 @@ def write_features(
     folder: Path,
     header: Header,
     listing: Listing,
-    rows: Int64[Tensor, "n"],
     features: Float[Tensor, "n d"],
     *,
     known: Iterable[tuple[bytes, bytes]],
+    looks: Int64[Tensor, "n 3"] | None,
     skipped: Mapping[int, str],
     notes: Mapping[int, str],
 ) -> None:
@@ -405,11 +503,11 @@ def write_features(
 
     Args:
         folder: new, or empty.
-        header: what made the features, and of what.
+        header: what the folder is created for.
         listing: names and true classes of all images.
-        rows: row of the listing of each image that has features, ascending.
-        features: of these.
+        features: of the first of these, as many as there are rows.
         known: of each of these 16 bytes, equal for equal images, and a sketch (``data.sketch``).
+        looks: at their files.
         skipped: why the other rows have none.
         notes: what rows with features lack.
 
@@ -420,6 +518,7 @@ def write_features(
         for row, reason in skipped.items():
             store.skip(row, reason)
         store.note(notes)
+        seen = None if looks is None else [(size, changed, entry) for size, changed, entry in looks.tolist()]
         fingerprints, sketches = zip(*known, strict=True)
-        store.append(rows.tolist(), fingerprints, sketches, features.float())
+        store.append(range(len(features)), fingerprints, features.float(), seen, sketches)
         store.commit(header.n, len(features))

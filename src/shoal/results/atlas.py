@@ -42,7 +42,9 @@ SCHEMA = pa.schema(
 )
 
 
-def write_atlas(found: Assignments, ids: Sequence[str], pixels: UInt8[Tensor, "n 3 h w"], path: Path) -> None:
+def write_atlas(
+    found: Assignments, ids: Sequence[str], pictures: UInt8[Tensor, "n 3 h w"] | Sequence[bytes], path: Path
+) -> None:
     """Write id, cluster, confidence, x, y and a thumbnail of each image.
 
     A thumbnail is a struct of bytes and path, as the Hugging Face hub keeps images, so that most viewers show it.
@@ -50,7 +52,7 @@ def write_atlas(found: Assignments, ids: Sequence[str], pixels: UInt8[Tensor, "n
     Args:
         found: a row for each image, with its place on the map.
         ids: their names.
-        pixels: of the images.
+        pictures: pixels of the images, or their thumbnails from ``encode``.
         path: ends in .parquet.
 
     Raises:
@@ -64,8 +66,8 @@ def write_atlas(found: Assignments, ids: Sequence[str], pixels: UInt8[Tensor, "n
         part = slice(start, start + _ROWS)
         texts = [as_utf8(name) for name in ids[part]]
         thumbnails = [
-            {"bytes": _webp(image, edge), "path": f"{text}.webp"}
-            for text, image in zip(texts, pixels[part], strict=True)
+            {"bytes": image if isinstance(image, bytes) else encode(image, edge), "path": f"{text}.webp"}
+            for text, image in zip(texts, pictures[part], strict=True)
         ]
         numbers = (found.labels, found.confidence, x, y)
         columns = [texts, *(values[part].numpy() for values in numbers), thumbnails]
@@ -81,16 +83,37 @@ def read_atlas(path: Path) -> tuple[list[str], UInt8[Tensor, "n 3 h w"]]:
     Raises:
         UserError: there is no such file, or it is damaged.
     """
+    ids, encoded = read_encoded(path)
+    try:
+        pixels = torch.stack([decode(each) for each in encoded])
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    return ids, pixels
+
+
+def read_encoded(path: Path) -> tuple[list[str], list[bytes]]:
+    """Read the ids and the thumbnails as they are in the table.
+
+    Raises:
+        UserError: there is no such file, or it is damaged.
+    """
     try:
         with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
             table = pyarrow.parquet.read_table(file, columns=["id", "image"])
-        encoded = table["image"].combine_chunks().field("bytes").to_pylist()
-        images = [Image.open(io.BytesIO(each)).convert("RGB") for each in encoded]
-        pixels = np.stack([np.asarray(image).transpose(2, 0, 1) for image in images])
+        return table["id"].to_pylist(), table["image"].combine_chunks().field("bytes").to_pylist()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot read the thumbnails of the report in {path} ({reason}): cluster again.") from error
-    return table["id"].to_pylist(), torch.from_numpy(pixels)
+        raise _unreadable(path, error) from error
+
+
+def decode(encoded: bytes) -> UInt8[Tensor, "3 h w"]:
+    """The pixels of a thumbnail."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        return torch.from_numpy(np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy())
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(f"cannot read the thumbnails of the report in {path} ({reason}): cluster again.")
 
 
 def example_images(path: Path, n: int, size: tuple[int, int]) -> UInt8[Tensor, "m 3 h w"]:
@@ -103,7 +126,8 @@ def example_images(path: Path, n: int, size: tuple[int, int]) -> UInt8[Tensor, "
     return interpolate(pixels, size=size, mode="bilinear").round().to(torch.uint8)
 
 
-def _webp(pixels: UInt8[Tensor, "3 h w"], edge: int) -> bytes:
+def encode(pixels: UInt8[Tensor, "3 h w"], edge: int) -> bytes:
+    """A thumbnail of an image, at most so many pixels wide or high, as WebP."""
     file = io.BytesIO()
     small = thumbnail(pixels, edge)
     small.save(file, "WEBP", quality=QUALITY, lossless=max(small.size) <= LOSSLESS_UP_TO, method=2)

@@ -89,9 +89,10 @@ def cluster(
         root=inputs.root,
         features_at=Path(inputs.features_at) if inputs.features_at else folder.features,
         encoder=inputs.encoder,
+        joined=inputs.joined,
         asked=n_clusters,
     )
-    atomic_write(folder.config, _config(result).encode())
+    atomic_write(folder.config, config_of(result).encode())
     return replace(finish(result, inputs, labels), how=how_fitted(clusterer, len(inputs)))
 
 
@@ -108,7 +109,7 @@ def how_fitted(clusterer: Clusterer, n: int) -> str:
     return f"{name} of all rows" if n <= most else f"{name} of {most:,} rows drawn at random, which the others joined"
 
 
-def _config(result: Result) -> str:
+def config_of(result: Result) -> str:
     """The settings, for people to read; ``clustering.safetensors`` has them as well."""
     settings = {
         "source": result.source,

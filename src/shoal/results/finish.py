@@ -103,18 +103,28 @@ def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> Outcom
     Raises:
         UserError: features hold NaN or infinity, or the folder cannot be written.
     """
-    folder, features, k = result.folder, inputs.features, len(result.centers)
+    features = inputs.features
     positions = map_positions(features, metric=result.metric, seed=result.seed)
     found = assign_rows(features, result.clusterer, result.centers, result.metric, labels=labels, positions=positions)
+    return write_files(result, inputs, found)
+
+
+def write_files(result: Result, inputs: Inputs, found: Assignments, names: Mapping[int, str] | None = None) -> Outcome:
+    """``finish`` for assignments that are known; ``names`` are those of clusters that have one.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder, features, k = result.folder, inputs.features, len(result.centers)
     for path in (folder.assignments_csv, folder.assignments):
-        write_assignments(found, inputs.ids, path, targets=inputs.targets, classes=inputs.classes)
+        write_assignments(found, inputs.ids, path, names=names, targets=inputs.targets, classes=inputs.classes)
     # Training pulls the images of a cluster together, so features that are near say nothing of copies.
     alike = ALIKE if result.encoder is None or result.encoder.kind == "timm" else math.inf
     write_representatives(representatives(features, found, k, alike), inputs.ids, folder.representatives)
     file = io.BytesIO()
     np.save(file, result.centers.numpy())
     atomic_write(folder.centers, file.getvalue())
-    outcome = Outcome(len(inputs), k, result.asked, clustering_scores(inputs.targets, labels))
+    outcome = Outcome(len(inputs), k, result.asked, clustering_scores(inputs.targets, found.labels))
     if inputs.embedded is not None:
         outcome = _of_images(outcome, result, inputs, found, alike)
         write_page(result)

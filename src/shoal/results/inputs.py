@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
@@ -14,20 +15,22 @@ from torch import Tensor
 from shoal.clustering.rows import Metric
 from shoal.data import find_source, read_pixels, resolve_spec
 from shoal.data.greys import Ranges, describe
+from shoal.data.listing import others_of
 from shoal.data.reading import count_kinds, part_note, skip_note
 from shoal.data.sources.array import map_npy
 from shoal.errors import UserError
-from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder
+from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder, open_embedded, share_features
 from shoal.files import real
 from shoal.folder import ResultFolder
 from shoal.progress import Progress
 from shoal.results.atlas import read_atlas
+from shoal.results.changes import changes_of, update_hint
 from shoal.results.result import PIXELS, Result, given_features
 from shoal.results.tables import as_utf8, read_csv
 from shoal.types import Others
 
-Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"]]
-"""Reads the images of some rows, at most so many pixels wide if that saves anything."""
+Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"] | list[bytes]]
+"""Reads the images of some rows, at most so many pixels wide if that saves anything, or their thumbnails."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class Inputs:
     """Reads the images again; None where there are none."""
     others: Others = field(default_factory=Others)
     """What there is beside the images."""
+    joined: tuple[tuple[str, str], ...] = ()
+    """Sources that have joined the first, as ``Result`` has them."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -115,13 +120,14 @@ def read_inputs(
     if name == PIXELS and not path.exists():
         return _given(given_features(name), name)
     if path.is_dir() and ResultFolder(path).is_finished:
-        return _with_others(of_result(Result.load(path)), ResultFolder(path))
+        return _with_others(of_result(Result.load(path), folder, progress), ResultFolder(path))
     if path.suffix.lower() == ".npy" and not _holds_images(path):
         return _given(given_features(str(path), cosine=metric == "cosine"), str(path.resolve()))
     source = find_source(name)
     listing = source.listing()  # what is wrong with the images is told before anything is downloaded
     if len(listing.ids) < fewest:
-        raise UserError(f"{len(listing.ids)} images are fewer than the {fewest} clusters asked for: lower -k.")
+        n = "1 image is" if len(listing.ids) == 1 else f"{len(listing.ids)} images are"
+        raise UserError(f"{n} fewer than the {fewest} clusters asked for: lower -k.")
     encoder = load_encoder(config.spec())
     counter = progress.counter("embedding images")
     embedded = embed(source, encoder, folder.features, ranges=ranges, strict=strict, progress=counter)
@@ -138,35 +144,40 @@ def read_inputs(
         return read_pixels(listing, embedded.rows[index].tolist(), edge, embedded.ranges)
 
     features_at = str(folder.features.resolve())
-    others = listing.others if source.others is None else source.others
     kept = (embedded.features, embedded.ids, "images", origin, "", embedded, embedded.spec, features_at, pictures)
-    return Inputs(*kept, others=others)
+    return Inputs(*kept, others=others_of(source))
 
 
-def of_result(result: Result) -> Inputs:
-    """What a finished result clustered, to be clustered again."""
+def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Inputs:
+    """What a finished result clustered, to be clustered again into a folder that has the features of its own.
+
+    Images that are known to be gone or changed are left out. Without access to any image all are taken: features and
+    thumbnails are kept.
+
+    Raises:
+        UserError: the features are damaged, or the folder holds others.
+    """
     if result.encoder is None:
         assert isinstance(result.source, str)
         return _given(result.features, result.source)
-    embedded = result.embedded
+    embedded, ids = result.embedded, result.ids
     assert embedded is not None
+    index = _unchanged(result, progress)
+    share_features(result.features_at, folder.features, index)
+    own = open_embedded(folder.features)
 
-    def pictures(index: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
-        ids, kept = read_atlas(result.folder.atlas)
-        if len(ids) == len(embedded.ids):  # the thumbnails of all, so that no image is read again
-            return kept[index]
-        return read_pixels(result.listing, [result.rows[i] for i in index.tolist()], edge, embedded.ranges)
+    def pictures(wanted: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
+        known, kept = read_atlas(result.folder.atlas)
+        rows = torch.from_numpy(index)[wanted]
+        if len(known) == len(ids):  # the thumbnails of all, so that no image is read again
+            return kept[rows]
+        return read_pixels(result.listing, result.matched.rows[rows.numpy()].tolist(), edge, embedded.ranges)
 
+    encoder, at = result.encoder, str(folder.features.resolve())
     return Inputs(
-        embedded.features,
-        embedded.ids,
-        "images",
-        result.source,
-        result.root,
-        embedded,
-        result.encoder,
-        str(result.features_at),
-        pictures,
+        *(own.features, own.ids, "images", result.source, result.root),
+        *(own, encoder, at, pictures),
+        joined=result.joined,
     )
 
 
@@ -176,6 +187,24 @@ def _with_others(inputs: Inputs, folder: ResultFolder) -> Inputs:
     names = set(map(as_utf8, known))
     reasons = {name: reason for name, reason in read_csv(folder.skipped, "id", "reason") if name not in names}
     return replace(inputs, others=Others(count_kinds(reasons, Others()), reasons))
+
+
+def _unchanged(result: Result, progress: Progress) -> Int64[np.ndarray, "m"]:
+    """Images that are there and the same, or all if none can be found."""
+    everything = np.arange(len(result.ids))
+    if not result.is_quickly_matched:
+        return everything
+    try:
+        found = result.matched.there
+    except UserError:  # their drive is away, or they were arrays
+        return everything
+    if not len(found):
+        return everything
+    for line in changes_of(result):
+        progress.warn(line.rstrip("."))
+    if len(found) < len(everything):
+        progress.warn(f"{len(found)} images are clustered again; {update_hint(result)}")
+    return found
 
 
 def _given(features: Float[Tensor, "n d"], source: str) -> Inputs:

@@ -14,6 +14,7 @@ from shoal.clustering.rows import Metric
 from shoal.data.listing import as_images
 from shoal.errors import UserError
 from shoal.evaluation import Evaluation, clustering_scores
+from shoal.folder import ResultFolder
 from shoal.report import ReportData, write_report
 from shoal.report.data import Copy
 from shoal.results.atlas import read_atlas
@@ -52,7 +53,7 @@ def report_data(result: Result) -> ReportData:
         size = f"{width} × {height}" if width else ""
         duplicates.setdefault(group, []).append(Copy(name, kind, keep == "true", size))
     return ReportData(
-        title=folder.path.resolve().name,
+        title=folder.place.resolve().name,
         command=command_of(result),
         config_yaml=folder.config.read_text("utf-8", "replace") if folder.is_run else "",
         metrics=folder.read_metrics() or (clustering_scores(embedded.targets, found.labels),),
@@ -76,7 +77,7 @@ def report_data(result: Result) -> ReportData:
 def command_of(result: Result) -> str:
     """The shell command that reproduces the clusters."""
     if result.folder.is_run:
-        return shlex.join(["shoal", "train", str(result.folder.config.absolute())])
+        return shlex.join(["shoal", "train", str(ResultFolder(result.folder.place).config.absolute())])
     source = result.source if isinstance(result.source, str) else "-"
     words = ["shoal", "cluster", source, "-k", str(result.asked), "--method", result.method]
     words += ["--metric", result.metric, "--seed", str(result.seed)]

@@ -8,17 +8,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from shoal.clustering import Clusterer, clusterer_from, state_of
 from shoal.clustering.rows import Metric
-from shoal.data import Blob, Listing, find_source, to_images
+from shoal.data import Blob, Listing, Source, find_source, to_images
 from shoal.data.features import read_features
+from shoal.data.greys import Scale
+from shoal.data.sources.joined import files_source, joined_source
 from shoal.errors import UserError
 from shoal.features import Embedded, Encoder, EncoderSpec, load_encoder, open_embedded
+from shoal.features.inference import SquarePreparing
+from shoal.features.matching import Matched, Prepare, match
 from shoal.folder import ResultFolder
+from shoal.results.far import Reference
 from shoal.results.rows import Assignments
 from shoal.results.tables import as_utf8, read_assignments
 from shoal.tensors import damaged, read_tensors, write_tensors
@@ -53,6 +59,10 @@ class Result:
     """Number of clusters asked for; there are fewer where some would have been empty."""
     by_head: bool = False
     """Whether a training method's own head has put the images into clusters."""
+    joined: tuple[tuple[str, str], ...] = ()
+    """Sources that have joined since, and the folder under which their images are named."""
+    reference: Reference | None = None
+    """What was far from its centre when the images were clustered; None until an update asks for it."""
     flags: Mapping[str, Bool[Tensor, "n"]] | None = None
     """``held_out`` and ``clustered`` of each image, where a data set says so."""
 
@@ -67,10 +77,12 @@ class Result:
             "seed": self.seed,
             "source": self.source,
             "root": self.root,
+            "joined": self.joined,
             "features": "features" if own_features else str(self.features_at),  # the folder may be moved
             "encoder": None if self.encoder is None else asdict(_movable(self.encoder, self.folder)),
             "by_head": self.by_head,
             "asked": self.asked,
+            "reference": None if self.reference is None else asdict(self.reference),
         }
         named = {f"clusterer.{name}": value for name, value in tensors.items()}
         flags = {name: value.to(torch.uint8) for name, value in (self.flags or {}).items()}
@@ -84,6 +96,7 @@ class Result:
             UserError: there are none, they are damaged, or a newer version wrote them.
         """
         folder = ResultFolder(path)
+        folder.complete_update()
         if not folder.is_finished:
             raise UserError(_unfinished(folder))
         header, tensors = read_tensors(folder.clustering)
@@ -107,6 +120,8 @@ class Result:
                 encoder=encoder,
                 by_head=header.get("by_head", False),
                 asked=int(header.get("asked", len(centers))),
+                reference=Reference(**header["reference"]) if header.get("reference") else None,
+                joined=tuple((str(name), str(spec)) for name, spec in header.get("joined", ())),
                 flags=flags,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -181,50 +196,87 @@ class Result:
         return self.embedded.ids
 
     @cached_property
+    def images(self) -> Source:
+        """Where the images should be.
+
+        Raises:
+            UserError: features were clustered, or there are no images any more.
+        """
+        return joined_source(self.first_images, self.joined)
+
+    @cached_property
+    def first_images(self) -> Source:
+        """Where those images should be that were not joined later.
+
+        Raises:
+            UserError: as ``images``.
+        """
+        if self.embedded is None:
+            raise self._without_images()
+        if isinstance(self.source, str):
+            return find_source(self.source, root=self.root)
+        pairs = zip(self.ids, self.embedded.rows.tolist(), strict=True)
+        return files_source(self.source, {row: name for name, row in pairs if row < len(self.source)})
+
+    @property
     def listing(self) -> Listing:
         """Where the images can be read again.
 
         Raises:
-            UserError: features were clustered, the images are gone, or others are in their place.
+            UserError: as ``images``.
         """
-        if self.embedded is None:
-            raise self._without_images()
-        return find_source(self.source, root=self.root).listing()
+        return self.images.listing()
 
     @cached_property
-    def rows(self) -> Sequence[int]:
-        """Where each image is in ``listing``; others may have joined it since.
+    def matched(self) -> Matched:
+        """Which of the images are there and unchanged.
 
         Raises:
-            UserError: images are gone.
+            UserError: as ``images``; or images of a training run, whose network is gone, would have to be compared.
         """
-        known, ids = self.listing.ids, self.ids
-        assert self.embedded is not None  # otherwise there is no listing
-        rows: list[int] = self.embedded.rows.tolist()
-        # A list of files is what it was; only its names may have been shorter in the folder where it was given.
-        if isinstance(self.source, list) or (len(known) > rows[-1] and all(map(str.__eq__, ids, _at(known, rows)))):
-            return rows
-        places = {name: row for row, name in enumerate(known)}
-        gone = [name for name in ids if name not in places]
-        rows = [places.get(name, -1) for name in ids]
-        if gone or rows != sorted(rows):
-            why = f"{len(gone)} of {self.source} are gone, such as {gone[0]}" if gone else "their order has changed"
-            raise UserError(f"the images are not those that were clustered, {why}: bring them back, or cluster again.")
-        return rows
+        images = self.images
+        assert self.embedded is not None  # otherwise there are no images
+        return match(self.embedded, images, self.prepare)
 
     @property
-    def source_folder(self) -> Path | None:
-        """The folder the images are from, if they are from one."""
-        return Path(self.source) if isinstance(self.source, str) and Path(self.source).is_dir() else None
+    def prepare(self) -> Prepare | None:
+        """What makes the pixels that fingerprints are of; None where they are of files.
+
+        Raises:
+            UserError: an older version has not kept their size, and the network is gone.
+        """
+        embedded = self.embedded
+        if embedded is None or not embedded.of_pixels:
+            return None
+        preparing = SquarePreparing(embedded.pixels) if embedded.pixels else self.network.preparing
+        return lambda data: preparing(data, Scale(embedded.ranges))
+
+    @property
+    def is_quickly_matched(self) -> bool:
+        """Whether ``matched`` mostly takes a look at each file, or at an archive or a table as a whole."""
+        return self.embedded is not None and (self.embedded.looks is not None or not self.embedded.of_pixels)
+
+    @cached_property
+    def present(self) -> Int64[np.ndarray, "m"]:
+        """Images that are there and unchanged, whatever their names are now, in the order in which they are listed."""
+        there = self.matched.there
+        found: Int64[np.ndarray, "m"] = there[np.argsort(self.matched.rows[there], kind="stable")]
+        return found
+
+    @property
+    def source_folders(self) -> Sequence[Path]:
+        """The folders that are looked at for images."""
+        specs = [*([self.source] if isinstance(self.source, str) else []), *(spec for _, spec in self.joined)]
+        return [Path(spec) for spec in specs if Path(spec).is_dir()]
 
     @property
     def paths(self) -> Sequence[Path | None]:
-        """Files of the images; None for what lies inside an archive or a table."""
-        return [self.listing.path(row) for row in self.rows]
+        """Files of ``present``; None for what lies inside an archive or a table."""
+        return [self.listing.path(row) for row in self.matched.rows[self.present].tolist()]
 
     def contents(self) -> Iterator[Blob]:
-        """All images in order; those that nobody asks for are not read."""
-        wanted = iter(self.rows)
+        """The images of ``present``; others are not read."""
+        wanted = iter(self.matched.rows[self.present].tolist())
         row = next(wanted, -1)
         for at, blob in enumerate(self.listing.blobs()):
             if at == row:
@@ -253,10 +305,6 @@ class Result:
         )
 
 
-def _at(names: Sequence[str], rows: Sequence[int]) -> Iterator[str]:
-    return (names[row] for row in rows)
-
-
 def given_features(source: str, *, cosine: bool = False) -> Float[Tensor, "n d"]:
     """Features that were given and not made: those of a .npy file, or the pixels of the digits in [0, 1].
 
@@ -270,7 +318,7 @@ def given_features(source: str, *, cosine: bool = False) -> Float[Tensor, "n d"]
 
 def _movable(encoder: EncoderSpec, folder: ResultFolder) -> EncoderSpec:
     """The spec without the path of the run itself, whose folder may be moved."""
-    own = encoder.kind == "run" and Path(encoder.name).resolve() == folder.path.resolve()
+    own = encoder.kind == "run" and Path(encoder.name).resolve() == folder.place.resolve()
     return replace(encoder, name="") if own else encoder
 
 

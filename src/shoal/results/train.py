@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from shoal.data.sketch import sketch
 from shoal.data.sources.folder import is_pattern
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features, write_links
+from shoal.features.matching import pixel_fingerprint
 from shoal.features.store import Header
 from shoal.features.weights import file_digest
 from shoal.files import atomic_write
@@ -196,16 +196,17 @@ def _kept_features(
         batch_size=n,
         images=finished.trained.images_digest,
         classes=images.classes,
+        pixels=finished.trained.size,
         ranges=images.ranges,
     )
-    fingerprints = [blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images.pixels]
+    fingerprints = [pixel_fingerprint(image.cpu().numpy()) for image in images.pixels]
     write_features(
         folder.features,
         header,
         listing,
-        torch.arange(n),
         finished.features,
         known=zip(fingerprints, map(_sketch, images.pixels), strict=True),
+        looks=images.looks,
         skipped=dict(enumerate(images.skipped.values(), n)),
         notes={row: images.notes[name] for row, name in enumerate(images.ids) if name in images.notes},
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from secrets import token_hex
 
 from shoal.errors import UserError
+from shoal.files import DISK_FULL
 from shoal.sort.manifest import How
+
+_NO_ROOM = (*DISK_FULL, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @lru_cache(maxsize=4096)
@@ -29,14 +34,15 @@ def located(path: Path) -> Path:
     return found
 
 
-def check_apart(into: Path, sources: Iterable[Path | None], source: Path | None) -> None:
-    """Refuse to sort into the folder the images are from, or below: the next clustering would find them twice.
+def check_apart(into: Path, sources: Iterable[Path | None], folders: Iterable[Path]) -> None:
+    """Refuse to sort into a folder the images are from, or below: the next clustering would find them twice.
 
     Raises:
         UserError: ``into`` lies there, or one of the files lies in ``into``.
     """
-    if source is not None and (source.resolve() == into or source.resolve() in into.parents):
-        raise UserError(f"{into} lies inside {source}, where the images are: sort into a folder beside it.")
+    for source in folders:
+        if source.resolve() == into or source.resolve() in into.parents:
+            raise UserError(f"{into} lies inside {source}, where the images are: sort into a folder beside it.")
     for folder in {path.parent for path in sources if path is not None}:
         if into == folder or into in folder.parents:
             raise UserError(f"the images in {folder} lie inside {into}: sort into another folder.")
@@ -82,6 +88,20 @@ def check_room(into: Path, n_bytes: int, sources: Sequence[Path | None], how: Ho
     if copied and n_bytes > free:
         room = f"{existing} has {free / 1e6:.0f} MB free"
         raise UserError(f"the files take {n_bytes / 1e6:.0f} MB and {room}: make room, or use --link.")
+
+
+def holds_any_name(into: Path) -> bool:
+    """Whether the file system of a folder holds names that FAT does not: an empty file is made there, and removed.
+
+    Systems call the same file system by many names, and one that is shared over a network by that of the network.
+    """
+    probe = os.fsencode(_existing(into)) + f"/.shoal-{token_hex(8)}:?.part".encode()
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError as error:
+        return error.errno in _NO_ROOM  # this is told by ``check_room``
+    os.unlink(probe)  # noqa: PTH108 - a path of bytes
+    return True
 
 
 def check_free_targets(into: Path, folders: Iterable[str], destinations: Iterable[str]) -> None:

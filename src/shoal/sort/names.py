@@ -15,6 +15,19 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt
 """Devices on Windows, whatever follows after a dot."""
 
 
+_REFUSED = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
+"""What FAT, exFAT and NTFS have in no name; the last are stray bytes, since their names are text."""
+
+
+def portable_name(name: str) -> str:
+    """The name itself where FAT, exFAT and NTFS can hold it, else one that is as near to it as they can."""
+    plain = _REFUSED.sub("_", name)
+    stem = plain.partition(".")[0]
+    if stem.lower().strip() in _RESERVED:
+        plain = f"{stem}_{plain[len(stem) :]}"
+    return plain.rstrip(". ") or "_"
+
+
 def safe_name(text: str, fallback: str) -> str:
     """A name for one file or folder: no separators, control characters or what Windows refuses, at most 200 bytes.
 

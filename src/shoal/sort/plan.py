@@ -8,7 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
@@ -24,7 +24,7 @@ from shoal.files import real
 from shoal.sort import checks
 from shoal.sort.manifest import How, Step, Writer
 from shoal.sort.moving import digest, move, put
-from shoal.sort.names import Taken, folder_names, safe_name
+from shoal.sort.names import Taken, folder_names, portable_name, safe_name
 
 _AT_ONCE = 64
 """Steps whose intentions are flushed to the disk together."""
@@ -38,7 +38,8 @@ class Plan:
     """Where each image goes: ``destinations`` under the folder ``into``, "" for an image that stays where it is.
 
     ``sources`` are absolute, None where an image lies inside an archive or a table. ``n_renamed`` images have another
-    name than before, because their folder has that one already. ``n_bytes`` counts the files of their own.
+    name than before, because their folder has that one already, and ``n_adapted`` because the file system cannot hold
+    the one they had. ``n_bytes`` counts the files of their own.
     """
 
     into: Path
@@ -46,6 +47,7 @@ class Plan:
     destinations: Sequence[str]
     n_renamed: int
     n_bytes: int
+    n_adapted: int = 0
 
     @property
     def folders(self) -> dict[str, int]:
@@ -75,6 +77,9 @@ class Plan:
             lines.append(f"{inside} of them come out of archives or tables, on top of that size")
         if self.n_renamed:
             lines.append(f"{self.n_renamed} get a number after their name: their folder has that name already")
+        if self.n_adapted:
+            refused = 'marks such as : ? * " <, endings or words'
+            lines.append(f"{self.n_adapted} get another name: {self.into} cannot hold the {refused} that they have")
         if n < len(self.destinations):
             lines.append(f"{len(self.destinations) - n} images are in no cluster and stay where they are")
         apart = sum(checks.on_other_disk(self.into, (source for _, source, _ in self.rows() if source is not None)))
@@ -156,7 +161,7 @@ def plan_sort(
     clusters: Int64[Tensor, "n"],
     names: Mapping[int, str],
     into: Path,
-    source: Path | None = None,
+    folders_of_images: Sequence[Path] = (),
 ) -> Plan:
     """Plan a folder for each cluster under ``into``; nothing is written.
 
@@ -166,7 +171,7 @@ def plan_sort(
         clusters: −1 for an image that stays where it is.
         names: of clusters that have one; folders are named so, or cluster-03.
         into: a new folder, or one that has no files of these names.
-        source: the folder the images are from, if they are from one.
+        folders_of_images: those that are looked at for images.
 
     Raises:
         UserError: a file is gone; ``into`` lies in the source, or files in ``into``.
@@ -175,18 +180,25 @@ def plan_sort(
     labels = clusters.tolist()
     folders = folder_names(sorted({label for label in labels if label >= 0}), names)
     sources = [None if path is None else checks.located(path) for path in paths]
-    checks.check_apart(into, sources, source)
-    taken, destinations, renamed = Taken(), [], 0
-    for name, path, label in zip(ids, paths, labels, strict=True):
+    checks.check_apart(into, sources, folders_of_images)
+    names_of = [
+        path.name if path else safe_name(name.rpartition("/")[2], "image")
+        for name, path in zip(ids, paths, strict=True)
+    ]
+    fitting = [portable_name(name) for name in names_of]
+    if names_of == fitting or checks.holds_any_name(into):
+        fitting = names_of
+    taken, destinations, renamed, adapted = Taken(), list[str](), 0, 0
+    for name, wanted, label in zip(names_of, fitting, labels, strict=True):
         if label < 0:
             destinations.append("")
             continue
-        wanted = path.name if path is not None else safe_name(PurePosixPath(name).name, "image")
         given = taken.name(folders[label], wanted)
         renamed += given != wanted
+        adapted += wanted != name
         destinations.append(f"{folders[label]}/{given}")
     n_bytes = sum(path.stat().st_size for path, target in zip(sources, destinations, strict=True) if path and target)
-    return Plan(into, sources, destinations, renamed, n_bytes)
+    return Plan(into, sources, destinations, renamed, n_bytes, adapted)
 
 
 def _batches(steps: Iterable[tuple[Step, bytes]]) -> Iterator[list[tuple[Step, bytes]]]:

@@ -27,6 +27,7 @@ from jaxtyping import Int64
 from shoal.data.decode import UnreadableError
 from shoal.data.kinds import DENIED, HEAD, HIDDEN, IRREGULAR, PASSED_FOLDERS, Kind, kind_named
 from shoal.data.listing import Blob, Listing, Member, Names, Source, check_regular, distinct
+from shoal.data.reach import out_of_reach
 from shoal.data.sources.formats import DAMAGE
 from shoal.data.sources.labels import classes_of, subfolder_classes
 from shoal.data.sources.others import Collector, in_words
@@ -231,6 +232,8 @@ def _zip_blobs(file: Path, images: bytearray) -> Iterator[Blob]:
             with lock, archive.open(entry) as opened:
                 return opened.read(_MAX_BYTES)  # never more than the entry's stated size
         except _DAMAGE as error:
+            if out_of_reach(error):
+                raise
             raise UnreadableError(f"damaged: {error}") from error
 
     def member(entry: zipfile.ZipInfo) -> Member:
@@ -301,6 +304,8 @@ class _TarWalk:
                         raise tarfile.ReadError(f"a header says {entry.size} bytes")
                     yield entry, archive
             except _DAMAGE as error:
+                if out_of_reach(error):  # its drive has gone away
+                    raise UserError(f"cannot read {self._file}: {error}.") from error
                 self.damage = f"damaged after {self.n_images} images: {error}"
 
 
@@ -401,7 +406,9 @@ def _stream_tar(file: Path, mode: _Mode, images: bytearray) -> Iterator[Blob]:
 def _content_or_reason(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Blob:
     try:
         return _content(archive, entry)
-    except _DAMAGE:
+    except _DAMAGE as error:
+        if out_of_reach(error):
+            raise
         return _unreadable("truncated")
 
 

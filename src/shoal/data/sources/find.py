@@ -41,7 +41,7 @@ IN_MEMORY = "(images given in Python)"
 STDIN = "-"
 """Stands for a list of paths on standard input."""
 
-_KINDS = "a folder, a .zip, .tar, .parquet, .csv or .npy file"
+_KINDS = "an image, a folder, a .zip, .tar, .parquet, .csv or .npy file"
 
 
 def find_source(
@@ -50,9 +50,9 @@ def find_source(
     """Find images without opening archives and tables yet.
 
     Args:
-        spec: a folder, a file (``.zip``, ``.tar``, ``.tar.gz``, ``.parquet``, ``.csv``, ``.npy``), a pattern such as
-            ``photos/**/*.jpg`` or ``shards/{000..099}.tar``, ``hf://owner/name``, the name of a data set, a list of
-            paths, or ``-`` for one on standard input.
+        spec: a folder, an image, a file (``.zip``, ``.tar``, ``.tar.gz``, ``.parquet``, ``.csv``, ``.npy``), a pattern
+            such as ``photos/**/*.jpg`` or ``shards/{000..099}.tar``, ``hf://owner/name``, the name of a data set, a
+            list of paths, or ``-`` for one on standard input.
         root: folder with the files of a named data set.
         progress: called while a data set is downloaded, with the downloaded share of its images.
 
@@ -104,9 +104,13 @@ def _at_path(path: Path) -> Source:
         is_folder = path.is_dir()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
-    if is_folder:
-        passed = Collector()
-        return _of_files(path, walk(path, passed=passed), passed)
+    if not is_folder:
+        return _in_file(path)
+    passed = Collector()
+    return _of_files(path, walk(path, passed=passed), passed)
+
+
+def _in_file(path: Path) -> Source:
     kind = path.suffix.lower()
     if kind == ".npy":
         file = path.absolute()
@@ -117,8 +121,9 @@ def _at_path(path: Path) -> Source:
         return parquet_source(path.parent, [path.name])
     if is_archive(path.name):
         return archive_source(path.parent, [path.name])
-    alone = "one image is not a data set; " if is_image_name(path.name) else ""
-    raise UserError(f"cannot take images from {path}: {alone}give {_KINDS}.")
+    if is_image_name(path.name):
+        return folder_source(path.parent, [path.name])
+    raise UserError(f"cannot take images from {path}: give {_KINDS}.")
 
 
 def _matching(pattern: str) -> Source:

@@ -1,0 +1,111 @@
+"""The features of a result for a second one, which then stands by itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from shoal.data.listing import Listing
+from shoal.errors import UserError
+from shoal.features.store import (
+    FILES,
+    Header,
+    Store,
+    check_free,
+    open_embedded,
+    read_header,
+    stored_columns,
+    stored_listing,
+    write_links,
+    writing,
+)
+
+_SMALL = ("header.json", "journal.jsonl")
+"""Copied: these alone are ever written to in place."""
+
+_CHUNK = 8192
+"""Images that are copied at once."""
+
+
+def share_features(folder: Path, target: Path, index: Int64[np.ndarray, "m"]) -> None:
+    """Give another folder the features of some images of a finished one, by hard links if these are all.
+
+    Where there can be no hard links they are copied. The same features that are there already are left as they are.
+
+    Args:
+        folder: of finished features.
+        target: new, or empty, or left by an interrupted call.
+        index: images, ascending.
+
+    Raises:
+        UserError: the folder is damaged, or the target holds something else or cannot be written.
+    """
+    header, n = read_header(folder), len(open_embedded(folder).rows)
+    assert header is not None
+    whole = len(index) == n
+    if not whole:
+        digest = blake2b(header.images.encode() + index.tobytes(), digest_size=16).hexdigest()
+        header = Header(
+            *(header.spec, header.n - n + len(index), header.n_features, header.batch_size, digest),
+            *(header.classes, header.pixels, header.ranges),
+        )
+    there = read_header(target)
+    if there is not None:
+        if there == header:
+            return
+        raise UserError(f"{target} holds features of other images: give another --out, or remove this one.")
+    check_free(target)
+    with writing(target, 0):
+        target.mkdir(parents=True, exist_ok=True)
+        if whole:
+            _link(folder, target)
+        else:
+            _copy(folder, target, index, header)
+
+
+def _link(folder: Path, target: Path) -> None:
+    for name in (*FILES, "header.json"):  # the header last: with it the folder is one of features
+        if not (folder / name).exists():  # of an older version
+            continue
+        (target / name).unlink(missing_ok=True)
+        if name not in _SMALL:
+            try:
+                os.link(folder / name, target / name)
+                continue
+            except OSError:
+                pass  # another file system, or one without hard links
+        shutil.copy(folder / name, target / name)
+
+
+def _copy(folder: Path, target: Path, index: Int64[np.ndarray, "m"], header: Header) -> None:
+    embedded = open_embedded(folder)
+    rows, listing, skipped, notes = embedded.rows.numpy(), *stored_listing(folder)
+    left = np.ones(len(listing.ids), dtype=bool)
+    left[np.delete(rows, index)] = False
+    place = np.cumsum(left) - 1
+    names = [name for name, stays in zip(listing.ids, left.tolist(), strict=True) if stays]
+    shorter = Listing(names, np.asarray(listing.targets)[left], listing.classes, lambda: iter(()))
+    columns = stored_columns(folder, len(rows))
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with Store.begin(temporary, header, shorter) as store:
+        for row, reason in skipped.items():
+            store.skip(int(place[row]), reason)
+        kept = set(rows[index].tolist())
+        store.note({int(place[row]): note for row, note in notes.items() if row in kept})
+        for start in range(0, len(index), _CHUNK):
+            part = index[start : start + _CHUNK]
+            found = {name: columns[name][part] for name in store.row_bytes.keys() & columns.keys()}
+            found["rows.i64"] = place[rows[part]].astype(np.int64)[:, None].view(np.uint8)
+            store.append_columns(found)
+        store.commit(header.n, header.batch_size)
+    if embedded.links is not None:
+        links = embedded.links.numpy()
+        write_links(temporary, np.searchsorted(index, links[np.isin(links, index).all(1)]))
+    target.rmdir()
+    temporary.rename(target)

@@ -1,0 +1,168 @@
+"""Where the images of a folder of features are now: those that are unchanged, renamed, changed or gone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from shoal.data.decode import UnreadableError
+from shoal.data.greys import Samples
+from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
+from shoal.data.looks import NO_LOOK, look_at_all
+from shoal.data.reading import map_rows, read_blob
+from shoal.features.store import Embedded
+
+Prepare = Callable[[bytes | Pixels | Samples], Pixels]
+"""Makes pixels of an image; raises ``UnreadableError``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """Where each of the n images of a folder of features is in a listing.
+
+    ``rows`` are those of the listing, −1 for an image that is not there. ``looks`` are the files there, at present.
+    ``renamed`` marks images that have another name now, recognised by their content; ``changed`` those whose name has
+    another content now; ``gone`` those whose name leads to nothing.
+    """
+
+    rows: Int64[np.ndarray, "n"]
+    looks: Int64[np.ndarray, "n 3"]
+    renamed: Bool[np.ndarray, "n"]
+    changed: Bool[np.ndarray, "n"]
+
+    @property
+    def there(self) -> Int64[np.ndarray, "m"]:
+        """Images that were found."""
+        found: Int64[np.ndarray, "m"] = np.flatnonzero(self.rows >= 0)
+        return found
+
+    @property
+    def gone(self) -> Bool[np.ndarray, "n"]:
+        """Images that were not found, and whose names lead to nothing."""
+        nowhere: Bool[np.ndarray, "n"] = (self.rows < 0) & ~self.changed
+        return nowhere
+
+
+def match(embedded: Embedded, source: Source, prepare: Prepare | None = None) -> Matched:
+    """Look for the images of a folder of features in a source.
+
+    A file with the name, the size and the times that it had when it was read is the same. Any other is read, and the
+    same if its content is: by its bytes, or, of a training run, by the pixels that ``prepare`` makes of it. So are
+    images under new names, if as many have a content as are missing with it.
+
+    Args:
+        embedded: the features.
+        source: where the images should be.
+        prepare: needed where ``embedded.of_pixels``.
+    """
+    listing = source.listing()
+    kept = embedded.rows.numpy()
+    n, files = len(kept), len(listing.files) > 0
+    looks = np.full((n, len(NO_LOOK)), NO_LOOK, np.int64)
+    nothing = np.zeros(n, dtype=bool)
+    known = embedded.looks if files else None
+    if known is None and embedded.images == source_digest(source, listing):
+        return Matched(kept.copy(), _looks(listing, kept) if files else looks, nothing, nothing)
+    rows = _by_name(embedded.ids, kept, listing.ids)
+    if files:
+        looks[rows >= 0] = _looks(listing, rows[rows >= 0])
+        rows[(looks == NO_LOOK).all(1)] = -1  # named in a table, and not there
+    same = nothing if known is None else (rows >= 0) & (looks == known.numpy()).all(1)
+    return _by_content(embedded, listing, rows, looks, same, prepare)
+
+
+def _by_content(
+    embedded: Embedded,
+    listing: Listing,
+    rows: Int64[np.ndarray, "n"],
+    looks: Int64[np.ndarray, "n 3"],
+    same: Bool[np.ndarray, "n"],
+    prepare: Prepare | None,
+) -> Matched:
+    """Read the images that are not known to be the same, and those that no image is named after."""
+    prints = [bytes(each) for each in embedded.fingerprints.numpy()]
+    doubtful = np.flatnonzero((rows >= 0) & ~same)
+    found = dict(_contents(listing, np.unique(rows[doubtful]), prepare))
+    changed = np.zeros(len(rows), dtype=bool)
+    changed[doubtful] = [found[int(rows[i])] != prints[i] for i in doubtful]
+    missing = np.flatnonzero((rows < 0) | changed)
+    strange = np.ones(len(listing.ids), dtype=bool)
+    strange[rows[rows >= 0]] = False
+    others = np.flatnonzero(strange) if len(missing) else np.zeros(0, np.int64)
+    other_looks = _looks(listing, others) if len(listing.files) else np.full((len(others), 3), NO_LOOK, np.int64)
+    if len(listing.files):
+        worth = ~(other_looks == NO_LOOK).all(1)
+        if embedded.looks is not None and not embedded.of_pixels:  # of another size it is another file
+            worth &= np.isin(other_looks[:, 0], embedded.looks.numpy()[missing, 0])
+        others, other_looks = others[worth], other_looks[worth]
+    under_others = {int(rows[i]): looks[i] for i in np.flatnonzero(changed)}
+    under_others |= dict(zip(others.tolist(), other_looks, strict=True))
+    found |= dict(_contents(listing, others, prepare))
+    rows = np.where(changed, -1, rows)
+    renamed = np.zeros(len(rows), dtype=bool)
+    for i, row in _paired(missing.tolist(), prints, sorted(under_others), found):
+        rows[i], looks[i], renamed[i] = row, under_others[row], True
+    return Matched(rows, looks, renamed, changed & ~renamed)
+
+
+def _paired(
+    missing: Sequence[int], prints: Sequence[bytes], others: Sequence[int], found: dict[int, bytes]
+) -> Iterator[tuple[int, int]]:
+    """Images and where their content is now, in order: equal ones may be confused, others not."""
+    wanted: dict[bytes, list[int]] = defaultdict(list)
+    offered: dict[bytes, list[int]] = defaultdict(list)
+    for i in missing:
+        wanted[prints[i]].append(i)
+    for row in others:
+        offered[found[row]].append(row)
+    for content, images in wanted.items():
+        if len(images) == len(offered.get(content, ())):
+            yield from zip(images, offered[content], strict=True)
+
+
+def _by_name(names: Sequence[str], kept: Int64[np.ndarray, "n"], now: Sequence[str]) -> Int64[np.ndarray, "n"]:
+    """Where each name is now; −1: nowhere. Mostly that is where it was."""
+    if not len(kept) or (len(now) > kept[-1] and all(map(str.__eq__, names, (now[row] for row in kept.tolist())))):
+        return kept.copy()
+    places = {name: row for row, name in enumerate(now)}
+    return np.fromiter((places.get(name, -1) for name in names), np.int64, len(names))
+
+
+def _looks(listing: Listing, rows: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m 3"]:
+    return look_at_all(listing.files, rows.tolist())
+
+
+def _contents(listing: Listing, rows: Int64[np.ndarray, "m"], prepare: Prepare | None) -> Iterator[tuple[int, bytes]]:
+    """Row and fingerprint of some images, in ascending order."""
+    wanted = rows.tolist()
+    with contextlib.closing(map_rows(partial(_content, prepare), listing, wanted)) as contents:
+        yield from zip(wanted, contents, strict=True)
+
+
+def _content(prepare: Prepare | None, blob: Blob) -> bytes:
+    data, content = read_blob(blob)
+    if prepare is None or isinstance(data, str):
+        return content
+    try:
+        return pixel_fingerprint(prepare(data))
+    except UnreadableError:
+        return content
+
+
+def pixel_fingerprint(pixels: Pixels) -> bytes:
+    """16 bytes that are equal for equal pixels."""
+    return blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
+
+
+def known_rows(matched: Matched, n: int) -> Int64[np.ndarray, "n"]:
+    """For each of the n rows of the listing the image that is there; −1: none, it is new or changed."""
+    known = np.full(n, -1, np.int64)
+    known[matched.rows[matched.there]] = matched.there
+    return known

@@ -1,0 +1,339 @@
+"""``shoal update``: images that have come, changed or gone are taken into a result, whose clusters stay as they are."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from shoal.clustering.layout import MAX_ROWS, place_among
+from shoal.clustering.rows import subsample
+from shoal.data.greys import Ranges, Scale
+from shoal.data.listing import Listing, others_of
+from shoal.data.reach import LostError, Reach
+from shoal.data.reading import map_rows, read_blob, read_pixels, skip_note
+from shoal.errors import UserError
+from shoal.features import Embedded, embed
+from shoal.features.matching import Matched, known_rows, match
+from shoal.files import atomic_write, try_lock
+from shoal.folder import ResultFolder
+from shoal.progress import Progress
+from shoal.results.atlas import decode, encode, read_encoded
+from shoal.results.changes import none_left
+from shoal.results.cluster_images import config_of
+from shoal.results.far import Reference
+from shoal.results.finish import Outcome, write_files
+from shoal.results.inputs import Inputs
+from shoal.results.places import Places, places_of
+from shoal.results.result import Result
+from shoal.results.rows import Assignments, assign_rows
+from shoal.results.tables import as_utf8, read_csv, write_columns
+from shoal.types import Others
+
+COLUMNS = ("update", "change", "id", "was", "cluster", "far")
+"""Of ``changes.csv``."""
+
+
+@dataclass(frozen=True)
+class Updated:
+    """Summary of an update; ``n_clusters`` is what the far images suggest, None where they suggest nothing."""
+
+    n_new: int
+    n_changed: int
+    n_renamed: int
+    n_gone: int
+    n_far: int
+    n_usual: float
+    n_clusters: int | None
+    outcome: Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """Images before and after: ``was`` is the image that each one was, −1 for one that has been embedded now."""
+
+    before: Result
+    after: Embedded
+    matched: Matched
+    was: Int64[np.ndarray, "n"]
+    listing: Listing
+    others: Others
+
+    @property
+    def joined(self) -> Int64[Tensor, "m"]:
+        """Images that have been embedded now."""
+        return torch.from_numpy(np.flatnonzero(self.was < 0))
+
+
+def update(result: Result, given: str | None, progress: Progress, *, strict: bool) -> Updated | None:
+    """Embed what is new or changed, put it into the clusters that there are, and leave out what is gone.
+
+    Everything else stays as it is, to the last bit. The new files are made ready beside the old ones and put in their
+    place together, so that an interrupted update leaves the old result, and the next call resumes it.
+
+    Args:
+        result: finished.
+        given: a source that joins those of the result, or is their new place; None looks at the old ones again.
+        progress: told how far it is.
+        strict: whether to fail on the first new image that cannot be read instead of skipping it.
+
+    Returns:
+        What has changed; None if nothing has.
+
+    Raises:
+        UserError: features were clustered and not images; the images or the network are gone; none of the images is
+            there; another process is at it; the disk is full.
+    """
+    embedded = result.embedded
+    if embedded is None:
+        raise UserError(f"{result.folder.path} holds clusters of features, not of images: cluster all of them again.")
+    with _alone(result.folder):
+        places = places_of(result, given)
+        images = places.images(result)
+        matched = match(embedded, images, result.prepare)
+        if not len(matched.there):
+            raise none_left(result)
+        _check_reach(result, matched, images.listing())
+        if _is_same(result, places, matched, images.listing()):
+            return None
+        staged = result.folder.staged()
+        counter = progress.counter("embedding images")
+        earlier, own = (result.features_at, matched), embedded.of_pixels
+        after = embed(
+            images,
+            result.network,
+            staged.features,
+            earlier=earlier,
+            own=own,
+            ranges=embedded.ranges,
+            strict=strict,
+            progress=counter,
+        )
+        if after.skipped:
+            progress.warn(skip_note(after.skipped, len(after.ids)))
+        was = known_rows(matched, len(images.listing().ids))[after.rows.numpy()]
+        step = _Step(result, after, matched, was, images.listing(), others_of(images))
+        if list(after.ids) == list(embedded.ids) and (was >= 0).all() and places == places_of(result, None):
+            shutil.rmtree(staged.path)  # what could not be read before cannot be read now
+            return None
+        return _finish(step, places, staged)
+
+
+def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
+    before, after, new = step.before, step.after, step.joined
+    reference = before.reference or Reference.of(
+        before.assignments.labels, before.assignments.distance, len(before.centers), before.metric
+    )
+    found = _assigned(step)
+    far = torch.zeros(len(found.labels), dtype=torch.bool)
+    far[new] = reference.are_far(found.labels[new], found.distance[new])
+    n_far = int(far.sum())
+    unusual = reference.is_unusual(n_far, len(new))
+    groups = reference.n_groups(after.features[far], found.labels[far], before.metric) if unusual else 0
+    result = replace(
+        before,
+        folder=staged,
+        source=places.source,
+        root=places.root,
+        joined=places.joined,
+        features_at=staged.features.absolute(),
+        flags={
+            name: _extended(flag, step.was, default=name == "clustered") for name, flag in (before.flags or {}).items()
+        },
+        reference=reference,
+    )
+    _copy_settings(before, result)
+    inputs = Inputs(
+        *(after.features, after.ids, "images", places.source, places.root),
+        *(after, before.encoder, str(staged.features), _Pictures(step)),
+        joined=places.joined,
+        others=step.others,
+    )
+    _write_changes(step, found, far, staged.changes)
+    outcome = write_files(result, inputs, found, before.names)
+    folder = before.folder
+    stale = [folder.evaluation, *([] if staged.skipped.exists() else [folder.skipped])]
+    folder.put_in_place([path for path in stale if path.exists()])
+    matched = step.matched
+    n_changed = int(np.isin(np.flatnonzero(step.was < 0), _changed_places(step)).sum())
+    return Updated(
+        len(new) - n_changed,
+        n_changed,
+        int(matched.renamed.sum()),
+        int(matched.gone.sum()),
+        n_far if unusual else 0,
+        reference.share * len(new),
+        len(before.centers) + groups if groups else None,
+        outcome,
+    )
+
+
+def _check_reach(result: Result, matched: Matched, listing: Listing) -> None:
+    """Tell images that were deleted from a drive that has gone away since it was listed.
+
+    Raises:
+        LostError: it has.
+    """
+    gone, names = np.flatnonzero(matched.gone), set(listing.ids)
+    listed = next((result.ids[i] for i in gone.tolist() if result.ids[i] in names), None)
+    if listed is None:
+        return
+    reach, reason = Reach(listing), os.strerror(errno.ENOENT).lower()
+    for row in matched.rows[matched.there[[0, -1]]].tolist():
+        reach.saw(row)
+    if reach.is_lost(list(listing.ids).index(listed), reason):
+        raise LostError(listed, reason)
+
+
+def _is_same(result: Result, places: Places, matched: Matched, listing: Listing) -> bool:
+    """Whether there is nothing to do, and nothing that could not be read before."""
+    assert result.embedded is not None
+    whole = len(matched.there) == len(listing.ids) == len(matched.rows)
+    return whole and not matched.renamed.any() and places == places_of(result, None)
+
+
+def _assigned(step: _Step) -> Assignments:
+    """Those of before, and for each new image its cluster and a place on the map among the others."""
+    before, features, new = step.before, step.after.features, step.joined
+    old = before.assignments
+    assert old.positions is not None
+    kept = torch.from_numpy(step.was).clamp(min=0)
+    found = old[kept]  # a copy
+    if not len(new):
+        return found
+    fresh = assign_rows(features[new], before.clusterer, before.centers, before.metric)
+    assert found.positions is not None
+    for mine, theirs in (
+        (found.labels, fresh.labels),
+        (found.confidence, fresh.confidence),
+        (found.distance, fresh.distance),
+        (found.margin, fresh.margin),
+    ):
+        mine[new] = theirs.to(mine.dtype)
+    guides = torch.from_numpy(step.matched.there)
+    guides = guides[subsample(len(guides), MAX_ROWS, torch.Generator().manual_seed(before.seed))]
+    rows = before.features[guides]
+    found.positions[new] = place_among(rows, old.positions[guides], features[new], metric=before.metric)
+    return found
+
+
+def _extended(flag: Bool[Tensor, "m"], was: Int64[np.ndarray, "n"], *, default: bool) -> Bool[Tensor, "n"]:
+    index = torch.from_numpy(was)
+    return torch.where(index >= 0, flag[index.clamp(min=0)], torch.tensor(default))
+
+
+class _Pictures:
+    """Thumbnails: those of the old report as they are, and others of the same size."""
+
+    def __init__(self, step: _Step) -> None:
+        self.step = step
+
+    def __call__(self, index: Int64[Tensor, "m"], _edge: int) -> list[bytes]:
+        step = self.step
+        known, encoded = read_encoded(step.before.folder.atlas)
+        kept, names = dict(zip(known, encoded, strict=True)), step.before.table_ids
+        was = step.was[index.numpy()].tolist()
+        found = [kept.get(names[i], b"") if i >= 0 else b"" for i in was]
+        lacking = [place for place, image in enumerate(found) if not image]
+        if lacking:
+            height, width = decode(encoded[0]).shape[1:]
+            rows = step.after.rows[index[lacking]].tolist()
+            pixels = _thumbnails(step.before, step.listing, rows, (height, width), step.after.ranges)
+            for place, image in zip(lacking, pixels, strict=True):
+                found[place] = encode(image, max(height, width))
+        return found
+
+
+def _thumbnails(
+    result: Result, listing: Listing, rows: list[int], size: tuple[int, int], ranges: Ranges
+) -> UInt8[Tensor, "m 3 h w"]:
+    if size[0] == size[1]:
+        return read_pixels(listing, rows, size[0], ranges)
+    prepare = result.network.prepare  # of a run on images that are not square: all have its size
+    order = sorted(set(rows))
+    with contextlib.closing(map_rows(lambda blob: read_blob(blob)[0], listing, order)) as contents:
+        pixels = {
+            row: torch.from_numpy(prepare(data, Scale(ranges)))
+            for row, data in zip(order, contents, strict=True)
+            if not isinstance(data, str)
+        }
+    grey = torch.full((3, *result.network.input_size), 128, dtype=torch.uint8)
+    whole = torch.stack([pixels.get(row, grey) for row in rows]).float()
+    return interpolate(whole, size=size, mode="bilinear", antialias=True).round().to(torch.uint8)
+
+
+def _copy_settings(before: Result, result: Result) -> None:
+    """What the report reads beside the tables."""
+    folder = result.folder
+    if before.folder.is_run:
+        for path in (before.folder.config, before.folder.metrics):
+            if path.exists():
+                atomic_write(folder.path / path.name, path.read_bytes())
+    else:
+        atomic_write(folder.config, config_of(result).encode())
+
+
+def _changed_places(step: _Step) -> Int64[np.ndarray, "c"]:
+    """Images, by their number now, that have the name of one with another content."""
+    embedded = step.before.embedded
+    assert embedded is not None
+    names = {embedded.ids[i] for i in np.flatnonzero(step.matched.changed).tolist()}
+    new = step.joined.tolist()
+    return np.array([i for i in new if step.after.ids[i] in names], dtype=np.int64)
+
+
+def _write_changes(step: _Step, found: Assignments, far: Bool[Tensor, "n"], path: Path) -> None:
+    """Add the changes of this update to those of earlier ones."""
+    before, after = step.before, step.after
+    assert before.embedded is not None
+    rows: list[tuple[str, ...]] = read_csv(before.folder.changes, *COLUMNS)
+    number = str(1 + max((int(row[0]) for row in rows), default=0))
+    replaced = set(_changed_places(step).tolist())
+    for i in step.joined.tolist():
+        change = "changed" if i in replaced else "new"
+        rows.append((number, change, after.ids[i], "", str(int(found.labels[i])), "yes" if far[i] else "no"))
+    places = {was: i for i, was in enumerate(step.was.tolist()) if was >= 0}
+    for was in np.flatnonzero(step.matched.renamed).tolist():
+        i = places[was]
+        rows.append((number, "renamed", after.ids[i], before.ids[was], str(int(found.labels[i])), ""))
+    labels, here = before.assignments.labels.tolist(), set(after.ids)
+    lost = [(was, "vanished") for was in np.flatnonzero(step.matched.gone).tolist()]
+    lost += [
+        (was, "unreadable") for was in np.flatnonzero(step.matched.changed).tolist() if before.ids[was] not in here
+    ]
+    rows += [(number, change, before.ids[was], "", str(labels[was]), "") for was, change in lost]
+    columns = zip(*rows, strict=True) if rows else [[] for _ in COLUMNS]
+    texts = {name: [as_utf8(each) for each in values] for name, values in zip(COLUMNS, columns, strict=True)}
+    write_columns(path, {name: (pa.string(), values) for name, values in texts.items()})
+
+
+@contextlib.contextmanager
+def _alone(folder: ResultFolder) -> Iterator[None]:
+    """Keep other updates of the same result out.
+
+    Raises:
+        UserError: there is one, or the folder cannot be written.
+    """
+    path = folder.path / ".update.lock.tmp"
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise UserError(f"the result in {folder.path} cannot be written: {error.strerror}.") from error
+    with file:
+        if not try_lock(file):
+            raise UserError(f"another process is updating {folder.path}: wait until it is done.")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

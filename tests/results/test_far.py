@@ -1,0 +1,77 @@
+"""Which new images are far from every cluster."""
+
+import pytest
+import torch
+
+from shoal.results.far import Reference
+
+
+def distances(features, centers, metric):
+    if metric == "cosine":
+        return 1 - torch.nn.functional.cosine_similarity(features[:, None], centers[None], dim=2)
+    return torch.cdist(features, centers)
+
+
+def drawn(n, spreads, centers, seed):
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(centers), n, centers.shape[1], generator=generator)
+    return (centers[:, None] + torch.tensor(spreads)[:, None, None] * noise).flatten(0, 1)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("n", [12, 400])
+def test_images_like_the_old_are_far_as_often_as_is_usual(metric, n):
+    """With the distances as they are, 20 % of the new images would be far from clusters of 12."""
+    true = 10 * torch.eye(60)[:4]
+    old = drawn(n, [0.5, 1, 1, 2], true, 0)
+    labels = torch.arange(4).repeat_interleave(n)
+    centers = torch.stack([old[labels == each].mean(0) for each in range(4)])
+    reference = Reference.of(labels, distances(old, centers, metric)[range(4 * n), labels], 4, metric)
+    new = drawn(500, [0.5, 1, 1, 2], true, 1)
+    distance, own = distances(new, centers, metric).min(1)
+    share = float(reference.are_far(own, distance).float().mean())
+    assert 0 < share < 4 * reference.share
+    assert reference.share == pytest.approx(17 / 1601 if n == 400 else 1 / 49)
+
+
+def test_groups_of_far_images_and_those_that_are_alone():
+    true = 20 * torch.eye(12)
+    old = drawn(100, [1.0, 1.0, 1.0], true[:3], 0)
+    labels = torch.arange(3).repeat_interleave(100)
+    centers = torch.stack([old[labels == each].mean(0) for each in range(3)])
+    reference = Reference.of(labels, torch.cdist(old, centers)[range(300), labels], 3, "euclidean")
+    new = torch.cat([drawn(10, [1.0, 1.0], true[3:5], 1), 40 * torch.eye(12)[7:9]])
+    distance, own = torch.cdist(new, centers).min(1)
+    assert reference.are_far(own, distance).all()
+    assert reference.n_groups(new, own, "euclidean") == 2
+
+
+def test_clusters_of_equal_images_and_images_in_none():
+    labels = torch.tensor([0, 0, 0, 1, -1])
+    reference = Reference.of(labels, torch.tensor([0.0, 0, 0, 0.5, 9]), 3, "euclidean")
+    assert reference.are_far(torch.tensor([0, 2]), torch.tensor([0.0, 0.1])).tolist() == [False, True]
+    nothing = Reference.of(torch.tensor([0]), torch.tensor([0.0]), 1, "cosine")
+    assert not nothing.are_far(torch.tensor([0]), torch.tensor([1.0])).any()
+
+
+def test_few_far_images_are_no_news():
+    many = Reference((1.0,), 1.0, 10_000, squares=True)
+    assert not many.is_unusual(0, 100)
+    assert not many.is_unusual(1, 50)
+    assert not many.is_unusual(3, 100)
+    assert many.is_unusual(31, 400)
+    assert many.is_unusual(2, 2)
+    few = Reference((1.0,), 1.0, 20, squares=True)
+    assert not few.is_unusual(3, 20)
+    assert few.is_unusual(9, 20)
+
+
+def test_the_alarm_is_raised_as_seldom_as_it_says():
+    """Drawn alike, 100 old and 100 new values: at most one alarm in a hundred, though the percentile is an estimate."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(2000, 200, generator=generator)
+    far = values[:, :100].kthvalue(99, dim=1).values
+    counts = (values[:, 100:] > far[:, None]).sum(1).tolist()
+    reference = Reference((1.0,), 1.0, 100, squares=True)
+    alarms = sum(reference.is_unusual(count, 100) for count in counts)
+    assert 0 < alarms <= 2000 * 0.015

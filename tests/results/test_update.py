@@ -1,0 +1,414 @@
+"""``shoal update``: what joins the clusters, what leaves them, and what stays as it was."""
+
+import csv
+import errno
+import os
+import shutil
+import zipfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.commands import complaint
+from tests.pictures import shard
+from tests.results.conftest import BACKBONE, COLOURS, EACH, photograph
+from tests.runs import tiny_recipe
+
+from shoal import files as writing
+from shoal.cli.main import main
+from shoal.features import Encoder, matching
+from shoal.folder import ResultFolder
+from shoal.results.result import Result
+
+pytestmark = pytest.mark.usefixtures("no_umap", "photos")
+
+
+@pytest.fixture
+def network(weights):
+    return ["--backbone.name", BACKBONE, "--backbone.weights", str(weights)]
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def table(folder):
+    return {row["id"]: row for row in rows(folder / "assignments.csv")}
+
+
+def changes(folder):
+    return [(row["change"], row["id"], row["was"]) for row in rows(folder / "changes.csv")]
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """Sizes of the batches that go through the network."""
+    seen, compute = [], Encoder.embed
+    monkeypatch.setattr(Encoder, "embed", lambda encoder, pixels: seen.append(len(pixels)) or compute(encoder, pixels))
+    return seen
+
+
+def change(photos):
+    """Two photos come, one is replaced, one renamed, one deleted."""
+    photograph(photos, "red", 90)
+    photograph(photos, "grey", 91)
+    shutil.copy(photograph(photos.parent / "other", "green", 92), photos / "blue-0.png")
+    (photos / "blue-1.png").rename(photos / "sea.png")
+    (photos / "green-2.png").unlink()
+
+
+CHANGED = {
+    ("new", "red-90.png", ""),
+    ("new", "grey-91.png", ""),
+    ("changed", "blue-0.png", ""),
+    ("renamed", "sea.png", "blue-1.png"),
+    ("vanished", "green-2.png", ""),
+}
+
+
+def test_only_what_has_changed_is_embedded_and_the_rest_stays(photos, clusters, embedded, capsys, monkeypatch):
+    before = table(clusters)
+    change(photos)
+    monkeypatch.setattr("shoal.features.extract.choose_batch_size", lambda _encoder: 4)
+    assert main(["update", "clusters/photos"]) == 0
+    assert (
+        "updated      2 new, 1 changed, 1 renamed, 1 vanished: clusters/photos/changes.csv\n" in capsys.readouterr().out
+    )
+    assert sum(embedded) == 3
+    after = table(clusters)
+    assert list(after) == sorted(path.name for path in photos.iterdir())
+    for name in before.keys() & after.keys() - {"blue-0.png"}:
+        assert after[name] == before[name], name
+    assert {**after["sea.png"], "id": "blue-1.png"} == before["blue-1.png"]
+    for name, like in (("red-90.png", "red-0.png"), ("grey-91.png", "grey-0.png"), ("blue-0.png", "green-0.png")):
+        assert after[name]["cluster"] == before[like]["cluster"]
+        assert after[name]["x"] != ""
+    assert set(changes(clusters)) == CHANGED
+    assert not [path.name for path in clusters.iterdir() if path.name.startswith(".")]
+    capsys.readouterr()
+    assert main(["update", "clusters/photos"]) == 0
+    assert capsys.readouterr().out == "nothing has changed: 33 images in 4 clusters\n"
+    for command in (["sort", str(clusters), "--move", "sorted", "--yes"], ["report", str(clusters)]):
+        assert main(command) == 0
+    assert not list(photos.iterdir())
+
+
+@pytest.mark.slow
+def test_the_result_is_one_like_any_other(tmp_path, photos, clusters):
+    change(photos)
+    assert main(["update", str(clusters)]) == 0
+    page = (clusters / "report.html").read_text()
+    assert "<title>photos" in page
+    assert "sea.png" in page
+    assert ".update" not in page
+    assert main(["cluster", str(clusters), "-k", "3", "--out", "three"]) == 0
+    assert main(["predict", str(clusters), "photos", "--out", "all.csv"]) == 0
+    assert {row["id"]: row["cluster"] for row in rows(tmp_path / "all.csv")} == {
+        name: row["cluster"] for name, row in table(clusters).items()
+    }
+    shutil.move(clusters, tmp_path / "moved")
+    photograph(photos, "red", 95)
+    assert main(["update", "moved"]) == 0
+    assert [(row["update"], row["id"]) for row in rows(tmp_path / "moved/changes.csv")][-1] == ("2", "red-95.png")
+
+
+@pytest.mark.slow
+def test_it_is_exported_without_images(photos, clusters):
+    change(photos)
+    assert main(["update", str(clusters)]) == 0
+    shutil.rmtree(photos)
+    assert main(["export", str(clusters), "photos.onnx"]) == 0
+
+
+def test_names_and_edits_survive(photos, clusters):
+    for name in ("assignments.parquet", "assignments.csv"):
+        found = pq.read_table(clusters / "assignments.parquet")
+        names = pa.array([f"kind {cluster}" for cluster in found["cluster"].to_pylist()])
+        if name.endswith("parquet"):
+            pq.write_table(found.set_column(found.column_names.index("name"), "name", names), clusters / name)
+    photograph(photos, "red", 90)
+    assert main(["update", str(clusters)]) == 0
+    assert all(row["name"] == f"kind {row['cluster']}" for row in table(clusters).values())
+
+
+def test_another_folder_joins_and_is_looked_at_again(tmp_path, photos, clusters, capsys):
+    for colour in COLOURS:
+        photograph(tmp_path / "december", colour, 70)
+    photograph(tmp_path / "december/late", "red", 71)
+    before = table(clusters)
+    assert main(["update", str(clusters), "december"]) == 0
+    after = table(clusters)
+    assert {name: after[name] for name in before} == before
+    assert after.keys() - before.keys() == {f"december/{name}-70.png" for name in COLOURS} | {
+        "december/late/red-71.png"
+    }
+    photograph(tmp_path / "december", "red", 72)
+    photograph(photos, "red", 73)
+    (tmp_path / "december/blue-70.png").unlink()
+    assert main(["update", str(clusters)]) == 0
+    for path in ("december", "photos", "december/late", "photos/red-73.png"):  # all known
+        capsys.readouterr()
+        assert main(["update", str(clusters), path]) == 0
+        assert capsys.readouterr().out.startswith("nothing has changed: 38 images")
+    assert main(["sort", str(clusters), "--copy", "sorted", "--yes"]) == 0
+    assert len(list((tmp_path / "sorted").rglob("*.png"))) == 38
+    assert main(["sort", str(clusters), "--copy", "december/sorted"]) == 2
+    assert "lies inside" in complaint(capsys)
+    assert main(["cluster", str(clusters), "-k", "3", "--out", "three"]) == 0
+    assert main(["sort", "three", "--copy", "sorted-3", "--yes"]) == 0
+
+
+def test_a_folder_that_has_moved_is_found_by_what_is_in_it(tmp_path, photos, clusters, embedded, capsys):
+    before = table(clusters)
+    (tmp_path / "archive").mkdir()
+    photos.rename(tmp_path / "archive/2024")
+    photograph(tmp_path / "unlike", "red", 99)
+    for args in ([], ["unlike"], ["nowhere"], ["-"]):
+        assert main(["update", str(clusters), *args]) == 2
+        complaint(capsys)
+    assert table(clusters) == before
+    assert main(["update", str(clusters), "archive"]) == 0
+    assert list(table(clusters)) == [f"2024/{name}" for name in before]
+    assert [row["cluster"] for row in table(clusters).values()] == [row["cluster"] for row in before.values()]
+    assert not sum(embedded) or max(embedded) == 1  # to see what size of batch suits the network
+    assert main(["sort", str(clusters), "--link", "sorted"]) == 0
+
+
+@pytest.mark.slow
+def test_archives_tables_parquet_and_lists(tmp_path, photos, network, monkeypatch):
+    names = sorted(path.name for path in photos.iterdir())
+
+    def packed(names):
+        with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+            for name in names:
+                archive.write(photos / name, f"p/{name}")
+
+    def listed(names):
+        (tmp_path / "photos.csv").write_text("".join(["path\n", *(f"photos/{name}\n" for name in names)]))
+
+    def shards(names):
+        blobs = [(photos / name).read_bytes() for name in names]
+        shard(tmp_path / "photos.parquet", blobs, paths=names)
+
+    for source, write in (("photos.zip", packed), ("photos.csv", listed), ("photos.parquet", shards)):
+        write(names[:-2])
+        assert main(["cluster", source, "-k", "4", "--out", f"of-{source}", *network]) == 0
+        before = {name.rpartition("/")[2]: row["cluster"] for name, row in table(tmp_path / f"of-{source}").items()}
+        write(names[2:])
+        assert main(["update", f"of-{source}"]) == 0
+        after = {name.rpartition("/")[2]: row["cluster"] for name, row in table(tmp_path / f"of-{source}").items()}
+        assert list(after) == names[2:]
+        assert {name: after[name] for name in names[2:-2]} == {name: before[name] for name in names[2:-2]}
+    monkeypatch.setattr("shoal.data.sources.find._stdin_paths", lambda: [f"photos/{name}" for name in names[2:]])
+    assert main(["cluster", "-", "-k", "4", *network]) == 0
+    (photos / names[2]).unlink()
+    assert main(["update", "clusters/stdin"]) == 0
+    assert list(table(tmp_path / "clusters/stdin")) == [f"photos/{name}" for name in names[3:]]
+    assert not (tmp_path / "clusters/stdin/skipped.csv").exists()
+    photograph(tmp_path / "more", "red", 80)
+    assert main(["update", "clusters/stdin", "more"]) == 0
+    assert list(table(tmp_path / "clusters/stdin"))[-1] == "more/red-80.png"
+
+
+def test_a_run_takes_new_images_by_its_own_network(tmp_path):
+    assert main(["train", str(tiny_recipe(tmp_path)), "--quiet", "--out", "own"]) == 0
+    pictures = tmp_path / "pictures"
+    paths = sorted(path for path in pictures.rglob("*.png"))
+    before = table(tmp_path / "own")
+    shutil.copy(paths[7], pictures / "class 0/a copy.png")
+    shutil.copy(paths[9], paths[60])
+    os.utime(paths[30])
+    paths[40].unlink()
+    gone, changed = (paths[i].relative_to(pictures).as_posix() for i in (40, 60))
+    assert main(["update", "own"]) == 0
+    after = table(tmp_path / "own")
+    assert after.keys() == before.keys() - {gone} | {"class 0/a copy.png"}
+    assert all(after[name] == before[name] for name in before.keys() - {gone, changed})
+    twin = before[paths[7].relative_to(pictures).as_posix()]
+    assert after["class 0/a copy.png"]["cluster"] == twin["cluster"]
+    assert float(after["class 0/a copy.png"]["distance"]) == pytest.approx(float(twin["distance"]), abs=1e-4)
+    for command in (["report", "own"], ["evaluate", "own"], ["sort", "own", "--copy", "sorted", "--yes"]):
+        assert main(command) == 0
+    assert main(["cluster", "own", "-k", "3", "--out", "three"]) == 0
+    (tmp_path / "own").rename(tmp_path / "away")
+    assert main(["sort", "three", "--copy", "sorted-3", "--yes"]) == 0
+    assert main(["update", "away"]) == 0
+
+
+def test_far_images_suggest_another_number(tmp_path, photos, network, capsys):
+    shutil.rmtree(photos)
+    for colour in ("red", "green"):
+        for seed in range(40):
+            photograph(photos, colour, seed)
+    assert main(["cluster", "photos", "-k", "2", *network]) == 0
+    for seed in range(10):
+        photograph(photos, "red", 100 + seed)
+    capsys.readouterr()
+    assert main(["update", "clusters/photos"]) == 0
+    assert "far " not in capsys.readouterr().out
+    for seed in range(12):
+        photograph(photos, "blue", seed)
+    assert main(["update", "clusters/photos"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "12 of 12 new images are far from every cluster (hardly one would be usual): cluster again with -k 3?" in said
+    )
+    far = {row["id"]: row["far"] for row in rows(tmp_path / "clusters/photos/changes.csv")}
+    assert {name for name, is_far in far.items() if is_far == "yes"} >= {f"blue-{seed}.png" for seed in range(12)}
+
+
+def snapshot(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".update" not in str(path)
+    }
+
+
+def test_whatever_stops_it_the_old_result_is_whole(photos, clusters, monkeypatch):
+    change(photos)
+    old, steps = snapshot(clusters), 0
+    write = writing.atomic_write
+
+    class Killed(BaseException):
+        pass
+
+    for after in range(1, 40):
+        count = []
+
+        def killed(path, content, count=count, after=after):
+            count.append(path)
+            if len(count) == after:
+                raise Killed
+            write(path, content)
+
+        with monkeypatch.context() as patch:
+            for user in ("features.store", "results.finish", "results.update", "tensors", "report.page", "folder"):
+                patch.setattr(f"shoal.{user}.atomic_write", killed, raising=False)
+            try:
+                assert main(["update", str(clusters)]) == 0
+                break
+            except Killed:
+                steps += 1
+        assert snapshot(clusters) == old
+        assert Result.load(clusters).ids
+    assert steps >= 5
+    assert set(changes(clusters)) == CHANGED
+
+
+@pytest.mark.parametrize("after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 8))])
+def test_an_update_that_is_whole_is_put_in_place_later(tmp_path, photos, clusters, monkeypatch, after):
+    shutil.copytree(clusters, tmp_path / "twin")
+    change(photos)
+    assert main(["update", "twin"]) == 0
+    replace, count = type(clusters).replace, []
+
+    def killed(path, target):
+        count.append(path)
+        if len(count) == after:
+            raise SystemExit
+        return replace(path, target)
+
+    complete = ResultFolder.complete_update
+
+    def with_kill(folder):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(clusters), "replace", killed)
+            complete(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultFolder, "put_in_place", lambda folder, removed: put(folder, removed, with_kill))
+        with pytest.raises(SystemExit):
+            main(["update", str(clusters)])
+    assert (clusters / ".update").exists()
+    assert main(["report", str(clusters)]) == 0
+    assert not (clusters / ".update").exists()
+    assert table(clusters) == table(tmp_path / "twin")
+    assert (clusters / "features/features.f32").read_bytes() == (tmp_path / "twin/features/features.f32").read_bytes()
+
+
+def put(folder, removed, complete):
+    """``put_in_place`` with another end."""
+    original = ResultFolder.complete_update
+    ResultFolder.complete_update = complete
+    try:
+        ORIGINAL(folder, removed)
+    finally:
+        ResultFolder.complete_update = original
+
+
+ORIGINAL = ResultFolder.put_in_place
+
+
+def test_one_update_at_a_time_and_a_full_disk(photos, clusters, monkeypatch, capsys):
+    change(photos)
+    old = snapshot(clusters)
+
+    def another(*_args, **_settings):
+        assert main(["update", str(clusters)]) == 2
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shoal.features.store.os.fsync", another)
+        assert main(["update", str(clusters)]) == 2
+    assert "another process is updating" in capsys.readouterr().err
+    assert snapshot(clusters) == old
+    assert main(["update", str(clusters)]) == 0
+
+
+def test_what_could_not_be_read_is_looked_at_again(tmp_path, photos, network, capsys):
+    (photos / "late.png").write_bytes(b"half")
+    assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    capsys.readouterr()
+    assert main(["update", "clusters/photos"]) == 0
+    assert "nothing has changed: 32 images" in capsys.readouterr().out
+    photograph(photos, "red", 90).replace(photos / "late.png")
+    (photos / "red-1.png").write_bytes(b"broken")
+    assert main(["update", "clusters/photos"]) == 0
+    assert set(changes(tmp_path / "clusters/photos")) == {("new", "late.png", ""), ("unreadable", "red-1.png", "")}
+    assert [row["id"] for row in rows(tmp_path / "clusters/photos/skipped.csv")] == ["red-1.png"]
+    photograph(photos, "red", 91).replace(photos / "red-1.png")
+    assert main(["update", "clusters/photos", "--strict"]) == 0
+    assert not (tmp_path / "clusters/photos/skipped.csv").exists()
+    assert len(table(tmp_path / "clusters/photos")) == 4 * EACH + 1
+
+
+def test_a_drive_that_goes_away_takes_no_image_out(tmp_path, photos, clusters, monkeypatch, capsys):
+    before = table(clusters)
+    (photos / "red-1.png").unlink()
+    look = matching.look_at_all
+
+    def unplugged(files, rows=None):
+        found = look(files, rows)
+        found[5:] = -1  # from here on
+        if photos.exists():
+            photos.rename(tmp_path / "unplugged")
+        return found
+
+    monkeypatch.setattr("shoal.features.matching.look_at_all", unplugged)
+    assert main(["update", str(clusters)]) == 2
+    assert "cannot be reached any more" in complaint(capsys)
+    assert table(clusters) == before
+
+
+def test_mistakes(tmp_path, photos, clusters, weights, capsys):
+    assert main(["update", "photos"]) == 2
+    assert "photos holds no finished clusters" in complaint(capsys)
+    assert main(["cluster", "digits", "-k", "3", "--out", "digits-3", "--quiet"]) == 0
+    assert main(["update", "digits-3"]) == 2
+    assert "holds clusters of features, not of images: cluster all of them again" in complaint(capsys)
+    (clusters / ".update").mkdir()
+    (clusters / ".update/ready.json").write_text("text")
+    assert main(["update", str(clusters)]) == 2
+    assert "cannot be put in place" in complaint(capsys)
+    shutil.rmtree(clusters / ".update")
+    photograph(photos, "red", 90)
+    weights.rename(tmp_path / "w")
+    assert main(["update", str(clusters)]) == 2
+    assert "which the images were embedded with, are gone" in complaint(capsys)
+    (tmp_path / "w").rename(weights)
+    for path in photos.iterdir():
+        path.unlink()
+    assert main(["update", str(clusters)]) == 2
+    assert "there are no image files in" in complaint(capsys)
