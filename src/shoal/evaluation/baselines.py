@@ -40,10 +40,11 @@ def plain_baselines(
     clustering: Clustering,
     seed: int,
     *,
+    n_clusters: int | None = None,
     of: Literal["features", "backbone"] = "features",
     pixels: UInt8[Tensor, "n 3 h w"] | None = None,
 ) -> list[Baseline]:
-    """k-means, and UMAP (10 neighbours, 3 dimensions) followed by k-means, with the same number of clusters.
+    """k-means, and UMAP (10 neighbours, 3 dimensions) followed by k-means, with as many clusters as were asked for.
 
     Features are compared by cosine, pixels and UMAP coordinates by Euclidean distance. If a method fails, its baseline
     holds the reason instead of figures. Long computations are announced by a warning.
@@ -51,15 +52,16 @@ def plain_baselines(
     Args:
         truth: of the n rows; only rows that take part in the clustering are clustered.
         features: what was clustered or, if the clusters come from a head, the output of the backbone.
-        clustering: the clusters to compare with; k is the number of its centres.
+        clustering: the clusters to compare with.
         seed: of UMAP and the sample; k-means uses ``seed + 1``, to differ from the k-means of ``clustering``.
+        n_clusters: k; None: the number of centres of ``clustering``.
         of: what ``features`` are.
         pixels: of the images, if available.
     """
     rows = truth.clustered.cpu().nonzero()[:, 0]
     drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:MAX_ROWS].sort().values
     sample = rows[drawn]
-    labels, clusters, k = truth.targets.cpu(), clustering.labels.cpu(), len(clustering.centers)
+    labels, clusters, k = truth.targets.cpu(), clustering.labels.cpu(), n_clusters or len(clustering.centers)
 
     def baseline(of: PlainSource, index: Int64[Tensor, "m"], points: Float[Tensor, "m e"], *, umap: bool) -> Baseline:
         method: PlainMethod = "UMAP + k-means" if umap else "k-means"

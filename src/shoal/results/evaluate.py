@@ -53,6 +53,7 @@ def evaluate(result: Result, progress: Progress, *, knn: bool = False, linear: b
         backbone.features if beside_head and backbone.features is not None else result.features,
         clustering,
         result.seed,
+        n_clusters=result.asked,
         of="backbone" if beside_head else "features",
         pixels=None if backbone.images is None else backbone.images.pixels,
     )
