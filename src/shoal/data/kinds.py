@@ -196,7 +196,9 @@ PASSED_FOLDERS = frozenset(
 def kind_of_name(name: str) -> Kind | None:
     """Tell the kind of a file by its name; None where the suffix says nothing."""
     kind = _BY_SUFFIX.get(os.path.splitext(name)[1].lower())  # noqa: PTH122 - a Path for each of a million is slow
-    return kind or _BY_FILE_NAME.get(name[name.rfind("/") + 1 :].lower())
+    if kind is None or kind.role == "plain":
+        return _BY_FILE_NAME.get(name[name.rfind("/") + 1 :].lower(), kind)
+    return kind
 
 
 def is_image_name(name: str) -> bool:
