@@ -39,6 +39,7 @@ def clusters(tmp_path, monkeypatch):
             input_size=(8, 8),
         ),
         folder=ResultFolder(tmp_path / "clusters"),
+        embedded=None,
     )
     monkeypatch.setattr(Result, "load", lambda _: found)
     monkeypatch.setattr(atlas, "example_images", lambda _path, n, size: torch.zeros(n, 3, *size, dtype=torch.uint8))
