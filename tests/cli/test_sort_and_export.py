@@ -109,7 +109,7 @@ def test_export_writes_a_network_and_says_how_exact_it_is(clusters, tmp_path, mo
     def write(backbone, clustering, pixels, path, *, preparation, names):
         with torch.no_grad():
             assert clustering(backbone(pixels.float())).shape == (8, 3)
-        assert (preparation, names) == ({"crop": "centre"}, {})
+        assert (preparation, names) == ({"crop": "centre", "ranges": "{}"}, {})
         path.write_bytes(b"network")
         return onnx_module.Deviation(1e-5, 2e-6, len(pixels))
 

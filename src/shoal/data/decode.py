@@ -354,7 +354,7 @@ def _deep_png(data: bytes) -> Samples | None:
         import imagecodecs
     except ImportError:
         return None
-    values: NDArray[np.uint16] = imagecodecs.png_decode(repaired(data))
+    values: NDArray[np.uint16] = imagecodecs.png_decode(repaired(data) or data)
     return _png_samples(values, None, data)
 
 
