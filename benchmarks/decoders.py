@@ -56,10 +56,12 @@ def quantised(values: NDArray[np.float64], dtype: str, bits: int = 0) -> Values:
     """The picture in a type of numbers: over ``bits`` of it, floats as they are."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
-        return values.astype(kind)
+        plain: Values = values.astype(kind)
+        return plain
     bits = bits or 8 * kind.itemsize
     low = 0 if kind.kind == "u" else -(2 ** (bits - 1))
-    return (np.rint(values * (2**bits - 1)) + low).astype(kind)
+    whole: Values = (np.rint(values * (2**bits - 1)) + low).astype(kind)
+    return whole
 
 
 def ends_of(dtype: str, bits: int = 0) -> tuple[float, float] | None:

@@ -34,6 +34,7 @@ from command import keep
 from shoal.data import Listing, cache, feed
 from shoal.data.decode import decode
 from shoal.data.images import digest
+from shoal.data.reading import Reading
 
 IMAGENET = 1_281_167
 CPU = torch.device("cpu")
@@ -61,7 +62,8 @@ def build(n: int, side: int) -> dict[str, float]:
             at, size = int(generator.integers(_CHUNK)), min(left, _CHUNK)
             draft.write(noise[at : at + size])  # type: ignore[arg-type]
             left -= size
-        draft.finish(_KEY, (n, 3, side, side), listing, {})
+        reading = Reading(height=side, width=side, kept=list(range(n)), skipped={}, digest="", notes={})
+        draft.finish(_KEY, listing, reading, {})
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "MB/s": n * 3 * side * side / seconds / 1e6}
 

@@ -39,6 +39,7 @@ def clusters(tmp_path, monkeypatch):
             input_size=(8, 8),
         ),
         folder=ResultFolder(tmp_path / "clusters"),
+        embedded=None,
     )
     monkeypatch.setattr(Result, "load", lambda _: found)
     monkeypatch.setattr(atlas, "example_images", lambda _path, n, size: torch.zeros(n, 3, *size, dtype=torch.uint8))
@@ -108,7 +109,7 @@ def test_export_writes_a_network_and_says_how_exact_it_is(clusters, tmp_path, mo
     def write(backbone, clustering, pixels, path, *, preparation, names):
         with torch.no_grad():
             assert clustering(backbone(pixels.float())).shape == (8, 3)
-        assert (preparation, names) == ({"crop": "centre"}, {})
+        assert (preparation, names) == ({"crop": "centre", "ranges": "{}"}, {})
         path.write_bytes(b"network")
         return onnx_module.Deviation(1e-5, 2e-6, len(pixels))
 

@@ -174,7 +174,7 @@ def test_a_network_that_says_something_else_is_not_written(rows, photos, tmp_pat
 
 def the_example_of_the_page_runs(photos, folder):
     text = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
-    (example,) = re.findall(r"^```python\n(import onnxruntime.*?)^```", text, re.M | re.S)
+    (example,) = re.findall(r"^```python\n(import json\n.*?)^```", text, re.M | re.S)
     Image.fromarray(photos[0].permute(1, 2, 0).numpy()).resize((90, 70)).save(folder / "photo.jpg")
     said = io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(said):

@@ -15,6 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 from tests.results.conftest import BACKBONE, COLOURS, EACH, photograph
 
 from shoal.cli.main import main
+from shoal.data.greys import Scale
 from shoal.features import Encoder
 from shoal.results.result import Result
 
@@ -145,21 +146,42 @@ def test_the_network_goes_elsewhere_with_the_clusters(tmp_path, network, capsys)
     assert [each.name for each in session.get_outputs()] == ["cluster", "confidence", "probabilities", "features"]
 
 
+def _repainted(image, kind):
+    """The photo in a kind that Pillow's convert("RGB") shows otherwise than shoal, or in none."""
+    image = image.resize((90, 60))
+    if kind == "transparent":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    elif kind == "turned":
+        return image, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"}
+    elif kind.startswith("deep"):
+        grey = np.asarray(image.convert("L")).astype(np.uint16) * 16 + 15
+        return Image.fromarray(grey), {"transparency": int(grey[0, 0])} if kind == "deep transparent" else {}
+    elif kind == "palette":
+        return image.quantize(8), {"transparency": 1}
+    return image, {}
+
+
 def test_the_lines_in_the_docs_prepare_images_as_they_were_clustered(tmp_path, photos, network):
-    with Image.open(photos / "blue-0.png") as image:
-        image.resize((90, 60)).save(photos / "blue-0.png")
+    kinds = {"plain": "blue-0", "transparent": "blue-1", "turned": "blue-2", "palette": "green-0"}
+    kinds |= {"deep": "grey-0", "deep transparent": "grey-1"}
+    for kind, name in kinds.items():
+        with Image.open(photos / f"{name}.png") as image:
+            repainted, options = _repainted(image, kind)
+            repainted.save(photos / f"{name}.png", **options)
     assert main(["cluster", "photos", "-k", "4", *network]) == 0
     assert main(["export", "clusters/photos", "photos.onnx"]) == 0
     text = (Path(__file__).parents[2] / "docs/outputs.md").read_text()
-    code = re.search(r"```python\n(import onnxruntime\n.*?)```", text, re.S)[1].replace(
-        "photo.jpg", "photos/blue-0.png"
-    )
-    names = {"print": lambda *_: None}
-    exec(code, names)
-    network = Result.load(tmp_path / "clusters/photos").network
-    expected = network.prepare((photos / "blue-0.png").read_bytes())[None]
-    np.testing.assert_array_equal(np.round(names["images"] * 255).astype(np.uint8), expected)
-    assert names["cluster"][0] == int(table(tmp_path / "clusters/photos/assignments.csv")[0]["cluster"])
+    code = re.search(r"```python\n(import json\n.*?)```", text, re.S)[1]
+    result = Result.load(tmp_path / "clusters/photos")
+    assert set(result.embedded.ranges) == {"uint16"}
+    clusters = {row["id"]: int(row["cluster"]) for row in table(tmp_path / "clusters/photos/assignments.csv")}
+    for kind, name in kinds.items():
+        names = {"print": lambda *_: None}
+        exec(code.replace("photo.jpg", f"photos/{name}.png"), names)
+        data = (photos / f"{name}.png").read_bytes()
+        expected = result.network.prepare(data, Scale(result.embedded.ranges))[None]
+        np.testing.assert_array_equal(np.round(names["images"] * 255).astype(np.uint8), expected, err_msg=kind)
+        assert names["cluster"][0] == clusters[f"{name}.png"], kind
 
 
 def test_file_names_stay_text(tmp_path, photos, network):

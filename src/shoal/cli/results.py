@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,9 @@ class ExportCommand(Command):
         result = Result.load(self.result)
         network = result.network
         images = example_images(result.folder.atlas, TRIED, network.input_size)
-        module, about = result.clusterer.as_module(), network.preparing.about
+        module, embedded = result.clusterer.as_module(), result.embedded
+        ranges = {} if embedded is None else embedded.ranges
+        about = {**network.preparing.about, "ranges": json.dumps(dict(ranges))}
         deviation = export_onnx(network.module, module, images, file, preparation=about, names=result.names)
         say(
             f"network      {file}, {file.stat().st_size / 1e6:.1f} MB\n"
