@@ -13,7 +13,7 @@ import shoal
 
 SOURCE = Path(shoal.__file__).parent
 LAYERS = [
-    {"types", "errors", "files", "folder", "tensors", "device", "distributed", "progress"},
+    {"types", "errors", "files", "folder", "tensors", "device", "distributed", "progress", "noise"},
     {"losses", "models", "data", "clustering"},
     {"methods"},
     {"config"},

@@ -7,7 +7,7 @@ FOLDER/
   representatives.csv     the most central and the most doubtful images of each cluster
   duplicates.csv          groups of equal and of nearly equal images
   outliers.csv            images that look like no other
-  skipped.csv             files that could not be read, if any
+  skipped.csv             files that were not read, and why, if any
   changes.csv             images that have come, changed or gone, once ``shoal update`` has run
   atlas.parquet           thumbnails and map of the images that the report shows, also for embedding-atlas
   evaluation.json         figures of the result, once ``shoal evaluate`` has run

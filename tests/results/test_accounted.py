@@ -62,12 +62,7 @@ def test_the_table_of_skipped_files_is_utf_8(tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "name"),
-    [
-        ("photos [1]", "photos [1]"),
-        ("photos [1]/*.png", "photos [1]"),
-        ("photos [1].zip", "photos [1]"),
-        ("*.png", None),
-    ],
+    [*((f"photos [1]{end}", "photos [1]") for end in ("", "/", "/*.png", ".zip")), ("*.png", "images")],
 )
 def test_the_result_is_called_after_its_source(tmp_path, monkeypatch, source, name):
     from shoal.cli.cluster import _name_of
@@ -79,7 +74,7 @@ def test_the_result_is_called_after_its_source(tmp_path, monkeypatch, source, na
 
 
 @pytest.mark.slow
-def test_decoders_are_not_heard(photos, weights, tmp_path):
+def test_decoders_are_not_heard(photos, weights):
     """libtiff complains to descriptor 2, without the name of a file, of a compression that Pillow is built without."""
     tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite(photos / "a.tif", np.zeros((40, 40, 3), np.uint8), photometric="rgb", compression="webp")
