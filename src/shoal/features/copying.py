@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from shoal.data.listing import Listing
+from shoal.data.listing import Listing, Names
 from shoal.errors import UserError
 from shoal.features.store import (
     FILES,
     Header,
     Store,
     check_free,
+    mapped,
     open_embedded,
     read_header,
+    read_journal,
     stored_columns,
-    stored_listing,
     write_links,
     writing,
 )
@@ -84,12 +85,14 @@ def _link(folder: Path, target: Path) -> None:
 
 def _copy(folder: Path, target: Path, index: Int64[np.ndarray, "m"], header: Header) -> None:
     embedded = open_embedded(folder)
-    rows, listing, skipped, notes = embedded.rows.numpy(), *stored_listing(folder)
-    left = np.ones(len(listing.ids), dtype=bool)
+    rows, (_, skipped, notes) = embedded.rows.numpy(), read_journal(folder)
+    ends = mapped(folder / "names.i64", np.int64, (-1,))
+    names = Names.from_buffers(mapped(folder / "names.txt", np.uint8, (-1,)), np.concatenate([[0], ends]))
+    left = np.ones(len(names), dtype=bool)
     left[np.delete(rows, index)] = False
     place = np.cumsum(left) - 1
-    names = [name for name, stays in zip(listing.ids, left.tolist(), strict=True) if stays]
-    shorter = Listing(names, np.asarray(listing.targets)[left], listing.classes, lambda: iter(()))
+    labels = np.fromfile(folder / "labels.i64", np.int64)[left]
+    shorter = Listing(names.take(np.flatnonzero(left)), labels, header.classes, lambda: iter(()))
     columns = stored_columns(folder, len(rows))
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -111,7 +111,7 @@ class Store:
     def __init__(self, folder: Path, header: Header) -> None:
         self.folder = folder
         self.header = header
-        self.done, self.skipped, _ = _journal(folder)
+        self.done, self.skipped, _ = read_journal(folder)
         self._fresh: dict[int, str] = {}  # skipped since the last commit
         self._fresh_notes: dict[int, str] = {}
         self._kept = self.done.kept
@@ -150,7 +150,7 @@ class Store:
             self._journal = stack.enter_context((self.folder / "journal.jsonl").open("r+b"))
             if not try_lock(self._journal):
                 raise _busy(self.folder)
-            self.done, self.skipped, _ = _journal(self.folder)
+            self.done, self.skipped, _ = read_journal(self.folder)
             self._kept = self.done.kept
             for name, size in self.row_bytes.items():
                 file = stack.enter_context((self.folder / name).open("r+b"))
@@ -277,29 +277,29 @@ def open_embedded(folder: Path, *, unfinished: bool = False) -> Embedded:
     header = read_header(folder)
     if header is None:
         raise UserError(f"{folder} holds no features: create them with 'shoal cluster'.")
-    done, skipped, notes = _journal(folder)
+    done, skipped, notes = read_journal(folder)
     if done.looked_at < header.n and not unfinished:
         raise UserError(
             f"{folder} has features of {done.looked_at} of {header.n} images: run the same command again to resume."
         )
     try:
-        rows = _mapped(folder / "rows.i64", np.int64, (done.kept,))
-        ends = _mapped(folder / "names.i64", np.int64, (header.n,))
-        text = _mapped(folder / "names.txt", np.uint8, (-1,))
+        rows = mapped(folder / "rows.i64", np.int64, (done.kept,))
+        ends = mapped(folder / "names.i64", np.int64, (header.n,))
+        text = mapped(folder / "names.txt", np.uint8, (-1,))
         names = Names.from_buffers(text, np.concatenate([[0], ends]))
         looks = folder / "looks.i64"
         return Embedded(
-            tensor_on(_mapped(folder / "features.f32", np.float32, (done.kept, header.n_features))),
+            tensor_on(mapped(folder / "features.f32", np.float32, (done.kept, header.n_features))),
             tensor_on(rows),
             names.take(rows) if len(rows) < header.n else names,
-            tensor_on(_mapped(folder / "labels.i64", np.int64, (header.n,)))[tensor_on(rows)],
+            tensor_on(mapped(folder / "labels.i64", np.int64, (header.n,)))[tensor_on(rows)],
             header.classes,
-            tensor_on(_mapped(folder / "fingerprints.bin", np.uint8, (done.kept, _FINGERPRINT))),
+            tensor_on(mapped(folder / "fingerprints.bin", np.uint8, (done.kept, _FINGERPRINT))),
             {names[row]: reason for row, reason in skipped.items()},
             header.spec,
             header.images,
             header.pixels,
-            tensor_on(_mapped(looks, np.int64, (done.kept, _LOOK))) if looks.exists() else None,
+            tensor_on(mapped(looks, np.int64, (done.kept, _LOOK))) if looks.exists() else None,
             {names[row]: note for row, note in notes.items()},
             header.ranges,
             _optional(folder / SKETCHES, SKETCH, (done.kept,)),
@@ -327,7 +327,7 @@ def has_links(folder: Path) -> bool:
 
 def _optional(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."] | None:
     """Map a file that earlier versions did not write."""
-    return _mapped(path, dtype, shape) if path.is_file() else None
+    return mapped(path, dtype, shape) if path.is_file() else None
 
 
 def _pairs(numbers: Int64[np.ndarray, "m"], n: int) -> Int64[Tensor, "m 2"]:
@@ -347,25 +347,12 @@ def stored_columns(folder: Path, n: int) -> dict[str, UInt8[np.ndarray, "n _byte
     assert header is not None
     try:
         sizes = {name: size for name, size in _row_bytes(header).items() if (folder / name).exists()}
-        return {name: _mapped(folder / name, np.uint8, (n, size)) for name, size in sizes.items()}
+        return {name: mapped(folder / name, np.uint8, (n, size)) for name, size in sizes.items()}
     except (OSError, ValueError) as error:
         raise _damaged(folder, error) from error
 
 
-def stored_listing(folder: Path) -> tuple[Listing, Mapping[int, str], Mapping[int, str]]:
-    """All names and true classes that a finished folder was made of, why which rows were skipped, what others lack."""
-    header, (_, skipped, notes) = read_header(folder), _journal(folder)
-    assert header is not None
-    ends = _mapped(folder / "names.i64", np.int64, (header.n,))
-    names = Names.from_buffers(_mapped(folder / "names.txt", np.uint8, (-1,)), np.concatenate([[0], ends]))
-    return (
-        Listing(names, np.fromfile(folder / "labels.i64", np.int64), header.classes, lambda: iter(())),
-        skipped,
-        notes,
-    )
-
-
-def _mapped(path: Path, dtype: type[np.generic] | np.dtype[Any], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
+def mapped(path: Path, dtype: type[np.generic] | np.dtype[Any], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
     """Map a file for reading; one that is too short raises a ValueError, and bytes beyond ``shape`` are ignored."""
     if shape[0] == 0 or (shape == (-1,) and path.stat().st_size == 0):
         return np.zeros([max(side, 0) for side in shape], dtype)
@@ -445,7 +432,7 @@ def _row_bytes(header: Header) -> dict[str, int]:
     }
 
 
-def _journal(folder: Path) -> tuple[Progressed, dict[int, str], dict[int, str]]:
+def read_journal(folder: Path) -> tuple[Progressed, dict[int, str], dict[int, str]]:
     """Return how far a folder has come, which rows were skipped, and what others lack."""
     done = Progressed(0, 0, 0)
     skipped: dict[int, str] = {}
