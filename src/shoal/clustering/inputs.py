@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,8 +15,11 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from torch import Tensor
 
 from shoal.clustering.parameters import Array
-from shoal.clustering.rows import invalid_features_error
+from shoal.clustering.rows import invalid_features_error, subsample
 from shoal.errors import UserError
+
+FLOATS = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16))
+"""What is computed with as it is; all other numbers become float64."""
 
 ArrayOrTensor = TypeVar("ArrayOrTensor", Array, Tensor)
 
@@ -38,38 +43,109 @@ class TakesTensors:
         if not reset:
             check_is_fitted(self)
         if not isinstance(X, Tensor):
-            return self._of_array(X, reset)
-        if X.ndim != 2 or X.is_complex() or X.layout != torch.strided:
-            dense = "" if X.layout == torch.strided else "sparse "
-            raise UserError(f"X is a {dense}tensor {tuple(X.shape)} of {X.dtype}: give real numbers, (n, d), dense.")
-        if not X.shape[1]:
-            raise UserError(f"X has no features, its shape is {tuple(X.shape)}: give at least one.")
+            return _of_array(self._validated(X, reset=reset, dtype="numeric", order="C"))
+        features = _of_tensor(X)
         if reset:
             self.n_features_in_ = X.shape[1]
         elif X.shape[1] != self.n_features_in_:
             name = type(self).__name__
             raise UserError(f"X has {X.shape[1]} features, but {name} was fitted on {self.n_features_in_}.")
-        return X if X.is_floating_point() else X.float()
-
-    def _of_array(self, X: Array, reset: bool) -> Float[Tensor, "n d"]:
-        kinds = [np.float64, np.float32, np.float16]
-        features = tensor_on(self._validated(X, reset=reset, dtype=kinds, order="C"))
-        # The sum is quick, and finite only if all values are; where it overflows, look closer.
-        if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():
-            raise invalid_features_error(features)
         return features
 
     def _validated(self, X: Array, **how: Any) -> Array:
         """The array, checked by scikit-learn for everything except finite values."""
         from sklearn.utils.validation import validate_data
 
-        try:
+        with _one_sentence():
             array: Array = validate_data(self, X, ensure_all_finite=False, **how)
-        except TypeError as error:
-            raise NotNumbersError(str(error)) from error
-        except ValueError as error:
-            raise UserError(str(error)) from error
         return array
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """scikit-learn's refusals as errors of our own."""
+    try:
+        yield
+    except TypeError as error:
+        raise NotNumbersError(str(error)) from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def features_from(X: Array | Tensor) -> Float[Tensor, "n d"]:
+    """Rows as all estimators and functions read them, from a tensor or from whatever scikit-learn takes for an array.
+
+    Floating point numbers keep their type, whole numbers become float64. Nothing is copied that need not be.
+
+    Raises:
+        UserError: not a matrix of real numbers, no columns, whole numbers that float64 cannot tell apart; of arrays
+            also NaN, infinity and no rows, which the caller must check in tensors.
+    """
+    from sklearn.utils import check_array  # slow to import
+
+    if isinstance(X, Tensor):
+        return _of_tensor(X)
+    with _one_sentence():
+        array = check_array(X, dtype="numeric", ensure_all_finite=False)
+    return _of_array(array)
+
+
+def drawn_features(X: Array | Tensor, most: int, generator: torch.Generator) -> Float[Tensor, "m d"]:
+    """``features_from`` of at most ``most`` rows, drawn at random, in their order; no others are read of a memory map.
+
+    Raises:
+        UserError: as ``features_from``.
+    """
+    if isinstance(X, Tensor | np.ndarray) and X.ndim == 2:
+        index = subsample(len(X), most, generator)
+        drawn = X if len(index) == len(X) else X[index.to(X.device) if isinstance(X, Tensor) else index.numpy()]
+        return features_from(drawn)
+    features = features_from(X)
+    return features[subsample(len(features), most, generator)]
+
+
+def _of_tensor(X: Tensor) -> Float[Tensor, "n d"]:
+    if X.ndim != 2 or X.is_complex() or X.layout != torch.strided:
+        dense = "" if X.layout == torch.strided else "sparse "
+        raise UserError(f"X is a {dense}tensor {tuple(X.shape)} of {X.dtype}: give real numbers, (n, d), dense.")
+    if not X.shape[1]:
+        raise UserError(f"X has no features, its shape is {tuple(X.shape)}: give at least one.")
+    if X.is_floating_point() or X.is_meta:
+        return X
+    check_exact(X)
+    return X.double()
+
+
+def _of_array(array: Array) -> Float[Tensor, "n d"]:
+    if array.dtype not in FLOATS:
+        check_exact(array)
+        array = np.ascontiguousarray(array, dtype=np.float64)
+    if any(stride < 0 for stride in array.strides):  # torch has no such tensors
+        array = np.ascontiguousarray(array)
+    features = tensor_on(array)
+    # The sum is quick, and finite only if all values are; where it overflows, look closer.
+    if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():
+        raise invalid_features_error(features)
+    return features
+
+
+def check_exact(X: Array | Tensor) -> None:
+    """Refuse whole numbers beyond 2⁵³, such as times in nanoseconds, if as float64 they would fall together.
+
+    Raises:
+        UserError: a column spans less than 2²⁴ of the steps in which float64 counts there.
+    """
+    if isinstance(X, Tensor) and X.is_floating_point():
+        return
+    array = X.detach().cpu().numpy() if isinstance(X, Tensor) else X
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 8 or not len(array):
+        return
+    for low, high in zip(array.min(0).tolist(), array.max(0).tolist(), strict=True):
+        step = max(-low, high) >> 52
+        if step and 0 < high - low < step << 24:
+            raise UserError(
+                f"X holds whole numbers from {low} to {high}, which float64 cannot tell apart: subtract {low} first."
+            )
 
 
 def tensor_on(array: Array) -> Tensor:

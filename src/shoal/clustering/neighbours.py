@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from shoal.clustering.inputs import ArrayOrTensor, as_input_type, features_from
 from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.parameters import check_counts
 from shoal.clustering.rows import Metric, Rows, invalid_features_error, squared_distances
@@ -30,63 +31,153 @@ _SAMPLED = 50  # rows per cell on which k-means finds the cells
 _READ = 8192
 
 
-def nearest_neighbours(
-    features: Float[Tensor, "n d"], k: int, metric: Metric, queries: Float[Tensor, "m d"] | None = None
-) -> tuple[Int64[Tensor, "m k"], Float[Tensor, "m k"]]:
-    """The k nearest rows, nearest first: their indices and distances, ‖x − y‖ or 1 − cos, in float32.
+SPARE = 4
+"""Candidates beside the k, whose true distances are computed as well."""
 
-    Exact: products find the nearest, differences give their distances. All pairs are compared, a chunk at a time,
-    which is feasible for about 100 000 rows.
+TIED = {torch.float32: 1e-6, torch.float64: 1e-12}
+"""Relative difference of squared distances, by precision, that is taken for none."""
+
+_CENTRED_ON = 1024  # rows whose median the coordinates are taken about
+
+
+def nearest_neighbours(
+    features: ArrayOrTensor, k: int, metric: Metric, queries: ArrayOrTensor | None = None
+) -> tuple[ArrayOrTensor, ArrayOrTensor]:
+    """The k nearest rows, nearest first: their indices and distances, ‖x − y‖ or 1 − cos, (m, k).
+
+    Exact for the numbers as they are given: products in float32 find candidates, differences give their true
+    distances, and a bound on the rounding of products says whether any other row could be nearer. Rows for which it
+    could, as where groups are far apart and narrow, are searched by products in float64, and if that is too coarse as
+    well, by the differences from all rows. All pairs are compared, a chunk at a time, which is feasible for about
+    100 000 rows.
 
     Args:
-        features: the rows to search, on any device.
+        features: the rows (n, d) to search, an array or a tensor on any device.
         k: how many to find: less than n without queries, at most n with.
         metric: of the distances.
-        queries: the rows whose neighbours are wanted, read in chunks; by default ``features`` themselves, where a row
-            is not its own neighbour.
+        queries: the rows (m, d) whose neighbours are wanted, read in chunks; by default ``features`` themselves, where
+            a row is not its own neighbour.
+
+    Returns:
+        int64 indices, and distances in the features' precision, float32 at least; arrays for arrays.
 
     Raises:
-        UserError: k out of range; queries of another width; NaN, infinity, zero rows under the cosine, squares that
-            overflow in float32.
+        UserError: k out of range; queries of another width; NaN, infinity, zero rows under the cosine, distances whose
+            squares overflow.
     """
-    others = Rows(features, metric)
-    asked = others if queries is None else Rows(queries.to(features.device), metric)
-    most = len(others) - (queries is None)
-    check_counts(k=k)
-    if k > most:
-        raise UserError(f"k={k} exceeds the number of neighbours: give at most {most}.")
-    if asked.features.shape[1] != features.shape[1]:
-        raise UserError(f"queries have {asked.features.shape[1]} columns: give {features.shape[1]}, like the features.")
-    points = others[:].float()
-    mean = points.mean(0)  # ‖x‖² − 2x·y + ‖y‖² cancels far from the origin
-    points = points - mean
-    lengths = points.square().sum(1)
-    if not torch.isfinite(4 * lengths.max()):
-        raise invalid_features_error(others.features)
-    index = torch.empty(len(asked), k, dtype=torch.int64, device=features.device)
-    squared = torch.empty(len(asked), k, device=features.device)
-    step = max(1, CHUNK // max(len(points), k * points.shape[1]))
-    for start in range(0, len(asked), step):
-        part = slice(start, start + step)
-        x = points[part] if queries is None else asked[part].float() - mean
-        if not torch.isfinite(x.square().sum()):
-            raise invalid_features_error(asked.features)
-        own = torch.arange(len(points), device=x.device)[part] if queries is None else None
-        index[part], squared[part] = _nearest(x, points, lengths, k, own)
-    return index, others.distance(squared)
+    search = _Search(features_from(features), metric, None if queries is None else features_from(queries), k)
+    index, distances = search.run()
+    return as_input_type(features, index), as_input_type(features, distances)
 
 
-def _nearest(
-    x: Float[Tensor, "b d"], points: Float[Tensor, "n d"], lengths: Float[Tensor, "n"], k: int, own: Tensor | None
-) -> tuple[Int64[Tensor, "b k"], Float[Tensor, "b k"]]:
-    """Indices and squared distances of the nearest points, ``own`` being the index of each row itself."""
-    values = torch.addmm(lengths, x, points.T, alpha=-2)
-    if own is not None:
-        values.scatter_(1, own[:, None], torch.inf)
-    near = values.topk(k, largest=False).indices
-    apart = (x[:, None] - points[near]).square().sum(2)
-    order = apart.argsort(dim=1, stable=True)
-    return near.gather(1, order), apart.gather(1, order)
+class _Search:
+    """The k nearest of some rows for each row that is asked for."""
+
+    def __init__(
+        self, features: Float[Tensor, "n d"], metric: Metric, queries: Float[Tensor, "m d"] | None, k: int
+    ) -> None:
+        both = features.dtype if queries is None else torch.promote_types(features.dtype, queries.dtype)
+        self.precision = torch.promote_types(both, torch.float32)
+        # Directions that are nearly the same differ in digits that float32 does not have.
+        dtype = torch.float64 if metric == "cosine" else self.precision
+        self.others = Rows(features, metric, dtype=dtype)
+        self.asked = self.others if queries is None else Rows(queries.to(features.device), metric, dtype=dtype)
+        self.among_themselves = queries is None
+        self.most = len(self.others) - self.among_themselves
+        check_counts(k=k)
+        if k > self.most:
+            raise UserError(f"k={k} exceeds the number of neighbours: give at most {self.most}.")
+        d = features.shape[1]
+        if self.asked.features.shape[1] != d:
+            raise UserError(f"queries have {self.asked.features.shape[1]} columns: give {d}, like the features.")
+        self.k, self.n_candidates = k, min(k + SPARE, self.most)
+        # ‖x‖² − 2x·y + ‖y‖² cancels far from the origin; a mean would follow a single far row.
+        self.center = self.others[:: -(-len(self.others) // _CENTRED_ON)].median(0).values
+        self.index = torch.empty(len(self.asked), k, dtype=torch.int64, device=features.device)
+        self.squared = torch.empty(len(self.asked), k, dtype=dtype, device=features.device)
+
+    def run(self) -> tuple[Int64[Tensor, "m k"], Float[Tensor, "m k"]]:
+        """Indices and distances."""
+        unsure = torch.arange(len(self.asked), device=self.index.device)
+        for dtype in (torch.float32, torch.float64):
+            if len(unsure):
+                unsure = self._by_products(unsure, dtype)
+        if len(unsure):
+            self._by_differences(unsure)
+        if not torch.isfinite(self.squared).all():
+            raise invalid_features_error(self.others.features)
+        return self.index, self.others.distance(self.squared).to(self.precision)
+
+    def _by_products(self, rows: Int64[Tensor, "u"], dtype: torch.dtype) -> Int64[Tensor, "u"]:
+        """Search for the neighbours of some rows; returns those that may have nearer ones than were found."""
+        points = self._centred(dtype)
+        lengths = points.square().sum(1)
+        # The error of a product is a random walk of roundings (Higham and Mary 2019); 4 deviations, and the centring.
+        slack = (4 * points.shape[1] ** 0.5 + 4) * torch.finfo(dtype).eps
+        unsure = []
+        step = max(1, CHUNK // max(len(points), self.n_candidates * points.shape[1]))
+        for part in torch.split(rows, step):
+            x = (self.asked[part] - self.center).to(dtype)
+            # Lower bounds of the squared distances, less a number for each row.
+            bounds = torch.addmm(lengths * (1 - slack), x, points.T, alpha=-2)
+            if self.among_themselves:
+                bounds.scatter_(1, part[:, None], torch.inf)
+            least, near = bounds.topk(self.n_candidates, largest=False)
+            apart = self._apart(part, x, points, near, lengths)
+            order = apart.argsort(dim=1, stable=True)[:, : self.k]
+            self.index[part], self.squared[part] = near.gather(1, order), apart.gather(1, order)
+            farthest, others = self.squared[part, -1], least[:, -1] + x.square().sum(1) * (1 - slack)
+            sure = (farthest * (1 - TIED[self.precision]) <= others) & torch.isfinite(others) | (farthest == 0)
+            unsure.append(part[~sure] if self.n_candidates < self.most else part[:0])
+        return torch.cat(unsure)
+
+    def _apart(
+        self,
+        part: Int64[Tensor, "b"],
+        x: Float[Tensor, "b d"],
+        points: Float[Tensor, "n d"],
+        near: Int64[Tensor, "b c"],
+        lengths: Float[Tensor, "n"],
+    ) -> Float[Tensor, "b c"]:
+        """Squared distances from some rows to candidates, by differences."""
+        if self.precision == torch.float64:
+            return _lengths(self.asked[part][:, None] - self.others[near])
+        apart = _lengths(x[:, None] - points[near]).to(self.squared.dtype)
+        # The coordinates are rounded in proportion to their lengths, which differences so small cannot bear.
+        coarse = (64 * apart < x.square().sum(1, keepdim=True) + lengths[near]).any(1).nonzero()[:, 0]
+        if len(coarse):
+            apart[coarse] = _lengths(self.asked[part[coarse]][:, None] - self.others[near[coarse]])
+        return apart
+
+    def _centred(self, dtype: torch.dtype) -> Float[Tensor, "n d"]:
+        """The rows about a point in their midst.
+
+        Raises:
+            UserError: NaN, infinity, or a zero row under the cosine.
+        """
+        points = torch.empty(self.others.features.shape, dtype=dtype, device=self.center.device)
+        for rows in [self.others] if self.among_themselves else [self.others, self.asked]:
+            for part, x in rows.chunks(1):
+                if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+                    raise invalid_features_error(rows.features)
+                if rows is self.others:
+                    points[part] = (x - self.center).to(dtype)
+        return points
+
+    def _by_differences(self, rows: Int64[Tensor, "u"]) -> None:
+        """Compare some rows with all, at a hundred times the cost of products."""
+        others = self.others[:]
+        for part in torch.split(rows, max(1, CHUNK // len(others))):
+            apart = torch.cdist(self.asked[part], others, compute_mode="donot_use_mm_for_euclid_dist").square()
+            if self.among_themselves:
+                apart.scatter_(1, part[:, None], torch.inf)
+            self.squared[part], self.index[part] = apart.topk(self.k, largest=False)
+
+
+def _lengths(x: Float[Tensor, "b c d"]) -> Float[Tensor, "b c"]:
+    """‖x‖², read once."""
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=2).square_()
+    return lengths
 
 
 @dataclass(frozen=True, eq=False)

@@ -74,7 +74,7 @@ def points_from(given: Array | Tensor, name: str) -> Float[Tensor, "*shape"]:
         raise UserError(f"{name} is not an array of numbers ({error}): give one row for each cluster.") from error
     if points.is_complex() or points.layout != torch.strided:
         raise UserError(f"{name} holds {points.dtype} as {points.layout}: give real numbers, dense.")
-    return points if points.is_floating_point() else points.float()
+    return points if points.is_floating_point() else points.double()
 
 
 def weights_from(given: Array | Tensor, features: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:

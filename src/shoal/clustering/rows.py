@@ -76,7 +76,7 @@ class Rows:
         if features.ndim != 2 or features.is_complex() or features.layout != torch.strided or not features.shape[1]:
             what = f"a tensor {tuple(features.shape)} of {features.dtype}, {features.layout}"
             raise UserError(f"the features are {what}: give real numbers (n, d), dense, in one column at least.")
-        self.features = features.detach() if features.is_floating_point() else features.float()
+        self.features = features.detach() if features.is_floating_point() else features.double()
         features = self.features
         self.metric = metric
         self.dtype = torch.promote_types(features.dtype, dtype)
@@ -202,6 +202,19 @@ def too_far(features: Float[Tensor, "n d"]) -> UserError:
         f"rows of features are so far apart that their squared distances overflow in {features.dtype}: divide them "
         "all by a constant, or leave the farthest out."
     )
+
+
+def coincide(features: Float[Tensor, "n d"], metric: Metric) -> bool:
+    """Whether all rows are one point, or for the cosine share one direction but for rounding.
+
+    Multiples of a row have the same direction, which rounding turns by up to an eps of the features' own precision.
+    """
+    if metric == "euclidean":
+        return all(bool((features[part] == features[:1]).all()) for part in Rows(features, metric).parts(1))
+    rows = Rows(features, metric)
+    angle = torch.finfo(rows.features.dtype).eps + 4 * torch.finfo(rows.dtype).eps
+    first = rows[:1]
+    return all(bool((torch.linalg.vector_norm(x - first, dim=1) <= angle).all()) for _, x in rows.chunks(1))
 
 
 def directions(means: Float64[Tensor, "k d"], before: Float[Tensor, "k d"]) -> Float64[Tensor, "k d"]:

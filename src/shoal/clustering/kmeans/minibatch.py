@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from shoal.clustering.inputs import ArrayOrTensor, as_input_type, tensor_on
+from shoal.clustering.inputs import ArrayOrTensor, as_input_type, check_exact, tensor_on
 from shoal.clustering.kmeans.estimator import CentersEstimator
 from shoal.clustering.kmeans.init import ROWS_PER_CLUSTER, candidates, random_seeds, seeds
 from shoal.clustering.kmeans.nearest import to_points
@@ -37,8 +37,6 @@ class Source:
 
     def __init__(self, X: Shaped[Tensor, "n d"] | Array) -> None:
         self._map = None if isinstance(X, Tensor) else _read_only_map(X)
-        # Integers become what scikit-learn makes of them in an array, and what torch makes of them in a tensor.
-        self._float = torch.float32 if isinstance(X, Tensor) else torch.float64
         self._values = X.detach() if isinstance(X, Tensor) else _tensor(X)
         self.device = self._values.device
 
@@ -54,7 +52,7 @@ class Source:
             starts = range(0, len(index), FROM_MAP)
             x = torch.cat([self._from_map(index[start : start + FROM_MAP]) for start in starts])
         self._release_pages()
-        return x if x.is_floating_point() else x.to(self._float)
+        return x if x.is_floating_point() else x.double()
 
     def _from_map(self, index: Int64[Tensor, "b"]) -> Shaped[Tensor, "b d"]:
         x: Tensor = self._values.index_select(0, index)
@@ -201,8 +199,10 @@ class MiniBatchKMeans(CentersEstimator):
         """The rows, checked as by ``_features``, except for their values."""
         if isinstance(X, Tensor):
             self._features(X.to("meta"), reset=True)
-            return Source(X)
-        return Source(self._validated(X, reset=True, dtype="numeric"))
+        else:
+            X = self._validated(X, reset=True, dtype="numeric")
+        check_exact(X)
+        return Source(X)
 
     def _check_parameters(self, n: int) -> None:
         check_n_clusters(n, n_clusters=self.n_clusters)
