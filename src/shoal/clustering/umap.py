@@ -15,6 +15,7 @@ from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_n_clusters, generator_from, precision_of
 from shoal.clustering.rows import Metric, subsample, unit_length
 from shoal.errors import UserError
+from shoal.device import hold_threads
 
 N_NEIGHBORS = 10
 N_COMPONENTS = 3
@@ -44,8 +45,8 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
     n_neighbors = min(N_NEIGHBORS, n - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about missing optional packages, and graphs in pieces, as clusters are
-        from umap import UMAP  # takes seconds to compile itself when imported
-
+        with hold_threads():
+            from umap import UMAP  # takes seconds to compile itself when imported
         model = UMAP(
             n_neighbors=n_neighbors,
             n_components=N_COMPONENTS,
@@ -57,7 +58,8 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
             random_state=seed % 2**32,  # the range of NumPy's seeds
             n_jobs=1,  # with more the result is not reproducible
         )
-        embedded = model.fit_transform(features.detach().float().cpu().numpy())
+        with hold_threads():
+            embedded = model.fit_transform(features.detach().float().cpu().numpy())
     return torch.from_numpy(embedded).to(features.device)
 
 
