@@ -18,7 +18,9 @@ Made = tuple[Rows, int]
 Rng = np.random.Generator
 
 
-def blobs(rng: Rng, d: int, distance: float, sizes: list[int], deviations: npt.NDArray[np.float64] | float = 1.0) -> Rows:
+def blobs(
+    rng: Rng, d: int, distance: float, sizes: list[int], deviations: npt.NDArray[np.float64] | float = 1.0
+) -> Rows:
     """Gaussian groups, their centres about ``distance`` apart."""
     k = len(sizes)
     centres = rng.normal(size=(k, d)) * distance / np.sqrt(2 * d)
@@ -65,6 +67,18 @@ def overlapping(rng: Rng) -> Made:
     return blobs(rng, int(rng.integers(6, 20)), rng.uniform(6.5, 8), [int(rng.integers(70, 200))] * k), k
 
 
+def hard_overlapping(rng: Rng) -> Made:
+    """Many groups that touch."""
+    k = int(rng.integers(8, 25))
+    return blobs(rng, int(rng.integers(7, 12)), rng.uniform(6.7, 7.7), [int(rng.integers(60, 120))] * k), k
+
+
+def hard_small(rng: Rng) -> Made:
+    """Many groups of few rows, less far apart."""
+    k = int(rng.integers(25, 70))
+    return blobs(rng, int(rng.integers(14, 36)), rng.uniform(10.5, 12.5), [int(rng.integers(15, 40))] * k), k
+
+
 def stretched(rng: Rng) -> Made:
     """Groups that are several times as long as wide, in any direction."""
     k, d = int(rng.integers(3, 10)), int(rng.integers(3, 10))
@@ -79,7 +93,9 @@ def stretched(rng: Rng) -> Made:
 def nested(rng: Rng) -> Made:
     """Groups of groups: the small ones count."""
     outer, inner, d = int(rng.integers(2, 5)), int(rng.integers(3, 5)), int(rng.integers(6, 20))
-    centres = rng.normal(size=(outer, 1, d)) * 55 / np.sqrt(2 * d) + rng.normal(size=(outer, inner, d)) * 10 / np.sqrt(2 * d)
+    centres = rng.normal(size=(outer, 1, d)) * 55 / np.sqrt(2 * d) + rng.normal(size=(outer, inner, d)) * 10 / np.sqrt(
+        2 * d
+    )
     centres = centres.reshape(-1, d)
     n = int(rng.integers(60, 120))
     return np.asarray(np.repeat(centres, n, 0) + rng.normal(size=(n * len(centres), d)), np.float32), len(centres)
@@ -89,7 +105,9 @@ def moons(rng: Rng) -> Made:
     """Pairs of crescents that hold each other."""
     pairs = int(rng.integers(1, 3))
     parts = [
-        sklearn.datasets.make_moons(int(rng.integers(500, 1200)), noise=rng.uniform(0.04, 0.08), random_state=int(rng.integers(99)))[0]
+        sklearn.datasets.make_moons(
+            int(rng.integers(500, 1200)), noise=rng.uniform(0.04, 0.08), random_state=int(rng.integers(99))
+        )[0]
         + [4.0 * i, 0]
         for i in range(pairs)
     ]
@@ -101,7 +119,9 @@ def rings(rng: Rng) -> Made:
     k = int(rng.integers(2, 4))
     radius = np.repeat(np.arange(1, k + 1) * rng.uniform(0.9, 1.1), 500)
     angle = rng.uniform(0, 2 * np.pi, len(radius))
-    rows = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1) + rng.normal(size=(len(radius), 2)) * rng.uniform(0.04, 0.09)
+    rows = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1) + rng.normal(
+        size=(len(radius), 2)
+    ) * rng.uniform(0.04, 0.09)
     return rows.astype(np.float32), k
 
 
@@ -223,14 +243,18 @@ def one_curve(rng: Rng) -> Made:
     """A manifold of one or two dimensions, rolled up."""
     n = int(rng.integers(800, 2000))
     if rng.random() < 0.5:
-        return sklearn.datasets.make_swiss_roll(n, noise=rng.uniform(0, 0.3), random_state=int(rng.integers(99)))[0].astype(np.float32), 1
-    return sklearn.datasets.make_s_curve(n, noise=rng.uniform(0, 0.1), random_state=int(rng.integers(99)))[0].astype(np.float32), 1
+        return sklearn.datasets.make_swiss_roll(n, noise=rng.uniform(0, 0.3), random_state=int(rng.integers(99)))[
+            0
+        ].astype(np.float32), 1
+    return sklearn.datasets.make_s_curve(n, noise=rng.uniform(0, 0.1), random_state=int(rng.integers(99)))[0].astype(
+        np.float32
+    ), 1
 
 
 KINDS: dict[str, Callable[[Rng], Made]] = {
     f.__name__: f
     for f in (
-        even, many_small, very_many, imbalanced, one_large, overlapping, stretched, nested, moons, rings, threads,
+        even, many_small, very_many, imbalanced, one_large, overlapping, hard_overlapping, hard_small, stretched, nested, moons, rings, threads,
         noise_columns, noise_rows, copies, bursts, distinct, one_column, two_columns, widths, heavy_tails, outliers,
         one_gaussian, one_correlated, one_cube, one_tailed, one_curve,
     )

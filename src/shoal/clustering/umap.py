@@ -14,8 +14,8 @@ from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_n_clusters, generator_from, precision_of
 from shoal.clustering.rows import Metric, subsample, unit_length
-from shoal.errors import UserError
 from shoal.device import hold_threads
+from shoal.errors import UserError
 
 N_NEIGHBORS = 10
 N_COMPONENTS = 3

@@ -81,7 +81,7 @@ class Inputs:
 def read_inputs(
     name: str,
     config: EncoderConfig,
-    metric: Metric,
+    metric: Metric | None,
     folder: ResultFolder,
     *,
     fewest: int = 1,

@@ -16,6 +16,9 @@ REACH = 15
 CHANCE = 0.3
 """Rows that lie within the distance of a copy by chance."""
 
+FEWEST = 30
+"""With fewer places left, what looks like copies are groups of a few rows."""
+
 NEAREST = 0.3
 """A copy is no farther than this share of the surroundings, however many dimensions there are."""
 
@@ -24,7 +27,8 @@ def distinct_places(points: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
     """One row for all that are equal but for rounding, and one for all that are copies of each other, nearly.
 
     A copy lies so near that by chance less than a third of a row would, at the density of the 15 rows around it; in
-    many dimensions also within 0.3 of their distance. If no more rows than chance gives have one, all are kept.
+    many dimensions also within 0.3 of their distance. If no more rows than chance gives have one, or fewer than 30
+    would be left, all are kept.
     """
     points = points[_first_of_equal(points)]
     reach = min(REACH, (len(points) - 1) // 2)
@@ -38,7 +42,8 @@ def distinct_places(points: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
     near = distances[:, :reach] < share * surroundings
     if near.sum() <= (2 * reach * share**dimension + 0.2) * len(points):
         return points
-    return points[_representatives(index[:, :reach], near)]
+    kept = _representatives(index[:, :reach], near)
+    return points if len(kept) < FEWEST else points[kept]
 
 
 def _first_of_equal(points: Float[Tensor, "n d"]) -> Int64[Tensor, "m"]:

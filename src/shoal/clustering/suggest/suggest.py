@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float
 from torch import Tensor
 
 from shoal.clustering.inputs import drawn_features
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_choice
-from shoal.clustering.rows import Metric, Rows, coincide, invalid_features_error
+from shoal.clustering.rows import Metric, Rows, coincide, default_metric, invalid_features_error
 from shoal.clustering.suggest.places import distinct_places
-from shoal.clustering.suggest.valleys import DEEPEST, valley_depths
+from shoal.clustering.suggest.stability import Halves
+from shoal.clustering.suggest.valleys import DEEPEST, intrinsic_dimension, valley_depths
 from shoal.errors import UserError
 
 MIN_ROWS = 8
+"""Fewer different rows have no density."""
+
 MAX_ROWS = 10_000
 NEIGHBOURS = (8, 10, 12)
-"""Numbers of neighbours by which the density is estimated, for 60 different rows or more."""
+"""Numbers of neighbours by which the density is estimated, for 50 different rows or more."""
 
 DEEP = 4.0
 """Standard errors by which a valley separates two groups: that of chance is as deep once in 16 000."""
@@ -36,8 +38,20 @@ BY_CHANCE = 0.5
 COPIES = 5
 """So many copies of each of a few rows make every one of them a group."""
 
-FEW_COLUMNS = 16
-"""Fewer columns are measurements, whose distance counts, rather than the direction of an embedding."""
+STABLE = 0.9
+"""Agreement of two halves by which k-means finds more groups than the valleys separate."""
+
+ALIKE = 0.02
+"""Difference of agreements that means nothing."""
+
+HALF_STABLE = 0.6
+"""Agreement of two halves that widens the interval."""
+
+ROUND = 4
+"""Dimensions from which k-means is asked: in fewer, it cuts a curve into equal parts the same way twice."""
+
+MANY = 8
+"""Clusters that k-means must find again if there is no valley at all: it may cut a single long group in a few."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +60,14 @@ class Candidate:
 
     k: int
     score: float
-    """By how many standard errors the depth that is asked for (4) may change until this k is no longer chosen; negative:
-    until it is chosen."""
+    """By how many standard errors the depth that is asked for, 4, may change until this k is no longer chosen;
+    negative: until it is chosen."""
     depth: float | None
     """Depth of the shallowest valley between k groups, in standard errors, at most 20; None for one group."""
     by_chance: float
     """How many valleys at least so deep are expected where there are no groups."""
+    stability: float | None
+    """Adjusted Rand index between the clusters that k-means finds in two halves of the rows; None if not measured."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +95,11 @@ class Suggestion:
 
     def as_text(self, most: int = 10) -> str:
         """A table of the best candidates, the interval and the notes."""
-        lines = ["  k   score   depth   by chance"]
+        lines = ["  k   score   depth   by chance   stability"]
         for c in self.candidates[:most]:
             depth = "–" if c.depth is None else f"{c.depth:.1f}"
-            lines.append(f"{c.k:3}   {c.score:5.1f}   {depth:>5}   {c.by_chance:9.2g}")
+            stability = "–" if c.stability is None else f"{c.stability:.2f}"
+            lines.append(f"{c.k:3}   {c.score:5.1f}   {depth:>5}   {c.by_chance:9.2g}   {stability:>9}")
         low, high = self.interval
         lines += ["", f"best k = {self.k}, plausible from {low} to {high}", *self.notes]
         return "\n".join(lines)
@@ -99,43 +116,43 @@ def suggest_k(
 
     Up to 10 000 rows are looked at, of repeated and nearly repeated ones one each (``places``). The density is
     estimated from the distances to the 8th, 10th and 12th neighbour, and each of its peaks has a valley that separates
-    it from higher ones (``valleys``). Depths are averaged over the three. k − 1 valleys deeper than four standard
-    errors make k groups. The interval reaches from the valleys that are six deep with any number of neighbours, to all
-    that are deeper than the half of a valley that chance would give, with any. It is clear that there are k if it is
-    not wider than 2, or a fifth of k, and does not reach 1.
+    it from higher ones (``valleys``). Depths are averaged over the three; k − 1 valleys deeper than four standard
+    errors make k groups. The interval reaches from the valleys that are six deep by any number of neighbours, to all
+    that are so deep that chance gives less than half a one, by any. The number is clear if the interval is not wider
+    than 2, or a fifth of k, and does not reach 1. If it is not, and the rows have four dimensions or more, k-means is
+    run on two halves of them (``stability``): round groups that touch have no valleys, but are found again.
 
     Args:
         features: (n, d), anything that the estimators take; the work is done on the CPU.
         k_range: the smallest and the largest k that may be suggested; all if not given.
         metric: decides which rows are neighbours; by default cosine, but euclidean for fewer than 16 columns.
-        seed: draws the sample.
+        seed: draws the sample and starts k-means.
 
     Raises:
-        UserError: a range that is reversed, below 1 or above the number of rows; fewer than 8 rows; NaN, infinity, rows
-            that are all the same or, under the cosine, zero or of one direction; whatever is no matrix of numbers.
+        UserError: a range that is reversed, below 1 or above the number of rows; NaN, infinity, rows that under the
+            cosine are zero; whatever is no matrix of numbers.
     """
     rows = drawn_features(features, MAX_ROWS, torch.Generator().manual_seed(seed)).detach().cpu()
-    metric = metric or ("euclidean" if rows.shape[1] < FEW_COLUMNS else "cosine")
+    metric = metric or default_metric(rows.shape[1])
     check_choice(metric, Metric, "metric")
-    wanted = _range(k_range, len(rows))
+    low, high = _range(k_range, len(rows))
     places = distinct_places(_points(rows, metric))
-    if len(places) * COPIES <= len(rows) and len(places) < 2 * NEIGHBOURS[-1]:
-        depths = [torch.full((len(places) - 1,), DEEPEST, dtype=torch.float64)]
-    else:
-        depths = _depths(places)
-    return _suggestion(depths, wanted, len(rows), len(places), metric)
+    tree = _valleys(places, len(rows))
+    stability = {}
+    if not tree.clear and tree.dimension >= ROUND:
+        halves = Halves(places, seed)
+        most = max(math.isqrt(len(places)), tree.most * 3 // 2)
+        halves.sweep(max(2, low), min(high, most, len(places) // 8))
+        stability = halves.stability
+    return _suggestion(tree, stability, (low, high), len(rows), len(places), metric)
 
 
-def _points(rows: Tensor, metric: Metric) -> Tensor:
+def _points(rows: Float[Tensor, "n d"], metric: Metric) -> Float[Tensor, "n d"]:
     """The rows about their median, under the cosine at unit length, in their own precision but at least float32."""
-    if len(rows) < MIN_ROWS:
-        raise UserError(f"{len(rows)} rows are too few to suggest a number of clusters: choose it yourself (-k N).")
     if not torch.isfinite(rows).all() or (metric == "cosine" and not rows.any(1).all()):
         raise invalid_features_error(rows)
-    if coincide(rows, metric):
-        way_out = ", or give metric='euclidean'" if metric == "cosine" else ""
-        what = "share one direction" if metric == "cosine" else "are the same"
-        raise UserError(f"all {len(rows)} rows {what}: there is nothing to cluster{way_out}.")
+    if not len(rows) or coincide(rows, metric):
+        return rows.new_zeros(min(1, len(rows)), 1)
     points = Rows(rows, metric, dtype=torch.float64)[:]
     points = points - points.median(0).values
     points = points / points.abs().max()  # squares neither overflow nor vanish
@@ -144,7 +161,7 @@ def _points(rows: Tensor, metric: Metric) -> Tensor:
 
 def _range(k_range: tuple[int, int] | None, n: int) -> tuple[int, int]:
     if k_range is None:
-        return 1, n
+        return 1, max(1, n)
     if len(k_range) != 2 or not all(isinstance(k, Integral) and not isinstance(k, bool) for k in k_range):
         raise UserError(f"k_range={k_range!r} must be two whole numbers, the smallest and the largest k.")
     low, high = map(int, k_range)
@@ -157,68 +174,109 @@ def _range(k_range: tuple[int, int] | None, n: int) -> tuple[int, int]:
     return low, high
 
 
-def _depths(places: Tensor) -> list[Float64[Tensor, "_"]]:
-    """Depths of the valleys by each number of neighbours, a fifth of the rows at most."""
+@dataclass(frozen=True, eq=False)
+class _Valleys:
+    """What the valleys say: how many groups, from how many to how many."""
+
+    depths: list[float]
+    """Mean over numbers of neighbours, deepest first."""
+    fewest: int
+    most: int
+    dimension: float
+
+    @property
+    def found(self) -> int:
+        """Groups that valleys separate."""
+        return 1 + sum(depth > DEEP for depth in self.depths)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the number of groups hardly depends on how deep a valley must be."""
+        return self.fewest > 1 and self.most - self.fewest <= max(2, self.found / 5)
+
+
+def _valleys(places: Float[Tensor, "m d"], n_rows: int) -> _Valleys:
+    if len(places) * COPIES <= n_rows and len(places) < 2 * NEIGHBOURS[-1]:
+        return _Valleys([DEEPEST] * (len(places) - 1), len(places), len(places), 0.0)
+    if len(places) < MIN_ROWS:
+        return _Valleys([], 1, 1, 0.0)
     most = min(1.0, len(places) / (5 * NEIGHBOURS[1]))
     numbers = sorted({max(3, round(most * k)) for k in NEIGHBOURS})
     index, distances = nearest_neighbours(places, min(2 * numbers[-1], len(places) - 1), "euclidean")
     distances = distances.double().clamp(min=torch.finfo(torch.float32).tiny)
-    return [valley_depths(places.double(), index, distances, k) for k in numbers if k < len(places)]
+    dimension = intrinsic_dimension(distances[:, : numbers[-1]])
+    each = [valley_depths(places.double(), index, distances, k) for k in numbers]
+    mean = torch.nn.utils.rnn.pad_sequence(each).mean(1).tolist()
+    found = 1 + sum(depth > DEEP for depth in mean)
+    fewest = 1 + min(int((depths > CERTAIN).sum()) for depths in each)
+    largest = 1 + max(int((len(depths) * torch.erfc(depths / math.sqrt(2)) < BY_CHANCE).sum()) for depths in each)
+    return _Valleys(mean, min(fewest, found), max(largest, found), dimension)
+
+
+def _found_again(valleys: _Valleys, stability: dict[int, float]) -> int | None:
+    """The number of clusters that k-means finds again, if there are more than the valleys separate."""
+    least = valleys.found + 1 if valleys.found > 1 else MANY
+    stable = {k: value for k, value in stability.items() if k >= least and value >= STABLE}
+    return _largest_of_the_best(stable, ALIKE)
+
+
+def _largest_of_the_best(values: dict[int, float], apart: float) -> int | None:
+    """The largest k whose value is the best, or nearly."""
+    return max((k for k, value in values.items() if value >= max(values.values()) - apart), default=None)
 
 
 def _suggestion(
-    depths: Sequence[Float64[Tensor, "_"]], wanted: tuple[int, int], n_rows: int, n_places: int, metric: Metric
+    valleys: _Valleys, stability: dict[int, float], wanted: tuple[int, int], n_rows: int, n_places: int, metric: Metric
 ) -> Suggestion:
-    """``depths`` are those by each number of neighbours."""
     low, high = wanted
-    most = max((len(each) for each in depths), default=0)
-    mean = torch.stack([torch.nn.functional.pad(each, (0, most - len(each))) for each in depths]).mean(0).tolist()
-    found = 1 + sum(depth > DEEP for depth in mean)
-    fewest = 1 + min(int((each > CERTAIN).sum()) for each in depths)
-    largest = 1 + max(int((_expected(each) < BY_CHANCE).sum()) for each in depths)
-    tried = range(low, max(low, min(high, 1 + most)) + 1)
-    candidates = sorted((_candidate(k, mean) for k in tried), key=lambda c: (-c.score, c.k))
-    ends = min(fewest, found), max(largest, found)
-    clear = ends[0] > 1 and ends[1] - ends[0] <= max(2, found / 5) and low <= found <= high
-    interval = (min(max(ends[0], low), high), max(min(ends[1], high), low))
+    again = _found_again(valleys, stability)
+    found = again or valleys.found
+    beyond = {k: value for k, value in stability.items() if value >= HALF_STABLE and k > valleys.most}
+    largest = max(valleys.most, found, _largest_of_the_best(beyond, 0.1) or 0)
+    tried = {*range(low, max(low, min(high, valleys.most + 1)) + 1), *stability, min(max(found, low), high)}
+    candidates = [_candidate(k, valleys.depths, stability.get(k)) for k in tried]
+    best = min(max(found, low), high)
+    candidates.sort(key=lambda c: (c.k != best, -c.score, c.k))
+    interval = min(max(valleys.fewest, low), high), max(min(largest, high), low)
     return Suggestion(
         candidates=tuple(candidates),
         interval=interval if found > 1 or low == 1 else wanted,
-        clear=clear,
+        clear=valleys.clear and found == best,
         n_rows=n_rows,
         metric=metric,
-        notes=tuple(_notes(found, ends, wanted, n_rows, n_places, clear=clear)),
+        notes=tuple(_notes(valleys, found, again is not None, high, n_rows, n_places)),
     )
 
 
-def _expected(depths: Float64[Tensor, "v"]) -> Float64[Tensor, "v"]:
-    """How many of so many valleys would be as deep by chance, which makes them half-normal."""
-    return len(depths) * torch.erfc(depths / math.sqrt(2))
-
-
-def _candidate(k: int, depths: list[float]) -> Candidate:
-    own = depths[k - 2] if 1 < k <= len(depths) + 1 else None if k == 1 else 0.0
+def _candidate(k: int, depths: list[float], stability: float | None) -> Candidate:
+    own = None if k == 1 else depths[k - 2] if k <= len(depths) + 1 else 0.0
     following = depths[k - 1] if k <= len(depths) else 0.0
     score = min(DEEPEST if own is None else own - DEEP, DEEP - following)
     by_chance = 0.0 if own is None else len(depths) * math.erfc(own / math.sqrt(2))
-    return Candidate(k, score, own, by_chance)
+    return Candidate(k, score, own, by_chance, stability)
 
 
-def _notes(
-    found: int, ends: tuple[int, int], wanted: tuple[int, int], n_rows: int, n_places: int, *, clear: bool
-) -> list[str]:
+def _notes(valleys: _Valleys, found: int, again: bool, high: int, n_rows: int, n_places: int) -> list[str]:
     notes = []
-    if found == 1:
-        notes.append(
-            "There is no clear structure: no valley separates groups, so the rows are one cluster. To cut them into "
-            "parts nevertheless, choose their number (-k N)."
+    if n_places == 1:
+        notes.append("All rows are the same, or under the cosine have the same direction: they are one cluster.")
+    elif found == 1:
+        what = (
+            "no valley separates groups" if n_places >= MIN_ROWS else f"{n_places} rows are too few to look for groups"
         )
-    elif not clear:
+        notes.append(f"There is no clear structure: {what}. To cut the rows into parts nevertheless, choose -k.")
+    elif again:
+        notes.append(
+            f"Valleys separate {valleys.found} groups; k-means finds the same {found} in two halves of the rows."
+        )
+    elif not valleys.clear:
         notes.append("How many groups there are is not clear: some of them overlap.")
-    if n_places < 0.9 * n_rows:
-        notes.append(f"{n_rows - n_places} of {n_rows} rows repeat others, nearly or exactly, and were counted once.")
-    if found > wanted[1]:
-        notes.append(f"There seem to be {found} groups: try beyond {wanted[1]}.")
-    elif 1 < found < n_places < 2 * NEIGHBOURS[-1] * found and ends[1] < n_places:
-        notes.append(f"Groups have {n_places // found} rows, and few more would not be seen: there may be groups beyond {found}.")
+    if 1 < n_places < 0.9 * n_rows:
+        notes.append(f"{n_rows - n_places} of {n_rows} rows repeat others, exactly or nearly, and were counted once.")
+    if found > high:
+        notes.append(f"There seem to be {found} groups: try beyond {high}.")
+    elif 1 < found < n_places < 2 * NEIGHBOURS[-1] * found:
+        notes.append(
+            f"Groups have {n_places // found} rows, and fewer would not be seen: there may be groups beyond {found}."
+        )
     return notes

@@ -32,7 +32,7 @@ def valley_depths(
         distances: to these; 2k of them or as many as there are.
         k: number of neighbours.
     """
-    dimension = _dimension(distances[:, :k])
+    dimension = intrinsic_dimension(distances[:, :k])
     growth = distances[:, min(2 * k, distances.shape[1]) - 1] / distances[:, k - 1]
     wider = math.log(2) / max(float(growth.log().median()), 1e-3)
     density = -dimension * distances[:, k - 1].log()
@@ -44,7 +44,7 @@ def valley_depths(
     return (torch.tensor(depths, dtype=torch.float64) * scale).clamp(0, DEEPEST).sort(descending=True).values
 
 
-def _dimension(distances: Float64[Tensor, "n k"]) -> float:
+def intrinsic_dimension(distances: Float64[Tensor, "n k"]) -> float:
     """Median over rows of (k − 2) / Σ log(r_k / r_j): how the number of rows grows with distance."""
     ratios = (distances[:, -1:] / distances[:, :-1]).log().sum(1)
     return max(1.0, distances.shape[1] - 2) / max(float(ratios.median()), 1e-3)
@@ -53,10 +53,10 @@ def _dimension(distances: Float64[Tensor, "n k"]) -> float:
 def _spread(dimension: float) -> float:
     """By how much valleys of chance exceed the standard error, a little: on a line all fluctuations are in the way.
 
-    Fitted to rows without groups (rings, lines, cubes and Gaussians in 1 to 100 dimensions): divided by this, the valleys
-    of chance are distributed as the absolute value of a standard normal, or less.
+    Fitted to rows without groups (rings, lines, cubes and Gaussians in 1 to 100 dimensions): divided by this, the
+    valleys of chance are distributed as the absolute value of a standard normal, or less.
     """
-    return 1 + 0.6 * min(1.0, (2 / dimension) ** 1.5)
+    return 1 + 0.6 * min(1.0, math.pow(2 / dimension, 1.5))
 
 
 def _join(index: Int64[Tensor, "n k"], density: Float64[Tensor, "n"]) -> tuple[list[tuple[float, int]], Tensor]:
@@ -95,14 +95,18 @@ def _join(index: Int64[Tensor, "n k"], density: Float64[Tensor, "n"]) -> tuple[l
 
 
 def _gaps(
-    points: Float64[Tensor, "n d"], groups: Int64[Tensor, "n"], density: Float64[Tensor, "n"], dimension: float, fewest: int
+    points: Float64[Tensor, "n d"],
+    groups: Int64[Tensor, "n"],
+    density: Float64[Tensor, "n"],
+    dimension: float,
+    fewest: int,
 ) -> list[float]:
     """Of each group but that of the highest peak, how far the log density falls at the gap to the nearest other.
 
     The gap is as wide as its third-nearest row is far from other groups.
     """
     highest = groups[density.argmax()]
-    present, sizes = groups.unique(return_counts=True)
+    present, sizes = torch.unique(groups, return_counts=True)
     gaps = []
     for group in present[(sizes >= fewest) & (present != highest)]:
         inside = groups == group
