@@ -129,10 +129,9 @@ def threads(rng: Rng) -> Made:
     """Curves in space that do not meet."""
     k = int(rng.integers(2, 5))
     along = rng.uniform(0, 3 * np.pi, (k, 400))
-    curves = np.stack([np.cos(along), np.sin(along), along / 2 + 1.6 * np.arange(k)[:, None] / k], 2)
     angle = 2 * np.pi * np.arange(k)[:, None] / k
     curves = np.stack([3 * np.cos(along / 3 + angle), 3 * np.sin(along / 3 + angle), along], 2)
-    rows = curves.reshape(-1, 3)[:, :] + rng.normal(size=(400 * k, 3)) * 0.12
+    rows = curves.reshape(-1, 3) + rng.normal(size=(400 * k, 3)) * 0.12
     return rows.astype(np.float32), k
 
 
@@ -252,10 +251,10 @@ def one_curve(rng: Rng) -> Made:
 
 
 KINDS: dict[str, Callable[[Rng], Made]] = {
-    f.__name__: f
-    for f in (
-        even, many_small, very_many, imbalanced, one_large, overlapping, hard_overlapping, hard_small, stretched, nested, moons, rings, threads,
-        noise_columns, noise_rows, copies, bursts, distinct, one_column, two_columns, widths, heavy_tails, outliers,
-        one_gaussian, one_correlated, one_cube, one_tailed, one_curve,
+    make.__name__: make
+    for make in (
+        *(even, many_small, very_many, imbalanced, one_large, overlapping, hard_overlapping, hard_small, stretched),
+        *(nested, moons, rings, threads, noise_columns, noise_rows, copies, bursts, distinct, one_column, two_columns),
+        *(widths, heavy_tails, outliers, one_gaussian, one_correlated, one_cube, one_tailed, one_curve),
     )
-}  # fmt: skip
+}

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from shoal.clustering.rows import Metric
+from shoal.clustering.rows import Metric, default_metric
 from shoal.data import find_source, read_pixels, resolve_spec
 from shoal.data.reading import skip_note
 from shoal.data.sources.array import map_npy
@@ -102,7 +102,9 @@ def read_inputs(
     if path.is_dir() and ResultFolder(path).is_finished:
         return of_result(Result.load(path))
     if path.suffix.lower() == ".npy" and not _holds_images(path):
-        return _given(given_features(str(path), cosine=metric == "cosine"), str(path.resolve()))
+        columns = map_npy(path).shape[-1:]
+        cosine = (metric or default_metric(*columns or (1,))) == "cosine"
+        return _given(given_features(str(path), cosine=cosine), str(path.resolve()))
     source = find_source(name)
     listing = source.listing()  # what is wrong with the images is told before anything is downloaded
     if len(listing.ids) < fewest:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -13,6 +11,8 @@ from shoal.clustering.kmeans.restarts import assign, kmeans
 
 STEP = 1.2
 N_INIT = 3
+ALIKE = 0.002
+"""Difference of agreements that means nothing."""
 
 
 class Halves:
@@ -26,18 +26,28 @@ class Halves:
         """Adjusted Rand index of the clusters that the centres of the one half and of the other make of all rows."""
 
     def sweep(self, low: int, high: int) -> None:
-        """Measure numbers that grow by a fifth from ``low`` to ``high``, then all beside the most stable."""
+        """Measure numbers that grow by a fifth, ``low`` to ``high``, then halve the gaps beside the most stable."""
         k = low
         while k <= high:
-            self._measure([k])
+            self._measure(k)
             k = max(k + 1, round(k * STEP))
-        if self.stability:
-            best = max(self.stability, key=lambda each: (self.stability[each], each))
-            width = max(1, round(best * (STEP - 1)))
-            self._measure(range(max(low, best - width + 1), min(high, best + width - 1) + 1))
+        while (beside := self._beside(self.best(low), high)) - set(self.stability):
+            for k in beside:
+                self._measure(k)
 
-    def _measure(self, ks: Iterable[int]) -> None:
-        for k in set(ks) - set(self.stability):
+    def best(self, low: int) -> int:
+        """The most stable number from ``low`` on, of several alike the largest; ``low`` if none is measured."""
+        known = {k: value for k, value in self.stability.items() if k >= low}
+        return max((k for k, value in known.items() if value >= max(known.values()) - ALIKE), default=low)
+
+    def _beside(self, best: int, high: int) -> set[int]:
+        """Half-way from the best to the numbers on either side that are measured."""
+        smaller = max((k for k in self.stability if k < best), default=best)
+        larger = min((k for k in self.stability if k > best), default=high)
+        return {-(-(smaller + best) // 2), (best + larger) // 2} if self.stability else set()
+
+    def _measure(self, k: int) -> None:
+        if k not in self.stability:
             self.stability[k] = adjusted_rand(*(self._clusters(half, k) for half in self.halves))
 
     def _clusters(self, half: Int64[Tensor, "h"], k: int) -> Int64[Tensor, "n"]:

@@ -35,14 +35,14 @@ CERTAIN = 6.0
 BY_CHANCE = 0.5
 """Valleys of chance that the upper end of the interval may count."""
 
+UNSEEN = 4
+"""Rows of a group that may go unseen among fewer than 50."""
+
 COPIES = 5
 """So many copies of each of a few rows make every one of them a group."""
 
 STABLE = 0.9
 """Agreement of two halves by which k-means finds more groups than the valleys separate."""
-
-ALIKE = 0.02
-"""Difference of agreements that means nothing."""
 
 HALF_STABLE = 0.6
 """Agreement of two halves that widens the interval."""
@@ -137,14 +137,13 @@ def suggest_k(
     check_choice(metric, Metric, "metric")
     low, high = _range(k_range, len(rows))
     places = distinct_places(_points(rows, metric))
-    tree = _valleys(places, len(rows))
-    stability = {}
-    if not tree.clear and tree.dimension >= ROUND:
-        halves = Halves(places, seed)
-        most = max(math.isqrt(len(places)), tree.most * 3 // 2)
-        halves.sweep(max(2, low), min(high, most, len(places) // 8))
-        stability = halves.stability
-    return _suggestion(tree, stability, (low, high), len(rows), len(places), metric)
+    valleys = _valleys(places, len(rows))
+    halves = Halves(places, seed)
+    if valleys.dimension >= ROUND:
+        most = max(math.isqrt(len(places)), valleys.most * 3 // 2)
+        first, last = (valleys.found, valleys.most + 2) if valleys.clear else (2, most)
+        halves.sweep(max(2, low, first), min(high, last, len(places) // 8))
+    return _suggestion(valleys, halves, (low, high), len(rows), len(places), metric)
 
 
 def _points(rows: Float[Tensor, "n d"], metric: Metric) -> Float[Tensor, "n d"]:
@@ -199,7 +198,7 @@ def _valleys(places: Float[Tensor, "m d"], n_rows: int) -> _Valleys:
     if len(places) * COPIES <= n_rows and len(places) < 2 * NEIGHBOURS[-1]:
         return _Valleys([DEEPEST] * (len(places) - 1), len(places), len(places), 0.0)
     if len(places) < MIN_ROWS:
-        return _Valleys([], 1, 1, 0.0)
+        return _Valleys([], 1, max(1, len(places) // UNSEEN), 0.0)
     most = min(1.0, len(places) / (5 * NEIGHBOURS[1]))
     numbers = sorted({max(3, round(most * k)) for k in NEIGHBOURS})
     index, distances = nearest_neighbours(places, min(2 * numbers[-1], len(places) - 1), "euclidean")
@@ -210,29 +209,24 @@ def _valleys(places: Float[Tensor, "m d"], n_rows: int) -> _Valleys:
     found = 1 + sum(depth > DEEP for depth in mean)
     fewest = 1 + min(int((depths > CERTAIN).sum()) for depths in each)
     largest = 1 + max(int((len(depths) * torch.erfc(depths / math.sqrt(2)) < BY_CHANCE).sum()) for depths in each)
+    if found == 1 and most < 1:
+        largest = max(largest, len(places) // UNSEEN)
     return _Valleys(mean, min(fewest, found), max(largest, found), dimension)
 
 
-def _found_again(valleys: _Valleys, stability: dict[int, float]) -> int | None:
-    """The number of clusters that k-means finds again, if there are more than the valleys separate."""
-    least = valleys.found + 1 if valleys.found > 1 else MANY
-    stable = {k: value for k, value in stability.items() if k >= least and value >= STABLE}
-    return _largest_of_the_best(stable, ALIKE)
-
-
-def _largest_of_the_best(values: dict[int, float], apart: float) -> int | None:
-    """The largest k whose value is the best, or nearly."""
-    return max((k for k, value in values.items() if value >= max(values.values()) - apart), default=None)
-
-
 def _suggestion(
-    valleys: _Valleys, stability: dict[int, float], wanted: tuple[int, int], n_rows: int, n_places: int, metric: Metric
+    valleys: _Valleys, halves: Halves, wanted: tuple[int, int], n_rows: int, n_places: int, metric: Metric
 ) -> Suggestion:
     low, high = wanted
-    again = _found_again(valleys, stability)
-    found = again or valleys.found
-    beyond = {k: value for k, value in stability.items() if value >= HALF_STABLE and k > valleys.most}
-    largest = max(valleys.most, found, _largest_of_the_best(beyond, 0.1) or 0)
+    stability = halves.stability
+    stable = halves.best(valleys.found + 1 if valleys.found > 1 else MANY)
+    again = stability.get(stable, 0) >= max(STABLE, stability.get(valleys.found, 0)) and (
+        stable <= valleys.most or not valleys.clear
+    )
+    found = stable if again else valleys.found
+    beyond = halves.best(valleys.most + 1)
+    needed = max(STABLE, stability.get(found, 0)) if valleys.clear else HALF_STABLE
+    largest = max(valleys.most, found, beyond if stability.get(beyond, 0) > needed else 0)
     tried = {*range(low, max(low, min(high, valleys.most + 1)) + 1), *stability, min(max(found, low), high)}
     candidates = [_candidate(k, valleys.depths, stability.get(k)) for k in tried]
     best = min(max(found, low), high)
@@ -244,7 +238,7 @@ def _suggestion(
         clear=valleys.clear and found == best,
         n_rows=n_rows,
         metric=metric,
-        notes=tuple(_notes(valleys, found, again is not None, high, n_rows, n_places)),
+        notes=tuple(_notes(valleys, found, again, high, n_rows, n_places)),
     )
 
 
