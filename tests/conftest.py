@@ -24,7 +24,7 @@ def no_umap(monkeypatch):
     def first_columns(features, **_settings):
         return F.pad(features.float()[:, :3], (0, max(0, 3 - features.shape[1])))
 
-    for user in ("evaluation.baselines", "clustering.suggest.suggest", "clustering.umap"):
+    for user in ("evaluation.baselines", "clustering.umap"):
         monkeypatch.setattr(f"shoal.{user}.umap_embedding", first_columns)
 
 

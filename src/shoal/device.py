@@ -1,16 +1,18 @@
-"""The compute device: its precision and the state of torch's default random number generators."""
+"""The compute device: its precision, its threads, and the state of torch's default random number generators."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
 import torch
 from jaxtyping import UInt8
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from shoal import distributed
@@ -102,3 +104,37 @@ def own_rng(saved: Mapping[str, Tensor], device: torch.device, seed: int) -> Sta
         if rank < len(rows):
             own[name] = rows[rank].clone()  # PyTorch ignores the storage offset
     return own
+
+
+@contextmanager
+def hold_threads(most: int | None = None) -> Iterator[None]:
+    """Keep BLAS, OpenMP and numba to the number of torch's threads, and put all numbers back.
+
+    torch's number is what ``OMP_NUM_THREADS`` or ``torch.set_num_threads`` said; libraries that were set to fewer keep
+    their own. The first parallel function of numba sets the OpenMP that torch shares to all cores, whatever was said,
+    and BLAS never hears of ``torch.set_num_threads``. Libraries must be imported before, within a ``hold_threads`` of
+    their own if they use threads as they are imported.
+
+    Args:
+        most: threads to use at most, fewer than torch has.
+    """
+    ours = torch.get_num_threads()
+    limit = ours if most is None else min(most, ours)
+    numba = sys.modules.get("numba")
+    of_numba = numba.get_num_threads() if numba else 0  # starts numba's threads, which changes the others' numbers
+    torch.set_num_threads(ours)
+    pools = ThreadpoolController().lib_controllers
+    before = [pool.num_threads for pool in pools]
+    try:
+        if numba:
+            numba.set_num_threads(min(of_numba, limit))
+        for pool, threads in zip(pools, before, strict=True):
+            pool.set_num_threads(min(threads, limit))
+        torch.set_num_threads(limit)
+        yield
+    finally:
+        if numba:
+            numba.set_num_threads(of_numba)
+        for pool, threads in zip(pools, before, strict=True):
+            pool.set_num_threads(threads)
+        torch.set_num_threads(ours)

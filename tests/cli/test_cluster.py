@@ -53,15 +53,31 @@ def test_as_many_clusters_as_suit_them(tmp_path, labels, capsys):
     assert main(["cluster", "photos.npy", "-k", "auto", *args]) == 0
     assert adjusted_rand_score(labels, [row["cluster"] for row in table(tmp_path / "found" / "assignments.csv")]) == 1
     said = capsys.readouterr().out
-    assert re.search(r"^  4 +\d\.\d\d +\d\.\d{3}", said, re.M)
+    assert re.search(r"^  4 +\d\.\d +\d+\.\d", said, re.M)
     assert "best k = 4, plausible from 4 to 4" in said
     found = json.loads((tmp_path / "found" / "suggestion.json").read_text())
-    assert (found["format"], found["k"], found["interval"], found["clear"]) == (1, 4, [4, 4], True)
+    assert (found["format"], found["k"], found["interval"], found["clear"]) == (2, 4, [4, 4], True)
     assert found["candidates"][0]["k"] == 4
     assert {candidate["k"] for candidate in found["candidates"]} <= set(range(2, 10))
     page = (tmp_path / "found" / "suggestion.html").read_text()
     assert "How many clusters?" in page
     assert not re.search(r"<script|https?://", page)
+
+
+@pytest.mark.parametrize("n", [1, 12])
+def test_few_rows_are_one_cluster(tmp_path, capsys, n):
+    np.save("few.npy", np.random.default_rng(0).normal(size=(n, 20)))
+    assert main(["cluster", "few.npy"]) == 0
+    assert {row["cluster"] for row in table(tmp_path / "clusters" / "few" / "assignments.csv")} == {"0"}
+    said = capsys.readouterr().out
+    assert ("one cluster" if n == 1 else "choose -k") in said
+
+
+def test_one_column_has_no_direction(tmp_path):
+    """Two groups on a line; under the cosine, all would have the same direction."""
+    np.save("line.npy", np.random.default_rng(0).normal(np.repeat([3, 9], 60), 0.4)[:, None])
+    assert main(["cluster", "line.npy", "--k-range", "2", "5"]) == 0
+    assert {row["cluster"] for row in table(tmp_path / "clusters" / "line" / "assignments.csv")} == {"0", "1"}
 
 
 def test_digits_are_clustered_by_their_pixels(tmp_path, capsys):
@@ -81,13 +97,13 @@ def test_digits_are_clustered_by_their_pixels(tmp_path, capsys):
         (["photos.npy", "-k", "3", "--k-range", "2", "5"], "-k 3 leaves no range to try: give --k-range with -k auto."),
         (["photos.npy", "-k", "999"], "n_clusters=999 is more than there are rows"),
         (["photos.npy", "--k-range", "9", "3"], "k_range is reversed (9, 3): give the smaller k first."),
-        (["photos.npy", "--k-range", "2", "200"], "k_range ends at 200: give at most 120, half of the 240 rows"),
+        (["photos.npy", "--k-range", "2", "999"], "k_range ends at 999: give at most 240, the number of rows"),
     ],
 )
 def test_mistakes(tmp_path, capsys, args, sentence):
-    rows = np.random.default_rng(0).standard_normal((30, 4))
+    rows = np.random.default_rng(0).standard_normal((30, 16))
     np.save("images.npy", np.zeros((4, 8, 8)))
-    np.save("zero.npy", np.vstack([rows, np.zeros(4)]))
+    np.save("zero.npy", np.vstack([rows, np.zeros(16)]))
     rows[2, 1] = np.nan
     np.save("nan.npy", rows)
     (tmp_path / "full").mkdir()

@@ -11,9 +11,9 @@ from shoal.report.suggestion import axis, curve, write_suggestion
 
 
 def suggestion(best=8, interval=(4, 8), clear=True):
-    others = [Candidate(k, 0.1 * k - 2, 0.3, 0.9, k / 4) for k in (2, 4, 16)]
+    others = [Candidate(k, 0.1 * k - 2, 16 / k, 0.9, k / 20) for k in (2, 4, 16)]
     note = "" if clear else "There is no clear structure."
-    return Suggestion((Candidate(best, 0.75, 0.61, 0.93, 3.0), *others), interval, clear, 12345, "cosine", (note,))
+    return Suggestion((Candidate(best, 0.75, 2.0, 0.93, None), *others), interval, clear, 12345, "cosine", (note,))
 
 
 def test_equal_factors_are_equally_wide():
@@ -30,15 +30,20 @@ def test_equal_factors_are_equally_wide():
 
 
 def test_heights_are_the_figures():
-    found = curve(suggestion(), "Saved bits", "", lambda c: c.saved_bits)
-    assert found.own == 16
-    assert found.value == "3.000"
-    zero, four = (next(tick.at for tick in found.y_ticks if tick.text == text) for text in ("0", "4"))
-    assert (zero, four) == (HEIGHT - BOTTOM, TOP)
+    found = curve(suggestion(), "Depth", "", lambda c: c.depth)
+    assert found.value == "2.00"
+    zero, eight = (next(tick.at for tick in found.y_ticks if tick.text == text) for text in ("0", "8"))
+    assert (zero, eight) == (HEIGHT - BOTTOM, TOP)
     assert [mark.y for mark in found.marks] == pytest.approx(
-        [zero + v * (four - zero) / 4 for v in (0.5, 1, 3, 4)], abs=0.1
+        [zero + v * (eight - zero) / 8 for v in (8, 4, 2, 1)], abs=0.1
     )
     assert [mark.best for mark in found.marks] == [False, False, True, False]
+
+
+def test_only_what_was_measured_is_drawn():
+    found = curve(suggestion(), "Stability", "", lambda c: c.stability)
+    assert found.value == "–"
+    assert [mark.text for mark in found.marks] == ["k = 2: 0.10", "k = 4: 0.20", "k = 16: 0.80"]
 
 
 def test_the_page_says_it_all(tmp_path):
@@ -48,10 +53,18 @@ def test_the_page_says_it_all(tmp_path):
         assert text in page
     assert page.count('class="plausible"') == 2
     assert page.index('<th scope="row">8</th>') < page.index('<th scope="row">2</th>')
-    assert "−1.80" in page
+    assert "−1.8" in page
 
 
 def test_a_single_candidate_is_drawn(tmp_path):
     alone = Suggestion((Candidate(3, 0.0, 0.5, 1.0, 1.0),), (3, 3), True, 50, "euclidean", ())
     write_suggestion(alone, "one", tmp_path / "page.html")
     assert axis(alone).x_ticks[0].text == "3"
+
+
+def test_a_single_cluster_has_no_curves(tmp_path):
+    alone = Suggestion((Candidate(1, 4.0, None, 0.0, None),), (1, 1), False, 12, "cosine", ("None.",))
+    write_suggestion(alone, "one", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "<svg" not in page.partition("<main>")[2]
+    assert "no valleys separate groups" in page

@@ -13,7 +13,7 @@ from shoal.cli.flags import Command, OptionalPath
 from shoal.cli.sort import chosen_sorting, sort_into
 from shoal.cli.terminal import Stopped, complain, say
 from shoal.clustering import ClusteringMethod
-from shoal.clustering.rows import Metric
+from shoal.clustering.rows import Metric, default_metric
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
 from shoal.files import real
@@ -37,15 +37,15 @@ class ClusterCommand(Command):
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE", help=SOURCE)]
     n_clusters: Annotated[int | Literal["auto"], tyro.conf.arg(aliases=("-k",))] = "auto"
-    """Number of clusters; auto tries several and ranks them."""
+    """Number of clusters; auto looks for groups in the features and ranks their numbers."""
     k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="")] = None
-    """Smallest and largest number for auto to try; by default 2 and the square root of the number of images."""
+    """Smallest and largest number for auto to choose; by default any."""
     method: ClusteringMethod = "kmeans"
     """k-means, k-means in a UMAP embedding, a Gaussian mixture, or TEMI's heads, which train for minutes."""
     backbone: EncoderConfig = field(default_factory=EncoderConfig)
     data: PixelConfig = field(default_factory=PixelConfig)
-    metric: Metric = "cosine"
-    """Distance between features."""
+    metric: Metric | None = None
+    """Distance between features; by default cosine, but euclidean for features of fewer than 16 columns."""
     seed: int = 0
     """Random seed."""
     out: OptionalPath = None
@@ -93,14 +93,15 @@ class ClusterCommand(Command):
                     progress=progress,
                 )
             tell(f"features     {inputs.features.shape[1]} of each of {len(inputs)} {inputs.what}")
+            metric = self.metric or default_metric(inputs.features.shape[1])
             k = self.n_clusters
             if k == "auto":
-                tell("looking for the number of clusters: this may take minutes")
-                suggestion = suggest(inputs, self.k_range, self.metric, self.seed, folder)
+                tell("looking for the number of clusters")
+                suggestion = suggest(inputs, self.k_range, metric, self.seed, folder)
                 tell(f"\n{suggestion.as_text()}\n\nwhy          {folder.suggestion_page}")
                 k = suggestion.k
             with open_progress(quiet=self.quiet) as progress:
-                outcome = cluster(inputs, k, self.method, self.metric, self.seed, folder, progress)
+                outcome = cluster(inputs, k, self.method, metric, self.seed, folder, progress)
         except Stopped as stop:
             complain("stopped; rerun the same command to resume.")
             return 128 + stop.signum

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.rows import Metric, Rows, invalid_features_error, subsample
+from shoal.device import hold_threads
 
 MAX_ROWS = 10_000
 """Rows that t-SNE lays out; any others are placed among them."""
@@ -55,7 +55,10 @@ def map_positions(features: Float[Tensor, "n d"], *, metric: Metric, seed: int) 
     rows = (rows - rows.mean(0)).float()
     if not torch.isfinite(4 * rows.square().sum()):
         raise invalid_features_error(features)
-    positions[sample] = torch.from_numpy(_embed(rows.cpu().numpy(), seed % 2**32)).to(features.device)
+    # A single thread gives the same map on any machine, and on busy cores is far faster than threads that wait.
+    with hold_threads(1):
+        embedded = _embed(rows.cpu().numpy(), seed % 2**32)
+    positions[sample] = torch.from_numpy(embedded).to(features.device)
     if len(sample) < len(features):
         others = torch.ones(len(features), dtype=torch.bool, device=features.device)
         others[sample] = False
@@ -107,7 +110,5 @@ def _embed(rows: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     perplexity = min(PERPLEXITY, (n - 1) / 3)
     rate = n / ROWS_PER_RATE
     tsne = TSNE(perplexity=perplexity, learning_rate=rate, init=start * 1e-4, random_state=seed, **TSNE_SETTINGS)
-    # A single thread gives the same map on any machine, and on busy cores is far faster than threads that wait.
-    with threadpool_limits(1):
-        embedded: NDArray[np.float32] = tsne.fit_transform(components)
+    embedded: NDArray[np.float32] = tsne.fit_transform(components)
     return embedded

@@ -52,6 +52,14 @@ LOCAL = Shards(cut=False)
 
 Metric = Literal["euclidean", "cosine"]
 
+FEW_COLUMNS = 16
+"""Fewer columns are measurements, whose distance counts, rather than an embedding, whose direction does."""
+
+
+def default_metric(n_columns: int) -> Metric:
+    """The metric of features of which nothing is known but their columns; of two, the cosine would leave an angle."""
+    return "euclidean" if n_columns < FEW_COLUMNS else "cosine"
+
 
 class Rows:
     """Rows in at least ``dtype``: at unit length for the cosine, else minus ``shift``.

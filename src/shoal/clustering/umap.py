@@ -14,6 +14,7 @@ from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_n_clusters, generator_from, precision_of
 from shoal.clustering.rows import Metric, subsample, unit_length
+from shoal.device import hold_threads
 from shoal.errors import UserError
 
 N_NEIGHBORS = 10
@@ -44,8 +45,8 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
     n_neighbors = min(N_NEIGHBORS, n - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about missing optional packages, and graphs in pieces, as clusters are
-        from umap import UMAP  # takes seconds to compile itself when imported
-
+        with hold_threads():
+            from umap import UMAP  # takes seconds to compile itself when imported
         model = UMAP(
             n_neighbors=n_neighbors,
             n_components=N_COMPONENTS,
@@ -60,7 +61,8 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
         features = features.detach().to(precision_of(features))
         # float32 would lose the differences of rows far from the origin.
         centred = features if metric == "cosine" else features - features.mean(0)
-        embedded = model.fit_transform(centred.float().cpu().numpy())
+        with hold_threads():
+            embedded = model.fit_transform(centred.float().cpu().numpy())
     return torch.from_numpy(embedded).to(features.device)
 
 

@@ -15,11 +15,9 @@ from shoal.report.page import Figure, count, environment
 MARGIN = 4
 """Pixels by which the band exceeds the interval on both sides, so that an interval of one k is visible."""
 
-CURVES: Sequence[tuple[str, str, Callable[[Candidate], float]]] = (
-    ("Score", "comparisons won minus lost, −1 to 1", lambda c: c.score),
-    ("Silhouette", "separation, −1 to 1", lambda c: c.silhouette),
-    ("Stability", "reproducibility of the clusters, at most 1", lambda c: c.stability),
-    ("Saved bits", "bits per row saved by clustering", lambda c: c.saved_bits),
+CURVES: Sequence[tuple[str, str, Callable[[Candidate], float | None]]] = (
+    ("Depth", "shallowest valley between so many groups, in standard errors: 4 separate", lambda c: c.depth),
+    ("Stability", "agreement of the clusters of two halves, 1 is the same", lambda c: c.stability),
 )
 
 
@@ -35,12 +33,11 @@ class Mark:
 
 @dataclass(frozen=True)
 class Curve:
-    """One criterion against k on a logarithmic axis; ``own`` is the k where it is largest."""
+    """One criterion against k on a logarithmic axis; ``value`` is that of the best k, a dash if it has none."""
 
     title: str
     meaning: str
     value: str
-    own: int
     marks: Sequence[Mark]
     points: str
     y_ticks: Sequence[Tick]
@@ -68,7 +65,7 @@ def write_suggestion(suggestion: Suggestion, title: str, path: Path) -> None:
         suggestion=suggestion,
         summary=_summary(suggestion),
         axis=axis(suggestion),
-        curves=[curve(suggestion, *each) for each in CURVES],
+        curves=[each for each in (curve(suggestion, *of) for of in CURVES) if each.marks],
     )
     atomic_write(path, page.encode("utf-8", "replace"))
 
@@ -90,22 +87,19 @@ def axis(suggestion: Suggestion) -> Axis:
     )
 
 
-def curve(suggestion: Suggestion, title: str, meaning: str, figure: Callable[[Candidate], float]) -> Curve:
-    """One criterion of every candidate, in order of k."""
+def curve(suggestion: Suggestion, title: str, meaning: str, figure: Callable[[Candidate], float | None]) -> Curve:
+    """One criterion of every candidate that has it, in order of k."""
     x = _across(suggestion)
-    candidates = sorted(suggestion.candidates, key=lambda c: c.k)
-    values = [figure(c) for c in candidates]
-    places = ticks(min(values), max(values))
-    y = Scale(min(*places, *values), max(*places, *values), HEIGHT - BOTTOM, TOP)
-    marks = [
-        Mark(x(math.log(c.k)), y(value), f"k = {c.k}: {value:.3f}", c.k == suggestion.k)
-        for c, value in zip(candidates, values, strict=True)
-    ]
+    known = [(c.k, value) for c in suggestion.candidates if (value := figure(c)) is not None]
+    places = ticks(min((value for _, value in known), default=0), max((value for _, value in known), default=0))
+    values = [*places, *(value for _, value in known)]
+    y = Scale(min(values), max(values), HEIGHT - BOTTOM, TOP)
+    marks = [Mark(x(math.log(k)), y(value), f"k = {k}: {value:.2f}", k == suggestion.k) for k, value in sorted(known)]
+    own = figure(suggestion.best)
     return Curve(
         title,
         meaning,
-        f"{figure(suggestion.best):.3f}",
-        max(candidates, key=figure).k,
+        "–" if own is None else f"{own:.2f}",
         marks,
         " ".join(f"{mark.x:g},{mark.y:g}" for mark in marks),
         [Tick(y(value), f"{value:g}") for value in places],
@@ -119,10 +113,10 @@ def _across(suggestion: Suggestion) -> Scale:
 
 def _summary(suggestion: Suggestion) -> list[Figure]:
     low, high = suggestion.interval
-    clear = "clusters describe the features in fewer bits than a single one"
-    unclear = "a single cluster describes the features best"
+    clear = "the number hardly depends on how groups are told apart"
+    unclear = "groups overlap" if suggestion.k > 1 else "no valleys separate groups"
     return [
-        Figure("Best k", str(suggestion.k), "wins most comparisons"),
+        Figure("Best k", str(suggestion.k), "clusters"),
         Figure("Plausible", str(low) if low == high else f"{low} to {high}", "range worth trying"),
         Figure("Structure", "clear" if suggestion.clear else "unclear", clear if suggestion.clear else unclear),
         Figure("Rows", count(suggestion.n_rows), f"analysed, {suggestion.metric} distances"),

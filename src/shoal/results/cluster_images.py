@@ -36,7 +36,7 @@ from shoal.results.finish import Outcome, finish
 from shoal.results.inputs import Inputs
 from shoal.results.result import Result
 
-FORMAT = 1
+FORMAT = 2
 """Version of suggestion.json."""
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from shoal.clustering.rows import Metric
+from shoal.clustering.rows import Metric, default_metric
 from shoal.data import find_source, read_pixels, resolve_spec
 from shoal.data.greys import Ranges, describe
 from shoal.data.listing import others_of
@@ -100,7 +100,7 @@ class Inputs:
 def read_inputs(
     name: str,
     config: EncoderConfig,
-    metric: Metric,
+    metric: Metric | None,
     folder: ResultFolder,
     *,
     fewest: int = 1,
@@ -122,7 +122,9 @@ def read_inputs(
     if path.is_dir() and ResultFolder(path).is_finished:
         return _with_others(of_result(Result.load(path), folder, progress), ResultFolder(path))
     if path.suffix.lower() == ".npy" and not _holds_images(path):
-        return _given(given_features(str(path), cosine=metric == "cosine"), str(path.resolve()))
+        columns = map_npy(path).shape[-1:]
+        cosine = (metric or default_metric(*columns or (1,))) == "cosine"
+        return _given(given_features(str(path), cosine=cosine), str(path.resolve()))
     source = find_source(name)
     listing = source.listing()  # what is wrong with the images is told before anything is downloaded
     if len(listing.ids) < fewest:

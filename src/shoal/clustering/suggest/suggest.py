@@ -1,83 +1,73 @@
-"""How many clusters there are: candidates ranked by an election among criteria, and how far to trust the winner."""
+"""How many clusters there are: one for each peak of the density that a valley separates from the others."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from shoal.clustering.inputs import drawn_features
-from shoal.clustering.parameters import Array, precision_of
-from shoal.clustering.rows import Metric, coincide
-from shoal.clustering.suggest.sweep import Sweep
-from shoal.clustering.umap import umap_embedding
+from shoal.clustering.neighbours import nearest_neighbours
+from shoal.clustering.parameters import Array, check_choice
+from shoal.clustering.rows import Metric, Rows, coincide, default_metric, invalid_features_error
+from shoal.clustering.suggest.places import distinct_places
+from shoal.clustering.suggest.stability import Halves
+from shoal.clustering.suggest.valleys import DEEPEST, intrinsic_dimension, valley_depths
 from shoal.errors import UserError
 
+MIN_ROWS = 8
+"""Fewer different rows have no density."""
 
-@dataclass(frozen=True, eq=False)
-class Election:
-    """Result of ``elect``; candidates are indices into the scores."""
-
-    votes: Float64[Tensor, "k"]
-    """Wins less losses of each candidate, as a share of all its comparisons: from −1 to 1."""
-    favourites: Int64[Tensor, "c"]
-    """The candidate with the largest mean score, for each criterion."""
-    tied: list[Int64[Tensor, "_"]]
-    """For each criterion, the candidates that are not clearly worse than its favourite."""
-
-    @property
-    def winner(self) -> int:
-        """The candidate with the most votes, of several the first."""
-        return int(self.votes.argmax())
-
-
-def elect(scores: Float[Tensor, "k r c"]) -> Election:
-    """Compare every two candidates by each criterion; each comparison is a win, a loss or a draw.
-
-    A candidate wins if its score is larger by more than the standard error of the difference, and draws within it.
-    The vote is then Borda's count with ties, on the criteria's ballots. It needs no scales or weights.
-
-    Args:
-        scores: of k candidates by c criteria, larger being better, repeated on r halves of the data. Candidates are
-            compared on the same half, so the standard error is the deviation of their difference over halves:
-            a statistic of a random half deviates from that of the whole by its standard error (McCarthy 1969).
-    """
-    difference = scores.double()[:, None] - scores.double()[None]
-    mean, error = difference.mean(2), difference.std(2)
-    won = (mean > error).double() - (mean < -error).double()
-    k, _, c = scores.shape
-    votes = won.sum((1, 2)) / (c * max(1, k - 1))
-    favourites = scores.double().mean(1).argmax(0)
-    tied = [(won[favourite, :, i] <= 0).nonzero()[:, 0] for i, favourite in enumerate(favourites.tolist())]
-    return Election(votes, favourites, tied)
-
-
-MIN_ROWS = 20
 MAX_ROWS = 10_000
-N_EMBEDDINGS = 3
-N_COMPONENTS = 16
-STEP = 1.25
-REFINEMENTS = 4
-CRITERIA = ("silhouette", "stability", "saved bits")
+NEIGHBOURS = (8, 10, 12)
+"""Numbers of neighbours by which the density is estimated, for 50 different rows or more."""
+
+DEEP = 4.0
+"""Standard errors by which a valley separates two groups: that of chance is as deep once in 16 000."""
+
+CERTAIN = 6.0
+"""Standard errors of valleys that the lower end of the interval counts."""
+
+BY_CHANCE = 0.5
+"""Valleys of chance that the upper end of the interval may count."""
+
+UNSEEN = 4
+"""Rows of a group that may go unseen among fewer than 50."""
+
+COPIES = 5
+"""So many copies of each of a few rows make every one of them a group."""
+
+STABLE = 0.9
+"""Agreement of two halves by which k-means finds more groups than the valleys separate."""
+
+HALF_STABLE = 0.6
+"""Agreement of two halves that widens the interval."""
+
+ROUND = 4
+"""Dimensions from which k-means is asked: in fewer, it cuts a curve into equal parts the same way twice."""
+
+MANY = 8
+"""Clusters that k-means must find again if there is no valley at all: it may cut a single long group in a few."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A number of clusters and its scores, each a mean over halves of the rows."""
+    """A number of clusters, and how well separated so many are."""
 
     k: int
     score: float
-    """Comparisons with other k won less those lost, as a share of all: 1 is the best by every criterion, −1 the worst.
-    """
-    silhouette: float
-    """Separation of the clusters in the UMAP embedding, −1 to 1."""
-    stability: float
-    """Adjusted Rand index between clusterings of other halves and embeddings: 1 is the same clusters, 0 is chance."""
-    saved_bits: float
-    """Bits per row by which clusters shorten the description of the embedding, against one cluster."""
+    """By how many standard errors the depth that is asked for, 4, may change until this k is no longer chosen;
+    negative: until it is chosen."""
+    depth: float | None
+    """Depth of the shallowest valley between k groups, in standard errors, at most 20; None for one group."""
+    by_chance: float
+    """How many valleys at least so deep are expected where there are no groups."""
+    stability: float | None
+    """Adjusted Rand index between the clusters that k-means finds in two halves of the rows; None if not measured."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +77,7 @@ class Suggestion:
     candidates: tuple[Candidate, ...]
     interval: tuple[int, int]
     clear: bool
-    """Whether the features, not only their embedding, are described in fewer bits by clusters than by one cluster."""
+    """Whether there are groups, and their number hardly depends on how deep a valley has to be."""
     n_rows: int
     """Rows that were looked at, a random sample if there are more."""
     metric: Metric
@@ -105,11 +95,11 @@ class Suggestion:
 
     def as_text(self, most: int = 10) -> str:
         """A table of the best candidates, the interval and the notes."""
-        lines = ["  k   score   silhouette   stability   saved bits"]
-        lines += [
-            f"{c.k:3}   {c.score:5.2f}   {c.silhouette:10.3f}   {c.stability:9.3f}   {c.saved_bits:10.3f}"
-            for c in self.candidates[:most]
-        ]
+        lines = ["  k   score   depth   by chance   stability"]
+        for c in self.candidates[:most]:
+            depth = "–" if c.depth is None else f"{c.depth:.1f}"
+            stability = "–" if c.stability is None else f"{c.stability:.2f}"
+            lines.append(f"{c.k:3}   {c.score:5.1f}   {depth:>5}   {c.by_chance:9.2g}   {stability:>9}")
         low, high = self.interval
         lines += ["", f"best k = {self.k}, plausible from {low} to {high}", *self.notes]
         return "\n".join(lines)
@@ -119,135 +109,168 @@ def suggest_k(
     features: Array | Tensor,
     k_range: tuple[int, int] | None = None,
     *,
-    metric: Metric = "cosine",
+    metric: Metric | None = None,
     seed: int = 0,
 ) -> Suggestion:
-    """Rank numbers of clusters by how separate, stable and informative their clusters are.
+    """Count the peaks of the density that valleys separate; a group may have any shape, size and width.
 
-    Up to 10 000 rows are embedded by UMAP three times, and each embedding is split at random into halves, twice.
-    k-means finds the clusters of each half, for each k of a logarithmic grid, then for each k beside the best two.
-    Three criteria, each repeated on the twelve halves, compare every two k (``ranking.elect``):
-
-    - silhouette (Rousseeuw 1987), in the embedding;
-    - stability: mean adjusted Rand index between the clusterings of all rows that the halves give (as Ben-Hur,
-      Elisseeff and Guyon 2002, and Lange et al. 2004);
-    - lossy coding length (Ma et al. 2007, ``sweep.coding_length``), in the embedding.
-
-    The interval spans the best k; of each criterion, the k nearest to the best among those that are not clearly worse
-    than its own favourite; and the best k of each embedding alone. No structure is clear when no k shortens the
-    description of the features themselves, in their 16 principal components; the interval is then all of ``k_range``.
+    Up to 10 000 rows are looked at, of repeated and nearly repeated ones one each (``places``). The density is
+    estimated from the distances to the 8th, 10th and 12th neighbour, and each of its peaks has a valley that separates
+    it from higher ones (``valleys``). Depths are averaged over the three; k − 1 valleys deeper than four standard
+    errors make k groups. The interval reaches from the valleys that are six deep by any number of neighbours, to all
+    that are so deep that chance gives less than half a one, by any. The number is clear if the interval is not wider
+    than 2, or a fifth of k, and does not reach 1. If it is not, and the rows have four dimensions or more, k-means is
+    run on two halves of them (``stability``): round groups that touch have no valleys, but are found again.
 
     Args:
-        features: (n, d), an array or a tensor on any device; the work is done on the CPU.
-        k_range: the smallest and the largest k to try; (2, √n) if not given, n being the rows that are looked at.
-        metric: decides which rows are neighbours.
-        seed: random seed; the same seed gives the same suggestion.
+        features: (n, d), anything that the estimators take; the work is done on the CPU.
+        k_range: the smallest and the largest k that may be suggested; all if not given.
+        metric: decides which rows are neighbours; by default cosine, but euclidean for fewer than 16 columns.
+        seed: draws the sample and starts k-means.
 
     Raises:
-        UserError: a range that is reversed, below 2 or above half of the rows; fewer than 20 rows; NaN, infinity, rows
-            that are all the same or, under the cosine, zero.
+        UserError: a range that is reversed, below 1 or above the number of rows; NaN, infinity, rows that under the
+            cosine are zero; whatever is no matrix of numbers.
     """
-    generator = torch.Generator().manual_seed(seed)
-    rows = _checked(drawn_features(features, MAX_ROWS, generator), metric).cpu()
+    rows = drawn_features(features, MAX_ROWS, torch.Generator().manual_seed(seed)).detach().cpu()
+    metric = metric or default_metric(rows.shape[1])
+    check_choice(metric, Metric, "metric")
     low, high = _range(k_range, len(rows))
-    *seeds, last = torch.randint(2**31, (N_EMBEDDINGS + 1,), generator=generator).tolist()
-    embeddings = [umap_embedding(rows, metric=metric, seed=each) for each in seeds]
-    sweep = Sweep(embeddings, _components(rows, metric, last), generator)
-    sweep.measure(_grid(low, high))
-    for _ in range(REFINEMENTS):
-        sweep.measure(_beside_the_best(sweep))
-    return _suggestion(sweep, metric)
+    places = distinct_places(_points(rows, metric))
+    valleys = _valleys(places, len(rows))
+    halves = Halves(places, seed)
+    if valleys.dimension >= ROUND:
+        most = max(math.isqrt(len(places)), valleys.most * 3 // 2)
+        first, last = (valleys.found, valleys.most + 2) if valleys.clear else (2, most)
+        halves.sweep(max(2, low, first), min(high, last, len(places) // 8))
+    return _suggestion(valleys, halves, (low, high), len(rows), len(places), metric)
 
 
-def _checked(rows: Float[Tensor, "n d"], metric: Metric) -> Float[Tensor, "n d"]:
-    rows = rows.detach().to(precision_of(rows))
-    if len(rows) < MIN_ROWS:
-        raise UserError(f"{len(rows)} rows are too few to choose a number of clusters: give {MIN_ROWS} at least.")
-    if not torch.isfinite(rows).all():
-        raise UserError("features hold NaN or infinity: leave those rows out.")
-    if metric == "cosine" and not rows.any(1).all():
-        raise UserError("features hold rows of zeros, which have no cosine: leave these out, or give another metric.")
-    if coincide(rows, metric):
-        what = "are the same" if metric == "euclidean" else "have the same direction"
-        raise UserError(f"all rows {what}: there is nothing to cluster.")
-    return rows
+def _points(rows: Float[Tensor, "n d"], metric: Metric) -> Float[Tensor, "n d"]:
+    """The rows about their median, under the cosine at unit length, in their own precision but at least float32."""
+    if not torch.isfinite(rows).all() or (metric == "cosine" and not rows.any(1).all()):
+        raise invalid_features_error(rows)
+    if not len(rows) or coincide(rows, metric):
+        return rows.new_zeros(min(1, len(rows)), 1)
+    points = Rows(rows, metric, dtype=torch.float64)[:]
+    points = points - points.median(0).values
+    points = points / points.abs().max()  # squares neither overflow nor vanish
+    return points.to(torch.promote_types(rows.dtype, torch.float32))
 
 
 def _range(k_range: tuple[int, int] | None, n: int) -> tuple[int, int]:
-    low, high = k_range or (2, math.isqrt(n))
+    if k_range is None:
+        return 1, max(1, n)
+    if len(k_range) != 2 or not all(isinstance(k, Integral) and not isinstance(k, bool) for k in k_range):
+        raise UserError(f"k_range={k_range!r} must be two whole numbers, the smallest and the largest k.")
+    low, high = map(int, k_range)
     if low > high:
         raise UserError(f"k_range is reversed ({low}, {high}): give the smaller k first.")
-    if low < 2:
-        raise UserError(f"k_range starts at {low}: give 2 or more, since one cluster has nothing to be compared with.")
-    if high > n // 2:
-        raise UserError(f"k_range ends at {high}: give at most {n // 2}, half of the {n} rows that are looked at.")
+    if low < 1:
+        raise UserError(f"k_range starts at {low}: give 1 or more.")
+    if high > n:
+        raise UserError(f"k_range ends at {high}: give at most {n}, the number of rows that are looked at.")
     return low, high
 
 
-def _components(rows: Float[Tensor, "n d"], metric: Metric, seed: int) -> Float[Tensor, "n c"]:
-    """Principal components of the rows, under the cosine of their directions."""
-    from sklearn.decomposition import PCA  # slow to import
+@dataclass(frozen=True, eq=False)
+class _Valleys:
+    """What the valleys say: how many groups, from how many to how many."""
 
-    if metric == "cosine":
-        rows = torch.nn.functional.normalize(rows)
-    rows = (rows - rows.mean(0)).float()
-    most = min(N_COMPONENTS, *rows.shape)
-    return torch.from_numpy(PCA(most, svd_solver="randomized", random_state=seed).fit_transform(rows.numpy()))
+    depths: list[float]
+    """Mean over numbers of neighbours, deepest first."""
+    fewest: int
+    most: int
+    dimension: float
 
+    @property
+    def found(self) -> int:
+        """Groups that valleys separate."""
+        return 1 + sum(depth > DEEP for depth in self.depths)
 
-def _grid(low: int, high: int) -> list[int]:
-    """Numbers that grow by a quarter, or by 1."""
-    ks = [low]
-    while ks[-1] < high:
-        ks.append(min(high, max(ks[-1] + 1, round(ks[-1] * STEP))))
-    return ks
-
-
-def _elect(sweep: Sweep, halves: slice = slice(None)) -> tuple[list[int], Election]:
-    ks = sorted(sweep.scores)
-    return ks, elect(torch.stack([sweep.scores[k][halves] for k in ks]))
+    @property
+    def clear(self) -> bool:
+        """Whether the number of groups hardly depends on how deep a valley must be."""
+        return self.fewest > 1 and self.most - self.fewest <= max(2, self.found / 5)
 
 
-def _beside_the_best(sweep: Sweep) -> set[int]:
-    """Half-way from the best two to the k tried on either side."""
-    ks, election = _elect(sweep)
-    best = election.votes.argsort(descending=True, stable=True)[:2].tolist()
-    beside = [(i, j) for i in best for j in (i - 1, i + 1) if 0 <= j < len(ks)]
-    return {(ks[i] + ks[j]) // 2 for i, j in beside}
+def _valleys(places: Float[Tensor, "m d"], n_rows: int) -> _Valleys:
+    if len(places) * COPIES <= n_rows and len(places) < 2 * NEIGHBOURS[-1]:
+        return _Valleys([DEEPEST] * (len(places) - 1), len(places), len(places), 0.0)
+    if len(places) < MIN_ROWS:
+        return _Valleys([], 1, max(1, len(places) // UNSEEN), 0.0)
+    most = min(1.0, len(places) / (5 * NEIGHBOURS[1]))
+    numbers = sorted({max(3, round(most * k)) for k in NEIGHBOURS})
+    index, distances = nearest_neighbours(places, min(2 * numbers[-1], len(places) - 1), "euclidean")
+    distances = distances.double().clamp(min=torch.finfo(torch.float32).tiny)
+    dimension = intrinsic_dimension(distances[:, : numbers[-1]])
+    each = [valley_depths(places.double(), index, distances, k) for k in numbers]
+    mean = torch.nn.utils.rnn.pad_sequence(each).mean(1).tolist()
+    found = 1 + sum(depth > DEEP for depth in mean)
+    fewest = 1 + min(int((depths > CERTAIN).sum()) for depths in each)
+    largest = 1 + max(int((len(depths) * torch.erfc(depths / math.sqrt(2)) < BY_CHANCE).sum()) for depths in each)
+    if found == 1 and most < 1:
+        largest = max(largest, len(places) // UNSEEN)
+    return _Valleys(mean, min(fewest, found), max(largest, found), dimension)
 
 
-def _suggestion(sweep: Sweep, metric: Metric) -> Suggestion:
-    ks, election = _elect(sweep)
-    best = ks[election.winner]
-    order = election.votes.argsort(descending=True, stable=True).tolist()
-    figures = [sweep.scores[k].mean(0).tolist() for k in ks]
-    candidates = tuple(Candidate(ks[i], float(election.votes[i]), *figures[i]) for i in order)
-    clear = max(sweep.saved.values()) > 0
-    if clear:
-        near = [min((ks[i] for i in tied.tolist()), key=lambda k: abs(math.log(k / best))) for tied in election.tied]
-        each = len(sweep.halves) // N_EMBEDDINGS
-        parts = [_elect(sweep, slice(start, start + each)) for start in range(0, len(sweep.halves), each)]
-        plausible = [best, *near, *(tried[part.winner] for tried, part in parts)]
-    else:
-        plausible = ks
-    favourites = [ks[i] for i in election.favourites.tolist()]
+def _suggestion(
+    valleys: _Valleys, halves: Halves, wanted: tuple[int, int], n_rows: int, n_places: int, metric: Metric
+) -> Suggestion:
+    low, high = wanted
+    stability = halves.stability
+    stable = halves.best(valleys.found + 1 if valleys.found > 1 else MANY)
+    again = stability.get(stable, 0) >= max(STABLE, stability.get(valleys.found, 0)) and (
+        stable <= valleys.most or not valleys.clear
+    )
+    found = stable if again else valleys.found
+    beyond = halves.best(valleys.most + 1)
+    needed = max(STABLE, stability.get(found, 0)) if valleys.clear else HALF_STABLE
+    largest = max(valleys.most, found, beyond if stability.get(beyond, 0) > needed else 0)
+    tried = {*range(low, max(low, min(high, valleys.most + 1)) + 1), *stability, min(max(found, low), high)}
+    candidates = [_candidate(k, valleys.depths, stability.get(k)) for k in tried]
+    best = min(max(found, low), high)
+    candidates.sort(key=lambda c: (c.k != best, -c.score, c.k))
+    interval = min(max(valleys.fewest, low), high), max(min(largest, high), low)
     return Suggestion(
-        candidates=candidates,
-        interval=(min(plausible), max(plausible)),
-        clear=clear,
-        n_rows=len(sweep.features),
+        candidates=tuple(candidates),
+        interval=interval if found > 1 or low == 1 else wanted,
+        clear=valleys.clear and found == best,
+        n_rows=n_rows,
         metric=metric,
-        notes=tuple(_notes(best, (ks[0], ks[-1]), favourites, clear=clear)),
+        notes=tuple(_notes(valleys, found, again, high, n_rows, n_places)),
     )
 
 
-def _notes(best: int, tried: tuple[int, int], favourites: list[int], *, clear: bool) -> list[str]:
+def _candidate(k: int, depths: list[float], stability: float | None) -> Candidate:
+    own = None if k == 1 else depths[k - 2] if k <= len(depths) + 1 else 0.0
+    following = depths[k - 1] if k <= len(depths) else 0.0
+    score = min(DEEPEST if own is None else own - DEEP, DEEP - following)
+    by_chance = 0.0 if own is None else len(depths) * math.erfc(own / math.sqrt(2))
+    return Candidate(k, score, own, by_chance, stability)
+
+
+def _notes(valleys: _Valleys, found: int, again: bool, high: int, n_rows: int, n_places: int) -> list[str]:
     notes = []
-    if not clear:
-        notes.append("There is no clear structure: the features are described best as a single cluster.")
-    if len(set(favourites)) > 1:
-        each = ", ".join(f"{name} {k}" for name, k in zip(CRITERIA, favourites, strict=True))
-        notes.append(f"Each criterion by itself prefers: {each}.")
-    if clear and best == tried[1]:
-        notes.append(f"The best k is the largest that was tried: try beyond {tried[1]}.")
+    if n_places == 1:
+        notes.append("All rows are the same, or under the cosine have the same direction: they are one cluster.")
+    elif found == 1:
+        what = (
+            "no valley separates groups" if n_places >= MIN_ROWS else f"{n_places} rows are too few to look for groups"
+        )
+        notes.append(f"There is no clear structure: {what}. To cut the rows into parts nevertheless, choose -k.")
+    elif again:
+        notes.append(
+            f"Valleys separate {valleys.found} groups; k-means finds the same {found} in two halves of the rows."
+        )
+    elif not valleys.clear:
+        notes.append("How many groups there are is not clear: some of them overlap.")
+    if 1 < n_places < 0.9 * n_rows:
+        notes.append(f"{n_rows - n_places} of {n_rows} rows repeat others, exactly or nearly, and were counted once.")
+    if found > high:
+        notes.append(f"There seem to be {found} groups: try beyond {high}.")
+    elif 1 < found < n_places < 2 * NEIGHBOURS[-1] * found:
+        notes.append(
+            f"Groups have {n_places // found} rows, and fewer would not be seen: there may be groups beyond {found}."
+        )
     return notes
