@@ -76,10 +76,9 @@ def run(module: str, names: tuple[str, ...], options: list[str]) -> int:
     outcomes = Outcomes()
     with tempfile.TemporaryDirectory() as scratch:
         copy = with_ours(module, names, Path(scratch))
-        plugins = ["-p", "sklearn.conftest", "-p", "no:cacheprovider", "-p", "no:randomly"]
-        pytest.main(
-            [str(copy), f"--rootdir={scratch}", "-q", "--tb=short", "--no-header", *plugins, *options], [outcomes]
-        )
+        plugins = ["-p", "sklearn.conftest", "-p", "no:cacheprovider"]
+        how = [f"--rootdir={scratch}", "--quiet", "--tb=short", "--no-header", *plugins, *options]
+        pytest.main([str(copy), *how], [outcomes])
     kinds = Counter(kind_of(message) for message in outcomes.failed.values())
     print(f"\n{module}: {outcomes.passed} passed, {len(outcomes.failed)} failed, {outcomes.skipped} skipped")
     for kind, n in kinds.most_common():

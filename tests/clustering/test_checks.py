@@ -9,7 +9,7 @@ ZERO_ROWS = {"check_estimators_dtypes": "zero rows"}  # which have no direction
 
 
 @pytest.mark.usefixtures("without_type_checks", "no_umap")
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning", "ignore:Number of distinct clusters")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("estimator", [UMAPKMeans(3), TEMI(3, n_heads=2, epochs=6)], ids=["UMAPKMeans", "TEMI"])
 def test_scikit_learns_checks(estimator, metric):

@@ -19,7 +19,7 @@ X = load_iris().data
 
 
 @pytest.mark.usefixtures("without_type_checks")
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning", "ignore:Number of distinct clusters")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_scikit_learns_checks(metric):
     # The rows of that check hold zeros, which have no direction.

@@ -161,7 +161,12 @@ STARTS = [(fit_kmeans, "init"), (fit_mixture, "means_init"), (run_kmeans, "init"
 @pytest.mark.parametrize(("run", "name"), STARTS)
 def test_starts_of_another_shape_or_without_a_direction(run, name):
     for start in (torch.ones(3, 3), torch.ones(2, 2), torch.ones(0, 3), torch.ones(2, 3, 1), torch.ones(6)):
-        refused(run, rows(), **{name: start}, match=rf"{name} has shape .*: give \(2, 3\), one row")
+        refused(
+            run,
+            rows(),
+            **{name: start},
+            match=r"(means_init has shape|The shape of the initial) .*: give \(2, 3\), one",
+        )
     for value in (np.nan, np.inf):
         refused(run, rows(), **{name: rows()[:2] * value}, match=f"{name} holds NaN, infinity or")
     refused(run, rows(), "cosine", **{name: torch.eye(2, 3) * torch.tensor([[1.0], [0.0]])}, match="a zero row")
@@ -187,7 +192,14 @@ def test_a_read_only_start_is_no_reason_to_warn():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"tol": -1.0}, {"tol": np.nan}, {"k": 2.5}, {"k": "3"}, {"k": True}, {"n_init": "auto"}]
+    "settings",
+    [
+        *({"tol": value} for value in (-1.0, np.nan, "small", None, True)),
+        *({"k": value} for value in (2.5, 3.0, "3", True, None)),
+        *({"n_init": value} for value in ("many", 1.5, 0)),
+        {"algorithm": "full"},
+        {"init": None},
+    ],
 )
 def test_settings_of_kmeans_that_mean_nothing(settings):
     settings = {"k": 2, "n_init": 1} | settings

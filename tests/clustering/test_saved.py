@@ -52,8 +52,7 @@ def test_it_comes_back_bit_for_bit(clusterer, metric, as_array):
 @pytest.mark.parametrize(
     ("method", "n", "kind"),
     [
-        ("kmeans", 250_000, KMeans),
-        ("kmeans", 250_001, MiniBatchKMeans),
+        ("kmeans", 10_000_000, KMeans),
         ("umap-kmeans", 100, UMAPKMeans),
         ("gmm", 100, GaussianMixture),
         ("temi", 100, TEMI),
@@ -66,6 +65,27 @@ def test_clusterers_by_name(method, n, kind):
     assert settings.get("n_clusters", settings.get("n_components")) == 7
     assert (settings["metric"], settings["random_state"]) == ("cosine", 3)
     assert settings.get("covariance_type", "diag") == "diag"
+
+
+def test_features_larger_than_half_of_the_memory_are_clustered_by_mini_batches(monkeypatch):
+    monkeypatch.setattr(saved, "host_memory", lambda: 4096.0)
+    for n, kind in ((16, KMeans), (17, MiniBatchKMeans)):
+        assert type(build_clusterer("kmeans", 7, metric="cosine", seed=3, n=n, row_bytes=128)) is kind
+
+
+def test_saved_mini_batches_go_on():
+    x = torch.randn(600, 3, generator=torch.Generator().manual_seed(0))
+    fitted = MiniBatchKMeans(4, random_state=0).fit(x[:300])
+    again = clusterer_from(*through_files(fitted))
+    assert torch.equal(again.counts_, fitted.counts_)
+    for batch in x[300:].split(100):
+        fitted.partial_fit(batch)
+        again.partial_fit(batch)
+    torch.testing.assert_close(again.cluster_centers_, fitted.cluster_centers_)
+    header, tensors = through_files(fitted)
+    del tensors["counts_"]  # as in files of older versions
+    older = clusterer_from(header, tensors).partial_fit(x)
+    torch.testing.assert_close(older.cluster_centers_, fitted.cluster_centers_, atol=0.5, rtol=0)
 
 
 @pytest.mark.usefixtures("without_type_checks")

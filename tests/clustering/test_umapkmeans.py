@@ -75,7 +75,7 @@ def test_equal_rows_share_the_vote():
 
 def test_mistakes():
     x = groups()[0]
-    refused(UMAPKMeans(91).fit, x, match="n_clusters=91 must lie between 1")
+    refused(UMAPKMeans(91).fit, x, match="n_clusters=91 is more than there are rows")
     refused(UMAPKMeans(1).fit, x[:2], match=r"UMAP has no graph of 2 rows \(n_samples=2\): give at least 3")
     spoilt = x.clone()
     spoilt[3, 1] = torch.nan

@@ -165,7 +165,7 @@ def test_bad_labels(files, case, capsys):
         (["--features", "."], "cannot read .: not a regular file"),
         (["--features", "f.npy"], "number of clusters is unknown"),
         (["--features", "f.npy", "--n-clusters", "241"], "n_clusters=241 is more than there are rows"),
-        (["--features", "f.npy", "--n-clusters", "0"], "n_clusters=0 must lie between 1"),
+        (["--features", "f.npy", "--n-clusters", "0"], "n_clusters=0 must be a whole number"),
         (
             ["--features", "f.npy", "--n-clusters", "2", "--linear"],
             "a linear probe needs labels, and these",

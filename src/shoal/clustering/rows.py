@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -232,6 +232,16 @@ def too_far(features: Float[Tensor, "n d"]) -> UserError:
         f"rows of features are so far apart that their squared distances overflow in {features.dtype}: divide them "
         "all by a constant, or leave the farthest out."
     )
+
+
+def count_distinct(chunks: Iterable[Float[Tensor, "_ d"]], most: int) -> int:
+    """How many rows differ, up to ``most``, from where on no more chunks are read."""
+    distinct: Tensor | None = None
+    for x in chunks:
+        distinct = torch.unique(x if distinct is None else torch.cat([distinct, x]), dim=0)
+        if len(distinct) >= most:
+            return most
+    return 0 if distinct is None else len(distinct)
 
 
 def coincide(features: Float[Tensor, "n d"], metric: Metric) -> bool:

@@ -28,7 +28,7 @@ from shoal.clustering.parameters import (
     generator_from,
     weights_from,
 )
-from shoal.clustering.rows import LOCAL, Metric, Rows, angle_of_rounding
+from shoal.clustering.rows import LOCAL, Metric, Rows, angle_of_rounding, count_distinct
 
 FROM_MAP = 256
 """Rows read from a map before its pages are released: with each row the system maps about 64 KiB around it."""
@@ -319,8 +319,8 @@ class MiniBatchKMeans(CentersEstimator):
         """Read all rows once for their clusters and inertia."""
         labels = torch.empty(len(source), dtype=torch.int64, device=source.device)
         total, reach = 0.0, self._running.centers.new_zeros(self.n_clusters)
-        # In chunks, as Rows cuts them.
-        for part in Rows(source[:1].expand(len(source), -1), self.metric).parts(self.n_clusters):
+        everything = source[:1].expand(len(source), -1)  # of which only the size is asked
+        for part in Rows(everything, self.metric).parts(self.n_clusters):
             rows = self._running.rows(source[part])
             x = rows[:]
             labels[part] = nearest(rows, x, self._running.centers)[0]
@@ -329,15 +329,20 @@ class MiniBatchKMeans(CentersEstimator):
             squared = apart.double().square()
             total += float(squared.sum() if weights is None else squared @ weights[part].double())
         self.inertia_ = total / 2 if self.metric == "cosine" else total
+        merged = False
         if self.metric == "cosine":
             same = first_of_direction(self._running.centers, reach, angle_of_rounding(self._running.rows(source[:1])))
+            merged = bool((same != torch.arange(len(same), device=same.device)).any())
             labels, self._running.centers = same[labels], self._running.centers[same]
         self.labels_: Array | Tensor = as_input_type(X, labels)
         self.cluster_centers_ = as_input_type(X, self._found())
         self.counts_: Array | Tensor = as_input_type(X, self._running.counts)
         weight = len(source) if weights is None else weights.sum(dtype=torch.float64)
         self.variance_ = self._spread(total, float(weight))
-        warn_if_fewer(len(labels.unique()), self.n_clusters)
+        # A centre without rows is usual where batches are drawn, unless there are too few rows that differ.
+        rows = (self._running.rows(source[part])[:] for part in Rows(everything, self.metric).parts(1))
+        if merged or count_distinct(rows, self.n_clusters) < self.n_clusters:
+            warn_if_fewer(len(labels.unique()), self.n_clusters)
 
     def _found(self) -> Float[Tensor, "k d"]:
         return self._running.centers + self._running.shift

@@ -16,7 +16,7 @@ from torch import Tensor
 from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type, warn_if_fewer
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_counts, check_n_clusters, generator_from, precision_of
-from shoal.clustering.rows import Metric, Rows, invalid_features_error, subsample
+from shoal.clustering.rows import Metric, Rows, count_distinct, invalid_features_error, subsample
 from shoal.clustering.temi.heads import BETA, TEMPERATURE, Head, Heads, principal_components, temi_loss
 from shoal.errors import UserError
 
@@ -131,7 +131,9 @@ class TEMI(SharesEstimator):
             self.head_ = trainer.teacher.head(int(losses.argmin()), components, self.metric)
         self.losses_: Array | Tensor = as_input_type(X, losses)
         self.labels_: Array | Tensor = self.predict(X)
-        warn_if_fewer(len(torch.as_tensor(self.labels_).unique()), self.n_clusters)
+        # An empty cluster is usual, unless there are too few rows that differ.
+        if count_distinct((x for _, x in rows.chunks(1)), self.n_clusters) < self.n_clusters:
+            warn_if_fewer(len(torch.as_tensor(self.labels_).unique()), self.n_clusters)
         return self
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
