@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from shoal.data.sources.folder import folder_source, walk
 from shoal.errors import UserError
 from shoal.features import embed, load_encoder, open_embedded, store
 from shoal.features import extract as pipeline
@@ -241,7 +242,7 @@ def test_a_full_disk_keeps_what_was_done(vit, tmp_path, monkeypatch):
 
     def full(handle):
         calls.append(handle)
-        if len(calls) == 15:  # nine at the start, five for each commit
+        if len(calls) == 17:  # ten at the start, six for each commit
             raise OSError(errno.ENOSPC, "No space left on device")
         commit(handle)
 

@@ -17,7 +17,9 @@ from tests.results.conftest import BACKBONE, COLOURS, EACH, photograph
 
 from shoal.cli.main import main
 from shoal.data.greys import Scale
+from shoal.errors import UserError
 from shoal.features import Encoder
+from shoal.results import cluster_images
 from shoal.results.result import Result
 
 pytestmark = pytest.mark.usefixtures("photos", "no_umap")
@@ -138,9 +140,21 @@ def test_the_same_features_into_other_clusters(tmp_path, photos, network, monkey
     assert "two has features already: leave out --backbone.name" in capsys.readouterr().err
 
 
+def stopped(*_given):
+    raise UserError("stopped after embedding")
+
+
+def test_more_clusters_than_images_are_refused_before_anything_is_embedded(tmp_path, network, capsys):
+    assert main(["cluster", "photos", "-k", "99", "--out", "again", *network]) == 2
+    assert "32 images are fewer than the 99 clusters asked for: lower -k" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
+
+
 def test_a_stopped_command_goes_on(tmp_path, network, monkeypatch):
     assert main(["cluster", "photos", "-k", "4", "--out", "whole", *network]) == 0
-    assert main(["cluster", "photos", "-k", "99", "--out", "again", *network]) == 2  # after embedding
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster_images, "cluster", stopped)
+        assert main(["cluster", "photos", "-k", "4", "--out", "again", *network]) == 2
     assert {path.name for path in (tmp_path / "again").iterdir()} == {"features"}
     monkeypatch.setattr(Encoder, "embed", lambda *_: pytest.fail("embedded twice"))
     assert main(["cluster", "photos", "-k", "4", "--out", "again", *network]) == 0
@@ -317,7 +331,7 @@ def test_names_that_are_not_text(tmp_path, photos, network, monkeypatch, capsys)
     assert main(["cluster", "caf\udce9", "-k", "4", *network]) == 0
     assert rb"clusters/caf\udce9/report.html" in shown.buffer.getvalue()
     assert main(["cluster", "gone\x1bc\n", "-k", "4", *network]) == 2
-    assert capsys.readouterr().err.endswith("shoal: there is no file or folder gone\\x1bc\\n.\n")
+    assert capsys.readouterr().err.endswith("shoal: there is no file or folder gone\\x1bc\\n: check the path.\n")
 
 
 def test_clusters_beside_the_images_are_no_images(tmp_path, photos, network, capsys):

@@ -179,11 +179,11 @@ def test_a_drive_that_goes_away_is_an_error_that_resumes(tmp_path, photos, netwo
     photos.rename(drive / "p")
     read, seen = extract.decode_blob, []
 
-    def unplugged(prepare, blob):
-        seen.append(blob)
+    def unplugged(*given, **how):
+        seen.append(given)
         if len(seen) == 21:
             drive.rename(tmp_path / "unplugged")
-        return read(prepare, blob)
+        return read(*given, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr(extract, "decode_blob", unplugged)

@@ -61,7 +61,7 @@ def test_twelve_bits_become_the_clusters_of_sixteen(cells, network, capsys):
 def test_a_new_image_is_as_bright_as_it_was_among_the_others(network, monkeypatch):
     assert main(["cluster", "cells", "-k", "3", *network]) == 0
     seen, real = [], extract.decode_blob
-    monkeypatch.setattr(extract, "decode_blob", lambda *given: seen.append(real(*given)) or seen[-1])
+    monkeypatch.setattr(extract, "decode_blob", lambda *given, **how: seen.append(real(*given, **how)) or seen[-1])
     assert main(["predict", "clusters/cells", "new", "--out", "new.csv"]) == 0
     assert seen[0].pixels.max() < 255 / 8  # alone, it would reach 255
 
