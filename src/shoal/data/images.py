@@ -104,7 +104,7 @@ def place_on(images: Images, device: torch.device) -> Images:
 
 
 def _from_source(source: Source, size: int | None, strict: bool, progress: ProgressCallback | None) -> Images:
-    looks = look_at_all(source.listing().files) if isinstance(source.files, Files) else None
+    seen = look_at_all(source.listing().files) if isinstance(source.files, Files) else None
     stamp = cache.stamp_of(source, size)
     images = cache.recall(stamp)
     if images is None:
@@ -113,10 +113,10 @@ def _from_source(source: Source, size: int | None, strict: bool, progress: Progr
         refuse_skipped(images.skipped)
     if images.skipped:
         _LOG.warning(skip_note(images.skipped, len(images)))
-    if looks is not None:
-        read = [name not in images.skipped for name in source.listing().ids] if images.skipped else slice(None)
-        looks = torch.from_numpy(looks[read])
-    return dataclasses.replace(images, looks=looks)
+    if seen is None:
+        return images
+    read = [name not in images.skipped for name in source.listing().ids] if images.skipped else slice(None)
+    return dataclasses.replace(images, looks=torch.from_numpy(seen[read]))
 
 
 def _read(listing: Listing, stamp: str, size: int | None, strict: bool, progress: ProgressCallback | None) -> Images:
