@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from tests.runs import tiny_images, tiny_recipe
 
 import shoal
 from shoal.cli.main import main
+from shoal.results.result import Result
 
 pytestmark = pytest.mark.usefixtures("own_cache", "no_umap")
 
@@ -70,14 +72,19 @@ def test_a_clustering_of_a_run_predicts_and_exports(run, tmp_path):
     assert str(run) in (tmp_path / "again" / "report.html").read_text()  # in the command that gives it again
 
 
-def test_another_run_in_the_place_of_the_first_is_noticed(copy, tmp_path, capsys):
-    assert main(["cluster", str(copy), "-k", "3", "--out", str(tmp_path / "again")]) == 0
+def test_features_of_another_run_in_the_same_place_are_noticed(run, copy, tmp_path, capsys):
+    again = tmp_path / "again"
+    assert main(["cluster", str(copy), "-k", "3", "--out", str(again)]) == 0
     shutil.rmtree(copy)
     recipe = str(tiny_recipe(tmp_path))
     assert main(["train", recipe, "--seed", "5", "--max-steps", "1", "--quiet", "--out", str(copy)]) == 0
-    assert main(["report", str(tmp_path / "again")]) == 0  # from features of its own
-    assert main(["export", str(tmp_path / "again"), str(tmp_path / "again.onnx")]) == 2
-    assert "other weights" in complaint(capsys)
+    assert main(["report", str(again)]) == 0  # from features of its own
+    assert main(["predict", str(again), str(run.parent / "pictures"), "--out", str(tmp_path / "new.csv")]) == 2
+    assert "holds other weights" in complaint(capsys)
+    replace(Result.load(again), features_at=copy / "features").save()  # as older versions left them
+    for command in ("report", "evaluate"):
+        assert main([command, str(again)]) == 2
+        assert "features of another network" in complaint(capsys)
 
 
 def test_a_folder_that_changed_during_training_is_no_obstacle(tmp_path):
