@@ -125,7 +125,7 @@ def _dcm(values: Shaped[np.ndarray, "..."], allocated: int, used: int, photometr
 def _raw() -> Iterator[Kind]:
     """Raw files as a camera leaves them: a mosaic of one colour per pixel, and a JPEG to look at."""
 
-    def encode() -> bytes:
+    def encode(squeezed: bool = True) -> bytes:
         import tifffile
 
         file = io.BytesIO()
@@ -135,16 +135,18 @@ def _raw() -> Iterator[Kind]:
         version = (50706, "B", 4, b"\x01\x04\x00\x00", True)
         matrix = [v for x in np.eye(3).ravel() for v in (int(x * 10000), 10000)]
         with tifffile.TiffWriter(file, byteorder="<") as writer:
-            writer.write(
-                preview, photometric="ycbcr", compression="jpeg", subfiletype=1, subifds=1, metadata=None,
-                extratags=[*maker, version, (50721, "2i", 9, matrix, True)],
-            )  # fmt: skip
+            how: dict[str, Any] = {"photometric": "rgb"}
+            if squeezed:
+                how = {"photometric": "ycbcr", "compression": "jpeg"}
+            tags = [*maker, version, (50721, "2i", 9, matrix, True)]
+            writer.write(preview, subfiletype=1, subifds=1, metadata=None, extratags=tags, **how)
             cfa = [(33421, "H", 2, (2, 2), True), (33422, "B", 4, b"\x00\x01\x01\x02", True)]
             writer.write(mosaic, photometric="cfa", metadata=None, extratags=cfa, subfiletype=0)
         return file.getvalue()
 
     for suffix in (".dng", ".DNG"):
         yield Kind("DNG", "raw", 12, f"preview {named(suffix)}", suffix, encode, "unknown")
+    yield Kind("DNG", "raw", 12, "preview without compression", ".dng", lambda: encode(squeezed=False), "unknown")
 
 
 FAMILIES: tuple[Callable[[], Iterator[Kind]], ...] = (_heif, _jpeg_xl, _dicom, _raw)

@@ -25,7 +25,7 @@ KINDS = [kind for kind in corpus.kinds() if kind.container in CONTAINERS]
 def bare(monkeypatch):
     """A machine without the packages of the extra formats."""
     monkeypatch.setattr(kinds, "_is_installed", lambda _package: False)
-    monkeypatch.setattr(kinds, "readers", lambda: ())
+    monkeypatch.setattr("shoal.data.cache.readers", lambda: ())
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -179,6 +179,13 @@ def test_a_raw_file_is_not_taken_for_the_tiff_that_it_is():
     for kind in corpus.kinds():
         if kind.container == "TIFF" and kind.tag in ("Pillow raw", "u1 none", "ImageJ", "OME"):
             assert not is_raw_tiff(kind.encode()), kind.name
+
+
+def test_only_a_jpeg_is_used_as_the_preview_of_a_raw_file():
+    """Of pixels, rawpy believes the size in the header, and a damaged one ends the process."""
+    squeezed, plain = (kind for kind in KINDS if kind.container == "DNG" and kind.suffix == ".dng")
+    assert decode(squeezed.encode()).shape == (3, 120, 160)
+    assert decode(plain.encode()).shape == (3, 72, 96)  # half of the sensor's 192 × 144
 
 
 def test_a_window_of_dicom_is_what_is_shown():

@@ -6,8 +6,9 @@ decoder is let loose.
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -28,6 +29,8 @@ _FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}
 _MAKE, _SUBFILE, _COMPRESSION, _PHOTOMETRIC, _DNG_VERSION = 271, 254, 259, 262, 50706
 _RAW_COMPRESSIONS = (34713, 32767, 32769, 32770, 65535, 65000)  # Nikon, Sony, Samsung, Pentax, Kodak
 _RAW_PHOTOMETRICS = (32803, 34892)  # a mosaic of colours, or what was made of one
+
+_MAX_SENSOR = 2**28  # pixels; the largest camera has 150 million
 
 _import_lock = Lock()
 
@@ -156,25 +159,37 @@ def is_raw_tiff(data: bytes) -> bool:
 
 
 def raw_preview(data: bytes) -> tuple[bytes | Image.Image, int]:
-    """The picture that a camera has put beside the raw samples, a JPEG or pixels, and the camera's orientation.
+    """The JPEG that a camera has put beside the raw samples, and the camera's orientation.
 
-    A file without one is developed at half its size.
+    A file without one is developed at half its size. Previews that are no JPEG are not used: of a damaged file, their
+    memory may be smaller than rawpy says.
 
     Raises:
-        rawpy.LibRawError: the file is damaged, or of a camera that LibRaw does not know.
+        ValueError: the file is damaged, or of a camera that LibRaw does not know.
+        DecompressionBombError: it has too many pixels to be developed.
     """
     with _import_lock:
         import rawpy
 
-    with rawpy.imread(BytesIO(data)) as raw:
+    with _told(rawpy.LibRawError), rawpy.imread(BytesIO(data)) as raw:
         turn = _FLIPS.get(raw.sizes.flip, 1)
-        try:
+        with contextlib.suppress(rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
             found = raw.extract_thumb()
-        except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
-            return Image.fromarray(raw.postprocess(half_size=True, use_camera_wb=True, user_flip=0)), turn
-        if isinstance(found.data, bytes):
-            return found.data, turn
-        return Image.fromarray(found.data), turn
+            if isinstance(found.data, bytes):
+                return found.data, turn
+        if raw.sizes.raw_width * raw.sizes.raw_height > _MAX_SENSOR:
+            raise Image.DecompressionBombError
+        return Image.fromarray(raw.postprocess(half_size=True, use_camera_wb=True, user_flip=0)), turn
+
+
+@contextlib.contextmanager
+def _told(kind: type[Exception]) -> Iterator[None]:
+    """Turn the bytes that LibRaw gives as a reason into text."""
+    try:
+        yield
+    except kind as error:
+        reason = error.args[0] if error.args else ""
+        raise ValueError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(error)) from error
 
 
 # DICOM
