@@ -70,7 +70,7 @@ def test_few_rows_are_one_cluster(tmp_path, capsys, n):
     assert main(["cluster", "few.npy"]) == 0
     assert {row["cluster"] for row in table(tmp_path / "clusters" / "few" / "assignments.csv")} == {"0"}
     said = capsys.readouterr().out
-    assert ("one cluster" if n == 1 else "choose -k") in said
+    assert ("nothing to cluster" if n == 1 else "choose -k") in said
 
 
 def test_one_column_has_no_direction(tmp_path):

@@ -78,16 +78,16 @@ def test_groups_without_a_link_are_separated_by_their_gap():
 
 def test_rows_that_repeat_are_counted_once():
     points = torch.from_numpy(groups(d=6)[0])
-    assert torch.equal(distinct_places(points), points)
+    assert torch.equal(distinct_places(points).points, points)
     copies = points.repeat(5, 1)
-    places = distinct_places(copies[torch.randperm(len(copies), generator=torch.Generator().manual_seed(0))])
+    places = distinct_places(copies[torch.randperm(len(copies), generator=torch.Generator().manual_seed(0))]).points
     assert torch.equal(places.unique(dim=0), points.unique(dim=0))
 
 
 def test_rows_that_nearly_repeat_are_counted_once():
     rows = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
     nearly = rows.repeat(6, 1) + 0.03 * torch.randn(1200, 8, generator=torch.Generator().manual_seed(1))
-    places = distinct_places(nearly)
+    places = distinct_places(nearly).points
     assert len(places) == pytest.approx(200, rel=0.03)
     assert float(torch.cdist(rows, places).amin(1).max()) < 0.3
 
@@ -153,10 +153,10 @@ def test_round_groups_that_touch_are_found_again_by_k_means():
     ids=["Gaussian", "correlated", "square", "line", "heavy tails", "roll"],
 )
 def test_one_cloud_has_no_clear_structure(rows):
-    found = suggest_k(rows)
+    found = suggest_k(rows, metric="euclidean")
     assert (found.k, found.clear, found.interval[0]) == (1, False, 1)
     assert "no clear structure" in found.as_text()
-    within = suggest_k(rows, (2, 12))
+    within = suggest_k(rows, (2, 12), metric="euclidean")
     assert (within.interval, within.clear) == ((2, 12), False)
     assert 2 <= within.k <= 12
 
@@ -222,14 +222,15 @@ def test_few_rows_are_one_cluster(n):
     [
         (np.ones((40, 3)), "euclidean"),
         (np.linspace(1, 2, 40)[:, None], "cosine"),
+        (np.repeat([1.0, 5.0], 20)[:, None] * np.linspace(1, 1.1, 40)[:, None], None),
         (np.linspace(1, 2, 40, dtype=np.float32)[:, None] * np.float32([1.1, 2.3, 3.7]), "cosine"),
     ],
-    ids=["the same", "one column", "multiples"],
+    ids=["the same", "one column", "default", "multiples"],
 )
 def test_rows_of_one_place_are_one_cluster(rows, metric):
     found = suggest_k(rows, metric=metric)
     assert (found.k, found.interval, found.clear) == (1, (1, 1), False)
-    assert "same" in found.notes[0]
+    assert "nothing to cluster" in found.notes[0]
 
 
 def test_a_seed_is_a_suggestion():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
@@ -23,27 +24,46 @@ NEAREST = 0.3
 """A copy is no farther than this share of the surroundings, however many dimensions there are."""
 
 
-def distinct_places(points: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Different rows and their nearest neighbours."""
+
+    points: Float[Tensor, "m d"]
+    index: Int64[Tensor, "m r"]
+    distances: Float[Tensor, "m r"]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @classmethod
+    def of(cls, points: Float[Tensor, "m d"]) -> Places:
+        """The 30 nearest, or all others."""
+        most = min(2 * REACH, len(points) - 1)
+        if not most:
+            return cls(points, torch.zeros(1, 0, dtype=torch.int64), points.new_zeros(1, 0))
+        return cls(points, *nearest_neighbours(points, most, "euclidean"))
+
+
+def distinct_places(points: Float[Tensor, "n d"]) -> Places:
     """One row for all that are equal but for rounding, and one for all that are copies of each other, nearly.
 
     A copy lies so near that by chance less than a third of a row would, at the density of the 15 rows around it; in
     many dimensions also within 0.3 of their distance. If no more rows than chance gives have one, or fewer than 30
     would be left, all are kept.
     """
-    points = points[_first_of_equal(points)]
-    reach = min(REACH, (len(points) - 1) // 2)
+    places = Places.of(points[_first_of_equal(points)])
+    reach = min(REACH, (len(places) - 1) // 2)
     if reach < 2:
-        return points
-    index, distances = nearest_neighbours(points, 2 * reach, "euclidean")
-    surroundings = distances[:, reach - 1 : reach]
-    growth = float((distances[:, -1:] / surroundings).double().log().median())
+        return places
+    surroundings = places.distances[:, reach - 1 : reach]
+    growth = float((places.distances[:, 2 * reach - 1 : 2 * reach] / surroundings).double().log().median())
     dimension = math.log(2) / max(growth, 1e-3)
     share = min(NEAREST, (CHANCE / reach) ** (1 / dimension))
-    near = distances[:, :reach] < share * surroundings
-    if near.sum() <= (2 * reach * share**dimension + 0.2) * len(points):
-        return points
-    kept = _representatives(index[:, :reach], near)
-    return points if len(kept) < FEWEST else points[kept]
+    near = places.distances[:, :reach] < share * surroundings
+    if near.sum() <= (2 * reach * share**dimension + 0.2) * len(places):
+        return places
+    kept = _representatives(places.index[:, :reach], near)
+    return places if len(kept) < FEWEST else Places.of(places.points[kept])
 
 
 def _first_of_equal(points: Float[Tensor, "n d"]) -> Int64[Tensor, "m"]:

@@ -11,18 +11,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shoal.clustering.inputs import drawn_features
-from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_choice
 from shoal.clustering.rows import Metric, Rows, coincide, default_metric, invalid_features_error
-from shoal.clustering.suggest.places import distinct_places
+from shoal.clustering.suggest.places import Places, distinct_places
 from shoal.clustering.suggest.stability import Halves
 from shoal.clustering.suggest.valleys import DEEPEST, intrinsic_dimension, valley_depths
+from shoal.device import hold_threads
 from shoal.errors import UserError
 
 MIN_ROWS = 8
 """Fewer different rows have no density."""
 
 MAX_ROWS = 10_000
+COLUMNS = 256
+"""Principal components of wider rows."""
+
 NEIGHBOURS = (8, 10, 12)
 """Numbers of neighbours by which the density is estimated, for 50 different rows or more."""
 
@@ -114,7 +117,8 @@ def suggest_k(
 ) -> Suggestion:
     """Count the peaks of the density that valleys separate; a group may have any shape, size and width.
 
-    Up to 10 000 rows are looked at, of repeated and nearly repeated ones one each (``places``). The density is
+    Up to 10 000 rows are looked at, in 256 principal components at most, and of repeated and nearly repeated ones one
+    each (``places``). The density is
     estimated from the distances to the 8th, 10th and 12th neighbour, and each of its peaks has a valley that separates
     it from higher ones (``valleys``). Depths are averaged over the three; k − 1 valleys deeper than four standard
     errors make k groups. The interval reaches from the valleys that are six deep by any number of neighbours, to all
@@ -125,7 +129,8 @@ def suggest_k(
     Args:
         features: (n, d), anything that the estimators take; the work is done on the CPU.
         k_range: the smallest and the largest k that may be suggested; all if not given.
-        metric: decides which rows are neighbours; by default cosine, but euclidean for fewer than 16 columns.
+        metric: decides which rows are neighbours; by default cosine, but euclidean for fewer than 16 columns unless all
+            rows have one direction.
         seed: draws the sample and starts k-means.
 
     Raises:
@@ -133,12 +138,13 @@ def suggest_k(
             cosine are zero; whatever is no matrix of numbers.
     """
     rows = drawn_features(features, MAX_ROWS, torch.Generator().manual_seed(seed)).detach().cpu()
-    metric = metric or default_metric(rows.shape[1])
-    check_choice(metric, Metric, "metric")
     low, high = _range(k_range, len(rows))
-    places = distinct_places(_points(rows, metric))
+    if metric is None:  # whether lengths count where directions are all the same is not for us to say
+        metric = "cosine" if len(rows) and coincide(rows, "cosine") else default_metric(rows.shape[1])
+    check_choice(metric, Metric, "metric")
+    places = distinct_places(_points(rows, metric, seed))
     valleys = _valleys(places, len(rows))
-    halves = Halves(places, seed)
+    halves = Halves(places.points, seed)
     if valleys.dimension >= ROUND:
         most = max(math.isqrt(len(places)), valleys.most * 3 // 2)
         first, last = (valleys.found, valleys.most + 2) if valleys.clear else (2, most)
@@ -146,7 +152,7 @@ def suggest_k(
     return _suggestion(valleys, halves, (low, high), len(rows), len(places), metric)
 
 
-def _points(rows: Float[Tensor, "n d"], metric: Metric) -> Float[Tensor, "n d"]:
+def _points(rows: Float[Tensor, "n d"], metric: Metric, seed: int) -> Float[Tensor, "n d"]:
     """The rows about their median, under the cosine at unit length, in their own precision but at least float32."""
     if not torch.isfinite(rows).all() or (metric == "cosine" and not rows.any(1).all()):
         raise invalid_features_error(rows)
@@ -155,7 +161,17 @@ def _points(rows: Float[Tensor, "n d"], metric: Metric) -> Float[Tensor, "n d"]:
     points = Rows(rows, metric, dtype=torch.float64)[:]
     points = points - points.median(0).values
     points = points / points.abs().max()  # squares neither overflow nor vanish
-    return points.to(torch.promote_types(rows.dtype, torch.float32))
+    points = points.to(torch.promote_types(rows.dtype, torch.float32))
+    return _principal(points, seed) if points.shape[1] > COLUMNS else points
+
+
+def _principal(points: Float[Tensor, "n d"], seed: int) -> Float[Tensor, "n c"]:
+    """Principal components, which keep what tells groups apart and are quicker to compare."""
+    from sklearn.decomposition import PCA  # slow to import
+
+    components = PCA(min(COLUMNS, len(points)), svd_solver="randomized", random_state=seed % 2**32)
+    with hold_threads():
+        return torch.from_numpy(components.fit_transform(points.numpy()))
 
 
 def _range(k_range: tuple[int, int] | None, n: int) -> tuple[int, int]:
@@ -194,17 +210,16 @@ class _Valleys:
         return self.fewest > 1 and self.most - self.fewest <= max(2, self.found / 5)
 
 
-def _valleys(places: Float[Tensor, "m d"], n_rows: int) -> _Valleys:
+def _valleys(places: Places, n_rows: int) -> _Valleys:
     if len(places) * COPIES <= n_rows and len(places) < 2 * NEIGHBOURS[-1]:
         return _Valleys([DEEPEST] * (len(places) - 1), len(places), len(places), 0.0)
     if len(places) < MIN_ROWS:
         return _Valleys([], 1, max(1, len(places) // UNSEEN), 0.0)
     most = min(1.0, len(places) / (5 * NEIGHBOURS[1]))
     numbers = sorted({max(3, round(most * k)) for k in NEIGHBOURS})
-    index, distances = nearest_neighbours(places, min(2 * numbers[-1], len(places) - 1), "euclidean")
-    distances = distances.double().clamp(min=torch.finfo(torch.float32).tiny)
+    distances = places.distances.double().clamp(min=torch.finfo(torch.float32).tiny)
     dimension = intrinsic_dimension(distances[:, : numbers[-1]])
-    each = [valley_depths(places.double(), index, distances, k) for k in numbers]
+    each = [valley_depths(places.points, places.index, distances, k) for k in numbers]
     mean = torch.nn.utils.rnn.pad_sequence(each).mean(1).tolist()
     found = 1 + sum(depth > DEEP for depth in mean)
     fewest = 1 + min(int((depths > CERTAIN).sum()) for depths in each)
@@ -238,7 +253,7 @@ def _suggestion(
         clear=valleys.clear and found == best,
         n_rows=n_rows,
         metric=metric,
-        notes=tuple(_notes(valleys, found, again, high, n_rows, n_places)),
+        notes=tuple(_notes(valleys, found, again, high, n_rows, n_places, metric)),
     )
 
 
@@ -250,10 +265,13 @@ def _candidate(k: int, depths: list[float], stability: float | None) -> Candidat
     return Candidate(k, score, own, by_chance, stability)
 
 
-def _notes(valleys: _Valleys, found: int, again: bool, high: int, n_rows: int, n_places: int) -> list[str]:
+def _notes(
+    valleys: _Valleys, found: int, again: bool, high: int, n_rows: int, n_places: int, metric: Metric
+) -> list[str]:
     notes = []
     if n_places == 1:
-        notes.append("All rows are the same, or under the cosine have the same direction: they are one cluster.")
+        what = "are the same" if metric == "euclidean" else "have the same direction (metric='euclidean' sees lengths)"
+        notes.append(f"There is nothing to cluster: all {n_rows} rows {what}.")
     elif found == 1:
         what = (
             "no valley separates groups" if n_places >= MIN_ROWS else f"{n_places} rows are too few to look for groups"

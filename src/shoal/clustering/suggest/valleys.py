@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 LINKS = 3
@@ -16,7 +16,7 @@ DEEPEST = 20.0
 
 
 def valley_depths(
-    points: Float64[Tensor, "n d"], index: Int64[Tensor, "n r"], distances: Float64[Tensor, "n r"], k: int
+    points: Float[Tensor, "n d"], index: Int64[Tensor, "n r"], distances: Float64[Tensor, "n r"], k: int
 ) -> Float64[Tensor, "v"]:
     """The valleys that separate each peak of the density from higher ones, in standard errors, deepest first.
 
@@ -95,7 +95,7 @@ def _join(index: Int64[Tensor, "n k"], density: Float64[Tensor, "n"]) -> tuple[l
 
 
 def _gaps(
-    points: Float64[Tensor, "n d"],
+    points: Float[Tensor, "n d"],
     groups: Int64[Tensor, "n"],
     density: Float64[Tensor, "n"],
     dimension: float,
