@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 from tests.clustering.refusing import by_every_metric, refused
 
@@ -45,3 +46,55 @@ def test_what_has_no_neighbours(metric):
     refused(nearest_neighbours, rows(5), 2, metric, spoilt, match="NaN")
     if metric == "cosine":
         refused(nearest_neighbours, torch.zeros(5, 2), 2, metric, match="zero")
+
+
+def share_right(x, k=10):
+    """Share of the neighbours that are as near as the true ones, up to a thousandth."""
+    exact = x.double().numpy()
+    every = cdist(exact, exact)  # by differences: scikit-learn's neighbours are by products
+    np.fill_diagonal(every, np.inf)
+    farthest = np.sort(every, axis=1)[:, k - 1 : k]
+    index, distances = nearest_neighbours(x, k, "euclidean")
+    true = np.linalg.norm(exact[:, None] - exact[index.numpy()], axis=2)
+    np.testing.assert_allclose(distances.double().numpy(), true, rtol=1e-5)
+    return float((true <= farthest * 1.001).mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("apart", [1e3, 1e4, 1e6])
+def test_groups_far_apart(apart, dtype):
+    generator = torch.Generator().manual_seed(0)
+    centers = apart * torch.randn(20, 8, generator=generator, dtype=dtype)
+    group = torch.randint(20, (600,), generator=generator)
+    assert share_right(centers[group] + torch.randn(600, 8, generator=generator, dtype=dtype)) == 1
+
+
+def test_groups_so_far_apart_that_products_in_float64_are_coarse():
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert share_right(x + 1e10 * (torch.arange(300) % 3)[:, None]) == 1
+
+
+@pytest.mark.parametrize("far", [1e5, 1e7, 1e12])
+def test_one_far_row(far):
+    x = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+    x[0] = far
+    assert share_right(x[1:]) == 1
+    index, _ = nearest_neighbours(x, 10, "euclidean")
+    same, _ = nearest_neighbours(x[1:], 10, "euclidean")
+    assert torch.equal(index[1:], same + 1)
+
+
+@pytest.mark.parametrize("times", [4, 10, 25])
+def test_repeated_rows_are_nearest(times):
+    x = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).repeat_interleave(times, 0)
+    _, distances = nearest_neighbours(x, 10, "euclidean")
+    assert ((distances == 0).sum(1) == min(10, times - 1)).all()
+
+
+def test_narrow_cones_under_the_cosine():
+    x = 1 + 1e-5 * torch.randn(200, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x.float()
+    unit = torch.nn.functional.normalize(x.double())
+    expected = torch.cdist(unit, unit).fill_diagonal_(torch.inf).topk(5, largest=False).values.square() / 2
+    index, distances = nearest_neighbours(x, 5, "cosine")
+    torch.testing.assert_close(distances.double(), expected, rtol=1e-3, atol=0)

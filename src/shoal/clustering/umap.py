@@ -199,7 +199,7 @@ class UMAPKMeans(SharesEstimator):
             labels = self._shares(features).argmax(1)
             labels[drawn] = found
             self.labels_ = as_input_type(X, labels)
-        warn_if_fewer(len(found.unique()), self.n_clusters)
+        warn_if_fewer(len(torch.unique(found)), self.n_clusters)
         return self
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:

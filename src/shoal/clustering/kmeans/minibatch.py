@@ -125,6 +125,9 @@ class MiniBatchKMeans(CentersEstimator):
         n_features_in_: d.
     """
 
+    labels_: Array | Tensor
+    counts_: Array | Tensor
+
     def __init__(  # noqa: PLR0913 - a setting each
         self,
         n_clusters: int = 8,
@@ -334,15 +337,15 @@ class MiniBatchKMeans(CentersEstimator):
             same = first_of_direction(self._running.centers, reach, angle_of_rounding(self._running.rows(source[:1])))
             merged = bool((same != torch.arange(len(same), device=same.device)).any())
             labels, self._running.centers = same[labels], self._running.centers[same]
-        self.labels_: Array | Tensor = as_input_type(X, labels)
+        self.labels_ = as_input_type(X, labels)
         self.cluster_centers_ = as_input_type(X, self._found())
-        self.counts_: Array | Tensor = as_input_type(X, self._running.counts)
+        self.counts_ = as_input_type(X, self._running.counts)
         weight = len(source) if weights is None else weights.sum(dtype=torch.float64)
         self.variance_ = self._spread(total, float(weight))
         # A centre without rows is usual where batches are drawn, unless there are too few rows that differ.
-        rows = (self._running.rows(source[part])[:] for part in Rows(everything, self.metric).parts(1))
-        if merged or count_distinct(rows, self.n_clusters) < self.n_clusters:
-            warn_if_fewer(len(labels.unique()), self.n_clusters)
+        chunks = (self._running.rows(source[part])[:] for part in Rows(everything, self.metric).parts(1))
+        if merged or count_distinct(chunks, self.n_clusters) < self.n_clusters:
+            warn_if_fewer(len(torch.unique(labels)), self.n_clusters)
 
     def _found(self) -> Float[Tensor, "k d"]:
         return self._running.centers + self._running.shift

@@ -167,8 +167,12 @@ def first_of_direction(centers: Float[Tensor, "k d"], reach: Float[Tensor, "k"],
     if len(narrow) < 2:
         return same
     points = centers[narrow].double()
-    for part in torch.split(torch.arange(len(narrow), device=narrow.device), max(1, 2**20 // len(narrow))):
-        near = squared_distances(points[part], points) + points[part].square().sum(1, keepdim=True) <= angle**2
+    step = max(1, 2**22 // points.numel())
+    for part in torch.split(torch.arange(len(narrow), device=narrow.device), step):
+        squared = squared_distances(points[part], points) + points[part].square().sum(1, keepdim=True)
+        near = squared <= angle**2 + 1e-14  # products round, so that differences decide
+        row, other = near.nonzero(as_tuple=True)
+        near[row, other] = to_points(points[part][row], points[other]) <= angle
         same[narrow[part]] = narrow[near.byte().argmax(1)]
     while not torch.equal(same, same[same]):
         same = same[same]

@@ -202,7 +202,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         generator = generator_from(self.random_state)
         for _ in range(self.n_init):
             found = kmeans(rows.features, self.n_components, generator=generator, metric=self.metric, n_init=1)
-            warn_if_fewer(len(found.labels.unique()), self.n_components)
+            warn_if_fewer(len(torch.unique(found.labels)), self.n_components)
             yield self._of_clusters(rows, found.labels, rows.prepare(found.centers))
 
     def _of_clusters(self, rows: Rows, labels: Int64[Tensor, "n"], centers: Float64[Tensor, "k d"]) -> Mixture:

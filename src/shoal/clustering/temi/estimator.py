@@ -133,7 +133,7 @@ class TEMI(SharesEstimator):
         self.labels_: Array | Tensor = self.predict(X)
         # An empty cluster is usual, unless there are too few rows that differ.
         if count_distinct((x for _, x in rows.chunks(1)), self.n_clusters) < self.n_clusters:
-            warn_if_fewer(len(torch.as_tensor(self.labels_).unique()), self.n_clusters)
+            warn_if_fewer(len(torch.unique(torch.as_tensor(self.labels_))), self.n_clusters)
         return self
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
