@@ -182,7 +182,8 @@ def joined(*each: Pairs) -> Pairs:
 def groups(pairs: Pairs, n: int) -> np.ndarray[Any, np.dtype[np.int32]]:
     """The group of each row."""
     links = coo_array((np.ones(len(pairs.one)), (pairs.one.numpy(), pairs.other.numpy())), shape=(n, n))
-    return connected_components(links, directed=False)[1]
+    numbers: np.ndarray[Any, np.dtype[np.int32]] = connected_components(links, directed=False)[1]
+    return numbers
 
 
 def planted_table(

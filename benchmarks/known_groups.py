@@ -182,7 +182,7 @@ def one_column(rng: Rng) -> Made:
 def two_columns(rng: Rng) -> Made:
     """Groups in the plane."""
     k = int(rng.integers(3, 9))
-    centres = []
+    centres: list[np.ndarray] = []
     while len(centres) < k:
         centre = rng.uniform(0, 9 * np.sqrt(k), 2)
         if all(np.linalg.norm(centre - other) > 7 for other in centres):

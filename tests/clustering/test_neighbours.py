@@ -96,5 +96,5 @@ def test_narrow_cones_under_the_cosine():
     x = x.float()
     unit = torch.nn.functional.normalize(x.double())
     expected = torch.cdist(unit, unit).fill_diagonal_(torch.inf).topk(5, largest=False).values.square() / 2
-    index, distances = nearest_neighbours(x, 5, "cosine")
+    _, distances = nearest_neighbours(x, 5, "cosine")
     torch.testing.assert_close(distances.double(), expected, rtol=1e-3, atol=0)

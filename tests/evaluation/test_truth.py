@@ -59,7 +59,7 @@ def test_labels_are_asked_for_where_they_are_needed():
 def test_a_data_set_says_it_all():
     images = dataclasses.replace(tiny_images(8), held_out=torch.arange(8) > 5)
     truth = Truth.of(images)
-    assert truth.targets is images.targets
+    assert torch.equal(truth.targets, images.targets)
     assert truth.held_out is images.held_out
     assert truth.clustered is images.clustered
     assert truth.classes == images.classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,6 +163,9 @@ def _calibration(truth: Truth, features: Float[Tensor, "n d"], clustering: Clust
     return calibration(sure.cpu(), matched[clusters[rows]] == labels[rows])
 
 
+_MODERATE = 50
+"""Powers of two to which float32 has room for squares and their sums."""
+
 SEED = 0
 """Random seed of an evaluation of files; a run uses its own."""
 
@@ -199,10 +203,17 @@ def evaluate_files(
     k = len(truth.classes) if n_clusters is None else n_clusters
     if n_clusters is None and not k:
         raise UserError("the number of clusters is unknown without labels: give --n-clusters.")
-    rows = torch.cat([rows for rows, _ in parts])
+    rows = _of_moderate_size(torch.cat([rows for rows, _ in parts]))
     clustering = kmeans(rows, k, generator=torch.Generator().manual_seed(SEED))
     found = evaluate(truth, rows, clustering, SEED, knn=knn, linear=linear)
     return replace(found, baselines=plain_baselines(truth, rows, clustering, SEED))
+
+
+def _of_moderate_size(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Rows divided by a power of two if their squares may overflow or vanish in float32; no figure depends on it."""
+    largest = max(float(rows.max()), -float(rows.min()))
+    exponent = math.frexp(largest)[1]
+    return rows if abs(exponent) < _MODERATE else rows * 2.0**-exponent
 
 
 def _part(features: Path, labels: Path | None) -> tuple[Float[Tensor, "n d"], Integer[np.ndarray, "n"]]:
