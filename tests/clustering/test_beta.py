@@ -225,7 +225,7 @@ def test_predict_before_fit_and_outside():
     with pytest.raises(NotFittedError):
         BetaMixture().predict(torch.rand(3))
     with pytest.raises(UserError, match=r"1 of 1 values lie outside \[0, 1\]"):
-        BetaMixture().fit(torch.rand(9)).score(torch.tensor([2.0]))
+        BetaMixture().fit(torch.linspace(0.1, 0.9, 9)).score(torch.tensor([2.0]))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
