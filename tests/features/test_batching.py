@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from shoal.features.extract import choose_batch_size, largest_that_pays
+from shoal.features.batching import choose_batch_size, largest_that_pays
 
 
 def rates(fits, full):

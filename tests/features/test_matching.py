@@ -14,8 +14,8 @@ from shoal.data.listing import Listing, Source
 from shoal.data.looks import look_at_all
 from shoal.data.reading import map_blobs, read_blob
 from shoal.features import EncoderSpec
+from shoal.features.embedded import Embedded
 from shoal.features.matching import match, pixel_fingerprint
-from shoal.features.store import Embedded
 
 BMP = dict(zip(("a", "b", "c", "d"), (bytes([i]) * 64 for i in range(4)), strict=True))
 """Files of one size."""

@@ -11,7 +11,7 @@ from tests.results.conftest import BACKBONE
 
 from shoal.cli.main import main
 from shoal.features import extract, open_embedded
-from shoal.features.store import read_header
+from shoal.features.embedded import read_header
 from shoal.results.result import Result
 
 pytestmark = pytest.mark.usefixtures("no_umap")

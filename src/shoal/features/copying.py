@@ -12,19 +12,8 @@ from jaxtyping import Int64
 
 from shoal.data.listing import Listing, Names
 from shoal.errors import UserError
-from shoal.features.store import (
-    FILES,
-    Header,
-    Store,
-    check_free,
-    mapped,
-    open_embedded,
-    read_header,
-    read_journal,
-    stored_columns,
-    write_links,
-    writing,
-)
+from shoal.features.embedded import FILES, Header, mapped, open_embedded, read_header, read_journal, stored_columns
+from shoal.features.store import Store, check_free, write_links, writing
 
 _SMALL = ("header.json", "journal.jsonl")
 """Copied: these alone are ever written to in place."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from shoal.data.greys import ANY, Ranges, Scale
 from shoal.data.links import equal_rows, other_names
@@ -24,18 +23,15 @@ from shoal.data.looks import NO_LOOK, Look, look_at
 from shoal.data.reach import LostError, Reach, out_of_reach
 from shoal.data.reading import Decoded, Preparing, decode_blob, map_rows, nothing_readable, refuse_skipped, source_scale
 from shoal.errors import UserError
+from shoal.features.batching import choose_batch_size
+from shoal.features.embedded import Embedded, Header, has_links, open_embedded, read_header
 from shoal.features.encoder import Encoder
 from shoal.features.known import Known
 from shoal.features.matching import Matched, Prepare, match, pixel_fingerprint
 from shoal.features.store import (
-    Embedded,
-    Header,
     Store,
     check_free,
     check_idle,
-    has_links,
-    open_embedded,
-    read_header,
     remove_features,
     write_links,
     writing,
@@ -348,71 +344,3 @@ def _check_range(folder: Path, header: Header, ranges: Ranges) -> None:
         raise UserError(
             f"{folder} was begun with another --data.range: give the same again, another --out, or remove this one."
         )
-
-
-_VALUES = 2**23
-"""On a CPU, values of the largest feature map of a batch: larger ones leave the caches. See benchmarks/LOG.md."""
-
-
-_ON_CPU = (4, 64)
-
-
-_ON_GPU = (16, 1024)
-
-
-_PAYS = 1.05
-"""A batch twice as large is taken if it gives so many times the images per second."""
-
-
-def choose_batch_size(encoder: Encoder) -> int:
-    """Choose a batch that is fast and fits.
-
-    On a CPU it follows from the network, so that the same images give the same features on another day. On a GPU
-    batches are doubled until they do not fit, or do not pay any more; one below what just fits is taken.
-    """
-    if encoder.device.type == "cpu":
-        least, most = _ON_CPU
-        fitting = round(math.log2(_VALUES / _largest_map(encoder)))
-        return min(most, max(least, 1 << max(fitting, 0)))
-    return largest_that_pays(lambda size: _rate(encoder, size), *_ON_GPU)
-
-
-def largest_that_pays(rate: Callable[[int], float], least: int, most: int) -> int:
-    """Double a batch while the rate (images per second) grows; memory that runs out leaves a margin of one half."""
-    size, best = least, 0.0
-    while True:
-        try:
-            found = rate(size)
-        except torch.OutOfMemoryError:
-            return max(size // 4, 1)
-        if found < _PAYS * best:
-            return size // 2
-        if size >= most:
-            return size
-        size, best = 2 * size, found
-
-
-def _rate(encoder: Encoder, size: int) -> float:
-    pixels = torch.zeros(size, 3, *encoder.input_size, dtype=torch.uint8)
-    encoder.embed(pixels)  # the first time, kernels are chosen
-    start = time.perf_counter()
-    encoder.embed(pixels)
-    return size / (time.perf_counter() - start)
-
-
-def _largest_map(encoder: Encoder) -> int:
-    """Values of the largest output of a layer for one image."""
-    largest = 3 * math.prod(encoder.input_size)
-
-    def look(_module: nn.Module, _inputs: object, output: object) -> None:
-        nonlocal largest
-        if isinstance(output, Tensor):
-            largest = max(largest, output.numel())
-
-    hooks = [module.register_forward_hook(look) for module in encoder.fast.modules()]
-    try:
-        encoder.embed(torch.zeros(1, 3, *encoder.input_size, dtype=torch.uint8))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return largest

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from shoal.data.looks import NO_LOOK
+from shoal.features.embedded import open_embedded, stored_columns
 from shoal.features.matching import Matched
-from shoal.features.store import open_embedded, stored_columns
 
 Columns = Mapping[str, UInt8[np.ndarray, "b _bytes"]]
 """What the files of a folder have of some images, a row of bytes for each."""

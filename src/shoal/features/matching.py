@@ -17,7 +17,7 @@ from shoal.data.greys import Samples
 from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
 from shoal.data.looks import NO_LOOK, look_at_all
 from shoal.data.reading import map_rows, read_blob
-from shoal.features.store import Embedded
+from shoal.features.embedded import Embedded
 
 Prepare = Callable[[bytes | Pixels | Samples], Pixels]
 """Makes pixels of an image; raises ``UnreadableError``."""

@@ -6,103 +6,32 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
-from shoal.clustering.inputs import tensor_on
-from shoal.data.greys import BEFORE, Ranges
-from shoal.data.listing import Listing, Names, encode_names
+from shoal.data.greys import Ranges
+from shoal.data.listing import Listing, encode_names
 from shoal.data.looks import NO_LOOK, Look
 from shoal.data.sketch import SKETCH
 from shoal.errors import UserError
-from shoal.features.encoder import EncoderSpec
-from shoal.files import DISK_FULL, atomic_write, try_lock
-
-FORMAT = 2
-"""Version of the folder; a newer one is refused."""
-
-LINKS = "links.i64"
-SKETCHES = "sketches.bin"
-FILES = (
-    *("names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", "looks.i64", SKETCHES),
-    *(LINKS, "journal.jsonl"),
+from shoal.features.embedded import (
+    ADDED,
+    FILES,
+    FORMAT,
+    LINKS,
+    SKETCHES,
+    Header,
+    Progressed,
+    damaged_error,
+    read_journal,
+    row_bytes_of,
 )
-
-_ADDED = ("looks.i64", SKETCHES)
-"""Files with a row for each image that folders of older versions lack."""
-
-_FINGERPRINT = 16  # bytes
-_LOOK = 3  # numbers
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """The content of a finished folder; rows are the readable images, in the listing's order."""
-
-    features: Float[Tensor, "n d"]
-    """Float32, memory-mapped."""
-    rows: Int64[Tensor, "n"]
-    """Rows of the listing."""
-    ids: Sequence[str]
-    targets: Int64[Tensor, "n"]
-    """-1: none."""
-    classes: tuple[str, ...]
-    fingerprints: UInt8[Tensor, "n 16"]
-    """Equal for equal files."""
-    skipped: Mapping[str, str]
-    """Reason for each image that could not be read, by its name."""
-    spec: EncoderSpec
-    images: str = ""
-    """Digest of names, labels and files of the listing, as the header has it."""
-    pixels: tuple[int, int] | None = None
-    """Height and width of the pixels that fingerprints are of; None: they are of files."""
-    looks: Int64[Tensor, "n 3"] | None = None
-    """``look_at`` the file of each image before it was read, −1 where it has none; None in older folders."""
-    notes: Mapping[str, str] = field(default_factory=dict)
-    """What images that were read lack, by their names."""
-    ranges: Ranges = field(default_factory=dict)
-    """Values of more than 8 bits that became black and white, by type of number."""
-    sketches: Shaped[np.ndarray, "n"] | None = None
-    """Records of ``data.sketch.SKETCH``, of width 0 where there is none; None in folders of earlier versions."""
-    links: Int64[Tensor, "m 2"] | None = None
-    """Rows that are other names of a file, and the row of that file; None in folders of earlier versions."""
-
-    @property
-    def of_pixels(self) -> bool:
-        """Whether fingerprints are of decoded images, as those that a training run keeps are, and not of files."""
-        return self.spec.kind == "run" and not self.spec.name
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a folder was created for."""
-
-    spec: EncoderSpec
-    n: int
-    """Images of the listing."""
-    n_features: int
-    batch_size: int
-    images: str
-    """Digest of names, labels and files."""
-    classes: tuple[str, ...]
-    pixels: tuple[int, int] | None = None
-    """Height and width, where fingerprints are of pixels."""
-    ranges: Ranges = field(default_factory=dict)
-    """As in ``Embedded``; those that are measured are added when the images are done."""
-
-
-@dataclass(frozen=True)
-class Progressed:
-    """A line of the journal: images processed, images with features, batch size from here on."""
-
-    looked_at: int
-    kept: int
-    batch_size: int
+from shoal.files import DISK_FULL, atomic_write, try_lock
 
 
 class Store:
@@ -134,7 +63,7 @@ class Store:
             (folder / "names.i64").write_bytes(offsets[1:].tobytes())  # where each name ends
             np.asarray(listing.targets, dtype=np.int64).tofile(folder / "labels.i64")
             (folder / LINKS).unlink(missing_ok=True)
-            for name in _row_bytes(header):
+            for name in row_bytes_of(header):
                 (folder / name).unlink(missing_ok=True)  # another result may share what was there
                 (folder / name).write_bytes(b"")
             for name in FILES:
@@ -155,7 +84,7 @@ class Store:
             for name, size in self.row_bytes.items():
                 file = stack.enter_context((self.folder / name).open("r+b"))
                 if file.seek(0, os.SEEK_END) < self.done.kept * size:
-                    raise _damaged(self.folder, ValueError(f"{name} is too short"))
+                    raise damaged_error(self.folder, ValueError(f"{name} is too short"))
                 file.truncate(self.done.kept * size)
                 file.seek(0, os.SEEK_END)
                 self._files[name] = file
@@ -171,8 +100,8 @@ class Store:
     @property
     def row_bytes(self) -> dict[str, int]:
         """Bytes of each row, by the file that has them."""
-        whole = _row_bytes(self.header)
-        return {name: size for name, size in whole.items() if name not in _ADDED or (self.folder / name).exists()}
+        whole = row_bytes_of(self.header)
+        return {name: size for name, size in whole.items() if name not in ADDED or (self.folder / name).exists()}
 
     def skip(self, row: int, reason: str) -> None:
         """Record why an image has no features."""
@@ -235,7 +164,7 @@ class Store:
         """
         if not columns:
             return
-        n, sizes = len(columns["rows.i64"]), _row_bytes(self.header)
+        n, sizes = len(columns["rows.i64"]), row_bytes_of(self.header)
         with writing(self.folder, self.done.kept):
             for name, file in self._files.items():
                 column = columns[name] if name in columns else np.zeros((n, sizes[name]), np.uint8)
@@ -264,53 +193,6 @@ class Store:
         self._fresh, self._fresh_notes = {}, {}
 
 
-def open_embedded(folder: Path, *, unfinished: bool = False) -> Embedded:
-    """Open a finished folder of features; the images are not needed.
-
-    Args:
-        folder: of the features.
-        unfinished: take what an interrupted embedding has committed, too.
-
-    Raises:
-        UserError: the folder has no features, is unfinished or damaged, or was written by a newer version.
-    """
-    header = read_header(folder)
-    if header is None:
-        raise UserError(f"{folder} holds no features: create them with 'shoal cluster'.")
-    done, skipped, notes = read_journal(folder)
-    if done.looked_at < header.n and not unfinished:
-        raise UserError(
-            f"{folder} has features of {done.looked_at} of {header.n} images: run the same command again to resume."
-        )
-    try:
-        rows = mapped(folder / "rows.i64", np.int64, (done.kept,))
-        ends = mapped(folder / "names.i64", np.int64, (header.n,))
-        text = mapped(folder / "names.txt", np.uint8, (-1,))
-        names = Names.from_buffers(text, np.concatenate([[0], ends]))
-        looks = folder / "looks.i64"
-        return Embedded(
-            tensor_on(mapped(folder / "features.f32", np.float32, (done.kept, header.n_features))),
-            tensor_on(rows),
-            names.take(rows) if len(rows) < header.n else names,
-            tensor_on(mapped(folder / "labels.i64", np.int64, (header.n,)))[tensor_on(rows)],
-            header.classes,
-            tensor_on(mapped(folder / "fingerprints.bin", np.uint8, (done.kept, _FINGERPRINT))),
-            {names[row]: reason for row, reason in skipped.items()},
-            header.spec,
-            header.images,
-            header.pixels,
-            tensor_on(mapped(looks, np.int64, (done.kept, _LOOK))) if looks.exists() else None,
-            {names[row]: note for row, note in notes.items()},
-            header.ranges,
-            _optional(folder / SKETCHES, SKETCH, (done.kept,)),
-            None
-            if (links := _optional(folder / LINKS, np.dtype(np.int64), (-1,))) is None
-            else _pairs(links, done.kept),
-        )
-    except (OSError, ValueError, IndexError, TypeError) as error:
-        raise _damaged(folder, error) from error
-
-
 def write_links(folder: Path, links: Int64[np.ndarray, "m 2"]) -> None:
     """Note which rows are other names of a file, and of which row's.
 
@@ -318,45 +200,6 @@ def write_links(folder: Path, links: Int64[np.ndarray, "m 2"]) -> None:
         UserError: the folder cannot be written.
     """
     atomic_write(folder / LINKS, links.astype(np.int64).tobytes())
-
-
-def has_links(folder: Path) -> bool:
-    """Whether links have been looked for."""
-    return (folder / LINKS).is_file()
-
-
-def _optional(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."] | None:
-    """Map a file that earlier versions did not write."""
-    return mapped(path, dtype, shape) if path.is_file() else None
-
-
-def _pairs(numbers: Int64[np.ndarray, "m"], n: int) -> Int64[Tensor, "m 2"]:
-    pairs = tensor_on(numbers.reshape(-1, 2))
-    if not ((pairs >= 0) & (pairs < n)).all():
-        raise ValueError(f"{LINKS} names rows that there are not")
-    return pairs
-
-
-def stored_columns(folder: Path, n: int) -> dict[str, UInt8[np.ndarray, "n _bytes"]]:
-    """The first n rows of each file that has a row for each image, as bytes; those of older versions have fewer files.
-
-    Raises:
-        UserError: the folder is damaged.
-    """
-    header = read_header(folder)
-    assert header is not None
-    try:
-        sizes = {name: size for name, size in _row_bytes(header).items() if (folder / name).exists()}
-        return {name: mapped(folder / name, np.uint8, (n, size)) for name, size in sizes.items()}
-    except (OSError, ValueError) as error:
-        raise _damaged(folder, error) from error
-
-
-def mapped(path: Path, dtype: type[np.generic] | np.dtype[Any], shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
-    """Map a file for reading; one that is too short raises a ValueError, and bytes beyond ``shape`` are ignored."""
-    if shape[0] == 0 or (shape == (-1,) and path.stat().st_size == 0):
-        return np.zeros([max(side, 0) for side in shape], dtype)
-    return np.memmap(path, dtype, "r", shape=None if shape == (-1,) else shape)
 
 
 def check_free(folder: Path) -> None:
@@ -374,34 +217,6 @@ def check_idle(folder: Path) -> None:
     with writing(folder, 0), (folder / "journal.jsonl").open("r+b") as journal:
         if not try_lock(journal):
             raise _busy(folder)
-
-
-def read_header(folder: Path) -> Header | None:
-    """Read what a folder was created for; None if it was not.
-
-    Raises:
-        UserError: it is damaged, or a newer version wrote it.
-    """
-    path = folder / "header.json"
-    if not path.is_file():
-        return None
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        version = values.pop("format")
-        if version > FORMAT:
-            raise UserError(
-                f"{folder} was written by a newer version of shoal (format {version}, this one reads up to {FORMAT}): "
-                "upgrade shoal to use it."
-            )
-        spec, classes = EncoderSpec(**values.pop("spec")), tuple(values.pop("classes"))
-        pixels = values.pop("pixels", None)
-        ranges = {name: (float(low), float(high)) for name, (low, high) in values.pop("ranges", BEFORE).items()}
-        size = None if pixels is None else tuple(pixels)
-        return Header(spec=spec, classes=classes, pixels=size, ranges=ranges, **values)
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(folder, error) from error
 
 
 @contextlib.contextmanager
@@ -422,34 +237,6 @@ def _write_header(folder: Path, header: Header) -> None:
     atomic_write(folder / "header.json", f"{json.dumps(values, indent=2)}\n".encode())
 
 
-def _row_bytes(header: Header) -> dict[str, int]:
-    return {
-        "features.f32": 4 * header.n_features,
-        "rows.i64": 8,
-        "fingerprints.bin": _FINGERPRINT,
-        "looks.i64": 8 * _LOOK,
-        SKETCHES: SKETCH.itemsize,
-    }
-
-
-def read_journal(folder: Path) -> tuple[Progressed, dict[int, str], dict[int, str]]:
-    """Return how far a folder has come, which rows were skipped, and what others lack."""
-    done = Progressed(0, 0, 0)
-    skipped: dict[int, str] = {}
-    notes: dict[int, str] = {}
-    try:
-        with (folder / "journal.jsonl").open(encoding="utf-8") as file:
-            for text in file:
-                if text.endswith("\n"):  # a killed process can leave half a line
-                    line: dict[str, Any] = json.loads(text)
-                    skipped |= {int(row): str(reason) for row, reason in line.pop("skipped")}
-                    notes |= {int(row): str(note) for row, note in line.pop("notes", [])}
-                    done = Progressed(**line)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, error) from error
-    return done, skipped, notes
-
-
 def _whole_lines(folder: Path) -> int:
     """Return the size of the journal up to its last complete line, in bytes."""
     return (folder / "journal.jsonl").read_bytes().rfind(b"\n") + 1
@@ -458,10 +245,6 @@ def _whole_lines(folder: Path) -> int:
 def _busy(folder: Path) -> UserError:
     advice = "wait until it is done, or give another --out"
     return UserError(f"another process is embedding images into {folder}: {advice}.")
-
-
-def _damaged(folder: Path, error: Exception) -> UserError:
-    return UserError(f"the features in {folder} are damaged ({error}): remove the folder to recompute them.")
 
 
 def _sync(path: Path) -> None:

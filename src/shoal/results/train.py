@@ -24,8 +24,8 @@ from shoal.data.sketch import sketch
 from shoal.data.sources.folder import is_pattern
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features, write_links
+from shoal.features.embedded import Header
 from shoal.features.matching import pixel_fingerprint
-from shoal.features.store import Header
 from shoal.features.weights import file_digest
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
