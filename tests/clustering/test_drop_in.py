@@ -134,8 +134,14 @@ def test_numpys_whole_numbers(kind, k):
 WRONG = {
     KMeans: {"n_clusters": 3.0, "n_init": "a", "tol": "a", "max_iter": None, "metric": 3, "algorithm": "full"},
     MiniBatchKMeans: {
-        **{"n_clusters": "3", "n_init": "a", "batch_size": 10.5, "init_size": 0, "max_no_improvement": "a"},
-        **{"tol": "a", "reassignment_ratio": "a", "max_iter": 1.5},
+        "n_clusters": "3",
+        "n_init": "a",
+        "batch_size": 10.5,
+        "init_size": 0,
+        "max_no_improvement": "a",
+        "tol": "a",
+        "reassignment_ratio": "a",
+        "max_iter": 1.5,
     },
     GaussianMixture: {"n_components": 3.0, "n_init": 1.5, "tol": "a", "reg_covar": None, "covariance_type": 1},
     UMAPKMeans: {"n_clusters": 3.0, "metric": None},

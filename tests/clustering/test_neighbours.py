@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 from tests.clustering.refusing import by_every_metric, refused
 
-from shoal.clustering import nearest_neighbours, neighbours
+from shoal.clustering import approximate_neighbours, nearest_neighbours, neighbours
 
 
 def rows(n=150, d=6, seed=0):
@@ -91,10 +91,17 @@ def test_repeated_rows_are_nearest(times):
     assert ((distances == 0).sum(1) == min(10, times - 1)).all()
 
 
+def test_approximate_neighbours_in_a_narrow_cone():
+    x = 1 + 1e-5 * torch.randn(300, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    unit = torch.nn.functional.normalize(x)
+    expected = torch.cdist(unit, unit).fill_diagonal_(torch.inf).topk(10, largest=False).indices
+    assert (approximate_neighbours(x, torch.arange(300)).index == expected).float().mean() > 0.99
+
+
 def test_narrow_cones_under_the_cosine():
     x = 1 + 1e-5 * torch.randn(200, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = x.float()
     unit = torch.nn.functional.normalize(x.double())
     expected = torch.cdist(unit, unit).fill_diagonal_(torch.inf).topk(5, largest=False).values.square() / 2
-    index, distances = nearest_neighbours(x, 5, "cosine")
+    _, distances = nearest_neighbours(x, 5, "cosine")
     torch.testing.assert_close(distances.double(), expected, rtol=1e-3, atol=0)
