@@ -196,8 +196,8 @@ def approximate_neighbours(features: Float[Tensor, "n d"], rows: Int64[Tensor, "
     """The ten nearest by cosine of each of some rows, among these rows, by an inverted file.
 
     k-means on a sample partitions the rows into cells, and each row is compared with those of its four nearest cells
-    (Jégou, Douze and Schmid 2011, section IV). Up to 4 000 rows all are compared. Time is O(4 000 · m · d), memory O(m).
-    The features may be a memory map, of which rows are read a cell at a time.
+    (Jégou, Douze and Schmid 2011, section IV). Up to 4 000 rows all are compared. Time is O(4 000 · m · d), memory
+    O(m). The features may be a memory map, of which rows are read a cell at a time.
     """
     j = min(N_NEIGHBOURS, max(len(rows) - 1, 0))
     index = torch.full((len(rows), j), -1)
