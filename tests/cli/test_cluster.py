@@ -45,7 +45,8 @@ def test_as_many_clusters_as_given(tmp_path, labels, capsys):
     assert nearest.tolist() == clusters
     np.testing.assert_allclose([float(row["distance"]) for row in rows], distances, rtol=1e-5)
     np.testing.assert_allclose([float(row["margin"]) for row in rows], margins, rtol=1e-5)
-    assert "clusters     4, of 240\nassignments  clusters/photos/assignments.csv" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "clusters     4, of 240\nmethod       k-means of all rows\nassignments  clusters/photos/assi" in said
 
 
 def test_as_many_clusters_as_suit_them(tmp_path, labels, capsys):
@@ -113,6 +114,46 @@ def test_mistakes(tmp_path, capsys, args, sentence):
     assert f"shoal: {sentence}" in said
     assert said.count("\n") == 1
     assert not (tmp_path / "clusters").exists()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.float32])
+@pytest.mark.parametrize("method", ["kmeans", "gmm", "umap-kmeans"])
+def test_rows_far_from_0_keep_their_digits(tmp_path, dtype, method, capsys):
+    """Such as times in seconds, of which float32 has one in 128; it holds what was rounded before."""
+    far = 1e6 if dtype is np.float32 else 1.7e9
+    group = np.repeat([0, 1, 2], 20)
+    rows = np.array([[0.0, 0], [20, 0], [0, 20]])[group] + np.random.default_rng(0).normal(size=(60, 2)) + far
+    np.save("far.npy", rows.astype(dtype))
+    args = ["far.npy", "-k", "3", "--metric", "euclidean", "--method", method]
+    assert main(["cluster", *args, "--out", "far"]) == 0
+    assert adjusted_rand_score(group, [row["cluster"] for row in table(tmp_path / "far" / "assignments.csv")]) == 1
+    assert main(["predict", "far", "far.npy", "--out", "again.csv"]) == 0
+    assert adjusted_rand_score(group, [row["cluster"] for row in table(tmp_path / "again.csv")]) == 1
+    assert not capsys.readouterr().err
+
+
+def test_fewer_rows_that_differ_than_clusters(tmp_path, capsys, caplog):
+    np.save("twice.npy", np.repeat(np.random.default_rng(0).normal(size=(7, 2)), 2, axis=0))
+    assert main(["cluster", "twice.npy", "-k", "12", "--metric", "euclidean"]) == 0
+    assert len({row["cluster"] for row in table(tmp_path / "clusters" / "twice" / "assignments.csv")}) == 7
+    said = capsys.readouterr()
+    assert "Warning" not in said.err
+    assert "(7) found smaller than n_clusters (12)" in caplog.text
+
+
+@pytest.mark.parametrize("k", ["3", "auto"])
+def test_rows_of_one_direction_are_one_cluster_or_refused(tmp_path, k, capsys):
+    column = np.random.default_rng(0).uniform(1, 9, (60, 1)).astype(np.float32)
+    for name, rows in (("column", column), ("multiples", column * np.float32([1.1, 2.3, 3.7]))):
+        np.save(f"{name}.npy", rows)
+        status = main(["cluster", f"{name}.npy", "-k", k, "--out", name])
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        if k == "auto":
+            assert status == 2
+            assert "have the same direction" in said
+        else:
+            assert {row["cluster"] for row in table(tmp_path / name / "assignments.csv")} == {"0"}
 
 
 def test_rows_of_zeros_have_a_euclidean_distance(tmp_path):

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 from tests.clustering.refusing import by_every_metric, refused
 
-from shoal.clustering import nearest_neighbours, neighbours
+from shoal.clustering import approximate_neighbours, nearest_neighbours, neighbours
 
 
 def rows(n=150, d=6, seed=0):
@@ -89,6 +89,13 @@ def test_repeated_rows_are_nearest(times):
     x = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).repeat_interleave(times, 0)
     _, distances = nearest_neighbours(x, 10, "euclidean")
     assert ((distances == 0).sum(1) == min(10, times - 1)).all()
+
+
+def test_approximate_neighbours_in_a_narrow_cone():
+    x = 1 + 1e-5 * torch.randn(300, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    unit = torch.nn.functional.normalize(x)
+    expected = torch.cdist(unit, unit).fill_diagonal_(torch.inf).topk(10, largest=False).indices
+    assert (approximate_neighbours(x, torch.arange(300)).index == expected).float().mean() > 0.99
 
 
 def test_narrow_cones_under_the_cosine():

@@ -71,6 +71,22 @@ def test_labels_may_be_any_whole_numbers(files):
     assert {row["recall"] for row in found["classes"]} <= {row["recall"] for row in expected["classes"]}
 
 
+def test_labels_may_be_names(files):
+    names = np.array(["ape", "bee", "cow", "dog"])[np.load("l.npy")]
+    expected = figures("--features", "f.npy", "--labels", "l.npy")
+    (files / "out.json").unlink()
+    np.save("names.npy", names)
+    found = figures("--features", "f.npy", "--labels", "names.npy")
+    assert found["scores"] == expected["scores"]
+    assert [row["name"] for row in found["classes"]] == ["ape", "bee", "cow", "dog"]
+    (files / "out.json").unlink()
+    np.save("some.npy", names[:180].astype("S"))
+    parts = ["--features", "a.npy", "--labels", "some.npy", "--test-features", "b.npy"]
+    assert figures(*parts)["labelled"] == 180
+    with_numbers = ["--test-labels", "bl.npy", "--out", "other.json"]
+    assert main(["evaluate", *parts, *with_numbers]) == 2
+
+
 def test_labels_may_be_row_numbers():
     np.save("rows.npy", np.arange(240))
     found = figures("--features", "f.npy", "--labels", "rows.npy", "--n-clusters", "10")
@@ -126,6 +142,7 @@ BAD_FEATURES = {
     "words": (saved(ROWS.astype(str)), "features must be real numbers"),
     "complex": (saved(ROWS.astype(complex)), "contains complex128: features must be real numbers"),
     "nan": (saved(np.where(np.arange(240)[:, None] < 3, np.nan, ROWS)), "NaN or infinity in 3 of 240 rows"),
+    "too large": (saved(ROWS.astype(float) * 1e300), "values up to 1e+300, whose squares overflow"),
     "zero": (saved(ROWS * (np.arange(240)[:, None] > 1)), "x.npy contains 2 rows of zeros, which have no cosine"),
     "spans": (saved(ROWS.astype("m8[s]")), "contains timedelta64[s]: features must be real numbers"),
 }
@@ -138,21 +155,9 @@ def test_bad_features(files, case, capsys):
     check_refused(["--features", "x.npy", "--labels", "l.npy"], sentence, files, capsys)
 
 
-@pytest.mark.parametrize("factor", [2.0**990, 2.0**-990])
-def test_features_of_any_size_have_the_same_figures(files, factor):
-    figures = []
-    for each in (1.0, factor):
-        np.save(files / "x.npy", np.load(files / "f.npy").astype(np.float64) * each)
-        assert main(["evaluate", "--features", "x.npy", "--labels", "l.npy", "--out", "out.json"]) == 0
-        figures.append(json.loads((files / "out.json").read_text()))
-        (files / "out.json").unlink()
-    assert figures[0] == figures[1]
-
-
 BAD_LABELS = {
     "float": (saved(np.zeros(240)), "holds float64: labels must be integers"),
     "truth": (saved(np.zeros(240, dtype=bool)), "holds bool: labels must be integers"),
-    "words": (saved(np.array(["cat"] * 240)), "labels must be integers"),
     "spans": (saved(np.zeros(240, dtype="m8[s]")), "holds timedelta64[s]: labels must be integers"),
     "huge": (saved(np.full(240, 2**64 - 1, dtype=np.uint64)), "holds 18446744073709551615, which exceeds int64"),
     "short": (saved(np.zeros(239, dtype=int)), "has shape (239,) but f.npy has 240 rows"),

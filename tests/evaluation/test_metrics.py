@@ -184,9 +184,10 @@ def test_what_shares_no_row_is_matched_in_order():
     assert matched_confusion(labels[:3], pred[:3], 5)[1] == [(0, 4), (1, 0)]
 
 
-def test_labels_are_one_for_each_row():
-    with pytest.raises(UserError, match=r"labels have shape \(2, 2\): give one for each row"):
-        clustering_scores(np.zeros((2, 2), int), np.array([0, 1]))
+@pytest.mark.parametrize("labels", [np.array([0.5, np.nan]), np.array(["a", None]), np.zeros((2, 2), int)])
+def test_what_are_no_labels_is_refused(labels):
+    with pytest.raises(UserError, match=r"^labels "):
+        clustering_scores(labels, np.array([0, 1]))
 
 
 @pytest.mark.parametrize("dense", [2**26, 0])

@@ -19,8 +19,8 @@ from shoal.clustering.parameters import Array
 from shoal.clustering.rows import invalid_features_error, subsample
 from shoal.errors import UserError
 
-FLOATS = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16))
-"""What is computed with as it is; all other numbers become float64."""
+FLOATS = [np.float64, np.float32, np.float16]
+"""What is computed with as it is; all other numbers become the first."""
 
 ArrayOrTensor = TypeVar("ArrayOrTensor", Array, Tensor)
 
@@ -44,7 +44,8 @@ class TakesTensors:
         if not reset:
             check_is_fitted(self)
         if not isinstance(X, Tensor):
-            return _of_array(self._validated(X, reset=reset, dtype="numeric", order="C"))
+            _check_exact_array(X)
+            return _of_array(self._validated(X, reset=reset, dtype=FLOATS, order="C"))
         features = _of_tensor(X)
         if reset:
             self.n_features_in_ = X.shape[1]
@@ -86,8 +87,9 @@ def features_from(X: Array | Tensor) -> Float[Tensor, "n d"]:
 
     if isinstance(X, Tensor):
         return _of_tensor(X)
+    _check_exact_array(X)
     with _one_sentence():
-        array = check_array(X, dtype="numeric", ensure_all_finite=False)
+        array = check_array(X, dtype=FLOATS, ensure_all_finite=False)
     return _of_array(array)
 
 
@@ -118,9 +120,6 @@ def _of_tensor(X: Tensor) -> Float[Tensor, "n d"]:
 
 
 def _of_array(array: Array) -> Float[Tensor, "n d"]:
-    if array.dtype not in FLOATS:
-        check_exact(array)
-        array = np.ascontiguousarray(array, dtype=np.float64)
     if any(stride < 0 for stride in array.strides):  # torch has no such tensors
         array = np.ascontiguousarray(array)
     features = tensor_on(array)
@@ -128,6 +127,16 @@ def _of_array(array: Array) -> Float[Tensor, "n d"]:
     if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():
         raise invalid_features_error(features)
     return features
+
+
+def _check_exact_array(X: Any) -> None:
+    """``check_exact`` of whatever scikit-learn takes for an array, if it is one of whole numbers."""
+    try:
+        array = np.asarray(X)
+    except (TypeError, ValueError):  # which scikit-learn explains
+        return
+    if array.ndim == 2:
+        check_exact(array)
 
 
 def check_exact(X: Array | Tensor, name: str = "X") -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -196,16 +196,16 @@ def approximate_neighbours(features: Float[Tensor, "n d"], rows: Int64[Tensor, "
     """The ten nearest by cosine of each of some rows, among these rows, by an inverted file.
 
     k-means on a sample partitions the rows into cells, and each row is compared with those of its four nearest cells
-    (Jégou, Douze and Schmid 2011, section IV). Up to 4 000 rows this is exact. Time is O(4 000 · m · d), memory O(m).
-    The features may be a memory map, of which rows are read a cell at a time.
+    (Jégou, Douze and Schmid 2011, section IV). Up to 4 000 rows all are compared. Time is O(4 000 · m · d), memory
+    O(m). The features may be a memory map, of which rows are read a cell at a time.
     """
     j = min(N_NEIGHBOURS, max(len(rows) - 1, 0))
     index = torch.full((len(rows), j), -1)
-    similarity = torch.full((len(rows), j), -torch.inf)
+    similarity = torch.full((len(rows), j), -torch.inf, dtype=torch.float64)
     if j:
         for queries, members in _cells(features, rows, seed):
             _merge_members(features, rows, queries, members, index, similarity)
-    return Neighbours(rows, torch.where(index < 0, -1, rows[index.clamp(min=0)]), similarity)
+    return Neighbours(rows, torch.where(index < 0, -1, rows[index.clamp(min=0)]), similarity.float())
 
 
 def _cells(
@@ -219,12 +219,12 @@ def _cells(
         return
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(rows), generator=generator)[: _SAMPLED * n_cells].sort().values
-    sample = _unit_rows(features, rows[drawn])
+    sample = _unit_rows(features, rows[drawn]).float()
     options = {"metric": "euclidean", "init": "random", "n_init": 1, "max_iter": 10}
     centers = kmeans(sample, n_cells, generator=generator, **options).centers  # type: ignore[arg-type]
     near = torch.empty(len(rows), PROBES, dtype=torch.int64)
     for start in range(0, len(rows), _READ):
-        x = _unit_rows(features, rows[start : start + _READ])
+        x = _unit_rows(features, rows[start : start + _READ]).float()
         near[start : start + _READ] = squared_distances(x, centers).topk(PROBES, largest=False).indices
     probing, lists = _positions_by_cell(near.flatten(), n_cells), _positions_by_cell(near[:, 0], n_cells)
     for queries, members in zip(probing, lists, strict=True):
@@ -247,15 +247,26 @@ def _merge_members(
     """Merge the members into the neighbours that each query has so far."""
     for candidates in torch.split(members, _BLOCK):
         y = _unit_rows(features, rows[candidates])
+        center = y.mean(0)  # about which differences of rows that are much alike keep their digits in float32
+        y, y_lengths = _about(y, center)
         for block in torch.split(queries, _BLOCK):
-            cosines = _unit_rows(features, rows[block]) @ y.T
-            cosines.masked_fill_(block[:, None] == candidates, -torch.inf)
-            best = cosines.topk(min(index.shape[1], len(candidates)))
-            values = torch.cat([similarity[block], best.values], 1)
+            x, x_lengths = _about(_unit_rows(features, rows[block]), center)
+            squared = torch.addmm(y_lengths, x, y.T, alpha=-2).add_(x_lengths[:, None])
+            squared.masked_fill_(block[:, None] == candidates, torch.inf)
+            best = squared.topk(min(index.shape[1], len(candidates)), largest=False)
+            values = torch.cat([similarity[block], 1 - best.values.double().clamp(min=0) / 2], 1)
             found = torch.cat([index[block], candidates[best.indices]], 1)
             similarity[block], kept = values.topk(index.shape[1])
             index[block] = torch.where(similarity[block] == -torch.inf, -1, found.gather(1, kept))
 
 
-def _unit_rows(features: Float[Tensor, "n d"], rows: Int64[Tensor, "b"]) -> Float[Tensor, "b d"]:
-    return normalize(features[rows].float())
+def _unit_rows(features: Float[Tensor, "n d"], rows: Int64[Tensor, "b"]) -> Float64[Tensor, "b d"]:
+    return normalize(features[rows].double())
+
+
+def _about(
+    unit: Float64[Tensor, "b d"], center: Float64[Tensor, "d"]
+) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b"]]:
+    """Rows about a point in float32, and their squared lengths; a zero row adds 1, so that its cosines are 0."""
+    x = (unit - center).float()
+    return x, x.square().sum(1) + (~unit.any(1)).float()

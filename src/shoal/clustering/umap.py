@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type, warn_if_fewer
 from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.parameters import Array, check_n_clusters, generator_from, precision_of
+from shoal.clustering.parameters import Array, check_choice, check_n_clusters, generator_from, precision_of
 from shoal.clustering.rows import Metric, subsample, unit_length
 from shoal.device import hold_threads
 from shoal.errors import UserError
@@ -187,6 +187,7 @@ class UMAPKMeans(SharesEstimator):
         generator = generator_from(self.random_state)
         drawn = subsample(len(features), MAX_ROWS, generator).to(features.device)
         check_n_clusters(len(drawn), n_clusters=self.n_clusters)
+        check_choice(self.metric, Metric, "metric")
         rows = features.detach()[drawn].to(precision_of(features))
         seed = int(torch.randint(2**31, (), generator=generator))
         embedded = umap_embedding(rows, metric=self.metric, seed=seed)

@@ -15,6 +15,9 @@ from shoal.clustering.inputs import check_exact, tensor_on
 from shoal.data.sources.array import map_npy
 from shoal.errors import UserError
 
+LARGEST = 1e150
+"""Values beyond have squares that float64 does not hold."""
+
 
 def read_features(path: Path, *, cosine: bool) -> Float[Tensor, "n d"]:
     """A feature matrix from a ``.npy`` file (n, d) of real numbers of any type, mapped rather than read if possible.
@@ -23,8 +26,8 @@ def read_features(path: Path, *, cosine: bool) -> Float[Tensor, "n d"]:
     bits at most, and float64 otherwise.
 
     Raises:
-        UserError: the file cannot be read, has another shape or type, or contains NaN, infinity, whole numbers that
-            float64 cannot tell apart or, with ``cosine``, rows of zeros.
+        UserError: the file cannot be read, has another shape or type, or contains NaN, infinity, values that are too
+            large, whole numbers that float64 cannot tell apart or, with ``cosine``, rows of zeros.
     """
     array = map_npy(path)
     if array.dtype.kind not in "fiu":  # timedeltas count as integers in NumPy
@@ -33,11 +36,15 @@ def read_features(path: Path, *, cosine: bool) -> Float[Tensor, "n d"]:
         raise UserError(f"{path} has shape {array.shape}: features must be (n, d), one row per image.")
     rows = _as_floats(array, path)
     n_bad = n_zero = 0
+    largest = 0.0
     for part in torch.split(rows, max(1, 2**20 // rows.shape[1])):
         n_bad += int((~torch.isfinite(part)).any(1).sum())
         n_zero += int((part == 0).all(1).sum())
+        largest = max(largest, float(part.abs().max()))
     if n_bad:
         raise UserError(f"{path} contains NaN or infinity in {n_bad} of {len(rows)} rows: remove them.")
+    if largest > LARGEST:
+        raise UserError(f"{path} contains values up to {largest:g}, whose squares overflow: divide all by a constant.")
     if cosine and n_zero:
         raise UserError(f"{path} contains {n_zero} rows of zeros, which have no cosine: remove them.")
     return rows

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from shoal.clustering.parameters import precision_of
 from shoal.evaluation.result import Calibration, ConfidenceBin
 
 TEMPERATURE = 0.1
@@ -17,9 +18,9 @@ BINS = 10
 
 def confidences(features: Float[Tensor, "n d"], centers: Float[Tensor, "k d"]) -> Float[Tensor, "n"]:
     """Soft assignment to the nearest centre: max_c softmax_c(cos(x, μ_c)/T), in (1/k, 1]; 1 for a single centre."""
-    directions = F.normalize(centers.float())
+    directions = F.normalize(centers.to(precision_of(features)))
     parts = torch.split(features, max(1, 2**22 // len(centers)))
-    each = [(F.normalize(x.float()) @ directions.T / TEMPERATURE).softmax(1).amax(1) for x in parts]
+    each = [(F.normalize(x.to(directions.dtype)) @ directions.T / TEMPERATURE).softmax(1).amax(1) for x in parts]
     return torch.cat(each) if each else features.new_empty(0)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, Integer
+from jaxtyping import Bool, Float, Int64, Integer, Shaped
 from torch import Tensor
 
 from shoal.clustering.inputs import features_from
@@ -163,9 +162,6 @@ def _calibration(truth: Truth, features: Float[Tensor, "n d"], clustering: Clust
     return calibration(sure.cpu(), matched[clusters[rows]] == labels[rows])
 
 
-_MODERATE = 50
-"""Powers of two to which float32 has room for squares and their sums."""
-
 SEED = 0
 """Random seed of an evaluation of files; a run uses its own."""
 
@@ -182,7 +178,7 @@ def evaluate_files(
 
     Args:
         features: .npy file (n, d), and optionally one of a test part (m, d); both are clustered together.
-        labels: .npy file of integers (n,), negative for none, and one for the test part; None: no labels.
+        labels: .npy file of integers, negative for none, or of names, (n,), and one for the test part; None: no labels.
         n_clusters: k; None: the number of classes.
         knn: also classify by nearest neighbours.
         linear: also train a linear probe.
@@ -203,39 +199,33 @@ def evaluate_files(
     k = len(truth.classes) if n_clusters is None else n_clusters
     if n_clusters is None and not k:
         raise UserError("the number of clusters is unknown without labels: give --n-clusters.")
-    rows = _of_moderate_size(torch.cat([rows for rows, _ in parts]))
+    rows = torch.cat([rows for rows, _ in parts])
     clustering = kmeans(rows, k, generator=torch.Generator().manual_seed(SEED))
     found = evaluate(truth, rows, clustering, SEED, knn=knn, linear=linear)
     return replace(found, baselines=plain_baselines(truth, rows, clustering, SEED))
 
 
-def _of_moderate_size(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Rows divided by a power of two if their squares may overflow or vanish in float32; no figure depends on it."""
-    largest = max(float(rows.max()), -float(rows.min()))
-    exponent = math.frexp(largest)[1]
-    return rows if abs(exponent) < _MODERATE else rows * 2.0**-exponent
-
-
-def _part(features: Path, labels: Path | None) -> tuple[Float[Tensor, "n d"], Integer[np.ndarray, "n"]]:
+def _part(features: Path, labels: Path | None) -> tuple[Float[Tensor, "n d"], Shaped[np.ndarray, "n"]]:
     """Features and labels of one part; -1 for all rows without a file of labels."""
     rows = read_features(features, cosine=True)
     return rows, _labels(labels, len(rows), features) if labels else np.full(len(rows), -1)
 
 
-def _labels(path: Path, n: int, features: Path) -> Integer[np.ndarray, "n"]:
+def _labels(path: Path, n: int, features: Path) -> Shaped[np.ndarray, "n"]:
     array = map_npy(path)
-    if array.dtype.kind not in "iu":
-        raise UserError(f"{path} holds {array.dtype}: labels must be integers, negative for none.")
+    if array.dtype.kind not in "iuUS":
+        raise UserError(f"{path} holds {array.dtype}: labels must be integers, negative for none, or names.")
     if array.shape != (n,):
         raise UserError(f"{path} has shape {array.shape} but {features} has {n} rows: give labels of shape ({n},).")
-    largest = int(array.max())
+    largest = int(array.max()) if array.dtype.kind in "iu" else 0
     if largest > np.iinfo(np.int64).max:
         raise UserError(f"{path} holds {largest}, which exceeds int64: renumber the labels.")
     return array
 
 
-def _truth(parts: list[Integer[np.ndarray, "_"]]) -> Truth:
+def _truth(parts: list[Shaped[np.ndarray, "_"]]) -> Truth:
     """Labels renumbered from 0 without gaps; the original numbers become the names of the classes."""
+    names, parts = _numbered(parts)
     joined = np.concatenate([part.astype(np.int64) for part in parts])
     classes, numbers = np.unique(joined[joined >= 0], return_inverse=True)
     labels = np.full(len(joined), -1)
@@ -244,4 +234,20 @@ def _truth(parts: list[Integer[np.ndarray, "_"]]) -> Truth:
         torch.arange(len(joined)) >= len(parts[0]) if len(parts) > 1 else torch.zeros(len(joined), dtype=torch.bool)
     )
     everything = torch.ones(len(joined), dtype=torch.bool)
-    return Truth(torch.from_numpy(labels), held_out, everything, [str(name) for name in classes])
+    names = classes if names is None else names[classes]
+    return Truth(torch.from_numpy(labels), held_out, everything, [str(name) for name in names])
+
+
+def _numbered(
+    parts: list[Shaped[np.ndarray, "_"]],
+) -> tuple[Shaped[np.ndarray, "c"] | None, list[Integer[np.ndarray, "_"]]]:
+    """The names of the classes, if the labels are names, and labels as numbers; a part without labels has none."""
+    named = [part.dtype.kind in "US" for part in parts]
+    if not any(named):
+        return None, parts
+    if any(not is_named and (part >= 0).any() for is_named, part in zip(named, parts, strict=True)):
+        raise UserError("the labels of one part are names and those of the other numbers: give either.")
+    texts = [np.char.decode(part, "utf-8", "replace") if part.dtype.kind == "S" else part for part in parts]
+    names = np.unique(np.concatenate([text for text, is_named in zip(texts, named, strict=True) if is_named]))
+    numbers = [np.searchsorted(names, text) if is_named else text for text, is_named in zip(texts, named, strict=True)]
+    return names, numbers

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from shoal.clustering import calinski_harabasz, davies_bouldin, silhouette
 from shoal.clustering.contingency import Contingency
+from shoal.clustering.parameters import precision_of
 from shoal.errors import UserError
 from shoal.evaluation.metrics import clustering_scores, matched_share
 from shoal.types import Clustering, Images
@@ -132,5 +133,5 @@ def _silhouette(features: Float[Tensor, "m d"], labels: Int64[Tensor, "m"], gene
 def _feature_std(features: Float[Tensor, "n d"]) -> float:
     if not len(features):
         return 0.0
-    directions = F.normalize(features.float(), dim=1)
+    directions = F.normalize(features.to(precision_of(features)), dim=1)
     return float(directions.std(0, correction=0).mean() * math.sqrt(features.shape[1]))

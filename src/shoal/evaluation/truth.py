@@ -27,13 +27,14 @@ class Truth:
     classes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        numbers, names = whole_labels(self.targets)
-        object.__setattr__(self, "targets", torch.as_tensor(numbers).long())
-        if names is not None:
-            object.__setattr__(self, "classes", [str(name) for name in names])
+        if not isinstance(self.targets, Tensor) or self.targets.dtype != torch.int64:
+            numbers, names = whole_labels(self.targets)
+            object.__setattr__(self, "targets", torch.as_tensor(numbers).long())
+            if names is not None:
+                object.__setattr__(self, "classes", [str(name) for name in names])
         for name, usual in (("held_out", False), ("clustered", True)):
             given = getattr(self, name)
-            marks = torch.full(self.targets.shape, usual) if given is None else torch.as_tensor(given).bool()
+            marks = torch.full(self.targets.shape, usual) if given is None else torch.as_tensor(given, dtype=torch.bool)
             if marks.shape != self.targets.shape:
                 raise UserError(f"{name} has shape {tuple(marks.shape)}: give {tuple(self.targets.shape)}.")
             object.__setattr__(self, name, marks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
@@ -110,15 +112,26 @@ class Partition:
     def some_rows(self, cluster: int, n: int) -> Float[Tensor, "m d"]:
         """Up to ``n`` rows of a cluster, evenly spaced in the order of all rows; the same on all ranks.
 
-        With weights they are evenly spaced by weight, so that each stands for as much of it, and heavy rows come twice.
+        If weights differ they are evenly spaced by weight, so that each stands for as much of it, and heavy rows come
+        several times.
         """
         index = (self.labels == cluster).nonzero()[:, 0]
-        if self.rows.weights is not None:
-            return self._some_weight(index, self.rows.weights[index], n)
+        if self._uneven:
+            return self._some_weight(index, self.rows.each_weight[index], n)
         count = torch.tensor(len(index), device=index.device)
         step = -(-int(self.shards.sum(count)) // n)
         position = torch.arange(len(index), device=index.device) + self.shards.before(count)
         return self.shards.gather(self.rows[index[position % max(step, 1) == 0]])
+
+    @cached_property
+    def _uneven(self) -> bool:
+        """Whether the rows of all ranks differ in weight."""
+        weights = self.rows.weights
+        if weights is None:
+            return False
+        ends = [weights.amin(), weights.amax()] if len(weights) else []
+        every = self.shards.gather(torch.stack(ends) if ends else weights)
+        return bool(every.amin() < every.amax())
 
     def _some_weight(self, index: Int64[Tensor, "m"], weights: Float[Tensor, "m"], n: int) -> Float[Tensor, "n d"]:
         edges = weights.cumsum(0, dtype=torch.float64)

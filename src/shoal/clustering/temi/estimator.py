@@ -15,7 +15,14 @@ from torch import Tensor
 
 from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type, warn_if_fewer
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.parameters import Array, check_counts, check_n_clusters, generator_from, precision_of
+from shoal.clustering.parameters import (
+    Array,
+    check_counts,
+    check_n_clusters,
+    check_not_negative,
+    generator_from,
+    precision_of,
+)
 from shoal.clustering.rows import Metric, Rows, count_distinct, invalid_features_error, subsample
 from shoal.clustering.temi.heads import BETA, TEMPERATURE, Head, Heads, principal_components, temi_loss
 from shoal.errors import UserError
@@ -156,6 +163,7 @@ class TEMI(SharesEstimator):
         check_counts(n_neighbors=self.n_neighbors, n_heads=self.n_heads, **optional)
         if n < 2:
             raise UserError(f"a single row has no neighbours (n_samples={n}): give at least two rows.")
+        check_not_negative(beta=self.beta)
         if not 0 < self.beta < math.inf:
             raise UserError(f"beta={self.beta} must be larger than 0: the published value is {BETA}.")
         batch_size = min(n, self.batch_size or default_batch(n))
