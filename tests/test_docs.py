@@ -24,7 +24,7 @@ METHOD_PAGES = [page for page in PAGES if page.stem in METHODS]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 every_method_page = pytest.mark.parametrize("page", METHOD_PAGES, ids=lambda page: page.name)
 
-ELSEWHERE = {"DistributedDataParallel", "DataLoader", "check_estimator", "tf_efficientnet_lite0"}
+ELSEWHERE = {"DistributedDataParallel", "DataLoader", "check_estimator", "TruncatedSVD", "tf_efficientnet_lite0"}
 ELSEWHERE |= {"shoal.crop_mode", "shoal.ranges"}
 """Names that pages quote and others define: torch, scikit-learn, timm, and the metadata of an ONNX graph."""
 
