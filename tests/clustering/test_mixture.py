@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.datasets import make_blobs
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.estimator_checks import check_estimator
+from tests.clustering.refusing import refused
 
 from shoal.clustering import GaussianMixture
 from shoal.clustering.kmeans import kmeans
@@ -70,7 +71,7 @@ def test_converges_to_scikit_learns_mixture(kind):
 def test_update_by_update_it_is_scikit_learns_run(kind):
     with pytest.warns(ConvergenceWarning):
         theirs = peer(kind, tol=0.0, max_iter=7).fit(X)
-    with pytest.warns(ConvergenceWarning, match=r"tol=0.0 after max_iter=8"):
+    with pytest.warns(ConvergenceWarning, match="Best performing initialization did not converge"):
         ours = GaussianMixture(K, covariance_type=kind, means_init=centers(), tol=0.0, max_iter=8).fit(X)
     for name in ("means_", "covariances_", "weights_"):
         np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-8, atol=1e-8)
@@ -201,10 +202,10 @@ def test_scikit_learns_checks(kind, metric):
         ({}, np.full((3, 2), np.inf), "3 of 3 rows of features hold NaN or infinity"),
         ({"n_init": 0}, X, "n_init=0"),
         ({"tol": -1.0}, X, "tol=-1.0 must not be negative"),
-        ({"means_init": X[:2]}, X, r"means_init has shape \(2, 5\): give \(1, 5\)"),
+        ({"means_init": X[:2]}, X, r"\'means\' should have the shape of \(1, 5\), but got \(2, 5\)"),
         ({"means_init": X[:1] * np.nan}, X, "means_init holds NaN"),
-        ({"reg_covar": 0.0}, np.ones((9, 2)), "not positive definite .* raise reg_covar"),
-        ({"reg_covar": 0.0, "covariance_type": "diag"}, np.ones((9, 2)), "not positive definite"),
+        ({"reg_covar": 0.0}, np.ones((9, 2)), "ill-defined empirical covariance .* increase reg_covar"),
+        ({"reg_covar": 0.0, "covariance_type": "diag"}, np.ones((9, 2)), "ill-defined empirical covariance"),
     ],
 )
 def test_mistakes(settings, data, sentence):
@@ -231,3 +232,79 @@ def test_the_gpu_agrees_with_the_cpu(kind):
     assert on_gpu.means_.is_cuda
     np.testing.assert_allclose(on_gpu.means_.cpu().numpy(), on_cpu.means_.numpy(), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(on_gpu.predict_proba(X), on_cpu.predict_proba(X), atol=1e-6)
+
+
+@of_every_kind
+@pytest.mark.parametrize("tensor", [False, True])
+def test_precisions_are_inverse_covariances(kind, tensor):
+    model = GaussianMixture(3, covariance_type=kind, random_state=0).fit(torch.from_numpy(X) if tensor else X)
+    assert isinstance(model.precisions_, type(model.means_))
+    precisions, factors, covariances = (
+        np.asarray(each) for each in (model.precisions_, model.precisions_cholesky_, model.covariances_)
+    )
+    if kind in ("full", "tied"):
+        np.testing.assert_allclose(
+            precisions @ covariances, np.broadcast_to(np.eye(X.shape[1]), covariances.shape), atol=1e-8
+        )
+        np.testing.assert_allclose(factors @ factors.swapaxes(-1, -2), precisions, rtol=1e-6, atol=1e-10)
+    else:
+        np.testing.assert_allclose(precisions * covariances, 1)
+        np.testing.assert_allclose(factors**2, precisions)
+
+
+@of_every_kind
+def test_rows_that_are_drawn_have_the_mixtures_moments(kind):
+    model = GaussianMixture(2, covariance_type=kind, random_state=0).fit(X)
+    rows, labels = model.sample(40_000)
+    d = X.shape[1]
+    covariances = {
+        "full": lambda v: v,
+        "tied": lambda v: np.broadcast_to(v, (2, d, d)),
+        "diag": lambda v: np.stack([np.diag(each) for each in v]),
+        "spherical": lambda v: v[:, None, None] * np.eye(d),
+    }[kind](model.covariances_)
+    for j, (mean, covariance) in enumerate(zip(model.means_, covariances, strict=True)):
+        np.testing.assert_allclose(rows[labels == j].mean(0), mean, atol=0.04 * covariance.max() ** 0.5)
+        np.testing.assert_allclose(np.cov(rows[labels == j].T), covariance, atol=0.04 * covariance.max())
+    np.testing.assert_allclose(np.bincount(labels) / 40_000, model.weights_, atol=0.01)
+    refused(model.sample, 0, match="Invalid value for 'n_samples'")
+
+
+@of_every_kind
+def test_a_mixture_that_is_given_whole_is_where_it_starts(kind):
+    found = GaussianMixture(3, covariance_type=kind, random_state=0).fit(X)
+    given = {"weights_init": found.weights_, "means_init": found.means_, "precisions_init": found.precisions_}
+    same = GaussianMixture(3, covariance_type=kind, max_iter=0, **given).fit(X)
+    np.testing.assert_allclose(same.covariances_, found.covariances_, rtol=1e-6, atol=1e-10)
+    np.testing.assert_allclose(same.score(X), found.lower_bound_)
+    assert len(GaussianMixture(3, covariance_type=kind, **given).fit(X).lower_bounds_) == 2
+
+
+@pytest.mark.parametrize("init_params", ["k-means++", "random", "random_from_data"])
+def test_other_starts(init_params, capsys):
+    model = GaussianMixture(2, init_params=init_params, n_init=3, verbose=1, random_state=0).fit(X)
+    assert model.converged_
+    assert (
+        model.lower_bound_ == GaussianMixture(2, init_params=init_params, n_init=3, random_state=0).fit(X).lower_bound_
+    )
+    assert capsys.readouterr().out.count("Initialization converged after") == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"weights_init": [0.5]}, r"'weights' should have the shape of \(2,\)"),
+        ({"weights_init": [1.5, -0.5]}, r"range \[0, 1\], but goes from -0.5"),
+        ({"weights_init": [0.5, 0.4]}, r"sum\(weights\) = 0.9"),
+        (
+            {"precisions_init": np.ones(3), "covariance_type": "spherical"},
+            r"'spherical precision' should have the shape",
+        ),
+        ({"precisions_init": -np.ones(2), "covariance_type": "spherical"}, "should be positive"),
+        ({"precisions_init": np.zeros((X.shape[1],) * 2), "covariance_type": "tied"}, "positive-definite"),
+        ({"init_params": "best"}, "no init_params 'best'"),
+        ({"max_iter": -1}, "max_iter=-1"),
+    ],
+)
+def test_starts_that_are_none(settings, sentence):
+    refused(GaussianMixture(2, **settings).fit, X, match=sentence)

@@ -165,7 +165,7 @@ def test_starts_of_another_shape_or_without_a_direction(run, name):
             run,
             rows(),
             **{name: start},
-            match=r"(means_init has shape|The shape of the initial) .*: give \(2, 3\), one",
+            match=r"should have the shape of \(2, 3\)|of the initial .*: give \(2, 3\), one",
         )
     for value in (np.nan, np.inf):
         refused(run, rows(), **{name: rows()[:2] * value}, match=f"{name} holds NaN, infinity or")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -41,18 +42,18 @@ class Mixture:
             UserError: a covariance is not positive definite.
         """
         if self.kind == "full":
-            pairs = zip(self.means, self._whitening, strict=True)
+            pairs = zip(self.means, self.whitening, strict=True)
             squared = torch.stack([((x - mean) @ white).square().sum(1) for mean, white in pairs], 1)
         elif self.kind == "tied" and self.far_apart:
-            squared = torch.stack([((x - mean) @ self._whitening).square().sum(1) for mean in self.means], 1)
+            squared = torch.stack([((x - mean) @ self.whitening).square().sum(1) for mean in self.means], 1)
         elif self.kind == "tied":
-            white = x @ self._whitening
-            squared = squared_distances(white, self.means @ self._whitening) + white.square().sum(1, keepdim=True)
+            white = x @ self.whitening
+            squared = squared_distances(white, self.means @ self.whitening) + white.square().sum(1, keepdim=True)
         elif self.far_apart:
-            pairs = zip(self.means, self._whitening, strict=True)
+            pairs = zip(self.means, self.whitening, strict=True)
             squared = torch.stack([((x - mean) * scale).square().sum(1) for mean, scale in pairs], 1)
         else:
-            precisions = self._whitening.square()
+            precisions = self.whitening.square()
             squared = x.square() @ precisions.T - 2 * x @ (self.means * precisions).T
             squared += (self.means.square() * precisions).sum(1)
         constant = self.weights.log() + self.log_determinant - x.shape[1] / 2 * math.log(2 * math.pi)
@@ -67,7 +68,7 @@ class Mixture:
         return bool(variances.amin() < _CANCELS * self.means.square().amax())
 
     @cached_property
-    def _whitening(self) -> Float64[Tensor, "..."]:
+    def whitening(self) -> Float64[Tensor, "..."]:
         """Maps x − mean to a standard normal: factors (k, d, d) or (d, d), or scales (k, d)."""
         if self.kind in ("full", "tied"):
             lower, failed = torch.linalg.cholesky_ex(self.covariances)
@@ -82,7 +83,7 @@ class Mixture:
     @cached_property
     def log_determinant(self) -> Float64[Tensor, "*k"]:
         """Log determinant of each whitening, (k), or of the shared one, ()."""
-        scales = self._whitening
+        scales = self.whitening
         if self.kind in ("full", "tied"):
             scales = scales.diagonal(dim1=-2, dim2=-1)
         return scales.log().sum(-1)
@@ -95,8 +96,8 @@ class Fit:
     mixture: Mixture
     lower_bound: float
     """Mean over the rows of the log density under ``mixture``."""
-    n_iter: int
-    """Number of mixtures whose bound was computed."""
+    bounds: list[float]
+    """Those of all mixtures that were tried."""
     converged: bool
 
 
@@ -181,25 +182,27 @@ def mixture_of(
 
     An empty cluster keeps its centre as its mean.
     """
-    found = _of_clusters(rows, labels, centers, kind, reg_covar, far_apart=False)
-    if found.far_apart and kind != "full":
-        found = _of_clusters(rows, labels, centers, kind, reg_covar, far_apart=True)
-    return found
+    k = len(centers)
+    return mixture_from(rows, lambda part: one_hot(labels[part], k).double(), centers, kind, reg_covar)
 
 
-def _of_clusters(
-    rows: Rows,
-    labels: Int64[Tensor, "n"],
-    centers: Float64[Tensor, "k d"],
-    kind: CovarianceType,
-    reg_covar: float,
-    *,
-    far_apart: bool,
+Shares = Callable[[slice], Float64[Tensor, "b k"]]
+"""Of a slice of rows, the share of each component in each row."""
+
+
+def mixture_from(
+    rows: Rows, shares: Shares, reference: Float64[Tensor, "k d"], kind: CovarianceType, reg_covar: float
 ) -> Mixture:
-    moments = _Moments(centers, kind, far_apart=far_apart)
-    for part, x in rows.chunks(len(centers)):
-        moments.add(x, one_hot(labels[part], len(centers)).double())
-    return moments.mixture(reg_covar, rows.metric)
+    """The Gaussians of shares of rows: an M-step; an empty component has the mean of its reference."""
+
+    def mixture(*, far_apart: bool) -> Mixture:
+        moments = _Moments(reference, kind, far_apart=far_apart)
+        for part, x in rows.chunks(len(reference)):
+            moments.add(x, shares(part))
+        return moments.mixture(reg_covar, rows.metric)
+
+    found = mixture(far_apart=False)
+    return mixture(far_apart=True) if found.far_apart and kind != "full" else found
 
 
 def expectation_maximisation(rows: Rows, start: Mixture, *, reg_covar: float, tol: float, max_iter: int) -> Fit:
@@ -219,12 +222,14 @@ def expectation_maximisation(rows: Rows, start: Mixture, *, reg_covar: float, to
         UserError: a covariance is not positive definite.
     """
     mixture, best, bound = start, start, -math.inf
-    for n_iter in range(1, max_iter + 1):
+    bounds: list[float] = []
+    for _ in range(max_iter):
         found, update = _step(rows, mixture, reg_covar)
+        bounds.append(found)
         if found - bound <= tol:
-            return Fit(best, bound, n_iter, True)
+            return Fit(best, bound, bounds, True)
         mixture, best, bound = update, mixture, found
-    return Fit(best, bound, max_iter, False)
+    return Fit(best, bound, bounds, False)
 
 
 def _step(rows: Rows, mixture: Mixture, reg_covar: float) -> tuple[float, Mixture]:
@@ -242,6 +247,7 @@ def _step(rows: Rows, mixture: Mixture, reg_covar: float) -> tuple[float, Mixtur
 def _check_definite(failed: Tensor) -> None:
     if failed.any():
         raise UserError(
-            "the covariance of a component is not positive definite (rows repeat, or a feature never varies): raise "
-            "reg_covar, or use fewer components or another covariance_type."
+            "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
+            "instance caused by singleton or collapsed samples). Try to decrease the number of components, increase "
+            "reg_covar, or scale the input data."
         )

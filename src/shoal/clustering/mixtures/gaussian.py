@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from numbers import Integral
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,8 +18,10 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from shoal.clustering.inputs import ArrayOrTensor, TakesTensors, as_input_type, warn_if_fewer
+from shoal.clustering.kmeans.init import random_seeds, seeds
 from shoal.clustering.kmeans.restarts import assign, kmeans
 from shoal.clustering.mixtures.em import CovarianceType, Fit, Mixture, expectation_maximisation, mixture_of
+from shoal.clustering.mixtures.starts import given_covariances, given_means, given_weights, random_mixture
 from shoal.clustering.parameters import (
     Array,
     centers_from,
@@ -28,6 +33,9 @@ from shoal.clustering.parameters import (
     precision_of,
 )
 from shoal.clustering.rows import Metric, Rows, invalid_features_error, too_far, unit_length
+from shoal.errors import UserError
+
+InitParams = Literal["kmeans", "k-means++", "random", "random_from_data"]
 
 
 class Responsibilities(nn.Module):
@@ -71,10 +79,14 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         tol: a run ends when an update raises its bound by no more than this; the update is discarded (scikit-learn
             keeps it and makes one more).
         reg_covar: added to the variances, which keeps them positive where rows repeat.
-        max_iter: the most mixtures tried in a run.
-        n_init: runs, each from another k-means, of which the one with the highest bound is kept.
-        means_init: (k, d) means from which a single run starts instead of k-means. The rows nearest to each give
-            its weight and covariance.
+        max_iter: the most mixtures tried in a run; 0 keeps the start.
+        n_init: runs, each from another start, of which the one with the highest bound is kept.
+        init_params: what a run starts from: "kmeans"; rows that are drawn by "k-means++" or uniformly
+            ("random_from_data"), of which those nearest to each give its weight and covariance; or "random" shares.
+        means_init: (k, d) means from which a single run starts instead, likewise.
+        weights_init: (k,) weights to start from.
+        precisions_init: inverses of the covariances to start from, in the shape of ``covariances_``.
+        verbose: whether to print when a run starts and ends.
         random_state: an int makes the result reproducible; None draws new seeds each time.
 
     Attributes:
@@ -83,6 +95,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         means_: float64 (k, d), at unit length for the cosine.
         covariances_: float64, full (k, d, d), tied (d, d), diag (k, d), spherical (k,).
         lower_bound_: mean log density of the rows it was fitted on, ``score`` of them.
+        lower_bounds_: that of each mixture tried in the run that was kept.
         converged_: whether the run that was kept ended before ``max_iter``.
         n_iter_: mixtures tried in the run that was kept.
         n_features_in_: d.
@@ -98,7 +111,11 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         reg_covar: float = 1e-6,
         max_iter: int = 100,
         n_init: int = 1,
+        init_params: InitParams = "kmeans",
         means_init: Array | Tensor | None = None,
+        weights_init: Array | Tensor | None = None,
+        precisions_init: Array | Tensor | None = None,
+        verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_components = n_components
@@ -108,7 +125,11 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         self.reg_covar = reg_covar
         self.max_iter = max_iter
         self.n_init = n_init
+        self.init_params = init_params
         self.means_init = means_init
+        self.weights_init = weights_init
+        self.precisions_init = precisions_init
+        self.verbose = verbose
         self.random_state = random_state
 
     def fit(self, X: ArrayOrTensor, y: object = None) -> GaussianMixture:
@@ -127,19 +148,18 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
             raise too_far(features)
         if self.metric == "euclidean":
             rows = Rows(features, self.metric, mean, torch.float64)
-        runs = (
-            expectation_maximisation(rows, start, reg_covar=self.reg_covar, tol=self.tol, max_iter=self.max_iter)
-            for start in self._starts(rows)
-        )
+        runs = (self._run(rows, number, start) for number, start in enumerate(self._starts(rows)))
         best: Fit = max(runs, key=lambda run: run.lower_bound)
-        self.lower_bound_, self.converged_, self.n_iter_ = best.lower_bound, best.converged, best.n_iter
+        self.lower_bound_, self.converged_, self.n_iter_ = best.lower_bound, best.converged, len(best.bounds)
+        self.lower_bounds_ = best.bounds
         self.weights_: Array | Tensor = as_input_type(X, best.mixture.weights)
         self.means_: Array | Tensor = as_input_type(X, best.mixture.means + rows.shift)
         self.covariances_: Array | Tensor = as_input_type(X, best.mixture.covariances)
         self.labels_: Array | Tensor = self.predict(X)
-        if not best.converged:
+        if self.max_iter and not best.converged:
             warnings.warn(
-                f"EM still gained more than tol={self.tol} after max_iter={self.max_iter}: raise either.",
+                "Best performing initialization did not converge. Try different init parameters, or increase max_iter, "
+                "tol, or check for degenerate data.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -182,28 +202,109 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         """Akaike information criterion, −2 log L + 2 p for p free parameters; less is better."""
         return -2 * len(X) * self.score(X) + 2 * self._n_parameters()
 
+    def sample(self, n_samples: int = 1) -> tuple[Array | Tensor, Array | Tensor]:
+        """Rows (n, d) drawn from the mixture, component by component, and the component of each, int64 (n,)."""
+        from sklearn.utils.validation import check_is_fitted  # slow to import
+
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise UserError(f"Invalid value for 'n_samples': {n_samples!r} must be a whole number, at least 1.")
+        generator = generator_from(self.random_state)
+        weights, means, _ = self._parameters(torch.device("cpu"))
+        labels = weights.multinomial(int(n_samples), replacement=True, generator=generator).sort().values
+        rows = torch.randn(len(labels), means.shape[1], generator=generator, dtype=torch.float64)
+        spread = self._lower_factors()
+        rows = rows * spread[labels] if spread.ndim == 2 else torch.einsum("nij,nj->ni", spread[labels], rows)
+        like = torch.as_tensor(self.means_).device
+        found = (rows + means[labels]).to(like), labels.to(like)
+        return found if isinstance(self.means_, Tensor) else (found[0].numpy(), found[1].numpy())
+
+    def _lower_factors(self) -> Float64[Tensor, "k d *d"]:
+        """What a standard normal is multiplied by: matrices for "full" and "tied", else deviations."""
+        k, d = self.means_.shape
+        covariances = torch.as_tensor(self.covariances_).cpu()
+        if self.covariance_type == "spherical":
+            return covariances.sqrt()[:, None].expand(k, d)
+        if self.covariance_type == "diag":
+            return covariances.sqrt()
+        factors: Tensor = torch.linalg.cholesky(covariances)
+        return factors.expand(k, d, d)
+
+    @property
+    def precisions_(self) -> Array | Tensor:
+        """Inverses of the covariances, float64, in their shape."""
+        covariances = torch.as_tensor(self.covariances_)
+        full = self.covariance_type in ("full", "tied")
+        return self._as_fitted(torch.linalg.inv(covariances) if full else 1 / covariances)
+
+    @property
+    def precisions_cholesky_(self) -> Array | Tensor:
+        """Upper triangular factors of the precisions, or their roots, float64, in the shape of the covariances."""
+        covariances = torch.as_tensor(self.covariances_)
+        if self.covariance_type in ("diag", "spherical"):
+            return self._as_fitted(covariances.rsqrt())
+        return self._as_fitted(self._module(covariances.device).mixture.whitening)
+
+    def _as_fitted(self, values: Tensor) -> Array | Tensor:
+        return values if isinstance(self.means_, Tensor) else values.numpy()
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "means_")
 
     def _check(self, n: int) -> None:
         check_choice(self.covariance_type, CovarianceType, "covariance_type")
         check_n_clusters(n, n_components=self.n_components)
-        check_counts(n_init=self.n_init, max_iter=self.max_iter)
+        check_choice(self.init_params, InitParams, "init_params")
+        check_counts(n_init=self.n_init)
+        if self.max_iter != 0:
+            check_counts(max_iter=self.max_iter)
         check_not_negative(tol=self.tol, reg_covar=self.reg_covar)
 
+    def _run(self, rows: Rows, number: int, start: Mixture) -> Fit:
+        """EM from a start."""
+        if self.verbose:
+            sys.stdout.write(f"Initialization {number}\n")
+        fit = expectation_maximisation(rows, start, reg_covar=self.reg_covar, tol=self.tol, max_iter=self.max_iter)
+        if self.verbose:
+            how = "converged" if fit.converged else "did not converge"
+            sys.stdout.write(
+                f"Initialization {how} after {len(fit.bounds)} mixtures, lower bound {fit.lower_bound:.5f}.\n"
+            )
+        return fit
+
     def _starts(self, rows: Rows) -> Iterator[Mixture]:
-        """The initial mixture of each run, in the coordinates of the rows."""
+        """The initial mixture of each run, in the coordinates of the rows, with what is given in place of its own."""
+        k, d, device = self.n_components, rows.features.shape[1], rows.features.device
+        given: dict[str, Tensor] = {}
+        if self.weights_init is not None:
+            given["weights"] = given_weights(self.weights_init, k, device)
+        if self.precisions_init is not None:
+            given["covariances"] = given_covariances(self.precisions_init, self.covariance_type, k, d, device)
+        return (replace(start, **given) for start in self._own_starts(rows))
+
+    def _own_starts(self, rows: Rows) -> Iterator[Mixture]:
         if self.means_init is not None:
-            shape = (self.n_components, rows.features.shape[1])
-            given = centers_from(self.means_init, rows, shape, "means_init")
-            labels, _, _ = assign(rows.features, given + rows.shift, self.metric)
-            yield replace(self._of_clusters(rows, labels, given), means=given)
+            given = given_means(self.means_init, self.n_components, rows.features.shape[1])
+            yield self._about(rows, centers_from(given, rows, tuple(given.shape), "means_init"))
             return
         generator = generator_from(self.random_state)
+        if self.init_params in ("k-means++", "random_from_data"):
+            draw = seeds if self.init_params == "k-means++" else random_seeds
+            yield from (self._about(rows, each) for each in draw(rows, self.n_components, self.n_init, generator))
+            return
         for _ in range(self.n_init):
+            if self.init_params == "random":
+                kind, reg_covar = self.covariance_type, self.reg_covar
+                yield random_mixture(rows, self.n_components, kind, reg_covar, generator)
+                continue
             found = kmeans(rows.features, self.n_components, generator=generator, metric=self.metric, n_init=1)
             warn_if_fewer(len(torch.unique(found.labels)), self.n_components)
             yield self._of_clusters(rows, found.labels, rows.prepare(found.centers))
+
+    def _about(self, rows: Rows, means: Float64[Tensor, "k d"]) -> Mixture:
+        """These means, with weight and covariance of the rows nearest to each."""
+        labels, _, _ = assign(rows.features, means + rows.shift, self.metric)
+        return replace(self._of_clusters(rows, labels, means), means=means)
 
     def _of_clusters(self, rows: Rows, labels: Int64[Tensor, "n"], centers: Float64[Tensor, "k d"]) -> Mixture:
         return mixture_of(rows, labels, centers, self.covariance_type, self.reg_covar)
@@ -228,11 +329,12 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         return self._module(torch.device("cpu"))
 
     def _module(self, device: torch.device) -> Responsibilities:
-        weights, means, covariances = (
-            torch.as_tensor(value, device=device) for value in (self.weights_, self.means_, self.covariances_)
-        )
+        weights, means, covariances = self._parameters(device)
         shift = means.mean(0) if self.metric == "euclidean" else torch.zeros_like(means[0])
         return Responsibilities(Mixture(weights, means - shift, covariances, self.covariance_type), shift, self.metric)
+
+    def _parameters(self, device: torch.device) -> list[Float64[Tensor, "..."]]:
+        return [torch.as_tensor(value, device=device) for value in (self.weights_, self.means_, self.covariances_)]
 
     def _n_parameters(self) -> int:
         """Free parameters: means (of unit length for the cosine), covariances and weights that sum to 1."""
