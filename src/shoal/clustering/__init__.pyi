@@ -3,7 +3,7 @@ from .contingency import Contingency, adjusted_rand
 from .internal import calinski_harabasz, davies_bouldin, silhouette
 from .kmeans.estimator import KMeans
 from .kmeans.minibatch import MiniBatchKMeans
-from .layout import map_method, map_positions
+from .maps import layout, map_method, map_positions
 from .mixtures.beta import BetaMixture
 from .mixtures.gaussian import GaussianMixture
 from .neighbours import approximate_neighbours, nearest_neighbours
@@ -31,6 +31,7 @@ __all__ = [
     "cluster_centers",
     "clusterer_from",
     "davies_bouldin",
+    "layout",
     "map_method",
     "map_positions",
     "nearest_neighbours",

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from shoal.clustering.layout import MAX_ROWS, place_among
+from shoal.clustering.maps import MAX_ROWS, place_among
 from shoal.clustering.rows import subsample
 from shoal.data.greys import Ranges, Scale
 from shoal.data.listing import Listing, others_of

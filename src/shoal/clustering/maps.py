@@ -112,3 +112,7 @@ def _embed(rows: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     tsne = TSNE(perplexity=perplexity, learning_rate=rate, init=start * 1e-4, random_state=seed, **TSNE_SETTINGS)
     embedded: NDArray[np.float32] = tsne.fit_transform(components)
     return embedded
+
+
+layout = map_positions
+"""The name that version 0.1 has for ``map_positions``."""

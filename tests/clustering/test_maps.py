@@ -7,7 +7,7 @@ from sklearn.manifold import trustworthiness
 from sklearn.neighbors import KNeighborsRegressor
 from tests.clustering.refusing import by_every_metric, refused
 
-from shoal.clustering import layout, map_method, map_positions
+from shoal.clustering import layout, map_method, map_positions, maps
 from shoal.clustering.rows import subsample
 
 
@@ -51,7 +51,7 @@ def test_neighbours_stay_neighbours_far_from_the_origin_too(metric):
 
 @by_every_metric
 def test_the_others_are_placed_among_their_nearest(metric, monkeypatch):
-    monkeypatch.setattr(layout, "MAX_ROWS", 40)
+    monkeypatch.setattr(maps, "MAX_ROWS", 40)
     x = rows()
     positions = map_positions(x, metric=metric, seed=3)
     drawn = subsample(60, 40, torch.Generator().manual_seed(3))
@@ -77,3 +77,7 @@ def test_mistakes():
     refused(map_positions, spoilt, metric="euclidean", seed=0, match="NaN")
     refused(map_positions, torch.zeros(5, 2), metric="cosine", seed=0, match="zero")
     refused(map_positions, torch.eye(5) * 1e30, metric="euclidean", seed=0, match="overflow")
+
+
+def test_the_name_of_version_0_1():
+    assert layout is map_positions
