@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -275,7 +275,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
     def _starts(self, rows: Rows) -> Iterator[Mixture]:
         """The initial mixture of each run, in the coordinates of the rows, with what is given in place of its own."""
         k, d, device = self.n_components, rows.features.shape[1], rows.features.device
-        given: dict[str, Tensor] = {}
+        given: dict[str, Any] = {}
         if self.weights_init is not None:
             given["weights"] = given_weights(self.weights_init, k, device)
         if self.precisions_init is not None:
@@ -284,8 +284,8 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
 
     def _own_starts(self, rows: Rows) -> Iterator[Mixture]:
         if self.means_init is not None:
-            given = given_means(self.means_init, self.n_components, rows.features.shape[1])
-            yield self._about(rows, centers_from(given, rows, tuple(given.shape), "means_init"))
+            shape = (self.n_components, rows.features.shape[1])
+            yield self._about(rows, centers_from(given_means(self.means_init, *shape), rows, shape, "means_init"))
             return
         generator = generator_from(self.random_state)
         if self.init_params in ("k-means++", "random_from_data"):
