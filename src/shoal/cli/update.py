@@ -57,15 +57,21 @@ class UpdateCommand(Command):
         if self.quiet:
             return 0
         if found is None:
-            say(f"nothing has changed: {len(result.ids)} images in {len(result.centers)} clusters")
+            say(f"nothing has changed: {len(result.ids)} images in {_clusters(len(result.centers))}")
         else:
             say(_as_text(found, result.folder))
         return 0
 
 
+def _clusters(k: int) -> str:
+    """So many clusters, in words."""
+    return f"{k} cluster{'s' if k != 1 else ''}"
+
+
 def _as_text(found: Updated, folder: ResultFolder) -> str:
     counts = {"new": found.n_new, "changed": found.n_changed, "renamed": found.n_renamed, "vanished": found.n_gone}
-    lines = [f"updated      {', '.join(f'{n} {what}' for what, n in counts.items() if n)}: {folder.changes}"]
+    what = ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "the place of the images"
+    lines = [f"updated      {what}: {folder.changes}"]
     if found.n_far:
         n_new = found.n_new + found.n_changed
         usual = f"{found.n_usual:.0f}" if found.n_usual >= 1 else "hardly one"

@@ -30,6 +30,7 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
     """UMAP (McInnes, Healy and Melville 2018) of features: 10 neighbours, 3 dimensions, no minimum distance.
 
     The same seed gives the same embedding. It is computed on the CPU and returned in float32 on the features' device.
+    Equal rows are embedded as one: their copies would fill the neighbours of each, and part into clusters of their own.
 
     Args:
         features: finite, on any device; rows must not be zero for the cosine.
@@ -42,6 +43,9 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
     n = len(features)
     if n < MIN_ROWS:
         raise UserError(f"UMAP has no graph of {n} rows (n_samples={n}): give at least {MIN_ROWS}.")
+    first, inverse = distinct_rows(features)
+    if MIN_ROWS <= len(first) < n:
+        return umap_embedding(features[first], metric=metric, seed=seed)[inverse]
     n_neighbors = min(N_NEIGHBORS, n - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about missing optional packages, and graphs in pieces, as clusters are
@@ -64,6 +68,16 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
         with hold_threads():
             embedded = model.fit_transform(centred.float().cpu().numpy())
     return torch.from_numpy(embedded).to(features.device)
+
+
+def distinct_rows(features: Float[Tensor, "n d"]) -> tuple[Int64[Tensor, "m"], Int64[Tensor, "n"]]:
+    """The first of each of the m rows that differ, in their order, and which of these every row is equal to."""
+    rows = np.ascontiguousarray(features.detach().cpu().numpy())
+    whole = rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
+    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.argsort(order)
+    return torch.from_numpy(first[order]).to(features.device), torch.from_numpy(place[inverse]).to(features.device)
 
 
 def nearest_rows(

@@ -124,7 +124,8 @@ def write_files(result: Result, inputs: Inputs, found: Assignments, names: Mappi
     file = io.BytesIO()
     np.save(file, result.centers.numpy())
     atomic_write(folder.centers, file.getvalue())
-    outcome = Outcome(len(inputs), k, result.asked, clustering_scores(inputs.targets, found.labels))
+    n_clusters = len(torch.unique(found.labels[found.labels >= 0]))  # an update may have emptied some
+    outcome = Outcome(len(inputs), n_clusters, result.asked, clustering_scores(inputs.targets, found.labels))
     if inputs.embedded is not None:
         outcome = _of_images(outcome, result, inputs, found, alike)
         write_page(result)

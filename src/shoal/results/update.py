@@ -19,10 +19,10 @@ from torch.nn.functional import interpolate
 
 from shoal.clustering.maps import MAX_ROWS, place_among
 from shoal.clustering.rows import subsample
-from shoal.data.greys import Ranges, Scale
+from shoal.data.greys import Ranges, Scale, describe
 from shoal.data.listing import Listing, others_of
 from shoal.data.reach import LostError, Reach
-from shoal.data.reading import map_rows, read_blob, read_pixels, skip_note
+from shoal.data.reading import map_rows, part_note, read_blob, read_pixels, skip_note
 from shoal.errors import UserError
 from shoal.features import Embedded, embed
 from shoal.features.matching import Matched, known_rows, match
@@ -38,7 +38,7 @@ from shoal.results.inputs import Inputs
 from shoal.results.places import Places, places_of
 from shoal.results.result import Result
 from shoal.results.rows import Assignments, assign_rows
-from shoal.results.tables import as_utf8, read_csv, write_columns
+from shoal.results.tables import as_utf8, read_csv, write_columns, write_skipped
 from shoal.types import Others
 
 COLUMNS = ("update", "change", "id", "was", "cluster", "far")
@@ -105,7 +105,9 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
         if not len(matched.there):
             raise none_left(result)
         _check_reach(result, matched, images.listing())
+        others = others_of(images)
         if _is_same(result, places, matched, images.listing()):
+            _keep_skipped(result.folder, embedded, others)
             return None
         staged = result.folder.staged()
         counter = progress.counter("embedding images")
@@ -122,12 +124,23 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
         )
         if after.skipped:
             progress.warn(skip_note(after.skipped, len(after.ids)))
+        if after.notes:
+            progress.warn(part_note(after.notes))
+        if after.ranges != embedded.ranges and (shown := describe(after.ranges)):
+            progress.say(f"range        {shown}")
         was = known_rows(matched, len(images.listing().ids))[after.rows.numpy()]
-        step = _Step(result, after, matched, was, images.listing(), others_of(images))
+        step = _Step(result, after, matched, was, images.listing(), others)
         if list(after.ids) == list(embedded.ids) and (was >= 0).all() and places == places_of(result, None):
+            _keep_skipped(result.folder, after, others)
             shutil.rmtree(staged.path)  # what could not be read before cannot be read now
             return None
         return _finish(step, places, staged)
+
+
+def _keep_skipped(folder: ResultFolder, embedded: Embedded, others: Others) -> None:
+    """Write anew which files are not read, where that alone has changed."""
+    folder.skipped.unlink(missing_ok=True)
+    write_skipped({**embedded.skipped, **embedded.notes, **others.reasons}, folder.skipped)
 
 
 def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
@@ -298,7 +311,7 @@ def _write_changes(step: _Step, found: Assignments, far: Bool[Tensor, "n"], path
     before, after = step.before, step.after
     assert before.embedded is not None
     rows: list[tuple[str, ...]] = read_csv(before.folder.changes, *COLUMNS)
-    number = str(1 + max((int(row[0]) for row in rows), default=0))
+    number = str(1 + max((int(row[0]) for row in rows if row[0].isdecimal()), default=0))
     replaced = set(_changed_places(step).tolist())
     for i in step.joined.tolist():
         change = "changed" if i in replaced else "new"

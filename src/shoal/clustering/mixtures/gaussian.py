@@ -284,9 +284,8 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
 
     def _own_starts(self, rows: Rows) -> Iterator[Mixture]:
         if self.means_init is not None:
-            given = given_means(self.means_init, self.n_components, rows.features.shape[1])
-            shape = self.n_components, rows.features.shape[1]
-            yield self._about(rows, centers_from(given, rows, shape, "means_init"))
+            shape = (self.n_components, rows.features.shape[1])
+            yield self._about(rows, centers_from(given_means(self.means_init, *shape), rows, shape, "means_init"))
             return
         generator = generator_from(self.random_state)
         if self.init_params in ("k-means++", "random_from_data"):
