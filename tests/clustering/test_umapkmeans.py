@@ -27,6 +27,16 @@ def test_umap_finds_separate_groups_and_neighbours_vote_for_new_rows():
     assert adjusted_rand_score(where, model.predict(later)) == 1
 
 
+@pytest.mark.slow
+def test_equal_rows_are_embedded_as_one():
+    x = groups(9)[0]
+    copies = x.repeat(5, 1)
+    model = UMAPKMeans(3, random_state=0).fit(copies)
+    for clusters in (model.labels_, model.predict(copies)):
+        assert (torch.as_tensor(clusters).view(5, 9) == torch.as_tensor(clusters)[:9]).all()
+    assert torch.equal(umapkmeans.distinct_rows(copies)[1], torch.arange(9).repeat(5))
+
+
 @pytest.mark.usefixtures("no_umap")
 @by_every_metric
 def test_votes_are_those_of_a_plain_loop(metric):

@@ -412,3 +412,25 @@ def test_mistakes(tmp_path, photos, clusters, weights, capsys):
         path.unlink()
     assert main(["update", str(clusters)]) == 2
     assert "there are no image files in" in complaint(capsys)
+
+
+def test_what_is_not_read_is_listed_anew_though_no_image_has_changed(photos, clusters, capsys):
+    skipped = clusters / "skipped.csv"
+    (photos / "plan.pdf").write_bytes(b"%PDF-1.7")
+    (photos / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert main(["update", "clusters/photos"]) == 0
+    assert "nothing has changed" in capsys.readouterr().out
+    assert {row["id"] for row in rows(skipped)} == {"plan.pdf", "cut.png"}
+    for name in ("plan.pdf", "cut.png"):
+        (photos / name).unlink()
+    assert main(["update", "clusters/photos"]) == 0
+    assert not skipped.exists()
+
+
+def test_a_cluster_that_lost_its_images_is_not_counted(photos, clusters, capsys):
+    lost = {row["id"] for row in table(clusters).values() if row["cluster"] == "0"}
+    for name in lost:
+        (photos / name).unlink()
+    assert main(["update", "clusters/photos"]) == 0
+    left = len(COLOURS) * EACH - len(lost)
+    assert f"clusters     {len(COLOURS) - 1}, of {left}; {len(COLOURS)} were asked for" in capsys.readouterr().out
