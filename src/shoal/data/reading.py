@@ -20,7 +20,7 @@ from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -89,6 +89,7 @@ class Decoded(NamedTuple):
     """What its copies are told from (``data.sketch``), if that was asked for."""
 
 
+@runtime_checkable  # so that beartype can check it
 class Preparing(Protocol):
     """What brings an image to the pixels that are asked for."""
 
