@@ -9,6 +9,7 @@ from tests.clustering.refusing import by_every_metric, refused
 
 from shoal.clustering import UMAPKMeans
 from shoal.clustering import umap as umapkmeans
+from shoal.clustering.rows import distinct_rows
 
 
 def groups(n=90, k=3, d=6, seed=0, spread=0.3):
@@ -34,7 +35,7 @@ def test_equal_rows_are_embedded_as_one():
     model = UMAPKMeans(3, random_state=0).fit(copies)
     for clusters in (model.labels_, model.predict(copies)):
         assert (torch.as_tensor(clusters).view(5, 9) == torch.as_tensor(clusters)[:9]).all()
-    assert torch.equal(umapkmeans.distinct_rows(copies)[1], torch.arange(9).repeat(5))
+    assert torch.equal(distinct_rows(copies)[1], torch.arange(9).repeat(5))
 
 
 @pytest.mark.usefixtures("no_umap")

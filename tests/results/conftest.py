@@ -46,6 +46,16 @@ def photos(tmp_path, monkeypatch):
     return tmp_path / "photos"
 
 
+def flags_of(weights):
+    return ["--backbone.name", BACKBONE, "--backbone.weights", str(weights)]
+
+
+@pytest.fixture
+def network(weights):
+    """The flags that name the tiny network."""
+    return flags_of(weights)
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory, weights):
     """The photos and their clusters, to be copied."""
@@ -55,7 +65,7 @@ def template(tmp_path_factory, weights):
     for colour in COLOURS:
         for seed in range(EACH):
             photograph(folder / "photos", colour, seed)
-    network = ["--backbone.name", BACKBONE, "--backbone.weights", str(weights)]
+    network = flags_of(weights)
     assert (
         main(["cluster", str(folder / "photos"), "-k", "4", "--out", str(folder / "clusters"), "--quiet", *network])
         == 0

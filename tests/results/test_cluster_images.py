@@ -25,11 +25,6 @@ from shoal.results.result import Result
 pytestmark = pytest.mark.usefixtures("photos", "no_umap")
 
 
-@pytest.fixture
-def network(weights):
-    return ["--backbone.name", BACKBONE, "--backbone.weights", str(weights)]
-
-
 def table(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

@@ -8,17 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.commands import complaint
-from tests.results.conftest import BACKBONE, EACH, photograph
+from tests.results.conftest import EACH, photograph
 
 from shoal.cli.main import main
 from shoal.features import Encoder, extract, open_embedded
 
 pytestmark = pytest.mark.usefixtures("no_umap")
-
-
-@pytest.fixture
-def network(weights):
-    return ["--backbone.name", BACKBONE, "--backbone.weights", str(weights)]
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.results.conftest import BACKBONE
 
 from shoal.cli.main import main
 from shoal.features import extract, open_embedded
@@ -15,11 +14,6 @@ from shoal.features.embedded import read_header
 from shoal.results.result import Result
 
 pytestmark = pytest.mark.usefixtures("no_umap")
-
-
-@pytest.fixture
-def network(weights):
-    return ["--backbone.name", BACKBONE, "--backbone.weights", str(weights)]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.commands import complaint
 from tests.pictures import shard
-from tests.results.conftest import BACKBONE, COLOURS, EACH, photograph
+from tests.results.conftest import COLOURS, EACH, photograph
 from tests.runs import tiny_recipe
 
 from shoal import files as writing
@@ -21,11 +21,6 @@ from shoal.folder import ResultFolder
 from shoal.results.result import Result
 
 pytestmark = pytest.mark.usefixtures("no_umap", "photos")
-
-
-@pytest.fixture
-def network(weights):
-    return ["--backbone.name", BACKBONE, "--backbone.weights", str(weights)]
 
 
 def rows(path):

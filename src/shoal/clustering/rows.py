@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
@@ -232,6 +233,16 @@ def too_far(features: Float[Tensor, "n d"]) -> UserError:
         f"rows of features are so far apart that their squared distances overflow in {features.dtype}: divide them "
         "all by a constant, or leave the farthest out."
     )
+
+
+def distinct_rows(features: Shaped[Tensor, "n d"]) -> tuple[Int64[Tensor, "m"], Int64[Tensor, "n"]]:
+    """The first of each of the m rows that differ, in their order, and which of these every row is equal to."""
+    rows = np.ascontiguousarray(features.detach().cpu().numpy())
+    whole = rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
+    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.argsort(order)
+    return torch.from_numpy(first[order]).to(features.device), torch.from_numpy(place[inverse]).to(features.device)
 
 
 def count_distinct(chunks: Iterable[Float[Tensor, "_ d"]], most: int) -> int:

@@ -13,7 +13,7 @@ from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_typ
 from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_choice, check_n_clusters, generator_from, precision_of
-from shoal.clustering.rows import Metric, subsample, unit_length
+from shoal.clustering.rows import Metric, distinct_rows, subsample, unit_length
 from shoal.device import hold_threads
 from shoal.errors import UserError
 
@@ -68,16 +68,6 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
         with hold_threads():
             embedded = model.fit_transform(centred.float().cpu().numpy())
     return torch.from_numpy(embedded).to(features.device)
-
-
-def distinct_rows(features: Float[Tensor, "n d"]) -> tuple[Int64[Tensor, "m"], Int64[Tensor, "n"]]:
-    """The first of each of the m rows that differ, in their order, and which of these every row is equal to."""
-    rows = np.ascontiguousarray(features.detach().cpu().numpy())
-    whole = rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
-    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.argsort(order)
-    return torch.from_numpy(first[order]).to(features.device), torch.from_numpy(place[inverse]).to(features.device)
 
 
 def nearest_rows(

@@ -24,7 +24,7 @@ from shoal.data.greys import Ranges, Scale, chosen_ranges
 from shoal.data.listing import Files, Listing, Source, as_images
 from shoal.data.looks import look_at_all
 from shoal.data.reach import out_of_reach
-from shoal.data.reading import content_digest, part_note, read_all, refuse_skipped, skip_note, source_scale
+from shoal.data.reading import content_digest, read_all, reading_notes, refuse_skipped, source_scale
 from shoal.data.sources.array import images_from_array
 from shoal.data.sources.find import find_source
 from shoal.data.threads import map_in_threads
@@ -131,10 +131,8 @@ def _from_source(
         images = dataclasses.replace(images, others=source.others)
     if strict:
         refuse_skipped(images.skipped)
-    if images.skipped:
-        _LOG.warning(skip_note(images.skipped, len(images)))
-    if images.notes:
-        _LOG.warning(part_note(images.notes))
+    for line in reading_notes(images.skipped, images.notes, len(images)):
+        _LOG.warning(line)
     if looks is not None:
         read = [name not in images.skipped for name in source.listing().ids] if images.skipped else slice(None)
         images = dataclasses.replace(images, looks=torch.from_numpy(looks[read]))

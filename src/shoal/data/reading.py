@@ -301,6 +301,11 @@ def refuse_skipped(skipped: Mapping[str, str]) -> None:
         raise UserError(f"cannot read the image {name} ({reason}): repair or remove it, or omit --strict to skip it.")
 
 
+def reading_notes(skipped: Mapping[str, str], notes: Mapping[str, str], n_read: int) -> list[str]:
+    """What to say of images that were skipped, and of those that were read in part."""
+    return [*([skip_note(skipped, n_read)] if skipped else []), *([part_note(notes)] if notes else [])]
+
+
 def skip_note(skipped: Mapping[str, str], n_read: int) -> str:
     """Say how many images were skipped: those of kinds that are not read by kind, of others the first by name."""
     refused = Counter(reason for reason in skipped.values() if refused_kind(reason) is not None)

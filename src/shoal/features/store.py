@@ -122,21 +122,6 @@ class Store:
             with writing(self.folder, self.done.kept):
                 _write_header(self.folder, self.header)
 
-    def append(
-        self,
-        rows: Sequence[int],
-        fingerprints: Sequence[bytes],
-        features: Float[Tensor, "b d"],
-        looks: Sequence[Look] | None = None,
-        sketches: Sequence[bytes] | None = None,
-    ) -> None:
-        """Add the features of images.
-
-        Raises:
-            UserError: the disk is full.
-        """
-        self.append_columns(self.columns(rows, fingerprints, features, looks, sketches))
-
     def columns(
         self,
         rows: Sequence[int],
@@ -290,5 +275,5 @@ def write_features(
         store.note(notes)
         seen = None if looks is None else [(size, changed, entry) for size, changed, entry in looks.tolist()]
         fingerprints, sketches = zip(*known, strict=True)
-        store.append(range(len(features)), fingerprints, features.float(), seen, sketches)
+        store.append_columns(store.columns(range(len(features)), fingerprints, features.float(), seen, sketches))
         store.commit(header.n, len(features))

@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from shoal.clustering.rows import distinct_rows
 from shoal.results.copies import Pairs
 from shoal.results.tables import as_utf8, write_columns
 
@@ -40,9 +41,8 @@ class Duplicate:
 
 def first_of_each(fingerprints: UInt8[Tensor, "n 16"]) -> Int64[Tensor, "n"]:
     """For each row the first row with the same fingerprint: itself, if it is the first or only one."""
-    whole = np.ascontiguousarray(fingerprints.numpy()).view("V16")[:, 0]
-    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
-    return torch.from_numpy(first[inverse].astype(np.int64))
+    first, which = distinct_rows(fingerprints)
+    return first[which]
 
 
 def duplicates(

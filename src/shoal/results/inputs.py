@@ -16,7 +16,7 @@ from shoal.clustering.rows import Metric, default_metric
 from shoal.data import find_source, read_pixels, resolve_spec
 from shoal.data.greys import Ranges, describe
 from shoal.data.listing import others_of
-from shoal.data.reading import count_kinds, part_note, skip_note
+from shoal.data.reading import count_kinds, reading_notes
 from shoal.data.sources.array import map_npy
 from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder, open_embedded, share_features
@@ -133,10 +133,8 @@ def read_inputs(
     encoder = load_encoder(config.spec())
     counter = progress.counter("embedding images")
     embedded = embed(source, encoder, folder.features, ranges=ranges, strict=strict, progress=counter)
-    if embedded.skipped:
-        progress.warn(skip_note(embedded.skipped, len(embedded.ids)))
-    if embedded.notes:
-        progress.warn(part_note(embedded.notes))
+    for line in reading_notes(embedded.skipped, embedded.notes, len(embedded.ids)):
+        progress.warn(line)
     if shown := describe(embedded.ranges):
         progress.say(f"range        {shown}; --data.range LOW HIGH sets another")
     # A list on the standard input is read once; what it named is found again by these names.

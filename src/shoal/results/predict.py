@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shoal.data import find_source
-from shoal.data.reading import part_note, skip_note
+from shoal.data.listing import others_of
+from shoal.data.reading import reading_notes
 from shoal.data.sources.others import in_words
 from shoal.errors import UserError
 from shoal.features import embed
@@ -41,12 +42,10 @@ def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Pro
         counter = progress.counter("embedding images")
         ranges = None if result.embedded is None else result.embedded.ranges
         embedded = embed(source, result.network, Path(folder), ranges=ranges, strict=strict, progress=counter)
-        if embedded.skipped:
-            progress.warn(skip_note(embedded.skipped, len(embedded.ids)))
-        if others := source.listing().others if source.others is None else source.others:
+        for line in reading_notes(embedded.skipped, embedded.notes, len(embedded.ids)):
+            progress.warn(line)
+        if others := others_of(source):
             progress.warn(f"{sum(others.counts.values())} other files were not read: {in_words(others.counts)}")
-        if embedded.notes:
-            progress.warn(part_note(embedded.notes))
         found, targets, classes = _assigned(result, embedded.features), embedded.targets, embedded.classes
         write_assignments(found, embedded.ids, out, names=result.names, targets=targets, classes=classes)
         return len(embedded.ids)

@@ -167,8 +167,9 @@ def read_csv(path: Path, *columns: str, later: Sequence[str] = ()) -> list[tuple
 
 
 def write_skipped(skipped: Mapping[str, str], path: Path) -> None:
-    """Write a table of the files that were not read, or in part, and why; none if there are none."""
+    """Write a table of the files that were not read, or in part, and why; without such files there is none."""
     if not skipped:
+        path.unlink(missing_ok=True)
         return
     text = io.StringIO()
     rows = ((as_utf8(name), as_utf8(reason)) for name, reason in skipped.items())

@@ -22,7 +22,7 @@ from shoal.clustering.rows import subsample
 from shoal.data.greys import Ranges, Scale, describe
 from shoal.data.listing import Listing, others_of
 from shoal.data.reach import LostError, Reach
-from shoal.data.reading import map_rows, part_note, read_blob, read_pixels, skip_note
+from shoal.data.reading import map_rows, read_blob, read_pixels, reading_notes
 from shoal.errors import UserError
 from shoal.features import Embedded, embed
 from shoal.features.matching import Matched, known_rows, match
@@ -122,10 +122,8 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
             strict=strict,
             progress=counter,
         )
-        if after.skipped:
-            progress.warn(skip_note(after.skipped, len(after.ids)))
-        if after.notes:
-            progress.warn(part_note(after.notes))
+        for line in reading_notes(after.skipped, after.notes, len(after.ids)):
+            progress.warn(line)
         if after.ranges != embedded.ranges and (shown := describe(after.ranges)):
             progress.say(f"range        {shown}")
         was = known_rows(matched, len(images.listing().ids))[after.rows.numpy()]
@@ -139,7 +137,6 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
 
 def _keep_skipped(folder: ResultFolder, embedded: Embedded, others: Others) -> None:
     """Write anew which files are not read, where that alone has changed."""
-    folder.skipped.unlink(missing_ok=True)
     write_skipped({**embedded.skipped, **embedded.notes, **others.reasons}, folder.skipped)
 
 
