@@ -43,7 +43,7 @@ class PredictCommand(Command):
         result = Result.load(self.result)
         with open_progress(quiet=False) as progress:
             n = predict(result, self.images, self.out, strict=self.strict, progress=progress)
-        say(f"{n} image{'s' if n != 1 else ''} in {len(result.centers)} clusters: {self.out}")
+        say(f"{n} image{'s' if n != 1 else ''} in {len(result.model.numbers)} clusters: {self.out}")
         return 0
 
 
@@ -71,10 +71,15 @@ class ExportCommand(Command):
         result = Result.load(self.result)
         network = result.network
         images = example_images(result.folder.atlas, TRIED, network.input_size)
-        module, embedded = result.clusterer.as_module(), result.embedded
+        model, embedded = result.model, result.embedded
         ranges = {} if embedded is None else embedded.ranges
         about = {**network.preparing.about, "ranges": json.dumps(dict(ranges))}
-        deviation = export_onnx(network.module, module, images, file, preparation=about, names=result.names)
+        deviation = export_onnx(
+            *(network.module, model.as_module(), images, file),
+            preparation=about,
+            numbers=model.numbers,
+            names=result.names,
+        )
         say(
             f"network      {file}, {file.stat().st_size / 1e6:.1f} MB\n"
             f"checked      on {deviation.n_images} images: features differ from PyTorch's by at most "

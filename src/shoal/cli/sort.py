@@ -113,7 +113,7 @@ def _tell_changes(result: Result, into: Path) -> None:
 
 
 def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
-    from shoal.sort.edited import read_edited
+    from shoal.results.edited import read_edited
     from shoal.sort.plan import plan_sort
 
     paths = result.paths

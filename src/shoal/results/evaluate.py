@@ -36,7 +36,8 @@ def evaluate(result: Result, progress: Progress, *, knn: bool = False, linear: b
     backbone = _backbone(result, progress, needed=knn or linear)
     found = result.assignments
     # As in an E-step: images that take no part in the clustering are in no cluster when it is measured.
-    clustering = Clustering(found.labels.where(truth.clustered, -1), result.centers, found.distance)
+    labels = result.model.slots_of(found.labels)
+    clustering = Clustering(labels.where(truth.clustered, -1), result.model.centers, found.distance)
     figures = evaluation.evaluate(
         truth,
         result.features,

@@ -15,16 +15,17 @@ from torch import Tensor
 from shoal.clustering import approximate_neighbours, map_positions
 from shoal.data.reading import count_kinds
 from shoal.data.sources.others import in_words
+from shoal.decisions.log import DecisionLog
 from shoal.evaluation import clustering_scores
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
 from shoal.report import edge_for, sample_of_page
-from shoal.results.atlas import write_atlas
+from shoal.results.atlas import read_encoded, write_atlas
 from shoal.results.copies import ALIKE, copies, pairs_by_cosine
 from shoal.results.duplicates import duplicates, first_of_each, write_duplicates
 from shoal.results.inputs import Inputs
 from shoal.results.outliers import outliers, write_outliers
-from shoal.results.page import write_page
+from shoal.results.page import rows_of, write_page
 from shoal.results.representatives import representatives, write_representatives
 from shoal.results.result import Result
 from shoal.results.rows import Assignments, assign_rows
@@ -115,29 +116,56 @@ def write_files(result: Result, inputs: Inputs, found: Assignments, names: Mappi
     Raises:
         UserError: the folder cannot be written.
     """
-    folder, features, k = result.folder, inputs.features, len(result.centers)
-    for path in (folder.assignments_csv, folder.assignments):
-        write_assignments(found, inputs.ids, path, names=names, targets=inputs.targets, classes=inputs.classes)
-    # Training pulls the images of a cluster together, so features that are near say nothing of copies.
-    alike = ALIKE if result.encoder is None or result.encoder.kind == "timm" else math.inf
-    write_representatives(representatives(features, found, k, alike), inputs.ids, folder.representatives)
-    file = io.BytesIO()
-    np.save(file, result.centers.numpy())
-    atomic_write(folder.centers, file.getvalue())
+    _write_tables(result, inputs, found, names or {})
     n_clusters = len(torch.unique(found.labels[found.labels >= 0]))  # an update may have emptied some
     outcome = Outcome(len(inputs), n_clusters, result.asked, clustering_scores(inputs.targets, found.labels))
     if inputs.embedded is not None:
-        outcome = _of_images(outcome, result, inputs, found, alike)
+        outcome = _of_images(outcome, result, inputs, found)
         write_page(result)
     result.save()  # last: with it the folder is finished
     return outcome
 
 
-def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignments, alike: float) -> Outcome:
+def rewrite(result: Result) -> None:
+    """Write tables, atlas and report of a finished result again, as the decisions have it.
+
+    Raises:
+        UserError: something in the folder is damaged or missing, or the folder cannot be written.
+    """
+    found, folder = result.assignments, result.folder
+    inputs = Inputs(result.features, result.ids, "images", result.source, embedded=result.embedded)
+    _write_tables(result, inputs, found, result.names)
+    if result.embedded is None:
+        return
+    ids, pictures = read_encoded(folder.atlas)
+    write_atlas(found[rows_of(ids, result)], ids, pictures, folder.atlas)
+    write_page(result)
+
+
+def _write_tables(result: Result, inputs: Inputs, found: Assignments, names: Mapping[int, str]) -> None:
+    """Who is in which cluster, what stands for each, and the centres."""
+    folder, stamp = result.folder, DecisionLog(result.folder.decisions).size
+    for path in (folder.assignments_csv, folder.assignments):
+        write_assignments(
+            found, inputs.ids, path, names=names, targets=inputs.targets, classes=inputs.classes, stamp=stamp
+        )
+    standing = representatives(inputs.features, found, _alike(result))
+    write_representatives(standing, inputs.ids, folder.representatives)
+    file = io.BytesIO()
+    np.save(file, result.model.centers.numpy())
+    atomic_write(folder.centers, file.getvalue())
+
+
+def _alike(result: Result) -> float:
+    """Cosine from which images are alike; after training no cosine says so, since it pulls clusters together."""
+    return ALIKE if result.encoder is None or result.encoder.kind == "timm" else math.inf
+
+
+def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignments) -> Outcome:
     """Duplicates, outliers and thumbnails: what there is to say of images and not of mere rows."""
     assert inputs.embedded is not None
     assert inputs.pictures is not None
-    folder = result.folder
+    folder, alike = result.folder, _alike(result)
     first = first_of_each(inputs.embedded.fingerprints)
     near = approximate_neighbours(inputs.features, (first == torch.arange(len(inputs))).nonzero()[:, 0], result.seed)
     embedded, trained = inputs.embedded, math.isinf(alike)

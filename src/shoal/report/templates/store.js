@@ -40,7 +40,7 @@ function derived() {
     sizes[cluster[i]] += 1;
   }
   cluster.forEach((own, i) => { if (own >= 0) members[own].push(i); });
-  const alive = into.map((_, i) => i).filter((i) => into[i] === i);
+  const alive = into.map((_, i) => i).filter((i) => into[i] === i && !data.merged.includes(i));
   for (const own of alive) members[own].sort((a, b) => outwards[a] - outwards[b] || a - b);
   return { into, names, cluster, sizes, members, alive, count };
 }

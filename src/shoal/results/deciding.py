@@ -1,0 +1,107 @@
+"""Decisions of a person on a result: checked, kept, and taken from files that others have edited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from shoal.decisions.log import Decision, DecisionLog, effective
+from shoal.decisions.replay import replay
+from shoal.errors import UserError
+from shoal.files import atomic_write
+from shoal.results.decided import Learned
+from shoal.results.edited import Edited
+from shoal.results.result import Result
+
+
+def record(result: Result, decisions: Sequence[Decision]) -> Result:
+    """Keep decisions; they are on the disk when this returns. The caller holds the folder (``ResultFolder.alone``).
+
+    Returns:
+        The result with them; tables and report are as they were.
+
+    Raises:
+        UserError: a decision cannot be followed, or the folder cannot be written.
+    """
+    folder, log = result.folder, DecisionLog(result.folder.decisions)
+    _check(result, decisions)
+    if not folder.clustered.exists():
+        atomic_write(folder.clustered, folder.assignments.read_bytes())
+    log.append(decisions)
+    return replace(result)
+
+
+def _check(result: Result, decisions: Sequence[Decision]) -> None:
+    """Replay them before they are kept, so that what is kept can be followed."""
+    ids, base, names = result.clustered
+    steps = effective([*DecisionLog(result.folder.decisions).read()[0], *decisions])
+
+    def read(name: str) -> tuple[np.ndarray, Sequence[int]]:
+        learned = Learned.load(result.folder.path / name, len(ids))
+        return learned.labels.numpy(), learned.known
+
+    replay(base.labels.numpy(), len(result.centers), names, ids, steps, read)
+
+
+def decisions_of(edited: Edited, result: Result) -> list[Decision]:
+    """Decisions that make of a result what was edited on a copy of its report.
+
+    A cluster all of whose images are to be in another is merged with it. Where the report showed a sample, the other
+    images follow their cluster.
+
+    Raises:
+        UserError: an image or a cluster of the file is none of the result's.
+    """
+    labels = result.assignments.labels
+    present = result.model.numbers.tolist()
+    odd = sorted({*edited.clusters} - {*present})
+    if odd and any(edited.clusters[number] != number for number in odd):
+        raise UserError(f"cluster {odd[0]} is in the edited file and not in the clustering: export it again.")
+    goal = edited.apply(result.table_ids, labels)
+    found: list[Decision] = []
+    into: dict[int, int] = {}
+    for number in present:
+        goals = torch.unique(goal[labels == number]).tolist()
+        if number in edited.clusters:
+            into[number] = edited.clusters[number]
+        elif len(goals) == 1:
+            into[number] = goals[0]
+    merged: dict[int, list[int]] = {}
+    for number, target in into.items():
+        if target not in (number, -1):
+            merged.setdefault(target, []).append(number)
+    known = {*present}
+    for target, sources in merged.items():
+        if target not in known:  # a number that a person has made up: the first cluster that it takes gets it
+            found.append({"do": "new", "cluster": target, "images": [], "name": ""})
+        found.append({"do": "merge", "clusters": sources, "into": target})
+    moved = np.array([into.get(number, number) if number >= 0 else -1 for number in labels.tolist()])
+    moved[moved < 0] = labels.numpy()[moved < 0]
+    return (
+        found + _moves(result.table_ids, moved, goal.numpy(), known | {*merged}) + _renames(edited.names, result.names)
+    )
+
+
+def _moves(ids: Sequence[str], now: np.ndarray, goal: np.ndarray, known: set[int]) -> list[Decision]:
+    """Images that are to be in another cluster than they are in now."""
+    found: list[Decision] = []
+    apart = np.flatnonzero(now != goal)
+    for target in np.unique(goal[apart]).tolist():
+        images = [ids[row] for row in apart[goal[apart] == target].tolist()]
+        if target in known or target < 0:
+            found.append({"do": "move", "images": images, "cluster": target})
+        else:
+            found.append({"do": "new", "cluster": target, "images": images, "name": ""})
+    return found
+
+
+def _renames(names: Mapping[int, str], before: Mapping[int, str]) -> list[Decision]:
+    """Clusters that have another name."""
+    return [
+        {"do": "rename", "cluster": cluster, "name": name}
+        for cluster, name in names.items()
+        if cluster >= 0 and name != before.get(cluster, "")
+    ]
