@@ -35,6 +35,7 @@ async function paint(canvas) {
   const i = Number(canvas.dataset.shows);
   const sheet = await sheetOf(i);
   if (Number(canvas.dataset.shows) !== i) return;
+  [canvas.width, canvas.height] = [data.sheet.width, data.sheet.height];
   canvas.getContext("2d").drawImage(sheet, ...cellOf(i), 0, 0, canvas.width, canvas.height);
 }
 
