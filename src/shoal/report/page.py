@@ -16,8 +16,8 @@ Static sections are Jinja templates, filled here; everything with images is draw
 | evaluation | evaluation.html.jinja | | ``evaluated`` |
 | training curves | training.html.jinja | training.js | ``curves`` |
 
-Scripts share dom.js (elements, dialogs), data.js (decoded JSON), sheets.js (thumbnails), grid.js (pages) and swatch.js.
-The page of ``shoal review`` includes the style sheets, the map, dom.js, grid.js and swatch.js too.
+Scripts share dom.js (elements, dialogs), data.js (decoded JSON), sheets.js (thumbnails), picture.js, grid.js (pages) and
+swatch.js. The page of ``shoal review`` includes the style sheets, the map, dom.js, picture.js, grid.js and swatch.js too.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from shoal.report.evaluated import evaluated, figure, percent
 SCRIPTS = tuple(
     f"{name}.js"
     for name in (
-        *("dom", "data", "sheets", "store", "grid", "swatch", "cards", "cluster", "detail", "map", "dots", "loupe"),
-        *("search", "selection", "mapinput", "edits", "lists", "training", "start"),
+        *("dom", "data", "sheets", "picture", "store", "grid", "swatch", "cards", "cluster", "detail", "map", "dots"),
+        *("loupe", "search", "selection", "mapinput", "edits", "lists", "training", "start"),
     )
 )
 """In the order in which they run; each uses those before it."""

@@ -26,7 +26,7 @@ function point(i) {
   lens.width = lens.width; // cleared
   paint(lens);
   loupe.querySelector("b").textContent = cluster < 0 ? "In no cluster" : fullName(cluster);
-  loupe.querySelector("span").textContent = describe(i);
+  writeName(loupe.querySelector("span"), i);
   loupe.hidden = false;
   const narrow = view.width < 500;
   const right = x + 16;
