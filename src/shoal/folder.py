@@ -16,6 +16,7 @@ FOLDER/
   decisions.jsonl         what a person has renamed, merged, split, moved and answered, if anything; only added to
   clustered.parquet       the assignments before any decision
   learned-1.safetensors   what was learnt from answers
+  graph.safetensors       the nearest neighbours of images, over which answers spread
   clustering.safetensors  the fitted clusterer, which ``predict`` and ``export`` read; written last
   centers.npy             float32 (k, d), in the order of the clusters
   suggestion.json, .html  how good each k is, if k was to be chosen
@@ -74,6 +75,7 @@ class ResultFolder:
         self.evaluation = path / "evaluation.json"
         self.decisions = path / "decisions.jsonl"
         self.clustered = path / "clustered.parquet"
+        self.graph = path / "graph.safetensors"
         self.config = path / "config.yaml"
         self.features = path / "features"
         self.clustering = path / "clustering.safetensors"

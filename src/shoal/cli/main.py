@@ -24,6 +24,7 @@ shoal sorts unlabelled images into clusters.
   shoal train RECIPE          learn features and clusters together
   shoal train --resume RUN    resume an interrupted run
 both write a folder, RESULT, with a report and tables, for
+  shoal review RESULT         look, correct, name and answer questions on a local page
   shoal predict RESULT IMAGES assign new images to its clusters
   shoal update RESULT         take in what has come, changed or gone since
   shoal sort RESULT           put the files into a folder per cluster; dry run by default, undoable
@@ -40,6 +41,7 @@ Help for a verb:              shoal VERB --help"""
 VERBS = {
     "train": "train.TrainCommand",
     "cluster": "cluster.ClusterCommand",
+    "review": "review.ReviewCommand",
     "predict": "results.PredictCommand",
     "update": "update.UpdateCommand",
     "sort": "sort.SortCommand",

@@ -37,6 +37,8 @@ class Replayed:
     """The present cluster of each that there ever was, by its number."""
     fixed: Bool[np.ndarray, "n"]
     """Images whose cluster a person has said."""
+    unsaid: Labels
+    """Cluster of each image without what was said of single images, and without what was learnt from that."""
     ruled_out: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """Clusters that an image is not in, for those of which only that is known."""
     made: set[int] = field(default_factory=set)
@@ -103,8 +105,10 @@ def replay(
     Raises:
         UserError: a decision is about a cluster that there never was, or what was learnt cannot be read.
     """
-    now = Replayed(base.copy(), dict(names), base, {i: i for i in range(n_clusters)}, np.zeros(len(base), dtype=bool))
-    player = _Player(now, ids, read)
+    now = Replayed(
+        base.copy(), dict(names), base, {i: i for i in range(n_clusters)}, np.zeros(len(base), dtype=bool), base.copy()
+    )
+    player = Player(now, ids, read)
     for number, step in enumerate(translated(steps), 1):
         try:
             player.play(step)
@@ -116,12 +120,19 @@ def replay(
     return now
 
 
-class _Player:
+class Player:
+    """Plays decisions one after the other; images that have got another name since are not known to it."""
+
     def __init__(self, now: Replayed, ids: Sequence[str], read: Learned) -> None:
         self.now, self.ids, self.read = now, ids, read
         self._rows: dict[str, int] | None = None
 
     def play(self, step: Decision) -> None:
+        """Do what a decision says.
+
+        Raises:
+            KeyError: it is about a cluster that there never was.
+        """
         getattr(self, f"_{step['do']}")(step)
         self.now.n_decisions += step["do"] not in OF_UPDATE
 
@@ -150,6 +161,7 @@ class _Player:
             if source == goal:
                 continue
             now.labels[now.labels == source] = goal
+            now.unsaid[now.unsaid == source] = goal
             now.into = {each: goal if was == source else was for each, was in now.into.items()}
             name = now.names.pop(source, "")
             if name:
@@ -159,6 +171,8 @@ class _Player:
         now = self.now
         now.labels[rows] = cluster
         now.fixed[rows] = fixed
+        if not fixed:
+            now.unsaid[rows] = cluster
         if now.ruled_out:
             for row in rows.tolist():
                 now.ruled_out.pop(row, None)

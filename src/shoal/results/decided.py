@@ -83,6 +83,8 @@ class Decided:
     replayed: Replayed
     learned: Learned | None
     """What counts of what was learnt."""
+    size: int
+    """Bytes of the decisions."""
 
     def model(self, clusterer: Clusterer, centers: Float[Tensor, "k d"], features: Tensor, metric: Metric) -> Model:
         """What puts other images into the clusters; the arguments are those of the clustering without decisions."""
@@ -123,12 +125,12 @@ def decided(
     Raises:
         UserError: a decision cannot be read or followed.
     """
-    steps = effective(DecisionLog(folder.decisions).read()[0])
+    steps, size = DecisionLog(folder.decisions).read()
 
     def read(name: str) -> tuple[Labels, Sequence[int]]:
         learned = Learned.load(folder.path / name, len(ids))
         return learned.labels.numpy(), learned.known
 
-    replayed = replay(base.labels.numpy(), n_clusters, names, ids, steps, read)
+    replayed = replay(base.labels.numpy(), n_clusters, names, ids, effective(steps), read)
     learned = Learned.load(folder.path / replayed.learned, len(ids)) if replayed.learned else None
-    return Decided(replayed, learned)
+    return Decided(replayed, learned, size)

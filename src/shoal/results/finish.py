@@ -15,7 +15,6 @@ from torch import Tensor
 from shoal.clustering import approximate_neighbours, map_positions
 from shoal.data.reading import count_kinds
 from shoal.data.sources.others import in_words
-from shoal.decisions.log import DecisionLog
 from shoal.evaluation import clustering_scores
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -132,9 +131,8 @@ def rewrite(result: Result) -> None:
     Raises:
         UserError: something in the folder is damaged or missing, or the folder cannot be written.
     """
+    rewrite_tables(result)
     found, folder = result.assignments, result.folder
-    inputs = Inputs(result.features, result.ids, "images", result.source, embedded=result.embedded)
-    _write_tables(result, inputs, found, result.names)
     if result.embedded is None:
         return
     ids, pictures = read_encoded(folder.atlas)
@@ -142,9 +140,19 @@ def rewrite(result: Result) -> None:
     write_page(result)
 
 
+def rewrite_tables(result: Result) -> None:
+    """The tables alone, which is quicker.
+
+    Raises:
+        UserError: as ``rewrite``.
+    """
+    inputs = Inputs(result.features, result.ids, "images", result.source, embedded=result.embedded)
+    _write_tables(result, inputs, result.assignments, result.names)
+
+
 def _write_tables(result: Result, inputs: Inputs, found: Assignments, names: Mapping[int, str]) -> None:
     """Who is in which cluster, what stands for each, and the centres."""
-    folder, stamp = result.folder, DecisionLog(result.folder.decisions).size
+    folder, stamp = result.folder, result.decided.size if result.decided else 0
     for path in (folder.assignments_csv, folder.assignments):
         write_assignments(
             found, inputs.ids, path, names=names, targets=inputs.targets, classes=inputs.classes, stamp=stamp

@@ -177,7 +177,7 @@ def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
     _write_changes(step, found, far, staged.changes)
     outcome = write_files(result, inputs, found, before.names)
     folder = before.folder
-    stale = [folder.evaluation, *([] if staged.skipped.exists() else [folder.skipped])]
+    stale = [folder.evaluation, folder.graph, *([] if staged.skipped.exists() else [folder.skipped])]
     folder.put_in_place([path for path in stale if path.exists()])
     matched = step.matched
     n_changed = int(np.isin(np.flatnonzero(step.was < 0), _changed_places(step)).sum())

@@ -18,6 +18,7 @@ library.js (state and columns), ids.js and thumbs.js (names and thumbnails of wh
 from __future__ import annotations
 
 from shoal.report.page import environment
+from shoal.review.session import Session
 
 SCRIPTS = tuple(
     f"{name}.js"
@@ -30,12 +31,8 @@ SCRIPTS = tuple(
 """In the order in which they run; each uses those before it when it starts."""
 
 
-def render(title: str, nonce: str) -> str:
-    """The page.
-
-    Args:
-        title: of the clustering.
-        nonce: that its content security policy allows scripts and styles by.
-    """
+def page(session: Session, nonce: str) -> str:
+    """The document; only scripts and styles with the nonce count."""
+    title = session.result.folder.path.resolve().name
     template = environment("shoal.review").get_template("review.html.jinja")
     return template.render(title=title, nonce=nonce, scripts=SCRIPTS)

@@ -89,7 +89,10 @@ filters.elements.text.addEventListener("input", () => {
   if (filters.elements.by.value === "name") shown.typing = setTimeout(drawGallery, 200);
 });
 for (const button of byId("sorting").querySelectorAll("[data-sort]")) {
-  button.addEventListener("click", () => {
+  button.addEventListener("click", async () => {
+    if (button.dataset.sort === "date" && !images.date) say("Reading the dates of the images.");
+    if (button.dataset.sort === "date") await attempt(loadDates);
+    if (button.dataset.sort === "date" && !images.date) return;
     shown.sort = button.dataset.sort;
     drawGallery();
   });

@@ -28,7 +28,7 @@ async function refresh() {
 
 /** What the server answers to a decision. */
 async function takeAnswer(answer) {
-  if (answer.version > state.version + 1) return refresh();
+  if (answer.since !== state.version) return refresh(); // Another tab was faster.
   answer.changed.rows.forEach((row, at) => { state.cluster[row] = answer.changed.labels[at]; });
   takeClusters(answer);
   images.fixed = await getNumbers("/api/column/fixed", Uint8Array);
@@ -38,9 +38,13 @@ async function takeAnswer(answer) {
 
 async function loadColumns() {
   const wanted = { confidence: Float32Array, folder: Int32Array };
-  if (state.has.dates) wanted.date = Int32Array;
   if (state.has.map) wanted.place = Uint16Array;
   await Promise.all(Object.entries(wanted).map(async ([name, Type]) => { images[name] = await getNumbers(`/api/column/${name}`, Type); }));
+}
+
+/** When each image was taken, which takes the server a while at the first time. */
+async function loadDates() {
+  images.date ??= await getNumbers("/api/column/date", Int32Array);
 }
 
 function nameOf(cluster) {

@@ -1,11 +1,13 @@
 // Questions: one image and the clusters it may be in. The next one is shown at once; answers follow to the server.
 const desk = byId("questions");
 const AHEAD = 10;
+const MOST_KNOWN = 1000;
 const quiz = { queue: [], past: [], asked: new Set(), turn: 0, answered: 0, changed: 0, fetching: null, over: false };
 
 /** Have questions at hand, none of them asked before. */
 async function fetchQuestions() {
-  quiz.fetching ??= attempt(() => getJson(`/api/questions?n=${Math.min(200, AHEAD + quiz.asked.size)}`));
+  const known = [...quiz.asked].slice(-MOST_KNOWN);
+  quiz.fetching ??= attempt(() => getJson(`/api/questions?n=${AHEAD}&skipped=${known}`));
   const answer = await quiz.fetching;
   quiz.fetching = null;
   for (const question of answer ?? []) {

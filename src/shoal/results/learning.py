@@ -1,0 +1,139 @@
+"""What is learnt from a person's answers about a result: a proposal first, which counts once it is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shoal.decisions.log import DecisionLog
+from shoal.decisions.replay import Replayed
+from shoal.errors import UserError
+from shoal.learning import UNKNOWN, Answer, Graph, Question, choose_questions, learn
+from shoal.results.decided import Learned, next_learned
+from shoal.results.result import Result
+
+MAX_FLOWS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """A learnt clustering that nobody has accepted yet; ``path`` holds it."""
+
+    path: Path
+    how: str
+    changed: np.ndarray
+    """Rows that would be in another cluster."""
+    before: np.ndarray
+    after: np.ndarray
+    """Clusters of these rows."""
+
+    @property
+    def flows(self) -> list[tuple[int, int, int]]:
+        """From which cluster to which how many images would go, most first."""
+        pairs, counts = np.unique(np.stack([self.before, self.after], 1), axis=0, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:MAX_FLOWS]
+        return [(*pairs[i].tolist(), int(counts[i])) for i in order.tolist()]
+
+
+def answers_of(replayed: Replayed, slots: dict[int, int]) -> list[Answer]:
+    """What a person has said of single images, with clusters by their places."""
+    said = [Answer(row, slots.get(int(replayed.labels[row]), -1)) for row in np.flatnonzero(replayed.fixed).tolist()]
+    said += [
+        Answer(row, UNKNOWN, tuple(slots[replayed.into[each]] for each in out if replayed.into.get(each) in slots))
+        for row, out in replayed.ruled_out.items()
+    ]
+    return said
+
+
+def propose(result: Result) -> Proposal:
+    """Learn from all that was said of images, and write what came of it beside the result.
+
+    Raises:
+        UserError: nothing was said yet, the features are gone, or the folder cannot be written.
+    """
+    replayed = result.decided.replayed if result.decided else None
+    if replayed is None or not (replayed.fixed.any() or replayed.ruled_out):
+        raise UserError(
+            "there is nothing to learn from yet: answer some questions in 'shoal review', or give a file of answers."
+        )
+    numbers = replayed.clusters
+    slots = {number: place for place, number in enumerate(numbers)}
+    places = np.full(1 + max(replayed.into), -1)
+    places[numbers] = np.arange(len(numbers))
+    start = np.where(replayed.unsaid >= 0, places[replayed.unsaid], -1)
+    found = learn(
+        result.features,
+        torch.from_numpy(start),
+        answers_of(replayed, slots),
+        metric=result.metric,
+        graph=graph_of(result),
+        seed=result.seed,
+    )
+    labels = np.where(found.labels.numpy() >= 0, np.array(numbers)[found.labels.numpy()], -1)
+    _forget_proposals(result)
+    path = next_learned(result.folder)
+    known = numbers[: found.model.n_clusters]
+    Learned(torch.from_numpy(labels), found.confidence, found.model, known).save(path)
+    now = np.where(replayed.fixed, replayed.labels, labels)
+    changed = np.flatnonzero(now != replayed.labels)
+    return Proposal(path, found.used, changed, replayed.labels[changed], now[changed])
+
+
+def graph_of(result: Result) -> Graph:
+    """The neighbour graph of a result, which its folder keeps.
+
+    Raises:
+        UserError: the features are gone, or the folder cannot be written.
+    """
+    path = result.folder.graph
+    if path.exists():
+        try:
+            graph = Graph.load(path)
+            graph.check(result.features)
+            return graph
+        except UserError:  # damaged, or of features of before: it is quickly built
+            pass
+    graph = Graph.build(result.features, result.metric, seed=result.seed)
+    graph.save(path)
+    return graph
+
+
+def questions(result: Result, n: int, asked: Sequence[int]) -> list[Question]:
+    """The next questions about a result, whose candidates are present clusters by their numbers.
+
+    Args:
+        result: finished.
+        n: how many to ask.
+        asked: rows that were asked about, besides those of which something was said.
+
+    Raises:
+        UserError: the features are gone, or the folder cannot be written.
+    """
+    said: list[int] = []
+    if result.decided is not None:
+        replayed = result.decided.replayed
+        said = [*np.flatnonzero(replayed.fixed).tolist(), *replayed.ruled_out]
+    model, labels = result.model, result.assignments.labels
+    found = choose_questions(
+        result.features,
+        model.slots_of(labels),
+        model.centers,
+        graph_of(result),
+        n_questions=n,
+        asked=[*said, *asked],
+        seed=result.seed,
+    )
+    numbers = model.numbers.tolist()
+    return [replace(each, candidates=tuple(numbers[place] for place in each.candidates)) for each in found]
+
+
+def _forget_proposals(result: Result) -> None:
+    """Remove what was learnt and never accepted."""
+    used = {step["file"] for step in DecisionLog(result.folder.decisions).read()[0] if step["do"] == "learn"}
+    for path in result.folder.path.glob("learned-*.safetensors"):
+        if path.name not in used:
+            path.unlink(missing_ok=True)
