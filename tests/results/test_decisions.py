@@ -102,7 +102,7 @@ def test_tables_report_and_centres_follow_once_they_are_written_again(result, cl
     assert "colours" in (clusters / "report.html").read_text()
 
 
-def test_a_split_is_followed_by_new_images(result, clusters, tmp_path, monkeypatch):
+def test_a_split_is_followed_by_new_images(result, clusters, tmp_path):
     colour = colours_of(result)
     # All in one cluster, which is then split by hand.
     result = decide(
@@ -147,7 +147,7 @@ def test_the_graph_has_mergers_splits_and_names(result, clusters, tmp_path):
     assert json.loads(about["shoal.numbers"]) == result.model.numbers.tolist()
     assert json.loads(about["shoal.clusters"]) == {"7": "some blues"}
     assert main(["predict", str(clusters), "photos", "--out", "again.csv"]) == 0
-    with open("again.csv") as file:
+    with Path("again.csv").open() as file:
         wanted = [int(row["cluster"]) for row in csv.DictReader(file)]
     pixels = np.stack([result.network.prepare((tmp_path / "photos" / name).read_bytes()) for name in result.ids])
     cluster, probabilities = session.run(["cluster", "probabilities"], {"images": pixels.astype(np.float32) / 255})
@@ -155,7 +155,7 @@ def test_the_graph_has_mergers_splits_and_names(result, clusters, tmp_path):
     assert probabilities.sum(1) == pytest.approx(np.ones(32), abs=1e-5)
 
 
-def test_sort_and_evaluate_follow(result, clusters, tmp_path, capsys):
+def test_sort_and_evaluate_follow(result, clusters, tmp_path):
     colour = colours_of(result)
     decide(
         result,
@@ -265,7 +265,7 @@ def test_what_cannot_be_followed_is_not_kept(result, clusters):
     assert not (clusters / "decisions.jsonl").exists()
 
 
-def test_two_processes_do_not_decide_at_once(result, clusters):
+def test_two_processes_do_not_decide_at_once(result):
     with result.folder.alone(), pytest.raises(UserError, match="close its review"), result.folder.alone():
         pass
 

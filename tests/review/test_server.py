@@ -236,7 +236,7 @@ def test_decisions_are_kept_and_told(client, clusters):
     assert decide(client, {"do": "undo"}).json()["changed"] == {"rows": [second[0]], "labels": [0]}
 
 
-def test_a_call_that_is_repeated_is_done_once(client, clusters, app, session):
+def test_a_call_that_is_repeated_is_done_once(client, clusters):
     for _ in range(2):
         assert decide(client, {"do": "new", "images": [0], "name": "x"}, key="the same key").json()["numbers"] == [4]
     assert len((clusters / "decisions.jsonl").read_text().splitlines()) == 1

@@ -159,7 +159,7 @@ class Result:
         if self.embedded is not None:
             return self.embedded.features
         found = given_features(str(self.source))
-        if len(found) != len(self.assignments.labels):
+        if len(found) != len(self.table_ids):
             raise UserError(f"{self.source} has other rows than those that were clustered: cluster again.")
         return found
 

@@ -22,7 +22,7 @@ from shoal.errors import UserError
 from shoal.results.decided import Learned
 from shoal.results.deciding import record
 from shoal.results.finish import rewrite, rewrite_tables
-from shoal.results.learning import Proposal, propose, questions
+from shoal.results.learning import Proposal, accept, propose, questions
 from shoal.results.result import Result
 from shoal.review.asked import Translator
 from shoal.review.facts import Facts
@@ -129,10 +129,9 @@ class Session:
     def _closeness(self, own: Int64[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
         """How near images are to the centre of their cluster, which a decision may have moved."""
         if len(own) == 0 or (self.now.labels[own] == self._labels_at_start[own]).all():
-            return self.closeness[own]
+            return np.asarray(self.closeness[own])
         x = self._unit(torch.from_numpy(own))
-        cosines: Float[np.ndarray, "m"] = (x @ normalize(x.mean(0), dim=0)).numpy()
-        return cosines
+        return np.asarray((x @ normalize(x.mean(0), dim=0)).numpy())
 
     @property
     def _labels_at_start(self) -> Int64[np.ndarray, "n"]:
@@ -176,7 +175,7 @@ class Session:
             raise UserError(f"{error}.") from error
 
     def _play(self, decisions: Sequence[Decision]) -> None:
-        if any(each["do"] in ("undo", "learn") for each in decisions):
+        if any(each["do"] == "undo" for each in decisions):
             self.result = replace(self.result)
             self._restart()
         else:
@@ -295,7 +294,7 @@ class Session:
             UserError: there are none.
         """
         with self.lock:
-            self._proposal = found = propose(replace(self.result))
+            self._proposal = found = propose(self.result, self.now)
         drawn = np.random.default_rng(0).permutation(len(found.changed))[:60]
         sample = [[int(found.changed[i]), int(found.before[i]), int(found.after[i])] for i in np.sort(drawn).tolist()]
         return {
@@ -313,11 +312,11 @@ class Session:
             UserError: there is no such proposal any more.
         """
         with self.lock:
-            if self._proposal is None or self._proposal.path.name != file or not self._proposal.path.exists():
+            if self._proposal is None or self._proposal.path.name != file:
                 raise UserError("that proposal is out of date: learn again.")
             before = self.now.labels.copy()
-            self.log.append([{"do": "learn", "file": file}])
-            self._play([{"do": "learn", "file": file}])
+            self.result = accept(self.result, self._proposal)
+            self._restart()
             self._proposal = None
             self.decided_at = time.monotonic()
             found = self.result.assignments
