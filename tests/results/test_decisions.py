@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -71,10 +72,14 @@ def test_undo_takes_back_the_last_decision_that_counts(result, clusters):
     before = labels_of(result)
     colour = colours_of(result)
     result = decide(result, {"do": "move", "images": ["blue-0.png"], "cluster": colour["red"]})
-    result = decide(result, {"do": "merge", "clusters": [colour["green"]], "into": colour["red"]}, {"do": "undo"})
+    merge = {"do": "merge", "clusters": [colour["green"]], "into": colour["red"]}
+    result = decide(result, merge, {"do": "rename", "cluster": colour["red"], "name": "warm"})
+    result = decide(result, {"do": "undo"})  # both, since they were taken together
+    assert result.names == {}
     assert labels_of(result) == before | {"blue-0.png": colour["red"]}
-    result = decide(result, {"do": "undo"}, {"do": "undo"})
+    result = decide(result, {"do": "undo"})
     assert labels_of(result) == before
+    result = decide(result, {"do": "undo"})  # there is nothing left
     rewrite(result)
     assert labels_of(Result.load(clusters)) == before
     assert result.assignments.confidence == pytest.approx(result.clustered[1].confidence, abs=1e-6)
@@ -198,7 +203,7 @@ def test_an_update_carries_names_splits_and_places(result, clusters, tmp_path):
     # What was decided before can still be undone.
     undone = labels_of(decide(again, {"do": "undo"}))
     assert undone["stone.png"] == colour["grey"]
-    assert undone["blue-0.png"] == 4
+    assert undone["blue-0.png"] == colour["blue"]
 
 
 def test_half_a_line_is_as_if_it_had_never_been(result, clusters):

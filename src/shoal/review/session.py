@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,9 @@ class Session:
     def state(self) -> dict[str, Any]:
         """Clusters, with the images that stand for them, and counts."""
         with self.lock:
-            return {"n": self.n, "title": self.result.folder.path.resolve().name, **self._summary()}
+            place = self.result.folder.path.resolve()
+            key = blake2b(str(place).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+            return {"n": self.n, "title": place.name, "key": key, **self._summary()}
 
     def _summary(self) -> dict[str, Any]:
         sizes = np.bincount(self.now.labels[self.now.labels >= 0], minlength=self.now.next_number)
@@ -152,14 +155,15 @@ class Session:
             if key in self._keys:
                 return self._keys[key]
             if key in self._known_keys:
-                return {**self._summary(), "changed": _changes(self.now.labels, None), "numbers": []}
+                return {"since": -1, **self._summary(), "changed": _changes(self.now.labels, None), "numbers": []}
             before = self.now.labels.copy()
             translator = self._translator()
             decisions = translator.translate(asked)
-            self.log.append([{**decisions[0], "key": key}, *decisions[1:]])
-            self._play(decisions)
+            since = self.version
+            self.log.append(decisions, key)
+            self._play([{**each, "key": key} for each in decisions])
             self.decided_at = time.monotonic()
-            answer = self._after(before, translator.numbers)
+            answer = {"since": since, **self._after(before, translator.numbers)}
             self._keys[key] = answer
             while len(self._keys) > KEYS:
                 self._keys.popitem(last=False)
@@ -314,7 +318,7 @@ class Session:
         with self.lock:
             if self._proposal is None or self._proposal.path.name != file:
                 raise UserError("that proposal is out of date: learn again.")
-            before = self.now.labels.copy()
+            before, since = self.now.labels.copy(), self.version
             self.result = accept(self.result, self._proposal)
             self._restart()
             self._proposal = None
@@ -323,7 +327,7 @@ class Session:
             self.confidence = found.confidence.clone()
             self.closeness = -found.distance.nan_to_num(torch.inf).numpy()
             self._shown.clear()
-            return self._after(before, [])
+            return {"since": since, **self._after(before, [])}
 
     # Tables
 
