@@ -133,7 +133,7 @@ def test_features_are_learnt_of_as_well(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     np.save("rows.npy", np.concatenate([rng.normal(c, 0.3, (40, 5)) for c in (0, 3, 6)]).astype(np.float32))
     assert main(["cluster", "rows.npy", "-k", "2", "--out", "out", "--quiet"]) == 0
-    assert main(["ask", "out", "-n", "12"]) == 0
+    assert main(["ask", "out", "-n", "30"]) == 0
     with Path("questions.csv").open() as file:
         rows = [*csv.DictReader(file)]
     path = fill(rows, lambda row: f"new group {int(row['id']) // 40}")
