@@ -173,9 +173,12 @@ def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Input
             return kept[rows]
         return read_pixels(result.listing, result.matched.rows[rows.numpy()].tolist(), edge, embedded.ranges)
 
-    encoder, at = result.encoder, str(folder.features.resolve())
+    encoder, at, source = result.encoder, str(folder.features.resolve()), result.source
+    if isinstance(source, list):  # of what was listed, the images left out are no longer
+        left_out = set(np.delete(embedded.rows.numpy(), index).tolist())
+        source = [file for row, file in enumerate(source) if row not in left_out]
     return Inputs(
-        *(own.features, own.ids, "images", result.source, result.root),
+        *(own.features, own.ids, "images", source, result.root),
         *(own, encoder, at, pictures),
         joined=result.joined,
     )

@@ -140,7 +140,9 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     config = trained.config
     source, root = config.data.path, config.data.root
     if source == "-":  # it is read once; what it named is found again by these names
-        source_files: str | list[str] = [str(file) for file in find_source(source).files]
+        listing = find_source(source).listing()
+        files = dict(zip(listing.ids, map(str, listing.files), strict=True))
+        source_files: str | list[str] = [files[name] for name in (*images.ids, *images.skipped)]  # as features are kept
     else:
         source_files = source
     spec = EncoderSpec("run", str(folder.path.absolute()), digest=file_digest(folder.model))
