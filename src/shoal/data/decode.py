@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import BytesIO
 from threading import Condition
 from typing import TypeVar
@@ -15,9 +16,19 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from shoal.data import plugins, tiff
-from shoal.data.greys import Samples, Scale, find_missing, full_range, to_8_bits
+from shoal.data.greys import Samples, Scale, clipping_note, find_missing, full_range, to_8_bits
 from shoal.data.kinds import HEAD, RAW, TGA, Kind, damaged, kind_of_content
-from shoal.data.repair import JPEG, LOST, ended, lost_share, png_depth, repaired, significant_bits
+from shoal.data.repair import (
+    FILLERS,
+    JPEG,
+    LOST,
+    before_open_segment,
+    ended,
+    lost_share,
+    png_depth,
+    repaired,
+    significant_bits,
+)
 
 _KINDS = {"I;16": "uint16", "I": "int32", "F": "float32"}  # of Pillow's modes of more than 8 bits
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -226,32 +237,46 @@ def _deep_kind(data: bytes) -> str:
 
 
 def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image, str]:
-    def shown(opened: Image.Image | Samples, turn: int) -> Image.Image:
-        return _turned(samples_to_rgb(opened, scale) if isinstance(opened, Samples) else to_rgb(opened), turn)
+    def shown(opened: Image.Image | Samples, turn: int) -> tuple[Image.Image, str]:
+        if isinstance(opened, Samples):
+            return _turned(samples_to_rgb(opened, scale), turn), clipping_note(opened, scale)
+        return _turned(to_rgb(opened), turn), ""
 
     try:
         if not is_shallow(data[:32]) and (kind := _deep_kind(data)):
             scale.settle(kind)
-        return _opened(data, min_side, shown), ""
+        return _opened(data, min_side, shown)
     except (Image.DecompressionBombError, MemoryError):
         raise
     except Exception as error:
         if _lacks_bytes(error) and data.startswith(JPEG):
-            return _truncated(_opened(ended(data), min_side, shown))
+            return _truncated(data, partial(_opened, min_side=min_side, use=lambda image, turn: shown(image, turn)[0]))
         bare = repaired(data)
         if bare is None:
             raise
         with contextlib.suppress(Exception):  # the first reason says more
-            return _opened(bare, min_side, shown), ""
+            return _opened(bare, min_side, shown)
         raise
 
 
-def _truncated(image: Image.Image) -> tuple[Image.Image, str]:
+def _truncated(data: bytes, opened: Callable[[bytes], Image.Image]) -> tuple[Image.Image, str]:
     """Take a JPEG that lacks its last bytes, unless too many of its rows are missing."""
+    whole = True
+    try:
+        image = opened(ended(data))
+    except Exception:
+        if (before := before_open_segment(data)) is None:
+            raise
+        image, whole = opened(ended(before)), False
     lost = lost_share(image)
     if lost > LOST:
         raise UnreadableError(_TRUNCATED)
-    return image, f"kept although truncated: {max(1, round(100 * lost))} % of its rows are missing" if lost > 0 else ""
+    if lost > 0:
+        return image, f"kept although truncated: {max(1, round(100 * lost))} % of its rows are missing"
+    with contextlib.suppress(Exception):
+        if whole and all(opened(ended(data, filler)).tobytes() == image.tobytes() for filler in FILLERS):
+            return image, ""  # nothing but the end mark is missing
+    return image, "kept although truncated: it lacks its last bytes"
 
 
 def _lacks_bytes(error: Exception) -> bool:

@@ -24,10 +24,11 @@ from shoal.data.greys import Ranges, Scale, chosen_ranges
 from shoal.data.listing import Files, Listing, Source, as_images
 from shoal.data.looks import look_at_all
 from shoal.data.reach import out_of_reach
-from shoal.data.reading import content_digest, read_all, reading_notes, refuse_skipped, source_scale
+from shoal.data.reading import content_digest, read_all, source_scale
 from shoal.data.sources.array import images_from_array
 from shoal.data.sources.find import find_source
 from shoal.data.threads import map_in_threads
+from shoal.data.unread import reading_notes, refuse_skipped
 from shoal.errors import UserError
 from shoal.progress import ProgressCallback
 from shoal.types import Images

@@ -13,8 +13,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from shoal.clustering import approximate_neighbours, map_positions
-from shoal.data.reading import count_kinds
 from shoal.data.sources.others import in_words
+from shoal.data.unread import count_kinds
 from shoal.evaluation import clustering_scores
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder

@@ -16,8 +16,8 @@ from shoal.clustering.rows import Metric, default_metric
 from shoal.data import find_source, read_pixels, resolve_spec
 from shoal.data.greys import Ranges, describe
 from shoal.data.listing import others_of
-from shoal.data.reading import count_kinds, reading_notes
 from shoal.data.sources.array import map_npy
+from shoal.data.unread import count_kinds, reading_notes
 from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder, open_embedded, share_features
 from shoal.files import real

@@ -22,7 +22,8 @@ from shoal.clustering.rows import subsample
 from shoal.data.greys import Ranges, Scale, describe
 from shoal.data.listing import Listing, others_of
 from shoal.data.reach import LostError, Reach
-from shoal.data.reading import map_rows, read_blob, read_pixels, reading_notes
+from shoal.data.reading import map_rows, read_blob, read_pixels
+from shoal.data.unread import reading_notes
 from shoal.errors import UserError
 from shoal.features import Embedded, embed
 from shoal.features.matching import Matched, known_rows, match
