@@ -497,3 +497,23 @@ def test_a_listed_file_keeps_its_name_once_it_can_be_read(tmp_path, photos, netw
     for folder in ("clusters/stdin", "three"):
         assert main(["update", folder]) == 0
         assert list(table(tmp_path / folder)) == [*names[:5], *names[6:]]
+
+
+HEADER = "update,change,id,was,cluster,far"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["id,change\n", f"{HEADER},mine\n", f"{HEADER}\n1,new,a.png,,2\n", f"{HEADER}\n1,new,a.png,,2,no,mine\n", ""],
+)
+def test_a_table_of_changes_that_is_no_longer_ours_is_not_replaced(photos, clusters, embedded, capsys, text):
+    (clusters / "changes.csv").write_text(text)
+    photograph(photos, "red", 90)
+    before = snapshot(clusters)
+    assert main(["update", str(clusters)]) == 2
+    assert "rename it to keep it, or give it these columns again" in complaint(capsys)
+    assert snapshot(clusters) == before
+    assert not embedded
+    (clusters / "changes.csv").write_text("far,change,id,was,cluster,update\nno,new,a.png,,2,1\n")  # sorted otherwise
+    assert main(["update", str(clusters)]) == 0
+    assert changes(clusters) == [("new", "a.png", ""), ("new", "red-90.png", "")]

@@ -26,7 +26,7 @@ from shoal.progress import Progress
 from shoal.results.atlas import read_atlas
 from shoal.results.changes import changes_of, update_hint
 from shoal.results.result import PIXELS, Result, given_features
-from shoal.results.tables import as_utf8, read_csv
+from shoal.results.tables import as_utf8, read_csv, unread
 from shoal.types import Others
 
 Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"] | list[bytes]]
@@ -186,8 +186,7 @@ def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Input
 
 def _with_others(inputs: Inputs, folder: ResultFolder) -> Inputs:
     """Inputs of a result, with what its table says there was beside the images."""
-    known = {} if inputs.embedded is None else {**inputs.embedded.skipped, **inputs.embedded.notes}
-    names = set(map(as_utf8, known))
+    names = set() if inputs.embedded is None else set(map(as_utf8, unread(inputs.embedded)))
     reasons = {name: reason for name, reason in read_csv(folder.skipped, "id", "reason") if name not in names}
     return replace(inputs, others=Others(count_kinds(reasons, Others()), reasons))
 

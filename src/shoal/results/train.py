@@ -34,7 +34,7 @@ from shoal.results.finish import Outcome, finish
 from shoal.results.inputs import Inputs
 from shoal.results.page import report_data
 from shoal.results.result import Result
-from shoal.results.tables import write_skipped
+from shoal.results.tables import unread, write_skipped
 from shoal.training import Run, fit
 from shoal.training.run import Watcher
 from shoal.training.trained import Trained
@@ -54,7 +54,7 @@ def start(config: RunConfig, path: Path, progress: Progress, images: Images | No
     run = Run(config, images, folder)
     if distributed.is_first():
         atomic_write(folder.config, to_yaml(config).encode())
-        write_skipped({**images.skipped, **images.notes, **images.others.reasons}, folder.skipped)
+        write_skipped(unread(images, images.others), folder.skipped)
     return run
 
 
