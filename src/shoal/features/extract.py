@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from shoal.clustering.rows import equal_rows
 from shoal.data.greys import ANY, Ranges, Scale
-from shoal.data.links import equal_rows, other_names
+from shoal.data.links import other_names
 from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
 from shoal.data.looks import NO_LOOK, Look, look_at
 from shoal.data.reach import LostError, Reach, out_of_reach
