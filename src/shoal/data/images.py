@@ -101,10 +101,27 @@ def to_images(
         raise UserError(f"cannot take images from a {type(source).__name__}: give a path, a list of paths or an array.")
     if not isinstance(source, str | Path) and not all(isinstance(path, str | Path) for path in source):
         raise UserError("a list of images must hold paths; stack arrays into one of shape (n, h, w, 3).")
-    found = find_source(source, root=root, progress=progress)
-    if found.images is not None:
-        return found.images(size, Scale(ranges))
-    return _from_source(found, size, ranges or {}, strict, progress)
+    return images_of(
+        find_source(source, root=root, progress=progress), size=size, ranges=ranges, strict=strict, progress=progress
+    )
+
+
+def images_of(
+    source: Source,
+    *,
+    size: int | None = None,
+    ranges: Ranges | None = None,
+    strict: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Images:
+    """``to_images`` for a source that has been found.
+
+    Raises:
+        UserError: as in ``to_images``.
+    """
+    if source.images is not None:
+        return source.images(size, Scale(ranges))
+    return _from_source(source, size, ranges or {}, strict, progress)
 
 
 def place_on(images: Images, device: torch.device) -> Images:
