@@ -86,6 +86,8 @@ def _backbone(result: Result, progress: Progress, *, needed: bool) -> _Backbone:
 def _images(result: Result, trained: Trained, progress: Progress) -> Images:
     """The images of a training run as they are now, with those that an update has taken in, in the order of its rows.
 
+    Their true classes are those of the result (``_truth``).
+
     Raises:
         UserError: they are gone, or have changed since.
     """
@@ -106,8 +108,7 @@ def _images(result: Result, trained: Trained, progress: Progress) -> Images:
         raise UserError(f"{many} gone, renamed or changed since: {update_hint(result)}")
     if rows == [*range(len(read))]:  # else they would be copied
         return read
-    truth = _truth(result)
-    return Images(read.pixels[rows], embedded.targets, truth.clustered, embedded.classes, result.ids)
+    return Images(read.pixels[rows], torch.full((len(rows),), -1), _truth(result).clustered, (), result.ids)
 
 
 def _truth(result: Result) -> Truth:
