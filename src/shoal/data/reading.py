@@ -31,18 +31,15 @@ from shoal.data.decode import (
     NO_IMAGE,
     NO_MEMORY,
     UnreadableError,
-    centre_square,
     is_shallow,
     open_noted,
     samples_of,
-    samples_to_rgb,
-    to_array,
-    to_pillow,
 )
 from shoal.data.greys import Extremes, Ranges, Samples, Scale, clipping_note
 from shoal.data.kinds import HEAD, RAW, TIFF, Kind, kind_of_content, kind_of_name
 from shoal.data.listing import Blob, Listing, Member, Pixels, check_regular
 from shoal.data.reach import LostError, Reach
+from shoal.data.rgb import centre_square, samples_to_rgb, to_array, to_pillow
 from shoal.data.sketch import sketch
 from shoal.data.threads import map_in_threads
 from shoal.data.unread import nothing_readable, reason_of, refuse_skipped

@@ -18,9 +18,9 @@ from shoal.clustering.occupied import renumbered
 from shoal.clustering.rows import equal_rows
 from shoal.config import RunConfig, load_recipe, to_yaml
 from shoal.data import Listing, find_source, load_images
-from shoal.data.decode import to_pillow
 from shoal.data.greys import describe
 from shoal.data.links import other_names
+from shoal.data.rgb import to_pillow
 from shoal.data.sketch import sketch
 from shoal.data.sources.folder import is_pattern
 from shoal.errors import UserError
