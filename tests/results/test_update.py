@@ -517,3 +517,21 @@ def test_a_table_of_changes_that_is_no_longer_ours_is_not_replaced(photos, clust
     (clusters / "changes.csv").write_text("far,change,id,was,cluster,update\nno,new,a.png,,2,1\n")  # sorted otherwise
     assert main(["update", str(clusters)]) == 0
     assert changes(clusters) == [("new", "a.png", ""), ("new", "red-90.png", "")]
+
+
+@pytest.mark.parametrize("source", ["photos.csv", "-"])
+def test_files_of_a_table_or_a_list_that_are_all_away(tmp_path, photos, network, monkeypatch, capsys, source):
+    names = sorted(f"photos/{path.name}" for path in photos.iterdir())
+    (tmp_path / "photos.csv").write_text("\n".join(["path", *names]))
+    monkeypatch.setattr("shoal.data.sources.find._stdin_paths", lambda: names)
+    assert main(["cluster", source, "-k", "4", "--out", "c", *network]) == 0
+    photograph(tmp_path / "more", "red", 70)
+    assert main(["update", "c", "more"]) == 0
+    before = table(tmp_path / "c")
+    photos.rename(tmp_path / "away")
+    assert main(["update", "c"]) == 2
+    assert "the images to which others have joined cannot be reached: none is there." in complaint(capsys)
+    (tmp_path / "away").rename(photos)
+    (tmp_path / names[0]).unlink()
+    assert main(["update", "c"]) == 0
+    assert table(tmp_path / "c").keys() == before.keys() - {names[0]}

@@ -41,13 +41,21 @@ def joined_source(first: Source, others: Sequence[tuple[str, str]]) -> Source:
         try:
             sources.append((f"{name}/", find_source(spec)))
         except UserError as error:
-            raise UserError(
-                f"the images of {name}/, which have joined, cannot be reached: {error} Bring their folder or drive "
-                "back, or give the folder they are in now to 'shoal update RESULT FOLDER'."
-            ) from error
+            raise _away(f"of {name}/, which have joined,", str(error)) from error
+    for name, source in sources:
+        files = source.listing().files  # of a table or a list all may be gone
+        if isinstance(files, Files) and not any(map(os.path.lexists, files.texts())):
+            raise _away(f"of {name}, which have joined," if name else "to which others have joined", "none is there.")
     files = list(chain.from_iterable(source.files for _, source in sources))
     origin = tuple(chain(first.origin, *([name, *source.origin] for name, source in sources[1:])))
     return Source(origin, files, lambda: _joined(sources))
+
+
+def _away(which: str, why: str) -> UserError:
+    return UserError(
+        f"the images {which} cannot be reached: {why} Bring their folder or drive back, or give the folder they are in "
+        "now to 'shoal update RESULT FOLDER'."
+    )
 
 
 def _joined(sources: Sequence[tuple[str, Source]]) -> Listing:
