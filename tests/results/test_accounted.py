@@ -44,7 +44,7 @@ def test_a_folder_as_a_phone_leaves_it(mixed, tmp_path, weights, capsys):
     line = next(line for line in said.splitlines() if line.startswith("not read"))
     for part in ("not read     16: ", "2 HEIC", "3 camera raw", "1 DICOM", "1 PDF", "1 video", "1 text", "1 @eaDir"):
         assert part in line, part
-    assert line.endswith("; 13 of them are named in c/skipped.csv")
+    assert line.endswith("; 13 of them in c/skipped.csv")
 
     assert main(["cluster", "c", "-k", "3", "--out", "again"]) == 0
     assert {row["id"]: row["reason"] for row in table(tmp_path / "again/skipped.csv")} == skipped

@@ -77,7 +77,7 @@ class Outcome:
         if self.not_read:
             n, where = sum(self.not_read.values()), f": {folder.skipped}"
             if self.n_named < n:
-                where = f"; {self.n_named} of them are named in {folder.skipped}" if self.n_named else ""
+                where = f"; {self.n_named} of them in {folder.skipped}" if self.n_named else ""
             lines.append(f"not read     {n}: {in_words(self.not_read)}{where}")
         if self.n_links:
             what = "name is a link" if self.n_links == 1 else "names are links"
