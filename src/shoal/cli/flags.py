@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, TypeAlias, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import tyro
 
@@ -66,7 +66,7 @@ def no_such_flag(word: str, known: Iterable[str], command: str) -> str:
     return f"there is no option {flag}: {f'did you mean {bare[near[0]]!r}?' if near else f'{command!r} lists them.'}"
 
 
-def _flags_of(kind: type, prefix: str = "") -> Iterator[str]:
+def _flags_of(kind: Any, prefix: str = "") -> Iterator[str]:
     """The flags of a dataclass and of those that are its fields, with their short forms."""
     hints = get_type_hints(kind, include_extras=True)
     for item in dataclasses.fields(kind):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from io import BytesIO
 from threading import Condition
 from typing import TypeVar
@@ -196,7 +195,7 @@ def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image,
         raise
     except Exception as error:
         if _lacks_bytes(error) and data.startswith(JPEG):
-            return _truncated(data, partial(_opened, min_side=min_side, use=lambda image, turn: shown(image, turn)[0]))
+            return _truncated(data, lambda copy: _opened(copy, min_side, shown)[0])
         bare = repaired(data)
         if bare is None:
             raise

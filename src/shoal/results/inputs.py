@@ -186,7 +186,7 @@ def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Input
 
 def _with_others(inputs: Inputs, folder: ResultFolder) -> Inputs:
     """Inputs of a result, with what its table says there was beside the images."""
-    names = set() if inputs.embedded is None else set(map(as_utf8, unread(inputs.embedded)))
+    names = set(map(as_utf8, unread(inputs.embedded) if inputs.embedded else ()))
     reasons = {name: reason for name, reason in read_csv(folder.skipped, "id", "reason") if name not in names}
     return replace(inputs, others=Others(count_kinds(reasons, Others()), reasons))
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.csv
@@ -174,6 +174,7 @@ def read_csv(path: Path, *columns: str, later: Sequence[str] = (), whole: bool =
         raise UserError(f"{path} is damaged: remove it, and the report goes without.") from error
 
 
+@runtime_checkable  # so that beartype can check it
 class Looked(Protocol):
     """Images that were looked at, as pixels or as features."""
 
