@@ -115,7 +115,7 @@ class Evidence:
 
     def _weights(self, told: Bool[Tensor, "a"]) -> Float32[Tensor, "told"]:
         """How much each answer that is told says of its cluster, 1 on average."""
-        counts = self.represented[told].sqrt()
+        counts = self.represented[told]
         return counts / counts.mean()
 
     def arrived(self, told: Bool[Tensor, "a"], opinion: Float32[Tensor, "before k"]) -> Float32[Tensor, "m k"]:
