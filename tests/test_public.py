@@ -15,6 +15,7 @@ SOURCE = Path(shoal.__file__).parent
 LAYERS = [
     {"types", "errors", "files", "folder", "tensors", "device", "distributed", "progress", "noise"},
     {"losses", "models", "data", "clustering"},
+    {"learning"},
     {"methods"},
     {"config"},
     {"evaluation"},

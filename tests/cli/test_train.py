@@ -178,7 +178,7 @@ def test_a_name_that_the_file_system_refuses(tmp_path, capsys):
     assert said.endswith("File name too long")
 
 
-@pytest.mark.parametrize("args", [["run"], ["run", "pictures", "--foo"]])
+@pytest.mark.parametrize("args", [["run"], ["run", "pictures", "--out"]])
 def test_a_verb_that_is_used_wrongly_has_status_2(args, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["predict", *args])

@@ -11,8 +11,8 @@ from PIL import Image
 from tests.packing import write_tar, write_zip
 
 from shoal.data import find_source, to_images
-from shoal.data.reading import count_kinds, skip_note
 from shoal.data.sources import find, others
+from shoal.data.unread import count_kinds, skip_note
 from shoal.errors import UserError
 from shoal.types import Others
 

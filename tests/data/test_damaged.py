@@ -10,8 +10,10 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
+from tests.packing import write_tar, write_zip
+from tests.pictures import shard
 
-from shoal.data import to_images
+from shoal.data import kinds, to_images
 from shoal.data.decode import UnreadableError, decode, open_noted
 from shoal.data.repair import lost_share, repaired
 
@@ -132,6 +134,18 @@ def test_a_jpeg_without_its_end_is_whole(progressive):
     assert open_noted(data[:-2])[1] == ""
 
 
+LACKS = "kept although truncated: it lacks its last bytes"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_rows": 1}])
+def test_a_jpeg_that_lacks_less_than_a_row_has_a_note_unless_its_pixels_are_whole(mode, options):
+    data = encoded("JPEG", PICTURE.convert(mode), quality=92, **options)
+    for size in (None, 40):
+        assert [open_noted(data[:-lost], size)[1] for lost in (1, 2)] == ["", ""]
+        assert {open_noted(data[:-lost], size)[1] for lost in (12, 30, 60)} == {LACKS}
+
+
 def test_a_jpeg_that_lacks_some_rows_is_kept_with_a_note(tmp_path, caplog):
     data = encoded("JPEG", quality=92)
     cut = data[: int(0.9 * len(data))]
@@ -228,3 +242,30 @@ def test_fuzzed_files_neither_crash_nor_hang_nor_fill_the_memory(seconds):
     assert n > 100
     assert slowest < 10
     assert peak < 3000
+
+
+BROKEN = {f"a.{suffix}": b"\x81\x03" * 2000 for suffix in ("heic", "avif", "jxl", "dcm", "nef", "png")}
+
+
+@pytest.mark.parametrize("without", [False, True])
+def test_a_broken_image_is_called_the_same_wherever_it_is(tmp_path, monkeypatch, without):
+    if without:  # the packages of the extra formats
+        monkeypatch.setattr(kinds, "_is_installed", lambda _package: False)
+        monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
+    files = {"whole.png": encoded("PNG")} | BROKEN
+    (tmp_path / "in").mkdir()
+    for name, data in files.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    expected = dict(to_images(tmp_path / "in").skipped)
+    assert expected["a.png"] == "not an image"
+    assert expected["a.avif"] == "a damaged AVIF, or no image"
+    assert expected["a.heic"] == ("HEIC: pip install 'shoal[formats]'" if without else "a damaged HEIC, or no image")
+    (tmp_path / "names.csv").write_text("path\n" + "".join(f"in/{name}\n" for name in files))
+    shard(tmp_path / "in.parquet", list(files.values()), paths=list(files))
+    packed = [
+        write_zip(tmp_path / "in.zip", files),
+        *(write_tar(tmp_path / f"in{end}", files) for end in (".tar", ".tar.gz")),
+        *(tmp_path / name for name in ("names.csv", "in.parquet")),
+    ]
+    for path in packed:
+        assert {name.rpartition("/")[2]: why for name, why in to_images(path).skipped.items()} == expected, path.name

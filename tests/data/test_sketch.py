@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from shoal.data.decode import to_array
+from shoal.data.rgb import to_array
 from shoal.data.sketch import SKETCH, sketch
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.results.conftest import BACKBONE
 
 from shoal.cli.main import main
+from shoal.data.sources.find import short_name
 from shoal.results.tables import read_csv, write_skipped
 
 ODD = ("HEIC", "heif", "jxl", "dng", "NEF", "CR2", "jp2", "psd", "svg", "pdf", "mp4", "dcm", "jfif")
@@ -43,7 +44,7 @@ def test_a_folder_as_a_phone_leaves_it(mixed, tmp_path, weights, capsys):
     line = next(line for line in said.splitlines() if line.startswith("not read"))
     for part in ("not read     16: ", "2 HEIC", "3 camera raw", "1 DICOM", "1 PDF", "1 video", "1 text", "1 @eaDir"):
         assert part in line, part
-    assert line.endswith(": c/skipped.csv")
+    assert line.endswith("; 13 of them in c/skipped.csv")
 
     assert main(["cluster", "c", "-k", "3", "--out", "again"]) == 0
     assert {row["id"]: row["reason"] for row in table(tmp_path / "again/skipped.csv")} == skipped
@@ -65,12 +66,10 @@ def test_the_table_of_skipped_files_is_utf_8(tmp_path):
     [*((f"photos [1]{end}", "photos [1]") for end in ("", "/", "/*.png", ".zip")), ("*.png", "images")],
 )
 def test_the_result_is_called_after_its_source(tmp_path, monkeypatch, source, name):
-    from shoal.cli.cluster import _name_of
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos [1]").mkdir()
     (tmp_path / "photos [1].zip").touch()
-    assert _name_of(source) == name
+    assert short_name(source) == name
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 import shoal
 from shoal.clustering import approximate_neighbours
-from shoal.data.decode import to_array
+from shoal.data.rgb import to_array
 from shoal.data.sketch import SKETCH, sketch
 from shoal.results.copies import copies
 

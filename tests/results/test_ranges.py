@@ -133,3 +133,25 @@ def test_what_an_image_lacks_is_in_the_list(cells, network, caplog):
     with (cells / "clusters/full/assignments.csv").open(newline="") as file:
         assert "cut.jpg" in [row["id"] for row in csv.DictReader(file)]
     assert "1 image lacks a part: cut.jpg" in caplog.text
+
+
+def test_images_beyond_the_range_are_told(cells, network, caplog):
+    assert main(["cluster", "cells", "-k", "2", *network]) == 0
+    assert "clipped" not in caplog.text
+    for name in ("00", "02"):
+        (cells / f"full/{name}.tif").rename(cells / f"cells/bright-{name}.tif")
+    values = np.asarray(Image.open(cells / "cells/bright-00.tif"))
+    told = (
+        "2 images are brighter or darker than the range that was measured, and clipped, such as bright-00.tif (its "
+        f"values are {values.min()} to {values.max()}, and 0 to 4095 are shown as black to white): to tell "
+        "their values apart, embed all"
+    )
+    for command in (["predict", "clusters/cells", "cells", "--out", "a.csv"], ["update", "clusters/cells"]):
+        caplog.clear()
+        assert main(command) == 0
+        assert told in caplog.text
+    with (cells / "clusters/cells/skipped.csv").open(newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["bright-00.tif", "bright-02.tif"]
+    caplog.clear()
+    assert main(["cluster", "cells", "-k", "2", "--out", "wide", "--data.range", "0", "65535", *network]) == 0
+    assert "clipped" not in caplog.text

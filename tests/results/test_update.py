@@ -429,3 +429,109 @@ def test_a_cluster_that_lost_its_images_is_not_counted(photos, clusters, capsys)
     assert main(["update", "clusters/photos"]) == 0
     left = len(COLOURS) * EACH - len(lost)
     assert f"clusters     {len(COLOURS) - 1}, of {left}; {len(COLOURS)} were asked for" in capsys.readouterr().out
+
+
+def test_files_that_are_listed_already_do_not_join(tmp_path, photos, network, monkeypatch):
+    names = sorted(path.name for path in photos.iterdir())
+    (tmp_path / "photos.csv").write_text("".join(["path\n", *(f"photos/{name}\n" for name in names[:-1])]))
+    photograph(tmp_path / "linked", "red", 99)
+    (tmp_path / "linked/again.png").symlink_to(photos / names[3])
+    monkeypatch.setattr("shoal.data.sources.find._stdin_paths", lambda: [f"photos/{name}" for name in names[:-1]])
+    for source, joins, new in (
+        ("photos.csv", "photos", f"photos-2/{names[-1]}"),
+        ("-", "linked", "linked/red-99.png"),
+    ):
+        assert main(["cluster", source, "-k", "4", "--out", f"with-{joins}", *network]) == 0
+        before = table(tmp_path / f"with-{joins}")
+        assert main(["update", f"with-{joins}", joins]) == 0
+        after = table(tmp_path / f"with-{joins}")
+        assert list(after) == [*before, new]  # the one that was not listed
+        assert {name: after[name] for name in before} == before
+
+
+def test_a_joined_folder_that_is_away_is_no_folder_of_vanished_images(tmp_path, photos, clusters, capsys):
+    for colour in COLOURS:
+        photograph(tmp_path / "december", colour, 70)
+    assert main(["update", str(clusters), "december"]) == 0
+    before = table(clusters)
+    (tmp_path / "december").rename(tmp_path / "away")
+    photograph(tmp_path / "unlike", "red", 99)
+    for args in ([], ["unlike"]):
+        assert main(["update", str(clusters), *args]) == 2
+        assert "the images of december/, which have joined, cannot be reached: there is no file" in complaint(capsys)
+    (tmp_path / "december").mkdir()  # as of a drive that is not mounted
+    assert main(["update", str(clusters)]) == 2
+    assert "cannot be reached: there are no image files in" in complaint(capsys)
+    assert table(clusters) == before
+    assert main(["update", str(clusters), "away"]) == 0
+    assert table(clusters) == before
+    photograph(tmp_path / "away", "red", 71)
+    assert main(["update", str(clusters)]) == 0
+    assert table(clusters).keys() - before.keys() == {"december/red-71.png"}
+    (tmp_path / "disk").mkdir()
+    for folder in (photos, tmp_path / "away"):
+        folder.rename(tmp_path / "disk" / folder.name)
+    assert main(["update", str(clusters), "disk"]) == 0
+    assert len(table(clusters)) == len(before) + 1
+
+
+def test_what_joins_by_a_pattern_is_named_after_its_folder(tmp_path, clusters):
+    photograph(tmp_path / "december", "red", 70)
+    assert main(["update", str(clusters), "december/*.png"]) == 0
+    assert "december/red-70.png" in table(clusters)
+    with zipfile.ZipFile(tmp_path / "january.zip", "w") as archive:
+        archive.write(photograph(tmp_path / "other", "red", 71), "red-71.png")
+    assert main(["update", str(clusters), "january.zip"]) == 0
+    assert "january/january.zip/red-71.png" in table(clusters)
+
+
+def test_a_listed_file_keeps_its_name_once_it_can_be_read(tmp_path, photos, network, monkeypatch):
+    names = [f"photos/{path.name}" for path in sorted(photos.iterdir())]
+    late = (tmp_path / names[3]).read_bytes()
+    (tmp_path / names[3]).write_bytes(b"half")
+    monkeypatch.setattr("shoal.data.sources.find._stdin_paths", lambda: names)
+    assert main(["cluster", "-", "-k", "4", *network]) == 0
+    (tmp_path / names[5]).unlink()
+    assert main(["cluster", "clusters/stdin", "-k", "3", "--out", "three"]) == 0
+    (tmp_path / names[3]).write_bytes(late)
+    for folder in ("clusters/stdin", "three"):
+        assert main(["update", folder]) == 0
+        assert list(table(tmp_path / folder)) == [*names[:5], *names[6:]]
+
+
+HEADER = "update,change,id,was,cluster,far"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["id,change\n", f"{HEADER},mine\n", f"{HEADER}\n1,new,a.png,,2\n", f"{HEADER}\n1,new,a.png,,2,no,mine\n", ""],
+)
+def test_a_table_of_changes_that_is_no_longer_ours_is_not_replaced(photos, clusters, embedded, capsys, text):
+    (clusters / "changes.csv").write_text(text)
+    photograph(photos, "red", 90)
+    before = snapshot(clusters)
+    assert main(["update", str(clusters)]) == 2
+    assert "rename it to keep it, or give it these columns again" in complaint(capsys)
+    assert snapshot(clusters) == before
+    assert not embedded
+    (clusters / "changes.csv").write_text("far,change,id,was,cluster,update\nno,new,a.png,,2,1\n")  # sorted otherwise
+    assert main(["update", str(clusters)]) == 0
+    assert changes(clusters) == [("new", "a.png", ""), ("new", "red-90.png", "")]
+
+
+@pytest.mark.parametrize("source", ["photos.csv", "-"])
+def test_files_of_a_table_or_a_list_that_are_all_away(tmp_path, photos, network, monkeypatch, capsys, source):
+    names = sorted(f"photos/{path.name}" for path in photos.iterdir())
+    (tmp_path / "photos.csv").write_text("\n".join(["path", *names]))
+    monkeypatch.setattr("shoal.data.sources.find._stdin_paths", lambda: names)
+    assert main(["cluster", source, "-k", "4", "--out", "c", *network]) == 0
+    photograph(tmp_path / "more", "red", 70)
+    assert main(["update", "c", "more"]) == 0
+    before = table(tmp_path / "c")
+    photos.rename(tmp_path / "away")
+    assert main(["update", "c"]) == 2
+    assert "the images to which others have joined cannot be reached: none is there." in complaint(capsys)
+    (tmp_path / "away").rename(photos)
+    (tmp_path / names[0]).unlink()
+    assert main(["update", "c"]) == 0
+    assert table(tmp_path / "c").keys() == before.keys() - {names[0]}

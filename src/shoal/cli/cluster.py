@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,7 +15,6 @@ from shoal.clustering import ClusteringMethod
 from shoal.clustering.rows import Metric, default_metric
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
-from shoal.files import real
 from shoal.folder import ResultFolder
 from shoal.results.inputs import EncoderConfig, PixelConfig
 
@@ -72,11 +70,12 @@ class ClusterCommand(Command):
 
     def run(self) -> int:
         """Embed, cluster, and say where the result is."""
+        from shoal.data.sources.find import short_name
         from shoal.progress import open_progress
         from shoal.results.cluster_images import cluster, suggest
         from shoal.results.inputs import read_inputs
 
-        folder = ResultFolder(self.out or Path("clusters") / _name_of(self.source))
+        folder = ResultFolder(self.out or Path("clusters") / short_name(self.source))
         folder.check_free(resumable=True)
         tell = (lambda _text: None) if self.quiet else say
         try:
@@ -108,19 +107,3 @@ class ClusterCommand(Command):
         tell(outcome.as_text(folder))
         chosen = chosen_sorting(self.copy, self.move, self.link)
         return sort_into(folder.path, *chosen, yes=False) if chosen else 0
-
-
-def _name_of(source: str) -> str:
-    """A name for the result of a source: of photos/, photos.zip and photos/**/*.jpg, photos."""
-    from shoal.data.sources.folder import is_pattern, pattern_root
-
-    whole = source.split("://")[-1]
-    if is_pattern(whole) and not os.path.lexists(whole):
-        root = pattern_root(whole)
-        path = real(root) if root != Path() else Path("images")
-    else:
-        path = real(whole or "images")
-    if os.path.isdir(path):  # noqa: PTH112 - that of a Path fails on a name that is too long
-        return path.name or "images"
-    name = path.name if whole != "-" else "stdin"
-    return name.removesuffix("".join(Path(name).suffixes[-2:])) if ".tar." in name else Path(name).stem or "images"

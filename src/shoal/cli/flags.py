@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import tyro
 
+from shoal.errors import UserError
+
 Kind = TypeVar("Kind", bound="Command")
+
+_FLAG = re.compile("--?(?!tyro-)[a-zA-Z]")  # those that tyro adds begin with --tyro-
 
 ResultPath: TypeAlias = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULT")]
 """The folder of a result."""
@@ -26,9 +34,10 @@ class Command(ABC):
         """The command that ``shoal VERB ARGS`` asks for.
 
         Raises:
-            UserError: a value is out of range, or flags exclude each other.
-            SystemExit: help was asked for (0), or a flag is unknown or has the wrong form (2; tyro has said which).
+            UserError: there is no such flag, a value is out of range, or flags exclude each other.
+            SystemExit: help was asked for (0), or a value is missing or has the wrong form (2; tyro has said which).
         """
+        _check_known(cls, verb, args)
         command = tyro.cli(cls, args=args, prog=f"shoal {verb}", config=(tyro.conf.FlagCreatePairsOff,))
         command.check()
         return command
@@ -39,3 +48,33 @@ class Command(ABC):
     @abstractmethod
     def run(self) -> int:
         """Do it; the exit status."""
+
+
+def _check_known(command: type[Command], verb: str, args: Sequence[str]) -> None:
+    """Raise a UserError for a flag that there is not; tyro would first miss arguments that it has taken for values."""
+    known = {"-h", "--help", *_flags_of(command)}
+    for word in takewhile("--".__ne__, args):
+        if _FLAG.match(word) and word.partition("=")[0].replace("_", "-") not in known:
+            raise UserError(no_such_flag(word, known, f"shoal {verb} --help"))
+
+
+def no_such_flag(word: str, known: Iterable[str], command: str) -> str:
+    """What to say of a flag that there is not: the nearest one, or the command that lists all."""
+    flag = word.partition("=")[0]
+    bare = {each.lstrip("-"): each for each in known}
+    near = difflib.get_close_matches(flag.lstrip("-").replace("_", "-"), bare, n=1)
+    return f"there is no option {flag}: {f'did you mean {bare[near[0]]!r}?' if near else f'{command!r} lists them.'}"
+
+
+def _flags_of(kind: Any, prefix: str = "") -> Iterator[str]:
+    """The flags of a dataclass and of those that are its fields, with their short forms."""
+    hints = get_type_hints(kind, include_extras=True)
+    for item in dataclasses.fields(kind):
+        part, extras = hints[item.name], getattr(hints[item.name], "__metadata__", ())
+        name = f"{prefix}{item.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(part):
+            yield from _flags_of(part, f"{name}.")
+        elif tyro.conf.Positional not in extras:
+            yield f"--{name}"
+            for extra in extras:
+                yield from getattr(extra, "aliases", None) or ()

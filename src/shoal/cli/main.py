@@ -25,6 +25,8 @@ shoal sorts unlabelled images into clusters.
   shoal train --resume RUN    resume an interrupted run
 both write a folder, RESULT, with a report and tables, for
   shoal review RESULT         look, correct, name and answer questions on a local page
+  shoal ask RESULT            the same questions as a table
+  shoal learn RESULT [FILE]   take in answers or edits, and learn from them
   shoal predict RESULT IMAGES assign new images to its clusters
   shoal update RESULT         take in what has come, changed or gone since
   shoal sort RESULT           put the files into a folder per cluster; dry run by default, undoable
@@ -42,6 +44,8 @@ VERBS = {
     "train": "train.TrainCommand",
     "cluster": "cluster.ClusterCommand",
     "review": "review.ReviewCommand",
+    "ask": "learn.AskCommand",
+    "learn": "learn.LearnCommand",
     "predict": "results.PredictCommand",
     "update": "update.UpdateCommand",
     "sort": "sort.SortCommand",

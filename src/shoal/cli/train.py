@@ -12,9 +12,9 @@ from typing import Annotated
 import tyro
 
 from shoal import distributed
-from shoal.cli.flags import Command, OptionalPath
+from shoal.cli.flags import Command, OptionalPath, no_such_flag
 from shoal.cli.terminal import Stopped, asked_to_stop, complain, say
-from shoal.config import RunConfig, fields_of, load_recipe, nearest, recipe_names, validate
+from shoal.config import RunConfig, fields_of, load_recipe, recipe_names, validate
 from shoal.data import resolve_spec
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
@@ -174,6 +174,5 @@ def _about(word: str, command: TrainCommand) -> str:
     if not word.startswith("-"):
         return f"unexpected argument {word!r}: give settings as flags, such as --epochs 50."
     parts = {"config": RunConfig, "method": type(command.config.method)}
-    known = [f"--{path.removeprefix('config.')}" for path, _ in fields_of(TrainCommand, parts)]
-    hint = nearest(word.partition("=")[0].replace("_", "-"), [k.replace("_", "-") for k in known])
-    return f"there is no option {word}: {hint or 'shoal train RECIPE --help lists them.'}"
+    paths = (path.removeprefix("config.").replace("_", "-") for path, _ in fields_of(TrainCommand, parts))
+    return no_such_flag(word, (f"--{path}" for path in paths), "shoal train RECIPE --help")

@@ -245,6 +245,15 @@ def distinct_rows(features: Shaped[Tensor, "n d"]) -> tuple[Int64[Tensor, "m"], 
     return torch.from_numpy(first[order]).to(features.device), torch.from_numpy(place[inverse]).to(features.device)
 
 
+def equal_rows(features: Shaped[Tensor, "n d"]) -> Iterator[list[int]]:
+    """Rows that are equal to others, group by group."""
+    which = distinct_rows(features)[1].cpu().numpy()
+    rows = np.flatnonzero(np.bincount(which)[which] > 1)
+    rows = rows[np.argsort(which[rows], kind="stable")]
+    for same in np.split(rows, np.flatnonzero(np.diff(which[rows])) + 1):
+        yield same.tolist()
+
+
 def count_distinct(chunks: Iterable[Float[Tensor, "_ d"]], most: int) -> int:
     """How many rows differ, up to ``most``, from where on no more chunks are read."""
     distinct: Tensor | None = None

@@ -10,27 +10,34 @@ from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
-from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from shoal.data import plugins, tiff
-from shoal.data.greys import Samples, Scale, find_missing, full_range, to_8_bits
+from shoal.data.greys import Samples, Scale, clipping_note
 from shoal.data.kinds import HEAD, RAW, TGA, Kind, damaged, kind_of_content
-from shoal.data.repair import JPEG, LOST, ended, lost_share, png_depth, repaired, significant_bits
+from shoal.data.repair import (
+    FILLERS,
+    JPEG,
+    LOST,
+    before_open_segment,
+    ended,
+    lost_share,
+    png_depth,
+    repaired,
+)
+from shoal.data.rgb import (
+    centre_square,
+    interpret,
+    largest_of_ppm,
+    orientation_of,
+    samples_to_rgb,
+    to_array,
+    to_rgb,
+    turned,
+)
 
 _KINDS = {"I;16": "uint16", "I": "int32", "F": "float32"}  # of Pillow's modes of more than 8 bits
-_ORIENTATION = 0x0112  # the EXIF tag
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 
 NO_MEMORY = "too large for the memory"
 """The reason for a MemoryError."""
@@ -138,57 +145,6 @@ def open_noted(data: bytes, min_side: int | None = None, scale: Scale | None = N
         ) from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of 8 bits to mode RGB, transparency on white."""
-    if image.mode == "LAB":
-        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return ImageCms.buildTransform(*profiles, "LAB", "RGB").apply(image)
-    if image.mode == "La":  # Pillow has no way from it to RGBA
-        image = image.convert("LA")
-    if image.has_transparency_data or image.mode == "RGBa":
-        rgba = image.convert("RGBA")
-        page = Image.new("RGB", image.size, "white")
-        page.paste(rgba, mask=rgba.getchannel("A"))
-        return page
-    return image.convert("RGB")
-
-
-def samples_to_rgb(samples: Samples, scale: Scale) -> Image.Image:
-    """Scale samples of more than 8 bits to mode RGB, transparency on white."""
-    image = Image.fromarray(to_8_bits(samples, scale.range_of(samples))).convert("RGB")
-    if samples.alpha is None:
-        return image
-    page = Image.new("RGB", image.size, "white")
-    page.paste(image, mask=Image.fromarray(samples.alpha))
-    return page
-
-
-def centre_square(image: Image.Image, size: int) -> Image.Image:
-    """Resize the short side to ``size`` pixels and crop the central square."""
-    width, height = image.size
-    if width == height == size:
-        return image
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-
-
-def resized(pixels: UInt8[np.ndarray, "3 h w"], size: int) -> UInt8[np.ndarray, "3 {size} {size}"]:
-    """Resize pixels to a square as ``decode`` does."""
-    return to_array(centre_square(to_pillow(pixels), size))
-
-
-def to_pillow(pixels: UInt8[np.ndarray, "3 h w"]) -> Image.Image:
-    """Make an RGB image of Pillow's."""
-    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-
-
-def to_array(image: Image.Image) -> UInt8[np.ndarray, "3 h w"]:
-    """Copy the pixels of an RGB image of Pillow's, channels first."""
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
-
 def is_shallow(head: bytes) -> bool:
     """Tell by the first 32 bytes of a file that its samples have 8 bits at most, or a range that the file states."""
     if head[:4] in (b"RIFF", b"GIF8") or head[:3] == JPEG or head[:2] in (b"BM", b"P4", b"P5", b"P6"):
@@ -226,32 +182,46 @@ def _deep_kind(data: bytes) -> str:
 
 
 def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image, str]:
-    def shown(opened: Image.Image | Samples, turn: int) -> Image.Image:
-        return _turned(samples_to_rgb(opened, scale) if isinstance(opened, Samples) else to_rgb(opened), turn)
+    def shown(opened: Image.Image | Samples, turn: int) -> tuple[Image.Image, str]:
+        if isinstance(opened, Samples):
+            return turned(samples_to_rgb(opened, scale), turn), clipping_note(opened, scale)
+        return turned(to_rgb(opened), turn), ""
 
     try:
         if not is_shallow(data[:32]) and (kind := _deep_kind(data)):
             scale.settle(kind)
-        return _opened(data, min_side, shown), ""
+        return _opened(data, min_side, shown)
     except (Image.DecompressionBombError, MemoryError):
         raise
     except Exception as error:
         if _lacks_bytes(error) and data.startswith(JPEG):
-            return _truncated(_opened(ended(data), min_side, shown))
+            return _truncated(data, lambda copy: _opened(copy, min_side, shown)[0])
         bare = repaired(data)
         if bare is None:
             raise
         with contextlib.suppress(Exception):  # the first reason says more
-            return _opened(bare, min_side, shown), ""
+            return _opened(bare, min_side, shown)
         raise
 
 
-def _truncated(image: Image.Image) -> tuple[Image.Image, str]:
+def _truncated(data: bytes, opened: Callable[[bytes], Image.Image]) -> tuple[Image.Image, str]:
     """Take a JPEG that lacks its last bytes, unless too many of its rows are missing."""
+    whole = True
+    try:
+        image = opened(ended(data))
+    except Exception:
+        if (before := before_open_segment(data)) is None:
+            raise
+        image, whole = opened(ended(before)), False
     lost = lost_share(image)
     if lost > LOST:
         raise UnreadableError(_TRUNCATED)
-    return image, f"kept although truncated: {max(1, round(100 * lost))} % of its rows are missing" if lost > 0 else ""
+    if lost > 0:
+        return image, f"kept although truncated: {max(1, round(100 * lost))} % of its rows are missing"
+    with contextlib.suppress(Exception):
+        if whole and all(opened(ended(data, filler)).tobytes() == image.tobytes() for filler in FILLERS):
+            return image, ""  # nothing but the end mark is missing
+    return image, "kept although truncated: it lacks its last bytes"
 
 
 def _lacks_bytes(error: Exception) -> bool:
@@ -320,7 +290,7 @@ def _by_plugin(opened: plugins.Opened, data: bytes, use: Callable[[Image.Image |
         image = opened.read()
         if isinstance(image, Samples):
             return use(image, 1)
-        return use(_interpreted(image, data, None, None), _orientation(image))
+        return use(interpret(image, data, None, None), orientation_of(image))
 
 
 def _check_size(n_pixels: int) -> None:
@@ -347,9 +317,9 @@ def _by_pillow(
         if image.info.get("progressive"):
             held += n_pixels * _BYTES_COEFFICIENTS
         with _budget.of(held):
-            largest = _largest_of_ppm(image)
+            largest = largest_of_ppm(image)
             image.load()  # afterwards nothing of the orientation is left that a plugin has applied by itself
-            return use(_interpreted(image, data, layout, largest), _orientation(image))
+            return use(interpret(image, data, layout, largest), orientation_of(image))
 
 
 def _headed(data: bytes, min_side: int | None) -> tuple[Image.Image, int]:
@@ -368,89 +338,11 @@ def _headed(data: bytes, min_side: int | None) -> tuple[Image.Image, int]:
     return image, n_pixels
 
 
-def _interpreted(
-    image: Image.Image, data: bytes, layout: tiff.Layout | None, largest: int | None
-) -> Image.Image | Samples:
-    """Apply what Pillow has read but not applied."""
-    if layout is not None:
-        if image.mode[0] in "IF" or (layout.is_deep and not layout.is_plain_color):
-            return tiff.as_samples(np.asarray(image), layout)
-        return tiff.fix_palette(image, layout)
-    if image.mode[0] not in "IF":
-        samples = _deep_png(data) if png_depth(data) > 8 else None
-        return samples or _fix_transparent_grey(image, data)
-    values = np.asarray(image)
-    if png_depth(data):
-        return _png_samples(values.astype(np.uint16), image.info.get("transparency"), data)
-    if largest is not None:  # Pillow has scaled the values to 16 bits
-        return Samples(np.rint(values * (largest / 65535)).astype(np.uint16), (0.0, float(largest)))
-    stated = (0.0, 65535.0) if image.mode.startswith("I;16") else None  # other plugins scale to the full range
-    return Samples(values, stated, missing=find_missing(values))
-
-
-def _png_samples(values: NDArray[np.uint16], transparent: object, data: bytes) -> Samples:
-    """Samples of a 16-bit PNG, grey, RGB, or either with a channel of opacity."""
-    alpha = None
-    if values.ndim == 3 and values.shape[2] in (2, 4):
-        alpha, values = (values[..., -1] >> 8).astype(np.uint8), values[..., :-1]
-    values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
-    if transparent is not None and alpha is None:
-        same = values == np.asarray(transparent)
-        alpha = np.where(same.all(-1) if values.ndim == 3 else same, 0, 255).astype(np.uint8)
-    bits = significant_bits(data)
-    stated = None
-    if 0 < bits < 16:  # by the standard the samples are scaled up; many writers leave them as they were
-        stated = full_range(values.dtype, bits if int(values.max()) < 2**bits else 16)
-    return Samples(values, stated, alpha)
-
-
-def _deep_png(data: bytes) -> Samples | None:
-    """Read a 16-bit PNG of several channels, of which Pillow keeps the upper bytes; None without imagecodecs.
-
-    Only a file that Pillow has read: imagecodecs loses a reference to None with each that it refuses, and then crashes.
-    """
-    try:
-        import imagecodecs
-    except ImportError:
-        return None
-    values: NDArray[np.uint16] = imagecodecs.png_decode(repaired(data) or data)
-    return _png_samples(values, None, data)
-
-
-def _fix_transparent_grey(image: Image.Image, data: bytes) -> Image.Image:
-    """Scale the transparent value of a PNG of 2 or 4 bits as Pillow has scaled its greys."""
-    transparent = image.info.get("transparency")
-    if image.mode == "L" and isinstance(transparent, int) and png_depth(data) in (2, 4):
-        image.info["transparency"] = transparent * 255 // (2 ** png_depth(data) - 1)
-    return image
-
-
-def _largest_of_ppm(image: Image.Image) -> int | None:
-    """The value of white that the header of a deep PGM states."""
-    if image.format != "PPM" or image.mode[0] != "I":
-        return None
-    tile = getattr(image, "tile", None)
-    arguments = tile[0].args if tile else None
-    return int(arguments[-1]) if isinstance(arguments, tuple) and isinstance(arguments[-1], int) else 65535
-
-
 def _formats_of(data: bytes) -> tuple[str, ...]:
     """The format that Pillow opens an image as: no other, since some of its plugins start programs (EPS)."""
     kind = kind_of_content(data[:HEAD]) or TGA  # which has no mark of its own
     plugins.prepare(kind)
     return (kind.reader,)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The orientation that is still to be applied; 1 where EXIF is malformed."""
-    with contextlib.suppress(Exception):
-        return int(image.getexif().get(_ORIENTATION, 1))
-    return 1
-
-
-def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _UPRIGHT.get(orientation)
-    return image if turn is None else image.transpose(turn)
 
 
 def _reason_unidentified(data: bytes) -> str:

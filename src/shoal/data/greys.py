@@ -35,6 +35,9 @@ _HISTOGRAM = 2**16  # numbers of up to 16 bits are counted exactly
 _SAMPLED = 2**18  # other numbers of an image that are looked at
 _FEW = 10_000
 """Extreme values are ignored when they are rarer than one in so many, and stretch the range to more than its double."""
+_CLIPPED = 1000
+"""An image is said to be clipped if more than one in so many of its values lie beyond its range."""
+
 _USUAL = (1.0, 255.0, 65535.0)  # white, in images of fractions
 _CONTRAST = 4  # a usual range is taken if the values span at least a fourth of it
 
@@ -221,6 +224,33 @@ def to_8_bits(samples: Samples, ends: Range) -> UInt8[np.ndarray, "h w *rgb"]:
         out[at : at + len(strip)] = scaled
         at += len(strip)
     return 255 - out if samples.negative else out
+
+
+CLIPPED = "clipped"
+"""How ``clipping_note`` begins."""
+
+
+def clipping_note(samples: Samples, scale: Scale) -> str:
+    """Say that many values of an image lie beyond the range of its source; "" if not, or if the range was chosen.
+
+    So it is with images that come later, of another camera or exposure, than those the range was measured on.
+    """
+    ranges = scale.ranges
+    if ANY in ranges or samples.stated is not None or samples.kind not in ranges:
+        return ""
+    low, high = ranges[samples.kind]
+    beyond = n = 0
+    least, most = np.inf, -np.inf
+    for strip, missing in _strips_of(samples.values, samples.missing):
+        shown = strip if missing is None else strip[~missing]
+        if shown.size:
+            least, most = min(least, float(shown.min())), max(most, float(shown.max()))
+            n += shown.size
+            if least < low or most > high:
+                beyond += int(np.count_nonzero((shown < low) | (shown > high)))
+    if beyond * _CLIPPED <= n:
+        return ""
+    return f"{CLIPPED}: its values are {least:g} to {most:g}, and {low:g} to {high:g} are shown as black to white"
 
 
 def _finite(strip: NDArray[Any], missing: NDArray[np.bool_] | None) -> Float64[np.ndarray, "..."]:

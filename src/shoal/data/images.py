@@ -24,10 +24,11 @@ from shoal.data.greys import Ranges, Scale, chosen_ranges
 from shoal.data.listing import Files, Listing, Source, as_images
 from shoal.data.looks import look_at_all
 from shoal.data.reach import out_of_reach
-from shoal.data.reading import content_digest, read_all, reading_notes, refuse_skipped, source_scale
+from shoal.data.reading import content_digest, read_all, source_scale
 from shoal.data.sources.array import images_from_array
 from shoal.data.sources.find import find_source
 from shoal.data.threads import map_in_threads
+from shoal.data.unread import reading_notes, refuse_skipped
 from shoal.errors import UserError
 from shoal.progress import ProgressCallback
 from shoal.types import Images
@@ -100,10 +101,27 @@ def to_images(
         raise UserError(f"cannot take images from a {type(source).__name__}: give a path, a list of paths or an array.")
     if not isinstance(source, str | Path) and not all(isinstance(path, str | Path) for path in source):
         raise UserError("a list of images must hold paths; stack arrays into one of shape (n, h, w, 3).")
-    found = find_source(source, root=root, progress=progress)
-    if found.images is not None:
-        return found.images(size, Scale(ranges))
-    return _from_source(found, size, ranges or {}, strict, progress)
+    return images_of(
+        find_source(source, root=root, progress=progress), size=size, ranges=ranges, strict=strict, progress=progress
+    )
+
+
+def images_of(
+    source: Source,
+    *,
+    size: int | None = None,
+    ranges: Ranges | None = None,
+    strict: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Images:
+    """``to_images`` for a source that has been found.
+
+    Raises:
+        UserError: as in ``to_images``.
+    """
+    if source.images is not None:
+        return source.images(size, Scale(ranges))
+    return _from_source(source, size, ranges or {}, strict, progress)
 
 
 def place_on(images: Images, device: torch.device) -> Images:

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, UInt8
-from torch import Tensor
-
-
-def equal_rows(fingerprints: UInt8[Tensor, "n 16"]) -> Iterator[list[int]]:
-    """Rows of equal fingerprints, group by group."""
-    whole = np.ascontiguousarray(fingerprints.numpy()).view("V16")[:, 0]
-    _, group, counts = np.unique(whole, return_inverse=True, return_counts=True)
-    rows = np.flatnonzero(counts[group] > 1)
-    rows = rows[np.argsort(group[rows], kind="stable")]
-    for same in np.split(rows, np.flatnonzero(np.diff(group[rows])) + 1):
-        yield same.tolist()
+from jaxtyping import Int64
 
 
 def other_names(path_of: Callable[[int], Path | None], candidates: Iterable[Sequence[int]]) -> Int64[np.ndarray, "m 2"]:

@@ -13,8 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -32,24 +31,21 @@ from shoal.data.decode import (
     NO_IMAGE,
     NO_MEMORY,
     UnreadableError,
-    centre_square,
     is_shallow,
     open_noted,
     samples_of,
-    samples_to_rgb,
-    to_array,
-    to_pillow,
 )
-from shoal.data.greys import Extremes, Ranges, Samples, Scale
-from shoal.data.kinds import HEAD, RAW, TIFF, Kind, damaged, kind_of_content, kind_of_name, kind_of_reason, refused_kind
+from shoal.data.greys import Extremes, Ranges, Samples, Scale, clipping_note
+from shoal.data.kinds import HEAD, RAW, TIFF, Kind, kind_of_content, kind_of_name
 from shoal.data.listing import Blob, Listing, Member, Pixels, check_regular
 from shoal.data.reach import LostError, Reach
+from shoal.data.rgb import centre_square, samples_to_rgb, to_array, to_pillow
 from shoal.data.sketch import sketch
 from shoal.data.threads import map_in_threads
+from shoal.data.unread import nothing_readable, reason_of, refuse_skipped
 from shoal.errors import UserError
 from shoal.noise import muffled
 from shoal.progress import ProgressCallback
-from shoal.types import Others
 
 Result = TypeVar("Result")
 _BATCH = 16  # images per task: with one per task, the threads would wait for each other
@@ -58,7 +54,6 @@ _NONE, _UNREAD = b"none".ljust(16), b"unread".ljust(16)  # fingerprints of image
 _GREY = 128
 _THREADS = min(os.cpu_count() or 1, 8)  # more would only wait: for a small image, Pillow mostly holds the GIL
 _MAX_BYTES = 2**30  # of a file: Pillow's pixel limit at 16 bits per channel
-_SHOWN = 5  # skipped files that a warning names
 
 
 @dataclass(frozen=True)
@@ -137,11 +132,11 @@ def read_all(
         for index, (pixels, fingerprint, note, _) in enumerate(results):
             digest.update(fingerprint)
             if isinstance(pixels, str):
-                skipped[listing.ids[index]] = pixels
+                skipped[listing.ids[index]] = reason = reason_of(listing, index, pixels)
                 if strict:
                     refuse_skipped(skipped)
-                if reach.is_lost(index, pixels):
-                    raise LostError(listing.ids[index], pixels)
+                if reach.is_lost(index, reason):
+                    raise LostError(listing.ids[index], reason)
             else:
                 reach.saw(index)
                 shape = shape or pixels.shape
@@ -198,13 +193,7 @@ def decode_blob(preparing: Preparing, scale: Scale, blob: Blob, *, sketched: boo
         pixels = preparing.from_image(image)
         return Decoded(pixels, fingerprint, note, sketch(image, data, pixels) if sketched else b"")
     except UnreadableError as error:
-        return Decoded(_reason(str(error), blob), fingerprint)
-
-
-def _reason(reason: str, blob: Blob) -> str:
-    """Say of what has the suffix of a kind that a package reads that its content is of no kind."""
-    kind = kind_of_name(blob.name) if isinstance(blob, Path) else None
-    return damaged(kind, "no image") if reason == NO_IMAGE and kind and kind.package else reason
+        return Decoded(str(error), fingerprint)
 
 
 def open_content(data: bytes | Pixels | Samples, min_side: int | None, scale: Scale) -> tuple[Image.Image, str]:
@@ -218,7 +207,7 @@ def open_content(data: bytes | Pixels | Samples, min_side: int | None, scale: Sc
     if not isinstance(data, Samples):
         return to_pillow(data), ""
     scale.settle(data.kind)
-    return samples_to_rgb(data, scale), ""
+    return samples_to_rgb(data, scale), clipping_note(data, scale)
 
 
 def source_scale(listing: Listing, ranges: Ranges | None = None) -> Scale:
@@ -289,57 +278,6 @@ def _check_kind(head: bytes, named: Kind) -> None:
     found = kind_of_content(head)
     if found is None or found is named or (named is RAW and found is TIFF):
         raise UnreadableError(NO_IMAGE if named.role == "plain" else named.refusal)
-
-
-def refuse_skipped(skipped: Mapping[str, str]) -> None:
-    """Fail with the first skipped image.
-
-    Raises:
-        UserError: an image was skipped.
-    """
-    for name, reason in skipped.items():
-        raise UserError(f"cannot read the image {name} ({reason}): repair or remove it, or omit --strict to skip it.")
-
-
-def reading_notes(skipped: Mapping[str, str], notes: Mapping[str, str], n_read: int) -> list[str]:
-    """What to say of images that were skipped, and of those that were read in part."""
-    return [*([skip_note(skipped, n_read)] if skipped else []), *([part_note(notes)] if notes else [])]
-
-
-def skip_note(skipped: Mapping[str, str], n_read: int) -> str:
-    """Say how many images were skipped: those of kinds that are not read by kind, of others the first by name."""
-    refused = Counter(reason for reason in skipped.values() if refused_kind(reason) is not None)
-    many = {reason: n for reason, n in refused.most_common() if n > 1}
-    kinds = [f"{n} {reason}" for reason, n in many.items()]
-    single = [(name, reason) for name, reason in skipped.items() if reason not in many]
-    # Like repr without its quotes: a line break in a name does not break the line.
-    named = [f"{repr(name)[1:-1]} ({reason})" for name, reason in single[:_SHOWN]]
-    more = ", …" if len(single) > _SHOWN else ""
-    some = ", ".join([*kinds, *named])
-    return f"{len(skipped)} of {n_read + len(skipped)} images could not be read and were skipped: {some}{more}"
-
-
-def count_kinds(skipped: Mapping[str, str], others: Others) -> dict[str, int]:
-    """Count by their kinds the files of a source that were not read."""
-    counts = Counter(kind_of_reason(reason).name for reason in skipped.values())
-    return dict(counts + Counter(others.counts))
-
-
-def part_note(notes: Mapping[str, str]) -> str:
-    """Say how many images were read in part, and name the first of them."""
-    some = ", ".join(f"{repr(name)[1:-1]} ({note})" for name, note in islice(notes.items(), _SHOWN))
-    more = ", …" if len(notes) > _SHOWN else ""
-    return f"{len(notes)} {'image lacks' if len(notes) == 1 else 'images lack'} a part: {some}{more}"
-
-
-def nothing_readable(skipped: Mapping[str, str]) -> str:
-    """Say why no image could be read."""
-    if not skipped:
-        return "these files contain no images: they have no rows."
-    name, reason = next(iter(skipped.items()))
-    if len(skipped) == 1:
-        return f"the image {name} could not be read: {reason}."
-    return f"none of the {len(skipped)} images could be read; the first, {name}: {reason}."
 
 
 def _sizes_differ(names: tuple[str, str], shape: tuple[int, ...], other: tuple[int, ...]) -> str:

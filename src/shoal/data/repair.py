@@ -6,6 +6,7 @@ wrong checksum beside the pixels, and JPEGs that lack their last bytes.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"sBIT")
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _UNDECODED = 128  # libjpeg makes what it has no bytes for grey
 _JPEG_END = b"\xff\xd9"
+_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xda-\xfe]")
+_LONGEST = 2**16 + 2  # bytes of a segment
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}  # JPEG markers without a length
 _APP0, _APP14, _APPS = 0xE0, 0xEE, range(0xE0, 0xF0)
 _SCAN, _COMMENT = 0xDA, 0xFE
@@ -43,9 +46,26 @@ def repaired(data: bytes) -> bytes | None:
     return None
 
 
-def ended(data: bytes) -> bytes:
-    """Copy a JPEG with an end marker, so that libjpeg makes what is missing grey, as Pillow does on request."""
-    return data + _JPEG_END
+FILLERS = (b"\xaa" * 64, b"\x6d" * 64)
+"""Bytes that show in a JPEG which lacks some of its own, one or the other, whatever its codes are."""
+
+
+def ended(data: bytes, filler: bytes = b"") -> bytes:
+    """Copy a JPEG with an end marker, so that libjpeg makes what is missing grey, as Pillow does on request.
+
+    With a ``filler`` before the marker, the picture is the same where nothing of it is missing.
+    """
+    return data.rstrip(_JPEG_END[:1]) + filler + _JPEG_END
+
+
+def before_open_segment(data: bytes) -> bytes | None:
+    """Copy a JPEG up to a segment behind its first scan that begins and does not end; None: there is none."""
+    for found in _SEGMENT.finditer(data, max(len(_JPEG_END), len(data) - _LONGEST)):
+        at = found.end()
+        if len(data) < at + 2 or len(data) < at + int.from_bytes(data[at : at + 2]):
+            before = data[: found.start()]
+            return before if bytes((0xFF, _SCAN)) in before else None
+    return None
 
 
 def lost_share(image: Image.Image) -> float:

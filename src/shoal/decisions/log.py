@@ -11,7 +11,7 @@
 | answer | image, and cluster or none_of | the answer to a question; none_of: clusters that it is not in |
 | | perhaps name | the cluster is a new one, which is called so |
 | learn | file | a learnt clustering was accepted |
-| undo | | the last of all these no longer counts |
+| undo | | the last of all these, or the last that were taken together, no longer count |
 
 ``shoal update`` adds lines of its own, which cannot be undone: ``renamed`` (images: {old: new}), ``gone`` (images) and
 ``placed`` (images: {id: cluster}). Images go by their ids as tables hold them.
@@ -22,6 +22,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -147,16 +148,19 @@ class DecisionLog:
             found.append(decision)
         return found, len(whole)
 
-    def append(self, decisions: Sequence[Decision]) -> None:
+    def append(self, decisions: Sequence[Decision], key: str = "") -> None:
         """Add lines; they are on the disk when this returns. The caller holds the folder (``ResultFolder.alone``).
+
+        They are undone together, as ``key`` tells them from others; by default it is made up.
 
         Raises:
             UserError: the folder cannot be written, or the disk is full.
         """
+        key = key or uuid.uuid4().hex
         at = datetime.now(UTC).isoformat(timespec="seconds")
         for decision in decisions:
             check(dict(decision))
-        lines = "".join(json.dumps({"at": at, **decision}) + "\n" for decision in decisions).encode()
+        lines = "".join(json.dumps({"at": at, "key": key, **decision}) + "\n" for decision in decisions).encode()
         try:
             with self.path.open("a+b", buffering=0) as file:
                 end = _end_of_lines(file)
@@ -189,15 +193,18 @@ def _end_of_lines(file: IO[bytes]) -> int:
 
 
 def effective(decisions: Sequence[Decision]) -> list[Decision]:
-    """The decisions that count: without those that were undone."""
+    """The decisions that count: without those that were undone, of which some that were taken together are one."""
     found: list[Decision] = []
     for decision in decisions:
         if decision["do"] != "undo":
             found.append(decision)
             continue
         last = next((i for i in reversed(range(len(found))) if found[i]["do"] not in OF_UPDATE), None)
-        if last is not None:
-            del found[last]
+        while last is not None and last >= 0 and found[last]["do"] not in OF_UPDATE:
+            key = found.pop(last).get("key")
+            last -= 1
+            if key is None or last < 0 or found[last].get("key") != key:
+                break
     return found
 
 

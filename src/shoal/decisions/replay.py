@@ -47,7 +47,7 @@ class Replayed:
     """File of the learnt clustering that counts; empty: none."""
     n_answers: int = 0
     n_decisions: int = 0
-    """That can be undone."""
+    """That can be undone; what was decided together is one."""
 
     @property
     def clusters(self) -> list[int]:
@@ -126,6 +126,7 @@ class Player:
     def __init__(self, now: Replayed, ids: Sequence[str], read: Learned) -> None:
         self.now, self.ids, self.read = now, ids, read
         self._rows: dict[str, int] | None = None
+        self.key: object = None
 
     def play(self, step: Decision) -> None:
         """Do what a decision says.
@@ -134,7 +135,9 @@ class Player:
             KeyError: it is about a cluster that there never was.
         """
         getattr(self, f"_{step['do']}")(step)
-        self.now.n_decisions += step["do"] not in OF_UPDATE
+        together = step.get("key") is not None and step.get("key") == self.key
+        self.now.n_decisions += step["do"] not in OF_UPDATE and not together
+        self.key = step.get("key")
 
     def rows(self, images: Sequence[str]) -> Int64[np.ndarray, "m"]:
         """The rows of those images that are there."""

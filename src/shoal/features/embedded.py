@@ -76,6 +76,8 @@ class Embedded:
     """Records of ``data.sketch.SKETCH``, of width 0 where there is none; None in folders of earlier versions."""
     links: Int64[Tensor, "m 2"] | None = None
     """Rows that are other names of a file, and the row of that file; None in folders of earlier versions."""
+    listed: Sequence[str] = ()
+    """Names of all images of the listing, also of those that could not be read."""
 
     @property
     def of_pixels(self) -> bool:
@@ -152,6 +154,7 @@ def open_embedded(folder: Path, *, unfinished: bool = False) -> Embedded:
             None
             if (links := _optional(folder / LINKS, np.dtype(np.int64), (-1,))) is None
             else _pairs(links, done.kept),
+            names,
         )
     except (OSError, ValueError, IndexError, TypeError) as error:
         raise damaged_error(folder, error) from error

@@ -16,12 +16,14 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from shoal.clustering.rows import equal_rows
 from shoal.data.greys import ANY, Ranges, Scale
-from shoal.data.links import equal_rows, other_names
+from shoal.data.links import other_names
 from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
 from shoal.data.looks import NO_LOOK, Look, look_at
 from shoal.data.reach import LostError, Reach, out_of_reach
-from shoal.data.reading import Decoded, Preparing, decode_blob, map_rows, nothing_readable, refuse_skipped, source_scale
+from shoal.data.reading import Decoded, Preparing, decode_blob, map_rows, source_scale
+from shoal.data.unread import nothing_readable, reason_of, refuse_skipped
 from shoal.errors import UserError
 from shoal.features.batching import choose_batch_size
 from shoal.features.embedded import Embedded, Header, has_links, open_embedded, read_header
@@ -249,7 +251,7 @@ class _Filling:
         yield batch
 
     def _skip(self, batch: _Batch, reach: Reach, row: int, reason: str) -> None:
-        name = self.listing.ids[row]
+        name, reason = self.listing.ids[row], reason_of(self.listing, row, reason)
         if self.strict:
             refuse_skipped({name: reason})
         if reach.is_lost(row, reason):

@@ -76,6 +76,7 @@ class Evidence:
         known, classes = self.known[told], self.classes[told]
         return Given.of(self.z, belongs, known, classes, self.n_classes, self.ruled_out)
 
+    @cached_property
     def represented(self) -> Float32[Tensor, "a"]:
         """How many rows are nearest to each known one, at least 1.
 
@@ -95,7 +96,7 @@ class Evidence:
         counts.fill_diagonal_(CONFUSED)
         inside = told & (self.start[self.known] >= 0)
         pairs = self.start[self.known[inside]], self.classes[inside]
-        counts.index_put_(pairs, torch.ones(len(pairs[0])), accumulate=True)
+        counts.index_put_(pairs, self._weights(told)[inside[told]], accumulate=True)
         return counts / counts.sum(1, keepdim=True)
 
     def prior(self, opinion: Float32[Tensor, "before k"]) -> Float32[Tensor, "m k"]:
@@ -108,7 +109,14 @@ class Evidence:
     def trusted(self, trust: float, told: Bool[Tensor, "a"]) -> float:
         """Weight of the clustering against the answers told: λ = t·k / (t·k + m)."""
         worth = trust * max(1, self.n_before)
-        return worth / max(1e-9, worth + int(told.sum()))
+        weights = self._weights(told)
+        effective = float(weights.sum() ** 2 / weights.square().sum()) if len(weights) else 0.0  # Kish 1965
+        return worth / (worth + effective)
+
+    def _weights(self, told: Bool[Tensor, "a"]) -> Float32[Tensor, "told"]:
+        """How much each answer that is told says of its cluster, 1 on average."""
+        counts = self.represented[told]
+        return counts / counts.mean()
 
     def arrived(self, told: Bool[Tensor, "a"], opinion: Float32[Tensor, "before k"]) -> Float32[Tensor, "m k"]:
         """Shares of the classes in what arrives at each node from the answers told; 0 where nothing does.

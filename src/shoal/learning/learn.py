@@ -120,7 +120,7 @@ def _chosen(evidence: Evidence, seed: int) -> tuple[float | None, str]:
     """The trust in the clustering by which most held-out answers are right, and what is to be said of it."""
     known, classes = evidence.known, evidence.classes
     n_known = len(known)
-    counts = evidence.represented()
+    counts = evidence.represented.sqrt()
     kept = float(counts[evidence.start[known] == classes].sum())
     if n_known < LEAST_ANSWERS:
         return None, f"{n_known} answers name a cluster: too few to learn from, so the clustering is kept."

@@ -88,10 +88,10 @@ class Decided:
 
     def model(self, clusterer: Clusterer, centers: Float[Tensor, "k d"], features: Tensor, metric: Metric) -> Model:
         """What puts other images into the clusters; the arguments are those of the clustering without decisions."""
+        own = dict(enumerate(centers))
         if self.learned is not None:
-            return decided_model(self.replayed, self.learned.clusterer, self.learned.known, {}, features, metric)
-        known = dict(enumerate(centers))
-        return decided_model(self.replayed, clusterer, [*known], known, features, metric)
+            return decided_model(self.replayed, self.learned.clusterer, self.learned.known, own, features, metric)
+        return decided_model(self.replayed, clusterer, [*own], own, features, metric)
 
     def assignments(
         self, model: Model, features: Tensor, metric: Metric, positions: Float32[Tensor, "n 2"] | None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from shoal.decisions.log import Decision, DecisionLog, effective
-from shoal.decisions.replay import replay
+from shoal.decisions.replay import Replayed, replay
 from shoal.errors import UserError
 from shoal.files import atomic_write
 from shoal.results.decided import Learned
@@ -27,15 +27,19 @@ def record(result: Result, decisions: Sequence[Decision]) -> Result:
         UserError: a decision cannot be followed, or the folder cannot be written.
     """
     folder, log = result.folder, DecisionLog(result.folder.decisions)
-    _check(result, decisions)
+    replayed_with(result, decisions)  # so that what is kept can be followed
     if not folder.clustered.exists():
         atomic_write(folder.clustered, folder.assignments.read_bytes())
     log.append(decisions)
     return replace(result)
 
 
-def _check(result: Result, decisions: Sequence[Decision]) -> None:
-    """Replay them before they are kept, so that what is kept can be followed."""
+def replayed_with(result: Result, decisions: Sequence[Decision]) -> Replayed:
+    """What decisions would make of a result; nothing is kept.
+
+    Raises:
+        UserError: one of them cannot be followed.
+    """
     ids, base, names = result.clustered
     steps = effective([*DecisionLog(result.folder.decisions).read()[0], *decisions])
 
@@ -43,7 +47,7 @@ def _check(result: Result, decisions: Sequence[Decision]) -> None:
         learned = Learned.load(result.folder.path / name, len(ids))
         return learned.labels.numpy(), learned.known
 
-    replay(base.labels.numpy(), len(result.centers), names, ids, steps, read)
+    return replay(base.labels.numpy(), len(result.centers), names, ids, steps, read)
 
 
 def decisions_of(edited: Edited, result: Result) -> list[Decision]:
@@ -57,8 +61,9 @@ def decisions_of(edited: Edited, result: Result) -> list[Decision]:
     """
     labels = result.assignments.labels
     present = result.model.numbers.tolist()
-    odd = sorted({*edited.clusters} - {*present})
-    if odd and any(edited.clusters[number] != number for number in odd):
+    ever = result.decided.replayed.into if result.decided else present
+    odd = sorted({*edited.clusters} - {*ever})
+    if odd:
         raise UserError(f"cluster {odd[0]} is in the edited file and not in the clustering: export it again.")
     goal = edited.apply(result.table_ids, labels)
     found: list[Decision] = []

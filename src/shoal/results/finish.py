@@ -13,8 +13,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from shoal.clustering import approximate_neighbours, map_positions
-from shoal.data.reading import count_kinds
 from shoal.data.sources.others import in_words
+from shoal.data.unread import count_kinds
 from shoal.evaluation import clustering_scores
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -28,7 +28,7 @@ from shoal.results.page import rows_of, write_page
 from shoal.results.representatives import representatives, write_representatives
 from shoal.results.result import Result
 from shoal.results.rows import Assignments, assign_rows
-from shoal.results.tables import write_assignments, write_skipped
+from shoal.results.tables import unread, write_assignments, write_skipped
 from shoal.types import Clustering
 
 _WITHOUT_SKETCHES = (
@@ -53,6 +53,8 @@ class Outcome:
     """Images that differ from each other; None: unknown."""
     not_read: Mapping[str, int] = field(default_factory=dict)
     """Files of the source that were not read, by their kinds."""
+    n_named: int = 0
+    """Those of them that the table of skipped files names: not texts and others that plainly are no images."""
     n_links: int = 0
     """Images that are other names of a file."""
     note: str = ""
@@ -73,8 +75,10 @@ class Outcome:
         ):
             lines += [f"{what:<12} {n}: {path}"] if n else []
         if self.not_read:
-            where = f": {folder.skipped}" if folder.skipped.exists() else ""
-            lines.append(f"not read     {sum(self.not_read.values())}: {in_words(self.not_read)}{where}")
+            n, where = sum(self.not_read.values()), f": {folder.skipped}"
+            if self.n_named < n:
+                where = f"; {self.n_named} of them in {folder.skipped}" if self.n_named else ""
+            lines.append(f"not read     {n}: {in_words(self.not_read)}{where}")
         if self.n_links:
             what = "name is a link" if self.n_links == 1 else "names are links"
             lines.append(f"links        {self.n_links} {what} to a file that is listed already: no duplicates")
@@ -186,7 +190,7 @@ def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignme
     write_duplicates(same, inputs.ids, folder.duplicates, embedded.sketches)
     write_outliers(odd, inputs.ids, folder.outliers)
     skipped, others = inputs.embedded.skipped, inputs.others
-    write_skipped({**skipped, **inputs.embedded.notes, **others.reasons}, folder.skipped)
+    write_skipped(unread(embedded, others), folder.skipped)
     clustering = Clustering(found.labels, result.centers, found.distance)
     index = sample_of_page(clustering, found.confidence, result.seed).nonzero()[:, 0]
     ids = [inputs.ids[i] for i in index.tolist()]
@@ -197,6 +201,7 @@ def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignme
         n_outliers=len(odd),
         n_different=len(torch.unique(first)),
         not_read=count_kinds(skipped, others),
+        n_named=len(skipped) + len(others.reasons),
         n_links=0 if embedded.links is None else len(embedded.links),
         note=_WITHOUT_SKETCHES if embedded.sketches is None else "",
     )

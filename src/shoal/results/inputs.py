@@ -16,8 +16,8 @@ from shoal.clustering.rows import Metric, default_metric
 from shoal.data import find_source, read_pixels, resolve_spec
 from shoal.data.greys import Ranges, describe
 from shoal.data.listing import others_of
-from shoal.data.reading import count_kinds, reading_notes
 from shoal.data.sources.array import map_npy
+from shoal.data.unread import count_kinds, reading_notes
 from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder, open_embedded, share_features
 from shoal.files import real
@@ -26,7 +26,7 @@ from shoal.progress import Progress
 from shoal.results.atlas import read_atlas
 from shoal.results.changes import changes_of, update_hint
 from shoal.results.result import PIXELS, Result, given_features
-from shoal.results.tables import as_utf8, read_csv
+from shoal.results.tables import as_utf8, read_csv, unread
 from shoal.types import Others
 
 Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"] | list[bytes]]
@@ -173,9 +173,12 @@ def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Input
             return kept[rows]
         return read_pixels(result.listing, result.matched.rows[rows.numpy()].tolist(), edge, embedded.ranges)
 
-    encoder, at = result.encoder, str(folder.features.resolve())
+    encoder, at, source = result.encoder, str(folder.features.resolve()), result.source
+    if isinstance(source, list):  # of what was listed, the images left out are no longer
+        left_out = set(np.delete(embedded.rows.numpy(), index).tolist())
+        source = [file for row, file in enumerate(source) if row not in left_out]
     return Inputs(
-        *(own.features, own.ids, "images", result.source, result.root),
+        *(own.features, own.ids, "images", source, result.root),
         *(own, encoder, at, pictures),
         joined=result.joined,
     )
@@ -183,8 +186,7 @@ def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Input
 
 def _with_others(inputs: Inputs, folder: ResultFolder) -> Inputs:
     """Inputs of a result, with what its table says there was beside the images."""
-    known = {} if inputs.embedded is None else {**inputs.embedded.skipped, **inputs.embedded.notes}
-    names = set(map(as_utf8, known))
+    names = set(map(as_utf8, unread(inputs.embedded) if inputs.embedded else ()))
     reasons = {name: reason for name, reason in read_csv(folder.skipped, "id", "reason") if name not in names}
     return replace(inputs, others=Others(count_kinds(reasons, Others()), reasons))
 

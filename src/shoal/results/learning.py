@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from shoal.decisions.log import DecisionLog
 from shoal.decisions.replay import Replayed
 from shoal.errors import UserError
 from shoal.learning import UNKNOWN, Answer, Graph, Question, choose_questions, learn
 from shoal.results.decided import Learned, next_learned
+from shoal.results.deciding import record
 from shoal.results.result import Result
 
 MAX_FLOWS = 20
@@ -21,10 +21,13 @@ MAX_FLOWS = 20
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """A learnt clustering that nobody has accepted yet; ``path`` holds it."""
+    """A learnt clustering that nobody has accepted yet."""
 
+    learned: Learned
     path: Path
+    """Where it is kept once it is accepted."""
     how: str
+    """How it was learnt, in a sentence."""
     changed: np.ndarray
     """Rows that would be in another cluster."""
     before: np.ndarray
@@ -49,16 +52,20 @@ def answers_of(replayed: Replayed, slots: dict[int, int]) -> list[Answer]:
     return said
 
 
-def propose(result: Result) -> Proposal:
-    """Learn from all that was said of images, and write what came of it beside the result.
+def propose(result: Result, replayed: Replayed) -> Proposal:
+    """Learn from all that was said of images; nothing is kept but the neighbour graph.
+
+    Args:
+        result: finished.
+        replayed: its clustering with the decisions to learn from.
 
     Raises:
         UserError: nothing was said yet, the features are gone, or the folder cannot be written.
     """
-    replayed = result.decided.replayed if result.decided else None
-    if replayed is None or not (replayed.fixed.any() or replayed.ruled_out):
+    if not (replayed.fixed.any() or replayed.ruled_out):
         raise UserError(
-            "there is nothing to learn from yet: answer some questions in 'shoal review', or give a file of answers."
+            "there is nothing to learn from yet: answer questions in 'shoal review', or write them with 'shoal ask', "
+            "fill them in and give that table."
         )
     numbers = replayed.clusters
     slots = {number: place for place, number in enumerate(numbers)}
@@ -74,13 +81,21 @@ def propose(result: Result) -> Proposal:
         seed=result.seed,
     )
     labels = np.where(found.labels.numpy() >= 0, np.array(numbers)[found.labels.numpy()], -1)
-    _forget_proposals(result)
-    path = next_learned(result.folder)
-    known = numbers[: found.model.n_clusters]
-    Learned(torch.from_numpy(labels), found.confidence, found.model, known).save(path)
+    learned = Learned(torch.from_numpy(labels), found.confidence, found.model, numbers[: found.model.n_clusters])
     now = np.where(replayed.fixed, replayed.labels, labels)
     changed = np.flatnonzero(now != replayed.labels)
-    return Proposal(path, found.used, changed, replayed.labels[changed], now[changed])
+    path = next_learned(result.folder)
+    return Proposal(learned, path, found.used, changed, replayed.labels[changed], now[changed])
+
+
+def accept(result: Result, proposal: Proposal) -> Result:
+    """Let a proposal count. The caller holds the folder.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    proposal.learned.save(proposal.path)
+    return record(result, [{"do": "learn", "file": proposal.path.name}])
 
 
 def graph_of(result: Result) -> Graph:
@@ -129,11 +144,3 @@ def questions(result: Result, n: int, asked: Sequence[int]) -> list[Question]:
     )
     numbers = model.numbers.tolist()
     return [replace(each, candidates=tuple(numbers[place] for place in each.candidates)) for each in found]
-
-
-def _forget_proposals(result: Result) -> None:
-    """Remove what was learnt and never accepted."""
-    used = {step["file"] for step in DecisionLog(result.folder.decisions).read()[0] if step["do"] == "learn"}
-    for path in result.folder.path.glob("learned-*.safetensors"):
-        if path.name not in used:
-            path.unlink(missing_ok=True)

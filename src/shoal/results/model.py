@@ -116,13 +116,14 @@ def decided_model(
 ) -> Model:
     """The model of a clustering with decisions.
 
-    The centre of a cluster whose images are those that the clusterer put into it stays; others are means.
+    The centre of a cluster whose images are those that the clusterer put into it stays, as does that of one that has
+    lost all of its images; others are means.
 
     Args:
         replayed: the decisions.
         clusterer: that they are about.
         known: the clusters that it knows, in the order of its probabilities.
-        centers: of its clusters, by their numbers.
+        centers: of the clusters that were found before any decision, by their numbers.
         features: of the images.
         metric: of the distances.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from shoal.data import Source, find_source, resolve_spec
-from shoal.data.sources.find import STDIN
+from shoal.data.sources.find import STDIN, short_name
 from shoal.data.sources.joined import files_source, joined_source
 from shoal.errors import UserError
 from shoal.features.matching import match
@@ -30,9 +32,10 @@ class Places:
         """
         if isinstance(self.source, list):
             assert result.embedded is not None
-            pairs = zip(result.embedded.rows.tolist(), result.ids, strict=True)
-            names = {result.source[row]: name for row, name in pairs if row < len(result.source)}
-            known = {row: names[file] for row, file in enumerate(self.source) if file in names}
+            names = defaultdict[str, deque[str]](deque)
+            for file, name in zip(result.source, result.embedded.listed, strict=False):  # behind: those that joined
+                names[file].append(name)
+            known = [names[file].popleft() for file in self.source]
             return joined_source(files_source(self.source, known), self.joined)
         return joined_source(find_source(self.source, root=self.root), self.joined)
 
@@ -41,7 +44,8 @@ def places_of(result: Result, given: str | None) -> Places:
     """Take a source into account that is given for an update.
 
     While the images of the result are where they were, it joins them. Where they are gone it is their new place, and so
-    is a folder that holds their folder. One that is looked at already, or lies in one, changes nothing.
+    is a folder that holds their folder; the same goes for those of a source that has joined. One that is looked at
+    already, or lies in one, changes nothing.
 
     Raises:
         UserError: there are no images, or the result's are gone and none is there either.
@@ -63,16 +67,40 @@ def places_of(result: Result, given: str | None) -> Places:
         return moved
     images = find_source(spec)
     images.listing()
+    assert result.embedded is not None
+    lost = [name for name, each in result.joined if not _is_found(partial(find_source, each))]
+    if lost and _is_found(lambda: result.first_images):
+        return _moved_joined(result, same, lost, spec)
     if _any_left(result):
         joined = tuple(each for each in result.joined if not _lies_in(each[1], spec))
         return Places(source, result.root, (*joined, (_folder_name(result.ids, spec), spec)))
-    assert result.embedded is not None
-    if not len(match(result.embedded, images, result.prepare).there):
+    found = match(result.embedded, images, result.prepare).there
+    if not len(found):
         raise UserError(
             f"the images of {result.folder.path} are gone from {_shown(result.source)}, and none of them is in "
             f"{given}: bring them back, or give the folder they are in now."
         )
-    return moved
+    here = {result.ids[i].partition("/")[0] for i in found.tolist()}
+    return replace(moved, joined=tuple(each for each in moved.joined if each[0] not in lost or each[0] not in here))
+
+
+def _moved_joined(result: Result, known: Places, lost: Sequence[str], spec: str) -> Places:
+    """``known`` with the new place of a source that had joined and is not where it was, if its images are there."""
+    assert result.embedded is not None
+    for name in lost:
+        images = replace(known, joined=((name, spec),)).images(result)
+        found = match(result.embedded, images, result.prepare).there
+        if any(result.ids[i].startswith(f"{name}/") for i in found.tolist()):
+            return replace(known, joined=tuple((each, spec if each == name else at) for each, at in known.joined))
+    return known  # whose images cannot be reached, as is told when they are asked for
+
+
+def _is_found(find: Callable[[], Source]) -> bool:
+    try:
+        find()
+    except UserError:
+        return False
+    return True
 
 
 def _any_left(result: Result) -> bool:
@@ -89,7 +117,7 @@ def _lies_in(inner: str, outer: str) -> bool:
 def _folder_name(ids: Sequence[str], spec: str) -> str:
     """A folder for the names of images that join, which no name begins with."""
     taken = {name.partition("/")[0] for name in ids}
-    wanted = Path(spec).name or "joined"
+    wanted = short_name(spec)
     name, number = wanted, 1
     while name in taken:
         number += 1

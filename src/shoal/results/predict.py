@@ -11,8 +11,8 @@ from torch import Tensor
 
 from shoal.data import find_source
 from shoal.data.listing import others_of
-from shoal.data.reading import reading_notes
 from shoal.data.sources.others import in_words
+from shoal.data.unread import reading_notes
 from shoal.errors import UserError
 from shoal.features import embed
 from shoal.progress import Progress

@@ -159,7 +159,7 @@ class Result:
         if self.embedded is not None:
             return self.embedded.features
         found = given_features(str(self.source))
-        if len(found) != len(self.assignments.labels):
+        if len(found) != len(self.table_ids):
             raise UserError(f"{self.source} has other rows than those that were clustered: cluster again.")
         return found
 
@@ -252,8 +252,7 @@ class Result:
             raise self._without_images()
         if isinstance(self.source, str):
             return find_source(self.source, root=self.root)
-        pairs = zip(self.ids, self.embedded.rows.tolist(), strict=True)
-        return files_source(self.source, {row: name for name, row in pairs if row < len(self.source)})
+        return files_source(self.source, self.embedded.listed[: len(self.source)])
 
     @property
     def listing(self) -> Listing:

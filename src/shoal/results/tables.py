@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.csv
@@ -18,6 +19,7 @@ from torch import Tensor
 from shoal.errors import UserError
 from shoal.files import atomic_file, atomic_write
 from shoal.results.rows import Assignments
+from shoal.types import Others
 
 SUFFIXES = (".parquet", ".csv")
 
@@ -163,10 +165,10 @@ def write_columns(path: Path, columns: Mapping[str, tuple[pa.DataType, Sequence[
     write_table(path, schema, [pa.table([list(values) for _, values in columns.values()], schema=schema)])
 
 
-def read_csv(path: Path, *columns: str, later: Sequence[str] = ()) -> list[tuple[str, ...]]:
+def read_csv(path: Path, *columns: str, later: Sequence[str] = (), whole: bool = False) -> list[tuple[str, ...]]:
     """Some columns of one of our CSV files, row by row; none where there is no file.
 
-    Columns that came ``later`` are empty in files of earlier versions.
+    Columns that came ``later`` are empty in files of earlier versions. If ``whole``, there may be no other columns.
 
     Raises:
         UserError: the file is damaged.
@@ -175,19 +177,43 @@ def read_csv(path: Path, *columns: str, later: Sequence[str] = ()) -> list[tuple
         return []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # programs that edit tables may add the mark
-            rows = [*csv.DictReader(file)]
-            return [(*(row[name] for name in columns), *(row.get(name) or "" for name in later)) for row in rows]
+            table = csv.DictReader(file)
+            found = set(table.fieldnames or ())
+            rows = [*table]
+        if not found >= set(columns) or any(row[name] is None for row in rows for name in columns):
+            raise ValueError("columns are missing")
+        if whole and (found != set(columns) or any(None in row for row in rows)):
+            raise ValueError("there are other columns")
+        return [(*(row[name] for name in columns), *(row.get(name) or "" for name in later)) for row in rows]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{path} is damaged: remove it, and the report goes without.") from error
 
 
-def write_skipped(skipped: Mapping[str, str], path: Path) -> None:
-    """Write a table of the files that were not read, or in part, and why; without such files there is none."""
-    if not skipped:
+@runtime_checkable  # so that beartype can check it
+class Looked(Protocol):
+    """Images that were looked at, as pixels or as features."""
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Why some could not be read, by their names."""
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What others lack."""
+
+
+def unread(looked: Looked, others: Others | None = None) -> dict[str, str]:
+    """What is said of each file that was not read, or in part: images, and what there was beside them."""
+    return {**looked.skipped, **looked.notes, **(others or Others()).reasons}
+
+
+def write_skipped(reasons: Mapping[str, str], path: Path) -> None:
+    """Write a table of what ``unread`` returns; if that is nothing there is none."""
+    if not reasons:
         path.unlink(missing_ok=True)
         return
     text = io.StringIO()
-    rows = ((as_utf8(name), as_utf8(reason)) for name, reason in skipped.items())
+    rows = ((as_utf8(name), as_utf8(reason)) for name, reason in reasons.items())
     csv.writer(text).writerows([("id", "reason"), *rows])
     atomic_write(path, text.getvalue().encode())
 

@@ -15,11 +15,12 @@ from shoal import distributed
 from shoal.clustering import KMeans
 from shoal.clustering.kmeans import assign
 from shoal.clustering.occupied import renumbered
+from shoal.clustering.rows import equal_rows
 from shoal.config import RunConfig, load_recipe, to_yaml
 from shoal.data import Listing, find_source, load_images
-from shoal.data.decode import to_pillow
 from shoal.data.greys import describe
-from shoal.data.links import equal_rows, other_names
+from shoal.data.links import other_names
+from shoal.data.rgb import to_pillow
 from shoal.data.sketch import sketch
 from shoal.data.sources.folder import is_pattern
 from shoal.errors import UserError
@@ -34,7 +35,7 @@ from shoal.results.finish import Outcome, finish
 from shoal.results.inputs import Inputs
 from shoal.results.page import report_data
 from shoal.results.result import Result
-from shoal.results.tables import write_skipped
+from shoal.results.tables import unread, write_skipped
 from shoal.training import Run, fit
 from shoal.training.run import Watcher
 from shoal.training.trained import Trained
@@ -54,7 +55,7 @@ def start(config: RunConfig, path: Path, progress: Progress, images: Images | No
     run = Run(config, images, folder)
     if distributed.is_first():
         atomic_write(folder.config, to_yaml(config).encode())
-        write_skipped({**images.skipped, **images.notes, **images.others.reasons}, folder.skipped)
+        write_skipped(unread(images, images.others), folder.skipped)
     return run
 
 
@@ -140,7 +141,9 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     config = trained.config
     source, root = config.data.path, config.data.root
     if source == "-":  # it is read once; what it named is found again by these names
-        source_files: str | list[str] = [str(file) for file in find_source(source).files]
+        listing = find_source(source).listing()
+        files = dict(zip(listing.ids, map(str, listing.files), strict=True))
+        source_files: str | list[str] = [files[name] for name in (*images.ids, *images.skipped)]  # as features are kept
     else:
         source_files = source
     spec = EncoderSpec("run", str(folder.path.absolute()), digest=file_digest(folder.model))

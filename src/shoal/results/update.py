@@ -21,7 +21,8 @@ from shoal.clustering.rows import subsample
 from shoal.data.greys import Ranges, Scale, describe
 from shoal.data.listing import Listing, others_of
 from shoal.data.reach import LostError, Reach
-from shoal.data.reading import map_rows, read_blob, read_pixels, reading_notes
+from shoal.data.reading import map_rows, read_blob, read_pixels
+from shoal.data.unread import reading_notes
 from shoal.errors import UserError
 from shoal.features import Embedded, embed
 from shoal.features.matching import Matched, known_rows, match
@@ -38,7 +39,7 @@ from shoal.results.inputs import Inputs
 from shoal.results.places import Places, places_of
 from shoal.results.result import Result
 from shoal.results.rows import Assignments, assign_rows
-from shoal.results.tables import as_utf8, read_csv, write_columns, write_skipped
+from shoal.results.tables import as_utf8, read_csv, unread, write_columns, write_skipped
 from shoal.types import Others
 
 COLUMNS = ("update", "change", "id", "was", "cluster", "far")
@@ -109,6 +110,7 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
         if _is_same(result, places, matched, images.listing()):
             _keep_skipped(result.folder, embedded, others)
             return None
+        _earlier_changes(result.folder)  # so that it is told before anything is embedded
         staged = result.folder.staged()
         counter = progress.counter("embedding images")
         earlier, own = (result.features_at, matched), embedded.of_pixels
@@ -137,7 +139,7 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
 
 def _keep_skipped(folder: ResultFolder, embedded: Embedded, others: Others) -> None:
     """Write anew which files are not read, where that alone has changed."""
-    write_skipped({**embedded.skipped, **embedded.notes, **others.reasons}, folder.skipped)
+    write_skipped(unread(embedded, others), folder.skipped)
 
 
 def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
@@ -314,11 +316,26 @@ def _changed_places(step: _Step) -> Int64[np.ndarray, "c"]:
     return np.array([i for i in new if step.after.ids[i] in names], dtype=np.int64)
 
 
+def _earlier_changes(folder: ResultFolder) -> list[tuple[str, ...]]:
+    """What earlier updates have found.
+
+    Raises:
+        UserError: somebody has changed the columns of the table, which would be lost.
+    """
+    try:
+        return read_csv(folder.changes, *COLUMNS, whole=True)
+    except UserError as error:
+        raise UserError(
+            f"{folder.changes} is not the table that 'shoal update' writes and adds to, with the columns "
+            f"{','.join(COLUMNS)}: rename it to keep it, or give it these columns again."
+        ) from error
+
+
 def _write_changes(step: _Step, found: Assignments, far: Bool[Tensor, "n"], path: Path) -> None:
     """Add the changes of this update to those of earlier ones."""
     before, after = step.before, step.after
     assert before.embedded is not None
-    rows: list[tuple[str, ...]] = read_csv(before.folder.changes, *COLUMNS)
+    rows = _earlier_changes(before.folder)
     number = str(1 + max((int(row[0]) for row in rows if row[0].isdecimal()), default=0))
     replaced = set(_changed_places(step).tolist())
     for i in step.joined.tolist():

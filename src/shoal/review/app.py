@@ -29,7 +29,9 @@ from shoal.errors import UserError
 from shoal.review.page import page
 from shoal.review.session import Session
 
-COOKIE = "shoal"
+COOKIE = "shoal-{port}"
+"""Browsers do not keep the cookies of ports apart."""
+
 MOST_BYTES = 2**26
 """Of a request; moving every one of a million images takes 8 MB."""
 
@@ -59,6 +61,7 @@ class Guard:
     def __init__(self, app: ASGIApp, token: str, port: int) -> None:
         self.app = app
         self.token = token
+        self.cookie = COOKIE.format(port=port)
         self.hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
         self.running = 0
 
@@ -92,7 +95,7 @@ class Guard:
             # The cookie is not sent from elsewhere either, but for a link that is followed.
             raise Refused(403, "other pages may not ask")
         given = request.query_params.get("token", "") if request.url.path == "/" else ""
-        cookie = request.cookies.get(COOKIE, "")
+        cookie = request.cookies.get(self.cookie, "")
         if not any(hmac.compare_digest(each.encode(), self.token.encode()) for each in (given, cookie)):
             raise Refused(403, "open the address that 'shoal review' printed, with its token")
         if request.method == "POST":
@@ -121,7 +124,7 @@ def _with_headers(send: Send) -> Send:
 
 def create_app(session: Session, token: str, port: int) -> Starlette:
     """The application for a review; ``token`` lets in, on ``port``."""
-    api = Api(session, token)
+    api = Api(session, token, COOKIE.format(port=port))
     routes = [
         Route("/", api.page),
         Route("/thumb/{row:int}", api.thumb),
@@ -163,9 +166,10 @@ def _broken(_request: Request, error: Exception) -> Response:
 class Api:
     """What the page asks of a session."""
 
-    def __init__(self, session: Session, token: str) -> None:
+    def __init__(self, session: Session, token: str, cookie: str) -> None:
         self.session = session
         self.token = token
+        self.cookie = cookie
         self.stopping = asyncio.Event()
 
     def reading(self) -> dict[str, Handler]:
@@ -213,7 +217,7 @@ class Api:
         """The page, or a cookie for the token."""
         if "token" in request.query_params:
             answer = RedirectResponse("/", 303)
-            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             return answer
         nonce = secrets.token_urlsafe(16)
         policy = (
@@ -231,7 +235,8 @@ class Api:
         def found() -> dict[str, Any]:
             facts = self.session.facts
             folders, _ = facts.folders
-            has = {"map": True, "words": False, "names": False, "dates": True}
+            mapped = self.session.result.assignments.positions is not None
+            has = {"map": mapped, "words": False, "names": False, "dates": True}
             has["duplicates"] = self.session.result.folder.duplicates.exists()
             return {**self.session.state(), "has": has, "folders": folders}
 

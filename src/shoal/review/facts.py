@@ -167,6 +167,16 @@ class Facts:
             found[row] = minutes
         return found
 
+    def _date(self, row: int) -> int:
+        """That of one image, without looking at all of them."""
+        try:
+            place = self._place(row)
+        except UserError:
+            return UNKNOWN_DATE
+        if place < 0:
+            return UNKNOWN_DATE
+        return next(iter(map_rows(_taken, self._listing, [place])))
+
     def search(self, text: str, folder: str, start: str, end: str) -> Int32[np.ndarray, "m"]:
         """Rows whose id has a text in it, which are in a folder and between two days.
 
@@ -211,7 +221,7 @@ class Facts:
         size = None
         if embedded is not None and embedded.sketches is not None and embedded.sketches[row]["width"]:
             size = [int(embedded.sketches[row]["width"]), int(embedded.sketches[row]["height"])]
-        minutes = int(self.dates[row])
+        minutes = self._date(row)
         when = None if minutes == UNKNOWN_DATE else datetime.fromtimestamp(minutes * 60, UTC).strftime("%Y-%m-%d %H:%M")
         return {"label": label, "size": size, "date": when}
 

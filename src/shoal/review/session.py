@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from shoal.errors import UserError
 from shoal.results.decided import Learned
 from shoal.results.deciding import record
 from shoal.results.finish import rewrite, rewrite_tables
-from shoal.results.learning import Proposal, propose, questions
+from shoal.results.learning import Proposal, accept, propose, questions
 from shoal.results.result import Result
 from shoal.review.asked import Translator
 from shoal.review.facts import Facts
@@ -93,7 +94,9 @@ class Session:
     def state(self) -> dict[str, Any]:
         """Clusters, with the images that stand for them, and counts."""
         with self.lock:
-            return {"n": self.n, "title": self.result.folder.path.resolve().name, **self._summary()}
+            place = self.result.folder.path.resolve()
+            key = blake2b(str(place).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+            return {"n": self.n, "title": place.name, "key": key, **self._summary()}
 
     def _summary(self) -> dict[str, Any]:
         sizes = np.bincount(self.now.labels[self.now.labels >= 0], minlength=self.now.next_number)
@@ -129,10 +132,9 @@ class Session:
     def _closeness(self, own: Int64[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
         """How near images are to the centre of their cluster, which a decision may have moved."""
         if len(own) == 0 or (self.now.labels[own] == self._labels_at_start[own]).all():
-            return self.closeness[own]
+            return np.asarray(self.closeness[own])
         x = self._unit(torch.from_numpy(own))
-        cosines: Float[np.ndarray, "m"] = (x @ normalize(x.mean(0), dim=0)).numpy()
-        return cosines
+        return np.asarray((x @ normalize(x.mean(0), dim=0)).numpy())
 
     @property
     def _labels_at_start(self) -> Int64[np.ndarray, "n"]:
@@ -153,14 +155,15 @@ class Session:
             if key in self._keys:
                 return self._keys[key]
             if key in self._known_keys:
-                return {**self._summary(), "changed": _changes(self.now.labels, None), "numbers": []}
+                return {"since": -1, **self._summary(), "changed": _changes(self.now.labels, None), "numbers": []}
             before = self.now.labels.copy()
             translator = self._translator()
             decisions = translator.translate(asked)
-            self.log.append([{**decisions[0], "key": key}, *decisions[1:]])
-            self._play(decisions)
+            since = self.version
+            self.log.append(decisions, key)
+            self._play([{**each, "key": key} for each in decisions])
             self.decided_at = time.monotonic()
-            answer = self._after(before, translator.numbers)
+            answer = {"since": since, **self._after(before, translator.numbers)}
             self._keys[key] = answer
             while len(self._keys) > KEYS:
                 self._keys.popitem(last=False)
@@ -176,7 +179,7 @@ class Session:
             raise UserError(f"{error}.") from error
 
     def _play(self, decisions: Sequence[Decision]) -> None:
-        if any(each["do"] in ("undo", "learn") for each in decisions):
+        if any(each["do"] == "undo" for each in decisions):
             self.result = replace(self.result)
             self._restart()
         else:
@@ -295,7 +298,7 @@ class Session:
             UserError: there are none.
         """
         with self.lock:
-            self._proposal = found = propose(replace(self.result))
+            self._proposal = found = propose(self.result, self.now)
         drawn = np.random.default_rng(0).permutation(len(found.changed))[:60]
         sample = [[int(found.changed[i]), int(found.before[i]), int(found.after[i])] for i in np.sort(drawn).tolist()]
         return {
@@ -313,18 +316,18 @@ class Session:
             UserError: there is no such proposal any more.
         """
         with self.lock:
-            if self._proposal is None or self._proposal.path.name != file or not self._proposal.path.exists():
+            if self._proposal is None or self._proposal.path.name != file:
                 raise UserError("that proposal is out of date: learn again.")
-            before = self.now.labels.copy()
-            self.log.append([{"do": "learn", "file": file}])
-            self._play([{"do": "learn", "file": file}])
+            before, since = self.now.labels.copy(), self.version
+            self.result = accept(self.result, self._proposal)
+            self._restart()
             self._proposal = None
             self.decided_at = time.monotonic()
             found = self.result.assignments
             self.confidence = found.confidence.clone()
             self.closeness = -found.distance.nan_to_num(torch.inf).numpy()
             self._shown.clear()
-            return self._after(before, [])
+            return {"since": since, **self._after(before, [])}
 
     # Tables
 

@@ -14,9 +14,9 @@ from jaxtyping import Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shoal.data.decode import resized, samples_to_rgb, to_array
 from shoal.data.greys import Extremes, Range, Ranges, Samples, Scale, find_missing, full_range
 from shoal.data.listing import Blob, Listing, as_images, check_regular
+from shoal.data.rgb import resized, samples_to_rgb, to_array
 from shoal.errors import UserError
 from shoal.types import Images
 

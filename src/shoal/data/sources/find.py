@@ -86,6 +86,20 @@ def resolve_spec(spec: str) -> str:
     return str(real(spec))
 
 
+def short_name(spec: str) -> str:
+    """A name for what a spec leads to: of photos/, photos.zip and photos/**/*.jpg, photos."""
+    whole = spec.split("://")[-1]
+    if is_pattern(whole) and not os.path.lexists(whole):
+        root = pattern_root(whole)
+        path = real(root) if root != Path() else Path("images")
+    else:
+        path = real(whole or "images")
+    if os.path.isdir(path):  # noqa: PTH112 - that of a Path fails on a name that is too long
+        return path.name or "images"
+    name = path.name if whole != STDIN else "stdin"
+    return name.removesuffix("".join(Path(name).suffixes[-2:])) if ".tar." in name else Path(name).stem or "images"
+
+
 def _named(name: str, root: str, progress: ProgressCallback | None) -> Source:
     if Path(name).is_dir():
         kind = "built-in digits" if name == "digits" else f"published {name}"

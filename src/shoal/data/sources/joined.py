@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import chain, compress
 
 import numpy as np
 
@@ -15,27 +15,24 @@ from shoal.errors import UserError
 from shoal.types import Others
 
 
-def files_source(files: Sequence[str], ids: Mapping[int, str]) -> Source:
-    """Files as they were listed; unlike those of a new list, some may be gone.
-
-    Args:
-        files: absolute paths.
-        ids: names of some of them, by their number; the others are named by their paths.
-    """
-    names = [ids.get(row, file) for row, file in enumerate(files)]
+def files_source(files: Sequence[str], names: Sequence[str]) -> Source:
+    """Files as they were listed, by their absolute paths; unlike those of a new list, some may be gone."""
     paths = Files(Names(files), str)
-    listing = Listing(Names(names), np.full(len(names), -1), (), lambda: iter(paths), files=paths)
+    listing = Listing(Names(names), np.full(len(files), -1), (), lambda: iter(paths), files=paths)
     return Source(("list", *files), paths, lambda: listing)
 
 
 def joined_source(first: Source, others: Sequence[tuple[str, str]]) -> Source:
     """A source and others that have joined it: their images are named with a folder before, and come behind.
 
-    One that is gone by now has no images.
+    A file that is listed already, as by a table or a list of some files of a folder, is not listed again.
 
     Args:
         first: its images keep their names.
         others: the folder of the names of each, and its path.
+
+    Raises:
+        UserError: one of them cannot be reached: its images are not gone, it may be on a drive that is.
     """
     if not others:
         return first
@@ -43,16 +40,27 @@ def joined_source(first: Source, others: Sequence[tuple[str, str]]) -> Source:
     for name, spec in others:
         try:
             sources.append((f"{name}/", find_source(spec)))
-        except UserError:
-            if os.path.lexists(spec):
-                raise
+        except UserError as error:
+            raise _away(f"of {name}/, which have joined,", str(error)) from error
+    for name, source in sources:
+        files = source.listing().files  # of a table or a list all may be gone
+        if isinstance(files, Files) and not any(map(os.path.lexists, files.texts())):
+            raise _away(f"of {name}, which have joined," if name else "to which others have joined", "none is there.")
     files = list(chain.from_iterable(source.files for _, source in sources))
     origin = tuple(chain(first.origin, *([name, *source.origin] for name, source in sources[1:])))
     return Source(origin, files, lambda: _joined(sources))
 
 
+def _away(which: str, why: str) -> UserError:
+    return UserError(
+        f"the images {which} cannot be reached: {why} Bring their folder or drive back, or give the folder they are in "
+        "now to 'shoal update RESULT FOLDER'."
+    )
+
+
 def _joined(sources: Sequence[tuple[str, Source]]) -> Listing:
     parts = [(name, source.listing()) for name, source in sources]
+    kept = _first_names(parts)
     classes = tuple(dict.fromkeys(each for _, listing in parts for each in listing.classes))
     numbers = {name: number for number, name in enumerate(classes)}
 
@@ -61,14 +69,47 @@ def _joined(sources: Sequence[tuple[str, Source]]) -> Listing:
             yield from (numbers[listing.classes[own]] if own >= 0 else -1 for own in map(int, listing.targets))
 
     def blobs() -> Iterator[Blob]:
-        for _, listing in parts:
-            yield from listing.blobs()
+        return compress(chain.from_iterable(listing.blobs() for _, listing in parts), kept)
 
-    ids = distinct(Names(f"{name}{each}" for name, listing in parts for each in listing.ids))
+    names = (f"{name}{each}" for name, listing in parts for each in listing.ids)
+    ids = distinct(Names(compress(names, kept)))
     of_files = all(len(listing.files) for _, listing in parts)
-    files = Files(Names(str(file) for _, listing in parts for file in listing.files), str) if of_files else ()
-    truth = np.fromiter(targets(), np.int64, len(ids))
+    paths = chain.from_iterable(_texts(listing) for _, listing in parts)
+    files = Files(Names(compress(paths, kept)), str) if of_files else ()
+    truth = np.fromiter(compress(targets(), kept), np.int64, len(ids))
     return Listing(ids, truth, classes, blobs, files=files, others=_all_others(sources))
+
+
+def _first_names(parts: Sequence[tuple[str, Listing]]) -> bytearray:
+    """For each image 1, or 0 where it joins although its file is listed before: by its own path or through links."""
+    known = set[str]()
+    kept = bytearray()
+    resolve = _Resolver()
+    for number, (_, listing) in enumerate(parts):
+        real = [resolve(path) for path in _texts(listing)]
+        kept += bytes(number == 0 or path not in known for path in real) if real else b"\1" * len(listing.ids)
+        known.update(real)
+    return kept
+
+
+class _Resolver:
+    """``os.path.realpath``, which looks at each part of every path, for many files of few folders."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str:
+        folder, name = os.path.split(path)
+        if os.path.islink(path) or name in ("", ".", ".."):  # noqa: PTH114 - a Path for each of a million is slow
+            return os.path.realpath(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._folders[folder], name)  # noqa: PTH118 - as above
+
+
+def _texts(listing: Listing) -> Iterator[str]:
+    """Paths of the files of a listing."""
+    return listing.files.texts() if isinstance(listing.files, Files) else map(str, listing.files)
 
 
 def _all_others(sources: Sequence[tuple[str, Source]]) -> Others:
