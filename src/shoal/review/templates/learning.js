@@ -20,13 +20,15 @@ function drawProposal({ file, n_changed: n, how, flows, sample, clusters }) {
   const names = new Map((clusters ?? []).map((cluster) => [cluster.number, cluster.name]));
   const nameIn = (cluster) => [...(cluster === NOWHERE ? [] : [swatch(cluster)]), state.clusters.has(cluster) || cluster === NOWHERE ? nameOf(cluster) : names.get(cluster) || `Cluster ${cluster}`];
   proposal.querySelector("h2").textContent = n ? `${imagesText(n)} would change cluster` : "Nothing would change";
-  byId("how").textContent = `${how ? `${how}. ` : ""}Nothing is kept until you accept it.`;
+  byId("how").textContent = [how.replace(/\.*$/, "."), "Nothing is kept until you accept it."].join(" ");
   byId("accept").hidden = !n;
   byId("flows").replaceChildren(...flows.slice(0, 40).map(([from, to, count]) => element("li", {}, element("b", {}, grouped(count)), element("span", {}, ...nameIn(from)), element("span", { "aria-label": "to" }, "→"), element("span", {}, ...nameIn(to)))));
-  fill(byId("sample"), sample.map(([row]) => thumb(row)));
-  sample.forEach(([, from, to], at) => byId("sample").children[at].after(element("small", {}, ...nameIn(from), " → ", ...nameIn(to))));
+  byId("sample").replaceChildren(...sample.map(([row, from, to]) => {
+    const shown = thumb(row);
+    shown.tabIndex = 0;
+    return element("li", {}, shown, element("small", {}, ...nameIn(from), element("span", { "aria-label": "to" }, "→"), ...nameIn(to)));
+  }));
   openDialog(proposal);
-  say(proposal.querySelector("h2").textContent);
 }
 
 byId("accept").addEventListener("click", async () => {

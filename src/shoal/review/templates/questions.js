@@ -55,9 +55,8 @@ function preload(question) {
 }
 
 function drawTally() {
-  const changed = quiz.changed ? `, ${grouped(quiz.changed)} of them put the image into another cluster` : "";
-  const now = quiz.answered ? ` Now: ${grouped(quiz.answered)}${changed}.` : "";
-  byId("tally").textContent = `${grouped(state.answers)} ${state.answers === 1 ? "answer" : "answers"} so far.${now}`;
+  const now = quiz.answered ? `, ${grouped(quiz.answered)} of them now; ${grouped(quiz.changed)} moved the image to another cluster` : "";
+  byId("tally").textContent = `${grouped(state.answers)} ${state.answers === 1 ? "answer" : "answers"} so far${now}.`;
   byId("learn").textContent = `Learn from ${grouped(state.answers)} ${state.answers === 1 ? "answer" : "answers"}`;
   byId("learn").ariaDisabled = String(!state.answers);
 }
