@@ -268,7 +268,8 @@ def _suggestion(
     found = stable if again else valleys.found
     beyond = halves.best(valleys.most + 1)
     needed = max(STABLE, stability.get(found, 0)) if valleys.sharp else HALF_STABLE
-    largest = max(valleys.most, valleys.found + valleys.double, found, beyond if stability.get(beyond, 0) > needed else 0)
+    by_kmeans = beyond if stability.get(beyond, 0) > needed else 0
+    largest = max(valleys.most, valleys.found + valleys.double, found, by_kmeans)
     tried = {*range(low, max(low, min(high, valleys.most + 1)) + 1), *stability, min(max(found, low), high)}
     candidates = [_candidate(k, valleys.depths, stability.get(k)) for k in tried]
     best = min(max(found, low), high)
@@ -311,7 +312,7 @@ def _notes(
     elif not valleys.measured:
         notes.append(f"There are only {n_places} different rows: whether similar ones belong together is not clear.")
     elif valleys.double:
-        notes.append(f"How many groups there are is not clear: {valleys.double} of those found may be two that overlap.")
+        notes.append(f"How many groups there are is not clear: {valleys.double} of them may be two that overlap.")
     elif not valleys.sharp:
         notes.append("How many groups there are is not clear: some of them overlap.")
     if 1 < n_places < 0.9 * n_rows:

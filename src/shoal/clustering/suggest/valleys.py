@@ -77,7 +77,7 @@ def _join(
 ) -> tuple[list[tuple[float, int]], Tensor]:
     """Where each peak meets a higher one: by how much the log density falls, and how many rows the lower one has.
 
-    Also the group of each row in the end: all that are connected by neighbours, without a fall of more than ``deepest``.
+    Also the group of each row in the end: all that are connected by neighbours, with no fall of more than ``deepest``.
     """
     n, k = index.shape
     rank = torch.empty(n, dtype=torch.int64)
