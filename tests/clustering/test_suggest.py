@@ -168,8 +168,8 @@ def test_a_gaussian_does_not_look_like_two(d):
         points = two_shapes(0, d, seed=seed)[:150]
         assert not looks_like_two(torch.from_numpy(points))
         assert not better_as_two_for_scikit_learn(points)
-        copies = np.random.default_rng(seed).standard_t(3, size=(300, d))
-        assert not looks_like_two(torch.from_numpy(copies))  # a wide Gaussian about a narrow one
+        tails = np.random.default_rng(seed).standard_t(3, size=(300, d))
+        assert not looks_like_two(torch.from_numpy(tails))  # a wide Gaussian about a narrow one
 
 
 @pytest.mark.parametrize(("distance", "d"), [(5, 1), (5, 2), (4.5, 5), (6, 12)])
@@ -177,6 +177,13 @@ def test_two_gaussians_look_like_two(distance, d):
     points = two_shapes(distance, d)
     assert looks_like_two(torch.from_numpy(points))
     assert better_as_two_for_scikit_learn(points)
+
+
+def test_a_few_rows_beside_many_are_seen():
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(400, 6)), 0.7 * rng.normal(size=(12, 6)) + 3.2])
+    assert looks_like_two(torch.from_numpy(points))
+    assert not looks_like_two(torch.from_numpy(points[:400]))
 
 
 def test_rows_along_a_line_in_many_dimensions_have_as_many_components_as_they_need():

@@ -25,6 +25,12 @@ AXES = 8
 STARTS = 4
 """The most principal components at whose medians the group is cut to start."""
 
+FAR_AXES = 4
+"""Components from which a few rows far from the others are looked for: in fewer, stray rows meet by chance."""
+
+FEWEST = 5
+"""Rows of the smaller part; if it has a covariance of its own, twice as many as that needs."""
+
 APART = 2.0
 """Distance of the two means in deviations below which two Gaussians are one peak (Ashman, Bird and Zepf 1994)."""
 
@@ -55,7 +61,7 @@ def looks_like_two(points: Float[Tensor, "n d"]) -> bool:
     return any(
         -2 * n * bound + (axes + 1 + (own if two.kind == "full" else 0)) * math.log(n) < enough
         for two, bound in _pairs(rows, x)
-        if float(two.weights.min()) * n > 2 * (axes + 1) and _apart(two) >= APART
+        if float(two.weights.min()) * n >= (2 * (axes + 1) if two.kind == "full" else FEWEST) and _apart(two) >= APART
     )
 
 
@@ -66,14 +72,18 @@ def _whitened(points: Float64[Tensor, "n d"]) -> Float64[Tensor, "n a"]:
     axes = min(x.shape[1], AXES, len(x) // PER_AXIS)
     kept = variances.argsort(descending=True)[:axes]
     kept = kept[variances[kept] > 1e-12 * variances.max()]
-    return x @ directions[:, kept] / variances[kept].sqrt()
+    components: Tensor = x @ directions[:, kept] / variances[kept].sqrt()
+    return components
 
 
 def _pairs(rows: Rows, x: Float64[Tensor, "n a"]) -> Iterator[tuple[Mixture, float]]:
     """Two Gaussians and the mean log density of the rows, from several starts."""
     kinds: tuple[CovarianceType, ...] = ("full", "tied")
-    for axis in range(min(STARTS, x.shape[1])):
-        labels = (x[:, axis] > x[:, axis].median()).long()
+    cuts = [x[:, axis] > x[:, axis].median() for axis in range(min(STARTS, x.shape[1]))]
+    if x.shape[1] >= FAR_AXES:
+        lengths = torch.linalg.vector_norm(x, dim=1)
+        cuts.append(torch.linalg.vector_norm(x - x[lengths.argmax()], dim=1) < lengths)
+    for labels in (cut.long() for cut in cuts if cut.any() and not cut.all()):
         centers = torch.stack([x[labels == side].mean(0) for side in (0, 1)])
         for kind in kinds:
             start = mixture_of(rows, labels, centers, kind, REGULARISED)
