@@ -22,7 +22,7 @@ PER_AXIS = 10
 AXES = 8
 """The most principal components."""
 
-STARTS = 4
+STARTS = 2
 """The most principal components at whose medians the group is cut to start."""
 
 FAR_AXES = 4
