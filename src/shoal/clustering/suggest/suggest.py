@@ -238,8 +238,8 @@ def _valleys(places: Places, n_rows: int) -> _Valleys:
     if not valleys.sharp:
         return valleys
     groups = valley_groups(places.index, distances, numbers[1], DEEP)
-    each = (places.points[groups == group] for group in torch.unique(groups))
-    return replace(valleys, double=sum(looks_like_two(points) for points in each if len(points) >= MIN_ROWS))
+    parts = (places.points[groups == group] for group in torch.unique(groups))
+    return replace(valleys, double=sum(looks_like_two(points) for points in parts if len(points) >= MIN_ROWS))
 
 
 def _fewest_of_few(places: Places) -> int:
