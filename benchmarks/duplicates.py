@@ -3,9 +3,10 @@
     python benchmarks/duplicates.py FOLDER WEIGHTS [DATA.parquet …]
     python benchmarks/duplicates.py --scale 100000
 
-FOLDER holds photos in subfolders; WEIGHTS is a .safetensors file of timm's tf_efficientnet_lite0. Of each kind 40
-copies are planted, of other photos than those of the kinds before it. The photos of the even and the odd subfolders are
-two sets. From each Parquet file 3 000 images are taken as they are; the pairs found are named, to be looked at.
+FOLDER holds photos of any size, at least 40, at any depth; WEIGHTS is a .safetensors file of timm's
+tf_efficientnet_lite0. Of each kind 40 copies are planted, of other photos than those of the kinds before it if there
+are enough. The photos of the even and the odd subfolders are two sets; without subfolders every other photo. From each
+Parquet file 3 000 images are taken as they are; the pairs found are named, to be looked at.
 
 Compared are: shoal's rule; its rule for trained networks, by thumbnails alone; a cosine of 0.95; and a 64-bit
 perceptual hash (the lowest frequencies of 32 x 32 pixels, also mirrored) at a Hamming distance of at most 10 with a
@@ -65,14 +66,17 @@ def cropped(image: Image.Image, share: float, left: float = 0.5, top: float = 0.
 
 
 def resized(image: Image.Image, edge: int) -> Image.Image:
-    """To a square."""
-    return image.resize((edge, edge), Image.Resampling.LANCZOS)
+    """To a longer edge of so many pixels."""
+    share = edge / max(image.size)
+    width, height = (max(1, round(side * share)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def with_text(image: Image.Image) -> Image.Image:
     """With a line of white text over the lower third."""
     marked = image.copy()
-    ImageDraw.Draw(marked).text((4, image.height * 2 // 3), "(c) SHOAL 26", fill="white")
+    size = max(10, image.height // 6)
+    ImageDraw.Draw(marked).text((4, image.height * 2 // 3), "(c) SHOAL 26", fill="white", font_size=size)
     return marked
 
 
@@ -99,7 +103,7 @@ OTHERS: dict[str, Callable[[Image.Image], bytes]] = {
     "JPEG 20": lambda image: saved(image, "JPEG", quality=20),
     "WebP 60": lambda image: saved(image, "WEBP", quality=60),
     "32 px": lambda image: saved(resized(image, 32)),
-    "twice the size": lambda image: saved(resized(image, 128)),
+    "twice the size": lambda image: saved(resized(image, 2 * max(image.size))),
     "grey": lambda image: saved(image.convert("L")),
     "brighter by a third": lambda image: saved(ImageEnhance.Brightness(image).enhance(1.33)),
     "more contrast": lambda image: saved(ImageEnhance.Contrast(image).enhance(1.3)),
@@ -109,7 +113,7 @@ OTHERS: dict[str, Callable[[Image.Image], bytes]] = {
     "80 % from elsewhere": lambda image: saved(cropped(image, 0.8, random.random(), random.random())),
     "85 % of the height": lambda image: saved(image.crop((0, 0, image.width, round(image.height * 0.85)))),
     "90 %, mirrored": lambda image: saved(ImageOps.mirror(cropped(image, 0.9))),
-    "border of 3 %": lambda image: saved(ImageOps.expand(image, 2, "white")),
+    "border of 3 %": lambda image: saved(ImageOps.expand(image, round(0.03 * max(image.size)), "white")),
     "with text": lambda image: saved(with_text(image)),
     "turned by 2 degrees": lambda image: saved(image.rotate(2, Image.Resampling.BILINEAR)),
     "turned by 90 degrees": lambda image: saved(image.transpose(Image.Transpose.ROTATE_90)),
@@ -138,20 +142,34 @@ def pairs_by_hash(features: Tensor, codes: np.ndarray[Any, np.dtype[np.bool_]]) 
     return Pairs(one, other, (unit[one] * unit[other]).sum(1))
 
 
+def halves(folder: Path) -> dict[str, list[Path]]:
+    """The photos of a folder in two sets: even and odd subfolders, without subfolders even and odd files."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    parents = sorted({path.parent for path in found})
+    if len(parents) == 1:
+        return {"even files": found[::2], "odd files": found[1::2]}
+    even = set(parents[::2])
+    return {
+        "even subfolders": [path for path in found if path.parent in even],
+        "odd subfolders": [path for path in found if path.parent not in even],
+    }
+
+
 def plant(
     files: list[Path], kinds: dict[str, Callable[[Image.Image], bytes]], folder: Path, seed: int
-) -> dict[str, Path]:
-    """Copy the photos into a folder, and changed ones beside them: names of these, and the photo of each."""
+) -> dict[str, str]:
+    """Copy the photos into a folder, and changed ones beside them: names of these, and of the photo of each."""
     random.seed(seed)
-    for file in files:
-        shutil.copy(file, folder / file.name)
+    own = {file: f"{file.stem}-{number}{file.suffix}" for number, file in enumerate(files)}
+    for file, name in own.items():
+        shutil.copy(file, folder / name)
     shuffled = random.sample(files, len(files))
     planted = {}
     for number, (kind, change) in enumerate(kinds.items()):
         for file in (shuffled[(number * EACH + i) % len(files)] for i in range(EACH)):
-            name = f"{kind}+{file.stem}"
-            (folder / name).with_suffix(".png").write_bytes(change(Image.open(file).convert("RGB")))
-            planted[f"{name}.png"] = file
+            name = f"{kind}+{own[file]}.png"
+            (folder / name).write_bytes(change(Image.open(file).convert("RGB")))
+            planted[name] = own[file]
     return planted
 
 
@@ -194,11 +212,11 @@ def planted_table(
         planted = plant(files, kinds, Path(folder), seed)
         embedded, rules = embedded_in(Path(folder), encoder)
     place = {name: row for row, name in enumerate(embedded.ids)}
-    origin = [planted[name].name if name in planted else name for name in embedded.ids]
+    origin = [planted.get(name, name) for name in embedded.ids]
     print(f"\n{title}: {len(files)} photos, seed {seed}\n{'':<24}" + "".join(f"{name:>12}" for name in rules))
     group = {name: groups(pairs, len(origin)) for name, pairs in rules.items()}
     for kind in kinds:
-        rows = [(place[name], place[file.name]) for name, file in planted.items() if name.startswith(f"{kind}+")]
+        rows = [(place[name], place[photo]) for name, photo in planted.items() if name.startswith(f"{kind}+")]
         hits = [sum(own[copy] == own[photo] for copy, photo in rows) for own in group.values()]
         print(f"{kind:<24}" + "".join(f"{hit:>12}" for hit in hits), flush=True)
     false = {
@@ -278,13 +296,11 @@ def main() -> None:
         scale(int(sys.argv[2]))
         return
     encoder = load_encoder(EncoderSpec("timm", "tf_efficientnet_lite0", sys.argv[2]), torch.device("cpu"))
-    classes = sorted(path for path in Path(sys.argv[1]).iterdir() if path.is_dir())
-    for half, title in enumerate(("even subfolders", "odd subfolders")):
-        files = [file for path in classes[half::2] for file in sorted(path.glob("*.JP*G"))]
+    for half, (title, files) in enumerate(halves(Path(sys.argv[1])).items()):
         planted_table(title, files, WANTED, encoder, seed=half)
         if half:
             planted_table(title, files, OTHERS, encoder, seed=2)
-            few = files[:: len(files) // 60][:60]
+            few = files[:: max(1, len(files) // 60)][:60]
             planted_table("few", few, WANTED, encoder, seed=3)
             cost(files, encoder)
     for table in sys.argv[3:]:

@@ -90,6 +90,48 @@ def stretched(rng: Rng) -> Made:
     return rows, k
 
 
+def overlapping_pair(rng: Rng) -> Made:
+    """Groups longer than wide, of which two overlap."""
+    k, d, n = int(rng.integers(3, 9)), int(rng.integers(3, 12)), int(rng.integers(80, 200))
+    parts = np.split(blobs(rng, d, rng.uniform(15, 20), [n] * k).astype(np.float64), k)
+    direction = rng.normal(size=d)
+    parts[1] += parts[0].mean(0) - parts[1].mean(0) + direction / np.linalg.norm(direction) * rng.uniform(2, 3.5)
+    for part in parts:
+        shape = rng.normal(size=(d, d)) * 0.3 + np.eye(d)
+        shape[0] *= rng.uniform(1.5, 3)
+        part[:] = (part - part.mean(0)) @ shape.T + part.mean(0)
+    return np.concatenate(parts).astype(np.float32), k
+
+
+def touching(rng: Rng) -> Made:
+    """Groups in a few columns in a row, each touching the next, and others far away."""
+    chain, far, d, n = int(rng.integers(2, 4)), int(rng.integers(1, 5)), int(rng.integers(2, 6)), 150
+    along = np.zeros((chain, d))
+    along[:, 0] = np.arange(chain) * rng.uniform(2.8, 3.6)
+    away = np.zeros((far, d))
+    away[:, 1] = 15 * np.arange(1, far + 1)
+    centres = np.concatenate([along, away])
+    return (np.repeat(centres, n, 0) + rng.normal(size=(n * len(centres), d))).astype(np.float32), len(centres)
+
+
+def sticks(rng: Rng) -> Made:
+    """Long groups side by side, ten times as long as wide."""
+    k, d, n = int(rng.integers(2, 6)), int(rng.integers(2, 8)), int(rng.integers(120, 300))
+    rows = rng.normal(size=(k, n, d))
+    rows[:, :, 0] *= rng.uniform(6, 12)
+    rows[:, :, 1] += rng.uniform(5.5, 8) * np.arange(k)[:, None]
+    return rows.reshape(-1, d).astype(np.float32), k
+
+
+def groups_of_categories(rng: Rng) -> Made:
+    """Very few different rows, each often, that differ in one column within a group and in most between groups."""
+    k, d = int(rng.integers(2, 5)), 8
+    centres = np.eye(k, d) * 6 + rng.integers(0, 2, (k, d))
+    variants = np.eye(d)[: int(rng.integers(2, 4))]
+    rows = np.concatenate([centre + variants for centre in centres]).astype(np.float32)
+    return np.repeat(rows, rng.integers(20, 60, len(rows)), 0), k
+
+
 def nested(rng: Rng) -> Made:
     """Groups of groups: the small ones count."""
     outer, inner, d = int(rng.integers(2, 5)), int(rng.integers(3, 5)), int(rng.integers(6, 20))
@@ -254,6 +296,7 @@ KINDS: dict[str, Callable[[Rng], Made]] = {
     make.__name__: make
     for make in (
         *(even, many_small, very_many, imbalanced, one_large, overlapping, hard_overlapping, hard_small, stretched),
+        *(overlapping_pair, touching, sticks, groups_of_categories),
         *(nested, moons, rings, threads, noise_columns, noise_rows, copies, bursts, distinct, one_column, two_columns),
         *(widths, heavy_tails, outliers, one_gaussian, one_correlated, one_cube, one_tailed, one_curve),
     )

@@ -27,7 +27,6 @@ FILES = {
 EXPECTED = {
     "sparse input, which shoal refuses by name": r"dense data is required|Sparse data was passed",
     "private attributes and functions": r"has no attribute '_\w+'|mock\.call_count",
-    "warm starts of a mixture, whose last update is discarded here": r"unexpected keyword argument 'warm_start'",
     "a message that has the largest and the smallest weight the wrong way round": r"the range \[0, 1\], but goes from",
 }
 """Kinds of failure that are meant, and what their error says."""

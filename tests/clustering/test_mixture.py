@@ -1,5 +1,6 @@
 """Gaussian mixtures: scikit-learn's answers, the corners, the scikit-learn face."""
 
+import warnings
 from typing import get_args
 
 import numpy as np
@@ -308,3 +309,30 @@ def test_other_starts(init_params, capsys):
 )
 def test_starts_that_are_none(settings, sentence):
     refused(GaussianMixture(2, **settings).fit, X, match=sentence)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_warm_fits_of_one_update_come_to_the_mixture_of_a_single_fit(kind, metric):
+    given = {"covariance_type": kind, "metric": metric, "means_init": centers(), "tol": 1e-5}
+    whole = GaussianMixture(K, **given).fit(X)
+    assert whole.converged_
+    step = GaussianMixture(K, **given, max_iter=1, warm_start=True)
+    bounds = []
+    for _ in range(whole.n_iter_):
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+            bounds.append(step.fit(X).lower_bound_)
+    assert (step.converged_, step.n_iter_) == (True, 1)
+    np.testing.assert_allclose(bounds[:-1], whole.lower_bounds_[:-1], rtol=1e-9)
+    for name in ("weights_", "means_", "covariances_"):
+        np.testing.assert_allclose(getattr(step, name), getattr(whole, name), rtol=1e-7, atol=1e-9)
+    assert step.lower_bound_ == pytest.approx(step.score(X), abs=1e-6)
+
+
+def test_a_warm_start_needs_a_mixture_of_the_same_shapes():
+    model = GaussianMixture(K, warm_start=True, random_state=0).fit(X)
+    assert model.fit(X[:100]).lower_bound_ == pytest.approx(model.score(X[:100]), abs=1e-6)
+    with pytest.raises(UserError, match=r"warm_start=True goes on from a mixture .*set warm_start=False"):
+        model.set_params(n_components=K + 1).fit(X)
+    with pytest.raises(UserError, match="covariances"):
+        model.set_params(n_components=K, covariance_type="diag").fit(X)

@@ -8,14 +8,17 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, make_blobs, make_circles, make_moons, make_swiss_roll
+from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
 from shoal.clustering import suggest_k
+from shoal.clustering.suggest.parts import looks_like_two
 from shoal.clustering.suggest.places import distinct_places
 from shoal.clustering.suggest.stability import Halves
 from shoal.clustering.suggest.suggest import Candidate, Suggestion
-from shoal.clustering.suggest.valleys import intrinsic_dimension, valley_depths
+from shoal.clustering.suggest.valleys import intrinsic_dimension, valley_depths, valley_groups
 from shoal.errors import UserError
 
 
@@ -138,6 +141,88 @@ def test_round_groups_that_touch_are_found_again_by_k_means():
     assert found.k == 12
     assert found.best.stability > 0.9
     assert "k-means finds the same 12" in found.as_text()
+
+
+def two_shapes(distance, d, n=150, seed=0):
+    """Two Gaussians of different shapes, their means ``distance`` apart."""
+    rng = np.random.default_rng(seed)
+    shapes = np.eye(d) + 0.5 * rng.normal(size=(2, d, d))
+    rows = rng.normal(size=(2, n, d)) @ shapes
+    rows[1, :, 0] += distance
+    return rows.reshape(-1, d)
+
+
+def better_as_two_for_scikit_learn(points):
+    """Whether two Gaussians win by 10 in the criterion, in the eight leading components at most."""
+    x = PCA(min(points.shape[1], 8), whiten=True, random_state=0).fit_transform(points)
+    single, *pairs = (
+        GaussianMixture(k, covariance_type=kind, n_init=5, random_state=0).fit(x).bic(x)
+        for k, kind in ((1, "full"), (2, "full"), (2, "tied"))
+    )
+    return min(pairs) < single - 10
+
+
+@pytest.mark.parametrize("d", [1, 2, 5, 12])
+def test_a_gaussian_does_not_look_like_two(d):
+    for seed in range(4):
+        points = two_shapes(0, d, seed=seed)[:150]
+        assert not looks_like_two(torch.from_numpy(points))
+        assert not better_as_two_for_scikit_learn(points)
+        tails = np.random.default_rng(seed).standard_t(3, size=(300, d))
+        assert not looks_like_two(torch.from_numpy(tails))  # a wide Gaussian about a narrow one
+
+
+@pytest.mark.parametrize(("distance", "d"), [(5, 1), (5, 2), (4.5, 5), (6, 12)])
+def test_two_gaussians_look_like_two(distance, d):
+    points = two_shapes(distance, d)
+    assert looks_like_two(torch.from_numpy(points))
+    assert better_as_two_for_scikit_learn(points)
+
+
+def test_a_few_rows_beside_many_are_seen():
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(400, 6)), 0.7 * rng.normal(size=(12, 6)) + 3.2])
+    assert looks_like_two(torch.from_numpy(points))
+    assert not looks_like_two(torch.from_numpy(points[:400]))
+
+
+def test_rows_along_a_line_in_many_dimensions_have_as_many_components_as_they_need():
+    rng = np.random.default_rng(0)
+    points = torch.from_numpy(np.outer(rng.normal(size=200), rng.normal(size=40)))
+    assert not looks_like_two(points)
+    assert looks_like_two(torch.cat([points, points + 6 * points[0] / points[0].norm() * points.norm(dim=1).std()]))
+    assert not looks_like_two(torch.zeros(3, 2))
+
+
+def test_groups_of_valleys_are_the_groups():
+    rows, labels = groups(5, n=500, d=4, spread=0.8)
+    distances, index = NearestNeighbors(n_neighbors=11).fit(rows).kneighbors(rows)
+    found = valley_groups(*(torch.from_numpy(np.ascontiguousarray(x[:, 1:])) for x in (index, distances)), 10, 4.0)
+    assert adjusted_rand_score(labels, found) > 0.99
+
+
+def test_clear_groups_are_called_clear():
+    for k, seed in ((3, 1), (7, 2), (12, 3)):
+        found = suggest_k(blobs(k, 10, 13, 90, seed), metric="euclidean")
+        assert (found.k, found.clear) == (k, True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_that_overlap_are_not_clear_and_within_the_interval(seed):
+    rows = np.concatenate([blobs(4, 6, 25, 150, seed) + 40, two_shapes(3.5, 6, seed=seed)])
+    found = suggest_k(rows, metric="euclidean")
+    assert found.interval[0] <= 6 <= found.interval[1] <= 8
+    assert not (found.clear and found.k != 6)
+
+
+def test_few_different_rows_are_not_clear():
+    rows = np.repeat(np.eye(7)[:, :6], 50, 0)
+    found = suggest_k(rows, metric="euclidean")
+    assert (found.k, found.interval, found.clear) == (7, (7, 7), False)
+    assert "only 7 different rows" in found.as_text()
+    far = np.repeat(np.concatenate([10 * np.eye(6)[i] + np.eye(6)[3:] for i in range(3)]), 40, 0)
+    found = suggest_k(far, metric="euclidean")
+    assert (found.k, found.interval, found.clear) == (9, (3, 9), False)
 
 
 @pytest.mark.parametrize(

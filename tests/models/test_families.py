@@ -5,6 +5,7 @@ The families and their networks are those of the installed timm, so that another
 
 import contextlib
 import dataclasses
+import functools
 import logging
 from functools import cache
 
@@ -27,7 +28,7 @@ REPRESENTATIVE = ("ghostnet", "mambaout", "mobilenetv3", "vision_transformer_rel
 """Families that widen their pooled features, and one of fixed image size; all of them take seconds."""
 
 MOST = 5e7
-"""Parameters of a network that a test can train within a minute."""
+"""Parameters of a network that a test can train within a minute; of a larger one only the first block is tried."""
 
 SIDE = 32
 
@@ -58,8 +59,10 @@ def stopping_beyond(most):
 def smallest(family):
     """Name and number of parameters of the smallest network of a family; nothing is allocated."""
     found, least = "", float("inf")
+    # Encoders of language models make a vector per patch; the network of the same name pools them.
+    names = [name for name in timm.list_models(module=family) if not name.endswith("_enc")]
     # Those made for tests come first, so that the others are given up early.
-    for name in sorted(timm.list_models(module=family), key=lambda name: (not name.startswith("test_"), len(name))):
+    for name in sorted(names, key=lambda name: (not name.startswith("test_"), len(name))):
         with contextlib.suppress(_TooLargeError), stopping_beyond(least) as counts:
             timm.create_model(name, pretrained=False, num_classes=0)
             found, least = name, counts[0]
@@ -123,10 +126,14 @@ def test_a_family_trains_embeds_and_resumes(tmp_path, family, caplog):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("family", sorted(set(timm.list_modules()) - set(REPRESENTATIVE)))
-def test_every_other_family_trains_embeds_and_resumes(tmp_path, family):
+def test_every_other_family_trains_embeds_and_resumes(tmp_path, family, monkeypatch):
     name, n_parameters = smallest(family)
     if n_parameters > MOST:
-        pytest.skip(f"{name}, the smallest of its family, has {n_parameters / 1e6:.0f} million parameters")
+        monkeypatch.setattr(timm, "create_model", functools.partial(timm.create_model, depth=1))
+        try:
+            timm.create_model(name, num_classes=0)
+        except TypeError:
+            pytest.skip(f"{name}, the smallest of its family, has {n_parameters / 1e6:.0f} million parameters")
     try:
         build_backbone(BackboneConfig(name=name))
     except UserError as error:

@@ -18,7 +18,7 @@ from shoal.cli.main import main
 from shoal.config import load_recipe, to_yaml
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
-from shoal.methods import CCConfig, MoCoConfig, ProPosConfig
+from shoal.methods import CCConfig, MoCoConfig, ProPosConfig, build
 from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training import fit
@@ -210,6 +210,22 @@ def test_a_diverged_run_keeps_its_last_good_state(tmp_path):
     ):
         fit(run, Progress(), [Poison()])
     assert run.folder.state.read_bytes() == before
+
+
+def test_buffers_that_are_infinite_from_the_start_are_no_divergence(tmp_path, monkeypatch):
+    """As in Gemma's vision tower, whose layers clip to ranges without an end."""
+    monkeypatch.setattr(shoal.training.run, "build", lambda *args: with_ranges(build(*args)))
+    run = new_run(tmp_path / "run")
+    run.save()
+    with torch.no_grad():
+        run.method.get_buffer("range").fill_(torch.nan)
+    with pytest.raises(UserError, match=r"method\.range is not finite"):
+        run.save()
+
+
+def with_ranges(method):
+    method.register_buffer("range", torch.tensor([-torch.inf, torch.inf]))
+    return method
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path):

@@ -114,7 +114,7 @@ def _across(suggestion: Suggestion) -> Scale:
 def _summary(suggestion: Suggestion) -> list[Figure]:
     low, high = suggestion.interval
     clear = "the number hardly depends on how groups are told apart"
-    unclear = "groups overlap" if suggestion.k > 1 else "no valleys separate groups"
+    unclear = "no single number stands out" if suggestion.k > 1 else "no valleys separate groups"
     return [
         Figure("Best k", str(suggestion.k), "clusters"),
         Figure("Plausible", str(low) if low == high else f"{low} to {high}", "range worth trying"),

@@ -98,6 +98,8 @@ class Run:
             # A backbone with dropout draws from torch's default generators, so their state belongs to the run.
             self.default_rng = first_rng(self.device, config.seed)
         self.method.to(self.device)
+        # Such as ranges without an end, to which Gemma's layers clip what goes in and out.
+        self._infinite = {f"method.{name}" for name, buffer in self.method.named_buffers() if buffer.isinf().any()}
         self.forward = distributed.averaging(self.method)
         height, width = images.pixels.shape[2:]
         check_takes(self.method, config, (height, width), self.device)
@@ -296,7 +298,8 @@ class Run:
         """Raise a UserError when training has diverged: a loss, a weight or a momentum is not finite."""
         watched = ("totals.", "method.", "optimizer.")
         for name, value in tensors.items():
-            if name.startswith(watched) and not torch.isfinite(value).all():
+            diverged = value.isnan() if name in self._infinite else ~value.isfinite()
+            if name.startswith(watched) and diverged.any():
                 kept = f" {self.folder.state} keeps the last good state." if self.folder.state.exists() else ""
                 raise UserError(
                     f"training diverged in epoch {self.state.epoch}: {name} is not finite. Start again with a lower "

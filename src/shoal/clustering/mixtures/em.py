@@ -205,7 +205,9 @@ def mixture_from(
     return mixture(far_apart=True) if found.far_apart and kind != "full" else found
 
 
-def expectation_maximisation(rows: Rows, start: Mixture, *, reg_covar: float, tol: float, max_iter: int) -> Fit:
+def expectation_maximisation(
+    rows: Rows, start: Mixture, *, reg_covar: float, tol: float, max_iter: int, continued: bool = False
+) -> Fit:
     """EM in log space from ``start``, until an update raises the bound by no more than ``tol``.
 
     That last update is discarded (as in the published code), so the bound is that of the mixture returned, and the
@@ -217,15 +219,17 @@ def expectation_maximisation(rows: Rows, start: Mixture, *, reg_covar: float, to
         reg_covar: added to the variances.
         tol: smallest gain of the bound, the mean log density, that justifies another update.
         max_iter: the most mixtures whose bound is computed.
+        continued: whether ``start`` was tried in an earlier run, so that only its updates count.
 
     Raises:
         UserError: a covariance is not positive definite.
     """
     mixture, best, bound = start, start, -math.inf
     bounds: list[float] = []
-    for _ in range(max_iter):
+    for number in range(continued + max_iter):
         found, update = _step(rows, mixture, reg_covar)
-        bounds.append(found)
+        if number >= continued:
+            bounds.append(found)
         if found - bound <= tol:
             return Fit(best, bound, bounds, True)
         mixture, best, bound = update, mixture, found

@@ -86,6 +86,9 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         means_init: (k, d) means from which a single run starts instead, likewise.
         weights_init: (k,) weights to start from.
         precisions_init: inverses of the covariances to start from, in the shape of ``covariances_``.
+        warm_start: whether ``fit`` goes on from the mixture that an earlier ``fit`` found: a single run of at most
+            ``max_iter`` further updates, of which none is kept that gains no more than ``tol``. Fits of one update
+            each come to the mixture of a single fit.
         verbose: whether to print when a run starts and ends.
         random_state: an int makes the result reproducible; None draws new seeds each time.
 
@@ -97,7 +100,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         lower_bound_: mean log density of the rows it was fitted on, ``score`` of them.
         lower_bounds_: that of each mixture tried in the run that was kept.
         converged_: whether the run that was kept ended before ``max_iter``.
-        n_iter_: mixtures tried in the run that was kept.
+        n_iter_: mixtures tried in the run that was kept; after a warm start without the one that it began with.
         n_features_in_: d.
     """
 
@@ -115,6 +118,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         means_init: Array | Tensor | None = None,
         weights_init: Array | Tensor | None = None,
         precisions_init: Array | Tensor | None = None,
+        warm_start: bool = False,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -129,6 +133,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         self.means_init = means_init
         self.weights_init = weights_init
         self.precisions_init = precisions_init
+        self.warm_start = warm_start
         self.verbose = verbose
         self.random_state = random_state
 
@@ -137,8 +142,10 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
 
         Raises:
             UserError: fewer rows than components, NaN, infinity, a zero row under the cosine, rows whose squared
-                distances overflow; a covariance that is not positive definite; bad parameters.
+                distances overflow; a covariance that is not positive definite; bad parameters; a warm start from a
+                mixture of other shapes.
         """
+        continued = bool(self.warm_start) and hasattr(self, "means_")
         features = self._features(X, reset=True)
         self._check(len(features))
         rows = Rows(features, self.metric, dtype=torch.float64)
@@ -148,7 +155,8 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
             raise too_far(features)
         if self.metric == "euclidean":
             rows = Rows(features, self.metric, mean, torch.float64)
-        runs = (self._run(rows, number, start) for number, start in enumerate(self._starts(rows)))
+        starts = [self._earlier(rows)] if continued else self._starts(rows)
+        runs = (self._run(rows, number, start, continued) for number, start in enumerate(starts))
         best: Fit = max(runs, key=lambda run: run.lower_bound)
         self.lower_bound_, self.converged_, self.n_iter_ = best.lower_bound, best.converged, len(best.bounds)
         self.lower_bounds_ = best.bounds
@@ -260,17 +268,31 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
             check_counts(max_iter=self.max_iter)
         check_not_negative(tol=self.tol, reg_covar=self.reg_covar)
 
-    def _run(self, rows: Rows, number: int, start: Mixture) -> Fit:
+    def _run(self, rows: Rows, number: int, start: Mixture, continued: bool) -> Fit:
         """EM from a start."""
         if self.verbose:
             sys.stdout.write(f"Initialization {number}\n")
-        fit = expectation_maximisation(rows, start, reg_covar=self.reg_covar, tol=self.tol, max_iter=self.max_iter)
+        fit = expectation_maximisation(
+            rows, start, reg_covar=self.reg_covar, tol=self.tol, max_iter=self.max_iter, continued=continued
+        )
         if self.verbose:
             how = "converged" if fit.converged else "did not converge"
             sys.stdout.write(
                 f"Initialization {how} after {len(fit.bounds)} mixtures, lower bound {fit.lower_bound:.5f}.\n"
             )
         return fit
+
+    def _earlier(self, rows: Rows) -> Mixture:
+        """The mixture that an earlier ``fit`` found, in the coordinates of the rows."""
+        weights, means, covariances = self._parameters(rows.features.device)
+        k, d = self.n_components, rows.features.shape[1]
+        shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[self.covariance_type]
+        if means.shape != (k, d) or covariances.shape != shape:
+            raise UserError(
+                f"warm_start=True goes on from a mixture with means {tuple(means.shape)} and covariances "
+                f"{tuple(covariances.shape)}, but {(k, d)} and {shape} are needed: set warm_start=False to start anew."
+            )
+        return Mixture(weights, means - rows.shift, covariances, self.covariance_type)
 
     def _starts(self, rows: Rows) -> Iterator[Mixture]:
         """The initial mixture of each run, in the coordinates of the rows, with what is given in place of its own."""

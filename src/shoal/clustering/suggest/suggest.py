@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor
 from shoal.clustering.inputs import drawn_features
 from shoal.clustering.parameters import Array, check_choice
 from shoal.clustering.rows import Metric, Rows, coincide, default_metric, invalid_features_error
+from shoal.clustering.suggest.parts import looks_like_two
 from shoal.clustering.suggest.places import Places, distinct_places
 from shoal.clustering.suggest.stability import Halves
-from shoal.clustering.suggest.valleys import DEEPEST, intrinsic_dimension, valley_depths
+from shoal.clustering.suggest.valleys import DEEPEST, intrinsic_dimension, valley_depths, valley_groups
 from shoal.device import hold_threads
 from shoal.errors import UserError
 
@@ -50,6 +51,9 @@ STABLE = 0.9
 HALF_STABLE = 0.6
 """Agreement of two halves that widens the interval."""
 
+APART = 2.0
+"""By how many times few different rows of one group are farther from those of others than from each other."""
+
 ROUND = 4
 """Dimensions from which k-means is asked: in fewer, it cuts a curve into equal parts the same way twice."""
 
@@ -80,7 +84,7 @@ class Suggestion:
     candidates: tuple[Candidate, ...]
     interval: tuple[int, int]
     clear: bool
-    """Whether there are groups, and their number hardly depends on how deep a valley has to be."""
+    """Whether there are groups, their number hardly depends on how deep a valley has to be, and none looks like two."""
     n_rows: int
     """Rows that were looked at, a random sample if there are more."""
     metric: Metric
@@ -147,7 +151,7 @@ def suggest_k(
     halves = Halves(places.points, seed)
     if valleys.dimension >= ROUND:
         most = max(math.isqrt(len(places)), valleys.most * 3 // 2)
-        first, last = (valleys.found, valleys.most + 2) if valleys.clear else (2, most)
+        first, last = (valleys.found, valleys.most + 2) if valleys.sharp else (2, most)
         halves.sweep(max(2, low, first), min(high, last, len(places) // 8))
     return _suggestion(valleys, halves, (low, high), len(rows), len(places), metric)
 
@@ -198,6 +202,10 @@ class _Valleys:
     fewest: int
     most: int
     dimension: float
+    measured: bool = True
+    """Whether there are rows enough for a density."""
+    double: int = 0
+    """Groups that look like two; 0 if their number depends on how deep a valley must be."""
 
     @property
     def found(self) -> int:
@@ -205,16 +213,16 @@ class _Valleys:
         return 1 + sum(depth > DEEP for depth in self.depths)
 
     @property
-    def clear(self) -> bool:
+    def sharp(self) -> bool:
         """Whether the number of groups hardly depends on how deep a valley must be."""
-        return self.fewest > 1 and self.most - self.fewest <= max(2, self.found / 5)
+        return self.measured and self.fewest > 1 and self.most - self.fewest <= max(2, self.found / 5)
 
 
 def _valleys(places: Places, n_rows: int) -> _Valleys:
     if len(places) * COPIES <= n_rows and len(places) < 2 * NEIGHBOURS[-1]:
-        return _Valleys([DEEPEST] * (len(places) - 1), len(places), len(places), 0.0)
+        return _Valleys([DEEPEST] * (len(places) - 1), _fewest_of_few(places), len(places), 0.0, measured=False)
     if len(places) < MIN_ROWS:
-        return _Valleys([], 1, max(1, len(places) // UNSEEN), 0.0)
+        return _Valleys([], 1, max(1, len(places) // UNSEEN), 0.0, measured=False)
     most = min(1.0, len(places) / (5 * NEIGHBOURS[1]))
     numbers = sorted({max(3, round(most * k)) for k in NEIGHBOURS})
     distances = places.distances.double().clamp(min=torch.finfo(torch.float32).tiny)
@@ -226,7 +234,23 @@ def _valleys(places: Places, n_rows: int) -> _Valleys:
     largest = 1 + max(int((len(depths) * torch.erfc(depths / math.sqrt(2)) < BY_CHANCE).sum()) for depths in each)
     if found == 1 and most < 1:
         largest = max(largest, len(places) // UNSEEN)
-    return _Valleys(mean, min(fewest, found), max(largest, found), dimension)
+    valleys = _Valleys(mean, min(fewest, found), max(largest, found), dimension)
+    if not valleys.sharp:
+        return valleys
+    groups = valley_groups(places.index, distances, numbers[1], DEEP)
+    parts = (places.points[groups == group] for group in torch.unique(groups))
+    return replace(valleys, double=sum(looks_like_two(points) for points in parts if len(points) >= MIN_ROWS))
+
+
+def _fewest_of_few(places: Places) -> int:
+    """Groups into which few different rows fall, if those are far apart; else each is one."""
+    from scipy.cluster.hierarchy import linkage  # slow to import
+
+    if len(places) < 3:
+        return len(places)
+    heights = linkage(places.points.double().numpy(), "single")[:, 2]
+    growth = heights[1:] / heights[:-1]
+    return len(places) - 1 - int(growth.argmax()) if growth.max() >= APART else len(places)
 
 
 def _suggestion(
@@ -236,12 +260,13 @@ def _suggestion(
     stability = halves.stability
     stable = halves.best(valleys.found + 1 if valleys.found > 1 else MANY)
     again = stability.get(stable, 0) >= max(STABLE, stability.get(valleys.found, 0)) and (
-        stable <= valleys.most or not valleys.clear
+        stable <= valleys.most or not valleys.sharp
     )
     found = stable if again else valleys.found
     beyond = halves.best(valleys.most + 1)
-    needed = max(STABLE, stability.get(found, 0)) if valleys.clear else HALF_STABLE
-    largest = max(valleys.most, found, beyond if stability.get(beyond, 0) > needed else 0)
+    needed = max(STABLE, stability.get(found, 0)) if valleys.sharp else HALF_STABLE
+    by_kmeans = beyond if stability.get(beyond, 0) > needed else 0
+    largest = max(valleys.most, valleys.found + valleys.double, found, by_kmeans)
     tried = {*range(low, max(low, min(high, valleys.most + 1)) + 1), *stability, min(max(found, low), high)}
     candidates = [_candidate(k, valleys.depths, stability.get(k)) for k in tried]
     best = min(max(found, low), high)
@@ -250,7 +275,7 @@ def _suggestion(
     return Suggestion(
         candidates=tuple(candidates),
         interval=interval if found > 1 or low == 1 else wanted,
-        clear=valleys.clear and found == best,
+        clear=valleys.sharp and not valleys.double and found == best,
         n_rows=n_rows,
         metric=metric,
         notes=tuple(_notes(valleys, found, again, high, n_rows, n_places, metric)),
@@ -281,7 +306,11 @@ def _notes(
         notes.append(
             f"Valleys separate {valleys.found} groups; k-means finds the same {found} in two halves of the rows."
         )
-    elif not valleys.clear:
+    elif not valleys.measured:
+        notes.append(f"There are only {n_places} different rows: whether similar ones belong together is not clear.")
+    elif valleys.double:
+        notes.append(f"How many groups there are is not clear: {valleys.double} of them may be two that overlap.")
+    elif not valleys.sharp:
         notes.append("How many groups there are is not clear: some of them overlap.")
     if 1 < n_places < 0.9 * n_rows:
         notes.append(f"{n_rows - n_places} of {n_rows} rows repeat others, exactly or nearly, and were counted once.")

@@ -32,16 +32,29 @@ def valley_depths(
         distances: to these; 2k of them or as many as there are.
         k: number of neighbours.
     """
-    dimension = intrinsic_dimension(distances[:, :k])
-    growth = distances[:, min(2 * k, distances.shape[1]) - 1] / distances[:, k - 1]
-    wider = math.log(2) / max(float(growth.log().median()), 1e-3)
-    density = -dimension * distances[:, k - 1].log()
+    dimension, density, scale = _log_density(distances, k)
     fewest = max(k // 2, min(5, k))
     falls, groups = _join(index[:, :k], density)
     depths = [fall for fall, size in falls if size >= fewest]
     depths += _gaps(points, groups, density, dimension, fewest)
-    scale = math.sqrt(k) / _spread(min(dimension, wider))
     return (torch.tensor(depths, dtype=torch.float64) * scale).clamp(0, DEEPEST).sort(descending=True).values
+
+
+def valley_groups(
+    index: Int64[Tensor, "n r"], distances: Float64[Tensor, "n r"], k: int, depth: float
+) -> Int64[Tensor, "n"]:
+    """The group of each row: valleys deeper than ``depth`` standard errors, and gaps, separate groups."""
+    _, density, scale = _log_density(distances, k)
+    return _join(index[:, :k], density, depth / scale)[1]
+
+
+def _log_density(distances: Float64[Tensor, "n r"], k: int) -> tuple[float, Float64[Tensor, "n"], float]:
+    """Intrinsic dimension, the log density of each row but for a constant, and what makes it standard errors."""
+    dimension = intrinsic_dimension(distances[:, :k])
+    growth = distances[:, min(2 * k, distances.shape[1]) - 1] / distances[:, k - 1]
+    wider = math.log(2) / max(float(growth.log().median()), 1e-3)
+    density = -dimension * distances[:, k - 1].log()
+    return dimension, density, math.sqrt(k) / _spread(min(dimension, wider))
 
 
 def intrinsic_dimension(distances: Float64[Tensor, "n k"]) -> float:
@@ -59,10 +72,12 @@ def _spread(dimension: float) -> float:
     return 1 + 0.6 * min(1.0, math.pow(2 / dimension, 1.5))
 
 
-def _join(index: Int64[Tensor, "n k"], density: Float64[Tensor, "n"]) -> tuple[list[tuple[float, int]], Tensor]:
+def _join(
+    index: Int64[Tensor, "n k"], density: Float64[Tensor, "n"], deepest: float = math.inf
+) -> tuple[list[tuple[float, int]], Tensor]:
     """Where each peak meets a higher one: by how much the log density falls, and how many rows the lower one has.
 
-    Also the group of each row in the end: all that are connected by neighbours.
+    Also the group of each row in the end: all that are connected by neighbours, with no fall of more than ``deepest``.
     """
     n, k = index.shape
     rank = torch.empty(n, dtype=torch.int64)
@@ -85,7 +100,7 @@ def _join(index: Int64[Tensor, "n k"], density: Float64[Tensor, "n"]) -> tuple[l
             continue
         if low != later:
             links[high, low] = links.get((high, low), 0) + 1
-            if size[low] >= LINKS and links[high, low] < LINKS:
+            if size[low] >= LINKS and (links[high, low] < LINKS or height[low] - height[later] > deepest):
                 continue
             falls.append((height[low] - height[later], size[low]))
         top[low] = high
