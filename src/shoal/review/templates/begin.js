@@ -20,6 +20,7 @@ async function begin() {
   deliver();
   listen();
   showView();
+  byId("main").removeAttribute("aria-busy");
   loadSuggestions();
 }
 
