@@ -119,7 +119,7 @@ def write_files(result: Result, inputs: Inputs, found: Assignments, names: Mappi
     for path in (folder.assignments_csv, folder.assignments):
         write_assignments(found, inputs.ids, path, names=names, targets=inputs.targets, classes=inputs.classes)
     # Training pulls the images of a cluster together, so features that are near say nothing of copies.
-    alike = ALIKE if result.encoder is None or result.encoder.kind == "timm" else math.inf
+    alike = ALIKE if result.encoder is None or result.encoder.kind != "run" else math.inf
     write_representatives(representatives(features, found, k, alike), inputs.ids, folder.representatives)
     file = io.BytesIO()
     np.save(file, result.centers.numpy())
