@@ -111,12 +111,12 @@ class ClipName:
         settings |= {"load_weights": False, "pretrained_text": False, "force_custom_text": True}
         preparation = _preparation(self.published)
         try:
-            with _quiet():
+            with quiet():
                 model = open_clip.create_model(self.model, force_preprocess_cfg=preparation, **settings)
         except Exception as error:  # of any kind: a text tower may need another package, or a network
             raise UserError(f"open_clip cannot build {self.whole} ({short(error)}).") from error
         try:
-            with _quiet():
+            with quiet():
                 open_clip.load_checkpoint(model, str(file))
         except Exception as error:  # whatever goes wrong, these are not the weights of this network
             advice = "Weights belong to one network: give its --backbone.name."
@@ -131,7 +131,7 @@ class ClipName:
             UserError: it needs another package or files that are not there.
         """
         try:
-            with _quiet():
+            with quiet():
                 return _open_clip().get_tokenizer(self.model)
         except Exception as error:  # of any kind: it belongs to another package, which downloads it
             raise UserError(
@@ -189,7 +189,7 @@ def _preparation(published: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open_clip() -> ModuleType:
     try:
-        with _quiet():
+        with quiet():
             open_clip = import_module("open_clip")
     except ImportError as error:
         raise UserError(f"{PREFIX}MODEL needs open_clip: pip install 'shoal[words]'.") from error
@@ -197,7 +197,7 @@ def _open_clip() -> ModuleType:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep to itself what open_clip logs and warns of, such as weights that are not loaded yet.
 
     It logs to the root logger. Without any handler that would be set up to print, for good.
