@@ -73,6 +73,36 @@ def test_every_published_model_is_looked_up():
     assert siglip.published["mean"] == (0.5, 0.5, 0.5)
 
 
+def test_all_published_weights_are_looked_for_as_safetensors(monkeypatch):
+    asked = {}
+    monkeypatch.setattr("shoal.features.clip.hub_file", lambda name, source: asked.update({name: source}))
+    for model, tag in open_clip.list_pretrained():
+        name = f"open_clip:{model}:{tag}"
+        ClipName.parse(name, own_weights=False).weights(None, used=False)
+        assert asked[name]["hf_hub_id"].count("/") == 1 or asked[name]["url"], name
+    openai = {"hf_hub_id": "timm/vit_base_patch32_clip_224.openai", "hf_hub_filename": "open_clip_pytorch_model.bin"}
+    assert asked["open_clip:ViT-B-32:openai"].items() >= openai.items()
+
+
+def test_a_tokenizer_that_cannot_be_loaded_says_what_it_may_need(clip, monkeypatch):
+    def refuse(_name):
+        raise OSError("no such repository")
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", refuse)
+    with pytest.raises(
+        UserError, match=r"\(no such repository\): it may need 'pip install transformers sentencepiece'"
+    ):
+        load_text_tower(clip[1])
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model_cfg": {}}', '{"model_cfg": {"embed_dim": 3}}'])
+def test_damaged_configurations_are_refused(content, tmp_path):
+    (tmp_path / "open_clip_config.json").write_text(content)
+    (tmp_path / "open_clip_model.safetensors").touch()
+    with pytest.raises(UserError, match="open_clip cannot build open_clip:/"):
+        load_encoder(EncoderSpec("open_clip", f"open_clip:{tmp_path}"))
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [

@@ -38,9 +38,13 @@ _PRIOR = 0.01
 _LEAST = math.log(2)
 """Score of the weakest suggestion: twice the odds that it has in the other clusters."""
 
-_TEXT_NEEDED = (
-    "cluster the images with a network that does, such as --backbone.name open_clip:ViT-B-32:laion2b_s34b_b79k, which "
-    "needs pip install 'shoal[words]'"
+_READER = "--backbone.name open_clip:ViT-B-32:laion2b_s34b_b79k (pip install 'shoal[words]')"
+
+_TEXT_NEEDED = f"cluster the images with a network that does, such as {_READER}"
+
+_CLASSES_NEEDED = (
+    "cluster the images with a network that has a classifier, such as --backbone.name tf_efficientnet_lite0, or that "
+    f"reads text, such as {_READER}"
 )
 
 
@@ -176,7 +180,7 @@ def _by_classifier(result: Result, rows: Sequence[Int64[Tensor, "_"]]) -> tuple[
     except UserError as error:
         reason = str(error).rstrip(".")
         raise UserError(
-            f"no names can be suggested for {result.folder.path}, since {reason}. To get some, {_TEXT_NEEDED}."
+            f"no names can be suggested for {result.folder.path}, since {reason}. To get some, {_CLASSES_NEEDED}."
         ) from error
     names = classifier.classes
     shares = torch.zeros(len(rows), len(names), dtype=torch.float64)
