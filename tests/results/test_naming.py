@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,19 @@ def test_networks_without_names_say_what_to_do(clusters, run, tmp_path, capsys):
     assert "reads no words" in complaint(capsys)
 
 
+def test_weights_that_are_gone_are_asked_for(photos, telling, tmp_path, capsys):
+    kept = tmp_path / "kept.safetensors"
+    shutil.copy(telling.weights, kept)
+    out = tmp_path / "result"
+    assert main(["cluster", str(photos), "-k", "2", "--out", str(out), "--quiet", *flags_of(kept)]) == 0
+    kept.unlink()
+    capsys.readouterr()
+    assert main(["names", str(out)]) == 2
+    said = complaint(capsys)
+    assert "are gone: restore the file" in said
+    assert "To get some" not in said
+
+
 def test_files_that_are_no_lists_of_words_are_refused(tmp_path):
     for name, content, sentence in (
         ("empty", b" \n\n", "has no words"),
@@ -243,7 +257,13 @@ def test_empty_clusters_have_no_names(shapes):
 @pytest.mark.skipif(not (LITE0.is_file() and PHOTOS.is_dir()), reason="weights and images are not here")
 def test_lite0_names_the_classes_of_tiny_imagenet(tmp_path):
     flags = ["--backbone.name", "tf_efficientnet_lite0", "--backbone.weights", str(LITE0)]
-    assert main(["cluster", str(PHOTOS), "-k", "10", "--out", str(tmp_path / "out"), "--quiet", *flags]) == 0
+    for name in SYNONYMS:
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for file in sorted((PHOTOS / name).iterdir())[:60]:
+            shutil.copy(file, tmp_path / "photos" / name)
+    assert (
+        main(["cluster", str(tmp_path / "photos"), "-k", "10", "--out", str(tmp_path / "out"), "--quiet", *flags]) == 0
+    )
     result = Result.load(tmp_path / "out")
     classes = [name.partition("/")[0] for name in result.ids]
     labels = result.assignments.labels.tolist()

@@ -17,7 +17,7 @@ from torch import Tensor
 from shoal.data.cache import cache_folder
 from shoal.errors import UserError
 from shoal.features import EncoderSpec
-from shoal.features.classifier import imagenet_words, load_classifier
+from shoal.features.classifier import Classifier, imagenet_words, load_classifier
 from shoal.features.text import TextTower, load_text_tower, reads_text
 from shoal.progress import Progress
 from shoal.results.result import Result
@@ -173,23 +173,31 @@ def _by_classifier(result: Result, rows: Sequence[Int64[Tensor, "_"]]) -> tuple[
     Raises:
         UserError: it knows none.
     """
-    try:
-        if result.encoder is None or result.encoder.kind == "run":
-            raise UserError(f"{_reason(result)}.")
-        classifier = load_classifier(result.network)
-    except UserError as error:
-        reason = str(error).rstrip(".")
-        raise UserError(
-            f"no names can be suggested for {result.folder.path}, since {reason}. To get some, {_CLASSES_NEEDED}."
-        ) from error
-    names = classifier.classes
-    shares = torch.zeros(len(rows), len(names), dtype=torch.float64)
+    reason = _reason(result)
+    if result.encoder is not None and result.encoder.kind == "timm":
+        network = result.network
+        try:
+            classifier = load_classifier(network)
+        except UserError as error:
+            reason = str(error).rstrip(".")
+        else:
+            return classifier.classes, _mean_probabilities(result, classifier, rows)
+    raise UserError(
+        f"no names can be suggested for {result.folder.path}, since {reason}. To get some, {_CLASSES_NEEDED}."
+    )
+
+
+def _mean_probabilities(
+    result: Result, classifier: Classifier, rows: Sequence[Int64[Tensor, "_"]]
+) -> Float[Tensor, "k v"]:
+    """The mean over the images of each cluster; zeros where there are none."""
+    many = _rows_at_once(len(classifier.classes))
+    shares = torch.zeros(len(rows), len(classifier.classes), dtype=torch.float64)
     for cluster, own in enumerate(rows):
-        for start in range(0, len(own), _rows_at_once(len(names))):
-            part = own[start : start + _rows_at_once(len(names))]
-            shares[cluster] += classifier.probabilities(result.features[part]).sum(0)
+        for start in range(0, len(own), many):
+            shares[cluster] += classifier.probabilities(result.features[own[start : start + many]]).sum(0)
         shares[cluster] /= max(len(own), 1)
-    return names, shares
+    return shares
 
 
 def _by_words(
