@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import sys
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -75,7 +76,12 @@ def test_every_published_model_is_looked_up():
 
 def test_all_published_weights_are_looked_for_as_safetensors(monkeypatch):
     asked = {}
-    monkeypatch.setattr("shoal.features.clip.hub_file", lambda name, source: asked.update({name: source}))
+
+    def found(name, source):
+        asked[name] = source
+        return Path("model.safetensors")
+
+    monkeypatch.setattr("shoal.features.clip.hub_file", found)
     for model, tag in open_clip.list_pretrained():
         name = f"open_clip:{model}:{tag}"
         ClipName.parse(name, own_weights=False).weights(None, used=False)

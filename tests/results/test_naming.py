@@ -77,6 +77,14 @@ def test_coloured_shapes_are_named(shapes):
     assert result.names == {}  # suggestions are no names
 
 
+def test_words_that_repeat_are_suggested_once(shapes):
+    result = Result.load(shapes)
+    for names in suggest_names(result, [*KINDS, *KINDS]):
+        assert len({name for name, _ in names}) == len(names) > 0
+    with pytest.raises(UserError, match="there are no words"):
+        suggest_names(result, [])
+
+
 def test_coloured_shapes_are_found(shapes):
     result = Result.load(shapes)
     for kind in KINDS:
@@ -204,7 +212,7 @@ def test_networks_without_names_say_what_to_do(clusters, run, tmp_path, capsys):
         said = complaint(capsys)
         assert reason in said
         assert "--backbone.name open_clip:ViT-B-32" in said
-    for path, reason in ((clusters, "the network test_resnet reads no text"), (run, "knows no words")):
+    for path, reason in ((clusters, "timm's network test_resnet reads no text"), (run, "knows no words")):
         assert main(["find", str(path), "a red car"]) == 2
         said = complaint(capsys)
         assert reason in said

@@ -22,7 +22,7 @@ from shoal.errors import UserError
 from shoal.features.inference import ENOUGH, NetworkPreparing, cut
 from shoal.features.weights import hub_file, weights_file
 from shoal.files import expand_home
-from shoal.models.backbone import short
+from shoal.models.backbone import Channels, short
 
 PREFIX = "open_clip:"
 """What the name of such a network begins with."""
@@ -174,6 +174,13 @@ def sides(config: Mapping[str, Any]) -> tuple[int, int]:
     size = config["size"]
     height, width = (size, size) if isinstance(size, int) else size
     return height, width
+
+
+def channels(config: Mapping[str, Any], name: str) -> Channels:
+    """``mean`` or ``std`` of a ``preprocess_cfg``, which may be a number for all channels, or a list from JSON."""
+    value = config[name]
+    red, green, blue = value if isinstance(value, list | tuple) else (value,) * 3
+    return float(red), float(green), float(blue)
 
 
 def _published(model: str, tag: str) -> dict[str, Any]:

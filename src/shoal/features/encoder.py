@@ -15,7 +15,7 @@ from shoal.data.greys import Samples, Scale
 from shoal.data.listing import Pixels
 from shoal.device import Precision, autocast, compute_device, preserve_rng
 from shoal.errors import UserError
-from shoal.features.clip import ClipName, ClipPreparing, sides
+from shoal.features.clip import ClipName, ClipPreparing, channels, sides
 from shoal.features.inference import NetworkPreparing, SquarePreparing, TimmPreparing, fold_batch_norm
 from shoal.features.weights import file_digest, hub_file, load_weights, weights_file
 from shoal.files import expand_home
@@ -121,7 +121,8 @@ def _open_clip(spec: EncoderSpec, device: torch.device) -> Encoder:
     size = sides(config)
     network: nn.Module = model.visual.to(device)
     n_features = pooled_width(network, spec.name, size)
-    module = Backbone(network, n_features, config["mean"], config["std"]).to(device).eval()
+    mean, std = channels(config, "mean"), channels(config, "std")
+    module = Backbone(network, n_features, mean, std).to(device).eval()
     return _finished(settled, module, n_features, size, device, "auto", ClipPreparing(config))
 
 

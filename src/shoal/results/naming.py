@@ -205,6 +205,8 @@ def _by_words(
 ) -> tuple[Sequence[str], Float[Tensor, "k v"]]:
     """Words, and the probability that the network gives each for the mean image of a cluster."""
     names = imagenet_words() if words is None else [*words]
+    if not names:
+        raise UserError("there are no words to choose from: give some.")
     texts = [f"a photo of a {name}." for name in names] if words is None else names
     tower = _tower(result)
     embedded = _embedded(tower, result, texts, progress)
@@ -250,7 +252,7 @@ def _reason(result: Result) -> str:
         return "features were clustered, whose network is not known"
     if result.encoder.kind == "run":
         return "a network that was trained without labels knows no words"
-    return f"the network {result.encoder.name} reads no text"
+    return f"timm's network {result.encoder.name} reads no text"
 
 
 def _drawn_rows(labels: Int64[Tensor, "n"], k: int, seed: int) -> list[Int64[Tensor, "_"]]:
