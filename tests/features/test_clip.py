@@ -83,6 +83,8 @@ def test_all_published_weights_are_looked_for_as_safetensors(monkeypatch):
 
     monkeypatch.setattr("shoal.features.clip.hub_file", found)
     for model, tag in open_clip.list_pretrained():
+        if model.startswith("coca"):
+            continue
         name = f"open_clip:{model}:{tag}"
         ClipName.parse(name, own_weights=False).weights(None, used=False)
         assert asked[name]["hf_hub_id"].count("/") == 1 or asked[name]["url"], name
@@ -113,7 +115,9 @@ def test_damaged_configurations_are_refused(content, tmp_path):
     ("name", "sentence"),
     [
         ("open_clip:ViT-B-33", "did you mean open_clip:ViT-B-32"),
-        ("open_clip:", "list_models"),
+        ("open_clip:", "has no open_clip_config.json: give open_clip:MODEL:TAG"),
+        ("open_clip:/nowhere/at-all", "no folder is called so: open_clip.list_models"),
+        ("open_clip:coca_ViT-B-32:laion2b_s13b_b90k", "makes more of an image than a vector"),
         ("open_clip:ViT-B-32:nobodys", "has no weights 'nobodys' of ViT-B-32: it has openai, "),
         ("open_clip:ViT-B-32", "give one of open_clip:ViT-B-32:openai, "),
         ("open_clip:ViT-M-32", "give some with --backbone.weights FILE"),

@@ -6,7 +6,7 @@ import difflib
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -29,6 +29,9 @@ PREFIX = "open_clip:"
 
 _CONFIG = "open_clip_config.json"
 _WEIGHTS = "open_clip_model.safetensors"
+
+_SHOWN = 6
+"""Names of weights that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +67,24 @@ class ClipName:
         model, _, tag = text.replace("/", "-").partition(":")
         models = open_clip.list_models()
         if model not in models:
+            if folder.is_dir():
+                raise UserError(
+                    f"{folder} has no {_CONFIG}: give {PREFIX}MODEL:TAG, or a folder as open_clip publishes it."
+                )
             near = difflib.get_close_matches(model, models, n=1)
             hint = f"did you mean {PREFIX}{near[0]}?" if near else "open_clip.list_models() lists the names."
-            raise UserError(f"open_clip has no model {model!r}, and there is no folder {text} with {_CONFIG}: {hint}")
+            raise UserError(f"open_clip has no model {text!r}, and no folder is called so: {hint}")
+        if "multimodal_cfg" in open_clip.get_model_config(model):
+            raise UserError(f"{model} makes more of an image than a vector: give another --backbone.name.")
         tags: list[str] = open_clip.list_pretrained_tags_by_model(model)
         if tag:
             if tag not in tags:
-                known = f"it has {', '.join(tags)}" if tags else "it has none"
-                raise UserError(f"open_clip has no weights {tag!r} of {model}: {known}.")
+                raise UserError(f"open_clip has no weights {tag!r} of {model}: it has {_some(tags) or 'none'}.")
             return cls(whole, model, published=_published(model, tag))
         each = [_published(model, tag) for tag in tags]
         if tags and (not own_weights or any(_preparation(cfg) != _preparation(each[0]) for cfg in each)):
-            known = ", ".join(f"{PREFIX}{model}:{tag}" for tag in tags)
-            raise UserError(f"several weights of {model} are published: give one of {known}.")
+            known = _some([f"{PREFIX}{model}:{tag}" for tag in tags])
+            raise UserError(f"say whose weights of {model}: give one of {known}.")
         if not own_weights:
             raise UserError(f"open_clip knows no weights of {model}: give some with --backbone.weights FILE.")
         return cls(whole, model, published=each[0] if each else {})
@@ -181,6 +189,11 @@ def channels(config: Mapping[str, Any], name: str) -> Channels:
     value = config[name]
     red, green, blue = value if isinstance(value, list | tuple) else (value,) * 3
     return float(red), float(green), float(blue)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of a list that may be long."""
+    return ", ".join([*names[:_SHOWN], *(["…"] if len(names) > _SHOWN else [])])
 
 
 def _published(model: str, tag: str) -> dict[str, Any]:
