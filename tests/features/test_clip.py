@@ -66,12 +66,27 @@ def test_images_are_prepared_as_open_clip_does(mode):
     np.testing.assert_allclose(found / 255, expected(image).numpy(), atol=1e-6)
 
 
-def test_every_published_model_is_looked_up():
-    ours = ClipName.parse("open_clip:ViT-B-32:openai", own_weights=False)
-    assert ours.published["quick_gelu"]  # open_clip would only warn that ViT-B-32 computes otherwise
+def test_a_tag_says_how_its_weights_were_trained():
+    tagged = {tag: ClipName.parse(f"open_clip:ViT-B-32:{tag}", own_weights=False) for tag in ("openai", "laion2b_e16")}
+    assert [name.quick_gelu for name in tagged.values()] == [True, None]
     assert ClipName.parse("open_clip:ViT-B/32:openai", own_weights=False).model == "ViT-B-32"
+
+
+def test_a_file_without_a_tag_is_taken_as_the_model_says():
     siglip = ClipName.parse("open_clip:ViT-B-16-SigLIP", own_weights=True)
-    assert siglip.published["mean"] == (0.5, 0.5, 0.5)
+    assert (siglip.published["mean"], siglip.quick_gelu) == ((0.5, 0.5, 0.5), None)
+    assert ClipName.parse("open_clip:ViT-B-32", own_weights=True).quick_gelu is None
+
+
+def test_the_activation_is_that_of_the_weights(clip):
+    _, spec, folder = clip
+    name = ClipName.parse(spec.name, own_weights=False)
+    file = folder / "open_clip_model.safetensors"
+    kinds = [dataclasses.replace(name, quick_gelu=quick).build(file) for quick in (None, False, True)]
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    own, plain, quick = (model.encode_image(images) for model in kinds)
+    torch.testing.assert_close(own, plain, rtol=0, atol=0)
+    assert (own - quick).abs().max() > 1e-4
 
 
 def test_all_published_weights_are_looked_for_as_safetensors(monkeypatch):

@@ -47,6 +47,8 @@ class ClipName:
     folder: Path | None = None
     published: Mapping[str, Any] = field(default_factory=dict)
     """Where weights come from and how they want their images; empty where nobody says so."""
+    quick_gelu: bool | None = None
+    """Whether the weights are known to be trained with that activation; None: as the model's configuration says."""
 
     @classmethod
     def parse(cls, whole: str, *, own_weights: bool) -> ClipName:
@@ -80,14 +82,15 @@ class ClipName:
         if tag:
             if tag not in tags:
                 raise UserError(f"open_clip has no weights {tag!r} of {model}: it has {_some(tags) or 'none'}.")
-            return cls(whole, model, published=_published(model, tag))
+            published = _published(model, tag)
+            return cls(whole, model, published=published, quick_gelu=published.get("quick_gelu"))
         each = [_published(model, tag) for tag in tags]
         if tags and (not own_weights or any(_preparation(cfg) != _preparation(each[0]) for cfg in each)):
             known = _some([f"{PREFIX}{model}:{tag}" for tag in tags])
             raise UserError(f"say whose weights of {model}: give one of {known}.")
         if not own_weights:
             raise UserError(f"open_clip knows no weights of {model}: give some with --backbone.weights FILE.")
-        return cls(whole, model, published=each[0] if each else {})
+        return cls(whole, model, published=_preparation(each[0]) if each else {})
 
     def weights(self, given: Path | None, *, used: bool) -> Path:
         """The file with the weights of both towers; published ones are downloaded once.
@@ -114,8 +117,8 @@ class ClipName:
             UserError: the weights do not fit, or parts of the model cannot be built.
         """
         open_clip = _open_clip()
-        # These networks must compute with the activation that the weights were trained with.
-        settings = {"quick_gelu": bool(self.published.get("quick_gelu"))} if self.published else {}
+        # Where model and weights disagree on the activation, open_clip warns and takes the wrong one.
+        settings = {} if self.quick_gelu is None else {"quick_gelu": self.quick_gelu}
         settings |= {"load_weights": False, "pretrained_text": False, "force_custom_text": True}
         preparation = _preparation(self.published)
         try:
