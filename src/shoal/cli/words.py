@@ -98,12 +98,12 @@ class FindCommand(Command):
 def _names_table(result: Result, found: Sequence[Sequence[SuggestedName]]) -> str:
     labels = result.assignments.labels
     rows = [("cluster", "images", "name", "suggested names")]
-    for cluster, names in enumerate(found):
+    for cluster, names in zip(result.model.numbers.tolist(), found, strict=True):
         shown = ", ".join(f"{name} {score:.1f}" for name, score in names) or "none that sets it apart"
         rows.append((str(cluster), str(int((labels == cluster).sum())), result.names.get(cluster, "-"), shown))
     legend = (
         "The number behind a name is the natural logarithm of how many times its odds are higher than in the other\n"
-        "clusters. Nothing has been renamed: names are given in the report."
+        "clusters. Nothing has been renamed: names are given in 'shoal review'."
     )
     return f"{_table(rows)}\n\n{legend}"
 

@@ -26,6 +26,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shoal.errors import UserError
+from shoal.features.text import reads_text
+from shoal.report.contents import map_coordinates
+from shoal.results.naming import search_text
 from shoal.review.page import page
 from shoal.review.session import Session
 
@@ -181,6 +184,8 @@ class Api:
             "thumbs": self.thumbs,
             "about/{row:int}": self.about,
             "search": self.search,
+            "find": self.find,
+            "names": self.names,
             "duplicates": self.duplicates,
             "questions": self.questions,
             "events": self.events,
@@ -236,7 +241,8 @@ class Api:
             facts = self.session.facts
             folders, _ = facts.folders
             mapped = self.session.result.assignments.positions is not None
-            has = {"map": mapped, "words": False, "names": False, "dates": True}
+            encoder = self.session.result.encoder
+            has = {"map": mapped, "words": reads_text(encoder), "names": encoder is not None, "dates": True}
             has["duplicates"] = self.session.result.folder.duplicates.exists()
             return {**self.session.state(), "has": has, "folders": folders}
 
@@ -250,8 +256,6 @@ class Api:
         return Response(await run_in_threadpool(self._column, name), media_type="application/octet-stream")
 
     def _column(self, name: str) -> bytes:
-        from shoal.report.contents import map_coordinates
-
         session = self.session
         with session.lock:
             if name == "label":
@@ -305,6 +309,19 @@ class Api:
         asked = [request.query_params.get(name, "")[:1000] for name in ("text", "folder", "from", "to")]
         found = await run_in_threadpool(self.session.facts.search, *asked)
         return Response(found.astype("<i4").tobytes(), media_type="application/octet-stream")
+
+    async def find(self, request: Request) -> Response:
+        """Images by what is on them."""
+        text, n = (
+            request.query_params.get("text", "")[:1000],
+            _whole(request.query_params.get("n", "200"), 1, MOST_FOUND),
+        )
+        rows, cosines = await run_in_threadpool(search_text, self.session.result, text, n)
+        return _json({"rows": rows.tolist(), "similarity": [round(each, 4) for each in cosines.tolist()]})
+
+    async def names(self, _request: Request) -> Response:
+        """Names that suggest themselves; none where the network knows none."""
+        return _json(await run_in_threadpool(self.session.names))
 
     async def duplicates(self, _request: Request) -> Response:
         """Groups of near-duplicates."""
