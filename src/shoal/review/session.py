@@ -300,11 +300,8 @@ class Session:
             found = suggest_names(result)
         except UserError:
             return {}
-        numbers = result.model.numbers.tolist()
-        return {
-            number: [(each.name, round(each.score, 2)) for each in own]
-            for number, own in zip(numbers, found, strict=True)
-        }
+        shown = [[(each.name, round(each.score, 2)) for each in own] for own in found]
+        return dict(zip(result.model.numbers.tolist(), shown, strict=True))
 
     def learn(self) -> dict[str, Any]:
         """What the answers given so far would change; nothing is kept.
