@@ -176,9 +176,7 @@ def main() -> None:
     parser.add_argument("--starts", default="kmeans")
     parser.add_argument("--temi-heads", type=int, default=16)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument(
-        "--cache", type=Path, help="folder that keeps features and clusterings"
-    )
+    parser.add_argument("--cache", type=Path, help="folder that keeps features and clusterings")
     parser.add_argument("--save", help="name of a JSON file in benchmarks/results")
     args = parser.parse_args()
     seeds = [int(seed) for seed in args.seeds.split(",")]
