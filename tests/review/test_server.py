@@ -20,7 +20,8 @@ from tests.results.conftest import *  # noqa: F403 - the same photos and cluster
 from shoal.cli.main import main
 from shoal.errors import UserError
 from shoal.results.result import Result
-from shoal.review.app import MOST_AT_ONCE, create_app
+from shoal.review.app import create_app
+from shoal.review.guard import MOST_AT_ONCE
 from shoal.review.serve import listening
 from shoal.review.session import Session
 
@@ -283,6 +284,13 @@ def test_split_more_search_and_questions(client):
     assert about["cluster"] == labels[0]
     assert about["nearest"][0][0] == labels[0]
     assert len(about["neighbours"]) == 8
+
+
+def test_a_network_that_knows_no_names_suggests_none(client):
+    assert client.get("/api/names").json() == {}
+    answer = client.get("/api/find?text=a red square")
+    assert answer.status_code == 400
+    assert "cannot be searched by text" in answer.json()["error"]
 
 
 def test_learning_counts_once_it_is_accepted(client, clusters):

@@ -33,7 +33,7 @@ class AskCommand(Command):
 
     result: ResultPath
     """The folder that 'shoal train' or 'shoal cluster' wrote."""
-    n: Annotated[int, tyro.conf.arg(name="n-questions", aliases=("-n",), metavar="INT")] = 50
+    n_questions: Annotated[int, tyro.conf.arg(aliases=("-n",), metavar="INT")] = 50
     """How many questions to ask."""
     out: Path = Path("questions.csv")
     """Table to write; an existing file is not overwritten."""
@@ -45,11 +45,11 @@ class AskCommand(Command):
         from shoal.results.result import Result
         from shoal.results.tables import check_free
 
-        if self.n < 1:
+        if self.n_questions < 1:
             raise UserError("there is nothing to ask: give a number of questions from 1 on.")
         check_free(self.out)
         result = Result.load(self.result)
-        found = questions(result, self.n, [])
+        found = questions(result, self.n_questions, [])
         write_questions(result, found, self.out)
         words = shlex.join(["shoal", "learn", str(self.result), str(self.out)])
         say(f"{len(found)} questions: {self.out}\nfill in the column 'answer', then: {words}")

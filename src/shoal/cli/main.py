@@ -31,6 +31,8 @@ both write a folder, RESULT, with a report and tables, for
   shoal update RESULT         take in what has come, changed or gone since
   shoal sort RESULT           put the files into a folder per cluster; dry run by default, undoable
   shoal export RESULT FILE    write network and clusters as ONNX
+  shoal names RESULT          suggest names for its clusters
+  shoal find RESULT TEXT      find images that fit a text
   shoal evaluate RESULT       measure it, or features from a file
   shoal report RESULT         write report.html again
 and
@@ -50,6 +52,8 @@ VERBS = {
     "update": "update.UpdateCommand",
     "sort": "sort.SortCommand",
     "export": "results.ExportCommand",
+    "names": "words.NamesCommand",
+    "find": "words.FindCommand",
     "evaluate": "results.EvaluateCommand",
     "report": "results.ReportCommand",
     "recipes": "results.RecipesCommand",

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from shoal.clustering.rows import Rows, squared_distances
 from shoal.learning.answers import UNKNOWN, Answers
 from shoal.learning.graph import Graph
 from shoal.learning.head import Given
@@ -18,10 +17,8 @@ from shoal.learning.spreading import spread
 CONFUSED = 3.0
 """Answers in a cluster that outweigh what it was taken for."""
 
-DAMPING = 0.5
-"""Exponent of the estimated sizes of classes; 0 would take them for equal, as deep clusterings do."""
-
 _ENTRY = 5  # nearest rows of the graph among which an answer about a row outside it is divided
+_DECIDING = 1e-6
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -76,27 +73,13 @@ class Evidence:
         known, classes = self.known[told], self.classes[told]
         return Given.of(self.z, belongs, known, classes, self.n_classes, self.ruled_out)
 
-    @cached_property
-    def represented(self) -> Float32[Tensor, "a"]:
-        """How many rows are nearest to each known one, at least 1.
-
-        As doubtful rows are asked about, answers are not of a random sample; an average over them that counts each so
-        often is about one over all rows (Loog 2012, nearest-neighbour importance weighting).
-        """
-        counts = torch.ones(len(self.known))
-        known = self.z[self.known]
-        for part in Rows(self.z, "euclidean").parts(max(1, len(known))):
-            if len(known):
-                counts += torch.bincount(squared_distances(self.z[part], known).argmin(1), minlength=len(known))
-        return counts
-
     def opinion(self, told: Bool[Tensor, "a"]) -> Float32[Tensor, "before k"]:
         """P(class | cluster) by the answers told: each cluster is what it was, unless its answers say otherwise."""
         counts = torch.zeros(self.n_before, self.n_classes)
         counts.fill_diagonal_(CONFUSED)
         inside = told & (self.start[self.known] >= 0)
         pairs = self.start[self.known[inside]], self.classes[inside]
-        counts.index_put_(pairs, self._weights(told)[inside[told]], accumulate=True)
+        counts.index_put_(pairs, torch.ones(len(pairs[0])), accumulate=True)
         return counts / counts.sum(1, keepdim=True)
 
     def prior(self, opinion: Float32[Tensor, "before k"]) -> Float32[Tensor, "m k"]:
@@ -109,21 +92,12 @@ class Evidence:
     def trusted(self, trust: float, told: Bool[Tensor, "a"]) -> float:
         """Weight of the clustering against the answers told: λ = t·k / (t·k + m)."""
         worth = trust * max(1, self.n_before)
-        weights = self._weights(told)
-        effective = float(weights.sum() ** 2 / weights.square().sum()) if len(weights) else 0.0  # Kish 1965
-        return worth / (worth + effective)
+        return worth / max(1.0, worth + int(told.sum()))
 
-    def _weights(self, told: Bool[Tensor, "a"]) -> Float32[Tensor, "told"]:
-        """How much each answer that is told says of its cluster, 1 on average."""
-        counts = self.represented[told]
-        return counts / counts.mean()
+    def arrived(self, told: Bool[Tensor, "a"]) -> Float32[Tensor, "m k"]:
+        """What arrives at each node from the answers of each class, as a share of all that comes from there.
 
-    def arrived(self, told: Bool[Tensor, "a"], opinion: Float32[Tensor, "before k"]) -> Float32[Tensor, "m k"]:
-        """Shares of the classes in what arrives at each node from the answers told; 0 where nothing does.
-
-        What comes from a class is scaled to the class's size, lest one with many answers flood the others (class mass
-        normalisation, Zhu, Ghahramani and Lafferty 2003). Sizes are those of the clusters, with what the answers say of
-        them, damped. Of a class without answers the rows of its cluster are the examples.
+        Of a class without answers the rows of its cluster are the examples.
         """
         n_graph = len(self.graph.rows)
         found = torch.zeros(len(self.start), self.n_classes)
@@ -137,9 +111,27 @@ class Evidence:
         sources.index_put_((nodes, columns[:, None].expand_as(nodes)), shares, accumulate=True)
         found[:, answered] = 0
         found[:n_graph, answered] = torch.from_numpy(spread(self.graph.similarities, sources.numpy()))
-        sizes = torch.bincount(self.start[inside], minlength=self.n_before).float()
-        sizes = (sizes @ opinion).pow_(DAMPING)
-        found *= sizes / found.sum(0).clamp(min=_TINY)
+        return found / found.sum(0).clamp(min=_TINY)
+
+    def shares(
+        self,
+        arrived: Float32[Tensor, "m k"],
+        opinion: Float32[Tensor, "before k"],
+        weight: float,
+        damping: float,
+    ) -> Float32[Tensor, "m k"]:
+        """(1 − λ) · what arrives + λ · the opinion of each node's cluster, as shares of the classes.
+
+        What comes from a class is scaled to the class's size, lest one with many answers flood the others (class mass
+        normalisation, Zhu, Ghahramani and Lafferty 2003). Sizes are those of the clusters, with what the answers say of
+        them, to the power of ``damping``: 0 takes them for equal, as deep clusterings do.
+        """
+        sizes = torch.bincount(self.start[self.start >= 0], minlength=self.n_before).float() @ opinion
+        found = arrived * sizes.pow(damping).where(sizes > 0, 0.0)
+        found /= found.sum(1, keepdim=True).clamp(min=_TINY)
+        weight = max(weight, _DECIDING)  # where nothing arrives
+        found = found.mul_(1 - weight).add_(self.prior(opinion), alpha=weight)
+        found[self.ruled_out[:, 0], self.ruled_out[:, 1]] = 0
         return found / found.sum(1, keepdim=True).clamp(min=_TINY)
 
     @cached_property

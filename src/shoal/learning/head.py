@@ -8,13 +8,16 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
-from shoal.clustering.linear import class_sums, discriminant
+from shoal.clustering.linear import discriminant
 
 ANSWER_WEIGHT = 10.0
 """Rows whose labels are guessed that an answered one counts as."""
 
 STEPS = 2
 """Fits: to the labels that were spread, then to the probabilities that follow from these."""
+
+NEVER = -1e9
+"""The logit of a class that was ruled out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,7 @@ class Given:
         return cls(z, scatter, weights, answered, classes, n_classes, ruled_out)
 
 
-def fit_head(given: Given, labels: Int64[Tensor, "m"]) -> tuple[Float32[Tensor, "k c"], Float32[Tensor, "k"]]:
+def fit_head(given: Given, shares: Float32[Tensor, "m k"]) -> tuple[Float32[Tensor, "k c"], Float32[Tensor, "k"]]:
     """Weights and biases of a linear discriminant, by two steps of expectation–maximisation from spread labels.
 
     The classes are Gaussians of one covariance, as in ``LinearHead``. Answered rows keep their classes and count ten
@@ -58,17 +61,18 @@ def fit_head(given: Given, labels: Int64[Tensor, "m"]) -> tuple[Float32[Tensor, 
 
     Args:
         given: rows and answers.
-        labels: the class of each row at first; of rows without weight any.
+        shares: probability of each class for each row at first; of rows without weight any.
     """
-    labels = labels.clone()
-    labels[given.answered] = given.classes
-    weight, bias = discriminant(given.scatter, *class_sums(given.z, labels, given.weights, given.n_classes))
+    weight, bias = _fit(given, shares)
     for _ in range(STEPS - 1):
-        shares = torch.addmm(bias, given.z, weight.T)
-        shares[given.ruled_out[:, 0], given.ruled_out[:, 1]] = -torch.inf
-        shares = shares.softmax(1)
-        shares[given.answered] = 0
-        shares[given.answered, given.classes] = 1
-        shares *= given.weights[:, None]
-        weight, bias = discriminant(given.scatter, shares.T @ given.z, shares.sum(0))
+        logits = torch.addmm(bias, given.z, weight.T)
+        logits[given.ruled_out[:, 0], given.ruled_out[:, 1]] = NEVER
+        weight, bias = _fit(given, logits.softmax(1))
     return weight, bias
+
+
+def _fit(given: Given, shares: Float32[Tensor, "m k"]) -> tuple[Float32[Tensor, "k c"], Float32[Tensor, "k"]]:
+    shares = shares * given.weights[:, None]
+    shares[given.answered] = 0
+    shares[given.answered, given.classes] = ANSWER_WEIGHT
+    return discriminant(given.scatter, shares.T @ given.z, shares.sum(0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,16 +15,33 @@ from shoal.errors import UserError
 from shoal.learning.answers import NOWHERE, UNKNOWN, Answer, Answers
 from shoal.learning.evidence import Evidence
 from shoal.learning.graph import Coordinates, Graph
-from shoal.learning.head import Given, fit_head
+from shoal.learning.head import fit_head
 
-TRUSTS = (3.0, 10.0, None, 1.0)
-"""How many answers in each class the clustering is worth: what is tried, in order of preference. None: it is kept."""
+
+@dataclass(frozen=True)
+class Way:
+    """A way to read the answers; see ``Evidence.shares``."""
+
+    trust: float
+    """How many answers in each class the clustering is worth."""
+    damping: float
+    hard: bool
+    """Whether a row is first given to its likeliest class, or to all by their shares."""
+
+
+WAYS = (Way(3, 0.5, True), Way(10, 0.5, True), Way(3, 0.5, False), Way(0, 0.5, True), Way(0, 0, True))
+"""Ways that are averaged, with the clustering itself, by how well they foresee answers that are held out."""
 
 FOLDS = 5
 LEAST_ANSWERS = 2
+SURPRISE = 0.2
+"""Share of answers that any way is taken to be wrong about, so that none is ruled out by a few."""
+
+ENOUGH = 3
+"""Answers for each cluster, on average, from which on it need not be certain that they foresee more than it does."""
+
 _DECIDED = 65_536  # rows that are decided about at a time
-_FLOOR = 1e-6  # of a probability that is multiplied with others
-_NEVER = -1e9  # the logit of what was ruled out
+_KEPT = torch.eye(len(WAYS) + 1)[-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +74,10 @@ def learn(
     """Learn from answers; in a second for 10 000 rows, once there is a graph.
 
     The answers spread over the neighbour graph; what arrives is weighed against the clustering, each cluster being as
-    trustworthy as the answers in it say; a linear head is fitted to the labels that follow, and to the answers; and the
-    head decides with the clustering about all rows. How far the clustering is trusted is chosen by what the answers say
-    of rows that were held out; if it is itself right about most of them, it is kept but for the answered rows.
+    trustworthy as the answers in it say; and a linear head is fitted to the labels that follow, and to the answers.
+    This is done in five ways, which trust the clustering more or less. They and the clustering itself decide together,
+    each with the likelihood of answers that it was not told as its weight. Of fewer than three answers for each cluster
+    more have to be foreseen than by the clustering, which is kept otherwise.
 
     Answered rows have their answers. Rows without a cluster (−1) stay without, unless an answer gives them one, and no
     other row is sent nowhere. A cluster about which nothing was asked keeps its rows as examples.
@@ -87,147 +105,146 @@ def learn(
     if not (labels >= 0).any() and not (told.clusters >= 0).any():
         raise UserError("no row has a cluster and no answer names one: give labels or answers from 0 on.")
     evidence = Evidence.of(features, labels, told, graph)
-    trust, note = _chosen(evidence, seed)
-    return _decided(features, labels, told, _fitted(evidence, trust), note)
+    weights, note = _weighed(evidence, seed)
+    everything = torch.ones(len(evidence.known), dtype=torch.bool)
+    average = _average(evidence, everything, weights)
+    found = _decided(features, labels, told, average)
+    head = average.heads[0] if average.keep else fit_head(evidence.given(everything), _nodes(evidence, average))
+    model = _model(graph.coordinates, *head)
+    return Learned(*found, model, note, int((found[0] != labels).sum()))
 
 
 @dataclass(frozen=True, eq=False)
-class _Decision:
-    """A head in the coordinates of the graph, and what the clustering adds to its logits."""
+class _Average:
+    """Heads in the coordinates of the graph, one for each way, and the opinion of the clusters, each with a weight."""
 
     coordinates: Coordinates
-    weight: Float32[Tensor, "k c"]
-    bias: Float32[Tensor, "k"]
-    bonus: Float32[Tensor, "before1 k"]
-    """λ/2 · log P(class | cluster) for rows of each cluster; the last, for rows without one, nothing."""
+    weights: Float32[Tensor, "w"]
+    """Of the ways, and last of the clustering."""
+    heads: Sequence[tuple[Float32[Tensor, "k c"], Float32[Tensor, "k"]]]
+    opinion: Float32[Tensor, "before1 k"]
+    """P(class | cluster); last of rows without a cluster."""
     keep: bool
-    """Whether rows stay in their clusters."""
+    """Whether the clustering has all the weight: rows stay where they are, and a head says how sure that is."""
 
-    def logits(self, z: Float32[Tensor, "b c"], before: Int64[Tensor, "b"]) -> Float32[Tensor, "b k"]:
-        """Of rows in the coordinates, given their clusters."""
-        return torch.addmm(self.bias, z, self.weight.T).add_(self.bonus[before])
+    def each(self, z: Float32[Tensor, "b c"], before: Int64[Tensor, "b"]) -> list[Float32[Tensor, "b k"]]:
+        """Probabilities by each way and by the clustering, of rows in the coordinates, given their clusters."""
+        return [torch.addmm(bias, z, weight.T).softmax(1) for weight, bias in self.heads] + [self.opinion[before]]
 
-    def head(self) -> LinearHead:
-        """As an estimator of the features themselves."""
-        mean, axes = self.coordinates.mean, self.coordinates.axes
-        model = LinearHead(len(self.bias), metric=self.coordinates.metric)
-        model.n_features_in_ = len(mean)
-        model.mean_, model.weight_, model.bias_ = mean, self.weight @ axes.T, self.bias
-        return model
+    def shares(self, z: Float32[Tensor, "b c"], before: Int64[Tensor, "b"]) -> Float32[Tensor, "b k"]:
+        """Their average."""
+        found = torch.zeros(len(z), self.opinion.shape[1])
+        for weight, each in zip(self.weights.tolist(), self.each(z, before), strict=True):
+            found.add_(each, alpha=weight)
+        return found
 
 
-def _chosen(evidence: Evidence, seed: int) -> tuple[float | None, str]:
-    """The trust in the clustering by which most held-out answers are right, and what is to be said of it."""
-    known, classes = evidence.known, evidence.classes
+def _average(evidence: Evidence, told: Bool[Tensor, "a"], weights: Float32[Tensor, "w"]) -> _Average:
+    """Fit a head for each way to some of the answers, or where the clustering has all the weight, one to it."""
+    opinion, given = evidence.opinion(told), evidence.given(told)
+    keep = bool(weights[-1] == 1)
+    heads: list[tuple[Tensor, Tensor]] = []
+    if keep:
+        heads, weights = [fit_head(given, evidence.prior(opinion))], torch.tensor([1.0, 0.0])
+    else:
+        arrived = evidence.arrived(told)
+        for way in WAYS:
+            shares = evidence.shares(arrived, opinion, evidence.trusted(way.trust, told), way.damping)
+            if way.hard:
+                shares = torch.zeros_like(shares).scatter_(1, shares.argmax(1, keepdim=True), 1)
+            heads.append(fit_head(given, shares))
+    even = torch.full((1, evidence.n_classes), 1 / evidence.n_classes)
+    return _Average(evidence.graph.coordinates, weights, heads, torch.cat([opinion, even]), keep)
+
+
+def _weighed(evidence: Evidence, seed: int) -> tuple[Float32[Tensor, "w"], str]:
+    """The weight of each way and of the clustering, and what is to be said of it.
+
+    Each is weighed by the likelihood of answers that it is not told, Π_i ((1 − s) · p_i + s / k): Bayesian averaging,
+    where a way has to foresee more answers than the clustering to outweigh it.
+    """
+    known, classes, k = evidence.known, evidence.classes, evidence.n_classes
     n_known = len(known)
-    counts = evidence.represented.sqrt()
-    kept = float(counts[evidence.start[known] == classes].sum())
+    equal = torch.zeros(len(WAYS) + 1)
     if n_known < LEAST_ANSWERS:
-        return None, f"{n_known} answers name a cluster: too few to learn from, so the clustering is kept."
-    right = dict.fromkeys(TRUSTS, 0.0)
+        return _KEPT, f"{n_known} answers name a cluster: too few to learn from, so the clustering is kept."
+    foreseen = torch.empty(len(equal), n_known, k)
     folds = torch.randperm(n_known, generator=torch.Generator().manual_seed(seed)) % min(FOLDS, n_known)
     for fold in range(int(folds.max()) + 1):
-        told = folds != fold
-        held_out = known[~told]
-        opinion = evidence.opinion(told)
-        arrived, given = evidence.arrived(told, opinion), evidence.given(told)
-        for trust in TRUSTS:
-            if trust is not None:
-                decision = _decision(evidence, trust, told, opinion, arrived, given)
-                logits = decision.logits(evidence.z[held_out], evidence.start[held_out])
-                right[trust] += float(counts[~told][logits.argmax(1) == classes[~told]].sum())
-    right[None] = kept
-    best = max(TRUSTS, key=lambda trust: right[trust])  # of equals the first
-    way = "the clustering is kept" if best is None else "they are spread over the neighbour graph, and a head is fitted"
-    shares = [value / float(counts.sum()) for value in (right[best], kept)]
-    foreseen = "{:.0%} of the images are estimated to be right, {:.0%} in the clustering alone".format(*shares)
-    return best, f"By {n_known} answers that name a cluster {foreseen}: {way}."
-
-
-def _fitted(evidence: Evidence, trust: float | None) -> _Decision:
-    """The head by all answers."""
-    told = torch.ones(len(evidence.known), dtype=torch.bool)
-    opinion = evidence.opinion(told)
-    arrived = None if trust is None else evidence.arrived(told, opinion)
-    return _decision(evidence, trust, told, opinion, arrived, evidence.given(told))
-
-
-def _decision(
-    evidence: Evidence,
-    trust: float | None,
-    told: Bool[Tensor, "a"],
-    opinion: Float32[Tensor, "before k"],
-    arrived: Float32[Tensor, "m k"] | None,
-    given: Given,
-) -> _Decision:
-    """Fit a head to (1 − λ) · what arrives + λ · the opinion of the clusters, or to the clusters themselves."""
-    before = torch.zeros(1, evidence.n_classes)
-    if trust is None or arrived is None:
-        labels, bonus = evidence.start.clamp(min=0), torch.zeros(len(opinion) + 1, evidence.n_classes)
-    else:
-        weight = evidence.trusted(trust, told)
-        shares = evidence.prior(opinion).mul_(max(weight, _FLOOR)).add_(arrived, alpha=1 - weight)
-        shares[evidence.ruled_out[:, 0], evidence.ruled_out[:, 1]] = 0
-        labels = shares.argmax(1)
-        bonus = torch.cat([opinion.clamp(min=_FLOOR).log() * (weight / 2), before])
-    return _Decision(evidence.graph.coordinates, *fit_head(given, labels), bonus, keep=trust is None)
+        held_out = folds == fold
+        rows = known[held_out]
+        found = _average(evidence, ~held_out, equal).each(evidence.z[rows], evidence.start[rows])
+        foreseen[:, held_out] = torch.stack(found)
+    likelihood = foreseen.gather(2, classes.expand(len(equal), -1)[:, :, None])[:, :, 0]
+    weights = ((1 - SURPRISE) * likelihood + SURPRISE / k).log().double().sum(1).softmax(0).float()
+    right, kept = (
+        int((each.argmax(1) == classes).sum()) for each in (torch.tensordot(weights, foreseen, 1), foreseen[-1])
+    )
+    if right <= kept and n_known < ENOUGH * evidence.n_before:
+        return _KEPT, (
+            f"Of {n_known} answers that name a cluster {kept} are what the clustering says, and no more are foreseen "
+            "when they are held out: it is kept until there are more answers."
+        )
+    return weights, (
+        f"Of {n_known} answers that name a cluster {right} are foreseen when they are held out, {kept} by the "
+        "clustering alone; they were spread over the neighbour graph, and linear heads were fitted."
+    )
 
 
 def _decided(
-    features: Float[Tensor, "n d"], before: Int64[Tensor, "n"], told: Answers, decision: _Decision, note: str
-) -> Learned:
-    """The result for all rows."""
+    features: Float[Tensor, "n d"], before: Int64[Tensor, "n"], told: Answers, average: _Average
+) -> tuple[Int64[Tensor, "n"], Float32[Tensor, "n"], Float32[Tensor, "n"]]:
+    """Label, confidence and margin of all rows."""
     labels, confidence, margin = before.clone(), torch.zeros(len(before)), torch.zeros(len(before))
-    open_rows = before >= 0
-    open_rows[told.rows] = False
     for start in range(0, len(before), _DECIDED):
         part = slice(start, start + _DECIDED)
-        logits = decision.logits(decision.coordinates.of(features[part]), before[part])
-        mine = open_rows[part].nonzero()[:, 0]
-        found = _read(logits[mine], before[part][mine] if decision.keep else None)
+        mine = (before[part] >= 0).nonzero()[:, 0]
+        shares = average.shares(average.coordinates.of(features[part]), before[part])[mine]
+        found = _read(shares, before[part][mine] if average.keep else None)
         for whole, value in zip((labels, confidence, margin), found, strict=True):
             whole[part][mine] = value
-    _answer(features, before, told, decision, (labels, confidence, margin))
-    changed = int((labels != before).sum())
-    return Learned(labels, confidence, margin, decision.head(), note, changed)
-
-
-def _answer(
-    features: Float[Tensor, "n d"],
-    before: Int64[Tensor, "n"],
-    told: Answers,
-    decision: _Decision,
-    results: tuple[Int64[Tensor, "n"], Float32[Tensor, "n"], Float32[Tensor, "n"]],
-) -> None:
-    """Put what the answers say into the results."""
-    labels, confidence, margin = results
     sure = told.clusters != UNKNOWN
     rows = told.rows[sure]
     labels[rows] = told.clusters[sure]
     confidence[rows] = margin[rows] = (told.clusters[sure] >= 0).float()
-    rows = told.rows[~sure]
-    if not len(rows):
-        return
-    place = torch.full((len(told),), -1).masked_scatter(~sure, torch.arange(len(rows)))
-    logits = decision.logits(decision.coordinates.of(features[rows.to(features.device)]), before[rows])
-    out = told.ruled_out[told.ruled_out[:, 1] < logits.shape[1]]
-    logits[place[out[:, 0]], out[:, 1]] = -torch.inf
-    own = logits.gather(1, before[rows].clamp(min=0)[:, None])[:, 0]
-    # A cluster that is kept is kept unless it is ruled out; where all are, or the row had none, it belongs nowhere.
-    stays = decision.keep & torch.isfinite(own)
-    found = _read(logits.nan_to_num(neginf=_NEVER))
-    labels[rows] = torch.where(stays, before[rows], found[0])
-    confidence[rows], margin[rows] = found[1:]
-    nowhere = rows[(before[rows] < 0) | torch.isinf(logits).all(1)]
-    labels[nowhere], confidence[nowhere], margin[nowhere] = NOWHERE, 0, 0
+    if len(told.ruled_out):
+        rows, out = torch.unique(told.rows[told.ruled_out[:, 0]], return_inverse=True)
+        shares = average.shares(average.coordinates.of(features[rows.to(features.device)]), before[rows])
+        inside = told.ruled_out[:, 1] < shares.shape[1]
+        shares[out[inside], told.ruled_out[inside, 1]] = 0
+        shares /= shares.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        allowed = shares.gather(1, before[rows].clamp(min=0)[:, None])[:, 0] > 0
+        found = _read(shares, before[rows].where(allowed, shares.argmax(1)) if average.keep else None)
+        # Where all are ruled out, or the row had none, it belongs nowhere.
+        nowhere = (before[rows] < 0) | ~shares.any(1)
+        labels[rows] = found[0].where(~nowhere, NOWHERE)
+        confidence[rows], margin[rows] = (each.where(~nowhere, 0.0) for each in found[1:])
+    return labels, confidence, margin
+
+
+def _nodes(evidence: Evidence, average: _Average) -> Float32[Tensor, "m k"]:
+    """The likeliest class of each node, to which the head for new rows is fitted."""
+    shares = average.shares(evidence.z, evidence.start)
+    shares[evidence.ruled_out[:, 0], evidence.ruled_out[:, 1]] = 0
+    return torch.zeros_like(shares).scatter_(1, shares.argmax(1, keepdim=True), 1)
+
+
+def _model(coordinates: Coordinates, weight: Float32[Tensor, "k c"], bias: Float32[Tensor, "k"]) -> LinearHead:
+    """A head as an estimator of the features themselves."""
+    model = LinearHead(len(bias), metric=coordinates.metric)
+    model.n_features_in_ = len(coordinates.mean)
+    model.mean_, model.weight_, model.bias_ = coordinates.mean, weight @ coordinates.axes.T, bias
+    return model
 
 
 def _read(
-    logits: Float32[Tensor, "b k"], own: Int64[Tensor, "b"] | None = None
+    shares: Float32[Tensor, "b k"], kept: Int64[Tensor, "b"] | None = None
 ) -> tuple[Int64[Tensor, "b"], Float32[Tensor, "b"], Float32[Tensor, "b"]]:
-    """The most probable class of each row, or its own one; its probability, and by how much that exceeds the next."""
-    shares = logits.softmax(1)
-    labels = shares.argmax(1) if own is None else own
+    """The most probable class of each row, or the one that is kept, its probability, and how much that exceeds others.
+
+    Where others are more probable than the one that is kept, that is 0.
+    """
+    labels = shares.argmax(1) if kept is None else kept
     confidence = shares.gather(1, labels[:, None])[:, 0]
     others = shares.scatter(1, labels[:, None], 0).amax(1)
     return labels, confidence, (confidence - others).clamp(min=0)

@@ -19,8 +19,11 @@ from shoal.learning.graph import Graph
 
 N_CANDIDATES = 5
 TYPICAL_PER_CLUSTER = 3
+MIXED_PER_CLUSTER = 10
+"""Up to so many questions for each cluster all are typical, and up to so many every other one."""
+
 MOST_TYPICAL = 300
-"""So many answers for each cluster, and no more than these, are of typical images before doubtful ones are asked."""
+"""Questions after which all are doubtful, however many clusters there are."""
 
 LEAST = 1e-6
 """Of what a logarithm is taken: a margin or a cosine of 1 would give −∞, and beyond it, by rounding, NaN."""
@@ -54,11 +57,11 @@ def choose_questions(
 ) -> list[Question]:
     """The next questions, the most useful first; none that was asked before.
 
-    The first three of each cluster are typical: k-means forms as many groups as there are questions asked and to ask,
-    and of the groups in which nothing was asked, the largest first, the row nearest to the centre is asked about
-    (Hacohen, Dekel and Weinshall 2022, arXiv 2202.02794, TypiClust, which takes the densest instead). Later ones are
-    doubtful (``most_valuable``). Of more than 50 000 rows those in the graph are asked about, and groups are formed of
-    at most 10 000. Questions that are chosen in one lot differ from each other.
+    The first three for each cluster, and every other one up to ten, are typical: k-means forms as many groups as there
+    are questions asked and to ask, and of the groups in which nothing was asked, the largest first, the row nearest to
+    the centre is asked about (Hacohen, Dekel and Weinshall 2022, arXiv 2202.02794, TypiClust, which takes the densest
+    instead). The others are doubtful (``most_valuable``). Of more than 50 000 rows those in the graph are asked about,
+    and groups are formed of at most 10 000. Questions that are chosen in one lot differ from each other.
 
     Args:
         features: what was clustered.
@@ -86,8 +89,7 @@ def choose_questions(
     z = graph.coordinates.of(features[graph.rows.to(features.device)])
     before = torch.isin(graph.rows, earlier)
     open_rows = ~before & (labels.cpu()[graph.rows] >= 0)
-    n_typical = max(0, min(TYPICAL_PER_CLUSTER * len(centers), MOST_TYPICAL) - len(earlier))
-    typical = _typical(z, before, open_rows, min(n_questions, n_typical), seed)
+    typical = _typical(z, before, open_rows, _n_typical(len(earlier), n_questions, len(centers)), seed)
     open_rows[[place for place, _ in typical]] = False
     n_doubtful = min(n_questions - len(typical), int(open_rows.sum()))
     doubtful: list[int] = []
@@ -107,10 +109,17 @@ def choose_questions(
     ]
 
 
+def _n_typical(n_earlier: int, n_questions: int, n_clusters: int) -> int:
+    """How many of the next questions are typical."""
+    whole, mixed = (min(each * n_clusters, MOST_TYPICAL) for each in (TYPICAL_PER_CLUSTER, MIXED_PER_CLUSTER))
+    numbers = range(n_earlier, n_earlier + n_questions)
+    return sum(number < whole or (number < mixed and number % 2 == 0) for number in numbers)
+
+
 def hardness(margin: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     """a_i = log(1 − (s_(1) − s_(2))) of IDC, 0 on the border of two clusters: the two largest similarities' difference.
 
-    Li, Peng et al., "Interactive Deep Clustering via Value Mining" (IDC, NeurIPS 2024). There s are cosines to the
+    "Interactive Deep Clustering via Value Mining" (IDC, NeurIPS 2024). There s are cosines to the
     means of clusters, and 1 − margin can be negative; here it is at least 1e-6.
     """
     return (1 - margin).clamp(min=LEAST).log()
@@ -149,8 +158,8 @@ def most_valuable(
     unit = normalize(x.float())
     allowed = value.double().masked_fill(~open_rows, -torch.inf)
     alike = torch.full((len(x),), -torch.inf)
-    for each in torch.split(asked.nonzero()[:, 0], 256):
-        alike = torch.maximum(alike, (unit @ unit[each].T).amax(1))
+    for before in torch.split(unit[asked], 256) if asked.any() else ():
+        alike = torch.maximum(alike, (unit @ before.T).amax(1))
     chosen: list[int] = []
     for _ in range(n_questions):
         diversity = (1 - alike).clamp(min=LEAST).log() if torch.isfinite(alike[0]) else torch.zeros(())

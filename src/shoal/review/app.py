@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
 import secrets
 import threading
@@ -23,20 +22,14 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shoal.errors import UserError
+from shoal.features.text import reads_text
+from shoal.report.contents import map_coordinates
+from shoal.results.naming import search_text
+from shoal.review.guard import COOKIE, MOST_BYTES, Guard, Refused
 from shoal.review.page import page
 from shoal.review.session import Session
-
-COOKIE = "shoal-{port}"
-"""Browsers do not keep the cookies of ports apart."""
-
-MOST_BYTES = 2**26
-"""Of a request; moving every one of a million images takes 8 MB."""
-
-MOST_AT_ONCE = 64
-"""Requests that are answered at a time; more are told to come again."""
 
 MOST_THUMBS = 200
 MOST_IDS = 1000
@@ -44,82 +37,6 @@ MOST_FOUND = 100_000
 COLUMNS = ("label", "confidence", "place", "date", "fixed", "folder")
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-class Refused(Exception):  # noqa: N818 - it is an answer
-    """A request that is not served."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
-        self.why = why
-
-
-class Guard:
-    """Lets through only what comes from the page that was opened with the token."""
-
-    def __init__(self, app: ASGIApp, token: str, port: int) -> None:
-        self.app = app
-        self.token = token
-        self.cookie = COOKIE.format(port=port)
-        self.hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
-        self.running = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, or say why not."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request = Request(scope)
-        try:
-            self._check(request)
-            if self.running >= MOST_AT_ONCE:
-                raise Refused(429, "too many requests at once: wait a moment")
-        except Refused as error:
-            await JSONResponse({"error": f"{error.why}."}, error.status)(scope, receive, send)
-            return
-        self.running += 1
-        try:
-            await self.app(scope, receive, _with_headers(send))
-        finally:
-            self.running -= 1
-
-    def _check(self, request: Request) -> None:
-        # A page elsewhere that has its name resolved to 127.0.0.1 sends its own name.
-        if request.headers.get("host") not in self.hosts:
-            raise Refused(403, "this address is not served")
-        origin = request.headers.get("origin")
-        if origin is not None and origin not in {f"http://{host}" for host in self.hosts}:
-            raise Refused(403, "other pages may not ask")
-        if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            # The cookie is not sent from elsewhere either, but for a link that is followed.
-            raise Refused(403, "other pages may not ask")
-        given = request.query_params.get("token", "") if request.url.path == "/" else ""
-        cookie = request.cookies.get(self.cookie, "")
-        if not any(hmac.compare_digest(each.encode(), self.token.encode()) for each in (given, cookie)):
-            raise Refused(403, "open the address that 'shoal review' printed, with its token")
-        if request.method == "POST":
-            if request.headers.get("x-shoal") != "1":
-                raise Refused(403, "other pages may not ask")
-            if int(request.headers.get("content-length") or 0) > MOST_BYTES:
-                raise Refused(413, "the request is too large")
-        elif request.method not in ("GET", "HEAD"):
-            raise Refused(405, "that is not served")
-
-
-def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [
-                *message["headers"],
-                (b"x-content-type-options", b"nosniff"),
-                (b"referrer-policy", b"no-referrer"),
-                (b"cross-origin-resource-policy", b"same-origin"),
-                (b"x-frame-options", b"DENY"),
-            ]
-        await send(message)
-
-    return sending
 
 
 def create_app(session: Session, token: str, port: int) -> Starlette:
@@ -181,6 +98,8 @@ class Api:
             "thumbs": self.thumbs,
             "about/{row:int}": self.about,
             "search": self.search,
+            "find": self.find,
+            "names": self.names,
             "duplicates": self.duplicates,
             "questions": self.questions,
             "events": self.events,
@@ -236,7 +155,8 @@ class Api:
             facts = self.session.facts
             folders, _ = facts.folders
             mapped = self.session.result.assignments.positions is not None
-            has = {"map": mapped, "words": False, "names": False, "dates": True}
+            encoder = self.session.result.encoder
+            has = {"map": mapped, "words": reads_text(encoder), "names": encoder is not None, "dates": True}
             has["duplicates"] = self.session.result.folder.duplicates.exists()
             return {**self.session.state(), "has": has, "folders": folders}
 
@@ -250,8 +170,6 @@ class Api:
         return Response(await run_in_threadpool(self._column, name), media_type="application/octet-stream")
 
     def _column(self, name: str) -> bytes:
-        from shoal.report.contents import map_coordinates
-
         session = self.session
         with session.lock:
             if name == "label":
@@ -305,6 +223,17 @@ class Api:
         asked = [request.query_params.get(name, "")[:1000] for name in ("text", "folder", "from", "to")]
         found = await run_in_threadpool(self.session.facts.search, *asked)
         return Response(found.astype("<i4").tobytes(), media_type="application/octet-stream")
+
+    async def find(self, request: Request) -> Response:
+        """Images by what is on them."""
+        text = request.query_params.get("text", "")[:1000]
+        n = _whole(request.query_params.get("n", "200"), 1, MOST_FOUND)
+        rows, cosines = await run_in_threadpool(search_text, self.session.result, text, n)
+        return _json({"rows": rows.tolist(), "similarity": [round(each, 4) for each in cosines.tolist()]})
+
+    async def names(self, _request: Request) -> Response:
+        """Names that suggest themselves; none where the network knows none."""
+        return _json(await run_in_threadpool(self.session.names))
 
     async def duplicates(self, _request: Request) -> Response:
         """Groups of near-duplicates."""

@@ -8,21 +8,16 @@ import socket
 import webbrowser
 from collections.abc import Callable
 
+import uvicorn
+
 from shoal.errors import UserError
 from shoal.results.result import Result
+from shoal.review.app import create_app
+from shoal.review.session import Session
 
 HOST = "127.0.0.1"
 PORT = 8377
 """Asked for by default; if it is in use, any free one is taken."""
-
-
-def check_installed() -> None:
-    """Raise a UserError if the packages of the server are missing."""
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'shoal[review]'.") from error
 
 
 def serve(result: Result, port: int | None, *, browser: bool, say: Callable[[str], object]) -> None:
@@ -37,11 +32,6 @@ def serve(result: Result, port: int | None, *, browser: bool, say: Callable[[str
     Raises:
         UserError: the port is in use, another process changes the result, or its folder cannot be written.
     """
-    import uvicorn
-
-    from shoal.review.app import create_app
-    from shoal.review.session import Session
-
     with listening(port) as opened, result.folder.alone():
         session = Session(result)
         token, chosen = secrets.token_urlsafe(32), opened.getsockname()[1]

@@ -24,6 +24,7 @@ from shoal.results.decided import Learned
 from shoal.results.deciding import record
 from shoal.results.finish import rewrite, rewrite_tables
 from shoal.results.learning import Proposal, accept, propose, questions
+from shoal.results.naming import suggest_names
 from shoal.results.result import Result
 from shoal.review.asked import Translator
 from shoal.review.facts import Facts
@@ -290,6 +291,17 @@ class Session:
                 }
                 for each in found
             ]
+
+    def names(self) -> dict[int, list[tuple[str, float]]]:
+        """Names that suggest themselves for clusters; none where the network knows none."""
+        with self.lock:
+            result = replace(self.result)
+        try:
+            found = suggest_names(result)
+        except UserError:
+            return {}
+        shown = [[(each.name, round(each.score, 2)) for each in own] for own in found]
+        return dict(zip(result.model.numbers.tolist(), shown, strict=True))
 
     def learn(self) -> dict[str, Any]:
         """What the answers given so far would change; nothing is kept.
