@@ -200,7 +200,7 @@ def test_names_of_images_are_text(review):
     assert "onerror" not in page.evaluate("[...document.querySelectorAll('img')].map((e) => e.src).join()")
 
 
-def test_another_tab_hears_of_it_and_loses_nothing(review, open_page):
+def test_another_tab_hears_of_it_and_loses_nothing(review):
     page = review()
     other = review(beside=page)
     other.locator("#cluster-1 .name").click()
@@ -291,7 +291,7 @@ def test_a_wall_is_one_tab_stop_and_less_motion_is_heeded(review):
 
 
 @pytest.mark.slow
-def test_a_whole_session(serve, reviewed, clustered, open_page, tmp_path):
+def test_a_whole_session(serve, reviewed, open_page, tmp_path):
     """Rename, split, merge, 20 answers, learn, undo, reload in mid-edit, a server killed, then sort and predict."""
     address = serve.start()
     page = open_page(address)
@@ -375,4 +375,4 @@ def test_a_whole_session(serve, reviewed, clustered, open_page, tmp_path):
     assert main(["sort", str(reviewed), "--copy", str(tmp_path / "sorted"), "--yes"]) == 0
     folders = {path.name for path in (tmp_path / "sorted").iterdir() if path.is_dir()}
     assert all(any(name in folder for folder in folders) for name in ("first", "second", "third"))
-    assert len([path for path in (tmp_path / "sorted").rglob("*.png")]) == N
+    assert len(list((tmp_path / "sorted").rglob("*.png"))) == N
