@@ -3,16 +3,23 @@ const gallery = byId("gallery");
 const filters = byId("filters");
 const shown = { cluster: null, listed: null, title: "", note: "", sort: "central", turn: 0 };
 const wall = new Wall(gallery.querySelector(".wall"), (place) => showImage(wall.rows[place], place));
-let outwards = null;
+const outwards = { rows: null, of: null };
 
 /** All rows, the most confident first. */
 function byConfidence() {
-  outwards ??= Int32Array.from({ length: images.n }, (_, i) => i).sort((a, b) => images.confidence[b] - images.confidence[a]);
-  return outwards;
+  if (outwards.of !== images.confidence) {
+    outwards.of = images.confidence;
+    outwards.rows = Int32Array.from({ length: images.n }, (_, i) => i).sort((a, b) => images.confidence[b] - images.confidence[a]);
+  }
+  return outwards.rows;
 }
 
 function inOrder() {
-  if (shown.sort === "doubtful") return byConfidence().toReversed();
+  if (shown.sort === "doubtful") {
+    const inwards = byConfidence().toReversed();
+    // What a person has said is beyond doubt.
+    return Int32Array.from([...inwards.filter((i) => !images.fixed[i]), ...inwards.filter((i) => images.fixed[i])]);
+  }
   if (shown.sort === "date") return byConfidence().toSorted((a, b) => images.date[a] - images.date[b]);
   return byConfidence();
 }
