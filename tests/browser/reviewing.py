@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
@@ -110,12 +112,27 @@ def serve(reviewed):
     served.end()
 
 
+def answer_in_its_place(page, answers):
+    """Answer as a server whose network has names and reads words: that takes weights, which other tests make."""
+
+    def state(route):
+        found = route.fetch().json()
+        route.fulfill(json={**found, "has": {**found["has"], "names": True, "words": True}})
+
+    page.route("**/api/state", state)
+    def other(route):
+        route.fulfill(json=answers[urlsplit(route.request.url).path.removeprefix("/api/")])
+
+    for name in answers:
+        page.route(re.compile(rf"/api/{name}\b"), other)
+
+
 @pytest.fixture
 def open_page(browser):
     """Open pages of an address; at the end no script has failed and nothing was asked of another host."""
     contexts, problems = [], []
 
-    def opened(address, *, width=1440, height=900, beside=None, **settings):
+    def opened(address, *, width=1440, height=900, beside=None, answers=None, **settings):
         if beside is None:
             contexts.append(browser.new_context(viewport={"width": width, "height": height}, **settings))
         page = (beside.context if beside else contexts[-1]).new_page()
@@ -124,6 +141,8 @@ def open_page(browser):
         page.on("console", lambda message: problems.append(message.text) if "violates" in message.text else None)
         page.on("request", lambda request: problems.append(request.url) if not request.url.startswith(host) else None)
         page.set_default_timeout(20_000)
+        if answers:
+            answer_in_its_place(page, answers)
         page.goto(address)
         page.wait_for_selector("main:not([aria-busy])")
         return page

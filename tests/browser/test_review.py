@@ -200,6 +200,33 @@ def test_names_of_images_are_text(review):
     assert "onerror" not in page.evaluate("[...document.querySelectorAll('img')].map((e) => e.src).join()")
 
 
+def test_names_are_suggested_and_images_found_by_meaning(review, reviewed):
+    page = review(
+        answers={
+            "names": {"0": [["tabby <i>cat</i>", 0.9]], "1": [["school bus", 0.8], ["bus", 0.1]]},
+            "find": {"rows": [7, 3], "similarity": [0.4, 0.3]},
+        }
+    )
+    page.wait_for_selector("#cluster-0 .suggested")
+    assert page.locator("#cluster-0 .suggested i").inner_text() == "tabby <i>cat</i>"
+    assert page.locator(".suggested").count() == 2
+    assert Result.load(reviewed).names == {}, "a suggestion is no name"
+    page.locator("#cluster-0 .suggested button").click()
+    wait_for(page, "is now called tabby")
+    page.click("#accept-names")
+    wait_for(page, "1 cluster was renamed")
+    assert Result.load(reviewed).names == {0: "tabby <i>cat</i>", 1: "school bus"}
+    assert page.locator(".suggested").count() == 0
+    page.keyboard.press("i")
+    page.locator("#filters [name=by]").select_option("meaning")
+    page.fill("#filters [name=text]", "a red car")
+    page.press("#filters [name=text]", "Enter")
+    page.wait_for_function("() => document.querySelector('#gallery-title').textContent === 'Like “a red car”'")
+    page.wait_for_timeout(400)
+    shown = tiles(page).evaluate_all("(tiles) => tiles.map((tile) => tile.firstChild.dataset.shows)")
+    assert shown == ["7", "3"], "in this order too for who does not see them"
+
+
 def test_another_tab_hears_of_it_and_loses_nothing(review):
     page = review()
     other = review(beside=page)
