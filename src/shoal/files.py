@@ -14,6 +14,9 @@ from shoal.errors import UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+_NAMED = 50
+"""Characters of a file's name that its temporary file has, which must not be too long where the name just fits."""
+
 
 def check_free_folder(path: Path) -> None:
     """Raise a UserError unless the path is free or an empty folder."""
@@ -67,7 +70,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_NAMED]}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()

@@ -27,7 +27,7 @@ both write a folder, RESULT, with a report and tables, for
   shoal predict RESULT IMAGES assign new images to its clusters
   shoal update RESULT         take in what has come, changed or gone since
   shoal sort RESULT           put the files into a folder per cluster; dry run by default, undoable
-  shoal export RESULT FILE    write network and clusters as ONNX
+  shoal export RESULT FILE    write network and clusters as ONNX, or clusters for other programs
   shoal evaluate RESULT       measure it, or features from a file
   shoal report RESULT         write report.html again
 and
@@ -43,7 +43,7 @@ VERBS = {
     "predict": "results.PredictCommand",
     "update": "update.UpdateCommand",
     "sort": "sort.SortCommand",
-    "export": "results.ExportCommand",
+    "export": "export.ExportCommand",
     "evaluate": "results.EvaluateCommand",
     "report": "results.ReportCommand",
     "recipes": "results.RecipesCommand",
