@@ -271,8 +271,8 @@ def _remove(element: minidom.Element) -> None:
     """Take an element away, with the line that it began."""
     before, parent = element.previousSibling, element.parentNode
     assert isinstance(parent, minidom.Element)  # roots of documents stay
-    if isinstance(before, minidom.Text) and before.data == INDENT:
-        parent.removeChild(before)
+    if isinstance(before, minidom.Text):  # read again, it is one text with what was before it
+        before.data = before.data.removesuffix(INDENT)
     parent.removeChild(element)
 
 
