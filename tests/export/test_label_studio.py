@@ -59,7 +59,7 @@ def test_predictions_are_of_shoal_and_annotations_of_a_person(decided, photos, t
     assert {path.name for path in out.iterdir()} == {"config.xml", "tasks.json"}
 
 
-def test_files_whose_names_are_no_text_are_copied(clusters, photos, tmp_path):
+def test_files_whose_names_are_no_text_are_copied(clusters, photos, tmp_path, capsys):
     photo = photos / "red-0.png"
     content = photo.read_bytes()
     odd = Path(os.fsdecode(bytes(photos) + b"/\xff<&>.png"))
@@ -71,6 +71,9 @@ def test_files_whose_names_are_no_text_are_copied(clusters, photos, tmp_path):
     assert copy.read_bytes() == content
     assert served(tasks["\\udcff<&>.png"]) == copy
     assert odd.read_bytes() == content
+    assert main(["export", str(clusters), str(photos / "out"), "--to", "label-studio"]) == 2
+    assert "images have to be copied" in capsys.readouterr().err
+    assert not (photos / "out").exists()
 
 
 def test_images_of_an_archive_are_copied_and_named_by_what_they_are_called(photos, tmp_path, network, capsys):

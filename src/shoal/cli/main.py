@@ -27,7 +27,7 @@ both write a folder, RESULT, with a report and tables, for
   shoal predict RESULT IMAGES assign new images to its clusters
   shoal update RESULT         take in what has come, changed or gone since
   shoal sort RESULT           put the files into a folder per cluster; dry run by default, undoable
-  shoal export RESULT FILE    write network and clusters as ONNX, or clusters for other programs
+  shoal export RESULT PATH    write it for other programs: ONNX, XMP, Label Studio, FiftyOne
   shoal evaluate RESULT       measure it, or features from a file
   shoal report RESULT         write report.html again
 and

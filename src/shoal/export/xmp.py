@@ -121,7 +121,7 @@ def _write(image: LabelledImage, path: Path, folder: Path, done: Written) -> Non
     if new is None:
         done.unchanged += 1
         return
-    atomic_write(path, new)
+    atomic_write(path, new, flush=bool(old))
     if old is None:
         done.new += 1
     else:
