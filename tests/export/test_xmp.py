@@ -1,8 +1,11 @@
 """Sidecars: read by exiv2 and ExifTool, added to what is there, and taken back."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 from xml.etree import ElementTree
 
 import pytest
@@ -146,7 +149,7 @@ def test_what_is_in_the_way_is_named_and_left(clusters, photos, tmp_path, capsys
     assert main(["export", str(clusters), str(photos), "--to", "xmp"]) == 0
     told = capsys.readouterr()
     assert "27 new" in told.out
-    assert "5 sidecars are left as they were" in told.err
+    assert "5 sidecars not written" in told.err
     assert "red-0.png.xmp: there is something else of its name" in told.err
     assert "and 2 more" in told.err
     assert other.read_text() == "mine"
@@ -167,6 +170,36 @@ def test_no_link_leads_out_of_the_folder(template, tmp_path, monkeypatch, capsys
     assert "a link leads from there to" in told.err
     assert not any(outside.iterdir())
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.xmp")) == ["image/image/sub/d.jpg.xmp"]
+
+
+@pytest.mark.parametrize(("number", "left"), [(errno.EACCES, True), (errno.EINVAL, True), (errno.ENOSPC, False)])
+def test_one_that_cannot_be_written_is_named_and_a_full_disk_ends_it(
+    clusters, photos, monkeypatch, capsys, number, left
+):
+    real = tempfile.mkstemp
+
+    def fail(prefix, **given):
+        if prefix.startswith(".red-3"):
+            raise OSError(number, os.strerror(number))
+        return real(prefix=prefix, **given)
+
+    monkeypatch.setattr(tempfile, "mkstemp", fail)
+    assert main(["export", str(clusters), str(photos), "--to", "xmp"]) == (0 if left else 2)
+    said = capsys.readouterr().err
+    assert ("1 sidecar not written" in said) == left
+    assert os.strerror(number).lower() in said.lower()
+    assert not (photos / "red-3.png.xmp").exists()
+
+
+def test_a_sidecar_keeps_its_permissions_and_an_empty_one_is_filled(clusters, photos):
+    mine, empty = photos / "red-0.png.xmp", photos / "red-1.png.xmp"
+    mine.write_text(EXISTING, encoding="utf-8")
+    mine.chmod(0o600)
+    empty.touch()
+    assert main(["export", str(clusters), str(photos), "--to", "xmp"]) == 0
+    assert mine.stat().st_mode & 0o777 == 0o600
+    assert said(mine.read_bytes())[0][:2] == ["sea", "cats"]
+    assert len(said(empty.read_bytes())[0]) == 1
 
 
 def read(program, *args):

@@ -38,21 +38,14 @@ class ExportCommand(Command):
     """The folder that 'shoal train' or 'shoal cluster' wrote."""
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
     """The .onnx file or the folder to write. Nothing is overwritten; sidecars that are there are added to."""
-    to: Annotated[
-        Literal["onnx", "xmp", "label-studio", "fiftyone"] | None,
-        tyro.conf.arg(metavar="{onnx,xmp,label-studio,fiftyone}", help_behavior_hint="(default: as the ending says)"),
-    ] = None
+    to: Literal["onnx", "xmp", "label-studio", "fiftyone"] = "onnx"
     """What to write: network and clusters as one graph, an XMP sidecar with the cluster as a keyword for each image
-    (beside the images in PATH, by their names for others), or a data set for Label Studio or FiftyOne."""
+    (beside the images that lie in PATH, by their names for others), or a data set for Label Studio or FiftyOne."""
 
     def run(self) -> int:
         """Write it."""
         path = expand_home(self.path)
-        if self.to is None:
-            check_onnx_name(self.result, path)
-        if self.to in (None, "onnx"):
-            return export_network(self.result, path)
-        return self._export_images(path)
+        return export_network(self.result, path) if self.to == "onnx" else self._export_images(path)
 
     def _export_images(self, folder: Path) -> int:
         from shoal.progress import open_progress
@@ -84,7 +77,7 @@ class ExportCommand(Command):
 
 
 def check_onnx_name(result: Path, path: Path) -> None:
-    """Raise a UserError for an ending that does not say what to write."""
+    """Raise a UserError for what is not called as an ONNX file; it may have been meant as another format."""
     ending = path.suffix.lower()
     if ending in (".csv", ".parquet"):
         raise UserError(f"the table is there already: {result / 'assignments'}{ending}; copy it.")
@@ -98,8 +91,7 @@ def export_network(folder: Path, file: Path) -> int:
     from shoal.results.atlas import example_images
     from shoal.results.result import Result
 
-    if file.suffix.lower() != ".onnx":
-        raise UserError(f"{file} should end in .onnx.")
+    check_onnx_name(folder, file)
     if file.exists():
         raise UserError(f"{file} exists already: give another name.")
     check_installed()
@@ -151,8 +143,7 @@ def _tell_sidecars(done: Written, folder: Path) -> None:
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     say(f"sidecars     in {shlex.quote(str(folder))}: {told}")
     if done.left:
-        n = f"{len(done.left)} sidecar{'s are' if len(done.left) > 1 else ' is'}"
-        complain(f"{n} left as they were: {left}{more}." if len(done.left) > 1 else f"{n} left as it was: {left}.")
+        complain(f"{len(done.left)} sidecar{'' if len(done.left) == 1 else 's'} not written: {left}{more}.")
 
 
 def _images(n: int) -> str:

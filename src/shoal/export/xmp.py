@@ -18,7 +18,6 @@ machine has made. Hence a namespace of our own. Source: XMP Specification, ISO 1
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,8 +26,9 @@ from xml.dom import minidom
 from xml.parsers.expat import ExpatError
 from xml.sax.saxutils import escape, quoteattr
 
+from shoal.errors import UserError
 from shoal.export.images import LabelledImage, labelled_images
-from shoal.files import atomic_write, real
+from shoal.files import DISK_FULL, atomic_write, real
 from shoal.progress import ProgressCallback
 from shoal.results.result import Result
 from shoal.sort.names import Taken, safe_name
@@ -44,8 +44,6 @@ KEYWORDS = (("subject", DC, "dc"), ("hierarchicalSubject", LR, "lr"))
 ROOT_KEYWORD = "shoal"
 INDENT = "\n  "
 
-LONGEST_NAME = 255
-"""Bytes of a file's name that file systems take."""
 LARGEST = 2**23
 """Bytes of a sidecar that is read; darktable's with hundreds of edits have less than one million."""
 
@@ -78,7 +76,7 @@ def export_xmp(result: Result, folder: Path, progress: ProgressCallback) -> Writ
     no cluster any more, an earlier keyword is taken back.
 
     Raises:
-        UserError: as ``labelled_images``; or the folder cannot be written.
+        UserError: as ``labelled_images``; or the disk is full.
     """
     images = labelled_images(result)
     goal, done = real(folder), Written()
@@ -110,8 +108,6 @@ def sidecar_paths(images: list[LabelledImage], folder: Path) -> Iterator[Path]:
 
 
 def _write(image: LabelledImage, path: Path, folder: Path, done: Written) -> None:
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise UnmergeableError("its name would be too long")
     if folder not in (place := real(path.parent), *place.parents):
         raise UnmergeableError(f"a link leads from there to {place}, outside of the folder")
     old = _read(path)
@@ -121,7 +117,16 @@ def _write(image: LabelledImage, path: Path, folder: Path, done: Written) -> Non
     if new is None:
         done.unchanged += 1
         return
-    atomic_write(path, new, flush=bool(old))
+    try:
+        mode = None if old is None else path.stat().st_mode
+        atomic_write(path, new, flush=bool(old))
+        if mode is not None:
+            path.chmod(stat.S_IMODE(mode))
+    except UserError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno in DISK_FULL:
+            raise
+        raise UnmergeableError((cause.strerror or str(cause)).lower()) from error
     if old is None:
         done.new += 1
     else:
