@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -84,7 +85,7 @@ class Served:
     def start(self):
         """Start, and return the address."""
         command = [sys.executable, "-m", "shoal", "review", str(self.folder), "--no-browser", "--port", str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         address = self.process.stdout.readline().split()[1]
         for _ in range(200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -98,10 +99,13 @@ class Served:
         self.process.communicate()
 
     def end(self):
-        """As Ctrl-C does."""
+        """As Ctrl-C does: it ends at once, also where a page is open, and complains of nothing."""
         if self.process.poll() is None:
-            self.process.terminate()
-            self.process.communicate(timeout=60)
+            self.process.send_signal(signal.SIGINT)
+            _, said = self.process.communicate(timeout=60)
+            assert self.process.returncode == 0, said
+            assert "Traceback" not in said, said
+            assert said.strip() == "", said
 
 
 @pytest.fixture
