@@ -177,6 +177,14 @@ def test_a_cluster_is_split_as_shown(review, reviewed):
     assert page.locator(".card").count() == 6
 
 
+@pytest.mark.parametrize("view", ["cluster/99", "nothing"])
+def test_what_is_not_there_leads_to_the_clusters(review, view):
+    page = review()
+    page.evaluate("(view) => { location.hash = `#/${view}`; }", view)
+    page.wait_for_selector("#clusters:not([hidden])")
+    assert page.locator("#gallery").is_hidden()
+
+
 def test_names_of_images_are_text(review):
     page = review()
     go(page, "images")

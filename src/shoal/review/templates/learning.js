@@ -20,8 +20,8 @@ function drawProposal({ file, n_changed: n, how, flows, sample, clusters }) {
   const names = new Map((clusters ?? []).map((cluster) => [cluster.number, cluster.name]));
   const nameIn = (cluster) => [...(cluster === NOWHERE ? [] : [swatch(cluster)]), state.clusters.has(cluster) || cluster === NOWHERE ? nameOf(cluster) : names.get(cluster) || `Cluster ${cluster}`];
   proposal.querySelector("h2").textContent = n ? `${imagesText(n)} would change cluster` : "Nothing would change";
-  byId("how").textContent = [how.replace(/\.*$/, "."), "Nothing is kept until you accept it."].join(" ");
-  byId("accept").hidden = !n;
+  byId("how").textContent = [how.replace(/\.*$/, "."), n ? "Nothing is kept until you accept it." : ""].join(" ");
+  byId("accept").parentElement.hidden = !n;
   byId("flows").replaceChildren(...flows.slice(0, 40).map(([from, to, count]) => element("li", {}, element("b", {}, grouped(count)), element("span", {}, ...nameIn(from)), element("span", { "aria-label": "to" }, "→"), element("span", {}, ...nameIn(to)))));
   byId("sample").replaceChildren(...sample.map(([row, from, to]) => {
     const shown = thumb(row);

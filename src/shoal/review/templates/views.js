@@ -2,12 +2,19 @@
 const VIEWS = {
   clusters: { section: board, open: () => drawBoard() },
   images: { section: gallery, open: () => openGallery(null) },
-  cluster: { section: gallery, open: (cluster) => openGallery(Number(cluster)) },
+  cluster: { section: gallery, open: openCluster },
   found: { section: gallery, open: () => (shown.listed ? drawGallery() : openGallery(null)) },
   map: { section: byId("map"), open: () => fitChart() },
   questions: { section: desk, open: () => openQuestions() },
   duplicates: { section: copies, open: () => openCopies() },
 };
+
+/** A cluster's images; one that was merged since, or never was, leads to the board. */
+function openCluster(text) {
+  const cluster = Number(text);
+  if (cluster === NOWHERE || state.clusters.has(cluster)) openGallery(cluster);
+  else location.replace("#/clusters");
+}
 
 function showView() {
   const [, name = "clusters", argument] = location.hash.split("/");
@@ -24,7 +31,7 @@ function showView() {
 
 function drawHead() {
   byId("title").textContent = state.title;
-  byId("counts").textContent = `${imagesText(images.n)} · ${grouped(state.alive.length)} clusters`;
+  byId("counts").textContent = `${imagesText(images.n)} · ${grouped(state.alive.length)} ${state.alive.length === 1 ? "cluster" : "clusters"}`;
   byId("undo").ariaDisabled = String(!state.undoable);
 }
 
