@@ -189,6 +189,4 @@ def idc() -> Deviation:
         losses.append(apart(found, data[f"{name}_loss"]))
         gradients.append(off(logits.grad, data[f"grad_{name}"]))
     state = max(*gradients, off(hard, data["hardness"]), off(dense, data["representativeness"]))
-    return Deviation(
-        max(losses), state, "value and order of questions; L_pos, L_neg and gradients, confident labels"
-    )
+    return Deviation(max(losses), state, "value and order of questions; L_pos, L_neg and gradients, confident labels")
