@@ -77,9 +77,9 @@ def learn(
     First the clustering is spread over the neighbour graph from the centres of its clusters (``smooth``), unless
     answers speak against it. The answers spread over the graph as well; what arrives is weighed against the clustering,
     each cluster being as trustworthy as the answers in it say; and a linear head is fitted to the labels that follow,
-    and to the answers. This is done in five ways, which trust the clustering more or less. They and the clustering itself decide together,
-    each with the likelihood of answers that it was not told as its weight. Of fewer than five answers for each cluster
-    more have to be foreseen than by the clustering, which is kept otherwise.
+    and to the answers. This is done in five ways, which trust the clustering more or less. They and the clustering
+    itself decide together, each with the likelihood of answers that it was not told as its weight. Of fewer than five
+    answers for each cluster more have to be foreseen than by the clustering, which is kept otherwise.
 
     Answered rows have their answers. Rows without a cluster (−1) stay without, unless an answer gives them one, and no
     other row is sent nowhere. A cluster about which nothing was asked keeps its rows as examples.

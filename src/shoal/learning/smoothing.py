@@ -28,11 +28,11 @@ def smooth(labels: Int64[Tensor, "m"], z: Float32[Tensor, "m c"], graph: Graph) 
     """
     best, found = torch.zeros(len(labels)), labels.clone()
     clusters = torch.unique(labels[labels >= 0])
-    for part in torch.split(clusters, _COLUMNS):
+    for part in torch.split(clusters, _COLUMNS) if len(clusters) else ():
         sources = torch.zeros(len(labels), len(part))
-        for column, cluster in enumerate(part.tolist()):
+        for place, cluster in enumerate(part.tolist()):
             central = _central((labels == cluster).nonzero()[:, 0], z)
-            sources[central, column] = 1 / len(central)
+            sources[central, place] = 1 / len(central)
         arrived = torch.from_numpy(spread(graph.similarities, sources.numpy()))
         most, column = arrived.max(1)
         nearer = most > best
