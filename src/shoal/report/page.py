@@ -16,8 +16,9 @@ Static sections are Jinja templates, filled here; everything with images is draw
 | evaluation | evaluation.html.jinja | | ``evaluated`` |
 | training curves | training.html.jinja | training.js | ``curves`` |
 
-Scripts share dom.js (elements, dialogs), data.js (decoded JSON), sheets.js (thumbnails), picture.js, grid.js (pages) and
-swatch.js. The page of ``shoal review`` includes the style sheets, the map, dom.js, picture.js, grid.js and swatch.js too.
+Scripts share dom.js (elements, dialogs), data.js (decoded JSON), sheets.js (thumbnails), picture.js (canvases of them),
+grid.js (pages) and swatch.js. The page of ``shoal review`` includes the style sheets, the map, dom.js, picture.js,
+grid.js and swatch.js too.
 """
 
 from __future__ import annotations

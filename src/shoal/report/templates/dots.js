@@ -1,7 +1,9 @@
-// The dots of the map. Many of them take several frames: until they are drawn, the drawing before is shown, moved along.
+// The dots of the map. Many of them take several frames: until they are drawn, the drawing before is shown, moved along,
+// and while the view moves they are not begun.
 const MS_PER_FRAME = 10;
 const DOTS_AT_ONCE = 2000;
-const plan = { canvas: element("canvas"), view: null, stale: true, at: 0, end: 0, r: 0, strong: null };
+const STILL_MS = 100;
+const plan = { canvas: element("canvas"), view: null, stale: true, changed: 0, frames: 0, at: 0, end: 0, r: 0, strong: null };
 const finished = { canvas: element("canvas"), view: null };
 let frame = 0;
 
@@ -43,6 +45,7 @@ function stamp(cluster, r) {
 /** Draw the dots again, as something about them or the view has changed. */
 function drawMap() {
   plan.stale = true;
+  plan.changed = performance.now();
   showMap();
 }
 
@@ -53,14 +56,18 @@ function showMap() {
     frame = 0;
     advance();
     compose();
-    if (plan.at < plan.end) showMap();
+    if (plan.stale || plan.at < plan.end) showMap();
   });
 }
 
 /** Draw dots for some milliseconds; those that are not emphasised come first. */
 function advance() {
-  if (plan.stale) beginPlan();
+  if (plan.stale) {
+    if (plan.frames > 1 && performance.now() - plan.changed < STILL_MS) return;
+    beginPlan();
+  }
   if (plan.at === plan.end) return;
+  plan.frames += 1;
   const n = map.dots.length;
   const pen = plan.canvas.getContext("2d");
   const until = performance.now() + MS_PER_FRAME;
@@ -93,6 +100,7 @@ function drawDots(pen, from, to) {
 function beginPlan() {
   const [n, picked] = [map.dots.length, new Set(selected)];
   plan.stale = false;
+  plan.frames = 0;
   [plan.canvas.width, plan.canvas.height] = [chart.width, chart.height];
   plan.view = { ...view };
   const r = Math.round(4 * radius() * view.scale) / 4;

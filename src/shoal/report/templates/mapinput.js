@@ -91,7 +91,7 @@ function pressKey(event) {
   else if (event.key === "-") zoomBy(1 / 1.5);
   else if (event.key === "0") zoomBy(0);
   else if (event.key === "Enter" && map.current >= 0) showImage(map.current);
-  else if (event.key === "Escape") hideLoupe();
+  else if (event.key === "Escape" && !loupe.hidden) hideLoupe();
   else return;
   if (!event.shiftKey && event.key !== "Enter") hideLoupe();
   event.preventDefault();

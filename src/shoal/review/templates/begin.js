@@ -11,7 +11,9 @@ async function begin() {
   drawFilters();
   drawHead();
   showView();
-  await Promise.all([refresh(), loadColumns()]);
+  await pause(100); // The pictures of the first cards are asked for before the columns.
+  await Promise.all([loadLabels(), loadConfidence(), loadPlaces()]);
+  tellWatchers();
   if (state.has.map) startMap();
   picking.push(drawMap);
   watchers.push(() => wall.mark());
@@ -20,6 +22,7 @@ async function begin() {
   deliver();
   listen();
   showView();
+  byId("main").removeAttribute("aria-busy");
   loadSuggestions();
 }
 

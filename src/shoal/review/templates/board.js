@@ -49,11 +49,11 @@ function editName(button, cluster) {
     if (keep && name !== before) rename(cluster, name);
   };
   field.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") end(true);
-    if (event.key === "Escape") {
-      event.stopPropagation();
-      end(false);
-    }
+    if (event.key !== "Enter" && event.key !== "Escape") return;
+    // The focus goes to the button, which the same Enter would press.
+    event.preventDefault();
+    event.stopPropagation();
+    end(event.key === "Enter");
   });
   field.addEventListener("blur", () => end(true));
   button.replaceWith(field);

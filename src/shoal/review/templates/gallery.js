@@ -3,16 +3,23 @@ const gallery = byId("gallery");
 const filters = byId("filters");
 const shown = { cluster: null, listed: null, title: "", note: "", sort: "central", turn: 0 };
 const wall = new Wall(gallery.querySelector(".wall"), (place) => showImage(wall.rows[place], place));
-let outwards = null;
+const outwards = { rows: null, of: null };
 
 /** All rows, the most confident first. */
 function byConfidence() {
-  outwards ??= Int32Array.from({ length: images.n }, (_, i) => i).sort((a, b) => images.confidence[b] - images.confidence[a]);
-  return outwards;
+  if (outwards.of !== images.confidence) {
+    outwards.of = images.confidence;
+    outwards.rows = Int32Array.from({ length: images.n }, (_, i) => i).sort((a, b) => images.confidence[b] - images.confidence[a]);
+  }
+  return outwards.rows;
 }
 
 function inOrder() {
-  if (shown.sort === "doubtful") return byConfidence().toReversed();
+  if (shown.sort === "doubtful") {
+    const inwards = byConfidence().toReversed();
+    // What a person has said is beyond doubt.
+    return Int32Array.from([...inwards.filter((i) => !images.fixed[i]), ...inwards.filter((i) => images.fixed[i])]);
+  }
   if (shown.sort === "date") return byConfidence().toSorted((a, b) => images.date[a] - images.date[b]);
   return byConfidence();
 }
@@ -31,24 +38,29 @@ async function filtered() {
 async function drawGallery({ stay = false } = {}) {
   if (gallery.hidden || !images.confidence) return;
   const turn = ++shown.turn;
+  drawGalleryTitle();
   const mask = await attempt(async () => ({ found: await filtered() }));
   if (turn !== shown.turn || !mask) return;
   const fits = (i) => (shown.cluster === null || state.cluster[i] === shown.cluster) && (!mask.found || mask.found[i]);
   const rows = shown.listed ? shown.listed.filter((i) => !mask.found || mask.found[i]) : inOrder().filter(fits);
   wall.show(rows, { stay });
-  drawGalleryHead(rows.length);
+  drawCount(rows.length);
   if (!stay) say(imagesText(rows.length));
 }
 
-function drawGalleryHead(n) {
+function drawGalleryTitle() {
   const cluster = shown.listed ? null : shown.cluster;
   const title = shown.title || (cluster === null ? "All images" : "");
   byId("gallery-title").replaceChildren(...(title ? [title] : sign(cluster)));
-  byId("gallery-facts").textContent = shown.note || (n < (cluster === null ? images.n : sizeOf(cluster)) ? `${imagesText(n)} of ${grouped(cluster === null ? images.n : sizeOf(cluster))}` : imagesText(n));
   byId("of-cluster").hidden = cluster === null || cluster === NOWHERE;
   byId("sorting").hidden = Boolean(shown.listed);
-  gallery.querySelector(".none").hidden = n > 0;
   for (const button of byId("sorting").querySelectorAll("[data-sort]")) button.ariaPressed = String(button.dataset.sort === shown.sort);
+}
+
+function drawCount(n) {
+  const all = shown.listed?.length ?? (shown.cluster === null ? images.n : sizeOf(shown.cluster));
+  byId("gallery-facts").textContent = [n < all ? `${grouped(n)} of ${imagesText(all)}` : imagesText(n), shown.note].filter(Boolean).join(". ");
+  gallery.querySelector(".none").hidden = n > 0;
 }
 
 function showCluster(cluster) {

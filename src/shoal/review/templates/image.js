@@ -19,10 +19,16 @@ function besides(step) {
   wall.goTo(goal, false);
 }
 
+/** The image at full size, or words where it cannot be read. */
+function fullImage(i, alt) {
+  const full = element("img", { src: `/image/${i}`, alt });
+  full.addEventListener("error", () => full.replaceWith(element("p", { class: "empty" }, "The image cannot be shown.")));
+  return full;
+}
+
 async function drawImage() {
   const [turn, i] = [++seen.turn, seen.trail.at(-1)];
-  const large = element("img", { src: `/image/${i}`, alt: "" });
-  large.addEventListener("error", () => large.replaceWith(element("p", { class: "none" }, "The image cannot be shown.")));
+  const large = fullImage(i, "");
   byId("image-large").replaceChildren(large);
   byId("image-large").classList.remove("real");
   writeName(byId("image-title"), i);

@@ -35,7 +35,10 @@ byId("accept").addEventListener("click", async () => {
   const answer = await attempt(() => post("/api/accept", { file: learnt.file }));
   proposal.close();
   if (!answer) return;
-  await attempt(() => takeAnswer(answer));
+  await attempt(async () => {
+    await loadConfidence();
+    await takeAnswer(answer);
+  });
   Object.assign(quiz, { queue: [], past: [], answered: 0, changed: 0 });
   say("The clusters follow the answers now.");
   openQuestions();

@@ -1,5 +1,5 @@
 // The clusters and which image is in which, as the server has them.
-const images = { n: 0, confidence: null, place: null, date: null, fixed: null, folder: null };
+const images = { n: 0, confidence: null, place: null, date: null, fixed: null };
 const state = { version: -1, title: "", cluster: new Int32Array(0), clusters: new Map(), alive: [], nowhere: 0, answers: 0, undoable: false, has: {}, folders: [] };
 const watchers = [];
 const OFF_THE_MAP = 65535;
@@ -18,12 +18,14 @@ function tellWatchers() {
 /** Everything anew: at the start, and when another tab has changed something. */
 async function refresh() {
   const found = await getJson("/api/state");
-  const [labels, fixed] = await Promise.all([getNumbers("/api/column/label", Int32Array), getNumbers("/api/column/fixed", Uint8Array)]);
-  state.cluster = labels;
-  images.fixed = fixed;
+  await Promise.all([loadLabels(), loadConfidence()]);
   takeClusters(found);
   reached();
   tellWatchers();
+}
+
+async function loadLabels() {
+  [state.cluster, images.fixed] = await Promise.all([getNumbers("/api/column/label", Int32Array), getNumbers("/api/column/fixed", Uint8Array)]);
 }
 
 /** What the server answers to a decision. */
@@ -36,10 +38,13 @@ async function takeAnswer(answer) {
   return answer;
 }
 
-async function loadColumns() {
-  const wanted = { confidence: Float32Array, folder: Int32Array };
-  if (state.has.map) wanted.place = Uint16Array;
-  await Promise.all(Object.entries(wanted).map(async ([name, Type]) => { images[name] = await getNumbers(`/api/column/${name}`, Type); }));
+/** How sure the clusters are of their images; it changes when something is learnt. */
+async function loadConfidence() {
+  images.confidence = await getNumbers("/api/column/confidence", Float32Array);
+}
+
+async function loadPlaces() {
+  if (state.has.map) images.place = await getNumbers("/api/column/place", Uint16Array);
 }
 
 /** When each image was taken, which takes the server a while at the first time. */

@@ -3,25 +3,35 @@ const outbox = [];
 let delivering = false;
 const shelf = () => `shoal-review ${state.key} `;
 
+/** Where entries are kept; without storage they live as long as the page. */
+function storage() {
+  try {
+    return localStorage;
+  } catch {
+    return null;
+  }
+}
+
 function shelve(entry) {
   try {
-    localStorage.setItem(shelf() + entry.key, JSON.stringify({ at: entry.at, decisions: entry.decisions }));
+    storage()?.setItem(shelf() + entry.key, JSON.stringify({ at: entry.at, decisions: entry.decisions }));
   } catch {
-    // Storage is full or forbidden: the entry lives as long as the page.
+    // The storage is full.
   }
 }
 
 /** What an earlier page could not deliver. */
 function restoreOutbox() {
-  const found = Object.keys(localStorage).filter((name) => name.startsWith(shelf())).flatMap((name) => {
+  const names = Object.keys(storage() ?? {}).filter((name) => name.startsWith(shelf()));
+  const entries = names.flatMap((name) => {
     try {
-      const { at, decisions } = JSON.parse(localStorage.getItem(name));
+      const { at, decisions } = JSON.parse(storage().getItem(name));
       return Array.isArray(decisions) ? [{ key: name.slice(shelf().length), at, decisions }] : [];
     } catch {
       return [];
     }
   });
-  outbox.push(...found.sort((a, b) => a.at - b.at));
+  outbox.push(...entries.sort((a, b) => a.at - b.at));
 }
 
 /** Send decisions, after those before them; resolves to the server's answer, or to null if it refuses. */
@@ -43,7 +53,7 @@ async function deliver() {
     if (answer === undefined) await pause(1500);
     else {
       const entry = outbox.shift();
-      localStorage.removeItem(shelf() + entry.key);
+      storage()?.removeItem(shelf() + entry.key);
       drawSaving();
       entry.resolve?.(answer);
     }

@@ -34,7 +34,7 @@ function drawQuestion() {
   const large = byId("question-image");
   if (large.dataset.row !== String(row)) {
     large.dataset.row = row;
-    large.replaceChildren(element("img", { src: `/image/${row}`, alt: "The image in question" }));
+    large.replaceChildren(fullImage(row, "The image in question"));
   }
   writeName(byId("question-id"), row);
   byId("question-why").textContent = why;

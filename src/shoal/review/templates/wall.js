@@ -62,6 +62,18 @@ class Wall {
     }
     for (let place = from; place < to; place++) if (!this.tiles.has(place)) this.place(place);
     if (this.rows.length && !this.tiles.has(this.active)) this.place(this.active);
+    clearTimeout(this.tidying);
+    this.tidying = setTimeout(() => this.tidy(), 250);
+  }
+
+  /** Elements in the order of their places, as screen readers go through them; the one with the focus stays where it is. */
+  tidy() {
+    const focused = this.host.contains(document.activeElement) ? document.activeElement : null;
+    const last = Number(focused?.dataset.place ?? -1);
+    for (const place of [...this.tiles.keys()].sort((a, b) => a - b)) {
+      const tile = this.tiles.get(place);
+      if (tile !== focused) this.host.insertBefore(tile, place < last ? focused : null);
+    }
   }
 
   release(place) {
