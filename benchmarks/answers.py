@@ -17,6 +17,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,11 @@ def features_of(path: Path, file: Path) -> Callable[[], tuple[Tensor, Tensor]]:
     return compute
 
 
+def once(cluster: Callable[[int], Tensor], seed: int) -> tuple[Tensor]:
+    """A clustering, as it is kept."""
+    return (cluster(seed),)
+
+
 def kept(folder: Path | None, name: str, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """What was computed before, or now."""
     if folder is None:
@@ -199,11 +205,11 @@ def main() -> None:
     graph = Graph.build(features, metric)
     seconds = time.perf_counter() - begin
     print(f"{len(features)} rows, graph in {seconds:.1f} s")
-    found = {}
+    found: dict[str, list[list[dict[str, Any]]]] = {}
     for name, cluster in clusterings.items():
         found[name] = []
         for seed in seeds:
-            (start,) = kept(args.cache, f"{name}-{seed}", lambda cluster=cluster, seed=seed: (cluster(seed),))
+            (start,) = kept(args.cache, f"{name}-{seed}", partial(once, cluster, seed))
             found[name].append(simulate(features, targets, start, metric, graph, seed))
         report(name, found[name])
     if args.save:

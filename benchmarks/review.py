@@ -85,11 +85,12 @@ def make(folder: Path, n: int, k: int) -> None:
     features = middles[torch.randint(k, (n,), generator=random)] + 0.5 * torch.randn(n, D, generator=random)
     np.save(folder / "features.npy", features.numpy())
     model = KMeans(k, random_state=0, n_init=1).fit(features[:20_000])
-    found = assign_rows(features, model, model.cluster_centers_, "euclidean", positions=features[:, :2].contiguous())
+    centers = torch.as_tensor(model.cluster_centers_)
+    found = assign_rows(features, model, centers, "euclidean", positions=features[:, :2].contiguous())
     place = ResultFolder(folder / "clusters")
     place.path.mkdir()
     source = str(folder / "features.npy")
-    result = Result(place, "kmeans", model, model.cluster_centers_, "euclidean", 0, source, "", folder, None, k)
+    result = Result(place, "kmeans", model, centers, "euclidean", 0, source, "", folder, None, k)
     ids = [f"folder-{i % 100:02}/image-{i:06}.jpg" for i in range(n)]
     write_files(result, Inputs(features, ids, "rows", source), found)
 
@@ -111,7 +112,7 @@ def serve(clusters: Path) -> int:
     from shoal.review.facts import Facts
 
     patterns = [pattern(number) for number in range(PATTERNS)]
-    Facts.thumbs = lambda _self, rows: [patterns[row % PATTERNS] for row in rows]  # type: ignore[method-assign]
+    setattr(Facts, "thumbs", lambda _self, rows: [patterns[row % PATTERNS] for row in rows])  # noqa: B010 - it is a method
     return main(["review", str(clusters), "--no-browser"])
 
 

@@ -124,6 +124,7 @@ def answer_in_its_place(page, answers):
         route.fulfill(json={**found, "has": {**found["has"], "names": True, "words": True}})
 
     page.route("**/api/state", state)
+
     def other(route):
         route.fulfill(json=answers[urlsplit(route.request.url).path.removeprefix("/api/")])
 

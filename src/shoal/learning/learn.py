@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
@@ -16,6 +16,7 @@ from shoal.learning.answers import NOWHERE, UNKNOWN, Answer, Answers
 from shoal.learning.evidence import Evidence
 from shoal.learning.graph import Coordinates, Graph
 from shoal.learning.head import fit_head
+from shoal.learning.smoothing import smooth
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ LEAST_ANSWERS = 2
 SURPRISE = 0.2
 """Share of answers that any way is taken to be wrong about, so that none is ruled out by a few."""
 
-ENOUGH = 3
+ENOUGH = 5
 """Answers for each cluster, on average, from which on it need not be certain that they foresee more than it does."""
 
 _DECIDED = 65_536  # rows that are decided about at a time
@@ -73,11 +74,12 @@ def learn(
 ) -> Learned:
     """Learn from answers; in a second for 10 000 rows, once there is a graph.
 
-    The answers spread over the neighbour graph; what arrives is weighed against the clustering, each cluster being as
-    trustworthy as the answers in it say; and a linear head is fitted to the labels that follow, and to the answers.
-    This is done in five ways, which trust the clustering more or less. They and the clustering itself decide together,
-    each with the likelihood of answers that it was not told as its weight. Of fewer than three answers for each cluster
-    more have to be foreseen than by the clustering, which is kept otherwise.
+    First the clustering is spread over the neighbour graph from the centres of its clusters (``smooth``), unless
+    answers speak against it. The answers spread over the graph as well; what arrives is weighed against the clustering,
+    each cluster being as trustworthy as the answers in it say; and a linear head is fitted to the labels that follow,
+    and to the answers. This is done in five ways, which trust the clustering more or less. They and the clustering
+    itself decide together, each with the likelihood of answers that it was not told as its weight. Of fewer than five
+    answers for each cluster more have to be foreseen than by the clustering, which is kept otherwise.
 
     Answered rows have their answers. Rows without a cluster (−1) stay without, unless an answer gives them one, and no
     other row is sent nowhere. A cluster about which nothing was asked keeps its rows as examples.
@@ -100,18 +102,35 @@ def learn(
     graph.check(features)
     if graph.coordinates.metric != metric:
         raise UserError(f"the graph is of the metric {graph.coordinates.metric}, not {metric}: build it anew.")
-    labels = labels.cpu()
+    before = labels = labels.cpu()
     told = Answers.of(answers, len(labels))
     if not (labels >= 0).any() and not (told.clusters >= 0).any():
         raise UserError("no row has a cluster and no answer names one: give labels or answers from 0 on.")
     evidence = Evidence.of(features, labels, told, graph)
+    smoothed = _smoothed(evidence, labels)
+    if smoothed is not None:
+        labels, evidence = smoothed, replace(evidence, start=smoothed[evidence.rows])
     weights, note = _weighed(evidence, seed)
     everything = torch.ones(len(evidence.known), dtype=torch.bool)
     average = _average(evidence, everything, weights)
     found = _decided(features, labels, told, average)
     head = average.heads[0] if average.keep else fit_head(evidence.given(everything), _nodes(evidence, average))
     model = _model(graph.coordinates, *head)
-    return Learned(*found, model, note, int((found[0] != labels).sum()))
+    return Learned(*found, model, note, int((found[0] != before).sum()))
+
+
+def _smoothed(evidence: Evidence, labels: Int64[Tensor, "n"]) -> Int64[Tensor, "n"] | None:
+    """The clustering spread over the graph; None where it is then right about fewer answers, or there are too few."""
+    if len(evidence.known) < LEAST_ANSWERS:
+        return None
+    graph, m = evidence.graph, len(evidence.graph.rows)
+    start = torch.cat([smooth(evidence.start[:m], evidence.z[:m], graph), evidence.start[m:]])
+    now, before = ((each[evidence.known] == evidence.classes).sum() for each in (start, evidence.start))
+    if now < before:
+        return None
+    found = labels.clone()
+    found[graph.rows] = start[:m]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +202,7 @@ def _weighed(evidence: Evidence, seed: int) -> tuple[Float32[Tensor, "w"], str]:
     if right <= kept and n_known < ENOUGH * evidence.n_before:
         return _KEPT, (
             f"Of {n_known} answers that name a cluster {kept} are what the clustering says, and no more are foreseen "
-            "when they are held out: it is kept until there are more answers."
+            "when they are held out: it is kept until there are more answers, smoothed over the neighbour graph."
         )
     return weights, (
         f"Of {n_known} answers that name a cluster {right} are foreseen when they are held out, {kept} by the "
