@@ -67,7 +67,7 @@ def accuracy(targets: Tensor, labels: Tensor) -> float:
 
 
 def simulate(
-    features: Tensor, targets: Tensor, start: Tensor, metric: Metric, graph: Graph, seed: int
+    features: Tensor, targets: Tensor, start: Tensor, metric: Metric, graph: Graph, seed: int, *, smoothing: bool
 ) -> list[dict[str, Any]]:
     """A row of figures after each lot of questions."""
     person = Person(targets, start)
@@ -86,16 +86,17 @@ def simulate(
         asking = time.perf_counter() - begin
         answers += [person.answer(question.row, question.candidates) for question in questions]
         begin = time.perf_counter()
-        learned = learn(features, start, answers, metric=metric, graph=graph, seed=seed)
+        learned = learn(features, start, answers, metric=metric, graph=graph, smoothing=smoothing, seed=seed)
         learning = time.perf_counter() - begin
         labels, margin = learned.labels, learned.margin
         random = [person.answer(row, range(k)) for row in order[: len(answers)]]
+        by_random = learn(features, start, random, metric=metric, graph=graph, smoothing=smoothing)
         rows.append(
             {
                 "answers": len(answers),
                 "none_of_these": sum(answer.cluster == UNKNOWN for answer in answers),
                 "acc": accuracy(targets, labels),
-                "random": accuracy(targets, learn(features, start, random, metric=metric, graph=graph).labels),
+                "random": accuracy(targets, by_random.labels),
                 "logistic": accuracy(targets, logistic(features, start, answers)),
                 "random_logistic": accuracy(targets, logistic(features, start, random)),
                 "new_images": accuracy(targets, torch.as_tensor(learned.model.predict(features))),
@@ -210,7 +211,7 @@ def main() -> None:
         found[name] = []
         for seed in seeds:
             (start,) = kept(args.cache, f"{name}-{seed}", partial(once, cluster, seed))
-            found[name].append(simulate(features, targets, start, metric, graph, seed))
+            found[name].append(simulate(features, targets, start, metric, graph, seed, smoothing=name != "temi"))
         report(name, found[name])
     if args.save:
         record = {"images": (args.images or args.run).name, "seconds_graph": seconds, "seeds": seeds, "starts": found}

@@ -70,6 +70,7 @@ def learn(
     *,
     metric: Metric,
     graph: Graph | None = None,
+    smoothing: bool = True,
     seed: int = 0,
 ) -> Learned:
     """Learn from answers; in a second for 10 000 rows, once there is a graph.
@@ -90,6 +91,7 @@ def learn(
         answers: of several about a row the last counts.
         metric: of the features.
         graph: ``Graph.build(features, metric)``, if it is there already.
+        smoothing: whether to spread the clustering first; not where it was learned from neighbours, as TEMI's is.
         seed: of the graph, and of what is held out.
 
     Raises:
@@ -107,7 +109,7 @@ def learn(
     if not (labels >= 0).any() and not (told.clusters >= 0).any():
         raise UserError("no row has a cluster and no answer names one: give labels or answers from 0 on.")
     evidence = Evidence.of(features, labels, told, graph)
-    smoothed = _smoothed(evidence, labels)
+    smoothed = _smoothed(evidence, labels) if smoothing else None
     if smoothed is not None:
         labels, evidence = smoothed, replace(evidence, start=smoothed[evidence.rows])
     weights, note = _weighed(evidence, seed)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from shoal.clustering import TEMI
 from shoal.decisions.replay import Replayed
 from shoal.errors import UserError
 from shoal.learning import UNKNOWN, Answer, Graph, Question, choose_questions, learn
@@ -78,6 +79,7 @@ def propose(result: Result, replayed: Replayed) -> Proposal:
         answers_of(replayed, slots),
         metric=result.metric,
         graph=graph_of(result),
+        smoothing=not (isinstance(result.clusterer, TEMI) or result.by_head),  # which have learned from neighbours
         seed=result.seed,
     )
     labels = np.where(found.labels.numpy() >= 0, np.array(numbers)[found.labels.numpy()], -1)
