@@ -188,7 +188,8 @@ def _weighed(evidence: Evidence, seed: int) -> tuple[Float32[Tensor, "w"], str]:
     n_known = len(known)
     equal = torch.zeros(len(WAYS) + 1)
     if n_known < LEAST_ANSWERS:
-        return _KEPT, f"{n_known} answers name a cluster: too few to learn from, so the clustering is kept."
+        answers = "1 answer names" if n_known == 1 else f"{n_known} answers name"
+        return _KEPT, f"{answers} a cluster: too few to learn from, so the clustering is kept."
     foreseen = torch.empty(len(equal), n_known, k)
     folds = torch.randperm(n_known, generator=torch.Generator().manual_seed(seed)) % min(FOLDS, n_known)
     for fold in range(int(folds.max()) + 1):
@@ -203,12 +204,12 @@ def _weighed(evidence: Evidence, seed: int) -> tuple[Float32[Tensor, "w"], str]:
     )
     if right <= kept and n_known < ENOUGH * evidence.n_before:
         return _KEPT, (
-            f"Of {n_known} answers that name a cluster {kept} are what the clustering says, and no more are foreseen "
-            "when they are held out: it is kept until there are more answers, smoothed over the neighbour graph."
+            f"The clustering is right about {kept} of {n_known} answers, and more are not foreseen by spreading them: it "
+            "is kept until there are more answers."
         )
     return weights, (
-        f"Of {n_known} answers that name a cluster {right} are foreseen when they are held out, {kept} by the "
-        "clustering alone; they were spread over the neighbour graph, and linear heads were fitted."
+        f"Spread from {n_known} answers: {right} of them are foreseen when they are left out in turn, {kept} by the "
+        "clustering alone."
     )
 
 
