@@ -204,8 +204,8 @@ def _weighed(evidence: Evidence, seed: int) -> tuple[Float32[Tensor, "w"], str]:
     )
     if right <= kept and n_known < ENOUGH * evidence.n_before:
         return _KEPT, (
-            f"The clustering is right about {kept} of {n_known} answers, and more are not foreseen by spreading them: it "
-            "is kept until there are more answers."
+            f"The clustering is right about {kept} of {n_known} answers, and more are not foreseen by spreading them: "
+            "it is kept until there are more answers."
         )
     return weights, (
         f"Spread from {n_known} answers: {right} of them are foreseen when they are left out in turn, {kept} by the "
