@@ -211,7 +211,7 @@ def main() -> None:
         found[name] = []
         for seed in seeds:
             (start,) = kept(args.cache, f"{name}-{seed}", partial(once, cluster, seed))
-            found[name].append(simulate(features, targets, start, metric, graph, seed, smoothing=name != "temi"))
+            found[name].append(simulate(features, targets, start, metric, graph, seed, smoothing=name == "kmeans"))
         report(name, found[name])
     if args.save:
         record = {"images": (args.images or args.run).name, "seconds_graph": seconds, "seeds": seeds, "starts": found}

@@ -91,7 +91,8 @@ def learn(
         answers: of several about a row the last counts.
         metric: of the features.
         graph: ``Graph.build(features, metric)``, if it is there already.
-        smoothing: whether to spread the clustering first; not where it was learned from neighbours, as TEMI's is.
+        smoothing: whether to spread the clustering first; not where it was learned, as those
+            of TEMI and of trained networks are.
         seed: of the graph, and of what is held out.
 
     Raises:

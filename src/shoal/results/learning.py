@@ -79,7 +79,8 @@ def propose(result: Result, replayed: Replayed) -> Proposal:
         answers_of(replayed, slots),
         metric=result.metric,
         graph=graph_of(result),
-        smoothing=not (isinstance(result.clusterer, TEMI) or result.by_head),  # which have learned from neighbours
+        # A trained network and TEMI's heads have learned from neighbours already.
+        smoothing=not (result.folder.is_run or isinstance(result.clusterer, TEMI)),
         seed=result.seed,
     )
     labels = np.where(found.labels.numpy() >= 0, np.array(numbers)[found.labels.numpy()], -1)
