@@ -219,7 +219,18 @@ def translated(steps: Sequence[Decision]) -> list[Decision]:
             called |= dict.fromkeys(step["images"], "")
         else:
             found.append(_with_names(step, called) if called else step)
-    return [step for step in reversed(found) if step.get("image") != ""]
+    found.reverse()
+    return [_of_cluster(step) if step.get("image") == "" else step for step in found if not _is_void(step)]
+
+
+def _is_void(step: Decision) -> bool:
+    """Whether a decision is an answer about an image that has gone, and nothing else."""
+    return step.get("image") == "" and not (step.get("name") and "cluster" in step)
+
+
+def _of_cluster(answer: Decision) -> Decision:
+    """What stays of an answer whose image has gone: the cluster that it made, which later decisions may be about."""
+    return {**{key: value for key, value in answer.items() if key != "image"}, "do": "new", "images": []}
 
 
 def _with_names(step: Decision, called: Mapping[str, str]) -> Decision:
