@@ -123,18 +123,26 @@ class DecisionLog:
         except FileNotFoundError:
             return 0
 
+    def content(self) -> bytes:
+        """All of the file; nothing without one.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror}.") from error
+
     def read(self) -> tuple[list[Decision], int]:
         """All whole lines, and the bytes that they take.
 
         Raises:
             UserError: the file cannot be read, or a line is damaged.
         """
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return [], 0
-        except OSError as error:
-            raise UserError(f"cannot read {self.path}: {error.strerror}.") from error
+        content = self.content()
         whole = content[: content.rfind(b"\n") + 1]  # a kill can leave half a line at the end
         found = []
         for number, line in enumerate(whole.splitlines(), 1):

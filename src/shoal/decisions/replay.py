@@ -55,10 +55,11 @@ class Replayed:
     def clusters(self) -> list[int]:
         """Numbers of the clusters that there are, ascending.
 
-        One that a person has made is one as long as it has images.
+        One that a person has made is one as long as it has images, or stands for one that was found.
         """
         held = set(np.unique(self.labels).tolist())
-        return sorted(now for now in set(self.into.values()) if now < self.n_found or now in held)
+        found = {self.into[number] for number in range(self.n_found)}
+        return sorted(found | (held & set(self.into.values())))
 
     @property
     def next_number(self) -> int:
