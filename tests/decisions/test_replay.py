@@ -113,3 +113,24 @@ def test_parts_are_those_that_a_made_cluster_mostly_comes_from():
     assert now.parts() == {0: [0, 3]}
     everything = {"do": "new", "cluster": 3, "images": [ids[i] for i in np.flatnonzero(base == 0)], "name": ""}
     assert replay(base, 3, {}, ids, [everything], None).parts() == {0: [3]}
+
+
+def test_a_cluster_outlives_the_image_whose_answer_made_it():
+    answer = {"do": "answer", "image": "0.png", "cluster": 3, "name": "cats"}
+    later = [{"do": "move", "images": ["1.png"], "cluster": 3}, {"do": "merge", "clusters": [1], "into": 3}]
+    found = replayed([answer, *later, {"do": "gone", "images": ["0.png"]}], ["-", *IDS[1:]])
+    assert found.labels.tolist() == [0, 3, 0, 0, 3, 3, 3, 3, 2, 2, 2, -1]
+    assert found.names == {3: "cats"}
+    none = [{"do": "answer", "image": "0.png", "none_of": [1]}, {"do": "gone", "images": ["0.png"]}]
+    assert translated(none) == []
+
+
+def test_a_made_cluster_without_images_is_none_also_once_it_was_learnt():
+    steps = [
+        {"do": "answer", "image": "0.png", "cluster": 3, "name": "cats"},
+        {"do": "learn", "file": "learned-1.safetensors"},
+        {"do": "move", "images": ["0.png"], "cluster": 1},
+    ]
+    learnt = np.where(np.arange(12) == 0, 3, BASE)
+    assert replay(BASE, 3, {}, IDS, steps[:2], lambda _name: (learnt, range(4))).clusters == [0, 1, 2, 3]
+    assert replay(BASE, 3, {}, IDS, steps, lambda _name: (learnt, range(4))).clusters == [0, 1, 2]

@@ -187,3 +187,14 @@ def test_a_clustering_that_cuts_through_groups_is_smoothed():
     found = smooth(labels, graph.coordinates.of(x), graph)
     assert (found == torch.from_numpy(side)).double().mean() > 0.97
     assert (smooth(torch.full((600,), -1), graph.coordinates.of(x), graph) == -1).all()
+
+
+def test_small_clusters_are_not_smoothed():
+    """The twenty neighbours of a row in a cluster of eight are mostly of other clusters, however far apart these are."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.repeat_interleave(torch.arange(4), torch.tensor([80, 80, 20, 8]))
+    x = 3 * torch.randn(4, 32, generator=generator)[labels] + torch.randn(188, 32, generator=generator)
+    graph = Graph.build(x, "euclidean")
+    assert torch.equal(smooth(labels, graph.coordinates.of(x), graph), labels)
+    told = [Answer(row, int(labels[row])) for row in (0, 100, 170)]
+    assert torch.equal(learn(x, labels, told, metric="euclidean", graph=graph).labels, labels)

@@ -311,3 +311,40 @@ def test_decisions_about_other_clusters_are_set_aside(run, tmp_path, capsys):
     assert Result.load(copy).names == {}
     assert "old" in (copy / "decisions-of-earlier-clusters.jsonl").read_text()
     assert not (copy / "decisions.jsonl").exists()
+
+
+def test_a_made_cluster_that_all_were_merged_into_can_be_emptied(result, clusters, capsys):
+    middle = result.centers.double().mean(0)
+    result = decide(
+        result,
+        {"do": "new", "cluster": 9, "images": ["red-0.png"], "name": "all"},
+        {"do": "merge", "clusters": [0, 1, 2, 3], "into": 9},
+        {"do": "move", "images": [*result.table_ids], "cluster": -1},
+    )
+    rewrite(result)
+    assert Result.load(clusters).model.numbers.tolist() == [9]
+    assert np.load(clusters / "centers.npy")[0] == pytest.approx(middle.numpy(), abs=1e-5)
+    assert main(["predict", str(clusters), "photos", "--out", "found.csv"]) == 0
+    with Path("found.csv").open() as file:
+        assert {row["name"] for row in csv.DictReader(file)} == {"all"}
+    assert main(["update", str(clusters)]) == 0
+    assert "32 images in 1 cluster" in capsys.readouterr().out
+
+
+def test_a_kill_before_the_first_decision_leaves_a_result_that_can_be_updated(clusters, tmp_path):
+    shutil.copy(clusters / "assignments.parquet", clusters / "clustered.parquet")
+    photograph(tmp_path / "photos", "red", 70)
+    (tmp_path / "photos" / "blue-0.png").unlink()
+    assert main(["update", str(clusters)]) == 0
+    found = labels_of(Result.load(clusters))
+    assert found["red-70.png"] == found["red-0.png"]
+    assert "blue-0.png" not in found
+    assert main(["report", str(clusters)]) == 0
+
+
+def test_an_update_counts_no_cluster_as_empty_that_a_person_has_merged_or_made(result, clusters, tmp_path, capsys):
+    new = [{"do": "new", "cluster": 4 + i, "images": [f"blue-{i}.png"], "name": ""} for i in range(2)]
+    decide(result, *new)
+    photograph(tmp_path / "photos", "red", 70)
+    assert main(["update", str(clusters)]) == 0
+    assert "clusters     6, of 33\n" in capsys.readouterr().out

@@ -123,18 +123,26 @@ class DecisionLog:
         except FileNotFoundError:
             return 0
 
+    def content(self) -> bytes:
+        """All of the file; nothing without one.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror}.") from error
+
     def read(self) -> tuple[list[Decision], int]:
         """All whole lines, and the bytes that they take.
 
         Raises:
             UserError: the file cannot be read, or a line is damaged.
         """
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return [], 0
-        except OSError as error:
-            raise UserError(f"cannot read {self.path}: {error.strerror}.") from error
+        content = self.content()
         whole = content[: content.rfind(b"\n") + 1]  # a kill can leave half a line at the end
         found = []
         for number, line in enumerate(whole.splitlines(), 1):
@@ -219,7 +227,18 @@ def translated(steps: Sequence[Decision]) -> list[Decision]:
             called |= dict.fromkeys(step["images"], "")
         else:
             found.append(_with_names(step, called) if called else step)
-    return [step for step in reversed(found) if step.get("image") != ""]
+    found.reverse()
+    return [_of_cluster(step) if step.get("image") == "" else step for step in found if not _is_void(step)]
+
+
+def _is_void(step: Decision) -> bool:
+    """Whether a decision is an answer about an image that has gone, and nothing else."""
+    return step.get("image") == "" and not (step.get("name") and "cluster" in step)
+
+
+def _of_cluster(answer: Decision) -> Decision:
+    """What stays of an answer whose image has gone: the cluster that it made, which later decisions may be about."""
+    return {**{key: value for key, value in answer.items() if key != "image"}, "do": "new", "images": []}
 
 
 def _with_names(step: Decision, called: Mapping[str, str]) -> Decision:

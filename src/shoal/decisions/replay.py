@@ -41,6 +41,8 @@ class Replayed:
     """Cluster of each image without what was said of single images, and without what was learnt from that."""
     ruled_out: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """Clusters that an image is not in, for those of which only that is known."""
+    n_found: int = 0
+    """How many clusters there were before any decision; those that a person has made have higher numbers."""
     made: set[int] = field(default_factory=set)
     """Clusters that the clusterer does not know."""
     learned: str = ""
@@ -53,10 +55,11 @@ class Replayed:
     def clusters(self) -> list[int]:
         """Numbers of the clusters that there are, ascending.
 
-        One that a person has made is one as long as it has images.
+        One that a person has made is one as long as it has images, or stands for one that was found.
         """
         held = set(np.unique(self.labels).tolist())
-        return sorted(now for now in set(self.into.values()) if now not in self.made or now in held)
+        found = {self.into[number] for number in range(self.n_found)}
+        return sorted(found | (held & set(self.into.values())))
 
     @property
     def next_number(self) -> int:
@@ -105,9 +108,8 @@ def replay(
     Raises:
         UserError: a decision is about a cluster that there never was, or what was learnt cannot be read.
     """
-    now = Replayed(
-        base.copy(), dict(names), base, {i: i for i in range(n_clusters)}, np.zeros(len(base), dtype=bool), base.copy()
-    )
+    into, fixed = {i: i for i in range(n_clusters)}, np.zeros(len(base), dtype=bool)
+    now = Replayed(base.copy(), dict(names), base, into, fixed, base.copy(), n_found=n_clusters)
     player = Player(now, ids, read)
     for number, step in enumerate(translated(steps), 1):
         try:

@@ -41,8 +41,9 @@ def carry_decisions(
     assert after.embedded is not None  # images were updated
     folder, ids = after.folder, [as_utf8(name) for name in after.embedded.ids]
     write_assignments(clustered, ids, folder.clustered, names=before.clustered[2])
-    steps = effective(DecisionLog(before.folder.decisions).read()[0])
-    atomic_write(folder.decisions, before.folder.decisions.read_bytes())
+    decisions = DecisionLog(before.folder.decisions)
+    steps = effective(decisions.read()[0])
+    atomic_write(folder.decisions, decisions.content())
     kept = set(was[was >= 0].tolist())
     gone = [name for row, name in enumerate(before.table_ids) if row not in kept]
     lines: list[Decision] = [{"do": "gone", "images": gone}] if gone else []

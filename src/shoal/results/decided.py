@@ -88,7 +88,7 @@ def keep_decisions(folder: ResultFolder, ids: Sequence[str], found: Assignments)
         write_assignments(found, texts, folder.clustered, names=names)
         return True
     with folder.earlier.open("ab") as file:
-        file.write(folder.decisions.read_bytes())
+        file.write(DecisionLog(folder.decisions).content())
     for path in (folder.decisions, folder.clustered, folder.graph, *folder.path.glob("learned-*.safetensors")):
         path.unlink(missing_ok=True)
     return False

@@ -134,7 +134,8 @@ def write_files(result: Result, inputs: Inputs, found: Assignments, names: Mappi
     """
     _write_tables(result, inputs, found, names or {})
     n_clusters = len(torch.unique(found.labels[found.labels >= 0]))  # an update may have emptied some
-    outcome = Outcome(len(inputs), n_clusters, result.asked, clustering_scores(inputs.targets, found.labels))
+    n_asked = result.asked if result.decided is None else n_clusters  # a person has made and emptied others
+    outcome = Outcome(len(inputs), n_clusters, n_asked, clustering_scores(inputs.targets, found.labels))
     if inputs.embedded is not None:
         outcome = _of_images(outcome, result, inputs, found)
         write_page(result)

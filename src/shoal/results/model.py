@@ -117,7 +117,7 @@ def decided_model(
     """The model of a clustering with decisions.
 
     The centre of a cluster whose images are those that the clusterer put into it stays, as does that of one that has
-    lost all of its images; others are means.
+    lost all of its images, which for a made one is the mean of those that it stands for; others are means of images.
 
     Args:
         replayed: the decisions.
@@ -140,10 +140,14 @@ def decided_model(
             into[column, slot[replayed.into[number]]] = 1
     means = _means(features, metric, torch.searchsorted(numbers, labels).where(labels >= 0, -1), len(numbers))
     changed = _changed(replayed)
-    own = [
-        centers[number] if number in centers and (number not in changed or not torch.isfinite(mean).all()) else mean
-        for number, mean in zip(numbers.tolist(), means, strict=True)
-    ]
+    own = []
+    for number, mean in zip(numbers.tolist(), means, strict=True):
+        if not torch.isfinite(mean).all():  # it has lost all of its images
+            stands_for = [centers[each] for each in centers if replayed.into[each] == number]
+            mean = centers[number] if number in centers else torch.stack(stands_for).double().mean(0)
+        elif number in centers and number not in changed:
+            mean = centers[number]
+        own.append(mean)
     pairs = [(origin, now) for origin in sorted(parts) for now in parts[origin]]
     base = torch.from_numpy(replayed.base)
     groups = torch.full_like(labels, -1)

@@ -184,7 +184,7 @@ class Result:
         Raises:
             UserError: a decision cannot be read or followed.
         """
-        if not (self.folder.decisions.exists() and self.folder.clustered.exists()):
+        if not self.folder.clustered.exists():  # it is written before the first decision
             return None
         ids, found, names = self.clustered
         return decided(self.folder, found, len(self.centers), names, ids)
