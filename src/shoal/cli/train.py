@@ -125,7 +125,8 @@ def _fine_tune(command: TrainCommand) -> int:
     if command.quiet:
         return 0
     if found.n_named:
-        own = f"the network itself puts {found.n_right} of them there, the clustering without answers {found.n_right_without}"
+        own = f"the network itself puts {found.n_right} of them there"
+        own += f", the clustering without answers {found.n_right_without}"
         say(f"answers      {found.n_named} images have a cluster by a person: {own}")
     if found.n_ruled_out:
         say(f"ruled out    {found.n_ruled_out} images are known not to be in some clusters")

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from shoal.features import EncoderSpec, open_embedded, replace_features
 from shoal.features.weights import file_digest
 from shoal.files import atomic_write, real
 from shoal.folder import FINE_TUNED, ResultFolder
+from shoal.learning import Answer
 from shoal.progress import Progress
 from shoal.results.finish import Outcome, write_files
 from shoal.results.inputs import Inputs
@@ -100,7 +101,8 @@ def fine_tune_run(run: Path, out: Path, progress: Progress) -> Summary:
         before = result.assignments.labels
         trained = Trained.load(run)
         images = images_of_run(result, trained, progress)
-        told = _told(replayed, numbers, images)
+        places = {number: place for place, number in enumerate(numbers.tolist())}
+        told = told_of(answers_of(replayed, places), images)
         found = fine_tune(trained, images, told, result.model.centers, progress)
         job = _Job(result, replayed, numbers, trained, images, found)
         with _staged(out) as folder:
@@ -142,15 +144,15 @@ def _said(result: Result) -> Replayed:
     return replayed
 
 
-def _told(replayed: Replayed, numbers: Int64[Tensor, "k"], images: Images) -> Told:
-    """What was said, with clusters by their places among ``numbers``; images that belong nowhere take no part.
+def told_of(answers: Iterable[Answer], images: Images) -> Told:
+    """What answers say of images; those that belong nowhere take no part in the training.
 
     Raises:
         UserError: all that was said is that images belong nowhere.
     """
     n = len(images)
     classes, ruled_out, others = torch.full((n,), -1), {}, images.clustered.cpu().clone()
-    for answer in answers_of(replayed, {number: place for place, number in enumerate(numbers.tolist())}):
+    for answer in answers:
         others[answer.row] = False
         classes[answer.row] = max(answer.cluster, -1)
         if answer.ruled_out:
