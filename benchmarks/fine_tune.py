@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 
 from answers import LOTS, Person, accuracy
 from command import keep
+from shoal.clustering import cluster_centers
 from shoal.learning import UNKNOWN, Answer, Graph, choose_questions, learn
 from shoal.progress import Progress
 from shoal.results.fine_tune import told_of
@@ -36,7 +38,8 @@ def simulate(result: Result, images: Images, graph: Graph, n_answers: int, seed:
     person, answers = Person(targets, start), list[Answer]()
     labels, margin, centers = start, None, result.centers
     while len(answers) < n_answers:
-        lot = min(next((lot for at, lot in enumerate(LOTS) if sum(LOTS[:at]) >= len(answers)), 100), n_answers - len(answers))
+        lot = next(lot for at, lot in enumerate(LOTS) if sum(LOTS[:at]) >= len(answers))
+        lot = min(lot, n_answers - len(answers))
         asked = [answer.row for answer in answers]
         questions = choose_questions(
             features, labels, centers, graph, n_questions=lot, asked=asked, margin=margin, seed=seed
@@ -47,9 +50,10 @@ def simulate(result: Result, images: Images, graph: Graph, n_answers: int, seed:
         learning = time.perf_counter() - begin
         labels, margin = learned.labels, learned.margin
     trained = Trained.load(result.folder.path)
-    trained = type(trained)(**{**vars(trained), "config": type(trained.config)(**{**vars(trained.config), "seed": seed})})
+    trained = replace(trained, config=replace(trained.config, seed=seed))
     begin = time.perf_counter()
-    found = fine_tune(trained, images, told_of(answers, images), centers, Progress())
+    present = cluster_centers(features, labels, 1 + int(labels.max()), result.metric)
+    found = fine_tune(trained, images, told_of(answers, labels), present, Progress())
     training = time.perf_counter() - begin
     begin = time.perf_counter()
     own = torch.addmm(found.bias, trained.embed(images), found.weight.T).argmax(1)

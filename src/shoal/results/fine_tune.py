@@ -32,7 +32,7 @@ from shoal.learning import Answer
 from shoal.progress import Progress
 from shoal.results.finish import Outcome, write_files
 from shoal.results.inputs import Inputs
-from shoal.results.learning import answers_of
+from shoal.results.learning import answers_of, propose
 from shoal.results.result import Result
 from shoal.results.rows import assign_rows
 from shoal.results.run_images import images_of_run
@@ -102,7 +102,8 @@ def fine_tune_run(run: Path, out: Path, progress: Progress) -> Summary:
         trained = Trained.load(run)
         images = images_of_run(result, trained, progress)
         places = {number: place for place, number in enumerate(numbers.tolist())}
-        told = told_of(answers_of(replayed, places), images)
+        learned = result.model.slots_of(propose(result, replayed, keep_graph=False).learned.labels)
+        told = told_of(answers_of(replayed, places), learned.where(images.clustered.cpu(), -1))
         found = fine_tune(trained, images, told, result.model.centers, progress)
         job = _Job(result, replayed, numbers, trained, images, found)
         with _staged(out) as folder:
@@ -144,16 +145,15 @@ def _said(result: Result) -> Replayed:
     return replayed
 
 
-def told_of(answers: Iterable[Answer], images: Images) -> Told:
-    """What answers say of images; those that belong nowhere take no part in the training.
+def told_of(answers: Iterable[Answer], learned: Int64[Tensor, "n"]) -> Told:
+    """What answers say of images, and what was learned of the others; those that belong nowhere take no part.
 
     Raises:
         UserError: all that was said is that images belong nowhere.
     """
-    n = len(images)
-    classes, ruled_out, others = torch.full((n,), -1), {}, images.clustered.cpu().clone()
+    classes, ruled_out, others = torch.full_like(learned, -1), dict[int, tuple[int, ...]](), learned.clone()
     for answer in answers:
-        others[answer.row] = False
+        others[answer.row] = -1
         classes[answer.row] = max(answer.cluster, -1)
         if answer.ruled_out:
             ruled_out[answer.row] = answer.ruled_out

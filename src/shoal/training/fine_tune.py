@@ -4,6 +4,9 @@
 
 "Interactive Deep Clustering via Value Mining" (IDC, NeurIPS 2024): images that were given a cluster, images of which
 only clusters are known that they are not in, and images about which the network is sure, so that the rest stays put.
+
+Here the images about which it is not sure have the clusters that ``shoal.learning`` gives them, and there are as many
+steps for few answers as for many: a hundred answers alone teach a network less than they do when they are spread first.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 
 from shoal.data import apply_view, draw_view, feed
@@ -32,9 +35,8 @@ from shoal.types import Images
 ASKED, OTHERS = 100, 500
 """Images of a batch that a person has spoken of, and others, as published."""
 
-EPOCHS = 100
-MOST_STEPS = 1000
-"""Steps of whole confirmed clusters would go on for hours: from a thousand answers on each is seen less often."""
+EPOCHS, STEPS = 100, 10
+"""Epochs, and steps in each; published are as many steps in all as there are answers."""
 
 LEARNING_RATE = WEIGHT_DECAY = 1e-4
 
@@ -51,8 +53,8 @@ class Told:
     """−1: nothing, or nothing but clusters that are ruled out."""
     ruled_out: Mapping[int, tuple[int, ...]]
     """By image, the clusters that it is not in; never empty."""
-    others: Bool[Tensor, "n"]
-    """Images about which nothing was said, and which may take part."""
+    learned: Int64[Tensor, "n"]
+    """Clusters of the images about which nothing was said, as they were learned from the rest; −1: takes no part."""
 
     @cached_property
     def asked(self) -> Int64[Tensor, "a"]:
@@ -103,7 +105,7 @@ class _Job:
     def __init__(self, trained: Trained, images: Images, told: Told, centers: Float[Tensor, "k d"]) -> None:
         self.config, self.method, self.device = trained.config, trained.method, trained.centers.device
         self.pixels, self.told = images.pixels, told
-        self.asked, self.others = told.asked, told.others.nonzero()[:, 0]
+        self.asked, self.others = told.asked, (told.learned >= 0).nonzero()[:, 0]
         if not len(self.asked):
             raise UserError("nothing was said of any image, so there is nothing to learn from.")
         if len(self.asked) + len(self.others) < 2:
@@ -117,8 +119,6 @@ class _Job:
             [*encoder, *self.head.parameters()], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
         )
         self.n_asked, self.n_others = self._batch()
-        most = max(1, MOST_STEPS // EPOCHS)
-        self.steps_per_epoch = min(most, math.ceil(len(self.asked) / self.n_asked))
         # The order is drawn ahead of the views, perhaps in a thread.
         self.order, self.draws = (torch.Generator().manual_seed(self.config.seed + i) for i in (0, 1))
         self.easy = torch.full((len(self.pixels),), -1)
@@ -131,7 +131,7 @@ class _Job:
         optim = self.config.optim
         held = 2 * optim.batch_size // optim.accumulate if optim.accumulate > 1 else ASKED + OTHERS
         share = min(1.0, held / (ASKED + OTHERS))
-        return max(1, round(share * ASKED)), min(len(self.others), max(1, round(share * OTHERS)))
+        return max(1, round(share * ASKED)), max(1, round(share * OTHERS))
 
     def epochs(self, progress: Progress) -> Iterator[dict[str, int | float]]:
         """Train, and give the metrics of each epoch."""
@@ -141,9 +141,9 @@ class _Job:
         with closing(feed(self.pixels, parts, self.device)) as pixels:
             for epoch in range(EPOCHS):
                 start, terms, n_images = time.monotonic(), dict[str, float](), 0
-                for asked, others in batches[done : done + self.steps_per_epoch]:
+                for asked, others in batches[done : done + STEPS]:
                     for name, value in self._step(asked, others, next(pixels)).items():
-                        terms[name] = terms.get(name, 0.0) + value.item() / self.steps_per_epoch
+                        terms[name] = terms.get(name, 0.0) + value.item() / STEPS
                     done, n_images = done + 1, n_images + len(asked) + len(others)
                     progress.update("fine-tuning", done, total)
                 loss, seconds = sum(terms.values()), time.monotonic() - start
@@ -153,18 +153,18 @@ class _Job:
                 yield {**row, "seconds": round(seconds, 3), "images_per_second": round(n_images / seconds, 1)}
 
     def _order(self) -> list[tuple[Int64[Tensor, "a"], Int64[Tensor, "o"]]]:
-        """The batches of an epoch: those asked about in parts of nearly equal size, and random others beside them."""
-        order = torch.randperm(len(self.asked), generator=self.order)[: self.n_asked * self.steps_per_epoch]
-        return [
-            (self.asked[part], self.others[torch.randperm(len(self.others), generator=self.order)[: self.n_others]])
-            for part in torch.tensor_split(order, self.steps_per_epoch)
-        ]
+        """The batches of an epoch."""
+
+        def some(rows: Int64[Tensor, "r"], most: int) -> Int64[Tensor, "m"]:
+            return rows[torch.randperm(len(rows), generator=self.order)[:most]]
+
+        return [(some(self.asked, self.n_asked), some(self.others, self.n_others)) for _ in range(STEPS)]
 
     def _step(
         self, asked: Int64[Tensor, "a"], others: Int64[Tensor, "o"], pixels: UInt8[Tensor, "b 3 h w"]
     ) -> dict[str, Tensor]:
         """One step of gradient descent, and its loss terms."""
-        easy = self._confident(others, pixels[len(asked) :])
+        easy = self._easy_labels(others, pixels[len(asked) :])
         height, width = pixels.shape[2:]
         views = apply_view(pixels, draw_view(len(pixels), (height, width), self.config.augment, self.draws))
         self.method.train()
@@ -186,14 +186,14 @@ class _Job:
             features = self.method.embed(images)
         return F.linear(features.float(), self.head.weight, self.head.bias)
 
-    def _confident(self, others: Int64[Tensor, "o"], pixels: UInt8[Tensor, "o 3 h w"]) -> Int64[Tensor, "o"]:
-        """Clusters of those images whose clean view the network is sure about, −1 for the rest."""
+    def _easy_labels(self, others: Int64[Tensor, "o"], pixels: UInt8[Tensor, "o 3 h w"]) -> Int64[Tensor, "o"]:
+        """Clusters that the network is sure of by the images' clean views, or else those that were learned."""
         if not len(others):
             return others
         with evaluating(self.method):
             p = self._logits(pixels.float().div_(255)).softmax(1).cpu()
         self.easy[others] = labels = confident_labels(p, self.easy[others])
-        return labels
+        return labels.where(labels >= 0, self.told.learned[others])
 
     def _ruled_out(self, asked: Int64[Tensor, "a"]) -> tuple[Int64[Tensor, "r"], Int64[Tensor, "r"]]:
         """Places in a batch of images with clusters that are ruled out, and one of these for each, drawn anew."""
