@@ -2,10 +2,10 @@
 
     python benchmarks/fine_tune.py RUN [--answers 100] [--seeds 0,1,2] [--save NAME]
 
-The person of ``benchmarks/answers.py`` answers questions about a finished run whose images are labelled, in lots, each after
-what was learned from those before. ``learn`` is what ``shoal learn`` makes of the answers; ``fine_tuned`` is what
-``shoal train --resume RUN --answers`` shows then, answers included, and ``network`` what the network says by itself, as it
-would of new images. RUN is only read.
+The person of ``benchmarks/answers.py`` answers questions about a finished run whose images are labelled, in lots, each
+after what was learned from those before. ``learn`` is what ``shoal learn`` makes of the answers; ``fine_tuned`` is what
+``shoal train --resume RUN --answers`` shows then, answers included, and ``network`` what the network says by itself, as
+it would of new images. RUN is only read.
 """
 
 from __future__ import annotations

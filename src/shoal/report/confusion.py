@@ -73,7 +73,7 @@ def _rows(
     images: Images, table: Contingency, order: Sequence[int], matched_to: Mapping[int, int]
 ) -> Sequence[ClassRow]:
     """A row for each class that has a clustered image."""
-    counts = np.zeros((len(table.class_ids), len(order)), dtype=np.int64)
+    counts = np.zeros((len(table.class_ids), 1 + max(order)), dtype=np.int64)  # numbers may have gaps
     counts[table.classes, table.cluster_ids[table.clusters]] = table.counts
     shares = counts / counts.sum(axis=1, keepdims=True)
     return [
