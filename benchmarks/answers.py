@@ -17,6 +17,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def accuracy(targets: Tensor, labels: Tensor) -> float:
 
 
 def simulate(
-    features: Tensor, targets: Tensor, start: Tensor, metric: Metric, graph: Graph, seed: int
+    features: Tensor, targets: Tensor, start: Tensor, metric: Metric, graph: Graph, seed: int, *, smoothing: bool
 ) -> list[dict[str, Any]]:
     """A row of figures after each lot of questions."""
     person = Person(targets, start)
@@ -85,16 +86,17 @@ def simulate(
         asking = time.perf_counter() - begin
         answers += [person.answer(question.row, question.candidates) for question in questions]
         begin = time.perf_counter()
-        learned = learn(features, start, answers, metric=metric, graph=graph, seed=seed)
+        learned = learn(features, start, answers, metric=metric, graph=graph, smoothing=smoothing, seed=seed)
         learning = time.perf_counter() - begin
         labels, margin = learned.labels, learned.margin
         random = [person.answer(row, range(k)) for row in order[: len(answers)]]
+        by_random = learn(features, start, random, metric=metric, graph=graph, smoothing=smoothing)
         rows.append(
             {
                 "answers": len(answers),
                 "none_of_these": sum(answer.cluster == UNKNOWN for answer in answers),
                 "acc": accuracy(targets, labels),
-                "random": accuracy(targets, learn(features, start, random, metric=metric, graph=graph).labels),
+                "random": accuracy(targets, by_random.labels),
                 "logistic": accuracy(targets, logistic(features, start, answers)),
                 "random_logistic": accuracy(targets, logistic(features, start, random)),
                 "new_images": accuracy(targets, torch.as_tensor(learned.model.predict(features))),
@@ -141,6 +143,11 @@ def features_of(path: Path, file: Path) -> Callable[[], tuple[Tensor, Tensor]]:
     return compute
 
 
+def once(cluster: Callable[[int], Tensor], seed: int) -> tuple[Tensor]:
+    """A clustering, as it is kept."""
+    return (cluster(seed),)
+
+
 def kept(folder: Path | None, name: str, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """What was computed before, or now."""
     if folder is None:
@@ -176,9 +183,7 @@ def main() -> None:
     parser.add_argument("--starts", default="kmeans")
     parser.add_argument("--temi-heads", type=int, default=16)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument(
-        "--cache", type=Path, help="folder that keeps features and clusterings"
-    )
+    parser.add_argument("--cache", type=Path, help="folder that keeps features and clusterings")
     parser.add_argument("--save", help="name of a JSON file in benchmarks/results")
     args = parser.parse_args()
     seeds = [int(seed) for seed in args.seeds.split(",")]
@@ -201,12 +206,12 @@ def main() -> None:
     graph = Graph.build(features, metric)
     seconds = time.perf_counter() - begin
     print(f"{len(features)} rows, graph in {seconds:.1f} s")
-    found = {}
+    found: dict[str, list[list[dict[str, Any]]]] = {}
     for name, cluster in clusterings.items():
         found[name] = []
         for seed in seeds:
-            (start,) = kept(args.cache, f"{name}-{seed}", lambda cluster=cluster, seed=seed: (cluster(seed),))
-            found[name].append(simulate(features, targets, start, metric, graph, seed))
+            (start,) = kept(args.cache, f"{name}-{seed}", partial(once, cluster, seed))
+            found[name].append(simulate(features, targets, start, metric, graph, seed, smoothing=name == "kmeans"))
         report(name, found[name])
     if args.save:
         record = {"images": (args.images or args.run).name, "seconds_graph": seconds, "seeds": seeds, "starts": found}

@@ -46,7 +46,7 @@ def simulate(result: Result, images: Images, graph: Graph, n_answers: int, seed:
         )
         answers += [person.answer(question.row, question.candidates) for question in questions]
         begin = time.perf_counter()
-        learned = learn(features, start, answers, metric=result.metric, graph=graph, seed=seed)
+        learned = learn(features, start, answers, metric=result.metric, graph=graph, smoothing=False, seed=seed)
         learning = time.perf_counter() - begin
         labels, margin = learned.labels, learned.margin
     trained = Trained.load(result.folder.path)

@@ -15,6 +15,7 @@ FOLDER/
   features/               the features that were clustered, with ids, fingerprints and thumbnails of the images
   decisions.jsonl         what a person has renamed, merged, split, moved and answered, if anything; only added to
   clustered.parquet       the assignments before any decision
+  decisions-of-earlier-clusters.jsonl  what was decided before the images were clustered otherwise, if anything
   learned-1.safetensors   what was learnt from answers
   graph.safetensors       the nearest neighbours of images, over which answers spread
   clustering.safetensors  the fitted clusterer, which ``predict`` and ``export`` read; written last
@@ -78,6 +79,7 @@ class ResultFolder:
         self.evaluation = path / "evaluation.json"
         self.decisions = path / "decisions.jsonl"
         self.clustered = path / "clustered.parquet"
+        self.earlier = path / "decisions-of-earlier-clusters.jsonl"
         self.graph = path / "graph.safetensors"
         self.config = path / "config.yaml"
         self.features = path / "features"

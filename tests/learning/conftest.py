@@ -6,7 +6,7 @@ from shoal.learning import Graph
 
 @pytest.fixture(scope="session")
 def blobs():
-    """Four groups of 60 rows in 20 columns, their true groups, a clustering that is wrong about a sixth, and a graph."""
+    """Four groups of 60 rows in 20 columns, their true groups, a clustering that errs about a sixth, a graph."""
     generator = torch.Generator().manual_seed(0)
     truth = torch.arange(240) % 4
     centers = 2.5 * torch.randn(4, 20, generator=generator)

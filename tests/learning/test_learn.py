@@ -9,6 +9,7 @@ from tests.clustering.refusing import refused
 from shoal.clustering import LinearHead, clusterer_from, state_of
 from shoal.learning import NOWHERE, UNKNOWN, Answer, Graph, learn
 from shoal.learning import graph as graph_module
+from shoal.learning.smoothing import smooth
 
 
 def agree(labels, truth):
@@ -172,3 +173,17 @@ def test_refusals(blobs):
     broken = features.clone()
     broken[7, 3] = torch.nan
     refused(learn, broken, labels, [], metric="euclidean", match="NaN")
+
+
+def test_a_clustering_that_cuts_through_groups_is_smoothed():
+    """Two long groups, which k-means halves across: neighbours know better."""
+    rng = np.random.default_rng(0)
+    along, side = rng.uniform(-1, 1, 600), np.repeat([0, 1], 300)
+    x = torch.from_numpy(np.stack([along, 1.2 * side + 0.05 * rng.normal(size=600)], 1)).float()
+    labels = torch.from_numpy(side).clone()
+    border = torch.from_numpy(np.abs(along) > 0.9)
+    labels[border] = 1 - labels[border]  # wrong far from the centres
+    graph = Graph.build(x, "euclidean")
+    found = smooth(labels, graph.coordinates.of(x), graph)
+    assert (found == torch.from_numpy(side)).double().mean() > 0.97
+    assert (smooth(torch.full((600,), -1), graph.coordinates.of(x), graph) == -1).all()

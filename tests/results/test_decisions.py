@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -283,3 +284,30 @@ def test_a_merged_cluster_stands_for_the_one_that_it_is_in(result):
     result = decide(result, {"do": "rename", "cluster": colour["green"], "name": "warm"})
     assert labels_of(result)["grey-0.png"] == colour["red"]
     assert result.names == {colour["red"]: "warm"}
+
+
+def test_a_run_that_ends_again_keeps_what_was_decided(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    result = decide(Result.load(copy), {"do": "merge", "clusters": [1], "into": 0})
+    decide(result, {"do": "rename", "cluster": 0, "name": "kept"})
+    (copy / "clustering.safetensors").unlink()
+    assert main(["train", "--resume", str(copy), "--quiet"]) == 0
+    again = Result.load(copy)
+    assert again.names == {0: "kept"}
+    assert 1 not in again.assignments.labels
+    assert "kept" in (copy / "assignments.csv").read_text()
+
+
+def test_decisions_about_other_clusters_are_set_aside(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    decide(Result.load(copy), {"do": "rename", "cluster": 0, "name": "old"})
+    table = pyarrow.parquet.read_table(copy / "clustered.parquet")
+    turned = table.set_column(1, "cluster", pyarrow.array([0] * len(table), pyarrow.int64()))
+    pyarrow.parquet.write_table(turned, copy / "clustered.parquet")
+    assert main(["train", "--resume", str(copy)]) == 0
+    assert "set aside" in capsys.readouterr().out
+    assert Result.load(copy).names == {}
+    assert "old" in (copy / "decisions-of-earlier-clusters.jsonl").read_text()
+    assert not (copy / "decisions.jsonl").exists()

@@ -319,6 +319,10 @@ def test_the_tables_follow_when_it_ends(client, session, clusters):
     assert "renamed" in (clusters / "report.html").read_text()
 
 
+def test_a_browser_that_asks_for_an_icon_sees_no_fault(client):
+    assert client.get("/favicon.ico").status_code == 204
+
+
 # The command
 
 

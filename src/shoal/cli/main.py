@@ -30,7 +30,7 @@ both write a folder, RESULT, with a report and tables, for
   shoal predict RESULT IMAGES assign new images to its clusters
   shoal update RESULT         take in what has come, changed or gone since
   shoal sort RESULT           put the files into a folder per cluster; dry run by default, undoable
-  shoal export RESULT FILE    write network and clusters as ONNX
+  shoal export RESULT PATH    write it for other programs: ONNX, XMP, Label Studio, FiftyOne
   shoal names RESULT          suggest names for its clusters
   shoal find RESULT TEXT      find images that fit a text
   shoal evaluate RESULT       measure it, or features from a file
@@ -51,7 +51,7 @@ VERBS = {
     "predict": "results.PredictCommand",
     "update": "update.UpdateCommand",
     "sort": "sort.SortCommand",
-    "export": "results.ExportCommand",
+    "export": "export.ExportCommand",
     "names": "words.NamesCommand",
     "find": "words.FindCommand",
     "evaluate": "results.EvaluateCommand",

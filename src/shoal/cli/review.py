@@ -30,9 +30,8 @@ class ReviewCommand(Command):
     def run(self) -> int:
         """Serve until Ctrl-C."""
         from shoal.results.result import Result
-        from shoal.review.serve import check_installed, serve
+        from shoal.review.serve import serve
 
-        check_installed()
         serve(Result.load(self.result), self.port, browser=not self.no_browser, say=say)
         say(f"report       {shlex.quote(str(self.result))}/report.html")
         return 0

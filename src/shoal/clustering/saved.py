@@ -20,7 +20,10 @@ from shoal.clustering.umap import UMAPKMeans
 from shoal.device import host_memory
 from shoal.errors import UserError
 
-Clusterer = KMeans | MiniBatchKMeans | UMAPKMeans | GaussianMixture | TEMI | LinearHead
+Unsupervised = KMeans | MiniBatchKMeans | UMAPKMeans | GaussianMixture | TEMI
+"""What is fitted to rows alone."""
+
+Clusterer = Unsupervised | LinearHead
 
 SHARE_OF_MEMORY = 0.5
 """Of features that take up more, k-means is by mini-batches, which read each row about once."""
@@ -53,7 +56,7 @@ COVARIANCES = {"full": ("k", "d", "d"), "tied": ("d", "d"), "diag": ("k", "d"), 
 
 def build_clusterer(
     method: ClusteringMethod, n_clusters: int, *, metric: Metric, seed: int, n: int, row_bytes: int = 0
-) -> Clusterer:
+) -> Unsupervised:
     """An estimator to fit to n rows.
 
     Args:

@@ -27,6 +27,8 @@ class Evidence:
     """Rows of the graph and answered rows outside it, called nodes, and what is known of them."""
 
     graph: Graph
+    rows: Int64[Tensor, "m"]
+    """Of the features."""
     z: Float32[Tensor, "m c"]
     start: Int64[Tensor, "m"]
     """Their clusters, −1 for none."""
@@ -56,6 +58,7 @@ class Evidence:
         out = told.ruled_out[told.ruled_out[:, 1] <= highest]
         return cls(
             graph,
+            nodes,
             graph.coordinates.of(x),
             start,
             belongs,

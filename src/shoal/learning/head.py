@@ -63,14 +63,16 @@ def fit_head(given: Given, shares: Float32[Tensor, "m k"]) -> tuple[Float32[Tens
         given: rows and answers.
         shares: probability of each class for each row at first; of rows without weight any.
     """
-    shares = shares.clone()
-    for step in range(STEPS):
-        if step:
-            shares = torch.addmm(bias, given.z, weight.T)
-            shares[given.ruled_out[:, 0], given.ruled_out[:, 1]] = NEVER
-            shares = shares.softmax(1)
-        shares[given.answered] = 0
-        shares[given.answered, given.classes] = 1
-        shares *= given.weights[:, None]
-        weight, bias = discriminant(given.scatter, shares.T @ given.z, shares.sum(0))
+    weight, bias = _fit(given, shares)
+    for _ in range(STEPS - 1):
+        logits = torch.addmm(bias, given.z, weight.T)
+        logits[given.ruled_out[:, 0], given.ruled_out[:, 1]] = NEVER
+        weight, bias = _fit(given, logits.softmax(1))
     return weight, bias
+
+
+def _fit(given: Given, shares: Float32[Tensor, "m k"]) -> tuple[Float32[Tensor, "k c"], Float32[Tensor, "k"]]:
+    shares = shares * given.weights[:, None]
+    shares[given.answered] = 0
+    shares[given.answered, given.classes] = ANSWER_WEIGHT
+    return discriminant(given.scatter, shares.T @ given.z, shares.sum(0))

@@ -57,11 +57,11 @@ def choose_questions(
 ) -> list[Question]:
     """The next questions, the most useful first; none that was asked before.
 
-    The first three for each cluster, and every other one up to ten, are typical: k-means forms as many groups as there are questions asked and to ask,
-    and of the groups in which nothing was asked, the largest first, the row nearest to the centre is asked about
-    (Hacohen, Dekel and Weinshall 2022, arXiv 2202.02794, TypiClust, which takes the densest instead). The others are
-    doubtful (``most_valuable``). Of more than 50 000 rows those in the graph are asked about, and groups are formed of
-    at most 10 000. Questions that are chosen in one lot differ from each other.
+    The first three for each cluster, and every other one up to ten, are typical: k-means forms as many groups as there
+    are questions asked and to ask, and of the groups in which nothing was asked, the largest first, the row nearest to
+    the centre is asked about (Hacohen, Dekel and Weinshall 2022, arXiv 2202.02794, TypiClust, which takes the densest
+    instead). The others are doubtful (``most_valuable``). Of more than 50 000 rows those in the graph are asked about,
+    and groups are formed of at most 10 000. Questions that are chosen in one lot differ from each other.
 
     Args:
         features: what was clustered.
@@ -158,7 +158,7 @@ def most_valuable(
     unit = normalize(x.float())
     allowed = value.double().masked_fill(~open_rows, -torch.inf)
     alike = torch.full((len(x),), -torch.inf)
-    for before in unit[asked].split(256) if asked.any() else ():
+    for before in torch.split(unit[asked], 256) if asked.any() else ():
         alike = torch.maximum(alike, (unit @ before.T).amax(1))
     chosen: list[int] = []
     for _ in range(n_questions):

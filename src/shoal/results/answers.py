@@ -15,8 +15,7 @@ from shoal.learning import Question
 from shoal.results.result import Result
 from shoal.results.tables import write_columns
 
-N_NEAREST = 5
-NEAREST = tuple(f"nearest_{i}" for i in range(1, N_NEAREST + 1))
+NEAREST = ("nearest_1", "nearest_2", "nearest_3", "nearest_4", "nearest_5")
 
 
 def write_questions(result: Result, questions: Sequence[Question], path: Path) -> None:

@@ -20,7 +20,11 @@ from shoal.errors import UserError
 from shoal.folder import ResultFolder
 from shoal.results.model import Model, decided_model
 from shoal.results.rows import Assignments, assign_rows
+from shoal.results.tables import as_utf8, read_assignments, write_assignments
 from shoal.tensors import read_tensors, write_tensors
+
+SAME = 0.99
+"""Share of the images that must be in the same clusters for decisions to stand."""
 
 LEARNED = re.compile(r"learned-\d+\.safetensors")
 
@@ -68,6 +72,26 @@ class Learned:
                 f"{path} is damaged ({error}): bring it back from a copy, or 'shoal learn {path.parent} --undo' takes "
                 "back what was learnt."
             ) from error
+
+
+def keep_decisions(folder: ResultFolder, ids: Sequence[str], found: Assignments) -> bool:
+    """Let decisions stand where the same images have come into the same clusters again; else set them aside.
+
+    A resumed run may differ in the last bit, so a hundredth of the images may be in other clusters.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    known, before, names = read_assignments(folder.clustered)
+    texts = [as_utf8(name) for name in ids]
+    if known == texts and float((before.labels == found.labels).double().mean()) >= SAME:
+        write_assignments(found, texts, folder.clustered, names=names)
+        return True
+    with folder.earlier.open("ab") as file:
+        file.write(folder.decisions.read_bytes())
+    for path in (folder.decisions, folder.clustered, folder.graph, *folder.path.glob("learned-*.safetensors")):
+        path.unlink(missing_ok=True)
+    return False
 
 
 def next_learned(folder: ResultFolder) -> Path:

@@ -21,6 +21,7 @@ from shoal.folder import ResultFolder
 from shoal.report import edge_for, sample_of_page
 from shoal.results.atlas import read_encoded, write_atlas
 from shoal.results.copies import ALIKE, copies, pairs_by_cosine
+from shoal.results.decided import keep_decisions
 from shoal.results.duplicates import duplicates, first_of_each, write_duplicates
 from shoal.results.inputs import Inputs
 from shoal.results.outliers import outliers, write_outliers
@@ -34,6 +35,11 @@ from shoal.types import Clustering
 _WITHOUT_SKETCHES = (
     "The features are from an earlier version of shoal, which kept no thumbnails: duplicates are found by the features "
     "alone, and none is marked to keep. Cluster the images into a new folder to find all of them."
+)
+
+_SET_ASIDE = (
+    "The clusters are others than those that you had decided about, so what you had decided is set aside in {} and no "
+    "longer counts."
 )
 
 
@@ -110,7 +116,14 @@ def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> Outcom
     features = inputs.features
     positions = map_positions(features, metric=result.metric, seed=result.seed)
     found = assign_rows(features, result.clusterer, result.centers, result.metric, labels=labels, positions=positions)
-    return write_files(result, inputs, found)
+    if not result.folder.clustered.exists():
+        return write_files(result, inputs, found)
+    if not keep_decisions(result.folder, inputs.ids, found):  # other clusters than a person has decided about
+        return replace(write_files(replace(result), inputs, found), note=_SET_ASIDE.format(result.folder.earlier))
+    decided = result.decided
+    assert decided is not None
+    found = decided.assignments(result.model, features, result.metric, positions)
+    return write_files(result, inputs, found, result.names)
 
 
 def write_files(result: Result, inputs: Inputs, found: Assignments, names: Mapping[int, str] | None = None) -> Outcome:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from shoal.clustering import TEMI
 from shoal.decisions.replay import Replayed
 from shoal.errors import UserError
 from shoal.learning import UNKNOWN, Answer, Graph, Question, choose_questions, learn
@@ -79,6 +80,8 @@ def propose(result: Result, replayed: Replayed, *, keep_graph: bool = True) -> P
         answers_of(replayed, slots),
         metric=result.metric,
         graph=graph_of(result, keep=keep_graph),
+        # A trained network and TEMI's heads have learned from neighbours already.
+        smoothing=not (result.folder.is_run or isinstance(result.clusterer, TEMI)),
         seed=result.seed,
     )
     labels = np.where(found.labels.numpy() >= 0, np.array(numbers)[found.labels.numpy()], -1)

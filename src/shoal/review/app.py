@@ -44,12 +44,13 @@ def create_app(session: Session, token: str, port: int) -> Starlette:
     api = Api(session, token, COOKIE.format(port=port))
     routes = [
         Route("/", api.page),
+        Route("/favicon.ico", api.icon),
         Route("/thumb/{row:int}", api.thumb),
         Route("/image/{row:int}", api.image),
         *(Route(f"/api/{name}", handler) for name, handler in api.reading().items()),
         *(Route(f"/api/{name}", handler, methods=["POST"]) for name, handler in api.deciding().items()),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, token=token, port=port)],
         exception_handlers={
@@ -61,6 +62,8 @@ def create_app(session: Session, token: str, port: int) -> Starlette:
         },
         lifespan=api.lifespan,
     )
+    app.state.stopping = api.stopping
+    return app
 
 
 def _as_json(status: int | None) -> Callable[[Request, Exception], Response]:
@@ -127,6 +130,8 @@ class Api:
 
         writer = threading.Thread(target=write, daemon=True)
         writer.start()
+        # What the page asks for first.
+        threading.Thread(target=lambda: self.session.facts.folders, daemon=True).start()
         yield
         self.stopping.set()
         ended.set()
@@ -147,6 +152,10 @@ class Api:
         return Response(
             text, media_type="text/html", headers={"content-security-policy": policy, "cache-control": "no-store"}
         )
+
+    async def icon(self, _request: Request) -> Response:
+        """None: browsers ask for one, and a 404 would look like a fault."""
+        return Response(status_code=204)
 
     async def state(self, _request: Request) -> Response:
         """Clusters and counts."""

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import socket
 import webbrowser
 from collections.abc import Callable
 
+import uvicorn
+
 from shoal.errors import UserError
 from shoal.results.result import Result
+from shoal.review.app import create_app
+from shoal.review.session import Session
 
 HOST = "127.0.0.1"
 PORT = 8377
 """Asked for by default; if it is in use, any free one is taken."""
-
-
-def check_installed() -> None:
-    """Raise a UserError if the packages of the server are missing."""
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'shoal[review]'.") from error
 
 
 def serve(result: Result, port: int | None, *, browser: bool, say: Callable[[str], object]) -> None:
@@ -37,16 +33,19 @@ def serve(result: Result, port: int | None, *, browser: bool, say: Callable[[str
     Raises:
         UserError: the port is in use, another process changes the result, or its folder cannot be written.
     """
-    import uvicorn
 
-    from shoal.review.app import create_app
-    from shoal.review.session import Session
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.stopping.set()  # pages hold streams of events open, which would be waited for
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cancelled now is no fault
+            await super().shutdown(sockets)
 
     with listening(port) as opened, result.folder.alone():
         session = Session(result)
         token, chosen = secrets.token_urlsafe(32), opened.getsockname()[1]
+        app = create_app(session, token, chosen)
         config = uvicorn.Config(
-            create_app(session, token, chosen),
+            app,
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -60,7 +59,7 @@ def serve(result: Result, port: int | None, *, browser: bool, say: Callable[[str
             webbrowser.open(address)
         try:
             with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
-                uvicorn.Server(config).run(sockets=[opened])
+                Server(config).run(sockets=[opened])
         finally:
             session.close()
         say(f"assignments  {result.folder.assignments_csv}")

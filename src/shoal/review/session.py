@@ -20,6 +20,7 @@ from shoal.clustering import KMeans
 from shoal.decisions.log import Decision, DecisionLog
 from shoal.decisions.replay import Player, Replayed
 from shoal.errors import UserError
+from shoal.learning import Question
 from shoal.results.decided import Learned
 from shoal.results.deciding import record
 from shoal.results.finish import rewrite, rewrite_tables
@@ -284,7 +285,7 @@ class Session:
             return [
                 {
                     "row": each.row,
-                    "why": f"stands for {each.stands_for} images" if each.reason == "typical" else "doubtful",
+                    "why": _why(each),
                     "candidates": [
                         {"number": number, "central": self.shown(number).central[:3]} for number in each.candidates
                     ],
@@ -363,6 +364,14 @@ class Session:
         with self.lock:
             if self.now.n_decisions or self.written != self.version:
                 rewrite(replace(self.result))
+
+
+def _why(question: Question) -> str:
+    """Why a question is asked, in words."""
+    if question.reason == "doubtful":
+        return "doubtful"
+    n = question.stands_for
+    return f"stands for {n} images" if n > 1 else "like no other"
 
 
 def _changes(labels: Int64[np.ndarray, "n"], rows: Int64[np.ndarray, "m"] | None) -> dict[str, list[int]]:

@@ -49,6 +49,16 @@ function nameOf(cluster) {
   return state.names.get(cluster) || data.majorities[cluster] || `Cluster ${cluster}`;
 }
 
+/** The cluster that a cluster is part of now. */
+function presentCluster(cluster) {
+  return state.into[cluster];
+}
+
+/** Whether images of the cluster are on this page. */
+function isShown(cluster) {
+  return state.members[cluster].length > 0;
+}
+
 /** The name with the cluster's number, unless it is the number. */
 function fullName(cluster) {
   const name = nameOf(cluster);

@@ -1,0 +1,48 @@
+"""The clustering itself, spread over the neighbour graph before any answer is."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from shoal.learning.graph import Graph
+from shoal.learning.spreading import spread
+
+CENTRAL = 0.2
+"""Share of the images of a cluster, those nearest to its mean, that it spreads from."""
+
+_COLUMNS = 128  # clusters that are spread at a time
+
+
+def smooth(labels: Int64[Tensor, "m"], z: Float32[Tensor, "m c"], graph: Graph) -> Int64[Tensor, "m"]:
+    """The cluster of which most arrives at each row of the graph, if each spreads from its most central rows.
+
+    k-means cuts straight through whatever lies between two centres; neighbours mostly belong together. On eleven sets
+    that were used for nothing else accuracy rose on each, by 0.003 to 0.08 (``benchmarks/LOG.md``).
+
+    Args:
+        labels: cluster of each row; rows of −1 stay without.
+        z: coordinates of the rows, as the graph has them.
+        graph: of these rows.
+    """
+    best, found = torch.zeros(len(labels)), labels.clone()
+    clusters = torch.unique(labels[labels >= 0])
+    for part in torch.split(clusters, _COLUMNS) if len(clusters) else ():
+        sources = torch.zeros(len(labels), len(part))
+        for place, cluster in enumerate(part.tolist()):
+            central = _central((labels == cluster).nonzero()[:, 0], z)
+            sources[central, place] = 1 / len(central)
+        arrived = torch.from_numpy(spread(graph.similarities, sources.numpy()))
+        most, column = arrived.max(1)
+        nearer = most > best
+        found[nearer] = part[column[nearer]]
+        best = torch.maximum(best, most)
+    return found.where(labels >= 0, -1)
+
+
+def _central(own: Int64[Tensor, "o"], z: Float32[Tensor, "m c"]) -> Int64[Tensor, "p"]:
+    """Those rows of a cluster that are nearest to its mean."""
+    x = z[own]
+    apart = (x - x.mean(0)).square().sum(1)
+    return own[apart.argsort(stable=True)[: max(1, round(CENTRAL * len(own)))]]
