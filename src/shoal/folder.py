@@ -45,6 +45,9 @@ from shoal.files import atomic_write, check_free_folder, try_lock
 CLUSTERING_CONFIG = "# shoal cluster\n"
 """How the config.yaml of a clustering begins; any other is the recipe of a training run."""
 
+FINE_TUNED = "# shoal train --resume "
+"""How the config.yaml of a run begins that was fine-tuned on answers: with the command, up to the end of the line."""
+
 ASIDE = ".earlier-"
 """Stands before a number behind the name of a folder of features whose images have changed before it was finished."""
 

@@ -53,12 +53,13 @@ def answers_of(replayed: Replayed, slots: dict[int, int]) -> list[Answer]:
     return said
 
 
-def propose(result: Result, replayed: Replayed) -> Proposal:
+def propose(result: Result, replayed: Replayed, *, keep_graph: bool = True) -> Proposal:
     """Learn from all that was said of images; nothing is kept but the neighbour graph.
 
     Args:
         result: finished.
         replayed: its clustering with the decisions to learn from.
+        keep_graph: keep it in the folder, so that it need not be built again.
 
     Raises:
         UserError: nothing was said yet, the features are gone, or the folder cannot be written.
@@ -78,7 +79,7 @@ def propose(result: Result, replayed: Replayed) -> Proposal:
         torch.from_numpy(start),
         answers_of(replayed, slots),
         metric=result.metric,
-        graph=graph_of(result),
+        graph=graph_of(result, keep=keep_graph),
         # A trained network and TEMI's heads have learned from neighbours already.
         smoothing=not (result.folder.is_run or isinstance(result.clusterer, TEMI)),
         seed=result.seed,
@@ -101,8 +102,8 @@ def accept(result: Result, proposal: Proposal) -> Result:
     return record(result, [{"do": "learn", "file": proposal.path.name}])
 
 
-def graph_of(result: Result) -> Graph:
-    """The neighbour graph of a result, which its folder keeps.
+def graph_of(result: Result, *, keep: bool = True) -> Graph:
+    """The neighbour graph of a result, which its folder keeps unless it is told not to.
 
     Raises:
         UserError: the features are gone, or the folder cannot be written.
@@ -116,7 +117,8 @@ def graph_of(result: Result) -> Graph:
         except UserError:  # damaged, or of features of before: it is quickly built
             pass
     graph = Graph.build(result.features, result.metric, seed=result.seed)
-    graph.save(path)
+    if keep:
+        graph.save(path)
     return graph
 
 

@@ -15,7 +15,7 @@ from shoal.clustering.rows import Metric
 from shoal.data.listing import as_images
 from shoal.errors import UserError
 from shoal.evaluation import Evaluation, clustering_scores
-from shoal.folder import ResultFolder
+from shoal.folder import FINE_TUNED, ResultFolder
 from shoal.report import ReportData, write_report
 from shoal.report.data import Copy
 from shoal.results.atlas import read_atlas
@@ -84,6 +84,9 @@ def report_data(result: Result) -> ReportData:
 def command_of(result: Result) -> str:
     """The shell command that reproduces the clusters."""
     if result.folder.is_run:
+        first = result.folder.config.read_text("utf-8", "replace").partition("\n")[0]
+        if first.startswith(FINE_TUNED):
+            return first.removeprefix("# ")
         return shlex.join(["shoal", "train", str(ResultFolder(result.folder.place).config.absolute())])
     source = result.source if isinstance(result.source, str) else "-"
     words = ["shoal", "cluster", source, "-k", str(result.asked), "--method", result.method]
