@@ -34,6 +34,7 @@ from shoal.types import Images
 def simulate(result: Result, images: Images, graph: Graph, n_answers: int, seed: int) -> dict[str, Any]:
     """Figures for one person."""
     features, start = result.features, result.assignments.labels
+    assert result.embedded is not None  # a run is of images
     targets = result.embedded.targets
     person, answers = Person(targets, start), list[Answer]()
     labels, margin, centers = start, None, result.centers

@@ -255,7 +255,7 @@ def test_empty_clusters_have_no_names(shapes):
     labels = result.assignments.labels
     moved = dataclasses.replace(result.assignments, labels=torch.where(labels == 2, 1, labels))
     emptied = Result.load(shapes)
-    emptied.__dict__["_table"] = (result.table_ids, moved, {})
+    emptied.__dict__["clustered"] = (result.table_ids, moved, {})
     found = suggest_names(emptied, KINDS)
     assert found[2] == []
     assert all(found[cluster] for cluster in range(len(KINDS)) if cluster != 2)
