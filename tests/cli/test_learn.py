@@ -140,3 +140,83 @@ def test_features_are_learnt_of_as_well(tmp_path, monkeypatch):
     assert main(["learn", "out", path, "--yes"]) == 0
     found = Result.load(tmp_path / "out").assignments.labels.numpy()
     assert [len(np.unique(found[start : start + 40])) for start in (0, 40, 80)] == [1, 1, 1]
+
+
+def learn_edited(clusters, edited, *flags):
+    Path("edited.json").write_text(json.dumps(edited))
+    return main(["learn", str(clusters), "edited.json", *flags])
+
+
+@pytest.mark.parametrize("goals", [{0: 1, 1: 0}, {0: 1, 1: 2}, {0: 1, 1: 2, 2: 0}, {0: 7, 1: 0}])
+def test_clusters_that_take_the_number_of_another_are_not_mixed(clusters, goals):
+    """Merged one after the other, they would all end in one."""
+    before = labels_of(clusters)
+    edited = {"clusters": [{"old": old, "cluster": cluster, "name": ""} for old, cluster in goals.items()]}
+    assert learn_edited(clusters, edited, "--yes") == 0
+    assert labels_of(clusters) == {name: goals.get(cluster, cluster) for name, cluster in before.items()}
+
+
+def test_edits_of_a_report_from_before_a_merge_go_where_its_clusters_are(clusters, capsys):
+    before = labels_of(clusters)
+    assert learn_edited(clusters, {"clusters": [{"old": 1, "cluster": 0, "name": "both"}]}, "--yes") == 0
+    older = {"clusters": [{"old": 1, "cluster": 1, "name": "one"}, {"old": 2, "cluster": 1, "name": "one"}]}
+    assert learn_edited(clusters, older, "--yes") == 0
+    assert labels_of(clusters) == {name: 3 if cluster == 3 else 0 for name, cluster in before.items()}
+    assert Result.load(clusters).names == {0: "both"}
+    images = {"images": [{"id": name, "cluster": cluster} for name, cluster in before.items() if cluster == 1]}
+    assert learn_edited(clusters, images) == 2
+    assert "already" in capsys.readouterr().err
+
+
+def test_a_number_far_beyond_all_is_refused(clusters, capsys):
+    edited = {"images": [{"id": "red-0.png", "cluster": 999_999_999}]}
+    assert learn_edited(clusters, edited, "--yes") == 2
+    assert "from 4 on" in capsys.readouterr().err
+    assert not (clusters / "decisions.jsonl").exists()
+    edited["images"][0]["cluster"] = 40
+    assert learn_edited(clusters, edited) == 0
+    assert "1 new cluster" in capsys.readouterr().out
+
+
+def test_answers_of_a_file_are_undone_as_one(clusters, capsys):
+    rows = questions(clusters, 5)
+    assert main(["learn", str(clusters), fill(rows, "0"), "--yes"]) == 0
+    assert main(["learn", str(clusters), "--undo"]) == 0
+    assert "1 decision is left" in capsys.readouterr().out
+    assert main(["learn", str(clusters), "--undo"]) == 0
+    assert main(["learn", str(clusters), "--undo"]) == 2
+
+
+@pytest.fixture
+def named(clusters):
+    names = {0: "cats", 1: "New 7", 2: "3", 3: "7 up"}
+    edited = {"clusters": [{"old": old, "cluster": old, "name": name} for old, name in names.items()]}
+    assert learn_edited(clusters, edited, "--yes") == 0
+    return clusters
+
+
+@pytest.mark.parametrize(
+    ("answer", "cluster"),
+    [("0 cats", 0), ("0.0", 0), ("New 7", 1), ("new cats", 0), ("new 7", 4), ("7 up", 3), ("1 New 7", 1), ("2", 2)],
+)
+def test_answers_as_they_are_shown_or_as_programs_write_them(named, answer, cluster):
+    Path("answers.csv").write_bytes(f"\ufeffid;answer\r\ngrey-0.png;{answer}\r\n".encode())
+    assert main(["learn", str(named), "answers.csv", "--yes"]) == 0
+    assert labels_of(named)["grey-0.png"] == cluster
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [("3", "is a number and the name of cluster 2"), ("0 dogs", "no cluster '0 dogs'"), ("none", "none of which")],
+)
+def test_answers_that_could_be_two_are_refused(named, answer, words, capsys):
+    Path("answers.csv").write_text(f"id,answer\ngrey-0.png,{answer}\n")
+    assert main(["learn", str(named), "answers.csv", "--yes"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_an_answer_about_a_cluster_that_was_merged_since_is_about_the_one_it_is_in(clusters):
+    assert learn_edited(clusters, {"clusters": [{"old": 1, "cluster": 0, "name": "both"}]}, "--yes") == 0
+    Path("answers.csv").write_text("id,answer,nearest_1\ngrey-0.png,1,\nred-0.png,none,1\n")
+    assert main(["learn", str(clusters), "answers.csv", "--yes"]) == 0
+    assert labels_of(clusters)["grey-0.png"] == 0

@@ -134,3 +134,12 @@ def test_a_made_cluster_without_images_is_none_also_once_it_was_learnt():
     learnt = np.where(np.arange(12) == 0, 3, BASE)
     assert replay(BASE, 3, {}, IDS, steps[:2], lambda _name: (learnt, range(4))).clusters == [0, 1, 2, 3]
     assert replay(BASE, 3, {}, IDS, steps, lambda _name: (learnt, range(4))).clusters == [0, 1, 2]
+
+
+def test_half_a_character_in_a_name_is_escaped():
+    steps = [
+        {"do": "rename", "cluster": 0, "name": " \ud800 a"},
+        {"do": "new", "cluster": 3, "images": ["0.png"], "name": "\udfff"},
+        {"do": "answer", "image": "1.png", "cluster": 4, "name": "b\ud800"},
+    ]
+    assert replayed(steps).names == {0: r"\ud800 a", 3: r"\udfff", 4: r"b\ud800"}

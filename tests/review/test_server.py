@@ -1,6 +1,7 @@
 """The server of a review: what it answers, and whom."""
 
 import base64
+import csv
 import errno
 import io
 import json
@@ -215,6 +216,53 @@ def test_an_image_that_has_changed_or_gone_is_not_shown(client, session, tmp_pat
     assert client.get("/image/3").status_code == 404
     assert client.get("/image/4").status_code == 404
     assert client.get("/thumb/3").status_code == 200  # the report keeps it
+
+
+def test_an_image_that_changes_during_the_review_is_not_shown_and_a_pipe_is_not_waited_for(client, session, tmp_path):
+    assert client.get("/image/5").status_code == 200  # where the images are is known from here on
+    photos = tmp_path / "photos"
+    (photos / session.ids[3]).write_bytes((photos / session.ids[20]).read_bytes())
+    (photos / session.ids[4]).unlink()
+    os.mkfifo(photos / session.ids[4])
+    (photos / session.ids[6]).unlink()
+    (photos / session.ids[6]).symlink_to("/etc/passwd")
+    assert [client.get(f"/image/{row}").status_code for row in (3, 4, 6)] == [404, 404, 404]
+    assert client.get("/api/about/4").status_code == 200
+
+
+def test_a_jpeg_of_more_pixels_than_pillow_opens_is_shown_reduced(client, session, monkeypatch):
+    file = io.BytesIO()
+    Image.new("CMYK", (640, 480), (200, 0, 0, 0)).save(file, "JPEG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    monkeypatch.setattr("shoal.review.facts.LARGEST_EDGE", 200)
+    monkeypatch.setattr("shoal.review.facts.read_blob", lambda _blob: (file.getvalue(), b""))
+    monkeypatch.setattr(session.facts, "_is_other", lambda *_: False)
+    with Image.open(io.BytesIO(client.get("/image/3").content)) as image:
+        assert image.size == (200, 150)
+
+
+def test_features_are_reviewed_without_pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "rows.npy", np.concatenate([rng.normal(c, 0.3, (20, 5)) for c in (0, 5)]).astype(np.float32))
+    assert main(["cluster", str(tmp_path / "rows.npy"), "-k", "2", "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    client = TestClient(create_app(Session(Result.load(tmp_path / "out")), TOKEN, 8377), base_url=BASE)
+    client.get(f"/?token={TOKEN}")
+    assert client.get("/api/thumbs?rows=0,1").content == bytes(8)
+    assert client.get("/api/state").json()["n"] == 40
+    assert client.get("/thumb/0").status_code == 404
+
+
+def test_tables_that_a_killed_review_left_behind_are_written_by_the_next_command(client, clusters):
+    decide(client, {"do": "rename", "cluster": 0, "name": "renamed"})
+    again = Session(Result.load(clusters))  # as after a kill
+    assert "renamed" not in (clusters / "assignments.csv").read_text()
+    again.decided_at = -100.0
+    again.write_if_idle()
+    assert "renamed" in (clusters / "assignments.csv").read_text()
+    decide(client, {"do": "merge", "clusters": [1], "into": 0})
+    assert main(["report", str(clusters)]) == 0
+    with (clusters / "assignments.csv").open() as file:
+        assert {row["cluster"] for row in csv.DictReader(file)} == {"0", "2", "3"}
 
 
 def test_decisions_are_kept_and_told(client, clusters):

@@ -123,7 +123,8 @@ def _as_text(result: Result, decisions: Sequence[Decision], proposal: Proposal |
         counts = Counter(each["do"] for each in decisions)
         moved = sum(len(each["images"]) for each in decisions if each["do"] in ("move", "new"))
         words = {
-            "answer": f"{counts['answer']} answers",
+            "answer": f"{counts['answer']} answer{'' if counts['answer'] == 1 else 's'}",
+            "new": f"{counts['new']} new clusters",
             "merge": f"{sum(len(each['clusters']) for each in decisions if each['do'] == 'merge')} clusters merged",
             "rename": f"{counts['rename']} renamed",
             "move": f"{moved} images moved",
@@ -160,16 +161,15 @@ def _keep(result: Result, decisions: Sequence[Decision], proposal: Proposal | No
 
 
 def _undo(result: Result) -> int:
-    from shoal.decisions.log import OF_UPDATE, DecisionLog, effective
     from shoal.results.deciding import record
     from shoal.results.finish import rewrite
 
-    steps = effective(DecisionLog(result.folder.decisions).read()[0])
-    before = sum(each["do"] not in OF_UPDATE for each in steps)
-    if not before:
+    if result.decided is None or not result.decided.replayed.n_decisions:
         raise UserError(f"nothing has been decided about {result.folder.path}: there is nothing to undo.")
     with result.folder.alone():
         result = record(result, [{"do": "undo"}])
         rewrite(result)
-    say(f"undone; {before - 1} decisions are left\nassignments  {result.folder.assignments_csv}")
+    assert result.decided is not None
+    left = result.decided.replayed.n_decisions
+    say(f"undone; {left} decision{' is' if left == 1 else 's are'} left\nassignments  {result.folder.assignments_csv}")
     return 0

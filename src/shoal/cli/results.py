@@ -109,7 +109,10 @@ class EvaluateCommand(Command):
 
 @dataclass(frozen=True)
 class ReportCommand(Command):
-    """Write the report of a result again, from what its folder keeps."""
+    """Write the report of a result again, from what its folder keeps.
+
+    Where a review was killed, the tables are written as well, as the decisions have them.
+    """
 
     result: ResultPath
     """The folder that 'shoal train' or 'shoal cluster' wrote."""
@@ -117,10 +120,13 @@ class ReportCommand(Command):
     def run(self) -> int:
         """Write report.html."""
         from shoal.results.changes import changes_of, update_hint
+        from shoal.results.finish import rewrite
         from shoal.results.page import write_page
         from shoal.results.result import Result
 
         result = Result.load(self.result)
+        if result.tables_are_behind:
+            rewrite(result)
         write_page(result)
         say(str(result.folder.report))
         with contextlib.suppress(UserError):  # it needs no images, and shows what was clustered

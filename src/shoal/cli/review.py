@@ -32,6 +32,8 @@ class ReviewCommand(Command):
         from shoal.results.result import Result
         from shoal.review.serve import serve
 
-        serve(Result.load(self.result), self.port, browser=not self.no_browser, say=say)
-        say(f"report       {shlex.quote(str(self.result))}/report.html")
+        result = Result.load(self.result)
+        serve(result, self.port, browser=not self.no_browser, say=say)
+        if result.folder.report.exists():  # features have none
+            say(f"report       {shlex.quote(str(self.result))}/report.html")
         return 0

@@ -153,9 +153,9 @@ class Player:
         return number if number == NOWHERE else self.now.into[number]
 
     def _rename(self, step: Decision) -> None:
-        own = self.cluster(step["cluster"])
-        if step["name"].strip():
-            self.now.names[own] = step["name"].strip()
+        own, name = self.cluster(step["cluster"]), _tidy(step["name"])
+        if name:
+            self.now.names[own] = name
         else:
             self.now.names.pop(own, None)
 
@@ -196,8 +196,8 @@ class Player:
     def _new(self, step: Decision) -> None:
         self._make(step["cluster"])
         self._put(self.rows(step["images"]), self.cluster(step["cluster"]), fixed=True)
-        if step["name"].strip():
-            self.now.names[self.cluster(step["cluster"])] = step["name"].strip()
+        if name := _tidy(step["name"]):
+            self.now.names[self.cluster(step["cluster"])] = name
 
     def _move(self, step: Decision) -> None:
         self._put(self.rows(step["images"]), self.cluster(step["cluster"]), fixed=True)
@@ -212,7 +212,7 @@ class Player:
         if "cluster" in step:
             if step.get("name"):
                 self._make(step["cluster"])
-                self.now.names[self.cluster(step["cluster"])] = step["name"].strip()
+                self.now.names[self.cluster(step["cluster"])] = _tidy(step["name"])
             self._put(rows, self.cluster(step["cluster"]), fixed=True)
             return
         for row in rows.tolist():
@@ -237,3 +237,8 @@ class Player:
         for name, cluster in step["images"].items():
             if cluster in self.now.into:
                 self._put(self.rows([name]), self.cluster(cluster), fixed=False)
+
+
+def _tidy(name: str) -> str:
+    """A name as tables can hold it; JSON has halves of characters, which UTF-8 has not."""
+    return name.strip().encode("utf-8", "backslashreplace").decode()

@@ -55,15 +55,19 @@ def _files(result: Result, rows: Sequence[int]) -> list[str]:
 def read_answers(path: Path, result: Result) -> list[Decision] | None:
     """The answers of a table as ``write_questions`` writes it, filled in; None for a table without answers.
 
-    An answer is the number or the name of a cluster, "new" and a name, "none" (of the nearest ones), or "nowhere"; a
-    row without one was skipped.
+    An answer is the number or the name of a cluster, or both as the nearest ones are shown, "new" and a name, "none"
+    (of the nearest ones), or "nowhere"; a row without one was skipped. A cluster that was merged since stands for the
+    one that it is in.
 
     Raises:
         UserError: the file cannot be read, or an answer is none of these, or is about an image that there is not.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            head = file.readline()
+            file.seek(0)
+            # Some programs write semicolons where the comma is the mark of decimals.
+            reader = csv.DictReader(file, delimiter=";" if ";" in head and "," not in head else ",")
             if reader.fieldnames is None or not {"id", "answer"} <= {*reader.fieldnames}:
                 return None
             rows = [*reader]
@@ -84,8 +88,10 @@ class _Answered:
 
     def __init__(self, result: Result) -> None:
         self.images = {*result.table_ids}
-        self.numbers = {*result.model.numbers.tolist()}
+        present = {number: number for number in result.model.numbers.tolist()}
+        self.numbers = result.decided.replayed.into if result.decided else present
         self.by_name: dict[str, list[int]] = {}
+        self.names = result.names
         for number, name in result.names.items():
             self.by_name.setdefault(name, []).append(number)
         self.free = result.decided.replayed.next_number if result.decided else len(result.centers)
@@ -104,23 +110,33 @@ class _Answered:
         word, _, name = answer.partition(" ")
         if answer.casefold() == "none":
             near = [(row.get(column) or "").partition(" ")[0] for column in NEAREST]
+            if not any(near):
+                raise UserError(f"{where}: none of which? Keep the columns {NEAREST[0]} to {NEAREST[-1]}.")
             return found | {"none_of": [self._number(each, where) for each in near if each]}
         if answer.casefold() == "nowhere":
             return found | {"cluster": -1}
-        if word.casefold() == "new":
+        if word.casefold() == "new" and answer not in self.by_name:  # new clusters are called "New 7"
             return found | self._new(name.strip())
         return found | {"cluster": self._number(answer, where)}
 
     def _new(self, name: str) -> dict[str, Any]:
         """A new cluster: the same for the same name, and another for each answer without one."""
+        if len(self.by_name.get(name, ())) == 1:  # as where a table is given a second time
+            return {"cluster": self.by_name[name][0]}
         number = self.free + len(self.made)
         name = name or f"New {number}"
         return {"cluster": self.made.setdefault(name, number), "name": name}
 
     def _number(self, text: str, where: str) -> int:
-        if text.isdecimal() and len(text) < 10 and int(text) in self.numbers:
-            return int(text)
         found = self.by_name.get(text, [])
+        first, _, name = text.partition(" ")
+        first = first.removesuffix(".0")  # tables with empty cells often have numbers as decimals
+        if first.isdecimal() and len(first) < 10 and int(first) in self.numbers:
+            number = int(first)
+            if found and number not in found:
+                raise UserError(f"{where}: {text!r} is a number and the name of cluster {found[0]}: rename that first.")
+            if not name or name.strip() == self.names.get(number):
+                return number
         if len(found) == 1:
             return found[0]
         if found:

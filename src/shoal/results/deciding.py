@@ -16,6 +16,9 @@ from shoal.results.decided import Learned
 from shoal.results.edited import Edited
 from shoal.results.result import Result
 
+MOST_SKIPPED = 10_000
+"""Numbers that an edited file may leave out."""
+
 
 def record(result: Result, decisions: Sequence[Decision]) -> Result:
     """Keep decisions; they are on the disk when this returns. The caller holds the folder (``ResultFolder.alone``).
@@ -61,24 +64,29 @@ def decisions_of(edited: Edited, result: Result) -> list[Decision]:
     """
     labels = result.assignments.labels
     present = result.model.numbers.tolist()
-    ever = result.decided.replayed.into if result.decided else present
+    ever = result.decided.replayed.into if result.decided else {number: number for number in present}
     odd = sorted({*edited.clusters} - {*ever})
     if odd:
         raise UserError(f"cluster {odd[0]} is in the edited file and not in the clustering: export it again.")
     goal = edited.apply(result.table_ids, labels)
+    goal = torch.tensor([ever.get(number, number) for number in goal.tolist()])  # merged since the file was made
     found: list[Decision] = []
     into: dict[int, int] = {}
     for number in present:
         goals = torch.unique(goal[labels == number]).tolist()
         if number in edited.clusters:
-            into[number] = edited.clusters[number]
+            into[number] = ever.get(edited.clusters[number], edited.clusters[number])
         elif len(goals) == 1:
             into[number] = goals[0]
+    # A cluster whose number others take can only give its images: once merged, it would stand for where these went.
+    taken = {*goal.tolist()}
+    into = {number: target for number, target in into.items() if target == number or number not in taken}
     merged: dict[int, list[int]] = {}
     for number, target in into.items():
         if target not in (number, -1):
             merged.setdefault(target, []).append(number)
     known = {*present}
+    _check_new(taken - {*ever}, 1 + max(ever))
     for target, sources in merged.items():
         if target not in known:  # a number that a person has made up: the first cluster that it takes gets it
             found.append({"do": "new", "cluster": target, "images": [], "name": ""})
@@ -86,8 +94,20 @@ def decisions_of(edited: Edited, result: Result) -> list[Decision]:
     moved = np.array([into.get(number, number) if number >= 0 else -1 for number in labels.tolist()])
     moved[moved < 0] = labels.numpy()[moved < 0]
     return (
-        found + _moves(result.table_ids, moved, goal.numpy(), known | {*merged}) + _renames(edited.names, result.names)
+        found
+        + _moves(result.table_ids, moved, goal.numpy(), known | {*merged})
+        + _renames({own: name for own, name in edited.names.items() if ever.get(own, own) == own}, result.names)
     )
+
+
+def _check_new(numbers: set[int], free: int) -> None:
+    """Raise a UserError for new clusters with numbers so high that tables of all numbers would not fit anywhere."""
+    odd = max(numbers, default=-1)
+    if odd >= free + MOST_SKIPPED:
+        raise UserError(
+            f"cluster {odd} of the edited file is new, and its number is far too high: new clusters have numbers from "
+            f"{free} on; write {free} there."
+        )
 
 
 def _moves(ids: Sequence[str], now: np.ndarray, goal: np.ndarray, known: set[int]) -> list[Decision]:

@@ -200,6 +200,11 @@ class Result:
             return Model(self.clusterer, self.centers, torch.arange(len(self.centers)))
         return self.decided.model(self.clusterer, self.centers, self.features, self.metric)
 
+    @property
+    def tables_are_behind(self) -> bool:
+        """Whether tables were written before the last decision, or after others that are gone."""
+        return self.decided is not None and stamp_of(self.folder.assignments) != DecisionLog(self.folder.decisions).size
+
     @cached_property
     def assignments(self) -> Assignments:
         """A row per image, as the decisions have it.
@@ -210,7 +215,7 @@ class Result:
         found = self.clustered[1]
         if self.decided is None:
             return found
-        if stamp_of(self.folder.assignments) == DecisionLog(self.folder.decisions).size:
+        if not self.tables_are_behind:
             return read_assignments(self.folder.assignments)[1]
         return self.decided.assignments(self.model, self.features, self.metric, found.positions)
 

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from shoal.data.decode import UnreadableError
 from shoal.data.greys import Scale
-from shoal.data.listing import Blob, Listing
+from shoal.data.listing import Blob, Listing, check_regular
 from shoal.data.reading import ToSquare, decode_blob, map_rows, open_content, read_blob
 from shoal.errors import UserError
 from shoal.results.atlas import encode, read_encoded
@@ -53,7 +53,10 @@ class Facts:
 
     @cached_property
     def _atlas(self) -> dict[int, bytes]:
-        names, encoded = read_encoded(self.result.folder.atlas)
+        try:
+            names, encoded = read_encoded(self.result.folder.atlas)
+        except UserError:  # features have no images, and others are made anew
+            return {}
         rows = {name: row for row, name in enumerate(self.ids)}
         return {rows[name]: image for name, image in zip(names, encoded, strict=True) if name in rows}
 
@@ -116,8 +119,8 @@ class Facts:
         if place < 0:
             return None
         blob = next(iter(map_rows(lambda each: each, self._listing, [place])))
-        data, _ = read_blob(blob)
-        if isinstance(data, str):
+        data, fingerprint = read_blob(blob)
+        if isinstance(data, str) or self._is_other(row, fingerprint):
             return None
         if isinstance(data, bytes):
             try:
@@ -129,10 +132,18 @@ class Facts:
                 pass
         return self._as_jpeg(data)
 
+    def _is_other(self, row: int, fingerprint: bytes) -> bool:
+        """Whether a file has other content than was clustered, as where it was changed during the review."""
+        embedded = self.result.embedded
+        if embedded is None or embedded.of_pixels:
+            return False
+        return fingerprint != bytes(embedded.fingerprints[row].numpy())
+
     def _as_jpeg(self, data: Any) -> tuple[bytes, str] | None:
         embedded = self.result.embedded
         try:
-            image, _ = open_content(data, None, Scale(None if embedded is None else embedded.ranges))
+            # No larger than need be: a JPEG of more pixels than Pillow opens was clustered from a reduced size as well.
+            image, _ = open_content(data, LARGEST_EDGE, Scale(None if embedded is None else embedded.ranges))
         except UnreadableError:
             return None
         image.thumbnail((LARGEST_EDGE, LARGEST_EDGE))
@@ -230,6 +241,8 @@ def _taken(blob: Blob) -> int:
     """Minutes since 1970 at which an image was taken."""
     try:
         opened: Any = blob if isinstance(blob, Path) else None
+        if isinstance(blob, Path):
+            check_regular(blob)  # a pipe would be waited for
         if opened is None:
             data, _ = read_blob(blob)
             if not isinstance(data, bytes):

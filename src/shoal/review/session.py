@@ -28,6 +28,7 @@ from shoal.results.learning import Proposal, accept, propose, questions
 from shoal.results.naming import suggest_names
 from shoal.results.result import Result
 from shoal.review.asked import Translator
+from shoal.results.tables import stamp_of
 from shoal.review.facts import Facts
 
 N_CENTRAL, N_DOUBTFUL = 12, 6
@@ -73,7 +74,7 @@ class Session:
         self._known_keys = {step["key"] for step in self.log.read()[0] if isinstance(step.get("key"), str)}
         self._shown: dict[int, Central] = {}
         self._proposal: Proposal | None = None
-        self.written = self.log.size
+        self.written = stamp_of(self.result.folder.assignments)  # a killed review leaves tables behind
         self.decided_at = time.monotonic()
         self._restart()
 
