@@ -190,7 +190,7 @@ def test_a_clustering_that_cuts_through_groups_is_smoothed():
 
 
 def test_small_clusters_are_not_smoothed():
-    """The twenty neighbours of a row in a cluster of eight are mostly of other clusters, however far apart these are."""
+    """The twenty neighbours of a row in a cluster of eight are mostly of other clusters, however far away."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.repeat_interleave(torch.arange(4), torch.tensor([80, 80, 20, 8]))
     x = 3 * torch.randn(4, 32, generator=generator)[labels] + torch.randn(188, 32, generator=generator)

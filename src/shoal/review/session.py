@@ -27,8 +27,8 @@ from shoal.results.finish import rewrite, rewrite_tables
 from shoal.results.learning import Proposal, accept, propose, questions
 from shoal.results.naming import suggest_names
 from shoal.results.result import Result
-from shoal.review.asked import Translator
 from shoal.results.tables import stamp_of
+from shoal.review.asked import Translator
 from shoal.review.facts import Facts
 
 N_CENTRAL, N_DOUBTFUL = 12, 6
