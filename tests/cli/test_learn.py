@@ -220,3 +220,24 @@ def test_an_answer_about_a_cluster_that_was_merged_since_is_about_the_one_it_is_
     Path("answers.csv").write_text("id,answer,nearest_1\ngrey-0.png,1,\nred-0.png,none,1\n")
     assert main(["learn", str(clusters), "answers.csv", "--yes"]) == 0
     assert labels_of(clusters)["grey-0.png"] == 0
+
+
+def test_a_result_that_was_changed_meanwhile_is_read_again(clusters, monkeypatch, capsys):
+    """As where an update ends while something is learnt: what was learnt is about other images."""
+    from shoal.results import learning
+
+    Path("answers.csv").write_text("id,answer\nred-0.png,0\n")
+    propose = learning.propose
+
+    def slowly(*args):
+        found = propose(*args)
+        monkeypatch.setattr(learning, "propose", propose)
+        (Path("photos") / "blue-0.png").unlink()
+        assert main(["update", str(clusters)]) == 0
+        return found
+
+    monkeypatch.setattr(learning, "propose", slowly)
+    assert main(["learn", str(clusters), "answers.csv", "--yes"]) == 2
+    assert "changed meanwhile" in capsys.readouterr().err
+    assert not (clusters / "decisions.jsonl").exists()
+    assert main(["learn", str(clusters), "answers.csv", "--yes"]) == 0

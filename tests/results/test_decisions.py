@@ -161,6 +161,7 @@ def test_the_graph_has_mergers_splits_and_names(result, clusters, tmp_path):
     assert probabilities.sum(1) == pytest.approx(np.ones(32), abs=1e-5)
 
 
+@pytest.mark.usefixtures("no_umap")
 def test_sort_and_evaluate_follow(result, clusters, tmp_path):
     colour = colours_of(result)
     decide(

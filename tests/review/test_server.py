@@ -406,6 +406,7 @@ def test_a_read_only_folder_is_named(clusters, capsys, monkeypatch):
 SERVED = "from shoal.cli.main import main; import sys; sys.exit(main(sys.argv[1:]))"
 
 
+@pytest.mark.slow
 def test_it_is_served_until_it_is_stopped_and_survives_a_kill(clusters):
     command = [sys.executable, "-c", SERVED, "review", str(clusters), "--no-browser"]
 

@@ -151,6 +151,7 @@ def _keep(result: Result, decisions: Sequence[Decision], proposal: Proposal | No
     from shoal.results.learning import accept
 
     with result.folder.alone():
+        _check_unchanged(result)
         if decisions:
             result = record(result, decisions)
         if proposal is not None:
@@ -160,6 +161,16 @@ def _keep(result: Result, decisions: Sequence[Decision], proposal: Proposal | No
     say(f"assignments  {result.folder.assignments_csv}")
 
 
+def _check_unchanged(result: Result) -> None:
+    """Raise a UserError if another process has changed the result since it was read, which may be minutes ago."""
+    from shoal.results.result import Result
+
+    now = Result.load(result.folder.path)
+    before, after = (each.decided.size if each.decided else 0 for each in (result, now))
+    if before != after or now.table_ids != result.table_ids:
+        raise UserError(f"{result.folder.path} was changed meanwhile: run the command again.")
+
+
 def _undo(result: Result) -> int:
     from shoal.results.deciding import record
     from shoal.results.finish import rewrite
@@ -167,6 +178,7 @@ def _undo(result: Result) -> int:
     if result.decided is None or not result.decided.replayed.n_decisions:
         raise UserError(f"nothing has been decided about {result.folder.path}: there is nothing to undo.")
     with result.folder.alone():
+        _check_unchanged(result)
         result = record(result, [{"do": "undo"}])
         rewrite(result)
     assert result.decided is not None

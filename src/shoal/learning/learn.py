@@ -114,6 +114,8 @@ def learn(
     if smoothed is not None:
         labels, evidence = smoothed, replace(evidence, start=smoothed[evidence.rows])
     weights, note = _weighed(evidence, seed)
+    if not torch.equal(labels, before):
+        note = f"The clustering was smoothed over neighbouring images. {note}"
     everything = torch.ones(len(evidence.known), dtype=torch.bool)
     average = _average(evidence, everything, weights)
     found = _decided(features, labels, told, average)

@@ -93,11 +93,13 @@ def propose(result: Result, replayed: Replayed, *, keep_graph: bool = True) -> P
 
 
 def accept(result: Result, proposal: Proposal) -> Result:
-    """Let a proposal count. The caller holds the folder.
+    """Let a proposal count, if it changes anything. The caller holds the folder.
 
     Raises:
         UserError: the folder cannot be written.
     """
+    if not len(proposal.changed):  # the clusterer knows new images better than a head that was fitted to it
+        return result
     proposal.learned.save(proposal.path)
     return record(result, [{"do": "learn", "file": proposal.path.name}])
 
