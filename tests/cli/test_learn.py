@@ -9,6 +9,7 @@ import pytest
 from tests.results.conftest import *  # noqa: F403 - the same photos and clusters
 
 from shoal.cli.main import main
+from shoal.decisions.log import DecisionLog
 from shoal.results.result import Result
 
 
@@ -181,9 +182,9 @@ def test_a_number_far_beyond_all_is_refused(clusters, capsys):
 def test_answers_of_a_file_are_undone_as_one(clusters, capsys):
     rows = questions(clusters, 5)
     assert main(["learn", str(clusters), fill(rows, "0"), "--yes"]) == 0
+    assert "learn" not in [step["do"] for step in DecisionLog(clusters / "decisions.jsonl").read()[0]]  # no change
     assert main(["learn", str(clusters), "--undo"]) == 0
-    assert "1 decision is left" in capsys.readouterr().out
-    assert main(["learn", str(clusters), "--undo"]) == 0
+    assert "0 decisions are left" in capsys.readouterr().out
     assert main(["learn", str(clusters), "--undo"]) == 2
 
 
