@@ -14,7 +14,8 @@ import shoal
 SOURCE = Path(shoal.__file__).parent
 LAYERS = [
     {"types", "errors", "files", "folder", "tensors", "device", "distributed", "progress", "noise"},
-    {"losses", "models", "data", "clustering"},
+    {"losses", "models", "data", "clustering", "decisions"},
+    {"learning"},
     {"methods"},
     {"config"},
     {"evaluation"},
@@ -22,13 +23,13 @@ LAYERS = [
     {"training"},
     {"features"},
     {"results"},
-    {"sort", "export", "estimators"},
+    {"sort", "export", "review", "estimators"},
     {"cli"},
 ]
 """What a module may import: its own layer, and those above it in this list."""
 
-MAY_READ_TARGETS = ("types.py", "data/", "evaluation/", "report/", "features/store.py")
-"""Who makes, keeps or reads true classes."""
+MAY_READ_TARGETS = ("types.py", "data/", "evaluation/", "report/", "features/store.py", "review/facts.py")
+"""Who makes, keeps, reads or shows true classes."""
 
 TAKES_TARGETS = {"write_assignments", "concatenate", "clustering_scores", "as_images", "Truth"}
 """Whom a result may hand true classes to: the label column, the kept features, evaluation and report."""

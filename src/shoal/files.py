@@ -14,6 +14,9 @@ from shoal.errors import UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+_NAMED = 50
+"""Characters of a file's name that its temporary file has, which must not be too long where the name just fits."""
+
 
 def check_free_folder(path: Path) -> None:
     """Raise a UserError unless the path is free or an empty folder."""
@@ -47,19 +50,27 @@ def real(path: str | Path) -> Path:
     return Path(os.path.realpath(expand_home(path)))
 
 
-def atomic_write(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes, *, flush: bool = True) -> None:
     """Replace the content of ``path``; at every moment it has either the old or the new content in full.
+
+    Args:
+        path: of the file.
+        content: all of it.
+        flush: bring it to the disk before it has its name. Without, a power cut may leave an empty file, and thousands
+            of small ones are written several times as fast.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written; the old content is intact.
     """
-    with atomic_file(path) as file:
+    with atomic_file(path, flush=flush) as file:
         file.write(content)
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces ``path`` once it is fully on disk, and is deleted on an error.
+
+    ``flush`` as in ``atomic_write``.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written; the old content is intact.
@@ -67,11 +78,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_NAMED]}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except OSError as error:

@@ -13,6 +13,11 @@ FOLDER/
   evaluation.json         figures of the result, once ``shoal evaluate`` has run
   config.yaml             the settings; those of a training run are a recipe that gives it again
   features/               the features that were clustered, with ids, fingerprints and thumbnails of the images
+  decisions.jsonl         what a person has renamed, merged, split, moved and answered, if anything; only added to
+  clustered.parquet       the assignments before any decision
+  decisions-of-earlier-clusters.jsonl  what was decided before the images were clustered otherwise, if anything
+  learned-1.safetensors   what was learnt from answers
+  graph.safetensors       the nearest neighbours of images, over which answers spread
   clustering.safetensors  the fitted clusterer, which ``predict`` and ``export`` read; written last
   centers.npy             float32 (k, d), in the order of the clusters
   suggestion.json, .html  how good each k is, if k was to be chosen
@@ -26,18 +31,22 @@ of a training run also
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from shoal.errors import UserError
-from shoal.files import atomic_write, check_free_folder
+from shoal.files import atomic_write, check_free_folder, try_lock
 
 CLUSTERING_CONFIG = "# shoal cluster\n"
 """How the config.yaml of a clustering begins; any other is the recipe of a training run."""
+
+FINE_TUNED = "# shoal train --resume "
+"""How the config.yaml of a run begins that was fine-tuned on answers: with the command, up to the end of the line."""
 
 ASIDE = ".earlier-"
 """Stands before a number behind the name of a folder of features whose images have changed before it was finished."""
@@ -68,6 +77,10 @@ class ResultFolder:
         self.skipped = path / "skipped.csv"
         self.atlas = path / "atlas.parquet"
         self.evaluation = path / "evaluation.json"
+        self.decisions = path / "decisions.jsonl"
+        self.clustered = path / "clustered.parquet"
+        self.earlier = path / "decisions-of-earlier-clusters.jsonl"
+        self.graph = path / "graph.safetensors"
         self.config = path / "config.yaml"
         self.features = path / "features"
         self.clustering = path / "clustering.safetensors"
@@ -153,6 +166,28 @@ class ResultFolder:
                 f"the update of {self.path} cannot be put in place from {staged} ({reason}): mend that, then run any "
                 "command on the result again."
             ) from error
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from changing a finished result meanwhile.
+
+        Raises:
+            UserError: one is at it, or the folder cannot be written.
+        """
+        path = self.path / ".update.lock.tmp"
+        try:
+            file = path.open("ab")
+        except OSError as error:
+            raise UserError(f"the result in {self.path} cannot be written: {error.strerror}.") from error
+        with file:
+            if not try_lock(file):
+                raise UserError(
+                    f"another process is changing {self.path}: wait until its update is done, or close its review."
+                )
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove the unfinished files that a kill in the middle of a write has left."""

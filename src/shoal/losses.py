@@ -184,3 +184,71 @@ def cluster_entropy(p: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
     sizes = p.float().mean(0)
     negative_entropy: Tensor = torch.special.xlogy(sizes, sizes).sum()
     return math.log(len(sizes)) + negative_entropy
+
+
+@_in_float32
+def balanced_cross_entropy(logits: Float[Tensor, "b k"], labels: Int64[Tensor, "b"]) -> Float[Tensor, ""]:
+    """L_pos of IDC, of images that a person gave a cluster, and L_easy, of those that were given one for confidence.
+
+    L = Σ_i w_i · (−log p_i(y_i)) / Σ_i w_i with w_i = b / n_{y_i}, so that each cluster in the batch counts the same
+    ("Interactive Deep Clustering via Value Mining", IDC, NeurIPS 2024, as its code weighs them).
+
+    Args:
+        logits: of the strong views.
+        labels: cluster of each; rows with −1 are left out.
+
+    Returns:
+        The loss; zero (with a zero gradient) if no row has a cluster.
+    """
+    known = labels >= 0
+    counts = torch.zeros(logits.shape[1], device=logits.device).index_add_(0, labels.clamp(min=0), known.float())
+    weights = (1 / counts[labels.clamp(min=0)]).where(known, 0.0)
+    own = -logits.float().log_softmax(1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    return (weights * own.where(known, 0.0)).sum() / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
+
+
+@_in_float32
+def ruled_out_loss(logits: Float[Tensor, "b k"], ruled_out: Int64[Tensor, "b"]) -> Float[Tensor, ""]:
+    """L_neg of IDC, of images that are in none of the clusters that a person was shown.
+
+    L = mean_i −log max(1 − p_i(c_i), 1e-5) (IDC, NeurIPS 2024).
+
+    Args:
+        logits: of the strong views.
+        ruled_out: c, one of each image's ruled-out clusters, drawn anew for each batch.
+    """
+    p = logits.float().softmax(1).gather(1, ruled_out[:, None])[:, 0]
+    return -(1 - p).clamp(min=1e-5).log().mean()
+
+
+def confident_labels(
+    probabilities: Float[Tensor, "b k"],
+    earlier: Int64[Tensor, "b"],
+    *,
+    share: float = 0.2,
+    threshold: float = 0.99,
+) -> Int64[Tensor, "b"]:
+    """Clusters of the images for IDC's L_easy, from the probabilities of their clean views; −1 for none.
+
+    An image keeps the cluster it had while it is as probable as the threshold. Of those predicted to be in each cluster
+    the most confident join, at most ⌈share · b / k⌉, if they are more so than the threshold (IDC, NeurIPS 2024).
+
+    Args:
+        probabilities: p of the batch.
+        earlier: the clusters that the images had by this function before, −1 for none.
+        share: of the batch that may join at most.
+        threshold: of the confidence.
+    """
+    b, k = probabilities.shape
+    confidence, predicted = probabilities.max(1)
+    labels = earlier.where(confidence >= threshold, -1)
+    most = math.ceil(share * b / k)
+    # The rank of each image among those of its predicted cluster, most confident first.
+    order = confidence.argsort(descending=True, stable=True)
+    order = order[predicted[order].argsort(stable=True)]
+    counts = (predicted[:, None] == torch.arange(k, device=predicted.device)).sum(0)
+    first = counts.cumsum(0) - counts
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(b, device=order.device) - first[predicted[order]]
+    joins = (labels < 0) & (rank < most) & (confidence > threshold)
+    return predicted.where(joins, labels)

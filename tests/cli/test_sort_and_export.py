@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from shoal import export as onnx_module
-from shoal.cli.results import ExportCommand
+from shoal.cli.export import ExportCommand
 from shoal.cli.sort import SortCommand
 from shoal.cli.terminal import Stopped
 from shoal.clustering import KMeans
 from shoal.errors import UserError
+from shoal.export import onnx as onnx_module
 from shoal.features.matching import Matched
 from shoal.folder import ResultFolder
 from shoal.results import atlas
+from shoal.results.model import Model
 from shoal.results.result import Result
 from shoal.sort import plan as sorting
 
@@ -26,7 +27,8 @@ def clusters(tmp_path, monkeypatch):
     folder.mkdir()
     for name in "abc":
         (folder / name).write_bytes(name.encode())
-    found = SimpleNamespace(
+    found = KMeans(3, metric="cosine", n_init=1, random_state=0).fit(torch.eye(3))
+    result = SimpleNamespace(
         ids=list("abc"),
         assignments=SimpleNamespace(labels=torch.tensor([0, 1, 1])),
         names={},
@@ -35,7 +37,7 @@ def clusters(tmp_path, monkeypatch):
         present=np.arange(3),
         paths=[folder / name for name in "abc"],
         source_folders=[folder],
-        clusterer=KMeans(3, metric="cosine", n_init=1, random_state=0).fit(torch.eye(3)),
+        model=Model(found, torch.eye(3), torch.arange(3)),
         contents=lambda: iter([b"a", b"b", b"c"]),
         network=SimpleNamespace(
             module=torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()),
@@ -45,7 +47,7 @@ def clusters(tmp_path, monkeypatch):
         folder=ResultFolder(tmp_path / "clusters"),
         embedded=None,
     )
-    monkeypatch.setattr(Result, "load", lambda _: found)
+    monkeypatch.setattr(Result, "load", lambda _: result)
     monkeypatch.setattr(atlas, "example_images", lambda _path, n, size: torch.zeros(n, 3, *size, dtype=torch.uint8))
     return tmp_path / "clusters"
 
@@ -110,9 +112,10 @@ def test_who_stops_it_is_told_the_way_back(clusters, tmp_path, monkeypatch, caps
 
 
 def test_export_writes_a_network_and_says_how_exact_it_is(clusters, tmp_path, monkeypatch, capsys):
-    def write(backbone, clustering, pixels, path, *, preparation, names):
+    def write(backbone, clustering, pixels, path, *, preparation, numbers, names):
         with torch.no_grad():
             assert clustering(backbone(pixels.float())).shape == (8, 3)
+        assert numbers.tolist() == [0, 1, 2]
         assert (preparation, names) == ({"crop": "centre", "ranges": "{}"}, {})
         path.write_bytes(b"network")
         return onnx_module.Deviation(1e-5, 2e-6, len(pixels))

@@ -16,7 +16,6 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from shoal import export as onnx_module
 from shoal.clustering import clusterer_from
 from shoal.clustering.kmeans.estimator import CentersPosterior
 from shoal.clustering.mixtures.em import Mixture
@@ -24,7 +23,8 @@ from shoal.clustering.mixtures.gaussian import Responsibilities
 from shoal.clustering.temi.heads import HEAD_SHAPES, Head
 from shoal.clustering.umap import Votes
 from shoal.errors import UserError
-from shoal.export import export_onnx
+from shoal.export import onnx as onnx_module
+from shoal.export.onnx import export_onnx
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "tiny-imagenet-10"
 
@@ -132,7 +132,8 @@ def test_the_network_says_what_pytorch_says_whatever_the_batch(rows, photos, tmp
     clustering, path = saved(kind, rows).as_module(), tmp_path / "net.onnx"
     net = Net().eval()
     about = {"resize": "short side to 64, bicubic", "crop": "centre"}
-    deviation = export_onnx(net, clustering, photos, path, preparation=about, names={1: "cats"})
+    numbers = torch.tensor([0, 1, 3, 7])
+    deviation = export_onnx(net, clustering, photos, path, preparation=about, numbers=numbers, names={1: "cats"})
     assert deviation.features < 1e-5
     assert deviation.probabilities < 1e-4
     assert deviation.n_images == 10
@@ -144,12 +145,13 @@ def test_the_network_says_what_pytorch_says_whatever_the_batch(rows, photos, tmp
             np.testing.assert_allclose(features, net(images), atol=1e-5)
             np.testing.assert_allclose(probabilities, clustering(net(images)), atol=1e-4)
         assert cluster.dtype == np.int64
-        np.testing.assert_array_equal(cluster, probabilities.argmax(1))
+        np.testing.assert_array_equal(cluster, numbers[probabilities.argmax(1)])
         np.testing.assert_array_equal(confidence, probabilities.max(1))
     known = session.get_modelmeta().custom_metadata_map
     assert known["shoal.size"] == "64 x 64"
     assert known["shoal.resize"] == "short side to 64, bicubic"
     assert json.loads(known["shoal.clusters"]) == {"1": "cats"}
+    assert json.loads(known["shoal.numbers"]) == [0, 1, 3, 7]
 
 
 def test_a_network_that_says_something_else_is_not_written(rows, photos, tmp_path, monkeypatch):
@@ -164,11 +166,12 @@ def test_a_network_that_says_something_else_is_not_written(rows, photos, tmp_pat
     monkeypatch.setattr(onnx_module, "_graph", one)
     net = Net().eval()
     about = {"interpolation": "bilinear", "crop_pct": "0.9", "crop_mode": "center"}
-    export_onnx(net, clustering, photos, tmp_path / "photos.onnx", preparation=about, names={})
+    numbers = torch.arange(4)
+    export_onnx(net, clustering, photos, tmp_path / "photos.onnx", preparation=about, numbers=numbers, names={})
     the_example_of_the_page_runs(photos, tmp_path)
     net.conv.bias.data += 0.1
     with pytest.raises(UserError, match=r"differs from PyTorch by 0\.\d+ in features and .*, so it was not written"):
-        export_onnx(net, clustering, photos, tmp_path / "other.onnx", preparation={}, names={})
+        export_onnx(net, clustering, photos, tmp_path / "other.onnx", preparation={}, numbers=numbers, names={})
     assert {path.name for path in tmp_path.iterdir()} == {"photos.onnx", "photo.jpg"}
 
 

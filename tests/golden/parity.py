@@ -15,6 +15,7 @@ from tests.golden.compare import Deviation
 from tests.golden.pieces import (
     cc,
     gmm,
+    idc,
     info_nce_queue,
     kmeans_cosine,
     kmeans_euclidean,
@@ -55,6 +56,7 @@ CHECKS: dict[str, Callable[[], Deviation]] = {
     "metrics_a": lambda: metrics("a"),
     "metrics_b": lambda: metrics("b"),
     "knn": knn,
+    "idc": idc,
 }
 
 HEAD = f"""\

@@ -8,13 +8,17 @@ from shoal.clustering import GaussianMixture
 from shoal.clustering.kmeans import assign, kmeans
 from shoal.config import OptimConfig
 from shoal.evaluation import clustering_scores, knn_predict
+from shoal.learning.questions import density, hardness, most_valuable
 from shoal.losses import (
+    balanced_cross_entropy,
     cluster_contrast,
     cluster_entropy,
+    confident_labels,
     info_nce,
     nt_xent,
     prototype_scattering,
     prototypes,
+    ruled_out_loss,
 )
 from shoal.methods.pcl import concentration
 from shoal.models import momentum_at
@@ -165,3 +169,24 @@ def lars() -> Deviation:
     moved = {"weight": weight.detach() - data["weight"], "bias": bias.detach() - data["bias"]}
     theirs = {name: data[f"{name}_after"] - data[name] for name in moved}
     return Deviation(state=worst(moved, theirs), note="the movement over three steps, of weights and biases")
+
+
+def idc() -> Deviation:
+    """The value of a question, which twelve are asked, the fine-tuning's losses and its confident labels."""
+    data = golden("idc")
+    x = data["features"]
+    top = (x @ torch.nn.functional.normalize(data["class_means"], dim=1).T).topk(2).values
+    hard, dense = hardness(top[:, 0] - top[:, 1]), density(torch.cdist(x, x).topk(20, largest=False).values[:, 1:])
+    nobody = torch.zeros(len(x), dtype=torch.bool)
+    assert most_valuable(x, hard + dense, nobody, ~nobody, 12) == data["selected"].tolist()
+    labels = confident_labels(data["probs"], data["pseudo_before"], share=float(data["gamma_easy"]))
+    assert torch.equal(labels, data["pseudo_after"])
+    losses, gradients = [], []
+    for name, loss in (("pos", balanced_cross_entropy), ("neg", ruled_out_loss)):
+        logits = data["logits"].clone().requires_grad_()
+        found = loss(logits, data[f"{name}_labels"])
+        found.backward()
+        losses.append(apart(found, data[f"{name}_loss"]))
+        gradients.append(off(logits.grad, data[f"grad_{name}"]))
+    state = max(*gradients, off(hard, data["hardness"]), off(dense, data["representativeness"]))
+    return Deviation(max(losses), state, "value and order of questions; L_pos, L_neg and gradients, confident labels")

@@ -91,6 +91,13 @@ def test_the_majority_is_of_the_labelled():
     assert first.purity == pytest.approx(28 / 29)
 
 
+def test_confusion_takes_numbers_with_gaps():
+    data = example(k=6, clusters=torch.tensor([0, 2, 5] * 20))
+    found = confusion(data.images, data.clustering)
+    assert set(found.clusters) == {0, 2, 5}
+    assert [[cell.count for cell in row.cells if cell.matched] for row in found.rows] == [[20]] * 3
+
+
 def test_confusion_is_scikit_learns_with_matches_on_the_diagonal():
     generator = torch.Generator().manual_seed(1)
     data = example(n=600, k=5)

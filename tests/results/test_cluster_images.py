@@ -156,7 +156,7 @@ def test_a_stopped_command_goes_on(tmp_path, network, monkeypatch):
     assert (tmp_path / "again/assignments.csv").read_bytes() == (tmp_path / "whole/assignments.csv").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["gmm", "temi", "umap-kmeans"])
+@pytest.mark.parametrize("method", ["gmm", pytest.param("temi", marks=pytest.mark.slow), "umap-kmeans"])
 def test_every_method(tmp_path, network, method, monkeypatch):
     monkeypatch.setattr("shoal.clustering.temi.estimator.MIN_STEPS", 200)
     assert main(["cluster", "photos", "-k", "4", "--method", method, *network]) == 0

@@ -14,7 +14,7 @@ from tests.runs import beside, new_run, tiny_config, tiny_images, tiny_recipe
 from shoal.cli.main import main
 from shoal.methods import CCConfig
 from shoal.progress import Progress
-from shoal.results import evaluate as evaluate_module
+from shoal.results import run_images
 from shoal.results import train as workflow
 from shoal.results.evaluate import evaluate
 from shoal.results.result import Result
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("no_umap")
 def evaluated(run, monkeypatch, **options):
     """The figures of a run, whose images no path leads to."""
     monkeypatch.setattr(Result, "images", None)
-    monkeypatch.setattr(evaluate_module, "images_of", lambda *_, **__: run.images)
+    monkeypatch.setattr(run_images, "images_of", lambda *_, **__: run.images)
     return evaluate(Result.load(run.folder.path), Progress(), **options)
 
 
@@ -75,7 +75,7 @@ def test_an_updated_run_is_measured_on_the_images_as_they_are_now(tmp_path, capl
     result = Result.load(tmp_path / "own")
     figures = json.loads((tmp_path / "own/evaluation.json").read_text())
     assert [plain["of"] for plain in figures["baselines"]] == ["features", "features", "pixels", "pixels"]
-    now = evaluate_module._images(result, Trained.load(tmp_path / "own"), Progress())
+    now = run_images.images_of_run(result, Trained.load(tmp_path / "own"), Progress())
     size = now.pixels.shape[-1]
     files = [tmp_path / name if name.startswith("more/") else pictures / name for name in result.ids]
     assert len(files) == len(paths) + 2

@@ -121,7 +121,7 @@ def test_central_images_differ_and_doubtful_ones_are_the_least_sure(rows, tmp_pa
     distance = torch.from_numpy(pairwise_distances(features, centers).min(1)).float()
     confidence = torch.rand(302, generator=torch.Generator().manual_seed(1)).mul(50).round().div(50)
     margin = torch.rand(302, generator=torch.Generator().manual_seed(2))
-    found = representatives(features, Assignments(labels, confidence, distance, margin, torch.zeros(302, 2)), 3)
+    found = representatives(features, Assignments(labels, confidence, distance, margin, torch.zeros(302, 2)))
     for cluster in (0, 1):
         own = [one for one in found if one.cluster == cluster]
         central = [one.row for one in own if one.role == "central"]
@@ -140,7 +140,7 @@ def test_central_images_differ_and_doubtful_ones_are_the_least_sure(rows, tmp_pa
 
 
 def test_a_single_cluster_has_no_doubtful_images(rows):
-    assert {one.role for one in representatives(rows, some(300, k=1), 1)} == {"central"}
+    assert {one.role for one in representatives(rows, some(300, k=1))} == {"central"}
 
 
 def write(path, ids, classes):

@@ -347,7 +347,7 @@ def test_one_update_at_a_time_and_a_full_disk(photos, clusters, monkeypatch, cap
     with monkeypatch.context() as patch:
         patch.setattr("shoal.features.store.os.fsync", another)
         assert main(["update", str(clusters)]) == 2
-    assert "another process is updating" in capsys.readouterr().err
+    assert "another process is changing" in capsys.readouterr().err
     assert snapshot(clusters) == old
     assert main(["update", str(clusters)]) == 0
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from shoal.errors import UserError
-from shoal.sort.edited import read_edited
+from shoal.results.edited import read_edited
 
 IDS = ["a.jpg", "bad\udcff.jpg", "c, d.jpg", "e.jpg"]
 OLD = torch.tensor([0, 1, 2, 2])

@@ -24,10 +24,15 @@ shoal sorts unlabelled images into clusters.
   shoal train RECIPE          learn features and clusters together
   shoal train --resume RUN    resume an interrupted run
 both write a folder, RESULT, with a report and tables, for
+  shoal review RESULT         look, correct, name and answer questions on a local page
+  shoal ask RESULT            the same questions as a table
+  shoal learn RESULT [FILE]   take in answers or edits, and learn from them
   shoal predict RESULT IMAGES assign new images to its clusters
   shoal update RESULT         take in what has come, changed or gone since
   shoal sort RESULT           put the files into a folder per cluster; dry run by default, undoable
-  shoal export RESULT FILE    write network and clusters as ONNX
+  shoal export RESULT PATH    write it for other programs: ONNX, XMP, Label Studio, FiftyOne
+  shoal names RESULT          suggest names for its clusters
+  shoal find RESULT TEXT      find images that fit a text
   shoal evaluate RESULT       measure it, or features from a file
   shoal report RESULT         write report.html again
 and
@@ -40,10 +45,15 @@ Help for a verb:              shoal VERB --help"""
 VERBS = {
     "train": "train.TrainCommand",
     "cluster": "cluster.ClusterCommand",
+    "review": "review.ReviewCommand",
+    "ask": "learn.AskCommand",
+    "learn": "learn.LearnCommand",
     "predict": "results.PredictCommand",
     "update": "update.UpdateCommand",
     "sort": "sort.SortCommand",
-    "export": "results.ExportCommand",
+    "export": "export.ExportCommand",
+    "names": "words.NamesCommand",
+    "find": "words.FindCommand",
     "evaluate": "results.EvaluateCommand",
     "report": "results.ReportCommand",
     "recipes": "results.RecipesCommand",

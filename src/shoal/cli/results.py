@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,6 @@ import tyro
 from shoal.cli.flags import Command, OptionalPath, ResultPath
 from shoal.cli.terminal import complain, say
 from shoal.errors import UserError
-
-TRIED = 8
-"""Images that an exported network is tried on."""
 
 
 @dataclass(frozen=True)
@@ -43,43 +39,7 @@ class PredictCommand(Command):
         result = Result.load(self.result)
         with open_progress(quiet=False) as progress:
             n = predict(result, self.images, self.out, strict=self.strict, progress=progress)
-        say(f"{n} image{'s' if n != 1 else ''} in {len(result.centers)} clusters: {self.out}")
-        return 0
-
-
-@dataclass(frozen=True)
-class ExportCommand(Command):
-    """Write the network and the clusters of a result as one ONNX graph, which runs without shoal."""
-
-    result: ResultPath
-    """The folder that 'shoal train' or 'shoal cluster' wrote."""
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """The .onnx file to write; an existing file is not overwritten."""
-
-    def run(self) -> int:
-        """Write the graph, once it has been compared with PyTorch."""
-        from shoal.export import check_installed, export_onnx
-        from shoal.results.atlas import example_images
-        from shoal.results.result import Result
-
-        file = self.file
-        if file.suffix.lower() != ".onnx":
-            raise UserError(f"{file} should end in .onnx: the ending says the format.")
-        if file.exists():
-            raise UserError(f"{file} exists already: give another name.")
-        check_installed()
-        result = Result.load(self.result)
-        network = result.network
-        images = example_images(result.folder.atlas, TRIED, network.input_size)
-        module, embedded = result.clusterer.as_module(), result.embedded
-        ranges = {} if embedded is None else embedded.ranges
-        about = {**network.preparing.about, "ranges": json.dumps(dict(ranges))}
-        deviation = export_onnx(network.module, module, images, file, preparation=about, names=result.names)
-        say(
-            f"network      {file}, {file.stat().st_size / 1e6:.1f} MB\n"
-            f"checked      on {deviation.n_images} images: features differ from PyTorch's by at most "
-            f"{deviation.features:.1e}, probabilities by {deviation.probabilities:.1e}"
-        )
+        say(f"{n} image{'s' if n != 1 else ''} in {len(result.model.numbers)} clusters: {self.out}")
         return 0
 
 
@@ -149,7 +109,10 @@ class EvaluateCommand(Command):
 
 @dataclass(frozen=True)
 class ReportCommand(Command):
-    """Write the report of a result again, from what its folder keeps."""
+    """Write the report of a result again, from what its folder keeps.
+
+    Where a review was killed, the tables are written as well, as the decisions have them.
+    """
 
     result: ResultPath
     """The folder that 'shoal train' or 'shoal cluster' wrote."""
@@ -157,10 +120,13 @@ class ReportCommand(Command):
     def run(self) -> int:
         """Write report.html."""
         from shoal.results.changes import changes_of, update_hint
+        from shoal.results.finish import rewrite
         from shoal.results.page import write_page
         from shoal.results.result import Result
 
         result = Result.load(self.result)
+        if result.tables_are_behind:
+            rewrite(result)
         write_page(result)
         say(str(result.folder.report))
         with contextlib.suppress(UserError):  # it needs no images, and shows what was clustered

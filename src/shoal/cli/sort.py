@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -99,13 +100,20 @@ def _tell_changes(result: Result, into: Path) -> None:
     Raises:
         UserError: there is nothing left to sort; or images are gone that an earlier sorting may have moved.
     """
-    from shoal.results.changes import changes_of, none_left, update_hint
+    from shoal.results.changes import changes_of, none_left
 
     lines = changes_of(result)
     if not len(result.present):
         raise none_left(result)
     if result.matched.gone.any() and (into / NAME).is_file():
         raise UserError(next(line for line in lines if "gone" in line))
+    tell_left_out(result, lines)
+
+
+def tell_left_out(result: Result, lines: Sequence[str]) -> None:
+    """Say what has become of images, and that those that are gone or have changed are left out."""
+    from shoal.results.changes import update_hint
+
     for line in lines:
         complain(line)
     if len(result.present) < len(result.ids):
@@ -113,7 +121,7 @@ def _tell_changes(result: Result, into: Path) -> None:
 
 
 def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
-    from shoal.sort.edited import read_edited
+    from shoal.results.edited import read_edited
     from shoal.sort.plan import plan_sort
 
     paths = result.paths

@@ -33,6 +33,9 @@ class TrainCommand(Command):
     """Folder to write; by default runs/RECIPE, or runs/RECIPE-2 and so on when that is taken."""
     resume: OptionalPath = None
     """Resume the run in this folder instead of starting one; takes no recipe and no settings."""
+    answers: bool = False
+    """With --resume and a finished run: fine-tune its network on what was said of single images in 'shoal review' and
+    'shoal learn'. The outcome gets a folder of its own, --out or RUN-answers, and the run stays as it is."""
     dry_run: bool = False
     """Train and write nothing: print steps, images, parameters and the memory a run would take."""
     strict: bool = False
@@ -69,6 +72,9 @@ class TrainCommand(Command):
             raise UserError(_about(unknown[0], command))
         if command.profile is not None and command.profile < 1:
             raise UserError(f"--profile {command.profile} must be the number of steps to profile.")
+        if command.answers:
+            _check_answers(command, has_settings=name is not None or command.config != config or command.strict)
+            return command
         if command.resume:
             if name or command.config != config or command.out or command.strict or command.dry_run:
                 raise UserError("--resume continues a run exactly as it began: give no recipe or settings with it.")
@@ -86,9 +92,47 @@ class TrainCommand(Command):
                 for name, value in forecast(self.config).items():
                     say(f"{name:<12} {value}")
                 return 0
+            if self.answers:
+                return _fine_tune(self)
             check_installed(self.tracker)
             path = self.resume or self.out or _default_folder(self.recipe)
             return _train(self, path)
+
+
+def _check_answers(command: TrainCommand, *, has_settings: bool) -> None:
+    """Raise a UserError for what does not go with --answers."""
+    if command.resume is None:
+        raise UserError("--answers fine-tunes a finished run: give it with --resume RUN.")
+    if has_settings or command.dry_run or command.profile is not None or command.tracker != "none":
+        raise UserError("--answers goes with --resume, --out and --quiet alone: what is trained, and how, is known.")
+
+
+def _fine_tune(command: TrainCommand) -> int:
+    """Fine-tune a finished run on answers, and say what came of it."""
+    from shoal.progress import open_progress
+    from shoal.results.fine_tune import default_out, fine_tune_run
+
+    run = command.resume
+    assert run is not None  # checked
+    if distributed.world_size() > 1:
+        raise UserError("fine-tuning on answers takes one process: start it without torchrun.")
+    try:
+        with open_progress(quiet=command.quiet) as progress:
+            found = fine_tune_run(run, command.out or default_out(run), progress)
+    except Stopped as stop:
+        complain(f"stopped: {run} is as it was, and nothing was kept; rerun the same command to begin again.")
+        return 128 + stop.signum
+    if command.quiet:
+        return 0
+    if found.n_named:
+        own = f"the network itself puts {found.n_right} of them there"
+        own += f", the clustering without answers {found.n_right_without}"
+        say(f"answers      {found.n_named} images have a cluster by a person: {own}")
+    if found.n_ruled_out:
+        say(f"ruled out    {found.n_ruled_out} images are known not to be in some clusters")
+    say(f"changed      {found.n_changed} of {found.outcome.n_rows} images are in another cluster than in {run}")
+    say(found.outcome.as_text(found.folder))
+    return 0
 
 
 def _resolved(command: TrainCommand, name: str) -> TrainCommand:

@@ -57,7 +57,7 @@ class UpdateCommand(Command):
         if self.quiet:
             return 0
         if found is None:
-            say(f"nothing has changed: {len(result.ids)} images in {_clusters(len(result.centers))}")
+            say(f"nothing has changed: {len(result.ids)} images in {_clusters(len(result.model.numbers))}")
         else:
             say(_as_text(found, result.folder))
         return 0

@@ -3,6 +3,7 @@ from .contingency import Contingency, adjusted_rand
 from .internal import calinski_harabasz, davies_bouldin, silhouette
 from .kmeans.estimator import KMeans
 from .kmeans.minibatch import MiniBatchKMeans
+from .linear import LinearHead
 from .maps import layout, map_method, map_positions
 from .mixtures.beta import BetaMixture
 from .mixtures.gaussian import GaussianMixture
@@ -21,6 +22,7 @@ __all__ = [
     "Contingency",
     "GaussianMixture",
     "KMeans",
+    "LinearHead",
     "MiniBatchKMeans",
     "Suggestion",
     "UMAPKMeans",

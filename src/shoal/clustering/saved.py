@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shoal.clustering.kmeans.estimator import KMeans
 from shoal.clustering.kmeans.minibatch import MiniBatchKMeans
+from shoal.clustering.linear import LinearHead
 from shoal.clustering.mixtures.gaussian import GaussianMixture
 from shoal.clustering.rows import ClusteringMethod, Metric
 from shoal.clustering.temi.estimator import TEMI
@@ -19,7 +20,10 @@ from shoal.clustering.umap import UMAPKMeans
 from shoal.device import host_memory
 from shoal.errors import UserError
 
-Clusterer = KMeans | MiniBatchKMeans | UMAPKMeans | GaussianMixture | TEMI
+Unsupervised = KMeans | MiniBatchKMeans | UMAPKMeans | GaussianMixture | TEMI
+"""What is fitted to rows alone."""
+
+Clusterer = Unsupervised | LinearHead
 
 SHARE_OF_MEMORY = 0.5
 """Of features that take up more, k-means is by mini-batches, which read each row about once."""
@@ -29,7 +33,7 @@ ROWS_UNKNOWN = 1024.0
 
 FORMAT = 1
 CLASSES: dict[str, type[Clusterer]] = {
-    each.__name__: each for each in (KMeans, MiniBatchKMeans, UMAPKMeans, GaussianMixture, TEMI)
+    each.__name__: each for each in (KMeans, MiniBatchKMeans, UMAPKMeans, GaussianMixture, TEMI, LinearHead)
 }
 SETTINGS = {
     "KMeans": ("n_clusters", "metric"),
@@ -37,6 +41,7 @@ SETTINGS = {
     "UMAPKMeans": ("n_clusters", "metric"),
     "GaussianMixture": ("n_components", "metric", "covariance_type"),
     "TEMI": ("n_clusters", "metric"),
+    "LinearHead": ("n_clusters", "metric"),
 }
 SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
     "KMeans": {"cluster_centers_": ("k", "d")},
@@ -44,13 +49,14 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
     "UMAPKMeans": {"rows_": ("m", "d"), "row_labels_": ("m",)},
     "GaussianMixture": {"weights_": ("k",), "means_": ("k", "d")},
     "TEMI": HEAD_SHAPES,
+    "LinearHead": {"mean_": ("d",), "weight_": ("k", "d"), "bias_": ("k",)},
 }
 COVARIANCES = {"full": ("k", "d", "d"), "tied": ("d", "d"), "diag": ("k", "d"), "spherical": ("k",)}
 
 
 def build_clusterer(
     method: ClusteringMethod, n_clusters: int, *, metric: Metric, seed: int, n: int, row_bytes: int = 0
-) -> Clusterer:
+) -> Unsupervised:
     """An estimator to fit to n rows.
 
     Args:

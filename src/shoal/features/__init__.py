@@ -1,6 +1,6 @@
 """Features of images from a frozen network, kept on the disk."""
 
-from shoal.features.copying import share_features
+from shoal.features.copying import replace_features, share_features
 from shoal.features.embedded import Embedded, open_embedded
 from shoal.features.encoder import DEFAULT_BACKBONE, Encoder, EncoderSpec, load_encoder
 from shoal.features.extract import embed
@@ -15,6 +15,7 @@ __all__ = [
     "load_encoder",
     "open_embedded",
     "remove_features",
+    "replace_features",
     "share_features",
     "write_features",
     "write_links",

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from shoal.data.listing import Listing, Names
 from shoal.errors import UserError
-from shoal.features.embedded import FILES, Header, mapped, open_embedded, read_header, read_journal, stored_columns
-from shoal.features.store import Store, check_free, write_links, writing
+from shoal.features.embedded import (
+    FEATURES,
+    FILES,
+    Header,
+    mapped,
+    open_embedded,
+    read_header,
+    read_journal,
+    stored_columns,
+)
+from shoal.features.encoder import EncoderSpec
+from shoal.features.store import Store, check_free, write_header, write_links, writing
 
 _SMALL = ("header.json", "journal.jsonl")
 """Copied: these alone are ever written to in place."""
@@ -53,13 +66,35 @@ def share_features(folder: Path, target: Path, index: Int64[np.ndarray, "m"]) ->
     with writing(target, 0):
         target.mkdir(parents=True, exist_ok=True)
         if whole:
-            _link(folder, target)
+            _link(folder, target, (*FILES, "header.json"))  # the header last: with it the folder is one of features
         else:
             _copy(folder, target, index, header)
 
 
-def _link(folder: Path, target: Path) -> None:
-    for name in (*FILES, "header.json"):  # the header last: with it the folder is one of features
+def replace_features(folder: Path, target: Path, features: Float[Tensor, "n d"], spec: EncoderSpec) -> None:
+    """Give another folder the images of a finished one, with the features that another network makes of them.
+
+    Args:
+        folder: of finished features.
+        target: new, or empty.
+        features: a row for each of these.
+        spec: of the network.
+
+    Raises:
+        UserError: the folder is damaged, or the target holds something else or cannot be written.
+    """
+    header = read_header(folder)
+    assert header is not None
+    check_free(target)
+    with writing(target, 0):
+        target.mkdir(parents=True, exist_ok=True)
+        _link(folder, target, (name for name in FILES if name != FEATURES))
+        (target / FEATURES).write_bytes(features.float().contiguous().numpy().tobytes())
+    write_header(target, replace(header, spec=spec, n_features=features.shape[1]))
+
+
+def _link(folder: Path, target: Path, names: Iterable[str]) -> None:
+    for name in names:
         if not (folder / name).exists():  # of an older version
             continue
         (target / name).unlink(missing_ok=True)

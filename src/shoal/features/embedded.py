@@ -23,6 +23,9 @@ FORMAT = 2
 """Version of the folder; a newer one is refused."""
 
 
+FEATURES = "features.f32"
+
+
 LINKS = "links.i64"
 
 
@@ -30,7 +33,7 @@ SKETCHES = "sketches.bin"
 
 
 FILES = (
-    *("names.txt", "names.i64", "labels.i64", "features.f32", "rows.i64", "fingerprints.bin", "looks.i64", SKETCHES),
+    *("names.txt", "names.i64", "labels.i64", FEATURES, "rows.i64", "fingerprints.bin", "looks.i64", SKETCHES),
     *(LINKS, "journal.jsonl"),
 )
 
@@ -137,7 +140,7 @@ def open_embedded(folder: Path, *, unfinished: bool = False) -> Embedded:
         names = Names.from_buffers(text, np.concatenate([[0], ends]))
         looks = folder / "looks.i64"
         return Embedded(
-            tensor_on(mapped(folder / "features.f32", np.float32, (done.kept, header.n_features))),
+            tensor_on(mapped(folder / FEATURES, np.float32, (done.kept, header.n_features))),
             tensor_on(rows),
             names.take(rows) if len(rows) < header.n else names,
             tensor_on(mapped(folder / "labels.i64", np.int64, (header.n,)))[tensor_on(rows)],
@@ -230,7 +233,7 @@ def read_header(folder: Path) -> Header | None:
 def row_bytes_of(header: Header) -> dict[str, int]:
     """Bytes of each row, by the file that has them."""
     return {
-        "features.f32": 4 * header.n_features,
+        FEATURES: 4 * header.n_features,
         "rows.i64": 8,
         "fingerprints.bin": FINGERPRINT,
         "looks.i64": 8 * LOOK,

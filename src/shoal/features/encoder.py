@@ -15,6 +15,7 @@ from shoal.data.greys import Samples, Scale
 from shoal.data.listing import Pixels
 from shoal.device import Precision, autocast, compute_device, preserve_rng
 from shoal.errors import UserError
+from shoal.features.clip import ClipName, ClipPreparing, channels, sides
 from shoal.features.inference import NetworkPreparing, SquarePreparing, TimmPreparing, fold_batch_norm
 from shoal.features.weights import file_digest, hub_file, load_weights, weights_file
 from shoal.files import expand_home
@@ -35,11 +36,11 @@ iterations, are five times as many patches."""
 class EncoderSpec:
     """All that is needed to build the same encoder again."""
 
-    kind: Literal["timm", "run"]
+    kind: Literal["timm", "run", "open_clip"]
     name: str
-    """timm's name of the model, or the path of a finished run."""
+    """timm's name of the model, the path of a finished run, or open_clip's name behind ``open_clip:``."""
     weights: str = ""
-    """A .safetensors file; empty for timm's pretrained weights, or the run's own."""
+    """A .safetensors file; empty for the published weights, or the run's own."""
     digest: str = ""
     """Of the weights, so that others under the same name are told apart; empty: any will do."""
 
@@ -82,7 +83,7 @@ class Encoder:
 def load_encoder(spec: EncoderSpec, device: torch.device | None = None) -> Encoder:
     """Build an encoder with its weights; its ``spec`` names them all: absolute paths and the digest.
 
-    Weights are never random: a file of safetensors, timm's pretrained ones from the hub or its cache, or a run's.
+    Weights are never random: a file of safetensors, published ones from the hub or its cache, or a run's.
 
     Args:
         spec: which network.
@@ -93,28 +94,63 @@ def load_encoder(spec: EncoderSpec, device: torch.device | None = None) -> Encod
             are not those of ``spec.digest``.
     """
     device = device or compute_device()
-    return _run(spec, device) if spec.kind == "run" else _timm(spec, device)
+    return {"run": _run, "timm": _timm, "open_clip": _open_clip}[spec.kind](spec, device)
 
 
 def _timm(spec: EncoderSpec, device: torch.device) -> Encoder:
-    import timm
     from timm.data.config import resolve_data_config
 
     check_timm_name(spec.name)
-    sized: dict[str, Any] = {"img_size": _DINOV2_SIDE} if "dinov2" in spec.name else {}
-    with preserve_rng(device):
-        network: Any = timm.create_model(spec.name, pretrained=False, num_classes=0, **sized)
+    network = timm_network(spec.name, device)
     config = network.pretrained_cfg
     given = expand_home(spec.weights).absolute()
     file = weights_file(given, used=spec.digest != "") if spec.weights else hub_file(spec.name, config)
     settled = _settled(replace(spec, weights=str(file) if spec.weights else ""), file)
     load_weights(network, file, config)
-    data = resolve_data_config(sized, model=network)  # type: ignore[no-untyped-call]
+    data = resolve_data_config(_sized(spec.name), model=network)  # type: ignore[no-untyped-call]
     size = data["input_size"][1:]
     network.to(device)
     n_features = pooled_width(network, spec.name, size)
     module = Backbone(network, n_features, data["mean"], data["std"]).to(device).eval()
     return _finished(settled, module, n_features, size, device, "auto", TimmPreparing(data))
+
+
+def _open_clip(spec: EncoderSpec, device: torch.device) -> Encoder:
+    settled, model, _ = clip_model(spec)
+    config = model.visual.preprocess_cfg
+    size = sides(config)
+    network: nn.Module = model.visual.to(device)
+    n_features = pooled_width(network, spec.name, size)
+    mean, std = channels(config, "mean"), channels(config, "std")
+    module = Backbone(network, n_features, mean, std).to(device).eval()
+    return _finished(settled, module, n_features, size, device, "auto", ClipPreparing(config))
+
+
+def clip_model(spec: EncoderSpec) -> tuple[EncoderSpec, Any, ClipName]:
+    """Both towers of a network of open_clip, on the CPU, with the spec that names their weights.
+
+    Raises:
+        UserError: as ``load_encoder``.
+    """
+    given = expand_home(spec.weights).absolute() if spec.weights else None
+    name = ClipName.parse(spec.name, own_weights=given is not None)
+    file = name.weights(given, used=spec.digest != "")
+    settled = _settled(replace(spec, weights="" if given is None else str(given)), file)
+    with preserve_rng(torch.device("cpu")):
+        return settled, name.build(file), name
+
+
+def timm_network(name: str, device: torch.device, num_classes: int = 0) -> Any:
+    """A network of timm with random weights, for images of the size that shoal embeds them at."""
+    import timm
+
+    with preserve_rng(device):
+        return timm.create_model(name, pretrained=False, num_classes=num_classes, **_sized(name))
+
+
+def _sized(name: str) -> dict[str, Any]:
+    """The size of images where it is not timm's."""
+    return {"img_size": _DINOV2_SIDE} if "dinov2" in name else {}
 
 
 def _run(spec: EncoderSpec, device: torch.device) -> Encoder:

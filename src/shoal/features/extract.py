@@ -331,7 +331,7 @@ def _computing(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor, int]]
 def _check_same(folder: Path, header: Header, encoder: Encoder) -> None:
     """Raise a UserError when the folder was begun with another encoder."""
     mine, theirs = encoder.spec, header.spec
-    named = mine.name if mine.kind == "timm" else ""  # a run or a file of weights may have moved
+    named = "" if mine.kind == "run" else mine.name  # a run or a file of weights may have moved
     if (mine.kind, named, mine.digest) != (theirs.kind, theirs.name if named else "", theirs.digest):
         whose = f"other weights of {theirs.name}" if mine.name == theirs.name else theirs.name
         raise UserError(

@@ -72,7 +72,7 @@ def _pairs(network: nn.Module, images: Float[Tensor, "b 3 h w"]) -> list[tuple[s
     return [(names[conv], names[norm]) for conv, norm in pairs if uses[conv] == uses[norm] == 1]
 
 
-_ENOUGH = 2
+ENOUGH = 2
 """A JPEG may be decoded to 1/2, 1/4 or 1/8 if that leaves so many times the side that it is resized to."""
 
 
@@ -111,14 +111,14 @@ class TimmPreparing(NetworkPreparing):
         from timm.data.transforms_factory import create_transform
 
         self._transform: Callable[[Image.Image], Any] = create_transform(**config, is_training=False, normalize=False)
-        self.min_side: int | None = _ENOUGH * math.ceil(max(config["input_size"][1:]) / config["crop_pct"])
+        self.min_side: int | None = ENOUGH * math.ceil(max(config["input_size"][1:]) / config["crop_pct"])
         self._cuts = config["crop_mode"] == "center"
         self.about: Mapping[str, str] = {name: str(config[name]) for name in ("interpolation", "crop_pct", "crop_mode")}
 
     def from_image(self, image: Image.Image, /) -> Pixels:
         """Make pixels of an image in mode RGB."""
         if self._cuts:
-            image = _cut(image)
+            image = cut(image)
         pixels: UInt8[np.ndarray, "3 h w"] = self._transform(image).numpy()
         return pixels
 
@@ -146,7 +146,7 @@ class SquarePreparing(NetworkPreparing):
         return pixels
 
 
-def _cut(image: Image.Image) -> Image.Image:
+def cut(image: Image.Image) -> Image.Image:
     """Keep the centre of a very long image: whole, one of 1 × 5000 px would take a gigabyte once it is resized."""
     width, height = image.size
     longest = _LONGEST * min(width, height)

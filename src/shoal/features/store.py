@@ -21,6 +21,7 @@ from shoal.data.sketch import SKETCH
 from shoal.errors import UserError
 from shoal.features.embedded import (
     ADDED,
+    FEATURES,
     FILES,
     FORMAT,
     LINKS,
@@ -69,7 +70,7 @@ class Store:
             for name in FILES:
                 if name != LINKS:  # written last
                     _sync(folder / name)
-            _write_header(folder, header)
+            write_header(folder, header)
         return cls(folder, header)
 
     def __enter__(self) -> Store:
@@ -120,7 +121,7 @@ class Store:
         if dict(ranges) != dict(self.header.ranges):
             self.header = replace(self.header, ranges=dict(ranges))
             with writing(self.folder, self.done.kept):
-                _write_header(self.folder, self.header)
+                write_header(self.folder, self.header)
 
     def columns(
         self,
@@ -133,7 +134,7 @@ class Store:
         """What the files have of some images, a row of bytes for each."""
         n = len(rows)
         columns: dict[str, Shaped[np.ndarray, "..."]] = {
-            "features.f32": features.contiguous().numpy(),
+            FEATURES: features.contiguous().numpy(),
             "rows.i64": np.asarray(rows, dtype=np.int64),
             "fingerprints.bin": np.frombuffer(b"".join(fingerprints), np.uint8),
             "looks.i64": np.asarray([NO_LOOK] * n if looks is None else looks, dtype=np.int64),
@@ -217,7 +218,12 @@ def writing(folder: Path, kept: int) -> Iterator[None]:
         raise UserError(f"cannot write to {folder} ({error.strerror or error}): {advice}.") from error
 
 
-def _write_header(folder: Path, header: Header) -> None:
+def write_header(folder: Path, header: Header) -> None:
+    """Write what a folder is created for.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     values = {"format": FORMAT, **asdict(header)}
     atomic_write(folder / "header.json", f"{json.dumps(values, indent=2)}\n".encode())
 

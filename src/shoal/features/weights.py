@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from shoal.data.sources.hub import check_reachable
 from shoal.errors import UserError
 
-_PREFIXES = ("", "module.", "backbone.", "model.", "encoder.", "module.backbone.", "model.backbone.")
+PREFIXES = ("", "module.", "backbone.", "model.", "encoder.", "module.backbone.", "model.backbone.")
+"""What training scripts put before the names of a network's tensors."""
+
 _HEADS = ("head.", "head_dist.", "fc.", "classifier.", "last_linear.", "mask_token")
 """Tensors that a checkpoint may have in addition: classifiers by their usual names, and those used in training only."""
 
@@ -98,8 +100,8 @@ def load_weights(network: nn.Module, file: Path, config: Mapping[str, Any]) -> N
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot read the weights {file} ({error}): download the file again.") from error
     wanted = {name: value for name, value in network.state_dict().items() if not _is_counter(name)}
-    heads = (*_HEADS, *(f"{head}." for head in _as_list(config.get("classifier"))))
-    found = min((_without(tensors, prefix) for prefix in _PREFIXES), key=lambda them: len(wanted.keys() - them.keys()))
+    heads = (*_HEADS, *(f"{head}." for head in as_list(config.get("classifier"))))
+    found = min((_without(tensors, prefix) for prefix in PREFIXES), key=lambda them: len(wanted.keys() - them.keys()))
     wrong = _first_wrong(found, wanted, heads)
     if wrong:
         translated = _translated(found, network)
@@ -166,5 +168,6 @@ def _is_counter(name: str) -> bool:
     return name.endswith("num_batches_tracked")
 
 
-def _as_list(value: str | Sequence[str] | None) -> Sequence[str]:
+def as_list(value: str | Sequence[str] | None) -> Sequence[str]:
+    """What timm has one or several of."""
     return [value] if isinstance(value, str) else value or ()

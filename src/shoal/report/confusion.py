@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from shoal.clustering.contingency import Contingency
 from shoal.evaluation.metrics import matched_confusion
@@ -62,7 +63,8 @@ def confusion(images: Images, clustering: Clustering) -> Confusion | None:
     if not len(table.counts):
         return None
     matched_to = {cluster: label for label, cluster in matches}
-    order = [*matched_to, *(cluster for cluster in range(k) if cluster not in matched_to)]
+    held = torch.bincount(clustering.labels[clustering.labels >= 0], minlength=k)
+    order = [*matched_to, *(cluster for cluster in range(k) if held[cluster] and cluster not in matched_to)]
     fits = max(k, len(table.class_ids)) <= MAX_TABLE
     return Confusion(order, _rows(images, table, order, matched_to) if fits else [], _mixups(images, table, matched_to))
 
@@ -71,7 +73,7 @@ def _rows(
     images: Images, table: Contingency, order: Sequence[int], matched_to: Mapping[int, int]
 ) -> Sequence[ClassRow]:
     """A row for each class that has a clustered image."""
-    counts = np.zeros((len(table.class_ids), len(order)), dtype=np.int64)
+    counts = np.zeros((len(table.class_ids), 1 + max(order)), dtype=np.int64)  # numbers may have gaps
     counts[table.classes, table.cluster_ids[table.clusters]] = table.counts
     shares = counts / counts.sum(axis=1, keepdims=True)
     return [

@@ -90,6 +90,7 @@ def contents(data: ReportData) -> Contents:
         "classes": [class_name(data.images, i) for i in range(int(data.images.targets.max()) + 1)],
         "ids": ids,
         "sizes": data.sizes.tolist(),
+        "merged": [*data.merged],
         "names": [data.names.get(cluster, "") for cluster in range(len(clusters))],
         "majorities": [each.name for each in found],
         "purities": [round(each.purity, 4) for each in found],

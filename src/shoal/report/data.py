@@ -57,6 +57,8 @@ class ReportData:
     """Images of each cluster in the whole set."""
     n_images: int
     """Images in the whole set."""
+    merged: Sequence[int] = ()
+    """Clusters that there are no more: a person has merged them, or taken all images out of one of their own."""
     n_asked: int = 0
     """Number of clusters asked for; there are fewer with images where the others would have been empty."""
     names: Mapping[int, str] = field(default_factory=dict)

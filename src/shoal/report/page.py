@@ -9,14 +9,16 @@ Static sections are Jinja templates, filled here; everything with images is draw
 | search, edits, export | tools.html.jinja | search.js, edits.js, store.js (state) | |
 | cards of the clusters | clusters.html.jinja | cards.js | ``contents`` |
 | dialog of a cluster, of an image | dialogs.html.jinja | cluster.js, detail.js | ``contents`` |
-| map | map.html.jinja | map.js, mapinput.js, loupe.js (preview, legend) | ``contents`` |
+| map | map.html.jinja | map.js, dots.js, mapinput.js, loupe.js (preview, legend) | ``contents`` |
 | selection | selection.html.jinja | selection.js | |
 | duplicates, outliers | lists.html.jinja | lists.js | ``contents`` |
 | confusion | confusion.html.jinja | | ``confusion`` |
 | evaluation | evaluation.html.jinja | | ``evaluated`` |
 | training curves | training.html.jinja | training.js | ``curves`` |
 
-Scripts share dom.js (elements, dialogs), data.js (decoded JSON), sheets.js (thumbnails) and grid.js (pages).
+Scripts share dom.js (elements, dialogs), data.js (decoded JSON), sheets.js (thumbnails), picture.js (canvases of them),
+grid.js (pages) and swatch.js. The page of ``shoal review`` includes the style sheets, the map, dom.js, picture.js,
+grid.js and swatch.js too.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtyping import Int64
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from shoal.files import atomic_write
@@ -39,8 +41,8 @@ from shoal.report.evaluated import evaluated, figure, percent
 SCRIPTS = tuple(
     f"{name}.js"
     for name in (
-        *("dom", "data", "sheets", "store", "grid", "cards", "cluster", "detail", "map", "loupe", "search"),
-        *("selection", "mapinput", "edits", "lists", "training", "start"),
+        *("dom", "data", "sheets", "picture", "store", "grid", "swatch", "cards", "cluster", "detail", "map", "dots"),
+        *("loupe", "search", "selection", "mapinput", "edits", "lists", "training", "start"),
     )
 )
 """In the order in which they run; each uses those before it."""
@@ -137,10 +139,10 @@ def count(n: int) -> str:
     return f"{n:,}".replace(",", "\u202f")
 
 
-def environment() -> Environment:
-    """Jinja environment of the templates, with autoescaping."""
+def environment(*packages: str) -> Environment:
+    """Jinja environment of the templates of packages, this one last, with autoescaping."""
     environment = Environment(
-        loader=PackageLoader("shoal.report"),
+        loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "shoal.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

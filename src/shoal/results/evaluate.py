@@ -9,13 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shoal import evaluation
-from shoal.data.images import images_of
 from shoal.errors import UserError
 from shoal.evaluation import Evaluation, Truth
-from shoal.features.matching import pixel_fingerprint
 from shoal.progress import Progress
-from shoal.results.changes import update_hint
 from shoal.results.result import Result
+from shoal.results.run_images import images_of_run
 from shoal.training.trained import Trained
 from shoal.types import Clustering, Images
 
@@ -36,7 +34,8 @@ def evaluate(result: Result, progress: Progress, *, knn: bool = False, linear: b
     backbone = _backbone(result, progress, needed=knn or linear)
     found = result.assignments
     # As in an E-step: images that take no part in the clustering are in no cluster when it is measured.
-    clustering = Clustering(found.labels.where(truth.clustered, -1), result.centers, found.distance)
+    labels = result.model.slots_of(found.labels)
+    clustering = Clustering(labels.where(truth.clustered, -1), result.model.centers, found.distance)
     figures = evaluation.evaluate(
         truth,
         result.features,
@@ -74,41 +73,13 @@ def _backbone(result: Result, progress: Progress, *, needed: bool) -> _Backbone:
         return _Backbone()
     trained = Trained.load(result.folder.path)
     try:
-        images = _images(result, trained, progress)
+        images = images_of_run(result, trained, progress)
     except UserError as error:
         if needed:
             raise
         progress.warn(f"figures that need the images are left out: {error}")
         return _Backbone()
     return _Backbone(images, trained.represent(images) if needed or result.by_head else None)
-
-
-def _images(result: Result, trained: Trained, progress: Progress) -> Images:
-    """The images of a training run as they are now, with those that an update has taken in, in the order of its rows.
-
-    Their true classes are those of the result (``_truth``).
-
-    Raises:
-        UserError: they are gone, or have changed since.
-    """
-    embedded = result.embedded
-    assert embedded is not None
-    height, width = trained.size
-    size = height if height == width else trained.config.data.size
-    read = images_of(result.images, size=size, ranges=embedded.ranges, progress=progress.counter("reading images"))
-    places = {name: row for row, name in enumerate(read.ids)}
-    rows = [places.get(name, -1) for name in result.ids]
-    same = sum(
-        row >= 0 and pixel_fingerprint(read.pixels[row].numpy()) == bytes(known)
-        for row, known in zip(rows, embedded.fingerprints.numpy(), strict=True)
-    )
-    if same < len(rows):
-        lost = len(rows) - same
-        many = "1 image is" if lost == 1 else f"{lost} images are"
-        raise UserError(f"{many} gone, renamed or changed since: {update_hint(result)}")
-    if rows == [*range(len(read))]:  # else they would be copied
-        return read
-    return Images(read.pixels[rows], torch.full((len(rows),), -1), _truth(result).clustered, (), result.ids)
 
 
 def _truth(result: Result) -> Truth:

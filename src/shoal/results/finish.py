@@ -19,12 +19,13 @@ from shoal.evaluation import clustering_scores
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
 from shoal.report import edge_for, sample_of_page
-from shoal.results.atlas import write_atlas
+from shoal.results.atlas import read_encoded, write_atlas
 from shoal.results.copies import ALIKE, copies, pairs_by_cosine
+from shoal.results.decided import keep_decisions
 from shoal.results.duplicates import duplicates, first_of_each, write_duplicates
 from shoal.results.inputs import Inputs
 from shoal.results.outliers import outliers, write_outliers
-from shoal.results.page import write_page
+from shoal.results.page import rows_of, write_page
 from shoal.results.representatives import representatives, write_representatives
 from shoal.results.result import Result
 from shoal.results.rows import Assignments, assign_rows
@@ -34,6 +35,11 @@ from shoal.types import Clustering
 _WITHOUT_SKETCHES = (
     "The features are from an earlier version of shoal, which kept no thumbnails: duplicates are found by the features "
     "alone, and none is marked to keep. Cluster the images into a new folder to find all of them."
+)
+
+_SET_ASIDE = (
+    "The clusters are others than those that you had decided about, so what you had decided is set aside in {} and no "
+    "longer counts."
 )
 
 
@@ -110,7 +116,14 @@ def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> Outcom
     features = inputs.features
     positions = map_positions(features, metric=result.metric, seed=result.seed)
     found = assign_rows(features, result.clusterer, result.centers, result.metric, labels=labels, positions=positions)
-    return write_files(result, inputs, found)
+    if not result.folder.clustered.exists():
+        return write_files(result, inputs, found)
+    if not keep_decisions(result.folder, inputs.ids, found):  # other clusters than a person has decided about
+        return replace(write_files(replace(result), inputs, found), note=_SET_ASIDE.format(result.folder.earlier))
+    decided = result.decided
+    assert decided is not None
+    found = decided.assignments(result.model, features, result.metric, positions)
+    return write_files(result, inputs, found, result.names)
 
 
 def write_files(result: Result, inputs: Inputs, found: Assignments, names: Mapping[int, str] | None = None) -> Outcome:
@@ -119,29 +132,66 @@ def write_files(result: Result, inputs: Inputs, found: Assignments, names: Mappi
     Raises:
         UserError: the folder cannot be written.
     """
-    folder, features, k = result.folder, inputs.features, len(result.centers)
-    for path in (folder.assignments_csv, folder.assignments):
-        write_assignments(found, inputs.ids, path, names=names, targets=inputs.targets, classes=inputs.classes)
-    # Training pulls the images of a cluster together, so features that are near say nothing of copies.
-    alike = ALIKE if result.encoder is None or result.encoder.kind == "timm" else math.inf
-    write_representatives(representatives(features, found, k, alike), inputs.ids, folder.representatives)
-    file = io.BytesIO()
-    np.save(file, result.centers.numpy())
-    atomic_write(folder.centers, file.getvalue())
+    _write_tables(result, inputs, found, names or {})
     n_clusters = len(torch.unique(found.labels[found.labels >= 0]))  # an update may have emptied some
-    outcome = Outcome(len(inputs), n_clusters, result.asked, clustering_scores(inputs.targets, found.labels))
+    n_asked = result.asked if result.decided is None else n_clusters  # a person has made and emptied others
+    outcome = Outcome(len(inputs), n_clusters, n_asked, clustering_scores(inputs.targets, found.labels))
     if inputs.embedded is not None:
-        outcome = _of_images(outcome, result, inputs, found, alike)
+        outcome = _of_images(outcome, result, inputs, found)
         write_page(result)
     result.save()  # last: with it the folder is finished
     return outcome
 
 
-def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignments, alike: float) -> Outcome:
+def rewrite(result: Result) -> None:
+    """Write tables, atlas and report of a finished result again, as the decisions have it.
+
+    Raises:
+        UserError: something in the folder is damaged or missing, or the folder cannot be written.
+    """
+    rewrite_tables(result)
+    found, folder = result.assignments, result.folder
+    if result.embedded is None:
+        return
+    ids, pictures = read_encoded(folder.atlas)
+    write_atlas(found[rows_of(ids, result)], ids, pictures, folder.atlas)
+    write_page(result)
+
+
+def rewrite_tables(result: Result) -> None:
+    """The tables alone, which is quicker.
+
+    Raises:
+        UserError: as ``rewrite``.
+    """
+    inputs = Inputs(result.features, result.ids, "images", result.source, embedded=result.embedded)
+    _write_tables(result, inputs, result.assignments, result.names)
+
+
+def _write_tables(result: Result, inputs: Inputs, found: Assignments, names: Mapping[int, str]) -> None:
+    """Who is in which cluster, what stands for each, and the centres."""
+    folder, stamp = result.folder, result.decided.size if result.decided else 0
+    for path in (folder.assignments_csv, folder.assignments):
+        write_assignments(
+            found, inputs.ids, path, names=names, targets=inputs.targets, classes=inputs.classes, stamp=stamp
+        )
+    standing = representatives(inputs.features, found, _alike(result))
+    write_representatives(standing, inputs.ids, folder.representatives)
+    file = io.BytesIO()
+    np.save(file, result.model.centers.numpy())
+    atomic_write(folder.centers, file.getvalue())
+
+
+def _alike(result: Result) -> float:
+    """Cosine from which images are alike; after training no cosine says so, since it pulls clusters together."""
+    return ALIKE if result.encoder is None or result.encoder.kind != "run" else math.inf
+
+
+def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignments) -> Outcome:
     """Duplicates, outliers and thumbnails: what there is to say of images and not of mere rows."""
     assert inputs.embedded is not None
     assert inputs.pictures is not None
-    folder = result.folder
+    folder, alike = result.folder, _alike(result)
     first = first_of_each(inputs.embedded.fingerprints)
     near = approximate_neighbours(inputs.features, (first == torch.arange(len(inputs))).nonzero()[:, 0], result.seed)
     embedded, trained = inputs.embedded, math.isinf(alike)

@@ -20,6 +20,7 @@ from shoal.data.sources.array import map_npy
 from shoal.data.unread import count_kinds, reading_notes
 from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder, open_embedded, share_features
+from shoal.features.clip import PREFIX
 from shoal.files import real
 from shoal.folder import ResultFolder
 from shoal.progress import Progress
@@ -38,15 +39,19 @@ class EncoderConfig:
     """The network whose features are clustered; it is not trained."""
 
     name: str = DEFAULT_BACKBONE
-    """A timm model, or the folder of a finished run of 'shoal train'."""
+    """A timm model, the folder of a finished run of 'shoal train', or open_clip:MODEL:TAG, which reads text as well."""
     weights: Path | None = None
-    """Its weights, a .safetensors file; by default timm's own, which are downloaded once."""
+    """Its weights, a .safetensors file; by default the published ones, which are downloaded once."""
 
     def spec(self) -> EncoderSpec:
         """The spec of the encoder, with absolute paths."""
         if ResultFolder(Path(self.name)).is_run:
             return EncoderSpec("run", str(real(self.name)))
-        return EncoderSpec("timm", self.name, str(real(self.weights)) if self.weights else "")
+        weights = str(real(self.weights)) if self.weights else ""
+        if self.name.startswith(PREFIX):
+            folder = Path(self.name.removeprefix(PREFIX))
+            return EncoderSpec("open_clip", f"{PREFIX}{real(folder)}" if folder.is_dir() else self.name, weights)
+        return EncoderSpec("timm", self.name, weights)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from shoal.clustering.rows import Metric
 from shoal.data.listing import as_images
 from shoal.errors import UserError
 from shoal.evaluation import Evaluation, clustering_scores
-from shoal.folder import ResultFolder
+from shoal.folder import FINE_TUNED, ResultFolder
 from shoal.report import ReportData, write_report
 from shoal.report.data import Copy
 from shoal.results.atlas import read_atlas
@@ -42,8 +43,13 @@ def report_data(result: Result) -> ReportData:
     if embedded is None:
         raise UserError(f"{folder.path} holds clusters of features, so there are no images to show in a report.")
     ids, pixels = read_atlas(folder.atlas)
-    index = _rows_of(ids, result)
-    shown, k = found[index], len(result.centers)
+    index = rows_of(ids, result)
+    shown, clusters = found[index], result.model.numbers
+    k = 1 + int(clusters.max())
+    merged = torch.ones(k, dtype=torch.bool)
+    merged[clusters] = False
+    centers = torch.zeros(k, result.centers.shape[1])
+    centers[clusters] = result.model.centers
     assert shown.positions is not None
     images = as_images(pixels.numpy(), embedded.targets[index].tolist(), embedded.classes, ids, embedded.skipped)
     duplicates: dict[str, list[Copy]] = {}
@@ -59,13 +65,14 @@ def report_data(result: Result) -> ReportData:
         metrics=folder.read_metrics() or (clustering_scores(embedded.targets, found.labels),),
         images=images,
         features=_comparable(embedded.features[index], result.metric),
-        clustering=Clustering(shown.labels, result.centers, shown.distance),
+        clustering=Clustering(shown.labels, centers, shown.distance),
         confidences=shown.confidence,
         positions=shown.positions,
         map_method=map_method(len(found.labels)),
         seed=result.seed,
-        sizes=torch.bincount(found.labels, minlength=k),
-        n_asked=result.asked,
+        sizes=torch.bincount(found.labels[found.labels >= 0], minlength=k),
+        merged=merged.nonzero()[:, 0].tolist(),
+        n_asked=result.asked if result.decided is None else 0,
         n_images=len(found.labels),
         names=result.names,
         duplicates=list(duplicates.values()),
@@ -77,6 +84,9 @@ def report_data(result: Result) -> ReportData:
 def command_of(result: Result) -> str:
     """The shell command that reproduces the clusters."""
     if result.folder.is_run:
+        first = result.folder.config.read_text("utf-8", "replace").partition("\n")[0]
+        if first.startswith(FINE_TUNED):
+            return first.removeprefix("# ")
         return shlex.join(["shoal", "train", str(ResultFolder(result.folder.place).config.absolute())])
     source = result.source if isinstance(result.source, str) else "-"
     words = ["shoal", "cluster", source, "-k", str(result.asked), "--method", result.method]
@@ -87,8 +97,8 @@ def command_of(result: Result) -> str:
     return shlex.join(words)
 
 
-def _rows_of(ids: list[str], result: Result) -> Int64[Tensor, "m"]:
-    """The rows of some ids, which stand in the order of the rows."""
+def rows_of(ids: Sequence[str], result: Result) -> Int64[Tensor, "m"]:
+    """The rows of images of the atlas, which stand in the order of the rows."""
     wanted = iter(ids)
     name, rows = next(wanted, None), []
     for row, known in enumerate(result.table_ids):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from jaxtyping import Float
@@ -52,4 +53,5 @@ def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Pro
 
 
 def _assigned(result: Result, features: Float[Tensor, "n d"]) -> Assignments:
-    return assign_rows(features, result.clusterer, result.centers, result.metric)
+    found = assign_rows(features, result.model, result.model.centers, result.metric)
+    return replace(found, labels=result.model.numbers_of(found.labels))

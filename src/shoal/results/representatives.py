@@ -36,7 +36,7 @@ class Representative:
 
 
 def representatives(
-    features: Float[Tensor, "n d"], assigned: Assignments, n_clusters: int, alike: float = ALIKE
+    features: Float[Tensor, "n d"], assigned: Assignments, alike: float = ALIKE
 ) -> list[Representative]:
     """Of each cluster the most central images, nearest to its centre first, then the most doubtful ones.
 
@@ -45,12 +45,14 @@ def representatives(
     """
     inwards = torch.argsort(assigned.distance, stable=True)
     grouped = inwards[torch.argsort(assigned.labels[inwards], stable=True)]
-    sizes = torch.bincount(assigned.labels, minlength=n_clusters)
+    numbers, sizes = torch.unique(assigned.labels, return_counts=True)
     found: list[Representative] = []
-    for cluster, own in enumerate(torch.split(grouped, sizes.tolist())):
+    for cluster, own in zip(numbers.tolist(), torch.split(grouped, sizes.tolist()), strict=True):
+        if cluster < 0:
+            continue
         central = _apart(features, own, alike)
         found += [Representative(cluster, "central", rank, row) for rank, row in enumerate(central, 1)]
-        doubtful = _doubtful(assigned, own, central) if n_clusters > 1 else []
+        doubtful = _doubtful(assigned, own, central) if (numbers >= 0).sum() > 1 else []
         found += [Representative(cluster, "doubtful", rank, row) for rank, row in enumerate(doubtful, 1)]
     return found
 

@@ -19,14 +19,17 @@ from shoal.data import Blob, Listing, Source, find_source, to_images
 from shoal.data.features import read_features
 from shoal.data.greys import Scale
 from shoal.data.sources.joined import files_source, joined_source
+from shoal.decisions.log import DecisionLog
 from shoal.errors import UserError
 from shoal.features import Embedded, Encoder, EncoderSpec, load_encoder, open_embedded
 from shoal.features.inference import SquarePreparing
 from shoal.features.matching import Matched, Prepare, match
 from shoal.folder import ResultFolder
+from shoal.results.decided import Decided, decided
 from shoal.results.far import Reference
+from shoal.results.model import Model
 from shoal.results.rows import Assignments
-from shoal.results.tables import as_utf8, read_assignments
+from shoal.results.tables import as_utf8, read_assignments, stamp_of
 from shoal.tensors import damaged, read_tensors, write_tensors
 
 FLAGS = ("held_out", "clustered")
@@ -156,31 +159,70 @@ class Result:
         if self.embedded is not None:
             return self.embedded.features
         found = given_features(str(self.source))
-        if len(found) != len(self.assignments.labels):
+        if len(found) != len(self.table_ids):
             raise UserError(f"{self.source} has other rows than those that were clustered: cluster again.")
         return found
 
     @cached_property
-    def _table(self) -> tuple[list[str], Assignments, dict[int, str]]:
-        ids, found, names = read_assignments(self.folder.assignments)
+    def clustered(self) -> tuple[list[str], Assignments, dict[int, str]]:
+        """Ids as tables hold them, the assignments before any decision, and the names that clusters had then."""
+        path = self.folder.clustered if self.folder.clustered.exists() else self.folder.assignments
+        ids, found, names = read_assignments(path)
         if not ((found.labels >= -1) & (found.labels < len(self.centers))).all():
-            raise UserError(f"{self.folder.assignments} names clusters that there are not: cluster again.")
+            raise UserError(f"{path} names clusters that there are not: cluster again.")
         return ids, found, names
 
     @property
     def table_ids(self) -> Sequence[str]:
         """Names of the rows as tables hold them."""
-        return self._table[0]
+        return self.clustered[0]
+
+    @cached_property
+    def decided(self) -> Decided | None:
+        """What a person's decisions have made of the clustering; None where there are none.
+
+        Raises:
+            UserError: a decision cannot be read or followed.
+        """
+        if not self.folder.clustered.exists():  # it is written before the first decision
+            return None
+        ids, found, names = self.clustered
+        return decided(self.folder, found, len(self.centers), names, ids)
+
+    @cached_property
+    def model(self) -> Model:
+        """What puts other images into the clusters that there are now.
+
+        Raises:
+            UserError: as ``decided`` and, where there are decisions, as ``features``.
+        """
+        if self.decided is None:
+            return Model(self.clusterer, self.centers, torch.arange(len(self.centers)))
+        return self.decided.model(self.clusterer, self.centers, self.features, self.metric)
 
     @property
+    def tables_are_behind(self) -> bool:
+        """Whether tables were written before the last decision, or after others that are gone."""
+        return self.decided is not None and stamp_of(self.folder.assignments) != DecisionLog(self.folder.decisions).size
+
+    @cached_property
     def assignments(self) -> Assignments:
-        """A row per image."""
-        return self._table[1]
+        """A row per image, as the decisions have it.
+
+        Raises:
+            UserError: as ``model``.
+        """
+        found = self.clustered[1]
+        if self.decided is None:
+            return found
+        if not self.tables_are_behind:
+            return read_assignments(self.folder.assignments)[1]
+        return self.decided.assignments(self.model, self.features, self.metric, found.positions)
 
     @property
     def names(self) -> Mapping[int, str]:
         """Names of the clusters that have one."""
-        return self._table[2]
+        return self.clustered[2] if self.decided is None else self.decided.replayed.names
 
     @cached_property
     def ids(self) -> Sequence[str]:

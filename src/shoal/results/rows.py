@@ -63,7 +63,8 @@ def assign_rows(
         clusterer: fitted.
         centers: of the clusters, in the space of the features.
         metric: of the distances: ‖x − c‖, or 1 − cos.
-        labels: the clusters where they are known, as those of a fit are; else the most probable.
+        labels: the clusters where they are known, as those of a fit are; else the most probable. Rows in no cluster
+            (−1) have confidence 0, and distances of NaN.
         positions: x and y of each row on the map, if there is one.
 
     Raises:
@@ -79,12 +80,16 @@ def assign_rows(
         probabilities = torch.as_tensor(clusterer.predict_proba(features[part]))
         if labels is None:
             own[part] = probabilities.argmax(1)
-        found.confidence[part] = probabilities.gather(1, own[part, None])[:, 0].float()
+        known = own[part].clamp(min=0)
+        found.confidence[part] = probabilities.gather(1, known[:, None])[:, 0].float()
         x = rows[part]
-        found.distance[part] = rows.distance(to_points(x, points[own[part]]).square()).float()
-        found.margin[part] = _to_others(rows, x, points, own[part]) - found.distance[part]
+        found.distance[part] = rows.distance(to_points(x, points[known]).square()).float()
+        found.margin[part] = _to_others(rows, x, points, known) - found.distance[part]
     if not torch.isfinite(found.distance).all():
         raise invalid_features_error(features)
+    nowhere = own < 0
+    found.confidence[nowhere] = 0
+    found.distance[nowhere] = found.margin[nowhere] = torch.nan
     return found
 
 

@@ -41,6 +41,9 @@ SCHEMA = pa.schema(
 on the map have nulls."""
 
 
+STAMP = b"shoal.decisions"
+
+
 def write_assignments(
     found: Assignments,
     ids: Sequence[str],
@@ -49,6 +52,7 @@ def write_assignments(
     names: Mapping[int, str] | None = None,
     targets: Int64[Tensor, "n"] | None = None,
     classes: Sequence[str] = (),
+    stamp: int = 0,
 ) -> None:
     r"""Write a row per image, with the columns of ``SCHEMA``.
 
@@ -61,12 +65,23 @@ def write_assignments(
         names: of clusters that have one.
         targets: true class of each image, -1 for none; for the label column alone.
         classes: names of the true classes.
+        stamp: bytes of the decisions that it follows, which Parquet keeps for ``stamp_of``.
 
     Raises:
         UserError: the path ends neither in .parquet nor in .csv, or cannot be written.
     """
     shown = targets if classes else None
-    write_table(path, SCHEMA, _chunks(found, ids, names or {}, shown, [as_utf8(name) for name in classes]))
+    schema = SCHEMA.with_metadata({STAMP: str(stamp)}) if stamp else SCHEMA
+    write_table(path, schema, _chunks(found, ids, names or {}, shown, [as_utf8(name) for name in classes]))
+
+
+def stamp_of(path: Path) -> int:
+    """Bytes of the decisions that a table of assignments follows; 0 where it follows none or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return int((pyarrow.parquet.read_schema(file).metadata or {}).get(STAMP, b"0"))
+    except (OSError, ValueError, pa.ArrowException):
+        return 0
 
 
 def _chunks(

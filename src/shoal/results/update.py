@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,10 +26,11 @@ from shoal.data.unread import reading_notes
 from shoal.errors import UserError
 from shoal.features import Embedded, embed
 from shoal.features.matching import Matched, known_rows, match
-from shoal.files import atomic_write, try_lock
+from shoal.files import atomic_write
 from shoal.folder import ResultFolder
 from shoal.progress import Progress
 from shoal.results.atlas import decode, encode, read_encoded
+from shoal.results.carrying import carry_decisions
 from shoal.results.changes import none_left
 from shoal.results.cluster_images import config_of
 from shoal.results.far import Reference
@@ -99,7 +99,7 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
     embedded = result.embedded
     if embedded is None:
         raise UserError(f"{result.folder.path} holds clusters of features, not of images: cluster all of them again.")
-    with _alone(result.folder):
+    with result.folder.alone():
         places = places_of(result, given)
         images = places.images(result)
         matched = match(embedded, images, result.prepare)
@@ -144,8 +144,9 @@ def _keep_skipped(folder: ResultFolder, embedded: Embedded, others: Others) -> N
 
 def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
     before, after, new = step.before, step.after, step.joined
+    clustered = before.clustered[1]
     reference = before.reference or Reference.of(
-        before.assignments.labels, before.assignments.distance, len(before.centers), before.metric
+        clustered.labels, clustered.distance, len(before.centers), before.metric
     )
     found = _assigned(step)
     far = torch.zeros(len(found.labels), dtype=torch.bool)
@@ -172,10 +173,13 @@ def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
         joined=places.joined,
         others=step.others,
     )
+    if before.decided is not None:
+        result = carry_decisions(before, result, found, step.was, _renames(step))
+        found = result.assignments
     _write_changes(step, found, far, staged.changes)
     outcome = write_files(result, inputs, found, before.names)
     folder = before.folder
-    stale = [folder.evaluation, *([] if staged.skipped.exists() else [folder.skipped])]
+    stale = [folder.evaluation, folder.graph, *([] if staged.skipped.exists() else [folder.skipped])]
     folder.put_in_place([path for path in stale if path.exists()])
     matched = step.matched
     n_changed = int(np.isin(np.flatnonzero(step.was < 0), _changed_places(step)).sum())
@@ -218,7 +222,7 @@ def _is_same(result: Result, places: Places, matched: Matched, listing: Listing)
 def _assigned(step: _Step) -> Assignments:
     """Those of before, and for each new image its cluster and a place on the map among the others."""
     before, features, new = step.before, step.after.features, step.joined
-    old = before.assignments
+    old = before.clustered[1]
     assert old.positions is not None
     kept = torch.from_numpy(step.was).clamp(min=0)
     found = old[kept]  # a copy
@@ -243,6 +247,13 @@ def _assigned(step: _Step) -> Assignments:
 def _extended(flag: Bool[Tensor, "m"], was: Int64[np.ndarray, "n"], *, default: bool) -> Bool[Tensor, "n"]:
     index = torch.from_numpy(was)
     return torch.where(index >= 0, flag[index.clamp(min=0)], torch.tensor(default))
+
+
+def _renames(step: _Step) -> dict[str, str]:
+    """Images that have another name now."""
+    places = {was: i for i, was in enumerate(step.was.tolist()) if was >= 0}
+    names, ids = step.before.table_ids, step.after.ids
+    return {names[was]: as_utf8(ids[places[was]]) for was in np.flatnonzero(step.matched.renamed).tolist()}
 
 
 class _Pictures:
@@ -343,24 +354,3 @@ def _write_changes(step: _Step, found: Assignments, far: Bool[Tensor, "n"], path
     columns = zip(*rows, strict=True) if rows else [[] for _ in COLUMNS]
     texts = {name: [as_utf8(each) for each in values] for name, values in zip(COLUMNS, columns, strict=True)}
     write_columns(path, {name: (pa.string(), values) for name, values in texts.items()})
-
-
-@contextlib.contextmanager
-def _alone(folder: ResultFolder) -> Iterator[None]:
-    """Keep other updates of the same result out.
-
-    Raises:
-        UserError: there is one, or the folder cannot be written.
-    """
-    path = folder.path / ".update.lock.tmp"
-    try:
-        file = path.open("ab")
-    except OSError as error:
-        raise UserError(f"the result in {folder.path} cannot be written: {error.strerror}.") from error
-    with file:
-        if not try_lock(file):
-            raise UserError(f"another process is updating {folder.path}: wait until it is done.")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)

@@ -134,7 +134,7 @@ class Plan:
         blobs = enumerate(contents() if contents is not None and inside else ())
         for row, source, target in self.rows():
             if source is None:
-                data, ending = _as_file(next((blob for place, blob in blobs if place == row), None), target)
+                data, ending = as_file(next((blob for place, blob in blobs if place == row), None), target)
                 named = target if is_image_name(target) else target + ending
                 yield Step(None, named, digest(data)), data
             elif how == "copy":
@@ -212,7 +212,7 @@ def _batches(steps: Iterable[tuple[Step, bytes]]) -> Iterator[list[tuple[Step, b
         yield batch
 
 
-def _as_file(blob: Blob, target: str) -> tuple[bytes, str]:
+def as_file(blob: Blob, target: str) -> tuple[bytes, str]:
     """The bytes of an image file and the ending that goes with them; pixels become a PNG.
 
     Raises:

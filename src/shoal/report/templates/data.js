@@ -38,6 +38,15 @@ function describe(i) {
   return name ? `${images.ids[i]} · ${name}` : images.ids[i];
 }
 
+function writeName(target, i) {
+  target.textContent = describe(i);
+}
+
+/** Name an element after an image. */
+function nameAfter(target, i) {
+  target.ariaLabel = target.title = describe(i);
+}
+
 function neighboursOf(i) {
   return [...images.neighbours.subarray(8 * i, 8 * i + 8)].filter((other) => other >= 0);
 }

@@ -23,10 +23,10 @@ function point(i) {
   const [x, y] = spot(i);
   const lens = loupe.querySelector("canvas");
   lens.dataset.shows = i;
-  lens.getContext("2d").clearRect(0, 0, lens.width, lens.height);
+  lens.width = lens.width; // cleared
   paint(lens);
   loupe.querySelector("b").textContent = cluster < 0 ? "In no cluster" : fullName(cluster);
-  loupe.querySelector("span").textContent = describe(i);
+  writeName(loupe.querySelector("span"), i);
   loupe.hidden = false;
   const narrow = view.width < 500;
   const right = x + 16;
@@ -45,8 +45,11 @@ function hideLoupe() {
 }
 
 function light(cluster) {
-  map.lit = cluster;
-  drawMap();
+  if (cluster === map.lit) showMap();
+  else {
+    map.lit = cluster;
+    drawMap();
+  }
 }
 
 /** Go to the next dot in a direction; distance sideways counts double. */
@@ -68,7 +71,8 @@ function step([dx, dy]) {
 }
 
 function drawLegend() {
-  const buttons = state.alive.filter((cluster) => state.members[cluster].length).map((cluster) => {
+  if (map.pinned !== null) map.pinned = presentCluster(map.pinned);
+  const buttons = state.alive.filter(isShown).map((cluster) => {
     const name = nameOf(cluster);
     const text = name === `Cluster ${cluster}` ? [name] : [element("span", {}, name, " ", element("small", {}, `cluster ${cluster}`))];
     const button = element("button", { type: "button", "aria-pressed": String(map.pinned === cluster) }, swatch(cluster), ...text);
@@ -81,6 +85,5 @@ function drawLegend() {
     button.addEventListener("pointerleave", () => light(map.pinned));
     return element("li", {}, button);
   });
-  if (map.pinned !== null) map.pinned = state.into[map.pinned];
   legend.replaceChildren(...buttons);
 }

@@ -1,115 +1,37 @@
-// The map: a dot per image on a canvas, with pan and zoom (input in mapinput.js, preview and legend in loupe.js).
+// The map: a dot per image on a canvas, with pan and zoom (drawn by dots.js, input in mapinput.js, preview and legend in loupe.js).
 const chart = byId("chart");
 const MARGIN = 18;
 const MAX_ZOOM = 60;
 const view = { zoom: 1, dx: 0, dy: 0, width: 0, height: 0, scale: 1 };
-const map = { dots: [], lit: null, pinned: null, current: -1, lasso: null, colours: [], stamps: new Map(), inView: false };
-let drawing = 0;
+const map = { dots: [], lit: null, pinned: null, current: -1, lasso: null, colours: [], stamps: [], inView: false };
 
 /** Dots in pseudo-random order, so that no cluster covers the others. */
-if (chart) {
-  map.dots = [...images.place.keys()].filter((j) => j % 2 === 0 && images.place[j] !== OFF_THE_MAP).map((j) => j / 2);
-  const rank = (i) => Math.imul(i + 1, 2654435761) >>> 0;
-  map.dots.sort((a, b) => rank(a) - rank(b));
+function spreadDots() {
+  const placed = Int32Array.from({ length: images.n }, (_, i) => i).filter((i) => images.place[2 * i] !== OFF_THE_MAP);
+  let seed = 1;
+  for (let last = placed.length - 1; last > 0; last--) {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+    const other = seed % (last + 1);
+    [placed[last], placed[other]] = [placed[other], placed[last]];
+  }
+  map.dots = placed;
+}
+
+function spotX(i) {
+  return (MARGIN + (images.place[2 * i] / (OFF_THE_MAP - 1)) * (view.width - 2 * MARGIN)) * view.zoom + view.dx;
+}
+
+function spotY(i) {
+  return (MARGIN + (images.place[2 * i + 1] / (OFF_THE_MAP - 1)) * (view.height - 2 * MARGIN)) * view.zoom + view.dy;
 }
 
 function spot(i) {
-  const x = MARGIN + (images.place[2 * i] / (OFF_THE_MAP - 1)) * (view.width - 2 * MARGIN);
-  const y = MARGIN + (images.place[2 * i + 1] / (OFF_THE_MAP - 1)) * (view.height - 2 * MARGIN);
-  return [x * view.zoom + view.dx, y * view.zoom + view.dy];
+  return [spotX(i), spotY(i)];
 }
 
 function radius() {
   const base = Math.min(5, Math.max(1.6, 190 / Math.sqrt(map.dots.length + 1)));
   return Math.min(8, base * Math.sqrt(view.width / 900 + 0.3) * view.zoom ** 0.3);
-}
-
-function readColours() {
-  const probe = element("i", { class: "probe" });
-  chart.after(probe);
-  map.colours = Array.from({ length: 10 }, (_, i) => {
-    probe.className = `probe c${i}`;
-    return getComputedStyle(probe).color;
-  });
-  const style = getComputedStyle(chart);
-  [map.ink, map.surface] = [style.color, style.backgroundColor];
-  probe.remove();
-  map.stamps.clear();
-}
-
-/** A dot drawn once and copied: disc, square, ring or frame, in one of ten colours. */
-function stamp(cluster, r) {
-  const key = `${cluster % 40} ${r}`;
-  if (map.stamps.has(key)) return map.stamps.get(key);
-  const side = Math.ceil(2 * r + 2);
-  const made = element("canvas", { width: side, height: side });
-  const pen = made.getContext("2d");
-  const shape = Math.floor(cluster / 10) % 4;
-  const trace = (size) => {
-    pen.beginPath();
-    if (shape % 2) pen.rect(side / 2 - size, side / 2 - size, 2 * size, 2 * size);
-    else pen.arc(side / 2, side / 2, size, 0, 7);
-    pen.fill();
-  };
-  pen.fillStyle = map.colours[cluster % 10];
-  trace(shape % 2 ? 0.88 * r : r);
-  pen.globalCompositeOperation = "destination-out";
-  if (shape > 1) trace(0.45 * r);
-  map.stamps.set(key, made);
-  return made;
-}
-
-function drawMap() {
-  if (!chart || drawing || !map.inView) return;
-  drawing = requestAnimationFrame(() => {
-    drawing = 0;
-    drawNow();
-  });
-}
-
-function drawNow() {
-  const pen = chart.getContext("2d");
-  const r = Math.round(4 * radius() * view.scale) / 4;
-  const picked = new Set(selected);
-  const strong = (i) => (picked.size ? picked.has(i) : map.lit === null || state.cluster[i] === map.lit);
-  pen.setTransform(1, 0, 0, 1, 0, 0);
-  pen.clearRect(0, 0, chart.width, chart.height);
-  for (const front of [false, true]) {
-    pen.globalAlpha = front ? 1 : 0.16;
-    for (const i of map.dots) {
-      if (strong(i) !== front) continue;
-      const [x, y] = spot(i);
-      if (x < -9 || y < -9 || x > view.width + 9 || y > view.height + 9 || state.cluster[i] < 0) continue;
-      const dot = stamp(state.cluster[i], r);
-      pen.drawImage(dot, x * view.scale - dot.width / 2, y * view.scale - dot.height / 2);
-    }
-  }
-  pen.setTransform(view.scale, 0, 0, view.scale, 0, 0);
-  if (map.current >= 0) drawRing(pen);
-  if (map.lasso) drawLasso(pen);
-}
-
-function drawRing(pen) {
-  pen.globalAlpha = 1;
-  pen.lineWidth = 2;
-  pen.strokeStyle = map.ink;
-  pen.beginPath();
-  pen.arc(...spot(map.current), radius() + 4, 0, 7);
-  pen.stroke();
-}
-
-function drawLasso(pen) {
-  pen.beginPath();
-  for (const corner of map.lasso) pen.lineTo(...corner);
-  pen.closePath();
-  pen.globalAlpha = 0.12;
-  pen.fillStyle = pen.strokeStyle = map.ink;
-  pen.fill();
-  pen.globalAlpha = 1;
-  pen.lineWidth = 1.5;
-  pen.setLineDash([5, 4]);
-  pen.stroke();
-  pen.setLineDash([]);
 }
 
 /** Zoom about a point of the canvas; the map always fills it. */

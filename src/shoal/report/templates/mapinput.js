@@ -37,7 +37,7 @@ function drag(event) {
   if (fingers.size === 2 && fingers.has(event.pointerId)) pinch(event.pointerId, at);
   else if (map.lasso) {
     map.lasso.push(at);
-    drawMap();
+    showMap();
   } else if (grip) {
     const [x, y] = [at[0] - grip.at[0], at[1] - grip.at[1]];
     grip.moved ||= Math.hypot(x, y) > 4;
@@ -91,7 +91,7 @@ function pressKey(event) {
   else if (event.key === "-") zoomBy(1 / 1.5);
   else if (event.key === "0") zoomBy(0);
   else if (event.key === "Enter" && map.current >= 0) showImage(map.current);
-  else if (event.key === "Escape") hideLoupe();
+  else if (event.key === "Escape" && !loupe.hidden) hideLoupe();
   else return;
   if (!event.shiftKey && event.key !== "Enter") hideLoupe();
   event.preventDefault();
@@ -122,7 +122,7 @@ function startMap() {
   for (const button of document.querySelectorAll("[data-zoom-by]")) {
     button.addEventListener("click", () => zoomBy(Number(button.dataset.zoomBy)));
   }
-  [loupe.querySelector("canvas").width, loupe.querySelector("canvas").height] = [data.sheet.width, data.sheet.height];
+  spreadDots();
   readColours();
   drawLegend();
   new ResizeObserver(fitChart).observe(chart);
@@ -136,4 +136,3 @@ function startMap() {
   });
   watchers.push(drawLegend, drawMap);
 }
-if (chart) startMap();

@@ -1,5 +1,7 @@
 // Thumbnails, cut from sheets that are decoded when one of their images comes into view.
 const MAX_OPEN = 32;
+/** Size of a canvas with a picture. */
+const FRAME = { width: data.sheet.width, height: data.sheet.height };
 const openSheets = new Map();
 const parsed = new Promise((resolve) => { addEventListener("DOMContentLoaded", resolve); });
 
@@ -35,39 +37,6 @@ async function paint(canvas) {
   const i = Number(canvas.dataset.shows);
   const sheet = await sheetOf(i);
   if (Number(canvas.dataset.shows) !== i) return;
+  [canvas.width, canvas.height] = [data.sheet.width, data.sheet.height];
   canvas.getContext("2d").drawImage(sheet, ...cellOf(i), 0, 0, canvas.width, canvas.height);
 }
-
-const inView = new IntersectionObserver((entries) => {
-  for (const { isIntersecting, target } of entries) {
-    if (!isIntersecting) continue;
-    inView.unobserve(target);
-    paint(target);
-  }
-}, { rootMargin: "300px" });
-
-function picture(i) {
-  const canvas = element("canvas", { width: data.sheet.width, height: data.sheet.height, "aria-hidden": "true" });
-  canvas.dataset.shows = i;
-  inView.observe(canvas);
-  return canvas;
-}
-
-/** A button with the picture that opens the image; ``stray`` adds a frame. */
-function thumb(i, stray = false) {
-  const name = describe(i);
-  const attributes = { type: "button", class: stray ? "thumb stray" : "thumb", "aria-label": name, title: name };
-  return element("button", { ...attributes, tabindex: -1, "data-image": i }, picture(i));
-}
-
-/** Fill a grid with pictures; the first one is its Tab stop. */
-function fill(grid, thumbs) {
-  if (thumbs.length) thumbs[0].tabIndex = 0;
-  grid.replaceChildren(...thumbs);
-  return grid;
-}
-
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-image]");
-  if (button) showImage(Number(button.dataset.image));
-});

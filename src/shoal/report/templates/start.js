@@ -1,2 +1,3 @@
 // Everything is set up: follow a link to a cluster.
+if (chart) startMap();
 reveal();

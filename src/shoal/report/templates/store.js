@@ -40,13 +40,23 @@ function derived() {
     sizes[cluster[i]] += 1;
   }
   cluster.forEach((own, i) => { if (own >= 0) members[own].push(i); });
-  const alive = into.map((_, i) => i).filter((i) => into[i] === i);
+  const alive = into.map((_, i) => i).filter((i) => into[i] === i && !data.merged.includes(i));
   for (const own of alive) members[own].sort((a, b) => outwards[a] - outwards[b] || a - b);
   return { into, names, cluster, sizes, members, alive, count };
 }
 
 function nameOf(cluster) {
   return state.names.get(cluster) || data.majorities[cluster] || `Cluster ${cluster}`;
+}
+
+/** The cluster that a cluster is part of now. */
+function presentCluster(cluster) {
+  return state.into[cluster];
+}
+
+/** Whether images of the cluster are on this page. */
+function isShown(cluster) {
+  return state.members[cluster].length > 0;
 }
 
 /** The name with the cluster's number, unless it is the number. */

@@ -13,12 +13,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from shoal.decisions.log import LARGEST
 from shoal.errors import UserError
 from shoal.results.tables import as_utf8
 
 T = TypeVar("T")
-LARGEST = 10**9
-"""Numbers of clusters are below it."""
 
 
 @dataclass(frozen=True, eq=False)

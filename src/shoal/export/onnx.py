@@ -39,10 +39,13 @@ class Deviation:
 class Classifier(nn.Module):
     """A backbone and a clustering of its features, one after the other."""
 
-    def __init__(self, backbone: nn.Module, clustering: nn.Module) -> None:
+    numbers: Tensor
+
+    def __init__(self, backbone: nn.Module, clustering: nn.Module, numbers: Int64[Tensor, "k"]) -> None:
         super().__init__()
         self.backbone = backbone
         self.clustering = clustering
+        self.register_buffer("numbers", numbers)
 
     def forward(
         self, images: Float[Tensor, "b 3 h w"]
@@ -50,8 +53,8 @@ class Classifier(nn.Module):
         """Cluster, its probability, that of each cluster, and the features."""
         features = self.backbone(images)
         probabilities = self.clustering(features)
-        confidence, cluster = probabilities.max(1)
-        return cluster, confidence, probabilities, features
+        confidence, place = probabilities.max(1)
+        return self.numbers[place], confidence, probabilities, features
 
 
 def export_onnx(
@@ -61,6 +64,7 @@ def export_onnx(
     path: Path,
     *,
     preparation: Mapping[str, str],
+    numbers: Int64[Tensor, "k"],
     names: Mapping[int, str],
 ) -> Deviation:
     """Write the graph, once it has said of real images what PyTorch says of them.
@@ -71,17 +75,19 @@ def export_onnx(
         pixels: some prepared images, which the graph is tried on; others must have their size.
         path: of the file.
         preparation: how an image is brought to that size, by name, for the file's metadata.
+        numbers: of the clusters, in the order of their probabilities.
         names: of clusters that have one, for the metadata.
 
     Raises:
         UserError: what it takes is not installed, the graph says something else, or the path cannot be written.
     """
     check_installed()
-    classifier = Classifier(copy.deepcopy(backbone), copy.deepcopy(clustering)).cpu().eval()
+    classifier = Classifier(copy.deepcopy(backbone), copy.deepcopy(clustering), numbers).cpu().eval()
     images = pixels.cpu().float() / 255
     model = _graph(classifier, images)
     h, w = images.shape[2:]
     about = {"size": f"{w} x {h}", "input": "RGB in [0, 1]; mean and deviation are in the graph", **preparation}
+    about["numbers"] = json.dumps(numbers.tolist())
     about["clusters"] = json.dumps({str(number): name for number, name in names.items()})
     for key, value in about.items():
         entry = model.metadata_props.add()

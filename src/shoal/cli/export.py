@@ -1,0 +1,150 @@
+"""``shoal export``: a result for other programs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from shoal.cli.flags import Command, ResultPath
+from shoal.cli.sort import tell_left_out
+from shoal.cli.terminal import complain, say
+from shoal.errors import UserError
+from shoal.files import expand_home, real
+
+if TYPE_CHECKING:
+    from shoal.export.xmp import Written
+    from shoal.results.result import Result
+
+TRIED = 8
+"""Images that an exported network is tried on."""
+
+_SHOWN = 3
+"""Sidecars that are named in a line."""
+
+
+@dataclass(frozen=True)
+class ExportCommand(Command):
+    """Write a result for other programs: the network as ONNX, or the clusters as sidecars or as a data set.
+
+    CSV and Parquet are there already, as RESULT/assignments.csv and .parquet; 'shoal sort' makes folders.
+    """
+
+    result: ResultPath
+    """The folder that 'shoal train' or 'shoal cluster' wrote."""
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
+    """The .onnx file or the folder to write. Nothing is overwritten; sidecars that are there are added to."""
+    to: Literal["onnx", "xmp", "label-studio", "fiftyone"] = "onnx"
+    """What to write: network and clusters as one graph, an XMP sidecar with the cluster as a keyword for each image
+    (beside the images that lie in PATH, by their names for others), or a data set for Label Studio or FiftyOne."""
+
+    def run(self) -> int:
+        """Write it."""
+        path = expand_home(self.path)
+        return export_network(self.result, path) if self.to == "onnx" else self._export_images(path)
+
+    def _export_images(self, folder: Path) -> int:
+        from shoal.progress import open_progress
+        from shoal.results.result import Result
+
+        if real(self.result) in (real(folder), *real(folder).parents):
+            raise UserError(f"{folder} is the folder of the clusters, or lies in it: give a folder of its own.")
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file: give a folder.")
+        result = Result.load(self.result)
+        _tell_changes(result)
+        with open_progress(quiet=False) as progress:
+            counter = progress.counter("exporting")
+            if self.to == "xmp":
+                from shoal.export.xmp import export_xmp
+
+                _tell_sidecars(export_xmp(result, folder, counter), folder)
+            elif self.to == "label-studio":
+                from shoal.export.label_studio import CONFIG, TASKS, export_label_studio
+
+                n, by_person = export_label_studio(result, folder, counter)
+                said = f", {by_person} of them annotated by a person" if by_person else ""
+                say(f"tasks        {folder / TASKS}, {_images(n)}{said}\nlabels       {folder / CONFIG}")
+            else:
+                from shoal.export.fiftyone import LABELS, export_fiftyone
+
+                say(f"labels       {folder / LABELS}, {_images(export_fiftyone(result, folder, counter))}")
+        return 0
+
+
+def check_onnx_name(result: Path, path: Path) -> None:
+    """Raise a UserError for what is not called as an ONNX file; it may have been meant as another format."""
+    ending = path.suffix.lower()
+    if ending in (".csv", ".parquet"):
+        raise UserError(f"the table is there already: {result / 'assignments'}{ending}; copy it.")
+    if ending != ".onnx":
+        raise UserError(f"{path} should end in .onnx, or say with --to what to write: xmp, label-studio or fiftyone.")
+
+
+def export_network(folder: Path, file: Path) -> int:
+    """Write the graph, once it has been compared with PyTorch."""
+    from shoal.export.onnx import check_installed, export_onnx
+    from shoal.results.atlas import example_images
+    from shoal.results.result import Result
+
+    check_onnx_name(folder, file)
+    if file.exists():
+        raise UserError(f"{file} exists already: give another name.")
+    check_installed()
+    result = Result.load(folder)
+    network = result.network
+    images = example_images(result.folder.atlas, TRIED, network.input_size)
+    model, embedded = result.model, result.embedded
+    ranges = {} if embedded is None else embedded.ranges
+    about = {**network.preparing.about, "ranges": json.dumps(dict(ranges))}
+    deviation = export_onnx(
+        *(network.module, model.as_module(), images, file),
+        preparation=about,
+        numbers=model.numbers,
+        names=result.names,
+    )
+    say(
+        f"network      {file}, {file.stat().st_size / 1e6:.1f} MB\n"
+        f"checked      on {deviation.n_images} images: features differ from PyTorch's by at most "
+        f"{deviation.features:.1e}, probabilities by {deviation.probabilities:.1e}"
+    )
+    return 0
+
+
+def _tell_changes(result: Result) -> None:
+    """Say which images are left out.
+
+    Raises:
+        UserError: features were clustered, or there is no image left.
+    """
+    from shoal.results.changes import changes_of, none_left
+
+    lines = changes_of(result)
+    if not len(result.present):
+        raise none_left(result)
+    tell_left_out(result, lines)
+
+
+def _tell_sidecars(done: Written, folder: Path) -> None:
+    """Say what has been written, and what could not be.
+
+    Raises:
+        UserError: nothing was written where something should have been.
+    """
+    counts = {"new": done.new, "added to": done.merged, "up to date": done.unchanged}
+    left = "; ".join(f"{path}: {why}" for path, why in done.left[:_SHOWN])
+    more = f"; and {len(done.left) - _SHOWN} more" if len(done.left) > _SHOWN else ""
+    if not any(counts.values()):
+        raise UserError(f"no sidecar was written. {left}{more}." if left else "there is no sidecar to write.")
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    say(f"sidecars     in {shlex.quote(str(folder))}: {told}")
+    if done.left:
+        complain(f"{len(done.left)} sidecar{'' if len(done.left) == 1 else 's'} not written: {left}{more}.")
+
+
+def _images(n: int) -> str:
+    return f"{n} image{'' if n == 1 else 's'}"

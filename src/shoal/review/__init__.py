@@ -1,0 +1,1 @@
+"""``shoal review``: a local page on which a person looks at clusters, corrects them and answers questions."""
