@@ -125,7 +125,10 @@ def photos():
     return torch.randint(256, (10, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("kind", ["KMeans", "GaussianMixture", "UMAPKMeans", "TEMI"])
+@pytest.mark.parametrize(
+    "kind",
+    ["KMeans", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("GaussianMixture", "UMAPKMeans", "TEMI"))],
+)
 def test_the_network_says_what_pytorch_says_whatever_the_batch(rows, photos, tmp_path, kind):
     import onnxruntime
 

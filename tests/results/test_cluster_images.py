@@ -189,6 +189,7 @@ def test_what_was_left_is_no_obstacle_and_what_others_put_there_is(tmp_path, net
     assert main(["cluster", "photos", "-k", "4", "--out", "other", *network]) == 2
 
 
+@pytest.mark.slow
 def test_the_network_goes_elsewhere_with_the_clusters(tmp_path, network, capsys):
     assert main(["cluster", "photos", "-k", "4", "--copy", "sorted", *network]) == 0
     said = capsys.readouterr().out

@@ -81,7 +81,7 @@ class Replayed:
         return {origin: sorted(parts) for origin, parts in found.items() if parts != {self.into[origin]}}
 
 
-Learned: TypeAlias = Callable[[str], tuple[Labels, Sequence[int]]]
+ReadLearned: TypeAlias = Callable[[str], tuple[Labels, Sequence[int]]]
 """Reads a learnt clustering by the name of its file: the cluster of each image, and the clusters that it knows."""
 
 
@@ -91,7 +91,7 @@ def replay(
     names: Mapping[int, str],
     ids: Sequence[str],
     steps: Sequence[Decision],
-    read: Learned,
+    read: ReadLearned,
 ) -> Replayed:
     """Replay decisions over a clustering.
 
@@ -125,7 +125,7 @@ def replay(
 class Player:
     """Plays decisions one after the other; images that have got another name since are not known to it."""
 
-    def __init__(self, now: Replayed, ids: Sequence[str], read: Learned) -> None:
+    def __init__(self, now: Replayed, ids: Sequence[str], read: ReadLearned) -> None:
         self.now, self.ids, self.read = now, ids, read
         self._rows: dict[str, int] | None = None
         self.key: object = None

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from shoal.clustering import Clusterer, clusterer_from, state_of
 from shoal.clustering.rows import Metric
-from shoal.decisions.log import DecisionLog, effective
-from shoal.decisions.replay import Labels, Replayed, replay
+from shoal.decisions.log import Decision, DecisionLog, effective
+from shoal.decisions.replay import Labels, ReadLearned, Replayed, replay
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
 from shoal.results.model import Model, decided_model
@@ -134,8 +134,23 @@ class Decided:
         return replace(found, labels=labels, confidence=confidence)
 
 
+def reader_of(folder: ResultFolder, n: int) -> ReadLearned:
+    """What ``replay`` reads learnt clusterings of n images with."""
+
+    def read(name: str) -> tuple[Labels, Sequence[int]]:
+        learned = Learned.load(folder.path / name, n)
+        return learned.labels.numpy(), learned.known
+
+    return read
+
+
 def decided(
-    folder: ResultFolder, base: Assignments, n_clusters: int, names: Mapping[int, str], ids: Sequence[str]
+    folder: ResultFolder,
+    base: Assignments,
+    n_clusters: int,
+    names: Mapping[int, str],
+    ids: Sequence[str],
+    more: Sequence[Decision] = (),
 ) -> Decided:
     """Replay the decisions that are in a folder.
 
@@ -145,16 +160,13 @@ def decided(
         n_clusters: that it has.
         names: of its clusters.
         ids: of the images, as tables hold them.
+        more: decisions that come after those of the folder.
 
     Raises:
         UserError: a decision cannot be read or followed.
     """
     steps, size = DecisionLog(folder.decisions).read()
-
-    def read(name: str) -> tuple[Labels, Sequence[int]]:
-        learned = Learned.load(folder.path / name, len(ids))
-        return learned.labels.numpy(), learned.known
-
-    replayed = replay(base.labels.numpy(), n_clusters, names, ids, effective(steps), read)
+    counting = effective([*steps, *more])
+    replayed = replay(base.labels.numpy(), n_clusters, names, ids, counting, reader_of(folder, len(ids)))
     learned = Learned.load(folder.path / replayed.learned, len(ids)) if replayed.learned else None
     return Decided(replayed, learned, size)

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from shoal.decisions.log import Decision, DecisionLog, effective
-from shoal.decisions.replay import Replayed, replay
+from shoal.decisions.log import Decision, DecisionLog
+from shoal.decisions.replay import Replayed
 from shoal.errors import UserError
 from shoal.files import atomic_write
-from shoal.results.decided import Learned
+from shoal.results.decided import decided
 from shoal.results.edited import Edited
 from shoal.results.result import Result
 
@@ -44,13 +44,7 @@ def replayed_with(result: Result, decisions: Sequence[Decision]) -> Replayed:
         UserError: one of them cannot be followed.
     """
     ids, base, names = result.clustered
-    steps = effective([*DecisionLog(result.folder.decisions).read()[0], *decisions])
-
-    def read(name: str) -> tuple[np.ndarray, Sequence[int]]:
-        learned = Learned.load(result.folder.path / name, len(ids))
-        return learned.labels.numpy(), learned.known
-
-    return replay(base.labels.numpy(), len(result.centers), names, ids, steps, read)
+    return decided(result.folder, base, len(result.centers), names, ids, decisions).replayed
 
 
 def decisions_of(edited: Edited, result: Result) -> list[Decision]:

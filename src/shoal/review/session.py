@@ -21,7 +21,7 @@ from shoal.decisions.log import Decision, DecisionLog
 from shoal.decisions.replay import Player, Replayed
 from shoal.errors import UserError
 from shoal.learning import Question
-from shoal.results.decided import Learned
+from shoal.results.decided import reader_of
 from shoal.results.deciding import record
 from shoal.results.finish import rewrite, rewrite_tables
 from shoal.results.learning import Proposal, accept, propose, questions
@@ -82,12 +82,8 @@ class Session:
         """Replay all decisions."""
         decided = self.result.decided
         assert decided is not None
-        self.player = Player(decided.replayed, self.ids, self._read)
+        self.player = Player(decided.replayed, self.ids, reader_of(self.result.folder, self.n))
         self.now: Replayed = decided.replayed
-
-    def _read(self, name: str) -> tuple[Int64[np.ndarray, "n"], Sequence[int]]:
-        learned = Learned.load(self.result.folder.path / name, self.n)
-        return learned.labels.numpy(), learned.known
 
     @property
     def version(self) -> int:
