@@ -30,7 +30,7 @@ class Way:
     """Whether a row is first given to its likeliest class, or to all by their shares."""
 
 
-WAYS = (Way(3, 0.5, True), Way(10, 0.5, True), Way(3, 0.5, False), Way(0, 0.5, True), Way(0, 0, True))
+WAYS = (Way(3.0, 0.5, True), Way(10.0, 0.5, True), Way(3.0, 0.5, False), Way(0.0, 0.5, True), Way(0.0, 0.0, True))
 """Ways that are averaged, with the clustering itself, by how well they foresee answers that are held out."""
 
 FOLDS = 5
