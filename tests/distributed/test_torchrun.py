@@ -108,6 +108,7 @@ def test_a_killed_job_goes_on_on_one_process(tmp_path):
             job.kill()
 
 
+@pytest.mark.slow
 def test_ranks_that_are_started_again_go_on(tmp_path):
     out = tmp_path / "run"
     with torchrun("train", str(tiny_recipe(tmp_path)), "--out", str(out), *LONG, restarts=1) as job:

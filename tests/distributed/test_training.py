@@ -129,6 +129,7 @@ def draws(folder: Path) -> list[list[float]]:
     return found
 
 
+@pytest.mark.slow
 def test_what_ranks_drop_out_differs_and_is_kept(tmp_path):
     first, second = on_two_ranks(functools.partial(draws, tmp_path / "run"))
     assert first[0] != second[0]
