@@ -15,7 +15,7 @@ from torch import Tensor
 from shoal.clustering import Clusterer, clusterer_from, state_of
 from shoal.clustering.rows import Metric
 from shoal.decisions.log import Decision, DecisionLog, effective
-from shoal.decisions.replay import Labels, ReadLearned, Replayed, replay
+from shoal.decisions.replay import Labels, Replayed, replay
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
 from shoal.results.model import Model, decided_model
@@ -134,14 +134,22 @@ class Decided:
         return replace(found, labels=labels, confidence=confidence)
 
 
-def reader_of(folder: ResultFolder, n: int) -> ReadLearned:
-    """What ``replay`` reads learnt clusterings of n images with."""
+class Reader:
+    """What ``replay`` reads learnt clusterings of n images with; ``loaded`` are those that it has read."""
 
-    def read(name: str) -> tuple[Labels, Sequence[int]]:
-        learned = Learned.load(folder.path / name, n)
+    def __init__(self, folder: ResultFolder, n: int) -> None:
+        self.folder = folder
+        self.n = n
+        self.loaded: dict[str, Learned] = {}
+
+    def __call__(self, name: str) -> tuple[Labels, Sequence[int]]:
+        """The cluster of each image, and the clusters that are known.
+
+        Raises:
+            UserError: the file is gone or damaged.
+        """
+        self.loaded[name] = learned = Learned.load(self.folder.path / name, self.n)
         return learned.labels.numpy(), learned.known
-
-    return read
 
 
 def decided(
@@ -166,7 +174,6 @@ def decided(
         UserError: a decision cannot be read or followed.
     """
     steps, size = DecisionLog(folder.decisions).read()
-    counting = effective([*steps, *more])
-    replayed = replay(base.labels.numpy(), n_clusters, names, ids, counting, reader_of(folder, len(ids)))
-    learned = Learned.load(folder.path / replayed.learned, len(ids)) if replayed.learned else None
-    return Decided(replayed, learned, size)
+    read = Reader(folder, len(ids))
+    replayed = replay(base.labels.numpy(), n_clusters, names, ids, effective([*steps, *more]), read)
+    return Decided(replayed, read.loaded.get(replayed.learned), size)

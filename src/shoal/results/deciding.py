@@ -56,7 +56,7 @@ def decisions_of(edited: Edited, result: Result) -> list[Decision]:
     Raises:
         UserError: an image or a cluster of the file is none of the result's.
     """
-    labels = result.assignments.labels
+    labels = result.labels
     present = result.model.numbers.tolist()
     ever = result.decided.replayed.into if result.decided else {number: number for number in present}
     odd = sorted({*edited.clusters} - {*ever})

@@ -139,10 +139,10 @@ def questions(result: Result, n: int, asked: Sequence[int]) -> list[Question]:
     if result.decided is not None:
         replayed = result.decided.replayed
         said = [*np.flatnonzero(replayed.fixed).tolist(), *replayed.ruled_out]
-    model, labels = result.model, result.assignments.labels
+    model = result.model
     found = choose_questions(
         result.features,
-        model.slots_of(labels),
+        model.slots_of(result.labels),
         model.centers,
         graph_of(result),
         n_questions=n,

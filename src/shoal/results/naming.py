@@ -80,7 +80,7 @@ def suggest_names(
         UserError: the network suggests no names, or takes no words; its weights are gone or have changed.
     """
     model = result.model
-    rows = _drawn_rows(model.slots_of(result.assignments.labels), len(model.numbers), result.seed)
+    rows = _drawn_rows(model.slots_of(result.labels), len(model.numbers), result.seed)
     if reads_text(result.encoder):
         names, shares = _by_words(result, rows, words, progress or Progress())
     elif words is not None:

@@ -189,6 +189,15 @@ class Result:
         ids, found, names = self.clustered
         return decided(self.folder, found, len(self.centers), names, ids)
 
+    @property
+    def labels(self) -> Int64[Tensor, "n"]:
+        """The present cluster of each image; unlike ``assignments`` it needs no features.
+
+        Raises:
+            UserError: as ``decided``.
+        """
+        return self.clustered[1].labels if self.decided is None else torch.from_numpy(self.decided.replayed.labels)
+
     @cached_property
     def model(self) -> Model:
         """What puts other images into the clusters that there are now.

@@ -21,7 +21,7 @@ from shoal.decisions.log import Decision, DecisionLog
 from shoal.decisions.replay import Player, Replayed
 from shoal.errors import UserError
 from shoal.learning import Question
-from shoal.results.decided import reader_of
+from shoal.results.decided import Reader
 from shoal.results.deciding import record
 from shoal.results.finish import rewrite, rewrite_tables
 from shoal.results.learning import Proposal, accept, propose, questions
@@ -82,7 +82,7 @@ class Session:
         """Replay all decisions."""
         decided = self.result.decided
         assert decided is not None
-        self.player = Player(decided.replayed, self.ids, reader_of(self.result.folder, self.n))
+        self.player = Player(decided.replayed, self.ids, Reader(self.result.folder, self.n))
         self.now: Replayed = decided.replayed
 
     @property
