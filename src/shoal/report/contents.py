@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from torch import Tensor
 
 from shoal.clustering import nearest_neighbours
-from shoal.report.data import Copy, ReportData, class_name, majorities, members
+from shoal.report.data import ReportData, class_name, majorities, members
 from shoal.report.pictures import COLUMNS, Sheets, sheets
 from shoal.types import Clustering
 
@@ -97,7 +97,7 @@ def contents(data: ReportData) -> Contents:
         "card": dict(zip(("central", "doubtful"), card, strict=True)),
         "columns": _columns(data, shown) | {"cell": _encoded(cells.argsort(), np.int32)},
         "duplicates": [
-            [{"image": place.get(copy.id, copy.id), "note": _note(copy), "keep": copy.keep} for copy in group]
+            [{"image": place.get(copy.id, copy.id), "note": copy.note, "keep": copy.keep} for copy in group]
             for group in data.duplicates[:MAX_LISTED]
         ],
         "outliers": [place.get(name, name) for name in data.outliers[:MAX_LISTED]],
@@ -105,11 +105,6 @@ def contents(data: ReportData) -> Contents:
     thumbs = sheets(data.images.pixels, shown[cells])
     values["sheet"] = {"columns": COLUMNS, "width": thumbs.width, "height": thumbs.height}
     return Contents(values, thumbs, len(ids))
-
-
-def _note(copy: Copy) -> str:
-    """What is said below an image of a group of duplicates."""
-    return ", ".join(filter(None, (copy.size, {"exact": "same file", "link": "link"}.get(copy.kind, ""))))
 
 
 def _columns(data: ReportData, shown: Int64[Tensor, "m"]) -> dict[str, str]:

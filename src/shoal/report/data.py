@@ -25,6 +25,11 @@ class Copy:
     size: str = ""
     """Width and height in pixels, as text; empty: not known."""
 
+    @property
+    def note(self) -> str:
+        """What is said below it."""
+        return ", ".join(filter(None, (self.size, {"exact": "same file", "link": "link"}.get(self.kind, ""))))
+
 
 @dataclass(frozen=True, eq=False)
 class ReportData:

@@ -112,13 +112,14 @@ def search_text(result: Result, text: str, n: int = 20) -> tuple[Int64[Tensor, "
     if not reads_text(result.encoder):
         raise UserError(f"{result.folder.path} cannot be searched by text, since {_reason(result)}: {_TEXT_NEEDED}.")
     wanted = _tower(result).embed([text])[0]
-    features, cosines = result.features, []
-    for start in range(0, len(features), _rows_at_once(features.shape[1])):
-        part = features[start : start + _rows_at_once(features.shape[1])]
-        cosines.append(_unit(part) @ wanted)
-    found = torch.cat(cosines)
+    found = cosines_to(result.features, wanted)
     best = torch.sort(found, descending=True, stable=True).indices[: max(n, 0)]
     return best, found[best]
+
+
+def cosines_to(features: Float[Tensor, "n d"], direction: Float32[Tensor, "d"]) -> Float32[Tensor, "n"]:
+    """The cosine of each row to a direction of unit length, a part at a time: the features may be a memory map."""
+    return torch.cat([_unit(part) @ direction for part in torch.split(features, _rows_at_once(features.shape[1]))])
 
 
 def read_words(path: Path) -> list[str]:

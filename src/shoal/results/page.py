@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -52,12 +53,6 @@ def report_data(result: Result) -> ReportData:
     centers[clusters] = result.model.centers
     assert shown.positions is not None
     images = as_images(pixels.numpy(), embedded.targets[index].tolist(), embedded.classes, ids, embedded.skipped)
-    duplicates: dict[str, list[Copy]] = {}
-    for group, name, kind, keep, width, height in read_csv(
-        folder.duplicates, "group", "id", "kind", later=("keep", "width", "height")
-    ):
-        size = f"{width} × {height}" if width else ""
-        duplicates.setdefault(group, []).append(Copy(name, kind, keep == "true", size))
     return ReportData(
         title=folder.place.resolve().name,
         command=command_of(result),
@@ -75,10 +70,25 @@ def report_data(result: Result) -> ReportData:
         n_asked=result.asked if result.decided is None else 0,
         n_images=len(found.labels),
         names=result.names,
-        duplicates=list(duplicates.values()),
+        duplicates=[*read_copies(folder.duplicates).values()],
         outliers=[name for (name,) in read_csv(folder.outliers, "id")],
         evaluation=Evaluation.load(folder.evaluation),
     )
+
+
+def read_copies(path: Path) -> dict[str, list[Copy]]:
+    """The groups of near-duplicates in a table, by their names; none where there is no table.
+
+    Raises:
+        UserError: the table is damaged.
+    """
+    found: dict[str, list[Copy]] = {}
+    for group, name, kind, keep, width, height in read_csv(
+        path, "group", "id", "kind", later=("keep", "width", "height")
+    ):
+        size = f"{width} × {height}" if width else ""
+        found.setdefault(group, []).append(Copy(name, kind, keep == "true", size))
+    return found
 
 
 def command_of(result: Result) -> str:

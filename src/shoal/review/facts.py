@@ -21,8 +21,8 @@ from shoal.data.listing import Blob, Listing, check_regular
 from shoal.data.reading import ToSquare, decode_blob, map_rows, open_content, read_blob
 from shoal.errors import UserError
 from shoal.results.atlas import encode, read_encoded
+from shoal.results.page import read_copies
 from shoal.results.result import Result
-from shoal.results.tables import read_csv
 
 EDGE = 96
 """Of thumbnails that the report does not hold, in pixels."""
@@ -213,14 +213,10 @@ class Facts:
     def duplicates(self) -> list[dict[str, Any]]:
         """Groups of near-duplicates, with the one to keep."""
         rows = {name: row for row, name in enumerate(self.ids)}
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for group, name, kind, keep, width, height in read_csv(
-            self.result.folder.duplicates, "group", "id", "kind", later=("keep", "width", "height")
-        ):
-            if name in rows:
-                size = f"{width} × {height}" if width else ""
-                note = ", ".join(filter(None, (size, {"exact": "same file", "link": "link"}.get(kind, ""))))
-                groups.setdefault(group, []).append({"row": rows[name], "keep": keep == "true", "note": note})
+        groups = {
+            group: [{"row": rows[each.id], "keep": each.keep, "note": each.note} for each in copies if each.id in rows]
+            for group, copies in read_copies(self.result.folder.duplicates).items()
+        }
         return [{"group": group, "images": images} for group, images in groups.items() if len(images) > 1]
 
     def about(self, row: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from shoal.results.decided import Reader
 from shoal.results.deciding import record
 from shoal.results.finish import rewrite, rewrite_tables
 from shoal.results.learning import Proposal, accept, propose, questions
-from shoal.results.naming import suggest_names
+from shoal.results.naming import cosines_to, suggest_names
 from shoal.results.result import Result
 from shoal.results.tables import stamp_of
 from shoal.review.asked import Translator
@@ -39,7 +39,6 @@ IDLE = 3.0
 """Seconds without decisions after which the tables are written."""
 
 MOST_PARTS = 20
-_CHUNK = 16_384
 _FITTED = 20_000  # images of a cluster that a split, or those that stand for it, are found among
 
 
@@ -233,10 +232,7 @@ class Session:
         self, direction: Float[Tensor, "d"], n: int, without: Int64[Tensor, "m"] | None = None
     ) -> tuple[list[int], list[float]]:
         """The rows nearest to a direction by cosine, nearest first, and their cosines."""
-        cosines = torch.empty(self.n)
-        for start in range(0, self.n, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            cosines[part] = normalize(self.features[part].float()) @ direction
+        cosines = cosines_to(self.features, direction)
         if without is not None:
             cosines[without] = -torch.inf
         best = cosines.topk(max(0, min(n, self.n - (0 if without is None else len(torch.unique(without))))))
