@@ -52,6 +52,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def damaged(path: Path, error: Exception) -> UserError:
     """What to say of a file that cannot be what this project wrote."""
+    if path.name.startswith("learned"):
+        return UserError(
+            f"{path} is damaged ({error}): bring it back from a copy, or 'shoal learn {path.parent} --undo' takes back "
+            "what was learnt."
+        )
     if not path.name.startswith("state") and (path.parent / "state.safetensors").exists():
         return UserError(f"{path} is damaged ({error}): 'shoal train --resume {path.parent}' writes it again.")
     if path.name.startswith("clustering"):

@@ -188,6 +188,18 @@ def test_answers_of_a_file_are_undone_as_one(clusters, capsys):
     assert main(["learn", str(clusters), "--undo"]) == 2
 
 
+def test_a_damaged_learnt_clustering_can_be_taken_back(clusters, capsys):
+    assert main(["learn", str(clusters), fill(questions(clusters, 5), "0"), "--yes"]) == 0
+    before = labels_of(clusters)
+    DecisionLog(clusters / "decisions.jsonl").append([{"do": "learn", "file": "learned-1.safetensors"}])
+    (clusters / "learned-1.safetensors").write_bytes(b"12345")
+    assert main(["ask", str(clusters), "--out", "more.csv"]) == 2
+    assert f"'shoal learn {clusters} --undo' takes back" in capsys.readouterr().err
+    assert main(["learn", str(clusters), "--undo"]) == 0
+    assert "undone" in capsys.readouterr().out
+    assert labels_of(clusters) == before
+
+
 @pytest.fixture
 def named(clusters):
     names = {0: "cats", 1: "New 7", 2: "3", 3: "7 up"}

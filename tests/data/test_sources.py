@@ -55,9 +55,10 @@ def test_an_unlistable_folder_is_the_users_to_mend(tmp_path, monkeypatch):
     def refuse(_):
         raise PermissionError(13, "Permission denied", str(tmp_path))
 
-    monkeypatch.setattr("os.scandir", refuse)
-    with pytest.raises(UserError, match=r"cannot list the folder .*Permission denied"):
-        to_images(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.scandir", refuse)
+        with pytest.raises(UserError, match=r"cannot list the folder .*Permission denied"):
+            to_images(tmp_path)
 
 
 def test_an_unlistable_folder_among_others_is_left_out(tmp_path, paint, monkeypatch, caplog):
@@ -70,8 +71,9 @@ def test_an_unlistable_folder_among_others_is_left_out(tmp_path, paint, monkeypa
             raise PermissionError(13, "Permission denied", str(folder))
         return scandir(folder)
 
-    monkeypatch.setattr("os.scandir", refuse)
-    assert to_images(tmp_path).ids == ["a.png"]
+    with monkeypatch.context() as patch:
+        patch.setattr("os.scandir", refuse)
+        assert to_images(tmp_path).ids == ["a.png"]
     sentence = f"cannot list the folder {tmp_path}/lost+found: Permission denied. Its contents are skipped."
     assert caplog.messages == [sentence]
 

@@ -172,14 +172,18 @@ def _check_unchanged(result: Result) -> None:
 
 
 def _undo(result: Result) -> int:
+    """Take back the last decision, without reading what was learnt: that file may be damaged."""
+    from shoal.decisions.log import OF_UPDATE, DecisionLog, effective
     from shoal.results.deciding import record
     from shoal.results.finish import rewrite
+    from shoal.results.result import Result
 
-    if result.decided is None or not result.decided.replayed.n_decisions:
-        raise UserError(f"nothing has been decided about {result.folder.path}: there is nothing to undo.")
+    path = result.folder.path
     with result.folder.alone():
-        _check_unchanged(result)
-        result = record(result, [{"do": "undo"}])
+        steps, _ = DecisionLog(result.folder.decisions).read()
+        if not any(step["do"] not in OF_UPDATE for step in effective(steps)):
+            raise UserError(f"nothing has been decided about {path}: there is nothing to undo.")
+        result = record(Result.load(path), [{"do": "undo"}])
         rewrite(result)
     assert result.decided is not None
     left = result.decided.replayed.n_decisions

@@ -16,12 +16,11 @@ from shoal.clustering import Clusterer, clusterer_from, state_of
 from shoal.clustering.rows import Metric
 from shoal.decisions.log import Decision, DecisionLog, effective
 from shoal.decisions.replay import Labels, Replayed, replay
-from shoal.errors import UserError
 from shoal.folder import ResultFolder
 from shoal.results.model import Model, decided_model
 from shoal.results.rows import Assignments, assign_rows
 from shoal.results.tables import as_utf8, read_assignments, write_assignments
-from shoal.tensors import read_tensors, write_tensors
+from shoal.tensors import damaged, read_tensors, write_tensors
 
 SAME = 0.99
 """Share of the images that must be in the same clusters for decisions to stand."""
@@ -68,10 +67,7 @@ class Learned:
             known = [int(number) for number in header["known"]]
             return cls(labels, confidence, clusterer_from(header["clusterer"], named), known)
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path} is damaged ({error}): bring it back from a copy, or 'shoal learn {path.parent} --undo' takes "
-                "back what was learnt."
-            ) from error
+            raise damaged(path, error) from error
 
 
 def keep_decisions(folder: ResultFolder, ids: Sequence[str], found: Assignments) -> bool:
