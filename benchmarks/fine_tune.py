@@ -16,17 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from answers import LOTS, Person, accuracy
 from command import keep
 from shoal.clustering import cluster_centers
 from shoal.learning import UNKNOWN, Answer, Graph, choose_questions, learn
 from shoal.progress import Progress
-from shoal.results.fine_tune import told_of
+from shoal.results.fine_tune import tuned
 from shoal.results.result import Result
 from shoal.results.run_images import images_of_run
-from shoal.training.fine_tune import fine_tune
 from shoal.training.trained import Trained
 from shoal.types import Images
 
@@ -54,10 +51,10 @@ def simulate(result: Result, images: Images, graph: Graph, n_answers: int, seed:
     trained = replace(trained, config=replace(trained.config, seed=seed))
     begin = time.perf_counter()
     present = cluster_centers(features, labels, 1 + int(labels.max()), result.metric)
-    found = fine_tune(trained, images, told_of(answers, labels), present, Progress())
+    found, _ = tuned(trained, images, answers, labels, present, Progress())
     training = time.perf_counter() - begin
     begin = time.perf_counter()
-    own = torch.addmm(found.bias, trained.embed(images), found.weight.T).argmax(1)
+    own = found(trained.embed(images))
     embedding = time.perf_counter() - begin
     shown = own.clone()
     for answer in answers:

@@ -13,10 +13,12 @@ import torch
 from shoal.cli.main import main
 from shoal.config import load_recipe
 from shoal.folder import ResultFolder
+from shoal.progress import Progress
 from shoal.results.deciding import record
 from shoal.results.fine_tune import default_out
 from shoal.results.finish import rewrite
 from shoal.results.result import Result
+from shoal.results.run_images import images_of_run
 from shoal.training import fine_tune
 from shoal.training.trained import Trained
 
@@ -207,6 +209,32 @@ def test_published_losses_take_part(tuned):
     assert rows[-1]["clusters"] == 4
 
 
+def test_the_other_images_are_learned_anew_halfway(run, monkeypatch):
+    monkeypatch.setattr(fine_tune, "EPOCHS", 4)
+    monkeypatch.setattr(fine_tune, "STEPS", 1)
+    trained, result = Trained.load(run), Result.load(run)
+    images = images_of_run(result, trained, Progress())
+    learned = result.labels.clone()
+    classes = torch.full_like(learned, -1)
+    classes[:4], learned[:8] = result.labels[:4], -1
+    calls = []
+
+    def relearn(features, own):
+        calls.append((features.clone(), own.clone()))
+        return torch.full_like(own, 3)
+
+    job = fine_tune._Job(trained, images, fine_tune.Told(classes, {}, learned), trained.centers, relearn)
+    before = trained.embed(images)
+    assert len([*job.epochs(Progress())]) == 4
+    [(features, own)] = calls
+    found = job.found([])
+    assert not torch.equal(features, before)  # two steps have been made,
+    assert not torch.equal(features, trained.embed(images))  # and two are to come
+    assert own.shape == found(features).shape == (len(images),)
+    assert job.told.learned[:8].tolist() == [-1] * 8
+    assert (job.told.learned[8:] == 3).all()
+
+
 def test_a_run_that_accumulates_takes_no_more_views_than_it_did(copied):
     trained = Trained.load(copied)
     config = replace(trained.config, optim=replace(trained.config.optim, batch_size=60, accumulate=2))
@@ -214,6 +242,6 @@ def test_a_run_that_accumulates_takes_no_more_views_than_it_did(copied):
     classes[:30], learned[:30] = 1, -1
     told = fine_tune.Told(classes, {}, learned)
     images = type("Pixels", (), {"pixels": torch.zeros(200, 3, 8, 8, dtype=torch.uint8)})
-    job = fine_tune._Job(replace(trained, config=config), images, told, torch.eye(4, 8))
+    job = fine_tune._Job(replace(trained, config=config), images, told, torch.eye(4, 8), lambda _, own: own)
     asked, others = job._order()[0]
     assert len(asked) + len(others) == 60

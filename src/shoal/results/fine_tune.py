@@ -28,7 +28,7 @@ from shoal.features import EncoderSpec, open_embedded, replace_features
 from shoal.features.weights import file_digest
 from shoal.files import atomic_write, real
 from shoal.folder import FINE_TUNED, ResultFolder
-from shoal.learning import Answer
+from shoal.learning import Answer, learn
 from shoal.progress import Progress
 from shoal.results.finish import Outcome, write_files
 from shoal.results.inputs import Inputs
@@ -103,8 +103,9 @@ def fine_tune_run(run: Path, out: Path, progress: Progress) -> Summary:
         images = images_of_run(result, trained, progress)
         places = {number: place for place, number in enumerate(numbers.tolist())}
         learned = result.model.slots_of(propose(result, replayed, keep_graph=False).learned.labels)
-        told = told_of(answers_of(replayed, places), learned.where(images.clustered.cpu(), -1))
-        found = fine_tune(trained, images, told, result.model.centers, progress)
+        learned = learned.where(images.clustered.cpu(), -1)
+        answers = answers_of(replayed, places)
+        found, n_ruled_out = tuned(trained, images, answers, learned, result.model.centers, progress)
         job = _Job(result, replayed, numbers, trained, images, found)
         with _staged(out) as folder:
             after, outcome = job.write(folder)
@@ -117,7 +118,7 @@ def fine_tune_run(run: Path, out: Path, progress: Progress) -> Summary:
         int(named.sum()),
         int((own == labels)[named].sum()),
         int((without == labels)[named].sum()),
-        len(told.ruled_out),
+        n_ruled_out,
         int((after.assignments.labels != before).sum()),
         outcome,
     )
@@ -162,6 +163,31 @@ def told_of(answers: Iterable[Answer], learned: Int64[Tensor, "n"]) -> Told:
             "the answers say of no image in which cluster it is or is not, so there is nothing to fine-tune on."
         )
     return Told(classes, ruled_out, others)
+
+
+def tuned(
+    trained: Trained,
+    images: Images,
+    answers: Sequence[Answer],
+    learned: Int64[Tensor, "n"],
+    centers: Float[Tensor, "k d"],
+    progress: Progress,
+) -> tuple[FineTuned, int]:
+    """Fine-tune a network, in place, on answers and on what was learned from them of the other images.
+
+    Returns:
+        The head, and the number of images of which only clusters are known that they are not in.
+
+    Raises:
+        UserError: the answers name no cluster, or training fails.
+    """
+
+    def again(features: Float[Tensor, "n d"], own: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
+        found = learn(features, own, answers, metric="cosine", smoothing=False, seed=trained.config.seed)
+        return told_of(answers, found.labels).learned
+
+    told = told_of(answers, learned)
+    return fine_tune(trained, images, told, centers, again, progress), len(told.ruled_out)
 
 
 @contextlib.contextmanager

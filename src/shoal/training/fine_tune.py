@@ -7,16 +7,18 @@ only clusters are known that they are not in, and images about which the network
 
 Here the images about which it is not sure have the clusters that ``shoal.learning`` gives them, and there are as many
 steps for few answers as for many: a hundred answers alone teach a network less than they do when they are spread first.
+Halfway they are learned anew, from the features as they are by then.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +66,10 @@ class Told:
         return asked.nonzero()[:, 0]
 
 
+Relearn: TypeAlias = Callable[[Float[Tensor, "n d"], Int64[Tensor, "n"]], Int64[Tensor, "n"]]
+"""Features and the network's own clusters in, ``Told.learned`` out."""
+
+
 @dataclass(frozen=True, eq=False)
 class FineTuned:
     """The linear head that was trained with the network; softmax(z · weightᵀ + bias) for features z of unit length."""
@@ -73,9 +79,18 @@ class FineTuned:
     metrics: list[dict[str, int | float]]
     """A row per epoch."""
 
+    def __call__(self, features: Float[Tensor, "n d"]) -> Int64[Tensor, "n"]:
+        """The cluster that is most likely for each row."""
+        return torch.addmm(self.bias, features, self.weight.T).argmax(1)
+
 
 def fine_tune(
-    trained: Trained, images: Images, told: Told, centers: Float[Tensor, "k d"], progress: Progress
+    trained: Trained,
+    images: Images,
+    told: Told,
+    centers: Float[Tensor, "k d"],
+    relearn: Relearn,
+    progress: Progress,
 ) -> FineTuned:
     """Train a network further on answers, in place: the encoder, and a head that starts at the clusters' centres.
 
@@ -86,25 +101,28 @@ def fine_tune(
         images: all n.
         told: what was said of them.
         centers: of the present clusters, those that a person made included.
+        relearn: asked once, halfway, for the clusters of images about which nothing was said.
         progress: told how far it is.
 
     Raises:
         UserError: nothing was said, there is a single image to train on, or the loss is no longer finite.
     """
-    job = _Job(trained, images, told, centers)
+    job = _Job(trained, images, told, centers, relearn)
     with preserve_rng(job.device):
         torch.manual_seed(trained.config.seed)  # of dropout
         metrics = [*job.epochs(progress)]
-    trained.method.eval()
-    return FineTuned(job.head.weight.detach().float().cpu(), job.head.bias.detach().float().cpu(), metrics)
+    return job.found(metrics)
 
 
 class _Job:
     """All that a step needs."""
 
-    def __init__(self, trained: Trained, images: Images, told: Told, centers: Float[Tensor, "k d"]) -> None:
+    def __init__(
+        self, trained: Trained, images: Images, told: Told, centers: Float[Tensor, "k d"], relearn: Relearn
+    ) -> None:
         self.config, self.method, self.device = trained.config, trained.method, trained.centers.device
-        self.pixels, self.told = images.pixels, told
+        self.trained, self.images, self.pixels = trained, images, images.pixels
+        self.told, self.relearn = told, relearn
         self.asked, self.others = told.asked, (told.learned >= 0).nonzero()[:, 0]
         if not len(self.asked):
             raise UserError("nothing was said of any image, so there is nothing to learn from.")
@@ -122,6 +140,18 @@ class _Job:
         # The order is drawn ahead of the views, perhaps in a thread.
         self.order, self.draws = (torch.Generator().manual_seed(self.config.seed + i) for i in (0, 1))
         self.easy = torch.full((len(self.pixels),), -1)
+
+    def found(self, metrics: list[dict[str, int | float]]) -> FineTuned:
+        """What came of it so far; the network is left in evaluation mode."""
+        self.method.eval()
+        return FineTuned(self.head.weight.detach().float().cpu(), self.head.bias.detach().float().cpu(), metrics)
+
+    def _learn_anew(self) -> None:
+        """Where the network has moved, neighbours say more than they did."""
+        features = self.trained.embed(self.images)
+        learned = self.relearn(features, self.found([])(features))
+        self.told = replace(self.told, learned=learned.where(self.told.learned >= 0, -1))
+        self.easy.fill_(-1)
 
     def _batch(self) -> tuple[int, int]:
         """Images of a batch that were and were not asked about.
@@ -141,6 +171,8 @@ class _Job:
         with closing(feed(self.pixels, parts, self.device)) as pixels:
             for epoch in range(EPOCHS):
                 start, terms, n_images = time.monotonic(), dict[str, float](), 0
+                if epoch == EPOCHS // 2:
+                    self._learn_anew()
                 for asked, others in batches[done : done + STEPS]:
                     for name, value in self._step(asked, others, next(pixels)).items():
                         terms[name] = terms.get(name, 0.0) + value.item() / STEPS
