@@ -4,8 +4,9 @@
 
 The person of ``benchmarks/answers.py`` answers questions about a finished run whose images are labelled, in lots, each
 after what was learned from those before. ``learn`` is what ``shoal learn`` makes of the answers; ``fine_tuned`` is what
-``shoal train --resume RUN --answers`` shows then, answers included, and ``network`` what the network says by itself, as
-it would of new images. RUN is only read.
+``shoal train --resume RUN --answers`` shows then, answers included, ``network`` what the network says by itself, as it
+would of new images, and ``learned_again`` what ``shoal learn`` makes of the same answers on the new result. RUN is only
+read.
 """
 
 from __future__ import annotations
@@ -54,8 +55,10 @@ def simulate(result: Result, images: Images, graph: Graph, n_answers: int, seed:
     found, _ = tuned(trained, images, answers, labels, present, Progress())
     training = time.perf_counter() - begin
     begin = time.perf_counter()
-    own = found(trained.embed(images))
+    moved = trained.embed(images)
     embedding = time.perf_counter() - begin
+    own = found(moved)
+    again = learn(moved, own, answers, metric=result.metric, smoothing=False, seed=seed)
     shown = own.clone()
     for answer in answers:
         if answer.cluster >= 0:
@@ -68,6 +71,7 @@ def simulate(result: Result, images: Images, graph: Graph, n_answers: int, seed:
         "learn": accuracy(targets, labels),
         "fine_tuned": accuracy(targets, shown),
         "network": accuracy(targets, own),
+        "learned_again": accuracy(targets, again.labels),
         "seconds_learning": learning,
         "seconds_training": training,
         "seconds_embedding": embedding,
