@@ -98,6 +98,7 @@ def prototype_scattering(
     return rows.where(present, 0.0).sum() / present.sum().clamp(min=1)
 
 
+@_in_float32
 def consistent_labels(target: Float[Tensor, "b d"], labels: Int64[Tensor, "b"], most: int = 50) -> Int64[Tensor, "b"]:
     """DCBoost's filter: the labels of the rows whose k* nearest neighbours in the batch all have their label; else −1.
 
