@@ -7,8 +7,8 @@
 
 Each run is the command in a process of its own, imports and report included; its peak memory is what the operating
 system accounts for it. Nothing is taken over from earlier results: what is asked for runs. Results go to
-``benchmarks/results/`` as JSON, those of ``--all`` into one file that grows recipe by recipe; those of a recipe with flags
-are printed alone.
+``benchmarks/results/`` as JSON, those of ``--all`` into one file that grows recipe by recipe. With flags they are
+printed alone.
 """
 
 from __future__ import annotations

@@ -120,7 +120,8 @@ def consistent_labels(target: Float[Tensor, "b d"], labels: Int64[Tensor, "b"], 
     reach = same.cumprod(1).sum(1)  # ok(i, k) = [reach_i ≥ k]
     k = torch.arange(1, same.shape[1] + 1, device=labels.device)
     best = 1 + (k * (reach[:, None] >= k).sum(0)).argmax()
-    return labels.where(reach >= best, -1)
+    kept: Tensor = labels.where(reach >= best, -1)
+    return kept
 
 
 @_in_float32
@@ -146,8 +147,9 @@ def cluster_concentration(
     sizes = assignment.sum(0)
     s = assignment.T @ F.normalize(online.float(), dim=-1)
     t = assignment.T @ F.normalize(target.detach().float(), dim=-1)
-    lengths = (s.norm(dim=1) * t.norm(dim=1)).where(sizes > 0, 1.0).clamp(min=1e-12)
-    return ((sizes.square() - (s * t).sum(1)) / lengths).sum() / (sizes > 0).sum().clamp(min=1)
+    lengths: Tensor = (s.norm(dim=1) * t.norm(dim=1)).where(sizes > 0, 1.0).clamp(min=1e-12)
+    rows = (sizes.square() - (s * t).sum(1)) / lengths
+    return rows.sum() / (sizes > 0).sum().clamp(min=1)
 
 
 @_in_float32

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from annotated_types import Ge, Lt
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -58,9 +59,11 @@ def boost_terms(
         labels: pseudo-label of each row, −1 for none.
         n_clusters: K.
     """
-    pos, neg = [], []
+    sides = []
     for z, t in zip(online, target, strict=True):
         kept = consistent_labels(t, labels, config.boost_neighbours) if config.boost_neighbours else labels
-        pos.append(cluster_concentration(z, t, kept, n_clusters))
-        neg.append(prototype_repulsion(z, t, kept, n_clusters, config.boost_reduction))
-    return {"pos": config.boost_pos_weight * sum(pos) / 2, "neg": config.boost_neg_weight * sum(neg) / 2}
+        pos = cluster_concentration(z, t, kept, n_clusters)
+        neg = prototype_repulsion(z, t, kept, n_clusters, config.boost_reduction)
+        sides.append(torch.stack((config.boost_pos_weight * pos, config.boost_neg_weight * neg)))
+    pos, neg = torch.stack(sides).mean(0)
+    return {"pos": pos, "neg": neg}
