@@ -3,10 +3,12 @@
     python benchmarks/quality_digits.py                       # seeds 0 1 2 of propos-digits
     python benchmarks/quality_digits.py --recipe byol-digits --seeds 3 4
     python benchmarks/quality_digits.py --all                 # the digits recipe of every method: about half an hour
+    python benchmarks/quality_digits.py --seeds 10 11 12 --method.boost-from 0.8      # flags of 'shoal train' are tried
 
 Each run is the command in a process of its own, imports and report included; its peak memory is what the operating
 system accounts for it. Nothing is taken over from earlier results: what is asked for runs. Results go to
-``benchmarks/results/`` as JSON, those of ``--all`` into one file that grows recipe by recipe.
+``benchmarks/results/`` as JSON, those of ``--all`` into one file that grows recipe by recipe. With flags they are
+printed alone.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ from shoal.evaluation import clustering_scores
 from shoal.methods import METHODS
 
 
-def measure(recipe: str, seeds: Sequence[int]) -> dict[str, Any]:
+def measure(recipe: str, seeds: Sequence[int], flags: Sequence[str] = ()) -> dict[str, Any]:
     """A run per seed, printed as it ends, and what they come to."""
     rows = []
-    print(f"{recipe}\nseed    ACC    NMI    ARI  seconds  peak GB")
+    print(f"{' '.join((recipe, *flags))}\nseed    ACC    NMI    ARI  seconds  peak GB")
     for seed in seeds:
         with tempfile.TemporaryDirectory() as scratch:
-            row = train(recipe, seed, Path(scratch) / "run").row(seed)
+            row = train(recipe, seed, Path(scratch) / "run", *flags).row(seed)
         rows.append(row)
         print("{seed:>4}  {acc:.3f}  {nmi:.3f}  {ari:.3f}  {seconds:7.1f}  {peak_gb:7.2f}".format(**row), flush=True)
     record: dict[str, Any] = {"recipe": recipe, "runs": rows, **summary(rows)}
@@ -81,7 +83,12 @@ def main() -> None:
     which.add_argument("--recipe", default="propos-digits")
     which.add_argument("--all", action="store_true", help="the digits recipe of every method, and a table of them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    args = parser.parse_args()
+    args, flags = parser.parse_known_args()
+    if flags and args.all:
+        parser.error(f"flags are tried with one recipe, not with all: {' '.join(flags)}")
+    if flags:
+        measure(args.recipe, args.seeds, flags)
+        return
 
     pixels = kmeans_on_pixels(args.seeds)
     if not args.all:

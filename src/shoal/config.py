@@ -241,6 +241,9 @@ def _dump(raw: Mapping[str, Any]) -> str:
 def config_digest(config: RunConfig) -> str:
     """Hash of the config but for the path of the images, which may have moved."""
     raw = to_dict(replace(config, data=replace(config.data, path="", root="")))
-    if raw["data"]["range"] is None:  # runs that began before there was a range can be resumed
+    # Runs that began before there were these settings can be resumed.
+    if raw["data"]["range"] is None:
         del raw["data"]["range"]
+    if raw["method"].get("boost_from") is None:
+        raw["method"] = {name: value for name, value in raw["method"].items() if not name.startswith("boost_")}
     return hashlib.blake2b(_dump(raw).encode(), digest_size=16).hexdigest()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import Literal, ParamSpec
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 Parameters = ParamSpec("Parameters")
+
+Reduction = Literal["mean", "cluster_mean", "sum"]
+"""Of pairs of clusters: their mean, the mean over clusters of the sum over the others, or their sum."""
 
 
 def _in_float32(loss: Callable[Parameters, Tensor]) -> Callable[Parameters, Tensor]:
@@ -53,6 +56,12 @@ def prototypes(features: Float[Tensor, "b d"], assignment: Float[Tensor, "b k"])
     return F.normalize(assignment.float().T @ directions, dim=-1)
 
 
+def one_hot(labels: Int64[Tensor, "b"], n_clusters: int) -> Float[Tensor, "b k"]:
+    """The assignment to clusters; rows labelled −1 are in no column."""
+    # torch's own one_hot asks the device for the labels' range.
+    return (labels[:, None] == torch.arange(n_clusters, device=labels.device)).float()
+
+
 @_in_float32
 def prototype_scattering(
     online: Float[Tensor, "b d"],
@@ -77,8 +86,7 @@ def prototype_scattering(
     Returns:
         The loss; zero (with a zero gradient) when the batch holds no clustered row.
     """
-    # Rows labelled −1 are in no column. (one_hot would ask the device for the labels' range.)
-    assignment = (labels[:, None] == torch.arange(n_clusters, device=labels.device)).float()
+    assignment = one_hot(labels, n_clusters)
     present = assignment.sum(0) > 0
     mu = prototypes(online, assignment)
     mu_target = prototypes(target.detach(), assignment)
@@ -88,6 +96,92 @@ def prototype_scattering(
     logits = torch.diagonal_scatter(logits, positives)
     rows = torch.logsumexp(logits, dim=-1) - positives
     return rows.where(present, 0.0).sum() / present.sum().clamp(min=1)
+
+
+@_in_float32
+def consistent_labels(target: Float[Tensor, "b d"], labels: Int64[Tensor, "b"], most: int = 50) -> Int64[Tensor, "b"]:
+    """DCBoost's filter: the labels of the rows whose k* nearest neighbours in the batch all have their label; else −1.
+
+    ok(i, k) = [the k nearest neighbours of row i share its label], n_k = Σ_i ok(i, k) and k* = argmax_k k·n_k, so it
+    suits itself to the batch: far neighbours in clear clusters, near ones in mixed ones. The smallest k* wins a tie.
+    ("DCBoost", arXiv 2511.21193, adaptive filter.)
+
+    Args:
+        target: features of the batch from the target network, of any length; neighbours are by cosine.
+        labels: pseudo-label of each row; −1 for a row of no cluster, which is neither kept nor anyone's neighbour.
+        most: m, the largest k that is tried.
+    """
+    b = len(labels)
+    directions = F.normalize(target.detach().float(), dim=-1)
+    itself = torch.eye(b, dtype=torch.bool, device=labels.device)
+    cosines = (directions @ directions.T).masked_fill(itself | (labels < 0), -torch.inf)
+    nearest = cosines.topk(min(most, b), dim=1)
+    same = (labels[nearest.indices] == labels[:, None]) & (nearest.values > -torch.inf)
+    reach = same.cumprod(1).sum(1)  # ok(i, k) = [reach_i ≥ k]
+    k = torch.arange(1, same.shape[1] + 1, device=labels.device)
+    best = 1 + (k * (reach[:, None] >= k).sum(0)).argmax()
+    kept: Tensor = labels.where(reach >= best, -1)
+    return kept
+
+
+@_in_float32
+def cluster_concentration(
+    online: Float[Tensor, "b d"], target: Float[Tensor, "b d"], labels: Int64[Tensor, "b"], n_clusters: int
+) -> Float[Tensor, ""]:
+    """L_pos of DCBoost: the rows of a cluster are drawn together, those of the two networks onto each other.
+
+    L_pos = mean_c w_c/2 · Σ_{i,j∈c} ‖z_i − t_j‖² with z, t = the features at unit length, S_c = Σ_{i∈c} z_i,
+    T_c = Σ_{i∈c} t_i and w_c = 1/(‖S_c‖·‖T_c‖), through which the gradient flows (arXiv 2511.21193). Since
+    ‖z − t‖² = 2 − 2·z·t, no pair need be looked at: L_pos = mean_c (n_c² − S_c·T_c) / (‖S_c‖·‖T_c‖).
+
+    Args:
+        online: features of the batch; the only input with a gradient.
+        target: features of the same images from the target network; no gradient.
+        labels: pseudo-label of each row in [0, n_clusters); −1 for a row that is left out.
+        n_clusters: how many clusters there are; those without a row in the batch are left out of the mean.
+
+    Returns:
+        The loss; zero (with a zero gradient) when no row has a cluster.
+    """
+    assignment = one_hot(labels, n_clusters)
+    sizes = assignment.sum(0)
+    s = assignment.T @ F.normalize(online.float(), dim=-1)
+    t = assignment.T @ F.normalize(target.detach().float(), dim=-1)
+    lengths: Tensor = (s.norm(dim=1) * t.norm(dim=1)).where(sizes > 0, 1.0).clamp(min=1e-12)
+    rows = (sizes.square() - (s * t).sum(1)) / lengths
+    return rows.sum() / (sizes > 0).sum().clamp(min=1)
+
+
+@_in_float32
+def prototype_repulsion(
+    online: Float[Tensor, "b d"],
+    target: Float[Tensor, "b d"],
+    labels: Int64[Tensor, "b"],
+    n_clusters: int,
+    reduction: Reduction = "mean",
+) -> Float[Tensor, ""]:
+    """L_neg of DCBoost: the prototypes of different clusters repel each other.
+
+    L_neg = −Σ_{c₁≠c₂} ‖μ_{c₁} − μ'_{c₂}‖² over the clusters in the batch, with μ from the online features and μ' from
+    the target's (arXiv 2511.21193). What is known of the paper prints the plain sum.
+
+    Args:
+        online: features of the batch; the only input with a gradient.
+        target: features of the same images from the target network; no gradient.
+        labels: pseudo-label of each row in [0, n_clusters); −1 for a row that is left out.
+        n_clusters: how many clusters there are.
+        reduction: what becomes of the pairs.
+
+    Returns:
+        The loss; zero (with a zero gradient) with fewer than two clusters in the batch.
+    """
+    assignment = one_hot(labels, n_clusters)
+    present = assignment.sum(0) > 0
+    mu, mu_target = prototypes(online, assignment), prototypes(target.detach(), assignment)
+    pairs = (present[:, None] & present).fill_diagonal_(False)
+    squares = (2 - 2 * mu @ mu_target.T).where(pairs, 0.0)
+    number = {"mean": pairs.sum(), "cluster_mean": present.sum(), "sum": torch.ones_like(present.sum())}[reduction]
+    return -squares.sum() / number.clamp(min=1)
 
 
 @_in_float32

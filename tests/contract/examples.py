@@ -25,6 +25,7 @@ from shoal.types import Batch, Clustering
 SMALL: Mapping[str, MethodConfig] = {
     "byol": BYOLConfig(hidden=16, dim=8, momentum=0.9),
     "byol, joined": BYOLConfig(hidden=16, dim=8, momentum=0.9, views="joined"),
+    "byol, boost": BYOLConfig(hidden=16, dim=8, momentum=0.9, boost_from=0.0),
     "cc": CCConfig(dim=8),
     "moco": MoCoConfig(dim=8, queue=50, momentum=0.9),
     "moco, one way": MoCoConfig(dim=8, queue=50, momentum=0.9, symmetric=False, head="linear"),
@@ -32,6 +33,8 @@ SMALL: Mapping[str, MethodConfig] = {
     "pcl, both ways": PCLConfig(dim=8, queue=50, momentum=0.9, granularities=(6, 9), symmetric=True),
     "propos": ProPosConfig(hidden=16, dim=8, momentum=0.9, noise=0.1),
     "propos, queue": ProPosConfig(hidden=16, dim=8, momentum=0.9, views="joined", queue=50),
+    "propos, boost": ProPosConfig(hidden=16, dim=8, momentum=0.9, noise=0.1, boost_from=0.0),
+    "propos, queue and boost": ProPosConfig(hidden=16, dim=8, momentum=0.9, queue=50, boost_from=0.0),
     "simclr": SimCLRConfig(dim=8),
     "simsiam": SimSiamConfig(dim=8, bottleneck=4),
 }

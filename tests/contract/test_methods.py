@@ -70,7 +70,7 @@ def test_clusters_may_be_empty_and_images_of_none(name, case):
 def test_images_of_no_cluster_change_only_the_terms_of_clusters(name):
     ours, nobody = method(name), torch.full((N,), -1)
     terms = ours(batch(), clusterings(ours, nobody))
-    for of_clusters in {"psl", "proto_nce"} & terms.keys():
+    for of_clusters in {"psl", "proto_nce", "pos", "neg"} & terms.keys():
         assert terms[of_clusters].item() == 0
 
 

@@ -21,6 +21,7 @@ from shoal.types import Images
 PUBLISHED = [
     *(f"{m}-{d}" for m in METHODS for d in ("cifar10", "cifar20", "digits", "mnist", "folder")),
     *(f"{m}-{d}-resnet34" for m in ("propos", "byol") for d in ("cifar10", "cifar20")),
+    "propos-cifar10-boost",
     *(
         f"{m}-{d}"
         for m in ("propos", "byol")
@@ -54,6 +55,8 @@ def shrunk(config: RunConfig) -> RunConfig:
     method = config.method
     if hasattr(method, "granularities"):
         method = dataclasses.replace(method, granularities=(3, 4))
+    if getattr(method, "boost_from", None) is not None:  # its one step is one of the last stage
+        method = dataclasses.replace(method, boost_from=0.0)
     optim = dataclasses.replace(config.optim, batch_size=batch, accumulate=min(2, config.optim.accumulate))
     return dataclasses.replace(config, n_clusters=3, method=method, optim=optim, cluster_from=0, max_steps=1)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.golden.compare import Deviation
 from tests.golden.pieces import (
     cc,
+    dcboost,
     gmm,
     idc,
     info_nce_queue,
@@ -57,6 +58,7 @@ CHECKS: dict[str, Callable[[], Deviation]] = {
     "metrics_b": lambda: metrics("b"),
     "knn": knn,
     "idc": idc,
+    "dcboost": dcboost,
 }
 
 HEAD = f"""\

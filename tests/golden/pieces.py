@@ -11,11 +11,14 @@ from shoal.evaluation import clustering_scores, knn_predict
 from shoal.learning.questions import density, hardness, most_valuable
 from shoal.losses import (
     balanced_cross_entropy,
+    cluster_concentration,
     cluster_contrast,
     cluster_entropy,
     confident_labels,
+    consistent_labels,
     info_nce,
     nt_xent,
+    prototype_repulsion,
     prototype_scattering,
     prototypes,
     ruled_out_loss,
@@ -190,3 +193,22 @@ def idc() -> Deviation:
         gradients.append(off(logits.grad, data[f"grad_{name}"]))
     state = max(*gradients, off(hard, data["hardness"]), off(dense, data["representativeness"]))
     return Deviation(max(losses), state, "value and order of questions; L_pos, L_neg and gradients, confident labels")
+
+
+def dcboost() -> Deviation:
+    """The filter, and what the equations give: L_pos by its double sum, L_neg as a sum and as a mean over pairs."""
+    data = golden("dcboost")
+    target, k = data["teacher"], int(data["labels"].max()) + 1
+    labels = consistent_labels(target, data["labels"], int(data["m"]))
+    assert torch.equal(labels, data["labels"].where(data["keep"], -1))
+    losses, gradients = [apart(prototype_repulsion(data["online_raw"], target, labels, k), data["neg_mean"])], []
+    for name, loss in (
+        ("pos", lambda z: cluster_concentration(z, target, labels, k)),
+        ("neg_sum", lambda z: prototype_repulsion(z, target, labels, k, "sum")),
+    ):
+        online = data["online_raw"].clone().requires_grad_()
+        found = loss(online)
+        found.backward()
+        losses.append(apart(found, data[name]))
+        gradients.append(off(online.grad, data[f"grad_{name}"]))
+    return Deviation(max(losses), max(gradients), "no published code: the equations; which rows are kept, both losses")

@@ -47,6 +47,8 @@ class Method(nn.Module, ABC):
 
     granularities: tuple[int, ...] = ()
     """The k of each clustering that the losses use: BYOL (), ProPos (K,), PCL (250, 500, 1000)."""
+    clusters_from: float = 0.0
+    """Share of the epochs before which the losses use no clusters, whatever ``RunConfig.cluster_from`` says."""
 
     @abstractmethod
     def forward(self, batch: Batch, clusterings: Sequence[Clustering] = ()) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """BYOL: bootstrap your own latent (arXiv 2006.07733).
 
 From one view of an image, the online network predicts the output of its slow copy for the other view. There are no
-negatives and no clusters: k-means finds those in the features afterwards.
+negatives and no clusters: k-means finds those in the features afterwards. A last stage that uses clusters may follow
+(``methods/boost.py``).
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
+from shoal import distributed
 from shoal.losses import positive_alignment
-from shoal.methods.base import Method, MethodConfig, on_views
+from shoal.methods.base import Method, on_views
+from shoal.methods.boost import BoostConfig, boost_terms
 from shoal.models import Backbone, Target, mlp, start_near_zero
 from shoal.types import Batch, Clustering
 
 
 @dataclass(frozen=True)
-class BYOLConfig(MethodConfig):
+class BYOLConfig(BoostConfig):
     """Settings of BYOL; the defaults are those of its published clustering results on CIFAR-10."""
 
     name: ClassVar[str] = "byol"
@@ -46,18 +49,26 @@ class BYOL(Method):
     def __init__(self, config: BYOLConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
+        if config.boost_from is not None:
+            self.granularities, self.clusters_from = (n_clusters,), config.boost_from
         self.online = nn.Sequential(backbone, mlp(backbone.n_features, config.hidden, config.dim))
         self.target = Target(self.online, config.momentum, rising=config.momentum_rises)
         self.predictor = mlp(config.dim, config.hidden, config.dim)
         start_near_zero(self.predictor)
 
     def forward(self, batch: Batch, clusterings: Sequence[Clustering] = ()) -> dict[str, Tensor]:
-        """L = 2 − 2·cos(h(g(f(x))), g'(f'(x'))), symmetric in the views (eq. 2)."""
+        """L = 2 − 2·cos(h(g(f(x))), g'(f'(x'))), symmetric in the views (eq. 2); with clusters, DCBoost's beside it."""
         joined = self.config.views == "joined"
         z1, z2 = on_views(self.online, batch.view1, batch.view2, joined=joined)
         k2, k1 = on_views(self.target, batch.view2, batch.view1, joined=joined)
         p1, p2 = on_views(self.predictor, z1, z2, joined=joined)
-        return {"byol": (positive_alignment(p1, k2) + positive_alignment(p2, k1)) / 2}
+        alignment = (positive_alignment(p1, k2) + positive_alignment(p2, k1)) / 2
+        if not clusterings:
+            return {"byol": alignment}
+        z1, z2, k1, k2 = distributed.gather_all(z1.float(), z2.float(), k1.float(), k2.float())
+        found = clusterings[0]
+        boost = boost_terms(self.config, (z1, z2), (k2, k1), found.labels[batch.index], len(found.centers))
+        return {"instance": alignment, **boost}
 
     @property
     def encoder(self) -> nn.Sequential:

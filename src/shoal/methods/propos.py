@@ -3,7 +3,8 @@
     L = L_psa + λ·L_psl
 
 Positive sampling alignment (PSA) is BYOL whose prediction starts from a sampled neighbour of the embedding; prototype
-scattering (PSL) pulls the two views' prototypes of a cluster together and pushes different clusters apart.
+scattering (PSL) pulls the two views' prototypes of a cluster together and pushes different clusters apart. In a last
+stage DCBoost's losses may take the place of PSL (``methods/boost.py``).
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from shoal import distributed
 from shoal.losses import positive_alignment, prototype_scattering
-from shoal.methods.base import Method, MethodConfig, check_queue, on_views
+from shoal.methods.base import Method, check_queue, on_views
+from shoal.methods.boost import BoostConfig, boost_terms
 from shoal.models import Backbone, Queue, Target, mlp, start_near_zero
 from shoal.types import Batch, Clustering
 
 
 @dataclass(frozen=True)
-class ProPosConfig(MethodConfig):
+class ProPosConfig(BoostConfig):
     """Settings of ProPos; the defaults are the paper's for CIFAR-10."""
 
     name: ClassVar[str] = "propos"
@@ -74,18 +76,20 @@ class ProPos(Method):
         self.queue = Queue(config.queue, config.dim) if config.queue else None
 
     def forward(self, batch: Batch, clusterings: Sequence[Clustering] = ()) -> dict[str, Tensor]:
-        """PSA from the start; sampled neighbours and PSL once there are clusters."""
+        """PSA from the start; sampled neighbours and PSL once there are clusters; DCBoost's terms in the last stage."""
         joined = self.config.views == "joined"
         z1, z2 = on_views(self.online, batch.view1, batch.view2, joined=joined)
         k2, k1 = on_views(self.target, batch.view2, batch.view1, joined=joined)
         v1, v2 = (self._sample_neighbour(z) for z in (z1, z2)) if clusterings else (z1, z2)
         p1, p2 = on_views(self.predictor, v1, v2, joined=joined)
 
-        terms = {"psa": (positive_alignment(p1, k2) + positive_alignment(p2, k1)) / 2}
+        boosting = bool(clusterings) and self.config.boosts(batch.progress)
+        alignment = (positive_alignment(p1, k2) + positive_alignment(p2, k1)) / 2
+        terms = {"instance" if boosting else "psa": alignment}
         if clusterings or self.queue:
             z1, z2, k1, k2 = distributed.gather_all(z1.float(), z2.float(), k1.float(), k2.float())
             for clustering in clusterings:
-                terms["psl"] = self.config.psl_weight * self._scattering(z1, z2, k1, k2, batch.index, clustering)
+                terms |= self._of_clusters(z1, z2, k1, k2, batch, clustering)
             if self.queue:
                 for k in (k1, k2):
                     self.queue.enqueue(F.normalize(k, dim=-1), batch.index)
@@ -97,18 +101,21 @@ class ProPos(Method):
         noise = torch.randn(n, z.shape[1], generator=self.generator, device=z.device)
         return z + self.config.noise * noise[distributed.share(n)]
 
-    def _scattering(
-        self, z1: Tensor, z2: Tensor, k1: Tensor, k2: Tensor, index: Int64[Tensor, "b"], clustering: Clustering
-    ) -> Float[Tensor, ""]:
-        """L_psl over the global batch, symmetric in the views; the queue's rows join both μ and μ'."""
+    def _of_clusters(
+        self, z1: Tensor, z2: Tensor, k1: Tensor, k2: Tensor, batch: Batch, clustering: Clustering
+    ) -> dict[str, Tensor]:
+        """λ·L_psl, or DCBoost's terms, over the global batch and symmetric in the views; the queue's rows join both."""
+        index = batch.index
         if self.queue:
             z1, z2, k1, k2 = (torch.cat((rows, self.queue.keys)) for rows in (z1, z2, k1, k2))
             index = torch.cat((index, self.queue.index))
         labels = clustering.labels[index].where(index >= 0, -1)
         k = len(clustering.centers)
+        if self.config.boosts(batch.progress):
+            return boost_terms(self.config, (z1, z2), (k2, k1), labels, k)
         forth = prototype_scattering(z1, k2, labels, k, self.config.temperature)
         back = prototype_scattering(z2, k1, labels, k, self.config.temperature)
-        return (forth + back) / 2
+        return {"psl": self.config.psl_weight * (forth + back) / 2}
 
     @property
     def encoder(self) -> nn.Sequential:

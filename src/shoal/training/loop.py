@@ -188,8 +188,8 @@ def _e_step_is_due(run: Run) -> bool:
 
 
 def _granularities_until_next(run: Run) -> tuple[int, ...]:
-    """Those that the losses will use before the next E-step: none at the end, nor long before ``cluster_from``."""
-    used = not run.trained and run.state.epoch + run.config.cluster_every > run.config.cluster_from
+    """Those that the losses will use before the next E-step: none at the end, nor long before they begin."""
+    used = not run.trained and run.uses_clusters(run.state.epoch + run.config.cluster_every - 1)
     return run.method.granularities if used else ()
 
 
@@ -218,7 +218,7 @@ def _batch(run: Run, index: Int64[Tensor, "b"], pixels: UInt8[Tensor, "s 3 h w"]
     size = (pixels.shape[2], pixels.shape[3])
     mine = distributed.share(len(index))
     draws = [draw_view(len(index), size, run.config.augment, run.view_generator, view)[mine] for view in (0, 1)]
-    return Batch(*apply_two_views(pixels, *draws), index)
+    return Batch(*apply_two_views(pixels, *draws), index, run.state.epoch / run.config.epochs)
 
 
 def _spread(clustering: Clustering, take_part: Bool[Tensor, "n"]) -> Clustering:

@@ -159,10 +159,14 @@ class Run:
     @property
     def active_clusterings(self) -> tuple[Clustering, ...]:
         """The clusterings that the losses use in this epoch, one per granularity; none before they begin."""
-        if self.state.epoch < self.config.cluster_from:
+        if not self.uses_clusters(self.state.epoch):
             return ()
         by_k = {len(clustering.centers): clustering for clustering in self.state.clusterings}
         return tuple(by_k[k] for k in self.method.granularities)
+
+    def uses_clusters(self, epoch: int) -> bool:
+        """Whether the losses use clusters in this epoch."""
+        return epoch >= self.config.cluster_from and epoch / self.config.epochs >= self.method.clusters_from
 
     def count_step(self, terms: Mapping[str, Tensor], seconds: float) -> None:
         """Add a step's loss terms to the epoch's, on the device: no step waits for the host."""
