@@ -140,7 +140,7 @@ DAMAGE = {
     "a gap": (lambda _, t: t["layers_"].masked_fill_(t["layers_"] == 0, 1), "layers do not belong"),
     "too few": (lambda _, t: t.update(layers_=t["layers_"][:, 1:].contiguous()), "layers do not belong"),
     "none": (lambda _, t: t.update(layers_=t["layers_"][:0]), "layers do not belong"),
-    "another k": (lambda h, _: h.update(n_clusters=5), "layers do not belong"),
+    "another k": (lambda h, _: h.update(layer=5), "layers do not belong"),
     "fractions": (lambda _, t: t.update(layers_=t["layers_"].float()), "another kind of numbers"),
     "no cores": (lambda _, t: t.pop("cores_"), "no cores_"),
     "a size": (lambda h, _: h.update(min_cluster_size="x"), "min_cluster_size 'x'"),
@@ -219,8 +219,8 @@ def test_beyond_the_sample_rows_are_put_by_vote(monkeypatch):
 @first_columns
 def test_mistakes():
     x, _ = nested()
-    refused(UMAPHDBSCAN(5, random_state=0).fit, x, match=r"n_clusters=5 .* the layers have 3 and 9")
-    refused(UMAPHDBSCAN(0).fit, x, match="n_clusters=0")
+    refused(UMAPHDBSCAN(5, random_state=0).fit, x, match="no layer of 5 clusters: the density suggests 3 and 9, so")
+    refused(UMAPHDBSCAN(0).fit, x, match="layer=0")
     for size in (1, 2.5, True, "a"):
         refused(UMAPHDBSCAN(min_cluster_size=size).fit, x, match="min_cluster_size=")
     refused(UMAPHDBSCAN(metric="l1").fit, x, match="metric 'l1'")

@@ -133,7 +133,7 @@ def test_another_layer_needs_neither_network_nor_umap(made, monkeypatch, capsys)
     assert main(["cluster", "two", "-k", "8", "--out", "eight"]) == 0
     assert clusters_in(made.parent.parent / "eight") == before
     assert main(["cluster", "clusters/photos", "-k", "5", "--out", "five"]) == 2
-    assert "n_clusters=5 is no number of clusters that the density suggests; the layers have 2 and 8" in (
+    assert "there is no layer of 5 clusters: the density suggests 2 and 8, so give one of these" in (
         capsys.readouterr().err
     )
     assert main(["cluster", "clusters/photos", "-k", "5", "--method", "kmeans", "--out", "five"]) == 0
@@ -219,7 +219,7 @@ def test_labels_and_what_belongs_nowhere(tmp_path, monkeypatch, capsys, network,
         ),
         (["--method", "density", "--min-cluster-size", "1"], "--min-cluster-size 1 must be 2 at least."),
         (["--method", "density", "--k-range", "2", "5"], "--method density finds the number of clusters itself"),
-        (["--method", "density", "-k", "5"], "n_clusters=5 is no number of clusters that the density suggests"),
+        (["--method", "density", "-k", "5"], "there is no layer of 5 clusters: the density suggests"),
         (
             ["--method", "density", "--min-cluster-size", "130"],
             "no two groups of 130 rows or more are denser than what",

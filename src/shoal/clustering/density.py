@@ -82,7 +82,7 @@ class UMAPHDBSCAN(SharesEstimator):
     farther than that of any row of the cluster.
 
     Args:
-        n_clusters: that of the layer to take; None takes the one of ``min_cluster_size``.
+        layer: the number of clusters of the layer to take; None takes the layer of ``min_cluster_size``.
         min_cluster_size: rows that a cluster has at least; None takes half of √n, and five at least. Of a sample it
             counts the rows of that.
         metric: decides which rows are neighbours.
@@ -101,13 +101,13 @@ class UMAPHDBSCAN(SharesEstimator):
 
     def __init__(
         self,
-        n_clusters: int | None = None,
+        layer: int | None = None,
         *,
         min_cluster_size: int | None = None,
         metric: Metric = "cosine",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        self.n_clusters = n_clusters
+        self.layer = layer
         self.min_cluster_size = min_cluster_size
         self.metric = metric
         self.random_state = random_state
@@ -133,7 +133,7 @@ class UMAPHDBSCAN(SharesEstimator):
         self.layers_: Array | Tensor = as_input_type(X, layers)
         self.rows_: Array | Tensor = as_input_type(X, rows)
         self.cores_: Array | Tensor = as_input_type(X, _cores(rows, self.metric))
-        self.take_layer(1 + int(layers[chosen].max()) if self.n_clusters is None else self.n_clusters)
+        self.take_layer(1 + int(layers[chosen].max()) if self.layer is None else self.layer)
         if len(drawn) == len(features):
             self.labels_: Array | Tensor = as_input_type(X, torch.as_tensor(self.row_labels_)[inverse])
         else:
@@ -143,8 +143,8 @@ class UMAPHDBSCAN(SharesEstimator):
     def _check(self, n: int) -> None:
         """Refuse wrong parameters, and too few rows."""
         check_choice(self.metric, Metric, "metric")
-        if self.n_clusters is not None:
-            check_counts(n_clusters=self.n_clusters)
+        if self.layer is not None:
+            check_counts(layer=self.layer)
         size = self.min_cluster_size
         if size is not None and (not isinstance(size, Integral) or isinstance(size, bool) or size < 2):
             raise UserError(f"min_cluster_size={size!r} must be a whole number, at least 2.")
@@ -177,8 +177,8 @@ class UMAPHDBSCAN(SharesEstimator):
         sizes = [1 + int(labels.max()) for labels in self.layers_]
         if n_clusters not in sizes:
             known = in_series(self.choices_)
-            have = f"the layers have {known}: give one of these" if known else "there is none, as no group is dense"
-            raise UserError(f"n_clusters={n_clusters} is no number of clusters that the density suggests; {have}.")
+            have = f"the density suggests {known}, so give one of these" if known else "no group is dense"
+            raise UserError(f"there is no layer of {n_clusters} clusters: {have}.")
         self.row_labels_: Array | Tensor = self.layers_[sizes.index(n_clusters)]
         self.n_clusters_ = n_clusters
 
@@ -195,7 +195,7 @@ class UMAPHDBSCAN(SharesEstimator):
         """
         other = copy.copy(self)
         vars(other).pop("labels_", None)
-        other.n_clusters = n_clusters
+        other.layer = n_clusters
         other.take_layer(n_clusters)
         return other
 

@@ -43,7 +43,7 @@ SETTINGS = {
     "UMAPKMeans": ("n_clusters", "metric"),
     "GaussianMixture": ("n_components", "metric", "covariance_type"),
     "TEMI": ("n_clusters", "metric"),
-    "UMAPHDBSCAN": ("n_clusters", "metric", "min_cluster_size"),
+    "UMAPHDBSCAN": ("layer", "metric", "min_cluster_size"),
     "LinearHead": ("n_clusters", "metric"),
 }
 SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -115,7 +115,7 @@ def state_of(clusterer: Clusterer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if isinstance(clusterer, KMeans | MiniBatchKMeans):
         header["variance"] = clusterer.variance_
     if isinstance(clusterer, UMAPHDBSCAN):
-        header["n_clusters"] = clusterer.n_clusters_
+        header["layer"] = clusterer.n_clusters_
     holder = clusterer.head_ if isinstance(clusterer, TEMI) else clusterer
     names = [*SHAPES[name], *(["covariances_"] if name == "GaussianMixture" else [])]
     return header, {each: torch.as_tensor(getattr(holder, each)).cpu().contiguous() for each in names}
@@ -180,9 +180,10 @@ def _fill_layers(clusterer: UMAPHDBSCAN, header: Mapping[str, Any], found: Mappi
         raise _damaged(f"its header names min_cluster_size {size!r}")
     fits = layers.numel() and len(rows) == len(cores) == layers.shape[1]
     whole = fits and all(len(torch.unique(each[each >= 0])) == 1 + int(each.max()) for each in layers)
-    if not whole or layers.min() < -1 or clusterer.n_clusters not in clusterer.choices_:
+    k = clusterer.layer
+    if not whole or layers.min() < -1 or k is None or k not in clusterer.choices_:
         raise _damaged("its layers do not belong to its rows")
-    clusterer.take_layer(clusterer.n_clusters)
+    clusterer.take_layer(k)
 
 
 def _checked(
