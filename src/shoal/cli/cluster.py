@@ -44,7 +44,7 @@ class ClusterCommand(Command):
     finds how many clusters there are, and images that belong nowhere; by default kmeans, or the density of a result.
     """
     min_cluster_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Images that a cluster by density has at least; by default half the square root of their number."""
+    """Images that a cluster by density has at least; by default 1.5 times the square root of their number."""
     backbone: EncoderConfig = field(default_factory=EncoderConfig)
     data: PixelConfig = field(default_factory=PixelConfig)
     metric: Metric | None = None

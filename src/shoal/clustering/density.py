@@ -25,19 +25,22 @@ N_COMPONENTS = 5
 
 N_NEIGHBORS = 15
 
-MIN_SAMPLES = 5
+MIN_SAMPLES = 10
 """Rows within the distance that is taken for the density about a row, itself included."""
 
 FEWEST = 5
 """Rows of the smallest cluster that there may be by default."""
+
+PER_ROOT = 1.5
+"""Rows of the smallest cluster for each unit of √n."""
 
 SLACK = 1e-3
 """By which share an exported network, whose distances are rounded, may take a row for nearer than it is."""
 
 
 def smallest_cluster(n: int) -> int:
-    """Rows that a cluster of n rows needs by default: half of √n, and five at least."""
-    return max(FEWEST, round(math.sqrt(n) / 2))
+    """Rows that a cluster among n rows needs by default: 1.5 √n, and five at least."""
+    return max(FEWEST, round(PER_ROOT * math.sqrt(n)))
 
 
 class DensityVotes(Votes):
@@ -73,9 +76,10 @@ class UMAPHDBSCAN(SharesEstimator):
     """HDBSCAN in a UMAP embedding: as many clusters as are dense, and noise (−1), for arrays and tensors.
 
     UMAP (15 neighbours, 5 dimensions) of up to 10 000 rows, a random sample if there are more; equal rows count once.
-    HDBSCAN (Campello, Moulavi and Sander 2013) keeps the clusters of at least ``min_cluster_size`` rows that persist
-    over the widest range of densities. It is run for that size, and for ever halved and doubled ones: where these give
-    other numbers of clusters, they are layers among which ``with_clusters`` chooses, with no other UMAP.
+    HDBSCAN (Campello, Moulavi and Sander 2013) makes a hierarchy of dense groups of at least ``min_cluster_size`` rows;
+    its leaves are the clusters, and what lies between them is noise. It is run for that size, and for ever halved and
+    doubled ones: where these give other numbers of clusters, they are layers among which ``with_clusters`` chooses,
+    with no other UMAP.
 
     All other rows, and new ones, go where the votes of their 10 nearest embedded rows do, as in ``UMAPKMeans``. They
     belong nowhere (−1, all probabilities 0) if rows of noise have the most votes, or if their tenth neighbour is
@@ -83,7 +87,7 @@ class UMAPHDBSCAN(SharesEstimator):
 
     Args:
         layer: the number of clusters of the layer to take; None takes the layer of ``min_cluster_size``.
-        min_cluster_size: rows that a cluster has at least; None takes half of √n, and five at least. Of a sample it
+        min_cluster_size: rows that a cluster has at least; None takes 1.5 √n, and five at least. Of a sample it
             counts the rows of that.
         metric: decides which rows are neighbours.
         random_state: an int makes the result reproducible; None draws new seeds each time.
@@ -194,7 +198,8 @@ class UMAPHDBSCAN(SharesEstimator):
             UserError: no layer has.
         """
         other = copy.copy(self)
-        vars(other).pop("labels_", None)
+        if hasattr(other, "labels_"):
+            del other.labels_
         other.layer = n_clusters
         other.take_layer(n_clusters)
         return other
@@ -243,7 +248,13 @@ def density_layers(points: Float[np.ndarray, "m e"], size: int) -> list[tuple[in
     halved = [size >> i for i in range(1, size.bit_length()) if size >> i >= FEWEST]
     with hold_threads():
         for each in (size, *doubled, *halved):
-            model = HDBSCAN(min_cluster_size=each, min_samples=min(MIN_SAMPLES, len(points)), copy=True)
+            model = HDBSCAN(
+                min_cluster_size=each,
+                min_samples=min(MIN_SAMPLES, len(points)),
+                # The other way, by excess of mass, takes half of an embedding for one cluster if that is stable.
+                cluster_selection_method="leaf",
+                copy=True,
+            )
             labels = _by_size(model.fit(points).labels_)
             k = 1 + int(labels.max())
             if each == size or (k and k not in found):

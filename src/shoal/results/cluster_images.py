@@ -25,6 +25,7 @@ from shoal.clustering import (
     cluster_centers,
     suggest_k,
 )
+from shoal.clustering.density import in_series
 from shoal.clustering.occupied import renumbered, restricted
 from shoal.clustering.rows import Metric
 from shoal.clustering.saved import Unsupervised
@@ -88,8 +89,15 @@ def cluster(
         seed, how = inputs.earlier.seed, f"a layer of the density in {inputs.earlier.folder.path}; nothing was fitted"
     else:
         row_bytes = inputs.features.nbytes // len(inputs)
-        sizes = {"n": len(inputs), "row_bytes": row_bytes, "min_cluster_size": min_cluster_size}
-        clusterer = _fitted(build_clusterer(method, n_clusters, metric=metric, seed=seed, **sizes), inputs, progress)
+        unfitted = build_clusterer(
+            *(method, n_clusters),
+            metric=metric,
+            seed=seed,
+            n=len(inputs),
+            row_bytes=row_bytes,
+            min_cluster_size=min_cluster_size,
+        )
+        clusterer = _fitted(unfitted, inputs, progress)
         found, how = torch.as_tensor(clusterer.labels_), how_fitted(clusterer, len(inputs))
     labels, occupied = renumbered(found)
     if len(occupied) < (n_clusters or 0):
@@ -138,11 +146,12 @@ def _fitted(clusterer: Unsupervised, inputs: Inputs, progress: Progress) -> Unsu
     for each in told:
         progress.warn(str(each.message))
     if isinstance(clusterer, UMAPHDBSCAN) and not clusterer.n_clusters_:
-        size = clusterer.min_cluster_size_
+        size, finer = clusterer.min_cluster_size_, in_series(clusterer.choices_)
+        smaller = f", take {finer} smaller clusters with -k" if finer else ""
         raise UserError(
             f"no two groups of {size} {inputs.what} or more are denser than what lies between them, so that all "
-            f"{len(inputs)} would belong nowhere: lower --min-cluster-size (at least 2), or cut them into parts with "
-            "--method kmeans -k N."
+            f"{len(inputs)} would belong nowhere: lower --min-cluster-size (at least 2){smaller}, or cut them into parts "
+            "with --method kmeans -k N."
         )
     return clusterer
 

@@ -80,8 +80,8 @@ class Outcome:
         if self.n_nowhere:
             lines.append(f"nowhere      {self.n_nowhere} ({self.n_nowhere / self.n_rows:.1%}) belong to no cluster")
         if self.layers:
-            k, path = self.layers[-1], shlex.quote(str(folder.path))
-            more = f"shoal cluster {path} -k {k} --out {shlex.quote(f'{folder.path}-{k}')}"
+            k, place = self.layers[-1], shlex.quote(str(folder.path))
+            more = f"shoal cluster {place} -k {k} --out {shlex.quote(f'{folder.path}-{k}')}"
             lines.append(f"layers       also {in_series(self.layers)} clusters: {more}")
         lines += [f"method       {self.how}"] if self.how else []
         if self.scores:
