@@ -150,8 +150,8 @@ def _fitted(clusterer: Unsupervised, inputs: Inputs, progress: Progress) -> Unsu
         smaller = f", take {finer} smaller clusters with -k" if finer else ""
         raise UserError(
             f"no two groups of {size} {inputs.what} or more are denser than what lies between them, so that all "
-            f"{len(inputs)} would belong nowhere: lower --min-cluster-size (at least 2){smaller}, or cut them into parts "
-            "with --method kmeans -k N."
+            f"{len(inputs)} would belong nowhere: lower --min-cluster-size (at least 2){smaller}, or cut them into "
+            "parts with --method kmeans -k N."
         )
     return clusterer
 
