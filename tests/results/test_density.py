@@ -98,7 +98,7 @@ def kinds_agree(found):
 
 def test_noise_and_layers_are_told_and_kept(once, made):
     said = once[1]
-    assert "clusters     8, of 84\nnowhere      2 (2.4%) belong to no cluster\n" in said
+    assert "clusters     8, of 84\nnowhere      2 (2.4%) are in no cluster\n" in said
     assert "layers       also 2 clusters: shoal cluster clusters/photos -k 2 --out clusters/photos-2\n" in said
     assert "method       UMAP and HDBSCAN of all rows\n" in said
     found = clusters_in(made)
@@ -110,8 +110,9 @@ def test_noise_and_layers_are_told_and_kept(once, made):
     assert {row["cluster"] for row in table(made / "representatives.csv")} == set(map(str, range(8)))
     assert np.load(made / "centers.npy").shape == (8, 96)
     page = (made / "report.html").read_text()
-    assert "2 of them not clustered" in page
+    assert "2 (2.4\u202f%) in no cluster" in page
     assert "2 are other layers" in page
+    assert "2 images are in no cluster" in page
     assert "-k 2 --out" in page
     assert "min_cluster_size: 6" in (made / "config.yaml").read_text()
     assert "--method density --min-cluster-size 6" in page
@@ -153,7 +154,7 @@ def test_new_images_and_updates(made, capsys):
     shaded(photos, "red", 1, 77)
     odd(photos / "more", "yellow")
     assert main(["update", "clusters/photos"]) == 0
-    assert "nowhere      3 (3.5%) belong to no cluster" in capsys.readouterr().out
+    assert "nowhere      3 (3.5%) are in no cluster" in capsys.readouterr().out
     after = clusters_in(made)
     assert (after.pop("red-1-77.png"), after.pop("more/odd-yellow.png")) == (before["red-1-0.png"], -1)
     assert after == before

@@ -78,9 +78,10 @@ class Outcome:
         """One line per figure and per file to look at."""
         lines = [f"clusters     {self.n_clusters}, of {self.n_rows}{self._shortfall()}"]
         if self.n_nowhere:
-            lines.append(f"nowhere      {self.n_nowhere} ({self.n_nowhere / self.n_rows:.1%}) belong to no cluster")
+            lines.append(f"nowhere      {self.n_nowhere} ({self.n_nowhere / self.n_rows:.1%}) are in no cluster")
         if self.layers:
-            k, place = self.layers[-1], shlex.quote(str(folder.path))
+            k = next((k for k in self.layers if k > self.n_clusters), self.layers[-1])
+            place = shlex.quote(str(folder.path))
             more = f"shoal cluster {place} -k {k} --out {shlex.quote(f'{folder.path}-{k}')}"
             lines.append(f"layers       also {in_series(self.layers)} clusters: {more}")
         lines += [f"method       {self.how}"] if self.how else []
