@@ -221,6 +221,20 @@ def test_beyond_the_sample_rows_are_put_by_vote(monkeypatch):
 
 
 @first_columns
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.int64])
+def test_rows_keep_their_digits(kind):
+    """Far from 0 as near it, for tensors and arrays."""
+    x = (100 * nested()[0]).round() / (1 if kind == torch.int64 else 100)
+    far = 1_700_000_000 if kind != torch.float16 else 0
+    near = UMAPHDBSCAN(metric="euclidean", random_state=0).fit(x.double()).labels_
+    for rows in (x.to(kind) + far, (x.to(kind) + far).numpy()):
+        found = UMAPHDBSCAN(metric="euclidean", random_state=0).fit(rows)
+        assert type(found.labels_) is type(rows)
+        same = torch.as_tensor(found.labels_) == near
+        assert same.all() if kind != torch.float16 else same.float().mean() > 0.95
+
+
+@first_columns
 def test_mistakes():
     x, _ = nested()
     refused(UMAPHDBSCAN(5, random_state=0).fit, x, match="no layer of 5 clusters: the density suggests 3 and 9, so")
