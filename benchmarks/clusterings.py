@@ -1,9 +1,10 @@
-"""The four clusterings of one matrix of features, and how they agree with its classes.
+"""The clusterings of one matrix of features, and how they agree with its classes.
 
     python benchmarks/clusterings.py FEATURES.npy LABELS.npy [--seeds 10,11,12] [--methods kmeans,temi] [--threads 1]
 
 The metric is the cosine and k the number of classes; only scores read the classes themselves. It prints a line of
-figures for each method and seed; for TEMI also the loss by which the head was chosen.
+figures for each method and seed; for TEMI also the loss by which the head was chosen, and for the density, which is
+told no k, the clusters, the share of rows in none and the purity of the others, whose scores these are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shoal.clustering import TEMI, ClusteringMethod, build_clusterer
+from shoal.clustering import TEMI, UMAPHDBSCAN, ClusteringMethod, build_clusterer
 from shoal.clustering.rows import Metric
 from shoal.evaluation import clustering_scores
 
@@ -35,13 +36,21 @@ def fits(
     k, rows = len(torch.bincount(labels).nonzero()), []
     for method in methods:
         for seed in seeds:
-            clusterer = build_clusterer(method, k, metric=metric, seed=seed, n=len(features))
-            start = time.perf_counter()
+            asked = None if method == "density" else k
+            clusterer = build_clusterer(method, asked, metric=metric, seed=seed, n=len(features))
+            start, start_cpu = time.perf_counter(), time.process_time()
             found = torch.as_tensor(clusterer.fit(features).labels_)
             row = {"method": method, "seed": seed, "seconds": time.perf_counter() - start}
+            row["cpu_seconds"] = time.process_time() - start_cpu
             row |= clustering_scores(labels, found)
             loss = f", loss {float(clusterer.losses_.min()):.3f}" if isinstance(clusterer, TEMI) else ""
-            figures = f"ACC {row['acc']:.4f}, NMI {row['nmi']:.4f}, {row['seconds']:.0f} s{loss}"
+            if isinstance(clusterer, UMAPHDBSCAN):
+                row |= {"clusters": clusterer.n_clusters_, "nowhere": float((found < 0).double().mean())}
+                row["layers"] = clusterer.choices_
+                loss = f", {row['clusters']} clusters of {row['layers']}, {row['nowhere']:.3f} nowhere"
+                loss += f", purity {row['purity']:.4f}"
+            took = f"{row['seconds']:.0f} s, {row['cpu_seconds']:.0f} CPU s"
+            figures = f"ACC {row['acc']:.4f}, NMI {row['nmi']:.4f}, {took}{loss}"
             print(f"{method:12} seed {seed}: {figures}", flush=True)
             rows.append(row)
     return rows

@@ -148,6 +148,8 @@ def print_medians(rows: Sequence[Mapping[str, Any]]) -> None:
         others = (
             f"NMI {statistics.median(nmi):.3f}  ARI {statistics.median(ari):.3f}  {statistics.median(seconds):.0f} s"
         )
+        if away := [row["nowhere"] for row in these if "nowhere" in row]:
+            others += f", of the {1 - statistics.median(away):.0%} that are in clusters"
         print(f"{of + ' + ' + method:24} ACC {statistics.median(acc):.3f} ({spread})  {others}")
 
 

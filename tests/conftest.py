@@ -25,7 +25,7 @@ def no_umap(monkeypatch):
         centred = (features - features.mean(0)).float()
         return F.pad(centred[:, :3], (0, max(0, 3 - features.shape[1])))
 
-    for user in ("evaluation.baselines", "clustering.umap"):
+    for user in ("evaluation.baselines", "clustering.umap", "clustering.density"):
         monkeypatch.setattr(f"shoal.{user}.umap_embedding", first_columns)
 
 

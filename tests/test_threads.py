@@ -14,12 +14,13 @@ WATCHED = """
 import sys
 import numpy as np, torch
 from threadpoolctl import threadpool_info
-from shoal.clustering import UMAPKMeans, map_positions, suggest_k
+from shoal.clustering import UMAPHDBSCAN, UMAPKMeans, map_positions, suggest_k
 
 said = torch.get_num_threads()
 X = np.random.default_rng(0).normal(size=(120, 8)).astype("f4")
 if "umap" in sys.argv:
     UMAPKMeans(3, random_state=0).fit(X)
+    UMAPHDBSCAN(random_state=0).fit(X)
 map_positions(torch.tensor(X), metric="euclidean", seed=0)
 suggest_k(X, metric="euclidean")
 shared = [p["num_threads"] for p in threadpool_info() if "torch" in p["filepath"]]

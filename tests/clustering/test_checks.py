@@ -3,7 +3,7 @@
 import pytest
 from sklearn.utils.estimator_checks import check_estimator
 
-from shoal.clustering import TEMI, UMAPKMeans
+from shoal.clustering import TEMI, UMAPHDBSCAN, UMAPKMeans
 
 ZERO_ROWS = {"check_estimators_dtypes": "zero rows"}  # which have no direction
 
@@ -11,7 +11,11 @@ ZERO_ROWS = {"check_estimators_dtypes": "zero rows"}  # which have no direction
 @pytest.mark.usefixtures("without_type_checks", "no_umap")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning", "ignore:Number of distinct clusters")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-@pytest.mark.parametrize("estimator", [UMAPKMeans(3), TEMI(3, n_heads=2, epochs=6)], ids=["UMAPKMeans", "TEMI"])
+@pytest.mark.parametrize(
+    "estimator",
+    [UMAPKMeans(3), UMAPHDBSCAN(), TEMI(3, n_heads=2, epochs=6)],
+    ids=["UMAPKMeans", "UMAPHDBSCAN", "TEMI"],
+)
 def test_scikit_learns_checks(estimator, metric):
     expected = ZERO_ROWS if metric == "cosine" else {}
     results = check_estimator(estimator.set_params(metric=metric), expected_failed_checks=expected)

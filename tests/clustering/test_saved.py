@@ -8,7 +8,16 @@ import torch
 from safetensors.torch import load, save
 from tests.clustering.refusing import refused
 
-from shoal.clustering import GaussianMixture, KMeans, MiniBatchKMeans, build_clusterer, clusterer_from, saved, state_of
+from shoal.clustering import (
+    UMAPHDBSCAN,
+    GaussianMixture,
+    KMeans,
+    MiniBatchKMeans,
+    build_clusterer,
+    clusterer_from,
+    saved,
+    state_of,
+)
 from shoal.clustering.temi.estimator import TEMI
 from shoal.clustering.umap import UMAPKMeans
 
@@ -56,6 +65,7 @@ def test_it_comes_back_bit_for_bit(clusterer, metric, as_array):
         ("umap-kmeans", 100, UMAPKMeans),
         ("gmm", 100, GaussianMixture),
         ("temi", 100, TEMI),
+        ("density", 100, UMAPHDBSCAN),
     ],
 )
 def test_clusterers_by_name(method, n, kind):

@@ -183,7 +183,7 @@ def test_features_alone_have_no_configuration_and_no_curves(tmp_path):
 def test_a_sample_says_so(tmp_path):
     page = render(example(sizes=torch.tensor([20, 30, 50]), n_images=1234), tmp_path)
     assert "1\u202f234" in page.texts["dl"]
-    assert "60 of them on this page, 1\u202f134 of them not clustered" in page.texts["dl"]
+    assert "60 of them on this page, 1\u202f134 (91.9\u202f%) in no cluster" in page.texts["dl"]
     assert "20 to 50 images each" in page.texts["dl"]
 
 

@@ -16,7 +16,7 @@ from shoal.clustering.rows import Metric, default_metric
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
-from shoal.results.inputs import EncoderConfig, PixelConfig
+from shoal.results.inputs import EncoderConfig, Inputs, PixelConfig
 
 SOURCE = (
     "Images: a folder, .zip, .tar, Parquet file or table of paths, a pattern such as 'photos/**/*.jpg', - for paths on "
@@ -35,11 +35,16 @@ class ClusterCommand(Command):
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE", help=SOURCE)]
     n_clusters: Annotated[int | Literal["auto"], tyro.conf.arg(aliases=("-k",))] = "auto"
-    """Number of clusters; auto looks for groups in the features and ranks their numbers."""
+    """Number of clusters; auto looks for groups in the features and ranks their numbers. By density one of its layers,
+    such as those of an earlier result, and auto takes the clusters of --min-cluster-size."""
     k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="")] = None
     """Smallest and largest number for auto to choose; by default any."""
-    method: ClusteringMethod = "kmeans"
-    """k-means, k-means in a UMAP embedding, a Gaussian mixture, or TEMI's heads, which train for minutes."""
+    method: ClusteringMethod | None = None
+    """k-means, k-means in a UMAP embedding, a Gaussian mixture, TEMI's heads, which train for minutes, or density, that
+    finds how many clusters there are, and images that belong nowhere; by default kmeans, or the density of a result.
+    """
+    min_cluster_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Images that a cluster by density has at least; by default 1.5 times the square root of their number."""
     backbone: EncoderConfig = field(default_factory=EncoderConfig)
     data: PixelConfig = field(default_factory=PixelConfig)
     metric: Metric | None = None
@@ -65,8 +70,25 @@ class ClusterCommand(Command):
             raise UserError(f"-k {self.n_clusters} leaves no range to try: give --k-range with -k auto.")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"--seed {self.seed} must lie between 0 and 2**63 - 1.")
+        self._check_density()
         chosen_ranges(self.data.range)
         chosen_sorting(self.copy, self.move, self.link)
+
+    def _method_and_metric(self, inputs: Inputs) -> tuple[ClusteringMethod, Metric]:
+        """Those that were given, or else those of an earlier result by density, or else the defaults."""
+        earlier = inputs.earlier if inputs.earlier is not None and inputs.earlier.method == "density" else None
+        method = self.method or ("kmeans" if earlier is None else "density")
+        if earlier is not None and method == "density":
+            return method, self.metric or earlier.metric
+        return method, self.metric or default_metric(inputs.features.shape[1])
+
+    def _check_density(self) -> None:
+        if self.min_cluster_size is not None and self.method != "density":
+            raise UserError("--min-cluster-size is for --method density: give that as well, or leave it out.")
+        if self.min_cluster_size is not None and self.min_cluster_size < 2:
+            raise UserError(f"--min-cluster-size {self.min_cluster_size} must be 2 at least.")
+        if self.method == "density" and self.k_range:
+            raise UserError("--method density finds the number of clusters itself: leave out --k-range.")
 
     def run(self) -> int:
         """Embed, cluster, and say where the result is."""
@@ -92,15 +114,18 @@ class ClusterCommand(Command):
                     progress=progress,
                 )
             tell(f"features     {inputs.features.shape[1]} of each of {len(inputs)} {inputs.what}")
-            metric = self.metric or default_metric(inputs.features.shape[1])
-            k = self.n_clusters
-            if k == "auto":
+            method, metric = self._method_and_metric(inputs)
+            k = None if self.n_clusters == "auto" else self.n_clusters
+            if k is None and method != "density":
                 tell("looking for the number of clusters")
                 suggestion = suggest(inputs, self.k_range, metric, self.seed, folder)
                 tell(f"\n{suggestion.as_text()}\n\nwhy          {folder.suggestion_page}")
                 k = suggestion.k
             with open_progress(quiet=self.quiet) as progress:
-                outcome = cluster(inputs, k, self.method, metric, self.seed, folder, progress)
+                outcome = cluster(
+                    *(inputs, k, method, metric, self.seed, folder, progress),
+                    min_cluster_size=self.min_cluster_size,
+                )
         except Stopped as stop:
             complain("stopped; rerun the same command to resume.")
             return 128 + stop.signum

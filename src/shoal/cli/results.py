@@ -38,8 +38,9 @@ class PredictCommand(Command):
         check_free(self.out)
         result = Result.load(self.result)
         with open_progress(quiet=False) as progress:
-            n = predict(result, self.images, self.out, strict=self.strict, progress=progress)
-        say(f"{n} image{'s' if n != 1 else ''} in {len(result.model.numbers)} clusters: {self.out}")
+            n, nowhere = predict(result, self.images, self.out, strict=self.strict, progress=progress)
+        none = f", {nowhere} of them in none" if nowhere else ""
+        say(f"{n} image{'s' if n != 1 else ''} in {len(result.model.numbers)} clusters{none}: {self.out}")
         return 0
 
 

@@ -1,5 +1,6 @@
 from .centroids import cluster_centers
 from .contingency import Contingency, adjusted_rand
+from .density import UMAPHDBSCAN
 from .internal import calinski_harabasz, davies_bouldin, silhouette
 from .kmeans.estimator import KMeans
 from .kmeans.minibatch import MiniBatchKMeans
@@ -16,6 +17,7 @@ from .umap import UMAPKMeans
 
 __all__ = [
     "TEMI",
+    "UMAPHDBSCAN",
     "BetaMixture",
     "Clusterer",
     "ClusteringMethod",

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from shoal.clustering.density import UMAPHDBSCAN
 from shoal.clustering.kmeans.estimator import KMeans
 from shoal.clustering.kmeans.minibatch import MiniBatchKMeans
 from shoal.clustering.mixtures.gaussian import GaussianMixture
@@ -61,4 +62,9 @@ def restricted(clusterer: Clusterer, occupied: Int64[Tensor, "m"]) -> Clusterer:
         known = torch.isin(tensors["row_labels_"], occupied)
         tensors = {each: value[known] for each, value in tensors.items()}
         tensors["row_labels_"] = torch.searchsorted(occupied, tensors["row_labels_"])
+    if isinstance(clusterer, UMAPHDBSCAN):
+        labels = torch.as_tensor(clusterer.row_labels_).cpu()
+        known = torch.isin(labels, occupied) | (labels < 0)
+        tensors = {"rows_": tensors["rows_"][known], "cores_": tensors["cores_"][known]}
+        tensors["layers_"] = renumbered(labels[known])[0][None]
     return clusterer_from(header, tensors)

@@ -15,7 +15,7 @@ from torch import Tensor
 from shoal import distributed
 from shoal.errors import UserError
 
-ClusteringMethod = Literal["kmeans", "umap-kmeans", "gmm", "temi"]
+ClusteringMethod = Literal["kmeans", "umap-kmeans", "gmm", "temi", "density"]
 
 
 @dataclass(frozen=True)

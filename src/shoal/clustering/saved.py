@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from shoal.clustering.density import UMAPHDBSCAN
 from shoal.clustering.kmeans.estimator import KMeans
 from shoal.clustering.kmeans.minibatch import MiniBatchKMeans
 from shoal.clustering.linear import LinearHead
@@ -20,7 +21,7 @@ from shoal.clustering.umap import UMAPKMeans
 from shoal.device import host_memory
 from shoal.errors import UserError
 
-Unsupervised = KMeans | MiniBatchKMeans | UMAPKMeans | GaussianMixture | TEMI
+Unsupervised = KMeans | MiniBatchKMeans | UMAPKMeans | GaussianMixture | TEMI | UMAPHDBSCAN
 """What is fitted to rows alone."""
 
 Clusterer = Unsupervised | LinearHead
@@ -33,7 +34,8 @@ ROWS_UNKNOWN = 1024.0
 
 FORMAT = 1
 CLASSES: dict[str, type[Clusterer]] = {
-    each.__name__: each for each in (KMeans, MiniBatchKMeans, UMAPKMeans, GaussianMixture, TEMI, LinearHead)
+    each.__name__: each
+    for each in (KMeans, MiniBatchKMeans, UMAPKMeans, GaussianMixture, TEMI, UMAPHDBSCAN, LinearHead)
 }
 SETTINGS = {
     "KMeans": ("n_clusters", "metric"),
@@ -41,6 +43,7 @@ SETTINGS = {
     "UMAPKMeans": ("n_clusters", "metric"),
     "GaussianMixture": ("n_components", "metric", "covariance_type"),
     "TEMI": ("n_clusters", "metric"),
+    "UMAPHDBSCAN": ("layer", "metric", "min_cluster_size"),
     "LinearHead": ("n_clusters", "metric"),
 }
 SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -49,28 +52,44 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
     "UMAPKMeans": {"rows_": ("m", "d"), "row_labels_": ("m",)},
     "GaussianMixture": {"weights_": ("k",), "means_": ("k", "d")},
     "TEMI": HEAD_SHAPES,
+    "UMAPHDBSCAN": {"rows_": ("m", "d"), "cores_": ("m",), "layers_": ("l", "m")},
     "LinearHead": {"mean_": ("d",), "weight_": ("k", "d"), "bias_": ("k",)},
 }
 COVARIANCES = {"full": ("k", "d", "d"), "tied": ("d", "d"), "diag": ("k", "d"), "spherical": ("k",)}
 
 
+WHOLE_NUMBERS = ("row_labels_", "layers_")
+
+
 def build_clusterer(
-    method: ClusteringMethod, n_clusters: int, *, metric: Metric, seed: int, n: int, row_bytes: int = 0
+    method: ClusteringMethod,
+    n_clusters: int | None,
+    *,
+    metric: Metric,
+    seed: int,
+    n: int,
+    row_bytes: int = 0,
+    min_cluster_size: int | None = None,
 ) -> Unsupervised:
     """An estimator to fit to n rows.
 
     Args:
         method: "kmeans" (by mini-batches if the features take up more than half of the memory), "umap-kmeans", "gmm" (a
-            variance for each feature: full covariances have more numbers than there are rows) or "temi".
-        n_clusters: k.
+            variance for each feature: full covariances have more numbers than there are rows), "temi", or "density".
+        n_clusters: k; None leaves it to the density.
         metric: of the distances.
         seed: random seed.
         n: number of rows.
         row_bytes: size of a row; 0 if the features are in memory already.
+        min_cluster_size: for "density" alone.
 
     Raises:
         UserError: there is no such method.
     """
+    if method == "density":
+        return UMAPHDBSCAN(n_clusters, min_cluster_size=min_cluster_size, metric=metric, random_state=seed)
+    if n_clusters is None or min_cluster_size is not None:
+        raise UserError(f"{method} takes a number of clusters and no smallest cluster, which are those of density.")
     if method == "kmeans":
         kind = KMeans if n * row_bytes <= SHARE_OF_MEMORY * host_memory() else MiniBatchKMeans
         return kind(n_clusters, metric=metric, random_state=seed)
@@ -86,14 +105,17 @@ def build_clusterer(
 def state_of(clusterer: Clusterer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A fitted estimator as a header for JSON and tensors by name, for ``clusterer_from``.
 
-    They contain what predictions need: centres, Gaussians, a head, or the embedded rows (at most 10 000); not
-    ``labels_``. Of mini-batches also the number of rows of each centre, from which ``partial_fit`` goes on.
+    They contain what predictions need: centres, Gaussians, a head, or the embedded rows (at most 10 000), for
+    ``UMAPHDBSCAN`` with their clusters in all layers; not ``labels_``. Of mini-batches also the number of rows of each
+    centre, from which ``partial_fit`` goes on.
     """
     name = type(clusterer).__name__
     header: dict[str, Any] = {"format": FORMAT, "estimator": name, "n_features": clusterer.n_features_in_}
     header |= {setting: getattr(clusterer, setting) for setting in SETTINGS[name]}
     if isinstance(clusterer, KMeans | MiniBatchKMeans):
         header["variance"] = clusterer.variance_
+    if isinstance(clusterer, UMAPHDBSCAN):
+        header["layer"] = clusterer.n_clusters_
     holder = clusterer.head_ if isinstance(clusterer, TEMI) else clusterer
     names = [*SHAPES[name], *(["covariances_"] if name == "GaussianMixture" else [])]
     return header, {each: torch.as_tensor(getattr(holder, each)).cpu().contiguous() for each in names}
@@ -138,6 +160,8 @@ def _fill(clusterer: Clusterer, header: Mapping[str, Any], found: Mapping[str, T
         if not isinstance(variance, float) or not 0 <= variance < float("inf"):
             raise _damaged(f"its header names the variance {variance!r}")
         clusterer.variance_ = variance
+    if isinstance(clusterer, UMAPHDBSCAN):
+        _fill_layers(clusterer, header, found)
     if isinstance(clusterer, UMAPKMeans):
         labels = found["row_labels_"]
         if (
@@ -146,6 +170,20 @@ def _fill(clusterer: Clusterer, header: Mapping[str, Any], found: Mapping[str, T
             or not 0 <= labels.min() <= labels.max() < clusterer.n_clusters
         ):
             raise _damaged("its labels do not belong to its rows")
+
+
+def _fill_layers(clusterer: UMAPHDBSCAN, header: Mapping[str, Any], found: Mapping[str, Tensor]) -> None:
+    """Restore the layer that counts."""
+    rows, cores, layers = (found[each] for each in SHAPES["UMAPHDBSCAN"])
+    size = header.get("min_cluster_size")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 2):
+        raise _damaged(f"its header names min_cluster_size {size!r}")
+    fits = layers.numel() and len(rows) == len(cores) == layers.shape[1]
+    whole = fits and all(len(torch.unique(each[each >= 0])) == 1 + int(each.max()) for each in layers)
+    k = clusterer.layer
+    if not whole or layers.min() < -1 or k is None or k not in clusterer.choices_:
+        raise _damaged("its layers do not belong to its rows")
+    clusterer.take_layer(k)
 
 
 def _checked(
@@ -160,7 +198,7 @@ def _checked(
     )
     if not fits:
         raise _damaged(f"its {name} has shape {tuple(tensor.shape)}")
-    right = tensor.dtype == torch.int64 if name == "row_labels_" else tensor.is_floating_point()
+    right = tensor.dtype == torch.int64 if name in WHOLE_NUMBERS else tensor.is_floating_point()
     if not right or not torch.isfinite(tensor).all():
         raise _damaged(f"its {name} holds NaN, infinity or another kind of numbers")
     return tensor

@@ -26,7 +26,14 @@ MAX_ROWS = 10_000
 MIN_ROWS = 3
 
 
-def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int) -> Float[Tensor, "n 3"]:
+def umap_embedding(
+    features: Float[Tensor, "n d"],
+    *,
+    metric: Metric,
+    seed: int,
+    n_components: int = N_COMPONENTS,
+    n_neighbors: int = N_NEIGHBORS,
+) -> Float[Tensor, "n e"]:
     """UMAP (McInnes, Healy and Melville 2018) of features: 10 neighbours, 3 dimensions, no minimum distance.
 
     The same seed gives the same embedding. It is computed on the CPU and returned in float32 on the features' device.
@@ -36,6 +43,8 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
         features: finite, on any device; rows must not be zero for the cosine.
         metric: decides which rows are neighbours.
         seed: for the optimisation, 0 or more.
+        n_components: dimensions e of the embedding.
+        n_neighbors: rows that count as near to each, itself included; fewer where there are no more rows.
 
     Raises:
         UserError: fewer than 3 rows.
@@ -45,15 +54,16 @@ def umap_embedding(features: Float[Tensor, "n d"], *, metric: Metric, seed: int)
         raise UserError(f"UMAP has no graph of {n} rows (n_samples={n}): give at least {MIN_ROWS}.")
     first, inverse = distinct_rows(features)
     if MIN_ROWS <= len(first) < n:
-        return umap_embedding(features[first], metric=metric, seed=seed)[inverse]
-    n_neighbors = min(N_NEIGHBORS, n - 1)
+        settings = {"n_components": n_components, "n_neighbors": n_neighbors}
+        return umap_embedding(features[first], metric=metric, seed=seed, **settings)[inverse]
+    n_neighbors = min(n_neighbors, n - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about missing optional packages, and graphs in pieces, as clusters are
         with hold_threads():
             from umap import UMAP  # takes seconds to compile itself when imported
         model = UMAP(
             n_neighbors=n_neighbors,
-            n_components=N_COMPONENTS,
+            n_components=n_components,
             min_dist=0.0,
             metric=metric,
             # Few points have too few eigenvectors for a spectral start.
@@ -117,10 +127,15 @@ class Votes(nn.Module):
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each cluster."""
+        nearest, distances = self.search(features)
+        return self.count(nearest, vote_weights(distances))
+
+    def search(self, features: Float[Tensor, "b d"]) -> tuple[Int64[Tensor, "b v"], Float[Tensor, "b v"]]:
+        """The nearest rows and their distances, by products in float32."""
         x = ((unit_length(features) if self.cosine else features) - self.mean).float()
         squared = x.square().sum(1, keepdim=True) - 2 * x @ self.rows.T + self.rows.square().sum(1)
         least, nearest = squared.clamp(min=0).topk(min(VOTERS, len(self.rows)), largest=False)
-        return self.count(nearest, vote_weights(least / 2 if self.cosine else least.sqrt()))
+        return nearest, least / 2 if self.cosine else least.sqrt()
 
     def count(self, nearest: Int64[Tensor, "b v"], votes: Float[Tensor, "b v"]) -> Float[Tensor, "b k"]:
         """Sum of the votes for each cluster."""
@@ -135,7 +150,7 @@ def vote_weights(distances: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
     return weights / weights.sum(1, keepdim=True)
 
 
-def _with_own_vote(votes: Float[Tensor, "b v"], distances: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+def with_own_vote(votes: Float[Tensor, "b v"], distances: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
     """Votes of which a row that finds itself, at distance 0, has 0.51."""
     own = distances <= SAME * distances.mean(1, keepdim=True)
     of_own = (votes * own).sum(1, keepdim=True)
@@ -211,7 +226,7 @@ class UMAPKMeans(SharesEstimator):
         rows = torch.as_tensor(self.rows_).to(features.device)
         module = self.as_module().to(features.device)
         nearest, distances = nearest_neighbours(rows, min(VOTERS, len(rows)), self.metric, features.detach())
-        votes = _with_own_vote(vote_weights(distances), distances)
+        votes = with_own_vote(vote_weights(distances), distances)
         return module.count(nearest, votes.to(precision_of(features)))
 
     def as_module(self) -> Votes:

@@ -69,6 +69,7 @@ def evaluate(
         calibration=_calibration(truth, features, clustering),
         knn=nearest(truth, represented) if knn else None,
         linear=probe(truth, represented, seed) if linear else None,
+        nowhere=int((truth.known & truth.clustered & (clustering.labels.cpu() < 0)).sum()),
     )
 
 

@@ -144,6 +144,8 @@ class Evaluation:
     calibration: Calibration | None
     knn: Neighbours | None
     linear: Linear | None
+    nowhere: int = 0
+    """Labelled images that took part in the clustering and are in no cluster; ``scores`` leave them out."""
 
     def save(self, path: Path) -> None:
         """Write the figures as JSON.

@@ -107,6 +107,12 @@ def _agreement(found: Evaluation) -> Table | None:
         )
     if unlabelled := found.images - found.labelled:
         notes.append(f"{unlabelled} images without a label are left out.")
+    if found.nowhere:
+        inside = 1 - found.nowhere / found.labelled
+        notes.append(
+            f"{found.nowhere} images that belong nowhere are left out; as errors they would make the accuracy "
+            f"{inside * found.scores['acc']:.4f}."
+        )
     return Table("Clusters against classes", ["all", "test"] if split else ["all"], rows, notes)
 
 

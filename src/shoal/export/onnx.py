@@ -1,6 +1,8 @@
 """Backbone and clustering as one ONNX graph, which runs without shoal and PyTorch.
 
 images float32 (b, 3, h, w), RGB in [0, 1]  ─►  cluster int64 (b), confidence (b), probabilities (b, k), features (b, d)
+
+An image that belongs nowhere has cluster −1 and all probabilities 0.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ class Classifier(nn.Module):
         features = self.backbone(images)
         probabilities = self.clustering(features)
         confidence, place = probabilities.max(1)
-        return self.numbers[place], confidence, probabilities, features
+        numbers = torch.where(confidence > 0, self.numbers[place], -1)  # −1: it belongs nowhere
+        return numbers, confidence, probabilities, features
 
 
 def export_onnx(

@@ -110,12 +110,11 @@ def contents(data: ReportData) -> Contents:
 def _columns(data: ReportData, shown: Int64[Tensor, "m"]) -> dict[str, str]:
     """Columns of the images shown, as bytes in base64."""
     labels = data.clustering.labels[shown]
-    positions = data.positions[shown].where(labels[:, None] >= 0, torch.nan)
     return {
         "cluster": _encoded(labels, np.int32),
         "label": _encoded(data.images.targets[shown], np.int32),
         "confidence": _encoded(data.confidences[shown], np.float32),
-        "place": _encoded(map_coordinates(positions), np.uint16),
+        "place": _encoded(map_coordinates(data.positions[shown]), np.uint16),
         "neighbours": _encoded(nearest_images(data.features[shown]), np.int32),
     }
 

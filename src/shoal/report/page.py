@@ -31,6 +31,7 @@ from jaxtyping import Int64
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
+from shoal.clustering.density import in_series
 from shoal.files import atomic_write
 from shoal.report.confusion import confusion
 from shoal.report.contents import MAX_LISTED, Contents, contents
@@ -82,6 +83,8 @@ def write_report(data: ReportData, path: Path) -> None:
         .render(
             title=data.title,
             command=data.command,
+            layers=[*data.layers.values()],
+            n_nowhere=_nowhere(data),
             config=data.config_yaml,
             summary=_summary(data, found),
             contents=found,
@@ -111,15 +114,21 @@ def _mapped(data: ReportData) -> bool:
     return bool((data.positions.isfinite().all(dim=1) & (data.clustering.labels >= 0)).any())
 
 
+def _nowhere(data: ReportData) -> int:
+    """Images in no cluster."""
+    return data.n_images - int(data.sizes.sum())
+
+
 def _summary(data: ReportData, found: Contents) -> list[Figure]:
-    left_out, sizes = data.n_images - int(data.sizes.sum()), data.sizes
+    left_out, sizes = _nowhere(data), data.sizes
     notes = [f"{count(found.n_shown)} of them on this page"] if found.n_shown < data.n_images else []
-    notes += [f"{count(left_out)} of them not clustered"] if left_out > 0 else []
-    figures = [Figure("Images", count(data.n_images), ", ".join(notes)), _clusters(sizes[sizes > 0], data.n_asked)]
+    notes += [f"{count(left_out)} ({percent(left_out / data.n_images)}) in no cluster"] if left_out else []
+    figures = [Figure("Images", count(data.n_images), ", ".join(notes)), _clusters(sizes[sizes > 0], data)]
     scores = {key: value for row in data.metrics for key, value in row.items() if value is not None}
     agreement = AGREEMENT if (data.images.targets >= 0).any() else {}
     for key, (name, meaning) in {**agreement, **UNLABELLED}.items():
         if key in scores and math.isfinite(scores[key]):
+            meaning += ", of those in a cluster" if key == "acc" and left_out else ""
             text = percent(scores[key]) if key == "acc" else f"{scores[key]:.3f}"
             figures.append(Figure(name, text, meaning))
     if data.images.skipped:
@@ -127,10 +136,12 @@ def _summary(data: ReportData, found: Contents) -> list[Figure]:
     return figures
 
 
-def _clusters(sizes: Int64[Tensor, "k"], n_asked: int) -> Figure:
-    """How many clusters have images, and how many of those that were asked for have none."""
+def _clusters(sizes: Int64[Tensor, "k"], data: ReportData) -> Figure:
+    """How many clusters have images, how many of those that were asked for have none, and how many there may be."""
+    n_asked = data.n_asked
     notes = [f"{count(int(sizes.min()))} to {count(int(sizes.max()))} images each"] if len(sizes) > 1 else []
     notes += [f"{count(n_asked - len(sizes))} more were asked for and are empty"] if len(sizes) < n_asked else []
+    notes += [f"{in_series([*data.layers])} are other layers"] if data.layers else []
     return Figure("Clusters", count(len(sizes)), "; ".join(notes))
 
 

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from shoal.clustering import (
     TEMI,
+    UMAPHDBSCAN,
     Clusterer,
     ClusteringMethod,
     GaussianMixture,
@@ -24,10 +25,13 @@ from shoal.clustering import (
     cluster_centers,
     suggest_k,
 )
+from shoal.clustering.density import in_series
 from shoal.clustering.occupied import renumbered, restricted
 from shoal.clustering.rows import Metric
+from shoal.clustering.saved import Unsupervised
 from shoal.clustering.temi.estimator import MAX_ROWS as TEMI_ROWS
 from shoal.clustering.umap import MAX_ROWS as UMAP_ROWS
+from shoal.errors import UserError
 from shoal.files import atomic_write
 from shoal.folder import CLUSTERING_CONFIG, ResultFolder
 from shoal.progress import Progress
@@ -53,30 +57,50 @@ def suggest(
 
 def cluster(
     inputs: Inputs,
-    n_clusters: int,
+    n_clusters: int | None,
     method: ClusteringMethod,
     metric: Metric,
     seed: int,
     folder: ResultFolder,
     progress: Progress,
+    min_cluster_size: int | None = None,
 ) -> Outcome:
     """Cluster rows and write the result, without the clusters that no row is in.
 
+    Args:
+        inputs: the rows.
+        n_clusters: None leaves it to the density. Of a result by density it chooses a layer, and nothing is fitted.
+        method: of clustering.
+        metric: of the distances.
+        seed: random seed.
+        folder: to write.
+        progress: told of what takes long.
+        min_cluster_size: for the density alone.
+
     Raises:
-        UserError: there are fewer rows than clusters, they cannot be clustered so, or the folder cannot be written.
+        UserError: there are fewer rows than clusters, they cannot be clustered so, no group is dense, no layer has so
+            many clusters, or the folder cannot be written.
     """
-    row_bytes = inputs.features.nbytes // len(inputs)
-    clusterer = build_clusterer(method, n_clusters, metric=metric, seed=seed, n=len(inputs), row_bytes=row_bytes)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", ConvergenceWarning)
-        if isinstance(clusterer, TEMI):
-            clusterer.fit(inputs.features, after_epoch=progress.counter("training heads"))
-        else:
-            clusterer.fit(inputs.features)
-    for each in told:
-        progress.warn(str(each.message))
-    labels, occupied = renumbered(torch.as_tensor(clusterer.labels_))
-    if len(occupied) < n_clusters:
+    layers = earlier_layers(inputs, method, metric, seed, min_cluster_size)
+    if layers is not None and n_clusters is not None:
+        clusterer: Clusterer = layers.with_clusters(n_clusters)
+        found = torch.as_tensor(layers.with_clusters(n_clusters).predict(inputs.features))
+        assert inputs.earlier is not None
+        seed, how = inputs.earlier.seed, f"a layer of the density in {inputs.earlier.folder.path}; nothing was fitted"
+    else:
+        row_bytes = inputs.features.nbytes // len(inputs)
+        unfitted = build_clusterer(
+            *(method, n_clusters),
+            metric=metric,
+            seed=seed,
+            n=len(inputs),
+            row_bytes=row_bytes,
+            min_cluster_size=min_cluster_size,
+        )
+        clusterer = _fitted(unfitted, inputs, progress)
+        found, how = torch.as_tensor(clusterer.labels_), how_fitted(clusterer, len(inputs))
+    labels, occupied = renumbered(found)
+    if len(occupied) < (n_clusters or 0):
         clusterer = restricted(clusterer, occupied)
     result = Result(
         folder=folder,
@@ -90,10 +114,46 @@ def cluster(
         features_at=Path(inputs.features_at) if inputs.features_at else folder.features,
         encoder=inputs.encoder,
         joined=inputs.joined,
-        asked=n_clusters,
+        asked=n_clusters or len(occupied),
     )
     atomic_write(folder.config, config_of(result).encode())
-    return replace(finish(result, inputs, labels), how=how_fitted(clusterer, len(inputs)))
+    return replace(finish(result, inputs, labels), how=how, layers=tuple(result.layers))
+
+
+def earlier_layers(
+    inputs: Inputs, method: ClusteringMethod, metric: Metric, seed: int, min_cluster_size: int | None
+) -> UMAPHDBSCAN | None:
+    """The layers of a result by density that is clustered again, if only another number of clusters is asked for."""
+    earlier = inputs.earlier
+    if earlier is None or method != "density" or not isinstance(earlier.clusterer, UMAPHDBSCAN):
+        return None
+    same = metric == earlier.metric and seed in (0, earlier.seed)  # 0: none was given
+    return earlier.clusterer if same and min_cluster_size in (None, earlier.clusterer.min_cluster_size) else None
+
+
+def _fitted(clusterer: Unsupervised, inputs: Inputs, progress: Progress) -> Unsupervised:
+    """The clusterer fitted to the rows.
+
+    Raises:
+        UserError: as ``cluster``.
+    """
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ConvergenceWarning)
+        if isinstance(clusterer, TEMI):
+            clusterer.fit(inputs.features, after_epoch=progress.counter("training heads"))
+        else:
+            clusterer.fit(inputs.features)
+    for each in told:
+        progress.warn(str(each.message))
+    if isinstance(clusterer, UMAPHDBSCAN) and not clusterer.n_clusters_:
+        size, finer = clusterer.min_cluster_size_, in_series(clusterer.choices_)
+        smaller = f", take {finer} smaller clusters with -k" if finer else ""
+        raise UserError(
+            f"no two groups of {size} {inputs.what} or more are denser than what lies between them, so that all "
+            f"{len(inputs)} would belong nowhere: lower --min-cluster-size (at least 2){smaller}, or cut them into "
+            "parts with --method kmeans -k N."
+        )
+    return clusterer
 
 
 def how_fitted(clusterer: Clusterer, n: int) -> str:
@@ -105,8 +165,15 @@ def how_fitted(clusterer: Clusterer, n: int) -> str:
         UMAPKMeans: ("UMAP and k-means", UMAP_ROWS),
         GaussianMixture: ("Gaussian mixture", n),
         TEMI: ("TEMI", TEMI_ROWS),
+        UMAPHDBSCAN: ("UMAP and HDBSCAN", UMAP_ROWS),
     }[type(clusterer)]
     return f"{name} of all rows" if n <= most else f"{name} of {most:,} rows drawn at random, which the others joined"
+
+
+def _smallest(result: Result) -> dict[str, int]:
+    """The smallest cluster, where one was asked for."""
+    size = getattr(result.clusterer, "min_cluster_size", None)
+    return {} if size is None else {"min_cluster_size": size}
 
 
 def config_of(result: Result) -> str:
@@ -115,6 +182,7 @@ def config_of(result: Result) -> str:
         "source": result.source,
         "n_clusters": result.asked,
         "method": result.method,
+        **_smallest(result),
         "metric": result.metric,
         "seed": result.seed,
         "backbone": None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from shoal.clustering import approximate_neighbours, map_positions
+from shoal.clustering.density import in_series
 from shoal.data.sources.others import in_words
 from shoal.data.unread import count_kinds
 from shoal.evaluation import clustering_scores
@@ -67,14 +69,26 @@ class Outcome:
     """What stands in the way of finding duplicates."""
     how: str = ""
     """What found the clusters, in words."""
+    n_nowhere: int = 0
+    """Images that are in no cluster."""
+    layers: Sequence[int] = ()
+    """Other numbers of clusters that ``shoal cluster`` makes of the result without fitting anything."""
 
     def as_text(self, folder: ResultFolder) -> str:
         """One line per figure and per file to look at."""
         lines = [f"clusters     {self.n_clusters}, of {self.n_rows}{self._shortfall()}"]
+        if self.n_nowhere:
+            lines.append(f"nowhere      {self.n_nowhere} ({self.n_nowhere / self.n_rows:.1%}) are in no cluster")
+        if self.layers:
+            k = next((k for k in self.layers if k > self.n_clusters), self.layers[-1])
+            place = shlex.quote(str(folder.path))
+            more = f"shoal cluster {place} -k {k} --out {shlex.quote(f'{folder.path}-{k}')}"
+            lines.append(f"layers       also {in_series(self.layers)} clusters: {more}")
         lines += [f"method       {self.how}"] if self.how else []
         if self.scores:
             agreement = ", ".join(f"{name.upper()} {self.scores[name]:.3f}" for name in ("acc", "nmi", "ari"))
-            lines.append(f"labels       {agreement}; they had no part in the clustering")
+            among = " among the images in clusters" if self.n_nowhere else ""
+            lines.append(f"labels       {agreement}{among}; they had no part in the clustering")
         for what, n, path in (
             ("duplicates", self.n_duplicates, folder.duplicates),
             ("outliers", self.n_outliers, folder.outliers),
@@ -135,7 +149,8 @@ def write_files(result: Result, inputs: Inputs, found: Assignments, names: Mappi
     _write_tables(result, inputs, found, names or {})
     n_clusters = len(torch.unique(found.labels[found.labels >= 0]))  # an update may have emptied some
     n_asked = result.asked if result.decided is None else n_clusters  # a person has made and emptied others
-    outcome = Outcome(len(inputs), n_clusters, n_asked, clustering_scores(inputs.targets, found.labels))
+    scores, nowhere = clustering_scores(inputs.targets, found.labels), int((found.labels < 0).sum())
+    outcome = Outcome(len(inputs), n_clusters, n_asked, scores, n_nowhere=nowhere)
     if inputs.embedded is not None:
         outcome = _of_images(outcome, result, inputs, found)
         write_page(result)

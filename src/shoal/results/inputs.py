@@ -87,6 +87,8 @@ class Inputs:
     """What there is beside the images."""
     joined: tuple[tuple[str, str], ...] = ()
     """Sources that have joined the first, as ``Result`` has them."""
+    earlier: Result | None = None
+    """The result that is clustered again, if it is one."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -164,7 +166,7 @@ def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Input
     """
     if result.encoder is None:
         assert isinstance(result.source, str)
-        return _given(result.features, result.source)
+        return replace(_given(result.features, result.source), earlier=result)
     embedded, ids = result.embedded, result.ids
     assert embedded is not None
     index = _unchanged(result, progress)
@@ -186,6 +188,7 @@ def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Input
         *(own.features, own.ids, "images", source, result.root),
         *(own, encoder, at, pictures),
         joined=result.joined,
+        earlier=result,
     )
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shoal.clustering import map_method
+from shoal.clustering import UMAPHDBSCAN, map_method
 from shoal.clustering.rows import Metric
 from shoal.data.listing import as_images
 from shoal.errors import UserError
@@ -67,6 +67,7 @@ def report_data(result: Result) -> ReportData:
         seed=result.seed,
         sizes=torch.bincount(found.labels[found.labels >= 0], minlength=k),
         merged=merged.nonzero()[:, 0].tolist(),
+        layers={k: layer_command(result, k) for k in result.layers},
         n_asked=result.asked if result.decided is None else 0,
         n_images=len(found.labels),
         names=result.names,
@@ -100,11 +101,20 @@ def command_of(result: Result) -> str:
         return shlex.join(["shoal", "train", str(ResultFolder(result.folder.place).config.absolute())])
     source = result.source if isinstance(result.source, str) else "-"
     words = ["shoal", "cluster", source, "-k", str(result.asked), "--method", result.method]
+    if isinstance(result.clusterer, UMAPHDBSCAN) and result.clusterer.min_cluster_size is not None:
+        words += ["--min-cluster-size", str(result.clusterer.min_cluster_size)]
     words += ["--metric", result.metric, "--seed", str(result.seed)]
     if result.encoder is not None:
         words += ["--backbone.name", result.encoder.name]
         words += ["--backbone.weights", result.encoder.weights] if result.encoder.weights else []
     return shlex.join(words)
+
+
+def layer_command(result: Result, n_clusters: int) -> str:
+    """The shell command that makes a result of another layer."""
+    folder = ResultFolder(result.folder.place).path
+    out = folder.with_name(f"{folder.resolve().name}-{n_clusters}")
+    return shlex.join(["shoal", "cluster", str(folder), "-k", str(n_clusters), "--out", str(out)])
 
 
 def rows_of(ids: Sequence[str], result: Result) -> Int64[Tensor, "m"]:

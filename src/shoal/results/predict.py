@@ -21,11 +21,11 @@ from shoal.results.rows import Assignments, assign_rows
 from shoal.results.tables import write_assignments
 
 
-def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Progress) -> int:
+def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Progress) -> tuple[int, int]:
     """Write the cluster of each new image, or of each row of a ``.npy`` file where features were clustered.
 
     Returns:
-        How many there are.
+        How many there are, and how many of them belong nowhere.
 
     Raises:
         UserError: they cannot be read, the network's weights have changed or are gone, or ``out`` cannot be written.
@@ -36,8 +36,9 @@ def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Pro
             width = result.centers.shape[1]
             raise UserError(f"{name} has {features.shape[1]} features in a row, and {width} were clustered.")
         rows = [str(row) for row in range(len(features))]
-        write_assignments(_assigned(result, features), rows, out, names=result.names)
-        return len(features)
+        found = _assigned(result, features)
+        write_assignments(found, rows, out, names=result.names)
+        return len(features), int((found.labels < 0).sum())
     source = find_source(name)
     with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
         counter = progress.counter("embedding images")
@@ -49,7 +50,7 @@ def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Pro
             progress.warn(f"{sum(others.counts.values())} other files were not read: {in_words(others.counts)}")
         found, targets, classes = _assigned(result, embedded.features), embedded.targets, embedded.classes
         write_assignments(found, embedded.ids, out, names=result.names, targets=targets, classes=classes)
-        return len(embedded.ids)
+        return len(embedded.ids), int((found.labels < 0).sum())
 
 
 def _assigned(result: Result, features: Float[Tensor, "n d"]) -> Assignments:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from shoal.clustering import Clusterer, clusterer_from, state_of
+from shoal.clustering import UMAPHDBSCAN, Clusterer, clusterer_from, state_of
 from shoal.clustering.rows import Metric
 from shoal.data import Blob, Listing, Source, find_source, to_images
 from shoal.data.features import read_features
@@ -208,6 +208,13 @@ class Result:
         if self.decided is None:
             return Model(self.clusterer, self.centers, torch.arange(len(self.centers)))
         return self.decided.model(self.clusterer, self.centers, self.features, self.metric)
+
+    @property
+    def layers(self) -> list[int]:
+        """Other numbers of clusters among which ``shoal cluster RESULT -k`` chooses without fitting anything."""
+        if not isinstance(self.clusterer, UMAPHDBSCAN):
+            return []
+        return [k for k in self.clusterer.choices_ if k != self.clusterer.n_clusters_]
 
     @property
     def tables_are_behind(self) -> bool:

@@ -63,8 +63,8 @@ def assign_rows(
         clusterer: fitted.
         centers: of the clusters, in the space of the features.
         metric: of the distances: ‖x − c‖, or 1 − cos.
-        labels: the clusters where they are known, as those of a fit are; else the most probable. Rows in no cluster
-            (−1) have confidence 0, and distances of NaN.
+        labels: the clusters where they are known, as those of a fit are; else the most probable, and none where all
+            probabilities are 0. Rows in no cluster (−1) have confidence 0, and distances of NaN.
         positions: x and y of each row on the map, if there is one.
 
     Raises:
@@ -79,7 +79,8 @@ def assign_rows(
         part = slice(start, start + CHUNK)
         probabilities = torch.as_tensor(clusterer.predict_proba(features[part]))
         if labels is None:
-            own[part] = probabilities.argmax(1)
+            most, own[part] = probabilities.max(1)
+            own[part][most <= 0] = -1  # it belongs nowhere
         known = own[part].clamp(min=0)
         found.confidence[part] = probabilities.gather(1, known[:, None])[:, 0].float()
         x = rows[part]

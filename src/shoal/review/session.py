@@ -26,6 +26,7 @@ from shoal.results.deciding import record
 from shoal.results.finish import rewrite, rewrite_tables
 from shoal.results.learning import Proposal, accept, propose, questions
 from shoal.results.naming import cosines_to, suggest_names
+from shoal.results.page import layer_command
 from shoal.results.result import Result
 from shoal.results.tables import stamp_of
 from shoal.review.asked import Translator
@@ -94,7 +95,12 @@ class Session:
         with self.lock:
             place = self.result.folder.path.resolve()
             key = blake2b(str(place).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-            return {"n": self.n, "title": place.name, "key": key, **self._summary()}
+            return {"n": self.n, "title": place.name, "key": key, "layers": self.layers, **self._summary()}
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """Other numbers of clusters that the density suggests, and the command that makes so many."""
+        return [{"k": k, "command": layer_command(self.result, k)} for k in self.result.layers]
 
     def _summary(self) -> dict[str, Any]:
         sizes = np.bincount(self.now.labels[self.now.labels >= 0], minlength=self.now.next_number)

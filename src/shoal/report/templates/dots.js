@@ -20,22 +20,24 @@ function readColours() {
   map.stamps = [];
 }
 
-/** A dot drawn once and copied: disc, square, ring or frame, in one of ten colours. */
+/** A dot drawn once and copied: disc, square, ring or frame, in one of ten colours; small and grey for no cluster. */
 function stamp(cluster, r) {
-  const kind = cluster % 40;
+  const away = cluster < 0;
+  const kind = away ? 40 : cluster % 40;
   if (map.stamps[kind]) return map.stamps[kind];
   const side = Math.ceil(2 * r + 2);
   const made = element("canvas", { width: side, height: side });
   const pen = made.getContext("2d");
-  const shape = Math.floor(cluster / 10) % 4;
+  const shape = away ? 0 : Math.floor(cluster / 10) % 4;
   const trace = (size) => {
     pen.beginPath();
     if (shape % 2) pen.rect(side / 2 - size, side / 2 - size, 2 * size, 2 * size);
     else pen.arc(side / 2, side / 2, size, 0, 7);
     pen.fill();
   };
-  pen.fillStyle = map.colours[cluster % 10];
-  trace(shape % 2 ? 0.88 * r : r);
+  pen.fillStyle = away ? map.ink : map.colours[cluster % 10];
+  pen.globalAlpha = away ? 0.55 : 1;
+  trace(away ? 0.55 * r : shape % 2 ? 0.88 * r : r);
   pen.globalCompositeOperation = "destination-out";
   if (shape > 1) trace(0.45 * r);
   map.stamps[kind] = made;
@@ -89,7 +91,7 @@ function drawDots(pen, from, to) {
   for (let at = from; at < to; at++) {
     const i = map.dots[at % n];
     const cluster = state.cluster[i];
-    if (cluster < 0 || plan.strong(i) !== front) continue;
+    if (plan.strong(i) !== front) continue;
     const [x, y] = [spotX(i), spotY(i)];
     if (x < -9 || y < -9 || x > view.width + 9 || y > view.height + 9) continue;
     const dot = stamp(cluster, plan.r);

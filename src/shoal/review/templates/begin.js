@@ -10,6 +10,7 @@ async function begin() {
   }
   drawFilters();
   drawHead();
+  drawLayers(found.layers);
   showView();
   await pause(100); // The pictures of the first cards are asked for before the columns.
   await Promise.all([loadLabels(), loadConfidence(), loadPlaces()]);

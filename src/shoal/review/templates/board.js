@@ -95,6 +95,14 @@ function drawBoard(page = cardPage) {
   away.querySelector("span").textContent = `${imagesText(state.nowhere)} in no cluster`;
 }
 
+/** Other numbers of clusters, and the commands that make so many. */
+function drawLayers(layers) {
+  const host = byId("layers");
+  host.hidden = !layers.length;
+  host.querySelector("summary").textContent = `Also ${new Intl.ListFormat("en").format(layers.map(({ k }) => String(k)))} clusters`;
+  host.querySelector("ul").replaceChildren(...layers.map(({ command }) => element("li", {}, element("code", {}, command))));
+}
+
 byId("cluster-part").addEventListener("input", () => drawBoard(0));
 byId("cluster-order").addEventListener("change", () => drawBoard(0));
 watchers.push(() => drawBoard());
