@@ -27,6 +27,7 @@ from tests.golden.pieces import (
     schedules,
     simclr,
     soft_centers,
+    temi,
 )
 from tests.golden.steps import moco, pcl, propos, simsiam
 
@@ -57,6 +58,7 @@ CHECKS: dict[str, Callable[[], Deviation]] = {
     "metrics_b": lambda: metrics("b"),
     "knn": knn,
     "idc": idc,
+    "temi": temi,
 }
 
 HEAD = f"""\

@@ -1,0 +1,119 @@
+"""One clustering from many heads: their votes, and a linear classifier that goes on from these by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float32, Float64, Int64
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from shoal.clustering.linear import class_sums, discriminant
+
+ROUNDS = 3
+"""Alignments of the heads: to one of them, then to the votes."""
+
+STEPS = 10
+"""Most fits of the classifier. With five hundred rows of a class the changes have nearly stopped by then."""
+
+SETTLED = 0.001
+"""Share of the rows that change cluster from which on the classifier is fitted no more."""
+
+OFFSETS = 5
+"""Corrections of the sizes of clusters after each fit."""
+
+HALVINGS = 30
+"""Of the interval of temperatures, which is (1, 32 768) at first: they make nothing surer."""
+
+Shares = Callable[[], Iterator[tuple[slice, Float32[Tensor, "h k b"]]]]
+"""Probabilities of the clusters of each head, for a slice of the rows at a time."""
+
+
+def votes(shares: Shares, n: int, first: int) -> Float32[Tensor, "n k"]:
+    """Mean of the heads' probabilities, after the clusters of each head got the numbers of those they share rows with.
+
+    Each head's clusters are matched to those of the consensus so that the expected number of rows in common is largest
+    (Hungarian method; Strehl and Ghosh 2002 call such groups of clusters meta-clusters, and vote by them as well).
+
+    Args:
+        shares: of all rows.
+        n: number of rows.
+        first: the head whose numbers the others are matched to at first.
+    """
+    numbers: Int64[Tensor, "h k"] | None = None
+    for _ in range(ROUNDS):
+        common: Tensor | float = 0.0
+        for _, each in shares():
+            reference = each[first] if numbers is None else _aligned(each, numbers).mean(0)
+            common = common + torch.einsum("kb,hjb->hkj", reference.double(), each.double())
+        matched = [torch.as_tensor(linear_sum_assignment(-own.cpu().numpy())[1]) for own in torch.as_tensor(common)]
+        found = torch.stack(matched)
+        if numbers is not None and torch.equal(found, numbers):
+            break
+        numbers = found
+    assert numbers is not None
+    voted: Tensor | None = None
+    for part, each in shares():
+        if voted is None:
+            voted = each.new_empty(n, each.shape[1])
+        voted[part] = _aligned(each, numbers).mean(0).T
+    assert voted is not None
+    return voted
+
+
+def _aligned(shares: Float32[Tensor, "h k b"], numbers: Int64[Tensor, "h k"]) -> Float32[Tensor, "h k b"]:
+    return shares.gather(1, numbers.to(shares.device)[:, :, None].expand_as(shares))
+
+
+def self_trained(
+    z: Float32[Tensor, "n c"], voted: Float32[Tensor, "n k"]
+) -> tuple[Float32[Tensor, "k c"], Float32[Tensor, "k"]]:
+    """Weights and biases of a linear classifier that starts from votes and is then fitted to its own labels.
+
+    The classes are Gaussians of one covariance, as in ``LinearHead``, fitted by classification EM (Celeux and Govaert
+    1992), with a bias for each that keeps the sizes of the clusters, so that large ones do not swallow small ones. At
+    the end logits are divided by the temperature at which the mean probability of a row's cluster is that of the
+    votes: heads disagree about as many rows as they are wrong about, while classifiers are surer than they are right.
+
+    Args:
+        z: rows, about their mean.
+        voted: probability of each cluster.
+    """
+    scatter, k = z.T @ z, voted.shape[1]
+    labels, every = voted.argmax(1), torch.ones(len(z), device=z.device)
+    sizes = torch.bincount(labels, minlength=k).double() / len(z)
+    offset = torch.zeros_like(sizes)
+    for _ in range(STEPS):
+        weight, bias = discriminant(scatter, *class_sums(z, labels, every, k))
+        logits = torch.addmm(bias, z, weight.T)
+        offset = _offset(logits, sizes, offset)
+        before, labels = labels, (logits + offset.float()).argmax(1)
+        if int((labels != before).sum()) <= SETTLED * len(z):
+            break
+    logits += offset.float()
+    temperature = _temperature(logits, float(voted.amax(1).mean()))
+    return weight / temperature, (bias + offset.float()) / temperature
+
+
+def _offset(
+    logits: Float32[Tensor, "n k"], sizes: Float64[Tensor, "k"], offset: Float64[Tensor, "k"]
+) -> Float64[Tensor, "k"]:
+    """What is added to logits so that the mean probabilities are the sizes, by steps from another such vector."""
+    tiny = torch.finfo(torch.float32).tiny
+    for _ in range(OFFSETS):
+        found = (logits + offset.float()).softmax(1).mean(0, dtype=torch.float64)
+        offset = offset + (sizes.clamp(min=tiny) / found.clamp(min=tiny)).log()
+    return offset
+
+
+def _temperature(logits: Float32[Tensor, "n k"], confidence: float) -> float:
+    """The divisor of logits at which the largest probability of a row is so much, on average."""
+    low, high = 0.0, 15.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if float((logits / 2**middle).softmax(1).amax(1).mean()) > confidence:
+            low = middle
+        else:
+            high = middle
+    return float(2 ** ((low + high) / 2))
