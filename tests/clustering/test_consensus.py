@@ -6,7 +6,8 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from shoal.clustering.temi.consensus import self_trained, votes
+from shoal.clustering import nearest_neighbours
+from shoal.clustering.temi.consensus import _neighbours_mean, classifier, self_trained, votes
 
 H, K, N = 5, 4, 600
 
@@ -61,34 +62,60 @@ def long_groups(n=900, large=0.75, seed=0):
     return z - z.mean(0), labels
 
 
-def test_the_classifier_goes_on_to_the_groups_from_votes_for_some_of_them():
-    z, labels = long_groups(large=0.5)
-    g = torch.Generator().manual_seed(1)
-    guessed = labels.where(torch.rand(len(labels), generator=g) < 0.6, torch.randint(2, (len(labels),), generator=g))
-    weight, bias = self_trained(z, 0.4 * torch.nn.functional.one_hot(guessed, 2) + 0.3)
-    found = (z @ weight.T + bias).softmax(1)
-    assert (guessed == labels).float().mean() < 0.83
-    assert (found.argmax(1) == labels).float().mean() > 0.99
-    # Surer than the votes it is not, however far the groups are apart.
-    torch.testing.assert_close(found.amax(1).mean(), torch.tensor(0.7), atol=1e-3, rtol=0)
+def mistaken(labels, right, seed=1):
+    """Labels, of which a share is drawn anew."""
+    g = torch.Generator().manual_seed(seed)
+    return labels.where(torch.rand(len(labels), generator=g) < right, torch.randint(2, (len(labels),), generator=g))
 
 
-@pytest.mark.parametrize("large", [0.75, 0.9])
-def test_no_cluster_is_swallowed(large):
+@pytest.mark.parametrize(("large", "right"), [(0.5, 0.6), (0.75, 0.8), (0.9, 0.8)])
+def test_the_classifier_goes_on_to_groups_from_labels_that_are_often_right(large, right):
     z, labels = long_groups(large=large)
-    g = torch.Generator().manual_seed(1)
-    guessed = labels.where(torch.rand(len(labels), generator=g) < 0.8, torch.randint(2, (len(labels),), generator=g))
-    weight, bias = self_trained(z, 0.8 * torch.nn.functional.one_hot(guessed, 2) + 0.1)
-    found = (z @ weight.T + bias).argmax(1)
-    assert (found == labels).float().mean() > 0.98
+    start = mistaken(labels, right)
+    found = self_trained(z, start, 2)
+    assert (start == labels).float().mean() < 0.93
+    assert (found.labels == labels).float().mean() > 0.98
+    assert torch.equal(found.labels, (z @ found.weight.T + found.bias).argmax(1))
+    torch.testing.assert_close(found.logits, z @ found.weight.T + found.bias, atol=1e-3, rtol=1e-3)
+
+
+def test_with_neighbours_it_finds_the_gap_from_a_cut_across_the_groups():
+    z, labels = long_groups(large=0.5)
+    cut = (z @ torch.tensor([0.2, 1.0]) > 0).long()
+    near = nearest_neighbours(z, 20, "euclidean")[0]
+    assert (cut == labels).float().mean() < 0.95
+    assert (self_trained(z, cut, 2, near=near).labels == labels).float().mean() > 0.99
+
+
+def test_with_neighbours_clusters_become_about_equally_large():
+    z = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0)) - 0.5
+    cut, near = (z[:, 0] > 0.25).long(), nearest_neighbours(z, 20, "euclidean")[0]
+    assert 0.4 < self_trained(z, cut, 2, steps=30, near=near).labels.float().mean() < 0.6
+    assert 0.15 < self_trained(z, cut, 2, steps=30).labels.float().mean() < 0.35
+
+
+def test_neighbours_are_averaged_row_by_row():
+    g = torch.Generator().manual_seed(0)
+    values, near = torch.rand(3000, 100, generator=g), torch.randint(3000, (3000, 20), generator=g)
+    torch.testing.assert_close(_neighbours_mean(values, near), values[near].mean(1))
+
+
+def test_probabilities_are_no_surer_than_the_votes():
+    z, labels = long_groups(large=0.5)
+    near = nearest_neighbours(z, 20, "euclidean")[0]
+    voted = 0.4 * torch.nn.functional.one_hot(mistaken(labels, 0.8), 2) + 0.3
+    weight, bias = classifier(z, voted, near)
+    found = (z @ weight.T + bias).softmax(1)
+    assert (found.argmax(1) == labels).float().mean() > 0.99
+    torch.testing.assert_close(found.amax(1).mean(), torch.tensor(0.7), atol=1e-3, rtol=0)
 
 
 def test_a_cluster_without_votes_stays_empty_and_one_cluster_is_one():
     z, labels = long_groups()
-    voted = torch.nn.functional.one_hot(labels, 3).float()
-    weight, bias = self_trained(z, voted)
+    near = nearest_neighbours(z, 20, "euclidean")[0]
+    weight, bias = classifier(z, torch.nn.functional.one_hot(labels, 3).float(), near)
     found = (z @ weight.T + bias).softmax(1)
     assert found.isfinite().all()
     assert found[:, 2].max() < 1e-6
-    weight, bias = self_trained(z, torch.ones(len(z), 1))
+    weight, bias = classifier(z, torch.ones(len(z), 1), near)
     assert torch.equal((z @ weight.T + bias).softmax(1), torch.ones(len(z), 1))

@@ -51,19 +51,21 @@ def test_it_tells_of_each_epoch():
 
 
 def test_the_clusters_come_of_the_votes_of_all_heads_numbered_as_in_the_best(monkeypatch):
-    asked, voted = [], []
-    own, trained = temi.votes, temi.self_trained
+    asked, voted, started = [], [], []
+    vote, train = temi.votes, temi.classifier
 
     def watched(shares, n, first):
         asked.append((first, torch.cat([each for _, each in shares()], 2).shape))
-        return own(shares, n, first)
+        voted.append(vote(shares, n, first))
+        return voted[0]
 
     monkeypatch.setattr(temi, "votes", watched)
-    monkeypatch.setattr(temi, "self_trained", lambda z, v: voted.append(v) or trained(z, v))
+    monkeypatch.setattr(temi, "classifier", lambda z, v, near: started.append(v) or train(z, v, near))
     x, _ = groups()
     model = TEMI(3, **(QUICK | {"n_heads": 4})).fit(x)
     assert asked == [(int(model.losses_.argmin()), (4, 3, 120))]
     assert len(set(model.losses_.tolist())) == 4
+    assert started[0] is voted[0]
     assert torch.equal(voted[0].argmax(1), model.labels_)
     assert model.predict_proba(x).amax(1).mean() <= voted[0].amax(1).mean() + 1e-3
 
@@ -71,8 +73,8 @@ def test_the_clusters_come_of_the_votes_of_all_heads_numbered_as_in_the_best(mon
 @by_every_metric
 def test_the_classifier_reads_rows_as_they_are(metric, monkeypatch):
     seen = []
-    own = temi.self_trained
-    monkeypatch.setattr(temi, "self_trained", lambda z, v: seen.extend([z, *own(z, v)]) or tuple(seen[1:]))
+    own = temi.classifier
+    monkeypatch.setattr(temi, "classifier", lambda z, *a: seen.extend([z, *own(z, *a)]) or tuple(seen[1:]))
     x = 5 + groups()[0]
     model = TEMI(3, metric=metric, **(QUICK | {"epochs": 3})).fit(x)
     z, weight, bias = seen

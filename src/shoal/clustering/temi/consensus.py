@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float32, Float64, Int64
@@ -13,6 +14,15 @@ from shoal.clustering.linear import class_sums, discriminant
 
 ROUNDS = 3
 """Alignments of the heads: to one of them, then to the votes."""
+
+NEAR = 20
+"""Neighbours that rows are to agree with."""
+
+AGREEMENTS = 30
+"""Most rounds of the classifier and the neighbours."""
+
+BALANCE = 0.9
+"""Share of the correction towards equal clusters: all of it would cut large groups in two."""
 
 STEPS = 10
 """Most fits of the classifier. With five hundred rows of a class the changes have nearly stopped by then."""
@@ -66,44 +76,97 @@ def _aligned(shares: Float32[Tensor, "h k b"], numbers: Int64[Tensor, "h k"]) ->
     return shares.gather(1, numbers.to(shares.device)[:, :, None].expand_as(shares))
 
 
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A linear classifier, and what it says of the rows that it was fitted to."""
+
+    weight: Float32[Tensor, "k c"]
+    bias: Float32[Tensor, "k"]
+    logits: Float32[Tensor, "n k"]
+    labels: Int64[Tensor, "n"]
+
+
 def self_trained(
-    z: Float32[Tensor, "n c"], voted: Float32[Tensor, "n k"]
-) -> tuple[Float32[Tensor, "k c"], Float32[Tensor, "k"]]:
-    """Weights and biases of a linear classifier that starts from votes and is then fitted to its own labels.
+    z: Float32[Tensor, "n c"],
+    start: Int64[Tensor, "n"],
+    k: int,
+    *,
+    steps: int = STEPS,
+    near: Int64[Tensor, "n m"] | None = None,
+) -> Linear:
+    """A linear classifier that is fitted to the labels that it gives, again and again.
 
     The classes are Gaussians of one covariance, as in ``LinearHead``, fitted by classification EM (Celeux and Govaert
-    1992), with a bias for each that keeps the sizes of the clusters, so that large ones do not swallow small ones. At
-    the end logits are divided by the temperature at which the mean probability of a row's cluster is that of the
-    votes: heads disagree about as many rows as they are wrong about, while classifiers are surer than they are right.
+    1992). With neighbours, a row's label is what the classifier says of these, on average, and biases make clusters
+    about equally large: the aims of TEMI, where each step has a closed form. Alone, biases keep the sizes that clusters
+    have at the start, so that large ones do not swallow small ones.
+
+    Args:
+        z: rows, about their mean.
+        start: their clusters.
+        k: number of clusters.
+        steps: most fits.
+        near: neighbours of each row.
+    """
+    scatter, labels, every = z.T @ z, start, torch.ones(len(z), device=z.device)
+    sizes = (
+        torch.bincount(start, minlength=k).double() / len(z) if near is None else every.new_full((k,), 1 / k).double()
+    )
+    share = 1.0 if near is None else BALANCE
+    offset = torch.zeros_like(sizes)
+    for _ in range(steps):
+        weight, bias = discriminant(scatter, *class_sums(z, labels, every, k))
+        logits = torch.addmm(bias, z, weight.T)
+        if near is not None:
+            mean = _neighbours_mean(logits.softmax(1), near)
+            logits = mean.clamp_(min=torch.finfo(torch.float32).tiny).log_()
+        offset = _offset(logits, sizes, offset, share)
+        logits += offset.float()
+        before, labels = labels, logits.argmax(1)
+        if int((labels != before).sum()) <= SETTLED * len(z):
+            break
+    return Linear(weight, bias + offset.float(), logits, labels)
+
+
+def classifier(
+    z: Float32[Tensor, "n c"], voted: Float32[Tensor, "n k"], neighbours: Int64[Tensor, "n m"]
+) -> tuple[Float32[Tensor, "k c"], Float32[Tensor, "k"]]:
+    """Weights and biases of the linear classifier that votes lead to.
+
+    It is trained by itself with the neighbours, then alone. At the end logits are divided by the temperature at which
+    the mean probability of a row's cluster is that of the votes: heads disagree about as many rows as they are wrong
+    about, while classifiers are surer than they are right.
 
     Args:
         z: rows, about their mean.
         voted: probability of each cluster.
+        neighbours: of each row, nearest first.
     """
-    scatter, k = z.T @ z, voted.shape[1]
-    labels, every = voted.argmax(1), torch.ones(len(z), device=z.device)
-    sizes = torch.bincount(labels, minlength=k).double() / len(z)
-    offset = torch.zeros_like(sizes)
-    for _ in range(STEPS):
-        weight, bias = discriminant(scatter, *class_sums(z, labels, every, k))
-        logits = torch.addmm(bias, z, weight.T)
-        offset = _offset(logits, sizes, offset)
-        before, labels = labels, (logits + offset.float()).argmax(1)
-        if int((labels != before).sum()) <= SETTLED * len(z):
-            break
-    logits += offset.float()
-    temperature = _temperature(logits, float(voted.amax(1).mean()))
-    return weight / temperature, (bias + offset.float()) / temperature
+    k = voted.shape[1]
+    agreed = self_trained(z, voted.argmax(1), k, steps=AGREEMENTS, near=neighbours[:, :NEAR]).labels
+    found = self_trained(z, agreed, k)
+    temperature = _temperature(found.logits, float(voted.amax(1).mean()))
+    return found.weight / temperature, found.bias / temperature
+
+
+def _neighbours_mean(values: Float32[Tensor, "n k"], near: Int64[Tensor, "n m"]) -> Float32[Tensor, "n k"]:
+    found = torch.empty_like(values)
+    for part in torch.arange(len(near), device=near.device).split(max(1, 2**22 // (near.shape[1] * values.shape[1]))):
+        found[part] = values[near[part]].mean(1)
+    return found
 
 
 def _offset(
-    logits: Float32[Tensor, "n k"], sizes: Float64[Tensor, "k"], offset: Float64[Tensor, "k"]
+    logits: Float32[Tensor, "n k"], sizes: Float64[Tensor, "k"], offset: Float64[Tensor, "k"], share: float = 1.0
 ) -> Float64[Tensor, "k"]:
-    """What is added to logits so that the mean probabilities are the sizes, by steps from another such vector."""
+    """What is added to logits so that the mean probabilities are the sizes, by steps from another such vector.
+
+    With a ``share`` below 1 it is less than would be needed.
+    """
     tiny = torch.finfo(torch.float32).tiny
     for _ in range(OFFSETS):
         found = (logits + offset.float()).softmax(1).mean(0, dtype=torch.float64)
-        offset = offset + (sizes.clamp(min=tiny) / found.clamp(min=tiny)).log()
+        offset = share * (offset + (sizes.clamp(min=tiny) / found.clamp(min=tiny)).log())
     return offset
 
 

@@ -25,7 +25,7 @@ from shoal.clustering.parameters import (
     precision_of,
 )
 from shoal.clustering.rows import Metric, Rows, count_distinct, invalid_features_error, subsample
-from shoal.clustering.temi.consensus import self_trained, votes
+from shoal.clustering.temi.consensus import classifier, votes
 from shoal.clustering.temi.heads import (
     BETA,
     HIDDEN,
@@ -148,7 +148,7 @@ class TEMI(SharesEstimator):
         trainer = _Trainer(components.of(rows), self.n_clusters, how, generator)
         losses = trainer.fit(neighbours, after_epoch)
         voted = votes(trainer.shares, len(rows), int(losses.argmin()))
-        weight, bias = self_trained(trainer.z, voted)
+        weight, bias = classifier(trainer.z, voted, neighbours)
         weight = (weight @ components.axes.T / components.scale).contiguous()
         self.head_ = LinearPosterior(self.metric, components.mean, weight, bias)
         self.losses_: Array | Tensor = as_input_type(X, losses)
