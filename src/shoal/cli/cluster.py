@@ -39,7 +39,7 @@ class ClusterCommand(Command):
     k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="")] = None
     """Smallest and largest number for auto to choose; by default any."""
     method: ClusteringMethod = "kmeans"
-    """k-means, k-means in a UMAP embedding, a Gaussian mixture, or TEMI's heads, which train for minutes."""
+    """k-means, k-means in a UMAP embedding, a Gaussian mixture, or TEMI, which trains for a minute or more."""
     backbone: EncoderConfig = field(default_factory=EncoderConfig)
     data: PixelConfig = field(default_factory=PixelConfig)
     metric: Metric | None = None

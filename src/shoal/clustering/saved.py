@@ -135,8 +135,8 @@ def shapes_of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, 
 def _fill(clusterer: Clusterer, header: Mapping[str, Any], found: Mapping[str, Tensor]) -> None:
     """Restore the results of ``fit``."""
     if isinstance(clusterer, TEMI):
-        kind = Head if "last" in found else LinearPosterior
-        clusterer.head_ = kind(clusterer.metric, **found)
+        older = "last" in found
+        clusterer.head_ = Head(clusterer.metric, **found) if older else LinearPosterior(clusterer.metric, **found)
         return
     for name, value in found.items():
         setattr(clusterer, name, value)

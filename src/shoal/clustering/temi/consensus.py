@@ -151,8 +151,9 @@ def classifier(
 
 def _neighbours_mean(values: Float32[Tensor, "n k"], near: Int64[Tensor, "n m"]) -> Float32[Tensor, "n k"]:
     found = torch.empty_like(values)
-    for part in torch.arange(len(near), device=near.device).split(max(1, 2**22 // (near.shape[1] * values.shape[1]))):
-        found[part] = values[near[part]].mean(1)
+    size = max(1, 2**22 // (near.shape[1] * values.shape[1]))
+    for start in range(0, len(near), size):
+        found[start : start + size] = values[near[start : start + size]].mean(1)
     return found
 
 

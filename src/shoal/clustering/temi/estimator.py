@@ -50,7 +50,7 @@ RATE = 1.6e-3
 """The published 1e-4 per 256 pairs gives 4e-4 for 1024. A rate that falls may begin higher and needs fewer updates."""
 
 WEIGHT_DECAY = 1e-4
-EPOCHS = 16
+EPOCHS = 8
 MIN_STEPS = 1250
 """Heads that are not trained to the end vote as well together as those that are (``benchmarks/LOG.md``)."""
 
@@ -59,7 +59,7 @@ WARM_UP = 0.1
 
 LARGEST_BATCH = 1024
 SMALLEST_BATCH = 64
-UPDATES = 64
+UPDATES = 128
 """Smallest number of updates in an epoch; few rows reach it by smaller batches."""
 
 MEMORY = 1 / 8
@@ -78,8 +78,11 @@ class TEMI(SharesEstimator):
     Adaloglou, Michels, Kalisch and Kollmann, "Exploring the Limits of Deep Image Clustering using Pretrained Models"
     (BMVC 2023, arXiv 2303.17896). Small heads learn clusters of about equal size in which rows agree with their
     neighbours (``temi_loss``). A moving average of each head, its teacher, says where the other row of a pair belongs;
-    pairs that all teachers together find likely count most. The clusters are those of the teacher whose student has
-    the lowest loss.
+    pairs that all teachers together find likely count most. Then the teachers vote, and from their votes a linear
+    classifier goes on by itself, first together with the neighbours of each row (``consensus.classifier``); it is what
+    is kept. The published method takes the head of lowest loss.
+
+    Probabilities are those of the classifier, as sure on average as the votes are unanimous.
 
     Rows are scaled to unit length under the cosine; columns are standardised, and their first 256 principal components
     train the heads. Of more than 100 000 rows a sample of that size is drawn for training. Where the hardware
@@ -95,13 +98,13 @@ class TEMI(SharesEstimator):
             into one cluster.
         n_heads: heads that are trained side by side.
         beta: exponent of the loss, usually in (0.5, 1]; smaller values keep clusters of more equal size.
-        epochs: passes over the rows; None: 100, or more for few rows, until there are enough updates.
+        epochs: passes over the rows; None: 8, or more for few rows, until there are enough updates.
         batch_size: pairs in an update; None: 1024, or less for few rows.
         random_state: an int makes the result reproducible; None draws new weights and pairs each time.
 
     Attributes:
         labels_: int64 (n,), the most probable cluster of each row.
-        head_: the teacher that was chosen.
+        head_: the linear classifier, or of a clustering that an earlier version saved the chosen head.
         losses_: float (n_heads,), mean loss of each head in the last epoch.
         n_features_in_: d.
     """
@@ -199,7 +202,7 @@ def rate_factor(progress: float) -> float:
 
 
 def default_batch(n: int) -> int:
-    """Pairs in an update: the largest power of two with 64 updates an epoch, between 64 and the published 1024."""
+    """Pairs in an update: the largest power of two with 128 updates an epoch, between 64 and the published 1024."""
     return min(LARGEST_BATCH, max(SMALLEST_BATCH, 1 << max(0, (n // UPDATES).bit_length() - 1)))
 
 
