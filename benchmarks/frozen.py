@@ -146,9 +146,8 @@ def print_medians(rows: Sequence[Mapping[str, Any]]) -> None:
         acc, nmi, ari, seconds = ([row[name] for row in these] for name in ("acc", "nmi", "ari", "cpu_seconds"))
         spread = f"{min(acc):.3f} to {max(acc):.3f}"
         scores = f"NMI {statistics.median(nmi):.3f}  ARI {statistics.median(ari):.3f}"
-        print(
-            f"{of + ' + ' + method:24} ACC {statistics.median(acc):.3f} ({spread})  {scores}  {statistics.median(seconds):.0f} CPU s"
-        )
+        took = f"{statistics.median(seconds):.0f} CPU s"
+        print(f"{of + ' + ' + method:24} ACC {statistics.median(acc):.3f} ({spread})  {scores}  {took}")
 
 
 LOOPS = {"shoal": shoal_loop, "plain loop": plain_loop}
