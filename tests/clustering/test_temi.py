@@ -114,6 +114,11 @@ def test_one_cluster_constant_rows_and_two_rows():
     assert TEMI(2, **(QUICK | {"epochs": 2})).fit(x[:2]).labels_.shape == (2,)
 
 
+def test_many_clusters_get_more_updates():
+    how = TEMI(200)._training(100_000)
+    assert how.epochs * (100_000 // how.batch_size) >= 200 * temi.STEPS_PER_CLUSTER > temi.MIN_STEPS
+
+
 def test_the_rate_rises_and_falls():
     factors = [temi.rate_factor(each) for each in (0.0, 0.05, 0.1, 0.55, 1.0)]
     np.testing.assert_allclose(factors, [0, 0.5, 1, 0.5, 0], atol=1e-12)

@@ -52,7 +52,10 @@ RATE = 1.6e-3
 WEIGHT_DECAY = 1e-4
 EPOCHS = 8
 MIN_STEPS = 1250
-"""Heads that are not trained to the end vote as well together as those that are (``benchmarks/LOG.md``)."""
+"""Heads need not be trained to the end, for the classifier goes on from their votes (``benchmarks/LOG.md``)."""
+
+STEPS_PER_CLUSTER = 16
+"""With many clusters there are more updates, for a batch then holds few rows of each."""
 
 WARM_UP = 0.1
 """Share of the updates in which the rate rises; then it falls along a cosine."""
@@ -185,11 +188,12 @@ class TEMI(SharesEstimator):
         if not 0 < self.beta < math.inf:
             raise UserError(f"beta={self.beta} must be larger than 0: the published value is {BETA}.")
         batch_size = min(n, self.batch_size or default_batch(n))
+        steps = max(MIN_STEPS, STEPS_PER_CLUSTER * self.n_clusters)
         return Training(
             n_heads=self.n_heads,
             n_neighbors=min(self.n_neighbors, max(1, n // (2 * self.n_clusters)), n - 1),
             beta=self.beta,
-            epochs=self.epochs or max(EPOCHS, -(-MIN_STEPS // (n // batch_size))),
+            epochs=self.epochs or max(EPOCHS, -(-steps // (n // batch_size))),
             batch_size=batch_size,
         )
 
