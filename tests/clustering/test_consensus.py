@@ -4,10 +4,18 @@ from itertools import permutations
 
 import pytest
 import torch
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, mutual_info_score
 
 from shoal.clustering import nearest_neighbours
-from shoal.clustering.temi.consensus import _neighbours_mean, classifier, self_trained, votes
+from shoal.clustering.temi import consensus
+from shoal.clustering.temi.consensus import (
+    _neighbours_mean,
+    classifier,
+    neighbour_information,
+    self_trained,
+    softly_agreed,
+    votes,
+)
 
 H, K, N = 5, 4, 600
 
@@ -94,6 +102,41 @@ def test_with_neighbours_clusters_become_about_equally_large():
     assert 0.15 < self_trained(z, cut, 2, steps=30).labels.float().mean() < 0.35
 
 
+def test_softly_a_wrong_start_is_left_behind():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.randint(6, (1200,), generator=g)
+    z = 3 * torch.randn(6, 40, generator=g)[labels] / 40**0.5 + torch.randn(1200, 40, generator=g) / 2
+    z = z - z.mean(0)
+    near = nearest_neighbours(z, 20, "euclidean")[0]
+    wrong = labels.where((labels > 1) | (torch.rand(1200, generator=g) < 0.55), 1 - labels)
+    voted = torch.nn.functional.one_hot(wrong, 6).float()
+    found = softly_agreed(z, voted, near)
+    torch.testing.assert_close(found.sum(1), torch.ones(1200))
+    assert adjusted_rand_score(labels, wrong) < 0.8
+    assert adjusted_rand_score(labels, found.argmax(1)) > 0.95
+    weight, bias = classifier(z, voted, near)
+    assert adjusted_rand_score(labels, (z @ weight.T + bias).argmax(1)) > 0.95
+
+
+def test_of_two_ends_the_one_goes_on_whose_clusters_tell_more_of_neighbours(monkeypatch):
+    z, labels = long_groups(large=0.5)
+    near = nearest_neighbours(z, 20, "euclidean")[0]
+    across = (z[:, 0] > 0).long()
+    assert neighbour_information(labels, near, 2) > neighbour_information(across, near, 2)
+    right, other = (torch.nn.functional.one_hot(each, 2).float() for each in (labels, across))
+    for votes_are, soft in ((right, other), (other, right)):
+        monkeypatch.setattr(consensus, "softly_agreed", lambda *_, soft=soft: soft)
+        weight, bias = classifier(z, votes_are, near)
+        assert ((z @ weight.T + bias).argmax(1) == labels).float().mean() > 0.99
+
+
+def test_information_about_neighbours_is_that_of_plain_counts():
+    g = torch.Generator().manual_seed(0)
+    labels, near = torch.randint(3, (50,), generator=g), torch.randint(50, (50, 4), generator=g)
+    one, other = labels.repeat_interleave(4), labels[near].flatten()
+    assert neighbour_information(labels, near, 4) == pytest.approx(mutual_info_score(one, other), rel=1e-9)
+
+
 def test_neighbours_are_averaged_row_by_row():
     g = torch.Generator().manual_seed(0)
     values, near = torch.rand(3000, 100, generator=g), torch.randint(3000, (3000, 20), generator=g)
@@ -110,12 +153,12 @@ def test_probabilities_are_no_surer_than_the_votes():
     torch.testing.assert_close(found.amax(1).mean(), torch.tensor(0.7), atol=1e-3, rtol=0)
 
 
-def test_a_cluster_without_votes_stays_empty_and_one_cluster_is_one():
+def test_a_cluster_without_votes_and_a_single_one():
     z, labels = long_groups()
     near = nearest_neighbours(z, 20, "euclidean")[0]
+    found = self_trained(z, labels, 3)
+    assert torch.equal(found.labels, labels)
     weight, bias = classifier(z, torch.nn.functional.one_hot(labels, 3).float(), near)
-    found = (z @ weight.T + bias).softmax(1)
-    assert found.isfinite().all()
-    assert found[:, 2].max() < 1e-6
+    assert (z @ weight.T + bias).softmax(1).isfinite().all()
     weight, bias = classifier(z, torch.ones(len(z), 1), near)
     assert torch.equal((z @ weight.T + bias).softmax(1), torch.ones(len(z), 1))

@@ -128,23 +128,61 @@ def self_trained(
     return Linear(weight, bias + offset.float(), logits, labels)
 
 
+def softly_agreed(
+    z: Float32[Tensor, "n c"], voted: Float32[Tensor, "n k"], near: Int64[Tensor, "n m"]
+) -> Float32[Tensor, "n k"]:
+    """Probabilities after rounds as in ``self_trained`` with neighbours, but fitted to probabilities, not to labels.
+
+    It leaves a wrong start behind, which labels hold on to; where clusters lie in few dimensions, though, it may lose
+    them.
+
+    Args:
+        z: rows, about their mean.
+        voted: probability of each cluster.
+        near: neighbours of each row.
+    """
+    scatter, probabilities = z.T @ z, voted
+    equal = voted.new_full((voted.shape[1],), 1 / voted.shape[1]).double()
+    own, averaged = torch.zeros_like(equal), torch.zeros_like(equal)
+    for _ in range(AGREEMENTS):
+        weight, bias = discriminant(scatter, probabilities.T @ z, probabilities.sum(0))
+        logits = torch.addmm(bias, z, weight.T)
+        own = _offset(logits, equal, own, BALANCE)
+        mean = _neighbours_mean((logits + own.float()).softmax(1), near)
+        logits = mean.clamp_(min=torch.finfo(torch.float32).tiny).log_()
+        averaged = _offset(logits, equal, averaged, BALANCE)
+        probabilities = (logits + averaged.float()).softmax(1)
+    return probabilities
+
+
+def neighbour_information(labels: Int64[Tensor, "n"], near: Int64[Tensor, "n m"], k: int) -> float:
+    """Mutual information, in nats, of the clusters of a row and of one of its neighbours."""
+    pairs = (labels[:, None] * k + labels[near]).flatten()
+    joint = torch.bincount(pairs, minlength=k * k).double().view(k, k) / pairs.numel()
+    apart = joint.sum(1, keepdim=True) * joint.sum(0)
+    some = joint > 0
+    return float((joint[some] * (joint[some] / apart[some]).log()).sum())
+
+
 def classifier(
     z: Float32[Tensor, "n c"], voted: Float32[Tensor, "n k"], neighbours: Int64[Tensor, "n m"]
 ) -> tuple[Float32[Tensor, "k c"], Float32[Tensor, "k"]]:
     """Weights and biases of the linear classifier that votes lead to.
 
-    It is trained by itself with the neighbours, then alone. At the end logits are divided by the temperature at which
-    the mean probability of a row's cluster is that of the votes: heads disagree about as many rows as they are wrong
-    about, while classifiers are surer than they are right.
+    It is trained by itself with the neighbours, from the votes and from what becomes of them softly; of the two, the
+    clusters go on that tell more of a neighbour's. Then it is trained alone. At the end logits are divided by the
+    temperature at which the mean probability of a row's cluster is that of the votes: heads disagree about as many rows
+    as they are wrong about, while classifiers are surer than they are right.
 
     Args:
         z: rows, about their mean.
         voted: probability of each cluster.
         neighbours: of each row, nearest first.
     """
-    k = voted.shape[1]
-    agreed = self_trained(z, voted.argmax(1), k, steps=AGREEMENTS, near=neighbours[:, :NEAR]).labels
-    found = self_trained(z, agreed, k)
+    k, near = voted.shape[1], neighbours[:, :NEAR]
+    starts = (voted, softly_agreed(z, voted, near))
+    agreed = [self_trained(z, start.argmax(1), k, steps=AGREEMENTS, near=near).labels for start in starts]
+    found = self_trained(z, max(agreed, key=lambda labels: neighbour_information(labels, near, k)), k)
     temperature = _temperature(found.logits, float(voted.amax(1).mean()))
     return found.weight / temperature, found.bias / temperature
 
