@@ -156,7 +156,7 @@ class TEMI(SharesEstimator):
         voted = votes(trainer.shares, len(rows), int(losses.argmin()))
         weight, bias = classifier(trainer.z, voted, neighbours)
         weight = (weight @ components.axes.T / components.scale).contiguous()
-        self.head_ = LinearPosterior(self.metric, components.mean, weight, bias)
+        self.head_: LinearPosterior | Head = LinearPosterior(self.metric, components.mean, weight, bias)
         self.losses_: Array | Tensor = as_input_type(X, losses)
         self.labels_: Array | Tensor = self.predict(X)
         # An empty cluster is usual, unless there are too few rows that differ.
