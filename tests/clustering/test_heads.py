@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from shoal.clustering.rows import Rows
 from shoal.clustering.temi import heads as module
-from shoal.clustering.temi.heads import BOTTLENECK, HIDDEN, TEMPERATURE, Heads, principal_components, temi_loss
+from shoal.clustering.temi.heads import BOTTLENECK, HIDDEN, Heads, temi_loss, update_marginal
 
 H, B, K, D = 3, 5, 4, 7
 
@@ -111,14 +110,8 @@ def test_bfloat16_is_close(monkeypatch):
     torch.testing.assert_close(*found, atol=0.02, rtol=0.02)
 
 
-@pytest.mark.usefixtures("in_float32")
-@torch.no_grad()
-def test_a_head_taken_out_reads_rows_as_they_are():
-    x = 5 + 3 * torch.randn(40, D, generator=torch.Generator().manual_seed(4))
-    rows = Rows(x, "euclidean")
-    components = principal_components(rows, D, torch.Generator())
-    heads = made(2)
-    head = heads.head(1, components, "euclidean")
-    expected = (heads(components.of(rows))[1].T / TEMPERATURE).softmax(1)
-    torch.testing.assert_close(head(x), expected, rtol=1e-4, atol=1e-5)
-    assert head(x.double()).dtype == torch.float64
+def test_the_marginal_moves_towards_what_teachers_say():
+    marginal, teacher = marginals(), log_probabilities(1)
+    expected = 0.9 * marginal + 0.1 * teacher.exp().mean((2, 3))
+    update_marginal(marginal, teacher)
+    torch.testing.assert_close(marginal, expected)

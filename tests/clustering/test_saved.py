@@ -18,7 +18,9 @@ from shoal.clustering import (
     saved,
     state_of,
 )
+from shoal.clustering.occupied import restricted
 from shoal.clustering.temi.estimator import TEMI
+from shoal.clustering.temi.heads import BOTTLENECK, HEAD_SHAPES, HIDDEN, Head
 from shoal.clustering.umap import UMAPKMeans
 
 pytestmark = pytest.mark.usefixtures("no_umap")
@@ -96,6 +98,23 @@ def test_saved_mini_batches_go_on():
     del tensors["counts_"]  # as in files of older versions
     older = clusterer_from(header, tensors).partial_fit(x)
     torch.testing.assert_close(older.cluster_centers_, fitted.cluster_centers_, atol=0.5, rtol=0)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_a_head_that_an_earlier_version_kept_is_read(metric):
+    sizes, draw = {"d": 5, "hidden": HIDDEN, "bottleneck": BOTTLENECK, "k": 4}, torch.Generator().manual_seed(0)
+    tensors = {
+        name: torch.randn([sizes[each] for each in shape], generator=draw) for name, shape in HEAD_SHAPES.items()
+    }
+    header = {"format": 1, "estimator": "TEMI", "metric": metric, "n_features": 5, "n_clusters": 4}
+    older = clusterer_from(header, tensors)
+    torch.testing.assert_close(older.predict_proba(rows()), Head(metric, **tensors)(rows()))
+    again = clusterer_from(*through_files(older))
+    assert torch.equal(again.predict_proba(rows()), older.predict_proba(rows()))
+    kept = restricted(older, torch.tensor([0, 2, 3]))
+    expected = older.predict_proba(rows())[:, [0, 2, 3]]
+    torch.testing.assert_close(kept.predict_proba(rows()), expected / expected.sum(1, keepdim=True))
+    refused(clusterer_from, header, {**tensors, "last": tensors["last"][:, :3]}, match="its last has shape")
 
 
 @pytest.mark.usefixtures("without_type_checks")

@@ -50,18 +50,36 @@ def test_it_tells_of_each_epoch():
     assert done == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_it_takes_the_head_with_the_lowest_loss(monkeypatch):
-    taken = []
-    own = temi.Heads.head
+def test_the_clusters_come_of_the_votes_of_all_heads_numbered_as_in_the_best(monkeypatch):
+    asked, voted, started = [], [], []
+    vote, train = temi.votes, temi.classifier
 
-    def watched(self, number, *args):
-        taken.append(number)
-        return own(self, number, *args)
+    def watched(shares, n, first):
+        asked.append((first, torch.cat([each for _, each in shares()], 2).shape))
+        voted.append(vote(shares, n, first))
+        return voted[0]
 
-    monkeypatch.setattr(temi.Heads, "head", watched)
-    model = TEMI(3, **(QUICK | {"n_heads": 4, "epochs": 2})).fit(groups()[0])
-    assert taken == [int(model.losses_.argmin())]
+    monkeypatch.setattr(temi, "votes", watched)
+    monkeypatch.setattr(temi, "classifier", lambda z, v, near: started.append(v) or train(z, v, near))
+    x, _ = groups()
+    model = TEMI(3, **(QUICK | {"n_heads": 4})).fit(x)
+    assert asked == [(int(model.losses_.argmin()), (4, 3, 120))]
     assert len(set(model.losses_.tolist())) == 4
+    assert started[0] is voted[0]
+    assert torch.equal(voted[0].argmax(1), model.labels_)
+    assert model.predict_proba(x).amax(1).mean() <= voted[0].amax(1).mean() + 1e-3
+
+
+@by_every_metric
+def test_the_classifier_reads_rows_as_they_are(metric, monkeypatch):
+    seen = []
+    own = temi.classifier
+    monkeypatch.setattr(temi, "classifier", lambda z, *a: seen.extend([z, *own(z, *a)]) or tuple(seen[1:]))
+    x = 5 + groups()[0]
+    model = TEMI(3, metric=metric, **(QUICK | {"epochs": 3})).fit(x)
+    z, weight, bias = seen
+    torch.testing.assert_close(model.predict_proba(x), (z @ weight.T + bias).softmax(1), rtol=1e-3, atol=1e-4)
+    assert model.predict_proba(x.double()).dtype == torch.float64
 
 
 def test_the_last_layer_rests_in_the_first_epoch():
@@ -96,11 +114,21 @@ def test_one_cluster_constant_rows_and_two_rows():
     assert TEMI(2, **(QUICK | {"epochs": 2})).fit(x[:2]).labels_.shape == (2,)
 
 
-@pytest.mark.parametrize(("n", "size"), [(3, 3), (200, 64), (5000, 128), (10_000, 256), (50_000, 1024), (10**6, 1024)])
+def test_many_clusters_get_more_updates():
+    how = TEMI(200)._training(100_000)
+    assert how.epochs * (100_000 // how.batch_size) >= 200 * temi.STEPS_PER_CLUSTER > temi.MIN_STEPS
+
+
+def test_the_rate_rises_and_falls():
+    factors = [temi.rate_factor(each) for each in (0.0, 0.05, 0.1, 0.55, 1.0)]
+    np.testing.assert_allclose(factors, [0, 0.5, 1, 0.5, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize(("n", "size"), [(3, 3), (200, 64), (5000, 64), (20_000, 128), (50_000, 256), (10**6, 1024)])
 def test_batches_and_updates_for_n_rows(n, size):
     how = TEMI(2)._training(n)
     assert how.batch_size == size
-    assert how.epochs >= 100
+    assert how.epochs >= temi.EPOCHS
     assert how.epochs * (n // size) >= temi.MIN_STEPS
     assert how.n_neighbors == (1 if n == 3 else 50)
 

@@ -28,6 +28,7 @@ from tests.golden.pieces import (
     schedules,
     simclr,
     soft_centers,
+    temi,
 )
 from tests.golden.steps import moco, pcl, propos, simsiam
 
@@ -59,6 +60,7 @@ CHECKS: dict[str, Callable[[], Deviation]] = {
     "knn": knn,
     "idc": idc,
     "dcboost": dcboost,
+    "temi": temi,
 }
 
 HEAD = f"""\

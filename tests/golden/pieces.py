@@ -6,6 +6,7 @@ import torch
 
 from shoal.clustering import GaussianMixture
 from shoal.clustering.kmeans import assign, kmeans
+from shoal.clustering.temi.heads import log_probabilities, temi_loss, update_marginal
 from shoal.config import OptimConfig
 from shoal.evaluation import clustering_scores, knn_predict
 from shoal.learning.questions import density, hardness, most_valuable
@@ -212,3 +213,19 @@ def dcboost() -> Deviation:
         losses.append(apart(found, data[name]))
         gradients.append(off(online.grad, data[f"grad_{name}"]))
     return Deviation(max(losses), max(gradients), "no published code: the equations; which rows are kept, both losses")
+
+
+def temi() -> Deviation:
+    """TEMI's loss of three heads with its gradient, and the use of each cluster, which is updated before it."""
+    data = golden("temi")
+    marginal = data["pk_before"].clone()
+    student = data["student"].clone().requires_grad_()
+    teacher = log_probabilities(data["teacher"].mT)
+    update_marginal(marginal, teacher)
+    losses = temi_loss(log_probabilities(student.mT), teacher, marginal, beta=float(data["beta"]))
+    losses.mean().backward()
+    return Deviation(
+        float((losses.detach() - data["loss_per_head"]).abs().max()),
+        max(off(student.grad, data["grad"]), off(marginal, data["pk_after"])),
+        "loss of each head; gradient of their mean, use of each cluster",
+    )

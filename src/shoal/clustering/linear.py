@@ -28,7 +28,7 @@ class LinearPosterior(nn.Module):
     def __init__(
         self,
         metric: Metric,
-        mean: Float32[Tensor, "d"],
+        mean: Float[Tensor, "d"],
         weight: Float32[Tensor, "k d"],
         bias: Float32[Tensor, "k"],
     ) -> None:
@@ -36,6 +36,11 @@ class LinearPosterior(nn.Module):
         self.cosine = metric == "cosine"
         for name, value in (("mean", mean), ("weight", weight), ("bias", bias)):
             self.register_buffer(name, value)
+
+    @property
+    def n_clusters(self) -> int:
+        """How many probabilities it gives."""
+        return len(self.bias)
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each cluster, in the precision of the features, but at least float32."""

@@ -17,7 +17,7 @@ from shoal.clustering.density import UMAPHDBSCAN
 from shoal.clustering.kmeans.estimator import KMeans
 from shoal.clustering.kmeans.minibatch import MiniBatchKMeans
 from shoal.clustering.mixtures.gaussian import GaussianMixture
-from shoal.clustering.saved import COVARIANCES, SETTINGS, SHAPES, Clusterer, clusterer_from, state_of
+from shoal.clustering.saved import COVARIANCES, SETTINGS, Clusterer, clusterer_from, shapes_of, state_of
 from shoal.clustering.umap import UMAPKMeans
 
 
@@ -45,9 +45,9 @@ def restricted(clusterer: Clusterer, occupied: Int64[Tensor, "m"]) -> Clusterer:
     name = type(clusterer).__name__
     n_clusters, m = SETTINGS[name][0], len(occupied)
     k = header[n_clusters]
-    shapes = SHAPES[name]
+    shapes = shapes_of(name, tensors)
     if isinstance(clusterer, GaussianMixture):
-        shapes = {**shapes, "covariances_": COVARIANCES[clusterer.covariance_type]}
+        shapes["covariances_"] = COVARIANCES[clusterer.covariance_type]
     for each, shape in shapes.items():
         if "k" in shape:
             tensors[each] = tensors[each].index_select(shape.index("k"), occupied).contiguous()

@@ -12,7 +12,7 @@ from torch import Tensor
 from shoal.clustering.density import UMAPHDBSCAN
 from shoal.clustering.kmeans.estimator import KMeans
 from shoal.clustering.kmeans.minibatch import MiniBatchKMeans
-from shoal.clustering.linear import LinearHead
+from shoal.clustering.linear import LinearHead, LinearPosterior
 from shoal.clustering.mixtures.gaussian import GaussianMixture
 from shoal.clustering.rows import ClusteringMethod, Metric
 from shoal.clustering.temi.estimator import TEMI
@@ -51,7 +51,7 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
     "MiniBatchKMeans": {"cluster_centers_": ("k", "d"), "counts_": ("k",)},
     "UMAPKMeans": {"rows_": ("m", "d"), "row_labels_": ("m",)},
     "GaussianMixture": {"weights_": ("k",), "means_": ("k", "d")},
-    "TEMI": HEAD_SHAPES,
+    "TEMI": {"mean": ("d",), "weight": ("k", "d"), "bias": ("k",)},
     "UMAPHDBSCAN": {"rows_": ("m", "d"), "cores_": ("m",), "layers_": ("l", "m")},
     "LinearHead": {"mean_": ("d",), "weight_": ("k", "d"), "bias_": ("k",)},
 }
@@ -116,9 +116,10 @@ def state_of(clusterer: Clusterer) -> tuple[dict[str, Any], dict[str, Tensor]]:
         header["variance"] = clusterer.variance_
     if isinstance(clusterer, UMAPHDBSCAN):
         header["layer"] = clusterer.n_clusters_
-    holder = clusterer.head_ if isinstance(clusterer, TEMI) else clusterer
+    if isinstance(clusterer, TEMI):
+        return header, {each: value.cpu().contiguous() for each, value in clusterer.head_.state_dict().items()}
     names = [*SHAPES[name], *(["covariances_"] if name == "GaussianMixture" else [])]
-    return header, {each: torch.as_tensor(getattr(holder, each)).cpu().contiguous() for each in names}
+    return header, {each: torch.as_tensor(getattr(clusterer, each)).cpu().contiguous() for each in names}
 
 
 def clusterer_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Clusterer:
@@ -134,7 +135,7 @@ def clusterer_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     k, d = (_count(header, each) for each in (SETTINGS[name][0], "n_features"))
     if settings["metric"] not in get_args(Metric):
         raise _damaged(f"its header names the metric {settings['metric']!r}")
-    shapes = dict(SHAPES[name])
+    shapes = shapes_of(name, tensors)
     if name == "GaussianMixture":
         if settings["covariance_type"] not in COVARIANCES:
             raise _damaged(f"its header names the covariance_type {settings['covariance_type']!r}")
@@ -148,10 +149,16 @@ def clusterer_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     return clusterer
 
 
+def shapes_of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+    """The tensors of an estimator, but for covariances; older files of TEMI keep one of its heads."""
+    return dict(HEAD_SHAPES if name == "TEMI" and "last" in tensors else SHAPES[name])
+
+
 def _fill(clusterer: Clusterer, header: Mapping[str, Any], found: Mapping[str, Tensor]) -> None:
     """Restore the results of ``fit``."""
     if isinstance(clusterer, TEMI):
-        clusterer.head_ = Head(clusterer.metric, **found)
+        older = "last" in found
+        clusterer.head_ = Head(clusterer.metric, **found) if older else LinearPosterior(clusterer.metric, **found)
         return
     for name, value in found.items():
         setattr(clusterer, name, value)

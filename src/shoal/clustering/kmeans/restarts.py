@@ -12,6 +12,7 @@ from torch import Tensor
 from shoal.clustering.kmeans.init import candidates, coreset, random_seeds, seeds
 from shoal.clustering.kmeans.lloyd import Solution, Tell, fast_lloyd, lloyd, solution_at
 from shoal.clustering.kmeans.nearest import to_points, two_labels
+from shoal.clustering.kmeans.subspace import is_wide, start_from_subspace
 from shoal.clustering.parameters import (
     centers_from,
     check_centers_shape,
@@ -192,11 +193,15 @@ def _best_run(
         sample, whole = candidates(rows, k, generator, shards), False
     else:
         sample, whole = coreset(rows, k, generator, shards)
-    draw = random_seeds if settings.init == "random" else seeds
+    random = settings.init == "random"
     # The mean of m / k rows has a squared error of k / m of the variance of a cluster, and all k means together one of
     # k² / m: a sum of squared moves below that is noise.
     noise = 0.0 if whole else k**2 / (len(sample) * float(sample.each_weight.sum()))
-    starts = [*draw(sample, k, settings.n_init, generator), *more_starts]
+    if settings.init != "k-means||" and is_wide(sample, k):
+        first = start_from_subspace(sample, k, settings.n_init, generator, max_iter=max_iter, random=random)[None]
+    else:
+        first = (random_seeds if random else seeds)(sample, k, settings.n_init, generator)
+    starts = [*first, *more_starts]
     tell = settings.tell
     runs = (lloyd(sample, start, max_iter=max_iter, tol=tol, noise=noise, tell=tell) for start in starts)
     best = min(runs, key=lambda run: run.inertia)

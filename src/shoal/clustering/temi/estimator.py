@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type, warn_if_fewer
+from shoal.clustering.linear import LinearPosterior
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import (
     Array,
@@ -24,7 +25,18 @@ from shoal.clustering.parameters import (
     precision_of,
 )
 from shoal.clustering.rows import Metric, Rows, count_distinct, invalid_features_error, subsample
-from shoal.clustering.temi.heads import BETA, TEMPERATURE, Head, Heads, principal_components, temi_loss
+from shoal.clustering.temi.consensus import classifier, votes
+from shoal.clustering.temi.heads import (
+    BETA,
+    HIDDEN,
+    TEMPERATURE,
+    Head,
+    Heads,
+    log_probabilities,
+    principal_components,
+    temi_loss,
+    update_marginal,
+)
 from shoal.errors import UserError
 
 MAX_ROWS = 100_000
@@ -34,23 +46,27 @@ COMPONENTS = 256
 USUAL_WIDTH = 512
 """Fewer columns are scaled up, so that the first layer's output is as large as with so many."""
 
-RATE = 4e-4
-"""The published rate, 1e-4 per 256 pairs, for the published 1024; with Adam it holds for smaller batches too."""
+RATE = 1.6e-3
+"""The published 1e-4 per 256 pairs gives 4e-4 for 1024. A rate that falls may begin higher and needs fewer updates."""
 
 WEIGHT_DECAY = 1e-4
-EPOCHS = 100
-MIN_STEPS = 3000
-"""With fewer updates the loss is still falling fast; 50 000 rows get 4800."""
+EPOCHS = 8
+MIN_STEPS = 1250
+"""Heads need not be trained to the end, for the classifier goes on from their votes (``benchmarks/LOG.md``)."""
 
-WARM_UP = 0.2
-"""Share of the updates in which the rate rises; as in the published code, it is constant from then on."""
+STEPS_PER_CLUSTER = 16
+"""With many clusters there are more updates, for a batch then holds few rows of each."""
+
+WARM_UP = 0.1
+"""Share of the updates in which the rate rises; then it falls along a cosine."""
 
 LARGEST_BATCH = 1024
 SMALLEST_BATCH = 64
-UPDATES = 32
+UPDATES = 128
 """Smallest number of updates in an epoch; few rows reach it by smaller batches."""
-TEACHER = 0.996
-MARGINAL = 0.9
+
+MEMORY = 1 / 8
+"""Share of the updates over which the teachers average."""
 
 AfterEpoch = Callable[[int, int], None]
 
@@ -65,8 +81,11 @@ class TEMI(SharesEstimator):
     Adaloglou, Michels, Kalisch and Kollmann, "Exploring the Limits of Deep Image Clustering using Pretrained Models"
     (BMVC 2023, arXiv 2303.17896). Small heads learn clusters of about equal size in which rows agree with their
     neighbours (``temi_loss``). A moving average of each head, its teacher, says where the other row of a pair belongs;
-    pairs that all teachers together find likely count most. The clusters are those of the teacher whose student has
-    the lowest loss.
+    pairs that all teachers together find likely count most. Then the teachers vote, and from their votes a linear
+    classifier goes on by itself, first together with the neighbours of each row (``consensus.classifier``); it is what
+    is kept. The published method takes the head of lowest loss.
+
+    Probabilities are those of the classifier, as sure on average as the votes are unanimous.
 
     Rows are scaled to unit length under the cosine; columns are standardised, and their first 256 principal components
     train the heads. Of more than 100 000 rows a sample of that size is drawn for training. Where the hardware
@@ -82,13 +101,13 @@ class TEMI(SharesEstimator):
             into one cluster.
         n_heads: heads that are trained side by side.
         beta: exponent of the loss, usually in (0.5, 1]; smaller values keep clusters of more equal size.
-        epochs: passes over the rows; None: 100, or more for few rows, until there are enough updates.
+        epochs: passes over the rows; None: 8, or more for few rows, until there are enough updates.
         batch_size: pairs in an update; None: 1024, or less for few rows.
         random_state: an int makes the result reproducible; None draws new weights and pairs each time.
 
     Attributes:
         labels_: int64 (n,), the most probable cluster of each row.
-        head_: the teacher that was chosen.
+        head_: the linear classifier, or of a clustering that an earlier version saved the chosen head.
         losses_: float (n_heads,), mean loss of each head in the last epoch.
         n_features_in_: d.
     """
@@ -134,8 +153,10 @@ class TEMI(SharesEstimator):
         components = replace(components, scale=components.scale / larger)
         trainer = _Trainer(components.of(rows), self.n_clusters, how, generator)
         losses = trainer.fit(neighbours, after_epoch)
-        with torch.no_grad():
-            self.head_ = trainer.teacher.head(int(losses.argmin()), components, self.metric)
+        voted = votes(trainer.shares, len(rows), int(losses.argmin()))
+        weight, bias = classifier(trainer.z, voted, neighbours)
+        weight = (weight @ components.axes.T / components.scale).contiguous()
+        self.head_: LinearPosterior | Head = LinearPosterior(self.metric, components.mean, weight, bias)
         self.losses_: Array | Tensor = as_input_type(X, losses)
         self.labels_: Array | Tensor = self.predict(X)
         # An empty cluster is usual, unless there are too few rows that differ.
@@ -144,15 +165,15 @@ class TEMI(SharesEstimator):
         return self
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        head, rows = self.head_, Rows(features, self.metric)
-        shares = torch.empty(len(rows), head.last.shape[1], dtype=precision_of(features), device=features.device)
-        for part in rows.parts(len(head.first_bias)):
+        head, rows = self.head_.to(features.device), Rows(features, self.metric)
+        shares = torch.empty(len(rows), head.n_clusters, dtype=precision_of(features), device=features.device)
+        for part in rows.parts(HIDDEN):
             shares[part] = head(rows.features[part])
         if not torch.isfinite(shares).all():
             raise invalid_features_error(features)
         return shares
 
-    def as_module(self) -> Head:
+    def as_module(self) -> LinearPosterior | Head:
         """The probabilities as a network."""
         return self.head_
 
@@ -167,17 +188,25 @@ class TEMI(SharesEstimator):
         if not 0 < self.beta < math.inf:
             raise UserError(f"beta={self.beta} must be larger than 0: the published value is {BETA}.")
         batch_size = min(n, self.batch_size or default_batch(n))
+        steps = max(MIN_STEPS, STEPS_PER_CLUSTER * self.n_clusters)
         return Training(
             n_heads=self.n_heads,
             n_neighbors=min(self.n_neighbors, max(1, n // (2 * self.n_clusters)), n - 1),
             beta=self.beta,
-            epochs=self.epochs or max(EPOCHS, -(-MIN_STEPS // (n // batch_size))),
+            epochs=self.epochs or max(EPOCHS, -(-steps // (n // batch_size))),
             batch_size=batch_size,
         )
 
 
+def rate_factor(progress: float) -> float:
+    """By what the rate is multiplied once a share of the updates is done."""
+    if progress < WARM_UP:
+        return progress / WARM_UP
+    return 0.5 + 0.5 * math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))
+
+
 def default_batch(n: int) -> int:
-    """Pairs in an update: the largest power of two with 32 updates an epoch, between 64 and the published 1024."""
+    """Pairs in an update: the largest power of two with 128 updates an epoch, between 64 and the published 1024."""
     return min(LARGEST_BATCH, max(SMALLEST_BATCH, 1 << max(0, (n // UPDATES).bit_length() - 1)))
 
 
@@ -203,6 +232,7 @@ class _Trainer:
         biases = [self.student.first_bias, self.student.second_bias]
         weights = [p for p in self.student.parameters() if all(p is not bias for bias in biases)]
         groups: list[dict[str, Any]] = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
+        self.pace = min(1.0, 1 / (MEMORY * how.epochs * (len(z) // how.batch_size)))
         self.optimiser = torch.optim.AdamW(groups, lr=RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
     def fit(self, neighbours: Int64[Tensor, "n m"], after_epoch: AfterEpoch = _ignore) -> Float[Tensor, "h"]:
@@ -217,28 +247,31 @@ class _Trainer:
             for step in range(per_epoch):
                 rows = order[step * size : (step + 1) * size].to(self.z.device)
                 pairs = torch.cat([rows, neighbours[rows, near[rows.cpu()].to(rows.device)]])
-                progress = (epoch * per_epoch + step + 1) / (self.how.epochs * per_epoch)
-                losses += self._step(self.z[pairs], min(1.0, progress / WARM_UP), frozen=epoch == 0)
+                progress = (epoch * per_epoch + step + 0.5) / (self.how.epochs * per_epoch)
+                losses += self._step(self.z[pairs], progress, frozen=epoch == 0)
             after_epoch(epoch + 1, self.how.epochs)
         return losses / per_epoch
 
-    def _step(self, z: Float[Tensor, "b2 c"], warmth: float, *, frozen: bool) -> Float[Tensor, "h"]:
+    @torch.no_grad()
+    def shares(self) -> Iterator[tuple[slice, Float32[Tensor, "h k b"]]]:
+        """Probabilities by each teacher, for some rows at a time."""
+        for start in range(0, len(self.z), LARGEST_BATCH):
+            part = slice(start, start + LARGEST_BATCH)
+            yield part, (self.teacher(self.z[part]) / TEMPERATURE).softmax(1)
+
+    def _step(self, z: Float[Tensor, "b2 c"], progress: float, *, frozen: bool) -> Float[Tensor, "h"]:
         """One update, from rows and then a neighbour of each."""
         with torch.no_grad():
-            teacher = self._log_probabilities(self.teacher, z)
-            self.marginal.lerp_(teacher.exp().mean((2, 3)), 1 - MARGINAL)
-        losses = temi_loss(self._log_probabilities(self.student, z), teacher, self.marginal, beta=self.how.beta)
+            teacher = log_probabilities(self.teacher(z))
+            update_marginal(self.marginal, teacher)
+        losses = temi_loss(log_probabilities(self.student(z)), teacher, self.marginal, beta=self.how.beta)
         self.optimiser.zero_grad()
         losses.mean().backward()  # type: ignore[no-untyped-call]
         if frozen:
             self.student.last.grad = self.student.gain.grad = None
         for group in self.optimiser.param_groups:
-            group["lr"] = RATE * warmth
+            group["lr"] = RATE * rate_factor(progress)
         self.optimiser.step()
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 1 - TEACHER)
+            torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), self.pace)
         return losses.detach()
-
-    def _log_probabilities(self, heads: Heads, z: Float[Tensor, "b2 c"]) -> Float[Tensor, "h k 2 b"]:
-        logits: Tensor = heads(z) / TEMPERATURE
-        return logits.log_softmax(1).view(*logits.shape[:2], 2, -1)

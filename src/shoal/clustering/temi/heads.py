@@ -17,6 +17,7 @@ from shoal.device import multiplies_bfloat16
 HIDDEN = 512
 BOTTLENECK = 256
 TEMPERATURE = 0.1
+MARGINAL = 0.9
 BETA = 0.6
 
 
@@ -52,20 +53,6 @@ class Heads(nn.Module):
         length = inside.square().sum(1, keepdim=True).clamp(min=1e-24).sqrt()
         return (F.normalize(self.last, dim=2) * self.gain[:, :, None]) @ inside / length
 
-    def head(self, number: int, components: Components, metric: Metric) -> Head:
-        """One of the heads, for rows themselves instead of their principal components."""
-        # Contiguous, as they are when read back from a file: products of other layouts differ in their last digits.
-        own = slice(number * HIDDEN, (number + 1) * HIDDEN)
-        return Head(
-            metric,
-            mean=components.mean,
-            first=((components.axes @ self.first[own].T) / components.scale[:, None]).contiguous(),
-            first_bias=self.first_bias[own].clone(),
-            second=self.second[number].T.contiguous(),
-            second_bias=self.second_bias[number].clone(),
-            last=(F.normalize(self.last[number], dim=1).T * self.gain[number]).contiguous(),
-        )
-
 
 HEAD_SHAPES = {
     "mean": ("d",),
@@ -79,9 +66,8 @@ HEAD_SHAPES = {
 
 
 class Head(nn.Module):
-    """A trained head: softmax(norm(GELU((x − mean) · first) · second) · last / 0.1), with biases."""
+    """A head of an earlier version: softmax(norm(GELU((x − mean) · first) · second) · last / 0.1), with biases."""
 
-    first_bias: Tensor
     last: Tensor
 
     def __init__(self, metric: Metric, **tensors: Float[Tensor, "..."]) -> None:
@@ -91,6 +77,11 @@ class Head(nn.Module):
         for name in HEAD_SHAPES:
             self.register_buffer(name, tensors[name])
 
+    @property
+    def n_clusters(self) -> int:
+        """How many probabilities it gives."""
+        return self.last.shape[1]
+
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each cluster, in the precision of the features, but at least float32."""
         x = features.to(precision_of(features))
@@ -99,6 +90,16 @@ class Head(nn.Module):
         hidden = F.gelu(torch.addmm(first_bias, x, first))
         unit = F.normalize(torch.addmm(second_bias, hidden, second), dim=1)
         return ((unit @ last) / TEMPERATURE).softmax(1)
+
+
+def log_probabilities(logits: Float[Tensor, "h k b2"]) -> Float[Tensor, "h k 2 b"]:
+    """Log q of rows, and then of a neighbour of each, from logits times the temperature."""
+    return (logits / TEMPERATURE).log_softmax(1).view(*logits.shape[:2], 2, -1)
+
+
+def update_marginal(marginal: Float[Tensor, "h k"], teacher: Float[Tensor, "h k 2 b"]) -> None:
+    """p̃ ← 0.9 p̃ + 0.1 mean q_t, in place, over rows and neighbours; before the loss, as in the published code."""
+    marginal.lerp_(teacher.exp().mean((2, 3)), 1 - MARGINAL)
 
 
 def temi_loss(
