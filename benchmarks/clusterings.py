@@ -40,7 +40,7 @@ def fits(
             clusterer = build_clusterer(method, asked, metric=metric, seed=seed, n=len(features))
             start, start_cpu = time.perf_counter(), time.process_time()
             found = torch.as_tensor(clusterer.fit(features).labels_)
-            row = {"method": method, "seed": seed, "seconds": time.perf_counter() - start}
+            row: dict[str, Any] = {"method": method, "seed": seed, "seconds": time.perf_counter() - start}
             row["cpu_seconds"] = time.process_time() - start_cpu
             row |= clustering_scores(labels, found)
             loss = f", loss {float(clusterer.losses_.min()):.3f}" if isinstance(clusterer, TEMI) else ""

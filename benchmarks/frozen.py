@@ -145,7 +145,8 @@ def print_medians(rows: Sequence[Mapping[str, Any]]) -> None:
         these = [row for row in rows if (row["of"], row["method"]) == (of, method)]
         acc, nmi, ari, seconds = ([row[name] for row in these] for name in ("acc", "nmi", "ari", "cpu_seconds"))
         spread = f"{min(acc):.3f} to {max(acc):.3f}"
-        others = f"NMI {statistics.median(nmi):.3f}  ARI {statistics.median(ari):.3f}  {statistics.median(seconds):.0f} CPU s"
+        others = f"NMI {statistics.median(nmi):.3f}  ARI {statistics.median(ari):.3f}"
+        others += f"  {statistics.median(seconds):.0f} CPU s"
         if away := [row["nowhere"] for row in these if "nowhere" in row]:
             others += f", of the {1 - statistics.median(away):.0%} that are in clusters"
         print(f"{of + ' + ' + method:24} ACC {statistics.median(acc):.3f} ({spread})  {others}")

@@ -40,8 +40,8 @@ class ClusterCommand(Command):
     k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="")] = None
     """Smallest and largest number for auto to choose; by default any."""
     method: ClusteringMethod | None = None
-    """k-means, k-means in a UMAP embedding, a Gaussian mixture, TEMI, which trains for a minute or more, or density, which
-    finds how many clusters there are, and images that belong nowhere; by default kmeans, or the density of a result.
+    """k-means, k-means in a UMAP embedding, a Gaussian mixture, TEMI, which trains for a minute or more, or density, which finds
+    how many clusters there are, and images that belong nowhere; by default kmeans, or the density of a result.
     """
     min_cluster_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Images that a cluster by density has at least; by default 1.5 times the square root of their number."""
