@@ -23,6 +23,7 @@ from shoal.decisions.log import DecisionLog
 from shoal.errors import UserError
 from shoal.features import Embedded, Encoder, EncoderSpec, load_encoder, open_embedded
 from shoal.features.inference import SquarePreparing
+from shoal.features.joined import load_joined
 from shoal.features.matching import Matched, Prepare, match
 from shoal.folder import ResultFolder
 from shoal.results.decided import Decided, decided
@@ -82,7 +83,7 @@ class Result:
             "root": self.root,
             "joined": self.joined,
             "features": "features" if own_features else str(self.features_at),  # the folder may be moved
-            "encoder": None if self.encoder is None else asdict(_movable(self.encoder, self.folder)),
+            "encoder": None if self.encoder is None else _movable(self.encoder, self.folder).as_values(),
             "by_head": self.by_head,
             "asked": self.asked,
             "reference": None if self.reference is None else asdict(self.reference),
@@ -107,7 +108,7 @@ class Result:
             centers = tensors.pop("centers")
             flags = {name: tensors.pop(name).bool() for name in FLAGS if name in tensors}
             named = {name.removeprefix("clusterer."): value for name, value in tensors.items()}
-            encoder = None if header["encoder"] is None else EncoderSpec(**header["encoder"])
+            encoder = None if header["encoder"] is None else EncoderSpec.from_values(header["encoder"])
             if encoder is not None and encoder.kind == "run" and not encoder.name:
                 encoder = replace(encoder, name=str(path.resolve()))
             return cls(
@@ -343,7 +344,7 @@ class Result:
         if self.encoder is None:
             raise self._without_images()
         try:
-            return load_encoder(self.encoder)
+            return load_joined(self.encoder, self.features_at) if self.encoder.parts else load_encoder(self.encoder)
         except UserError as error:
             raise UserError(
                 f"the network that made the features of {self.folder.path} cannot be used: {error}"
