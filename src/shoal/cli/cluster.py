@@ -12,13 +12,13 @@ from shoal.cli.flags import Command, OptionalPath
 from shoal.cli.sort import chosen_sorting, sort_into
 from shoal.cli.terminal import Stopped, complain, say
 from shoal.clustering import ClusteringMethod
-from shoal.clustering.rows import Metric, default_metric
+from shoal.clustering.rows import Metric
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
 from shoal.features import EncoderSpec
 from shoal.folder import ResultFolder
 from shoal.results.chosen import chosen_networks
-from shoal.results.inputs import Inputs, PixelConfig
+from shoal.results.inputs import Inputs, PixelConfig, metric_for
 
 SOURCE = (
     "Images: a folder, .zip, .tar, Parquet file or table of paths, a pattern such as 'photos/**/*.jpg', - for paths on "
@@ -112,7 +112,7 @@ class ClusterCommand(Command):
                     progress=progress,
                 )
             tell(f"features     {inputs.features.shape[1]} of each of {len(inputs)} {inputs.what}{_joined(inputs)}")
-            metric = self.metric or default_metric(inputs.features.shape[1])
+            metric = self.metric or metric_for(inputs)
             k = self.n_clusters
             if k == "auto":
                 tell("looking for the number of clusters")

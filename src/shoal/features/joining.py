@@ -28,6 +28,9 @@ MAX_COMPONENTS = 256
 _FITTED = 20_000
 """Rows that means and components are of at most, drawn at random: they hardly change with more."""
 
+_ALIKE = 1e-10
+"""Variance of unit rows that rounding explains, in float32."""
+
 
 class Space(nn.Module):
     """Features of a network (b, d) to their r components: at unit length, about their mean, of mean square 1."""
@@ -42,16 +45,17 @@ class Space(nn.Module):
 
     @classmethod
     def fit(cls, features: Float[Tensor, "n d"]) -> Space:
-        """Means and axes of some rows, in float64 until the end."""
+        """Means and axes of some rows, in float64 until the end; rows that do not differ lie about the origin."""
         x = nn.functional.normalize(features.double())
         mean = x.mean(0)
+        if float((x - mean).square().sum(1).mean()) < _ALIKE:
+            mean = torch.zeros_like(mean)
         x -= mean
         values, vectors = torch.linalg.eigh(x.T @ x / len(x))
         values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
         kept = int((values.cumsum(0) < EXPLAINED * values.sum()).sum()) + 1
         kept = min(kept, MAX_COMPONENTS, len(values))
-        power = float(values[:kept].sum())
-        scale = power**-0.5 if power > torch.finfo(torch.float32).eps else 1.0  # all rows may be one
+        scale = values[:kept].sum().clamp(min=_ALIKE).rsqrt()
         return cls(mean.float(), (vectors[:, :kept] * scale).float())
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b r"]:

@@ -140,6 +140,12 @@ def read_inputs(
     return _of_images(source, embedded, folder, origin)
 
 
+def metric_for(inputs: Inputs) -> Metric:
+    """The metric of features for which none is asked; joined ones may have few columns, and are no measurements."""
+    joined = inputs.encoder is not None and inputs.encoder.parts
+    return "cosine" if joined else default_metric(inputs.features.shape[1])
+
+
 def _tell_read(embedded: Embedded, progress: Progress) -> None:
     """Warn of images that were not read as they are."""
     for line in reading_notes(embedded.skipped, embedded.notes, len(embedded.ids)):
