@@ -36,7 +36,7 @@ SECOND, THIRD = "test_vit", "test_efficientnet"
 
 @pytest.fixture(scope="module")
 def files(weights, tmp_path_factory):
-    """Weights by the name of their network."""
+    """Files of weights by the name of their network."""
     folder = tmp_path_factory.mktemp("several")
     others = {name: write_weights(folder / f"{name}.safetensors", name).weights for name in (SECOND, THIRD)}
     return {BACKBONE: str(weights), **others}
@@ -137,15 +137,15 @@ def test_images_that_do_not_differ_have_a_direction(n):
     torch.testing.assert_close(found.abs(), torch.ones(n, 1))
 
 
-def test_new_images_and_the_same_ones_go_to_the_same_clusters(two, tmp_path):
-    assert main(["predict", "two", "photos", "--out", "same.csv"]) == 0
+def test_new_images_and_the_same_ones_go_to_the_same_clusters(two):
+    assert main(["predict", str(two), "photos", "--out", "same.csv"]) == 0
     assert clusters_of("same.csv") == clusters_of("two/assignments.csv")
     shutil.copy("photos/blue-1.png", "one.png")
     assert main(["predict", "two", "one.png", "--out", "one.csv"]) == 0
     assert clusters_of("one.csv")["one.png"] == clusters_of("two/assignments.csv")["blue-1.png"]
 
 
-def test_one_of_the_networks_alone_embeds_nothing(two, files, tmp_path, monkeypatch):
+def test_one_of_the_networks_alone_embeds_nothing(two, tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "photos")  # nor are the images needed
     monkeypatch.setattr(Encoder, "embed", lambda *_: pytest.fail("embedded again"))
     assert main(["cluster", "two", "-k", "4", "--backbone.name", SECOND, "--out", "alone"]) == 0
@@ -176,7 +176,7 @@ def test_a_third_network_embeds_for_itself_alone(two, files, embedded):
     assert clusters_of("same.csv") == clusters_of("three/assignments.csv")
 
 
-def test_a_command_that_is_stopped_in_the_second_network_goes_on(tmp_path, files, made, monkeypatch, embedded):
+def test_a_command_that_is_stopped_in_the_second_network_goes_on(files, made, monkeypatch, embedded):
     shutil.rmtree("photos")
     shutil.copytree(made / "photos", "photos")
     command = ["cluster", "photos", "-k", "4", "--out", "again", *flags(files, BACKBONE, SECOND)]
@@ -314,7 +314,7 @@ def test_names_come_from_the_first_network_with_a_classifier(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "weights", "said"),
+    ("names", "given", "said"),
     [
         (f"{BACKBONE},{BACKBONE}", None, f"lists {BACKBONE} twice: name it once"),
         (f"{BACKBONE},,{SECOND}", None, "has an empty name"),
@@ -329,10 +329,10 @@ def test_names_come_from_the_first_network_with_a_classifier(files, tmp_path):
         (f"{BACKBONE},{BACKBONE}", f"{{{BACKBONE}}},copy.safetensors", "are one network: name it once"),
     ],
 )
-def test_lists_that_cannot_be_are_refused_before_an_image_is_read(names, weights, said, files, capsys, embedded):
+def test_lists_that_cannot_be_are_refused_before_an_image_is_read(names, given, said, files, capsys, embedded):
     shutil.copy(files[BACKBONE], "copy.safetensors")
-    given = [] if weights is None else ["--backbone.weights", weights.format(**files)]
-    assert main(["cluster", "photos", "-k", "4", "--out", "out", "--backbone.name", names, *given]) == 2
+    weights = [] if given is None else ["--backbone.weights", given.format(**files)]
+    assert main(["cluster", "photos", "-k", "4", "--out", "out", "--backbone.name", names, *weights]) == 2
     assert said in complaint(capsys)
     assert not Path("out").exists()
     assert not [count for count in embedded.values() if count > 1]
@@ -359,9 +359,10 @@ def test_what_is_missing_is_named(two, capsys):
     assert main(["sort", "two", "--copy", "sorted"]) == 0
 
 
-def test_the_graph_has_both_networks(two):
+def test_the_graph_has_both_networks(files):
+    assert main(["cluster", "photos", "-k", "4", "--out", "two", *flags(files, SECOND, THIRD)]) == 0
     assert main(["export", "two", "both.onnx"]) == 0
-    result = Result.load(two)
+    result = Result.load(Path("two"))
     pixels = np.stack([result.network.prepare(Path(f"photos/{name}").read_bytes()) for name in result.ids])
     session = onnxruntime.InferenceSession("both.onnx", providers=["CPUExecutionProvider"])
     cluster, features = session.run(["cluster", "features"], {"images": pixels.astype(np.float32) / 255})
@@ -382,7 +383,7 @@ def test_networks_that_prepare_images_otherwise_are_not_exported_together(files,
     assert main(["export", "alone", "one.onnx"]) == 0
 
 
-def test_everything_else_takes_such_a_result(two, capsys):
+def test_everything_else_takes_such_a_result(two):
     shutil.copy("photos/red-0.png", "photos/again.png")
     assert main(["update", "two"]) == 0
     assert {row["id"] for row in table(two / "duplicates.csv")} >= {"again.png", "red-0.png"}

@@ -343,8 +343,10 @@ class Result:
         """
         if self.encoder is None:
             raise self._without_images()
+        if self.encoder.parts:
+            return load_joined(self.encoder, self.features_at)
         try:
-            return load_joined(self.encoder, self.features_at) if self.encoder.parts else load_encoder(self.encoder)
+            return load_encoder(self.encoder)
         except UserError as error:
             raise UserError(
                 f"the network that made the features of {self.folder.path} cannot be used: {error}"
