@@ -359,31 +359,39 @@ def test_what_is_missing_is_named(two, capsys):
     assert main(["sort", "two", "--copy", "sorted"]) == 0
 
 
-def test_the_graph_has_both_networks(files):
-    assert main(["cluster", "photos", "-k", "4", "--out", "two", *flags(files, SECOND, THIRD)]) == 0
-    assert main(["export", "two", "both.onnx"]) == 0
-    result = Result.load(Path("two"))
-    pixels = np.stack([result.network.prepare(Path(f"photos/{name}").read_bytes()) for name in result.ids])
-    session = onnxruntime.InferenceSession("both.onnx", providers=["CPUExecutionProvider"])
-    cluster, features = session.run(["cluster", "features"], {"images": pixels.astype(np.float32) / 255})
-    joining = Joining.load(Path("two/networks"), result.encoder)
-    images = torch.from_numpy(pixels).float() / 255
-    each = [load_encoder(spec).module.cpu()(images) for spec in result.encoder.parts]
+@pytest.mark.parametrize(
+    ("names", "inputs"), [((SECOND, THIRD), ["images"]), ((BACKBONE, SECOND, THIRD), ["images", "images_2"])]
+)
+def test_the_graph_has_all_networks(files, names, inputs):
+    assert main(["cluster", "photos", "-k", "4", "--out", "several", *flags(files, *names)]) == 0
+    assert main(["export", "several", "several.onnx"]) == 0
+    result = Result.load(Path("several"))
+    session = onnxruntime.InferenceSession("several.onnx", providers=["CPUExecutionProvider"])
+    assert [each.name for each in session.get_inputs()] == inputs
+    encoders = [load_encoder(spec) for spec in result.encoder.parts]
+    blobs = [Path(f"photos/{name}").read_bytes() for name in result.ids]
+    images = [torch.from_numpy(np.stack([each.prepare(blob) for blob in blobs])).float() / 255 for each in encoders]
+    given = {name: each.numpy() for name, each in zip(inputs, images, strict=False)}
+    cluster, features = session.run(["cluster", "features"], given)
+    joining = Joining.load(Path("several/networks"), result.encoder)
+    each = [encoder.module.cpu()(x) for encoder, x in zip(encoders, images, strict=True)]
     np.testing.assert_allclose(features, joining.join(each), atol=1e-3)  # in float32, unlike those that are kept
     assert cluster.tolist() == result.labels.tolist()
+    about = session.get_modelmeta().custom_metadata_map
+    ways = [about["shoal.interpolation"], *([about["shoal.images_2.interpolation"]] if len(inputs) > 1 else [])]
+    assert ways == ([encoders[0].preparing.about["interpolation"], "bicubic"])[: len(inputs)]
+    assert about["shoal.size"] == "160 x 160"
 
 
-def test_networks_that_prepare_images_otherwise_are_not_exported_together(files, tmp_path, capsys):
+def test_networks_of_different_sizes_have_an_input_each(files, tmp_path):
     name = save_clip(new_clip(tmp_path / "clip"), tmp_path / "clip")
-    names = ["--backbone.name", f"{BACKBONE},{name}", "--backbone.weights", f"{files[BACKBONE]},"]
+    names = ["--backbone.name", f"{SECOND},{name}", "--backbone.weights", f"{files[SECOND]},"]
     assert main(["cluster", "photos", "-k", "4", "--out", "two", *names]) == 0
-    capsys.readouterr()
-    assert main(["export", "two", "both.onnx"]) == 2
-    said = complaint(capsys)
-    assert "in different ways" in said
-    assert f"'shoal cluster RESULT --backbone.name {BACKBONE} --out OTHER'" in said
-    assert main(["cluster", "two", "-k", "4", "--backbone.name", BACKBONE, "--out", "alone"]) == 0
-    assert main(["export", "alone", "one.onnx"]) == 0
+    assert main(["export", "two", "two.onnx"]) == 0
+    session = onnxruntime.InferenceSession("two.onnx", providers=["CPUExecutionProvider"])
+    assert {each.name: each.shape[2:] for each in session.get_inputs()} == {"images": [160, 160], "images_2": [32, 32]}
+    about = session.get_modelmeta().custom_metadata_map
+    assert (about["shoal.size"], about["shoal.images_2.size"]) == ("160 x 160", "32 x 32")
 
 
 def test_everything_else_takes_such_a_result(two):

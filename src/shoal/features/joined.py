@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from shoal.data.greys import Ranges
 from shoal.data.listing import Listing, Source
@@ -175,29 +175,24 @@ def _rename(folder: Path, target: Path) -> None:
         folder.rename(target)
 
 
-def load_joined(spec: EncoderSpec, features: Path) -> Encoder:
-    """Joined networks as one, which takes images of one size.
+def load_joined(spec: EncoderSpec, features: Path) -> tuple[nn.Module, list[Encoder]]:
+    """Joined networks as one module, with an encoder for each of its inputs.
+
+    Networks that prepare images alike share an input.
 
     Args:
         spec: of the joint features.
         features: their folder.
 
     Raises:
-        UserError: the networks take images of several sizes or prepare them otherwise, or one cannot be built.
+        UserError: a network cannot be built, or how they are joined is gone.
     """
     joining = Joining.load(networks_of(features), spec)
     encoders = [load_encoder(part) for part in spec.parts]
-    first = encoders[0]
-    ways = [(each.input_size, dict(each.preparing.about)) for each in encoders]
-    if any(way != ways[0] for way in ways):
-        sizes = ", ".join(f"{name} {h} × {w} px" for name, ((h, w), _) in zip(spec.name.split(","), ways, strict=True))
-        raise UserError(
-            f"the networks prepare images in different ways ({sizes}), and a graph takes images of one kind: cluster "
-            f"with one of them, 'shoal cluster RESULT --backbone.name {spec.parts[0].name} --out OTHER', and export "
-            "that."
-        )
-    module = JoinedNetworks([each.module for each in encoders], joining).to(first.device).eval()
-    return replace(first, spec=spec, module=module, fast=module, n_features=joining.n_features)
+    ways = [(each.input_size, *sorted(each.preparing.about.items())) for each in encoders]
+    different = [*dict.fromkeys(ways)]
+    module = JoinedNetworks([each.module for each in encoders], joining, [different.index(way) for way in ways])
+    return module.to(encoders[0].device).eval(), [encoders[ways.index(way)] for way in different]
 
 
 def join(

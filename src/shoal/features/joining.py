@@ -137,14 +137,16 @@ class Joining:
 
 
 class JoinedNetworks(nn.Module):
-    """Networks that take the same images, and their joint features, as a network to export."""
+    """Networks and their joint features, as a network to export."""
 
-    def __init__(self, networks: Sequence[nn.Module], joining: Joining) -> None:
+    def __init__(self, networks: Sequence[nn.Module], joining: Joining, inputs: Sequence[int]) -> None:
+        """``inputs``: for each network, which of the ways that images are prepared in it takes."""
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.spaces = nn.ModuleList(joining.spaces)
+        self.inputs = tuple(inputs)
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b r"]:
-        """The joint features of images in [0, 1]."""
-        pairs = zip(self.networks, self.spaces, strict=True)
-        return torch.cat([space(network(images)) for network, space in pairs], 1)
+    def forward(self, *images: Float[Tensor, "b 3 _h _w"]) -> Float[Tensor, "b r"]:
+        """The joint features of images in [0, 1], which are given in each of the ways that they are prepared in."""
+        each = zip(self.networks, self.spaces, self.inputs, strict=True)
+        return torch.cat([space(network(images[place])) for network, space, place in each], 1)

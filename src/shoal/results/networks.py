@@ -9,13 +9,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from shoal.data import Source
 from shoal.data.greys import Ranges
 from shoal.errors import UserError
 from shoal.features import Embedded, Encoder, EncoderSpec, embed, load_encoder, open_embedded, share_features
-from shoal.features.joined import Earlier, adopt, embed_networks, folder_for, folders_of, join, networks_of, settle
+from shoal.features.joined import (
+    Earlier,
+    adopt,
+    embed_networks,
+    folder_for,
+    folders_of,
+    join,
+    load_joined,
+    networks_of,
+    settle,
+)
 from shoal.features.joining import Joining
 from shoal.features.matching import Matched, known_rows
 from shoal.progress import Progress
@@ -65,6 +75,20 @@ def network_by(result: Result, spec: EncoderSpec) -> Encoder:
     """
     try:
         return load_encoder(spec)
+    except UserError as error:
+        raise _unusable(result, error) from error
+
+
+def module_of(result: Result) -> tuple[nn.Module, list[Encoder]]:
+    """What makes the features of a result, as a module to export, with an encoder for each of its inputs.
+
+    Raises:
+        UserError: features were clustered, or weights are gone or have changed.
+    """
+    if result.encoder is None or not result.encoder.parts:
+        return result.network.module, [result.network]
+    try:
+        return load_joined(result.encoder, result.features_at)
     except UserError as error:
         raise _unusable(result, error) from error
 

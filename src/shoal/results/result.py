@@ -23,7 +23,6 @@ from shoal.decisions.log import DecisionLog
 from shoal.errors import UserError
 from shoal.features import Embedded, Encoder, EncoderSpec, load_encoder, open_embedded
 from shoal.features.inference import SquarePreparing
-from shoal.features.joined import load_joined
 from shoal.features.matching import Matched, Prepare, match
 from shoal.folder import ResultFolder
 from shoal.results.decided import Decided, decided
@@ -336,15 +335,13 @@ class Result:
 
     @cached_property
     def network(self) -> Encoder:
-        """What made the features.
+        """What made the features, where it is one network: ``results.networks`` knows of several.
 
         Raises:
             UserError: features were clustered, or the weights are gone or have changed.
         """
         if self.encoder is None:
             raise self._without_images()
-        if self.encoder.parts:
-            return load_joined(self.encoder, self.features_at)
         try:
             return load_encoder(self.encoder)
         except UserError as error:
