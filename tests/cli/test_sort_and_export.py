@@ -39,6 +39,7 @@ def clusters(tmp_path, monkeypatch):
         source_folders=[folder],
         model=Model(found, torch.eye(3), torch.arange(3)),
         contents=lambda: iter([b"a", b"b", b"c"]),
+        encoder=None,
         network=SimpleNamespace(
             module=torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()),
             preparing=SimpleNamespace(about={"crop": "centre"}),
@@ -114,11 +115,11 @@ def test_who_stops_it_is_told_the_way_back(clusters, tmp_path, monkeypatch, caps
 def test_export_writes_a_network_and_says_how_exact_it_is(clusters, tmp_path, monkeypatch, capsys):
     def write(backbone, clustering, pixels, path, *, preparation, numbers, names):
         with torch.no_grad():
-            assert clustering(backbone(pixels.float())).shape == (8, 3)
+            assert clustering(backbone(pixels[0].float())).shape == (8, 3)
         assert numbers.tolist() == [0, 1, 2]
-        assert (preparation, names) == ({"crop": "centre", "ranges": "{}"}, {})
+        assert (preparation, names) == ([{"crop": "centre", "ranges": "{}"}], {})
         path.write_bytes(b"network")
-        return onnx_module.Deviation(1e-5, 2e-6, len(pixels))
+        return onnx_module.Deviation(1e-5, 2e-6, len(pixels[0]))
 
     monkeypatch.setattr(onnx_module, "check_installed", lambda: None)
     monkeypatch.setattr(onnx_module, "export_onnx", write)

@@ -142,7 +142,7 @@ def test_the_network_says_what_pytorch_says_whatever_the_batch(rows, photos, tmp
     net = Net().eval()
     about = {"resize": "short side to 64, bicubic", "crop": "centre"}
     numbers = torch.tensor([0, 1, 3, 7])
-    deviation = export_onnx(net, clustering, photos, path, preparation=about, numbers=numbers, names={1: "cats"})
+    deviation = export_onnx(net, clustering, [photos], path, preparation=[about], numbers=numbers, names={1: "cats"})
     assert deviation.features < 1e-5
     assert deviation.probabilities < 1e-4
     assert deviation.n_images == 10
@@ -178,11 +178,11 @@ def test_a_network_that_says_something_else_is_not_written(rows, photos, tmp_pat
     net = Net().eval()
     about = {"interpolation": "bilinear", "crop_pct": "0.9", "crop_mode": "center"}
     numbers = torch.arange(4)
-    export_onnx(net, clustering, photos, tmp_path / "photos.onnx", preparation=about, numbers=numbers, names={})
+    export_onnx(net, clustering, [photos], tmp_path / "photos.onnx", preparation=[about], numbers=numbers, names={})
     the_example_of_the_page_runs(photos, tmp_path)
     net.conv.bias.data += 0.1
     with pytest.raises(UserError, match=r"differs from PyTorch by 0\.\d+ in features and .*, so it was not written"):
-        export_onnx(net, clustering, photos, tmp_path / "other.onnx", preparation={}, numbers=numbers, names={})
+        export_onnx(net, clustering, [photos], tmp_path / "other.onnx", preparation=[{}], numbers=numbers, names={})
     assert {path.name for path in tmp_path.iterdir()} == {"photos.onnx", "photo.jpg"}
 
 

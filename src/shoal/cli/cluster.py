@@ -12,17 +12,36 @@ from shoal.cli.flags import Command, OptionalPath
 from shoal.cli.sort import chosen_sorting, sort_into
 from shoal.cli.terminal import Stopped, complain, say
 from shoal.clustering import ClusteringMethod
-from shoal.clustering.rows import Metric, default_metric
+from shoal.clustering.rows import Metric
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
+from shoal.features import EncoderSpec
 from shoal.folder import ResultFolder
-from shoal.results.inputs import EncoderConfig, Inputs, PixelConfig
+from shoal.results.chosen import chosen_networks
+from shoal.results.inputs import Inputs, PixelConfig, metric_for
 
 SOURCE = (
     "Images: a folder, .zip, .tar, Parquet file or table of paths, a pattern such as 'photos/**/*.jpg', - for paths on "
     "standard input, hf://OWNER/NAME, or the name of a data set. Features: a .npy file (n, d), an earlier result, or "
     "digits, whose pixels are then the features."
 )
+
+
+@dataclass(frozen=True)
+class BackboneFlags:
+    """The network whose features are clustered, or several; they are not trained."""
+
+    name: Annotated[str | None, tyro.conf.arg(metavar="NAME[,NAME...]", help_behavior_hint="")] = None
+    """A timm model, the folder of a finished run of 'shoal train', or open_clip:MODEL:TAG, which reads text as well;
+    several with commas between them. By default vit_small_patch14_dinov2.lvd142m, or those of an earlier result."""
+    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE[,FILE...]", help_behavior_hint="")] = None
+    """Its weights, a .safetensors file; by default the published ones, which are downloaded once. Of several networks a
+    file for each, with commas between them, and nothing between two commas for published ones."""
+
+    @property
+    def specs(self) -> tuple[EncoderSpec, ...] | None:
+        """The networks; None where none is named."""
+        return chosen_networks(self.name, self.weights) if (self.name, self.weights) != (None, None) else None
 
 
 @dataclass(frozen=True)
@@ -40,12 +59,12 @@ class ClusterCommand(Command):
     k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="")] = None
     """Smallest and largest number for auto to choose; by default any."""
     method: ClusteringMethod | None = None
-    """k-means, k-means in a UMAP embedding, a Gaussian mixture, TEMI, which trains for a minute or more, or density, which finds
-    how many clusters there are, and images that belong nowhere; by default kmeans, or the density of a result.
-    """
+    """k-means, k-means in a UMAP embedding, a Gaussian mixture, TEMI, which trains for a minute or more, or density,
+    which finds how many clusters there are, and images that belong nowhere; by default kmeans, or the density of a
+    result."""
     min_cluster_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Images that a cluster by density has at least; by default 1.5 times the square root of their number."""
-    backbone: EncoderConfig = field(default_factory=EncoderConfig)
+    backbone: BackboneFlags = field(default_factory=BackboneFlags)
     data: PixelConfig = field(default_factory=PixelConfig)
     metric: Metric | None = None
     """Distance between features; by default cosine, but euclidean for features of fewer than 16 columns."""
@@ -72,6 +91,7 @@ class ClusterCommand(Command):
             raise UserError(f"--seed {self.seed} must lie between 0 and 2**63 - 1.")
         self._check_density()
         chosen_ranges(self.data.range)
+        _ = self.backbone.specs
         chosen_sorting(self.copy, self.move, self.link)
 
     def _method_and_metric(self, inputs: Inputs) -> tuple[ClusteringMethod, Metric]:
@@ -80,7 +100,7 @@ class ClusterCommand(Command):
         method = self.method or ("kmeans" if earlier is None else "density")
         if earlier is not None and method == "density":
             return method, self.metric or earlier.metric
-        return method, self.metric or default_metric(inputs.features.shape[1])
+        return method, self.metric or metric_for(inputs)
 
     def _check_density(self) -> None:
         if self.min_cluster_size is not None and self.method != "density":
@@ -105,7 +125,7 @@ class ClusterCommand(Command):
                 fewest = 1 if self.n_clusters == "auto" else self.n_clusters
                 inputs = read_inputs(
                     self.source,
-                    self.backbone,
+                    self.backbone.specs,
                     self.metric,
                     folder,
                     fewest=fewest,
@@ -113,7 +133,7 @@ class ClusterCommand(Command):
                     strict=self.strict,
                     progress=progress,
                 )
-            tell(f"features     {inputs.features.shape[1]} of each of {len(inputs)} {inputs.what}")
+            tell(f"features     {inputs.features.shape[1]} of each of {len(inputs)} {inputs.what}{_joined(inputs)}")
             method, metric = self._method_and_metric(inputs)
             k = None if self.n_clusters == "auto" else self.n_clusters
             if k is None and method != "density":
@@ -132,3 +152,9 @@ class ClusterCommand(Command):
         tell(outcome.as_text(folder))
         chosen = chosen_sorting(self.copy, self.move, self.link)
         return sort_into(folder.path, *chosen, yes=False) if chosen else 0
+
+
+def _joined(inputs: Inputs) -> str:
+    """What the features of several networks are."""
+    parts = () if inputs.encoder is None else inputs.encoder.parts
+    return f", joined of {len(parts)} networks" if parts else ""

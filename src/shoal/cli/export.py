@@ -89,6 +89,7 @@ def export_network(folder: Path, file: Path) -> int:
     """Write the graph, once it has been compared with PyTorch."""
     from shoal.export.onnx import check_installed, export_onnx
     from shoal.results.atlas import example_images
+    from shoal.results.networks import module_of
     from shoal.results.result import Result
 
     check_onnx_name(folder, file)
@@ -96,14 +97,13 @@ def export_network(folder: Path, file: Path) -> int:
         raise UserError(f"{file} exists already: give another name.")
     check_installed()
     result = Result.load(folder)
-    network = result.network
-    images = example_images(result.folder.atlas, TRIED, network.input_size)
+    network, inputs = module_of(result)
+    images = [example_images(result.folder.atlas, TRIED, each.input_size) for each in inputs]
     model, embedded = result.model, result.embedded
     ranges = {} if embedded is None else embedded.ranges
-    about = {**network.preparing.about, "ranges": json.dumps(dict(ranges))}
     deviation = export_onnx(
-        *(network.module, model.as_module(), images, file),
-        preparation=about,
+        *(network, model.as_module(), images, file),
+        preparation=[{**each.preparing.about, "ranges": json.dumps(dict(ranges))} for each in inputs],
         numbers=model.numbers,
         names=result.names,
     )

@@ -19,8 +19,12 @@ from shoal.data.sketch import SKETCH
 from shoal.errors import UserError
 from shoal.features.encoder import EncoderSpec
 
-FORMAT = 2
+FORMAT = 3
 """Version of the folder; a newer one is refused."""
+
+
+SINGLE = 2
+"""Version of the folder of a single network, in which nothing has changed since."""
 
 
 FEATURES = "features.f32"
@@ -219,7 +223,7 @@ def read_header(folder: Path) -> Header | None:
                 f"{folder} was written by a newer version of shoal (format {version}, this one reads up to {FORMAT}): "
                 "upgrade shoal to use it."
             )
-        spec, classes = EncoderSpec(**values.pop("spec")), tuple(values.pop("classes"))
+        spec, classes = EncoderSpec.from_values(values.pop("spec")), tuple(values.pop("classes"))
         pixels = values.pop("pixels", None)
         ranges = {name: (float(low), float(high)) for name, (low, high) in values.pop("ranges", BEFORE).items()}
         size = None if pixels is None else tuple(pixels)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,13 +37,47 @@ iterations, are five times as many patches."""
 class EncoderSpec:
     """All that is needed to build the same encoder again."""
 
-    kind: Literal["timm", "run", "open_clip"]
+    kind: Literal["timm", "run", "open_clip", "joined"]
     name: str
-    """timm's name of the model, the path of a finished run, or open_clip's name behind ``open_clip:``."""
+    """timm's name of the model, the path of a finished run, or open_clip's name behind ``open_clip:``; of joined
+    networks all names, with commas between them."""
     weights: str = ""
-    """A .safetensors file; empty for the published weights, or the run's own."""
+    """A .safetensors file; empty for the published weights, the run's own, or joined networks."""
     digest: str = ""
     """Of the weights, so that others under the same name are told apart; empty: any will do."""
+    parts: tuple[EncoderSpec, ...] = ()
+    """Of joined networks, each of them (``features.joining``)."""
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> EncoderSpec:
+        """What ``as_values`` gave, read from JSON.
+
+        Raises:
+            TypeError: these are other values.
+        """
+        return cls(**{**values, "parts": tuple(cls.from_values(part) for part in values.get("parts", ()))})
+
+    def as_values(self) -> dict[str, Any]:
+        """What JSON can hold; of a single network what earlier versions read, too."""
+        values = asdict(self)
+        if not self.parts:
+            del values["parts"]
+        return values | ({"parts": [part.as_values() for part in self.parts]} if self.parts else {})
+
+    @property
+    def networks(self) -> tuple[EncoderSpec, ...]:
+        """The networks that take part: the joined ones, or this one."""
+        return self.parts or (self,)
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether a run of ``shoal train`` takes part, which brings the images of a cluster close together."""
+        return any(part.kind == "run" for part in self.networks)
+
+    def is_same_as(self, other: EncoderSpec) -> bool:
+        """Whether both make the same features; a run or a file of weights may have moved."""
+        names = [each.name if each.kind != "run" else "" for each in (self, other)]
+        return (self.kind, names[0], self.digest) == (other.kind, names[1], other.digest)
 
 
 @dataclass(frozen=True, eq=False)

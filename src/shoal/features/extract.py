@@ -331,8 +331,7 @@ def _computing(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor, int]]
 def _check_same(folder: Path, header: Header, encoder: Encoder) -> None:
     """Raise a UserError when the folder was begun with another encoder."""
     mine, theirs = encoder.spec, header.spec
-    named = "" if mine.kind == "run" else mine.name  # a run or a file of weights may have moved
-    if (mine.kind, named, mine.digest) != (theirs.kind, theirs.name if named else "", theirs.digest):
+    if not mine.is_same_as(theirs):
         whose = f"other weights of {theirs.name}" if mine.name == theirs.name else theirs.name
         raise UserError(
             f"{folder} holds features of {whose}, not of {mine.name}: give another --out, or remove this one."

@@ -25,6 +25,7 @@ from shoal.features.embedded import (
     FILES,
     FORMAT,
     LINKS,
+    SINGLE,
     SKETCHES,
     Header,
     Progressed,
@@ -224,7 +225,8 @@ def write_header(folder: Path, header: Header) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    values = {"format": FORMAT, **asdict(header)}
+    version = FORMAT if header.spec.parts else SINGLE
+    values = {"format": version, **asdict(header), "spec": header.spec.as_values()}
     atomic_write(folder / "header.json", f"{json.dumps(values, indent=2)}\n".encode())
 
 

@@ -60,9 +60,14 @@ class TextTower:
         return functional_call(self.model.text, mask, (tokens[:, :length],))  # type: ignore[no-any-return]
 
 
+def reader_among(spec: EncoderSpec | None) -> EncoderSpec | None:
+    """The network with a text tower, of those that made features; the first of several."""
+    return None if spec is None else next((part for part in spec.networks if part.kind == "open_clip"), None)
+
+
 def reads_text(spec: EncoderSpec | None) -> bool:
-    """Whether the network that made features has a text tower."""
-    return spec is not None and spec.kind == "open_clip"
+    """Whether a network that made features has a text tower."""
+    return reader_among(spec) is not None
 
 
 def load_text_tower(spec: EncoderSpec, device: torch.device | None = None) -> TextTower:

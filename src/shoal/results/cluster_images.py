@@ -36,6 +36,7 @@ from shoal.files import atomic_write
 from shoal.folder import CLUSTERING_CONFIG, ResultFolder
 from shoal.progress import Progress
 from shoal.report import write_suggestion
+from shoal.results.chosen import as_flags
 from shoal.results.finish import Outcome, finish
 from shoal.results.inputs import Inputs
 from shoal.results.result import Result
@@ -187,6 +188,6 @@ def config_of(result: Result) -> str:
         "seed": result.seed,
         "backbone": None
         if result.encoder is None
-        else {"name": result.encoder.name, "weights": result.encoder.weights},
+        else dict(zip(("name", "weights"), as_flags(result.encoder), strict=True)),
     }
     return CLUSTERING_CONFIG + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)

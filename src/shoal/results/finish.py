@@ -199,7 +199,7 @@ def _write_tables(result: Result, inputs: Inputs, found: Assignments, names: Map
 
 def _alike(result: Result) -> float:
     """Cosine from which images are alike; after training no cosine says so, since it pulls clusters together."""
-    return ALIKE if result.encoder is None or result.encoder.kind != "run" else math.inf
+    return ALIKE if result.encoder is None or not result.encoder.is_trained_here else math.inf
 
 
 def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignments) -> Outcome:

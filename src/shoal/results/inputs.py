@@ -13,45 +13,25 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from shoal.clustering.rows import Metric, default_metric
-from shoal.data import find_source, read_pixels, resolve_spec
+from shoal.data import Source, find_source, read_pixels, resolve_spec
 from shoal.data.greys import Ranges, describe
 from shoal.data.listing import others_of
 from shoal.data.sources.array import map_npy
 from shoal.data.unread import count_kinds, reading_notes
 from shoal.errors import UserError
-from shoal.features import DEFAULT_BACKBONE, Embedded, EncoderSpec, embed, load_encoder, open_embedded, share_features
-from shoal.features.clip import PREFIX
-from shoal.files import real
+from shoal.features import Embedded, EncoderSpec, open_embedded
 from shoal.folder import ResultFolder
 from shoal.progress import Progress
 from shoal.results.atlas import read_atlas
 from shoal.results.changes import changes_of, update_hint
+from shoal.results.chosen import chosen_networks
+from shoal.results.networks import embed_first, share_networks
 from shoal.results.result import PIXELS, Result, given_features
 from shoal.results.tables import as_utf8, read_csv, unread
 from shoal.types import Others
 
 Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"] | list[bytes]]
 """Reads the images of some rows, at most so many pixels wide if that saves anything, or their thumbnails."""
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """The network whose features are clustered; it is not trained."""
-
-    name: str = DEFAULT_BACKBONE
-    """A timm model, the folder of a finished run of 'shoal train', or open_clip:MODEL:TAG, which reads text as well."""
-    weights: Path | None = None
-    """Its weights, a .safetensors file; by default the published ones, which are downloaded once."""
-
-    def spec(self) -> EncoderSpec:
-        """The spec of the encoder, with absolute paths."""
-        if ResultFolder(Path(self.name)).is_run:
-            return EncoderSpec("run", str(real(self.name)))
-        weights = str(real(self.weights)) if self.weights else ""
-        if self.name.startswith(PREFIX):
-            folder = Path(self.name.removeprefix(PREFIX))
-            return EncoderSpec("open_clip", f"{PREFIX}{real(folder)}" if folder.is_dir() else self.name, weights)
-        return EncoderSpec("timm", self.name, weights)
 
 
 @dataclass(frozen=True)
@@ -106,7 +86,7 @@ class Inputs:
 
 def read_inputs(
     name: str,
-    config: EncoderConfig,
+    specs: Sequence[EncoderSpec] | None,
     metric: Metric | None,
     folder: ResultFolder,
     *,
@@ -117,17 +97,31 @@ def read_inputs(
 ) -> Inputs:
     """Features of whatever ``name`` leads to; images are embedded into the folder, resuming an interrupted embedding.
 
+    Args:
+        name: of images or features, as ``shoal cluster`` takes it.
+        specs: the networks; None takes those of an earlier result, and the default for other images.
+        metric: of the distances; None for what suits the features.
+        folder: of the new result.
+        fewest: how many images there must be.
+        ranges: what becomes black and white.
+        strict: whether to fail on the first image that cannot be read.
+        progress: told how far it is.
+
     Raises:
         UserError: there is nothing that can be clustered, fewer than ``fewest`` images, or no network to embed with.
     """
     path = Path(name)
-    made = name == PIXELS or path.suffix.lower() == ".npy" or ResultFolder(path).is_finished
-    if made and (config != EncoderConfig() or ranges) and not (path.exists() and _holds_images(path)):
-        raise UserError(f"{name} has features already: leave out --backbone.name, --backbone.weights and --data.range.")
+    result = Result.load(path) if path.is_dir() and ResultFolder(path).is_finished else None
+    made = name == PIXELS or path.suffix.lower() == ".npy" or result is not None
+    of_images = result is not None and result.encoder is not None
+    if made and ((specs and not of_images) or ranges) and not (path.exists() and _holds_images(path)):
+        names = "" if of_images else "--backbone.name, --backbone.weights and "
+        raise UserError(f"{name} has features already: leave out {names}--data.range.")
     if name == PIXELS and not path.exists():
         return _given(given_features(name), name)
-    if path.is_dir() and ResultFolder(path).is_finished:
-        return _with_others(of_result(Result.load(path), folder, progress), ResultFolder(path))
+    if result is not None:
+        found = by_other_networks(result, specs, folder, strict=strict, progress=progress) if specs else None
+        return _with_others(found or of_result(result, folder, progress), ResultFolder(path))
     if path.suffix.lower() == ".npy" and not _holds_images(path):
         columns = map_npy(path).shape[-1:]
         cosine = (metric or default_metric(*columns or (1,))) == "cosine"
@@ -137,15 +131,32 @@ def read_inputs(
     if len(listing.ids) < fewest:
         n = "1 image is" if len(listing.ids) == 1 else f"{len(listing.ids)} images are"
         raise UserError(f"{n} fewer than the {fewest} clusters asked for: lower -k.")
-    encoder = load_encoder(config.spec())
-    counter = progress.counter("embedding images")
-    embedded = embed(source, encoder, folder.features, ranges=ranges, strict=strict, progress=counter)
-    for line in reading_notes(embedded.skipped, embedded.notes, len(embedded.ids)):
-        progress.warn(line)
+    embedded = embed_first(
+        source, specs or chosen_networks(None, None), folder.features, ranges=ranges, strict=strict, progress=progress
+    )
+    _tell_read(embedded, progress)
     if shown := describe(embedded.ranges):
         progress.say(f"range        {shown}; --data.range LOW HIGH sets another")
     # A list on the standard input is read once; what it named is found again by these names.
     origin = [str(file) for file in source.files] if name == "-" else resolve_spec(name)
+    return _of_images(source, embedded, folder, origin)
+
+
+def metric_for(inputs: Inputs) -> Metric:
+    """The metric of features for which none is asked; joined ones may have few columns, and are no measurements."""
+    joined = inputs.encoder is not None and inputs.encoder.parts
+    return "cosine" if joined else default_metric(inputs.features.shape[1])
+
+
+def _tell_read(embedded: Embedded, progress: Progress) -> None:
+    """Warn of images that were not read as they are."""
+    for line in reading_notes(embedded.skipped, embedded.notes, len(embedded.ids)):
+        progress.warn(line)
+
+
+def _of_images(source: Source, embedded: Embedded, folder: ResultFolder, origin: str | list[str]) -> Inputs:
+    """Inputs whose images are read again where a picture of them is wanted."""
+    listing = source.listing()
 
     def pictures(index: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
         return read_pixels(listing, embedded.rows[index].tolist(), edge, embedded.ranges)
@@ -155,11 +166,51 @@ def read_inputs(
     return Inputs(*kept, others=others_of(source))
 
 
-def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Inputs:
+def by_other_networks(
+    result: Result, specs: Sequence[EncoderSpec], folder: ResultFolder, *, strict: bool, progress: Progress
+) -> Inputs:
+    """The images of a finished result by a list of networks: features that the result has are not computed again.
+
+    Images that have come since are taken in if the images are read at all, which is where a network is not among those
+    of the result.
+
+    Raises:
+        UserError: the images are gone and would have to be read, or as ``read_inputs``.
+    """
+    assert result.embedded is not None
+    assert result.encoder is not None
+    own = [next((theirs for theirs in result.encoder.networks if _means(spec, theirs)), None) for spec in specs]
+    known = [spec for spec in own if spec is not None]
+    if len(known) == len(specs):
+        return of_result(result, folder, progress, known)
+    wanted = [theirs or spec for spec, theirs in zip(specs, own, strict=True)]
+    ranges = result.embedded.ranges
+    embedded = embed_first(
+        *(result.images, wanted, folder.features), known=result, ranges=ranges, strict=strict, progress=progress
+    )
+    _tell_read(embedded, progress)
+    inputs = _of_images(result.images, embedded, folder, result.source)
+    return replace(inputs, root=result.root, joined=result.joined)
+
+
+def _means(asked: EncoderSpec, theirs: EncoderSpec) -> bool:
+    """Whether a network of a result is the one asked for; without weights, its own are meant."""
+    return (asked.kind, asked.name) == (theirs.kind, theirs.name) and asked.weights in ("", theirs.weights)
+
+
+def of_result(
+    result: Result, folder: ResultFolder, progress: Progress, specs: Sequence[EncoderSpec] | None = None
+) -> Inputs:
     """What a finished result clustered, to be clustered again into a folder that has the features of its own.
 
     Images that are known to be gone or changed are left out. Without access to any image all are taken: features and
     thumbnails are kept.
+
+    Args:
+        result: to be clustered again.
+        folder: of the new result.
+        progress: told what has become of the images.
+        specs: those of its networks whose features are wanted; by default all.
 
     Raises:
         UserError: the features are damaged, or the folder holds others.
@@ -170,7 +221,7 @@ def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Input
     embedded, ids = result.embedded, result.ids
     assert embedded is not None
     index = _unchanged(result, progress)
-    share_features(result.features_at, folder.features, index)
+    share_networks(result, specs or result.encoder.networks, folder.features, index)
     own = open_embedded(folder.features)
 
     def pictures(wanted: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
@@ -180,7 +231,7 @@ def of_result(result: Result, folder: ResultFolder, progress: Progress) -> Input
             return kept[rows]
         return read_pixels(result.listing, result.matched.rows[rows.numpy()].tolist(), edge, embedded.ranges)
 
-    encoder, at, source = result.encoder, str(folder.features.resolve()), result.source
+    encoder, at, source = own.spec, str(folder.features.resolve()), result.source
     if isinstance(source, list):  # of what was listed, the images left out are no longer
         left_out = set(np.delete(embedded.rows.numpy(), index).tolist())
         source = [file for row, file in enumerate(source) if row not in left_out]

@@ -18,8 +18,9 @@ from shoal.data.cache import cache_folder
 from shoal.errors import UserError
 from shoal.features import EncoderSpec
 from shoal.features.classifier import Classifier, imagenet_words, load_classifier
-from shoal.features.text import TextTower, load_text_tower, reads_text
+from shoal.features.text import TextTower, load_text_tower, reader_among, reads_text
 from shoal.progress import Progress
+from shoal.results.networks import NetworkFeatures, features_by, network_by
 from shoal.results.result import Result
 from shoal.tensors import read_tensors, write_tensors
 
@@ -109,10 +110,13 @@ def search_text(result: Result, text: str, n: int = 20) -> tuple[Int64[Tensor, "
     """
     if not text.strip():
         raise UserError("the text is empty: say what to look for.")
-    if not reads_text(result.encoder):
+    reader = reader_among(result.encoder)
+    if reader is None:
         raise UserError(f"{result.folder.path} cannot be searched by text, since {_reason(result)}: {_TEXT_NEEDED}.")
-    wanted = _tower(result).embed([text])[0]
-    found = cosines_to(result.features, wanted)
+    wanted = _tower(result, reader).embed([text])[0]
+    seen = features_by(result, reader)
+    found = cosines_to(seen.features, wanted)
+    found = found if seen.rows is None else found[seen.rows]
     best = torch.sort(found, descending=True, stable=True).indices[: max(n, 0)]
     return best, found[best]
 
@@ -175,28 +179,30 @@ def _by_classifier(result: Result, rows: Sequence[Int64[Tensor, "_"]]) -> tuple[
         UserError: it knows none.
     """
     reason = _reason(result)
-    if result.encoder is not None and result.encoder.kind == "timm":
-        network = result.network
+    for spec in () if result.encoder is None else result.encoder.networks:  # of several, the first that names classes
+        if spec.kind != "timm":
+            continue
+        network = network_by(result, spec)
         try:
             classifier = load_classifier(network)
         except UserError as error:
             reason = str(error).rstrip(".")
         else:
-            return classifier.classes, _mean_probabilities(result, classifier, rows)
+            return classifier.classes, _mean_probabilities(features_by(result, spec), classifier, rows)
     raise UserError(
         f"no names can be suggested for {result.folder.path}, since {reason}. To get some, {_CLASSES_NEEDED}."
     )
 
 
 def _mean_probabilities(
-    result: Result, classifier: Classifier, rows: Sequence[Int64[Tensor, "_"]]
+    seen: NetworkFeatures, classifier: Classifier, rows: Sequence[Int64[Tensor, "_"]]
 ) -> Float[Tensor, "k v"]:
     """The mean over the images of each cluster; zeros where there are none."""
     many = _rows_at_once(len(classifier.classes))
     shares = torch.zeros(len(rows), len(classifier.classes), dtype=torch.float64)
     for cluster, own in enumerate(rows):
         for start in range(0, len(own), many):
-            shares[cluster] += classifier.probabilities(result.features[own[start : start + many]]).sum(0)
+            shares[cluster] += classifier.probabilities(seen.take(own[start : start + many])).sum(0)
         shares[cluster] /= max(len(own), 1)
     return shares
 
@@ -209,18 +215,19 @@ def _by_words(
     if not names:
         raise UserError("there are no words to choose from: give some.")
     texts = [f"a photo of a {name}." for name in names] if words is None else names
-    tower = _tower(result)
-    embedded = _embedded(tower, result, texts, progress)
-    means = torch.stack([_unit(result.features[own]).mean(0) for own in rows])
+    reader = reader_among(result.encoder)
+    assert reader is not None
+    tower, seen = _tower(result, reader), features_by(result, reader)
+    embedded = _embedded(tower, reader, texts, progress)
+    means = torch.stack([_unit(seen.take(own)).mean(0) for own in rows])
     return names, (tower.scale * means.double() @ embedded.double().T).softmax(1)
 
 
-def _embedded(tower: TextTower, result: Result, texts: Sequence[str], progress: Progress) -> Float32[Tensor, "v d"]:
+def _embedded(tower: TextTower, spec: EncoderSpec, texts: Sequence[str], progress: Progress) -> Float32[Tensor, "v d"]:
     """Features of words; those of a long list are kept in the cache, since they take minutes on a CPU."""
-    assert result.encoder is not None
     if len(texts) < _KEPT_FROM:
         return tower.embed(texts, progress.counter("embedding words"))
-    key = blake2b("\n".join([result.encoder.digest, result.encoder.name, *texts]).encode(), digest_size=16).hexdigest()
+    key = blake2b("\n".join([spec.digest, spec.name, *texts]).encode(), digest_size=16).hexdigest()
     path = cache_folder() / f"words-{key}.safetensors"
     with suppress(UserError):  # one that is damaged is written again
         if path.is_file():
@@ -231,10 +238,9 @@ def _embedded(tower: TextTower, result: Result, texts: Sequence[str], progress: 
     return found
 
 
-def _tower(result: Result) -> TextTower:
-    assert result.encoder is not None  # it reads text
+def _tower(result: Result, spec: EncoderSpec) -> TextTower:
     try:
-        return _loaded(result.encoder)
+        return _loaded(spec)
     except UserError as error:
         raise UserError(
             f"the network that made the features of {result.folder.path} cannot be used: {error}"
@@ -253,6 +259,8 @@ def _reason(result: Result) -> str:
         return "features were clustered, whose network is not known"
     if result.encoder.kind == "run":
         return "a network that was trained without labels knows no words"
+    if result.encoder.parts:
+        return f"none of the networks {result.encoder.name} reads text"
     return f"timm's network {result.encoder.name} reads no text"
 
 

@@ -20,6 +20,7 @@ from shoal.folder import FINE_TUNED, ResultFolder
 from shoal.report import ReportData, write_report
 from shoal.report.data import Copy
 from shoal.results.atlas import read_atlas
+from shoal.results.chosen import as_flags
 from shoal.results.result import Result
 from shoal.results.tables import read_csv
 from shoal.types import Clustering
@@ -105,8 +106,8 @@ def command_of(result: Result) -> str:
         words += ["--min-cluster-size", str(result.clusterer.min_cluster_size)]
     words += ["--metric", result.metric, "--seed", str(result.seed)]
     if result.encoder is not None:
-        words += ["--backbone.name", result.encoder.name]
-        words += ["--backbone.weights", result.encoder.weights] if result.encoder.weights else []
+        names, weights = as_flags(result.encoder)
+        words += ["--backbone.name", names, *(["--backbone.weights", weights] if weights else [])]
     return shlex.join(words)
 
 

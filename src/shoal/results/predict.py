@@ -14,8 +14,8 @@ from shoal.data.listing import others_of
 from shoal.data.sources.others import in_words
 from shoal.data.unread import reading_notes
 from shoal.errors import UserError
-from shoal.features import embed
 from shoal.progress import Progress
+from shoal.results.networks import embed_more
 from shoal.results.result import Result, given_features
 from shoal.results.rows import Assignments, assign_rows
 from shoal.results.tables import write_assignments
@@ -41,9 +41,9 @@ def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Pro
         return len(features), int((found.labels < 0).sum())
     source = find_source(name)
     with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
-        counter = progress.counter("embedding images")
         ranges = None if result.embedded is None else result.embedded.ranges
-        embedded = embed(source, result.network, Path(folder), ranges=ranges, strict=strict, progress=counter)
+        at = Path(folder) / "features"
+        embedded = embed_more(result, source, at, ranges=ranges, strict=strict, progress=progress)
         for line in reading_notes(embedded.skipped, embedded.notes, len(embedded.ids)):
             progress.warn(line)
         if others := others_of(source):

@@ -82,7 +82,7 @@ class Result:
             "root": self.root,
             "joined": self.joined,
             "features": "features" if own_features else str(self.features_at),  # the folder may be moved
-            "encoder": None if self.encoder is None else asdict(_movable(self.encoder, self.folder)),
+            "encoder": None if self.encoder is None else _movable(self.encoder, self.folder).as_values(),
             "by_head": self.by_head,
             "asked": self.asked,
             "reference": None if self.reference is None else asdict(self.reference),
@@ -107,7 +107,7 @@ class Result:
             centers = tensors.pop("centers")
             flags = {name: tensors.pop(name).bool() for name in FLAGS if name in tensors}
             named = {name.removeprefix("clusterer."): value for name, value in tensors.items()}
-            encoder = None if header["encoder"] is None else EncoderSpec(**header["encoder"])
+            encoder = None if header["encoder"] is None else EncoderSpec.from_values(header["encoder"])
             if encoder is not None and encoder.kind == "run" and not encoder.name:
                 encoder = replace(encoder, name=str(path.resolve()))
             return cls(
@@ -342,7 +342,7 @@ class Result:
 
     @cached_property
     def network(self) -> Encoder:
-        """What made the features.
+        """What made the features, where it is one network: ``results.networks`` knows of several.
 
         Raises:
             UserError: features were clustered, or the weights are gone or have changed.

@@ -24,7 +24,7 @@ from shoal.data.reach import LostError, Reach
 from shoal.data.reading import map_rows, read_blob, read_pixels
 from shoal.data.unread import reading_notes
 from shoal.errors import UserError
-from shoal.features import Embedded, embed
+from shoal.features import Embedded
 from shoal.features.matching import Matched, known_rows, match
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -36,6 +36,7 @@ from shoal.results.cluster_images import config_of
 from shoal.results.far import Reference
 from shoal.results.finish import Outcome, write_files
 from shoal.results.inputs import Inputs
+from shoal.results.networks import embed_more
 from shoal.results.places import Places, places_of
 from shoal.results.result import Result
 from shoal.results.rows import Assignments, assign_rows
@@ -112,17 +113,12 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
             return None
         _earlier_changes(result.folder)  # so that it is told before anything is embedded
         staged = result.folder.staged()
-        counter = progress.counter("embedding images")
-        earlier, own = (result.features_at, matched), embedded.of_pixels
-        after = embed(
-            images,
-            result.network,
-            staged.features,
-            earlier=earlier,
-            own=own,
+        after = embed_more(
+            *(result, images, staged.features),
+            matched=matched,
             ranges=embedded.ranges,
             strict=strict,
-            progress=counter,
+            progress=progress,
         )
         for line in reading_notes(after.skipped, after.notes, len(after.ids)):
             progress.warn(line)
