@@ -26,7 +26,8 @@ BINS = 15
 """Groups of equally many rows, from the least to the most probable, whose mean agreement the curve goes through."""
 
 BEYOND = 0.01
-"""Slope of the curve before its first and after its last knot: nearly flat, but still rising, so that order is kept."""
+"""Slope of the curve before its first and after its last knot, and of the least probability above 1/k: nearly flat, but
+still rising, so that order is kept."""
 
 COLDEST, HOTTEST = 1e-6, 1e9
 STEPS = 100
@@ -69,9 +70,9 @@ class Calibration:
 class CalibratedPosterior(nn.Module):
     """Log probabilities of k clusters to calibrated probabilities, of which the largest stays the largest.
 
-    The most probable cluster gets σ(curve(its log odds)), and at least 1/k. Where that is more than the temperature
-    alone has given it, the others shrink by one factor; where it is less, all are mixed with 1/k, so that no other
-    cluster overtakes it. All is computed in float64.
+    The most probable cluster gets σ(curve(its log odds)), and a little more than 1/k at least. Where that is more than
+    the temperature alone has given it, the others shrink by one factor; where it is less, all are mixed with 1/k, so
+    that no other cluster overtakes it. All is computed in float64.
     """
 
     odds: Tensor
@@ -92,7 +93,8 @@ class CalibratedPosterior(nn.Module):
         top, own = shares.max(1, keepdim=True)
         others = shares.scatter(1, own, 0.0).sum(1, keepdim=True)
         odds = top.log() - others.clamp(min=LEAST).log()
-        wanted = self.curve(odds).sigmoid().clamp(min=1 / k)
+        least = 1 / k + BEYOND * (top - 1 / k)
+        wanted = torch.maximum(self.curve(odds).sigmoid(), least)
         raised = (shares * (1 - wanted) / others.clamp(min=LEAST)).scatter(1, own, wanted)
         lowered = 1 / k + (shares - 1 / k) * (wanted - 1 / k) / (top - 1 / k).clamp(min=LEAST)
         return torch.where(wanted >= top, raised, lowered)
