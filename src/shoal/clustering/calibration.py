@@ -142,10 +142,10 @@ class _Network(nn.Module):
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each cluster."""
-        # Probabilities of a mixture in many dimensions are 0 and 1 even in float64, and it knows their logarithms.
+        # Probabilities are rounded to 0 and 1, those of a mixture in many dimensions even in float64.
         scores = getattr(self.clusterer, "log_scores", None)
-        logs = scores(features.double()) if scores else self.clusterer(features.double()).clamp(min=LEAST).log()
-        calibrated: Tensor = self.posterior(logs).to(precision_of(features))
+        logs = scores(features) if scores else self.clusterer(features).double().clamp(min=LEAST).log()
+        calibrated: Tensor = self.posterior(logs.double()).to(precision_of(features))
         return calibrated
 
 

@@ -56,7 +56,11 @@ class CentersPosterior(nn.Module):
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each cluster."""
-        return self.posterior(self.squared_distances(features)).to(precision_of(features))
+        return self.log_scores(features).softmax(1).to(precision_of(features))
+
+    def log_scores(self, features: Float[Tensor, "b d"]) -> Float64[Tensor, "b k"]:
+        """Log probability of each cluster but for a constant per row."""
+        return self.squared_distances(features) * -self.scale
 
     def squared_distances(self, features: Float[Tensor, "b d"]) -> Float64[Tensor, "b k"]:
         """d² to each centre, less the ‖x‖² that is the same for all."""
