@@ -1,9 +1,11 @@
-"""The four clusterings of one matrix of features, and how they agree with its classes.
+"""The clusterings of one matrix of features, how they agree with its classes, and what their confidence is worth.
 
     python benchmarks/clusterings.py FEATURES.npy LABELS.npy [--seeds 10,11,12] [--methods kmeans,temi] [--threads 1]
 
 The metric is the cosine and k the number of classes; only scores read the classes themselves. It prints a line of
-figures for each method and seed; for TEMI also the loss by which the head was chosen.
+figures for each method and seed; for TEMI also the loss by which the head was chosen. ECE is the expected calibration
+error of the confidence in a result (15 bins); in brackets that of the probabilities before they are calibrated, and the
+CPU seconds which that takes.
 """
 
 from __future__ import annotations
@@ -18,8 +20,13 @@ import torch
 from torch import Tensor
 
 from shoal.clustering import TEMI, ClusteringMethod, build_clusterer
+from shoal.clustering.calibration import Calibrated, fit_calibration
+from shoal.clustering.occupied import renumbered, restricted
 from shoal.clustering.rows import Metric
+from shoal.clustering.saved import Unsupervised
 from shoal.evaluation import clustering_scores
+from shoal.evaluation.calibration import calibration
+from shoal.evaluation.metrics import matched_class
 
 METHODS: tuple[ClusteringMethod, ...] = get_args(ClusteringMethod)
 
@@ -39,12 +46,36 @@ def fits(
             start = time.perf_counter()
             found = torch.as_tensor(clusterer.fit(features).labels_)
             row = {"method": method, "seed": seed, "seconds": time.perf_counter() - start}
-            row |= clustering_scores(labels, found)
+            row |= clustering_scores(labels, found) | calibration_errors(
+                clusterer, features, found, labels, metric, seed
+            )
             loss = f", loss {float(clusterer.losses_.min()):.3f}" if isinstance(clusterer, TEMI) else ""
-            figures = f"ACC {row['acc']:.4f}, NMI {row['nmi']:.4f}, {row['seconds']:.0f} s{loss}"
+            figures = f"ACC {row['acc']:.4f}, NMI {row['nmi']:.4f}, {row['seconds']:.0f} s{loss}, ECE {row['ece']:.3f}"
+            figures += f" ({row['ece_before']:.3f}, {row['calibration_seconds']:.1f} s)"
             print(f"{method:12} seed {seed}: {figures}", flush=True)
             rows.append(row)
     return rows
+
+
+def calibration_errors(
+    clusterer: Unsupervised, features: Tensor, found: Tensor, labels: Tensor, metric: Metric, seed: int
+) -> dict[str, float]:
+    """ECE of the confidence as results have it, that of the clusterer's own probabilities, and the time of calibrating.
+
+    Results leave out empty clusters first.
+    """
+    own, occupied = renumbered(found)
+    fitted = restricted(clusterer, occupied)
+    right = torch.from_numpy(matched_class(labels, own, len(occupied)))[own] == labels
+    start = time.process_time()
+    fit = fit_calibration(fitted, features, own, metric, seed)
+    seconds = time.process_time() - start
+    after = fitted if fit is None else Calibrated(fitted, fit)
+    ece, before = (
+        calibration(torch.as_tensor(each.predict_proba(features)).gather(1, own[:, None])[:, 0], right).error
+        for each in (after, fitted)
+    )
+    return {"ece": ece, "ece_before": before, "calibration_seconds": seconds}
 
 
 def main() -> None:

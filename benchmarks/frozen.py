@@ -140,13 +140,14 @@ def quality(path: Path, file: Path, seeds: Sequence[int]) -> list[dict[str, Any]
 
 
 def print_medians(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A line for each clustering: median and range of the accuracy, medians of the rest."""
+    """A line for each clustering: median and range of the accuracy, mean of the ECE, medians of the rest."""
     for of, method in dict.fromkeys((row["of"], row["method"]) for row in rows):
         these = [row for row in rows if (row["of"], row["method"]) == (of, method)]
-        acc, nmi, ari, seconds = ([row[name] for row in these] for name in ("acc", "nmi", "ari", "seconds"))
+        acc, nmi, ari, seconds, ece = ([row[name] for row in these] for name in ("acc", "nmi", "ari", "seconds", "ece"))
         spread = f"{min(acc):.3f} to {max(acc):.3f}"
         others = (
-            f"NMI {statistics.median(nmi):.3f}  ARI {statistics.median(ari):.3f}  {statistics.median(seconds):.0f} s"
+            f"NMI {statistics.median(nmi):.3f}  ARI {statistics.median(ari):.3f}  {statistics.median(seconds):.0f} s  "
+            f"ECE {statistics.mean(ece):.3f}"
         )
         print(f"{of + ' + ' + method:24} ACC {statistics.median(acc):.3f} ({spread})  {others}")
 
