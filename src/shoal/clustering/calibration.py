@@ -150,10 +150,14 @@ class _Network(nn.Module):
 
 
 def log_probabilities(clusterer: Posterior, X: Float[Tensor, "n d"]) -> Float64[Tensor, "n k"]:
-    """Log probability of each cluster but for a constant per row, by ``log_scores`` where the clusterer has it."""
-    scores = getattr(clusterer, "log_scores", None)
-    if scores is not None:
-        return torch.as_tensor(scores(X.double()))
+    """Log probability of each cluster but for a constant per row, by ``log_scores`` of the clusterer or its network.
+
+    Of one that has none, the logarithm of its probabilities, most of which may be rounded to 0 and 1.
+    """
+    for each in (clusterer, clusterer.as_module()):
+        if (scores := getattr(each, "log_scores", None)) is not None:
+            with torch.no_grad():
+                return torch.as_tensor(scores(X.double()))
     return torch.as_tensor(clusterer.predict_proba(X.double())).clamp(min=LEAST).log()
 
 
