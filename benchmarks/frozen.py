@@ -145,13 +145,14 @@ def quality(path: Path, file: Path, seeds: Sequence[int]) -> list[dict[str, Any]
 
 
 def print_medians(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A line for each clustering: median and range of the accuracy, medians of the rest."""
+    """A line for each clustering: median and range of the accuracy, mean of the ECE, medians of the rest."""
     for of, method in dict.fromkeys((row["of"], row["method"]) for row in rows):
         these = [row for row in rows if (row["of"], row["method"]) == (of, method)]
-        acc, nmi, ari, seconds = ([row[name] for row in these] for name in ("acc", "nmi", "ari", "cpu_seconds"))
+        names = ("acc", "nmi", "ari", "cpu_seconds", "ece")
+        acc, nmi, ari, seconds, ece = ([row[name] for row in these] for name in names)
         spread = f"{min(acc):.3f} to {max(acc):.3f}"
         others = f"NMI {statistics.median(nmi):.3f}  ARI {statistics.median(ari):.3f}"
-        others += f"  {statistics.median(seconds):.0f} CPU s"
+        others += f"  {statistics.median(seconds):.0f} CPU s  ECE {statistics.mean(ece):.3f}"
         if away := [row["nowhere"] for row in these if "nowhere" in row]:
             others += f", of the {1 - statistics.median(away):.0%} that are in clusters"
         print(f"{of + ' + ' + method:24} ACC {statistics.median(acc):.3f} ({spread})  {others}")

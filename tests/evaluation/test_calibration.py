@@ -1,36 +1,28 @@
 """Confidence and calibration beside loops over images."""
 
-import math
-
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
-from shoal.evaluation.calibration import BINS, TEMPERATURE, calibration, confidences
-
-
-def test_confidence_is_a_softmax_over_the_cosines():
-    generator = torch.Generator().manual_seed(0)
-    x, centers = torch.randn(20, 5, generator=generator), torch.randn(4, 5, generator=generator)
-    found = confidences(x, centers)
-    for row, sure in zip(x, found.tolist(), strict=True):
-        cosines = [torch.cosine_similarity(row, center, dim=0).item() for center in centers]
-        odds = [math.exp(c / TEMPERATURE) for c in cosines]
-        assert sure == pytest.approx(max(odds) / sum(odds), rel=1e-4)
+from shoal.clustering.kmeans import kmeans
+from shoal.evaluation.calibration import BINS, calibration, kmeans_confidence
+from shoal.evaluation.metrics import matched_class
+from shoal.types import Clustering
 
 
-def test_confidence_has_a_range():
-    centers = torch.eye(4)
-    assert confidences(torch.ones(1, 4), centers).item() == pytest.approx(1 / 4)
-    assert confidences(centers, centers).min() > 0.999
-    assert confidences(torch.randn(3, 4), centers[:1]).tolist() == [1, 1, 1]
-
-
-def test_many_rows_are_taken_in_parts(monkeypatch):
-    x, centers = torch.randn(50, 5), torch.randn(4, 5)
-    whole = confidences(x, centers)
-    split = torch.split
-    monkeypatch.setattr(torch, "split", lambda tensor, _size: split(tensor, 7))
-    torch.testing.assert_close(confidences(x, centers), whole)
+def test_confidence_of_plain_kmeans_is_calibrated_and_needs_no_labels():
+    given = load_digits()
+    features, classes = torch.from_numpy(given.data).float(), torch.from_numpy(given.target)
+    found = kmeans(features, 10, generator=torch.Generator().manual_seed(0))
+    clusters = torch.cat([found.labels[:-1], torch.tensor([-1])])
+    sure = kmeans_confidence(features, Clustering(clusters, found.centers, found.distances), 0)
+    assert sure[-1] == 0
+    right = torch.from_numpy(matched_class(classes, found.labels, 10))[found.labels] == classes
+    assert 0.6 < right.float().mean() < 0.9  # hard enough to tell
+    assert abs(float(sure[:-1].mean() - right[:-1].float().mean())) < 0.06
+    assert calibration(sure[:-1], right[:-1]).error < 0.06
+    empty = Clustering(torch.full((1797,), -1), found.centers, found.distances)
+    assert not kmeans_confidence(features, empty, 0).any()
 
 
 def test_a_loop_over_bins():
@@ -56,9 +48,24 @@ def test_a_loop_over_bins():
 
 def test_edges_and_empty_bins():
     found = calibration(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([False, True, False]))
-    assert [(b.low, b.images, b.accuracy) for b in found.bins] == [(0.0, 1, 0.0), (0.9, 2, 0.5)]
+    assert [(b.low, b.images, b.accuracy) for b in found.bins] == [(0.0, 1, 0.0), (14 / 15, 2, 0.5)]
     assert found.error == pytest.approx(1 / 3)
 
 
 def test_the_sure_and_right_are_perfectly_calibrated():
     assert calibration(torch.ones(5), torch.ones(5, dtype=torch.bool)).error == 0
+
+
+def test_adaptive_bins_have_equally_many_images():
+    generator = torch.Generator().manual_seed(1)
+    sure = torch.rand(450, generator=generator) ** 0.1  # nearly all in the last bins of equal width
+    right = torch.rand(450, generator=generator) < 0.7 * sure
+    order = sorted(range(450), key=lambda i: sure[i].item())
+    groups = [order[i : i + 30] for i in range(0, 450, 30)]
+    expected = sum(abs(sum(sure[i].item() - right[i].item() for i in group)) for group in groups) / 450
+    assert calibration(sure, right).adaptive_error == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("right", [[True] * 5 + [False] * 5, [False] * 5 + [True] * 5])
+def test_adaptive_bins_do_not_depend_on_the_order_of_ties(right):
+    assert calibration(torch.full((10,), 0.5), torch.tensor(right)).adaptive_error == pytest.approx(0)

@@ -28,7 +28,7 @@ def test_what_was_written_is_read(tmp_path):
     found.save(tmp_path / "evaluation.json")
     assert Evaluation.load(tmp_path / "evaluation.json") == found
     raw = json.loads((tmp_path / "evaluation.json").read_text())
-    assert raw["format"] == 2
+    assert raw["format"] == 3
     assert raw["scores"].keys() == {
         *("acc", "nmi", "ari", "fmi", "ami", "homogeneity", "completeness", "v_measure", "purity")
     }
@@ -66,6 +66,19 @@ def test_a_file_of_format_1_is_read(tmp_path, kmeans):
     assert Evaluation.load(path) == dataclasses.replace(found, baselines=expected)
 
 
+def test_a_file_of_format_2_is_read(tmp_path):
+    """It has a temperature, and no error over bins of equal size."""
+    path = tmp_path / "evaluation.json"
+    found = full()
+    found.save(path)
+    raw = json.loads(path.read_text())
+    del raw["calibration"]["adaptive_error"]
+    raw["calibration"]["temperature"] = 0.1
+    path.write_text(json.dumps({**raw, "format": 2}))
+    older = dataclasses.replace(found.calibration, adaptive_error=None)
+    assert Evaluation.load(path) == dataclasses.replace(found, calibration=older)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -76,6 +89,7 @@ def test_a_file_of_format_1_is_read(tmp_path, kmeans):
         "{}",
         '{"format": 1}',
         '{"format": 2}',
+        '{"format": 3}',
         '{"format": 1, "kmeans": 3}',
         '{"format": "one"}',
         b"\xff",
@@ -92,6 +106,6 @@ def test_a_damaged_file(tmp_path, text):
 def test_a_newer_file(tmp_path):
     path = tmp_path / "evaluation.json"
     full().save(path)
-    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+    path.write_text(path.read_text().replace('"format": 3', '"format": 4'))
     with pytest.raises(UserError, match="newer version"):
         Evaluation.load(path)

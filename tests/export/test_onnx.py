@@ -17,6 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from shoal.clustering import clusterer_from
+from shoal.clustering.calibration import Calibrated, Calibration
 from shoal.clustering.kmeans.estimator import CentersPosterior
 from shoal.clustering.mixtures.em import Mixture
 from shoal.clustering.mixtures.gaussian import Responsibilities
@@ -128,17 +129,21 @@ def photos():
     return torch.randint(256, (10, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-OTHERS = ("GaussianMixture", "UMAPKMeans", "UMAPHDBSCAN", "TEMI", "TEMI of an earlier version")
+OTHERS = ("GaussianMixture", "UMAPKMeans", "UMAPHDBSCAN", "TEMI")
+SLOW = [*(each + kind for kind in OTHERS for each in ("", "calibrated ")), "TEMI of an earlier version"]
 
 
 @pytest.mark.parametrize(
     "kind",
-    ["KMeans", *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS)],
+    ["KMeans", "calibrated KMeans", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)],
 )
 def test_the_network_says_what_pytorch_says_whatever_the_batch(rows, photos, tmp_path, kind):
     import onnxruntime
 
-    clustering, path = saved(kind, rows).as_module(), tmp_path / "net.onnx"
+    clusterer, path = saved(kind.removeprefix("calibrated "), rows), tmp_path / "net.onnx"
+    if kind.startswith("calibrated"):
+        clusterer = Calibrated(clusterer, Calibration(0.3, (-1.0, 0.5, 3.0), (-0.8, 0.1, 1.5)))
+    clustering = clusterer.as_module()
     net = Net().eval()
     about = {"resize": "short side to 64, bicubic", "crop": "centre"}
     numbers = torch.tensor([0, 1, 3, 7])

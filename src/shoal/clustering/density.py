@@ -16,7 +16,16 @@ from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_typ
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_choice, check_counts, generator_from, precision_of
 from shoal.clustering.rows import Metric, Rows, coincide, distinct_rows, invalid_features_error, subsample
-from shoal.clustering.umap import MAX_ROWS, MIN_ROWS, VOTERS, Votes, umap_embedding, vote_weights, with_own_vote
+from shoal.clustering.umap import (
+    MAX_ROWS,
+    MIN_ROWS,
+    VOTERS,
+    Votes,
+    log_shares,
+    umap_embedding,
+    vote_weights,
+    with_own_vote,
+)
 from shoal.device import hold_threads
 from shoal.errors import UserError
 
@@ -223,6 +232,10 @@ class UMAPHDBSCAN(SharesEstimator):
         module = self.as_module().to(features.device)
         votes = with_own_vote(vote_weights(distances), distances)
         return module.decide(module.count(nearest, votes.to(precision_of(features))), distances[:, -1])
+
+    def log_scores(self, X: ArrayOrTensor) -> ArrayOrTensor:
+        """Log of each cluster's share of the votes, as of ``UMAPKMeans``; −∞ for a row that belongs nowhere."""
+        return as_input_type(X, log_shares(self._shares(self._features(X))))
 
     def as_module(self) -> DensityVotes:
         """The probabilities as a network."""

@@ -44,9 +44,13 @@ class LinearPosterior(nn.Module):
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each cluster, in the precision of the features, but at least float32."""
+        return self.log_scores(features).softmax(1)
+
+    def log_scores(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        """Log probability of each cluster but for a constant per row."""
         x = features.to(precision_of(features))
         x = (unit_length(x) if self.cosine else x) - self.mean.to(x)
-        return torch.addmm(self.bias.to(x), x, self.weight.to(x).T).softmax(1)
+        return torch.addmm(self.bias.to(x), x, self.weight.to(x).T)
 
 
 class LinearHead(SharesEstimator):

@@ -137,10 +137,23 @@ class Votes(nn.Module):
         least, nearest = squared.clamp(min=0).topk(min(VOTERS, len(self.rows)), largest=False)
         return nearest, least / 2 if self.cosine else least.sqrt()
 
+    def log_scores(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        """Log of each cluster's share, were there one more voter who cannot decide: no cluster is ruled out by ten."""
+        return log_shares(self(features))
+
     def count(self, nearest: Int64[Tensor, "b v"], votes: Float[Tensor, "b v"]) -> Float[Tensor, "b k"]:
         """Sum of the votes for each cluster."""
         shares = votes.new_zeros(votes.shape[0], self.n_clusters)  # len() would fix the batch of an exported network
         return shares.scatter_add(1, self.labels[nearest], votes)
+
+
+def log_shares(shares: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+    """Log of shares of the votes, with one more vote that is shared by all clusters; up to a constant, float64.
+
+    Of a row without any vote, which belongs nowhere, all are −∞.
+    """
+    logs = (shares.double() + 1 / (VOTERS * shares.shape[1])).log()
+    return logs.where((shares > 0).any(1, keepdim=True), -torch.inf)
 
 
 def vote_weights(distances: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
@@ -228,6 +241,10 @@ class UMAPKMeans(SharesEstimator):
         nearest, distances = nearest_neighbours(rows, min(VOTERS, len(rows)), self.metric, features.detach())
         votes = with_own_vote(vote_weights(distances), distances)
         return module.count(nearest, votes.to(precision_of(features)))
+
+    def log_scores(self, X: ArrayOrTensor) -> ArrayOrTensor:
+        """Log of each cluster's share of eleven votes, one of which is shared by all clusters; float64 (n, k)."""
+        return as_input_type(X, log_shares(self._shares(self._features(X))))
 
     def as_module(self) -> Votes:
         """The probabilities as a network."""

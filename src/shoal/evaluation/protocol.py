@@ -17,7 +17,7 @@ from shoal.data.features import read_features
 from shoal.data.sources.array import map_npy
 from shoal.errors import UserError
 from shoal.evaluation.baselines import plain_baselines
-from shoal.evaluation.calibration import calibration, confidences
+from shoal.evaluation.calibration import calibration, kmeans_confidence
 from shoal.evaluation.knn import NEIGHBOURS, TEMPERATURE, knn_leave_one_out, knn_predict
 from shoal.evaluation.linear import LARS_LEAST_ROWS, LARS_PROBE, SGD_PROBE, ProbeSetting, linear_predict
 from shoal.evaluation.metrics import class_scores, clustering_scores, matched_class
@@ -27,13 +27,14 @@ from shoal.evaluation.truth import Truth
 from shoal.types import Clustering
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913
     truth: Truth,
     features: Float[Tensor, "n d"],
     clustering: Clustering,
     seed: int,
     *,
     by_head: bool = False,
+    confidence: Float[Tensor, "n"] | None = None,
     represented: Float[Tensor, "n e"] | None = None,
     knn: bool = False,
     linear: bool = False,
@@ -46,6 +47,7 @@ def evaluate(
         clustering: cosine k-means of the features, or an assignment to its centres.
         seed: of the rows that the silhouette samples, and of every k-means.
         by_head: the centres are those of the method's own head and are kept for the test part.
+        confidence: of each row's cluster; None: that of k-means, calibrated here.
         represented: features for nearest neighbours and the linear probe; None: those that were clustered.
         knn: also classify by nearest neighbours.
         linear: also train a linear probe.
@@ -66,7 +68,7 @@ def evaluate(
         baselines=[],
         train_to_test=_train_to_test(truth, features, k, seed, clustering.centers if by_head else None),
         classes=class_scores(truth.targets, clustering.labels, k, truth.classes),
-        calibration=_calibration(truth, features, clustering),
+        calibration=_calibration(truth, features, clustering, confidence, seed),
         knn=nearest(truth, represented) if knn else None,
         linear=probe(truth, represented, seed) if linear else None,
         nowhere=int((truth.known & truth.clustered & (clustering.labels.cpu() < 0)).sum()),
@@ -151,16 +153,21 @@ def _occupied(clustering: Clustering) -> Bool[Tensor, "k"]:
     return torch.bincount(labels[labels >= 0], minlength=len(clustering.centers)) > 0
 
 
-def _calibration(truth: Truth, features: Float[Tensor, "n d"], clustering: Clustering) -> Calibration | None:
+def _calibration(
+    truth: Truth,
+    features: Float[Tensor, "n d"],
+    clustering: Clustering,
+    confidence: Float[Tensor, "n"] | None,
+    seed: int,
+) -> Calibration | None:
     """None if no row has both a label and a cluster."""
     clusters, labels = clustering.labels.cpu(), truth.targets.cpu()
     rows = (clusters >= 0) & (labels >= 0)
     if not rows.any():
         return None
     matched = torch.from_numpy(matched_class(labels, clusters, len(clustering.centers)))
-    occupied = clustering.centers.cpu()[_occupied(clustering)].to(features.device)
-    sure = confidences(features[rows.to(features.device)], occupied)
-    return calibration(sure.cpu(), matched[clusters[rows]] == labels[rows])
+    sure = kmeans_confidence(features, clustering, seed) if confidence is None else confidence.cpu()
+    return calibration(sure[rows], matched[clusters[rows]] == labels[rows])
 
 
 SEED = 0

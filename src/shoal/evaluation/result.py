@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from shoal.errors import UserError
 from shoal.files import atomic_write
 
-FORMAT = 2
-"""Version of the file; format 1 (``kmeans`` instead of ``baselines``) can still be read."""
+FORMAT = 3
+"""Version of the file; 2 (other confidences) and 1 (``kmeans`` instead of ``baselines``) can still be read."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ class ConfidenceBin:
 class Calibration:
     """How well the confidence predicts the probability that an image is in the matched class."""
 
-    temperature: float
     error: float
     """Expected calibration error: mean of |accuracy − confidence| over images, by bin."""
     confidence: float
     """Mean over the images."""
     accuracy: float
     bins: Sequence[ConfidenceBin]
+    adaptive_error: float | None = None
+    """The same over bins of equally many images; None in files of format 2."""
 
 
 @dataclass(frozen=True)

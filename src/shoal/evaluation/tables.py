@@ -70,7 +70,7 @@ def as_text(found: Evaluation) -> str:
     """Every figure of an evaluation, for the terminal; shares are fractions of 1."""
     labelled = "all" if found.labelled == found.images else found.labelled
     summary = f"{found.images} images, {labelled} labelled, {found.held_out} held out; {found.clusters} clusters"
-    more = (_calibration(found), _classes(found))
+    more = (_calibration(found), _reliability(found), _classes(found))
     every = [*tables(found), *(table for table in more if table is not None)]
     return "\n\n".join([summary, *("\n".join(_lines(table)) for table in every)])
 
@@ -192,8 +192,20 @@ def _calibration(found: Evaluation) -> Table | None:
         Row("Share in the matched class", [calibration.accuracy]),
         Row("Expected calibration error", [calibration.error]),
     ]
-    note = f"Confidence: softmax of the cosines to the centres, T = {calibration.temperature:g}."
-    return Table("Calibration", ["value"], rows, [note])
+    if calibration.adaptive_error is not None:
+        rows.append(Row("The same, bins of equal size", [calibration.adaptive_error]))
+    return Table("Calibration", ["value"], rows, [])
+
+
+def _reliability(found: Evaluation) -> Table | None:
+    """Of the terminal; the report draws it."""
+    if not (calibration := found.calibration):
+        return None
+    rows = [
+        Row(f"{each.low:.2f} to {each.high:.2f}", [str(each.images), each.confidence, each.accuracy])
+        for each in calibration.bins
+    ]
+    return Table("Confidence", ["images", "mean", "correct"], rows, [])
 
 
 def _classes(found: Evaluation) -> Table | None:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from shoal.clustering import Clusterer, clusterer_from, state_of
+from shoal.clustering.calibration import Posterior
 from shoal.clustering.rows import Metric
 from shoal.decisions.log import Decision, DecisionLog, effective
 from shoal.decisions.replay import Labels, Replayed, replay
@@ -106,7 +107,7 @@ class Decided:
     size: int
     """Bytes of the decisions."""
 
-    def model(self, clusterer: Clusterer, centers: Float[Tensor, "k d"], features: Tensor, metric: Metric) -> Model:
+    def model(self, clusterer: Posterior, centers: Float[Tensor, "k d"], features: Tensor, metric: Metric) -> Model:
         """What puts other images into the clusters; the arguments are those of the clustering without decisions."""
         own = dict(enumerate(centers))
         if self.learned is not None:

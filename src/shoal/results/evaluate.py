@@ -42,6 +42,7 @@ def evaluate(result: Result, progress: Progress, *, knn: bool = False, linear: b
         clustering,
         result.seed,
         by_head=result.by_head,
+        confidence=found.confidence,
         represented=backbone.features,
         knn=knn,
         linear=linear,

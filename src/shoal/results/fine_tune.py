@@ -19,6 +19,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from shoal.clustering import cluster_centers, map_positions
+from shoal.clustering.calibration import fit_calibration
 from shoal.clustering.linear import ABSENT, LinearHead
 from shoal.decisions.log import Decision, DecisionLog, effective, translated
 from shoal.decisions.replay import Replayed
@@ -249,9 +250,10 @@ class _Job:
             by_head=False,
             asked=len(self.numbers),
             reference=None,
+            calibration=fit_calibration(head, features, labels, "cosine", before.seed),
         )
         positions = map_positions(features, metric="cosine", seed=result.seed)
-        found = assign_rows(features, head, centers, "cosine", labels=labels, positions=positions)
+        found = assign_rows(features, result.posterior, centers, "cosine", labels=labels, positions=positions)
         ids = [as_utf8(name) for name in embedded.ids]
         write_assignments(found, ids, folder.clustered, names=self.replayed.names)
         DecisionLog(folder.decisions).append(self._decisions(ids))

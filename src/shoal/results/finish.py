@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from shoal.clustering import approximate_neighbours, map_positions
+from shoal.clustering.calibration import fit_calibration
 from shoal.clustering.density import in_series
 from shoal.data.sources.others import in_words
 from shoal.data.unread import count_kinds
@@ -117,7 +118,7 @@ class Outcome:
 
 
 def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> Outcome:
-    """Write tables, map, report and last the clustering itself.
+    """Calibrate the probabilities; write tables, map, report and last the clustering itself.
 
     Args:
         result: the fitted clusters, none of them empty.
@@ -128,8 +129,10 @@ def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> Outcom
         UserError: features hold NaN or infinity, or the folder cannot be written.
     """
     features = inputs.features
+    calibration = fit_calibration(result.clusterer, features, labels, result.metric, result.seed)
+    result = replace(result, calibration=calibration)
     positions = map_positions(features, metric=result.metric, seed=result.seed)
-    found = assign_rows(features, result.clusterer, result.centers, result.metric, labels=labels, positions=positions)
+    found = assign_rows(features, result.posterior, result.centers, result.metric, labels=labels, positions=positions)
     if not result.folder.clustered.exists():
         return write_files(result, inputs, found)
     if not keep_decisions(result.folder, inputs.ids, found):  # other clusters than a person has decided about

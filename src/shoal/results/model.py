@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from shoal.clustering import Clusterer
+from shoal.clustering.calibration import Posterior
 from shoal.clustering.rows import Metric, Rows, squared_distances, unit_length
 from shoal.decisions.replay import Replayed
 
@@ -77,7 +77,7 @@ class Numbered(nn.Module):
 class Model:
     """Probabilities of the present clusters, whose ``numbers`` ascend and may have gaps."""
 
-    clusterer: Clusterer
+    clusterer: Posterior
     centers: Float[Tensor, "s d"]
     numbers: Int64[Tensor, "s"]
     combine: Combine | None = None
@@ -108,7 +108,7 @@ class Model:
 
 def decided_model(
     replayed: Replayed,
-    clusterer: Clusterer,
+    clusterer: Posterior,
     known: Sequence[int],
     centers: Mapping[int, Float[Tensor, "d"]],
     features: Float[Tensor, "n d"],

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from shoal.clustering import UMAPHDBSCAN, Clusterer, clusterer_from, state_of
+from shoal.clustering.calibration import Calibrated, Calibration, Posterior
 from shoal.clustering.rows import Metric
 from shoal.data import Blob, Listing, Source, find_source, to_images
 from shoal.data.features import read_features
@@ -66,6 +67,9 @@ class Result:
     """Sources that have joined since, and the folder under which their images are named."""
     reference: Reference | None = None
     """What was far from its centre when the images were clustered; None until an update asks for it."""
+    calibration: Calibration | None = None
+    """What makes the clusterer's probabilities say how often it is right; None where there were too few rows to find
+    out, and in results of version 0.1."""
     flags: Mapping[str, Bool[Tensor, "n"]] | None = None
     """``held_out`` and ``clustered`` of each image, where a data set says so."""
 
@@ -86,6 +90,7 @@ class Result:
             "by_head": self.by_head,
             "asked": self.asked,
             "reference": None if self.reference is None else asdict(self.reference),
+            "calibration": None if self.calibration is None else asdict(self.calibration),
         }
         named = {f"clusterer.{name}": value for name, value in tensors.items()}
         flags = {name: value.to(torch.uint8) for name, value in (self.flags or {}).items()}
@@ -125,6 +130,7 @@ class Result:
                 asked=int(header.get("asked", len(centers))),
                 reference=Reference(**header["reference"]) if header.get("reference") else None,
                 joined=tuple((str(name), str(spec)) for name, spec in header.get("joined", ())),
+                calibration=Calibration(**header["calibration"]) if header.get("calibration") else None,
                 flags=flags,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -198,6 +204,11 @@ class Result:
         """
         return self.clustered[1].labels if self.decided is None else torch.from_numpy(self.decided.replayed.labels)
 
+    @property
+    def posterior(self) -> Posterior:
+        """The clusterer, with calibrated probabilities where there is a calibration."""
+        return self.clusterer if self.calibration is None else Calibrated(self.clusterer, self.calibration)
+
     @cached_property
     def model(self) -> Model:
         """What puts other images into the clusters that there are now.
@@ -206,8 +217,8 @@ class Result:
             UserError: as ``decided`` and, where there are decisions, as ``features``.
         """
         if self.decided is None:
-            return Model(self.clusterer, self.centers, torch.arange(len(self.centers)))
-        return self.decided.model(self.clusterer, self.centers, self.features, self.metric)
+            return Model(self.posterior, self.centers, torch.arange(len(self.centers)))
+        return self.decided.model(self.posterior, self.centers, self.features, self.metric)
 
     @property
     def layers(self) -> list[int]:

@@ -224,7 +224,7 @@ def _assigned(step: _Step) -> Assignments:
     found = old[kept]  # a copy
     if not len(new):
         return found
-    fresh = assign_rows(features[new], before.clusterer, before.centers, before.metric)
+    fresh = assign_rows(features[new], before.posterior, before.centers, before.metric)
     assert found.positions is not None
     for mine, theirs in (
         (found.labels, fresh.labels),

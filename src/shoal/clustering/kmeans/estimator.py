@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -56,16 +56,13 @@ class CentersPosterior(nn.Module):
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each cluster."""
-        return self.posterior(self.squared_distances(features)).to(precision_of(features))
+        return self.log_scores(features).softmax(1).to(precision_of(features))
 
-    def squared_distances(self, features: Float[Tensor, "b d"]) -> Float64[Tensor, "b k"]:
-        """d² to each centre, less the ‖x‖² that is the same for all."""
+    def log_scores(self, features: Float[Tensor, "b d"]) -> Float64[Tensor, "b k"]:
+        """Log probability of each cluster but for a constant per row."""
         x = unit_length(features.double()) if self.cosine else features.double()
-        return squared_distances(x - self.shift, self.centers)
-
-    def posterior(self, squared: Float64[Tensor, "b k"]) -> Float64[Tensor, "b k"]:
-        """Probability of each cluster given the squared distances."""
-        return (squared * -self.scale).softmax(1)
+        # Without the ‖x‖² of the squared distances, which is the same for all.
+        return squared_distances(x - self.shift, self.centers) * -self.scale
 
 
 class CentersEstimator(
@@ -117,18 +114,33 @@ class CentersEstimator(
         The most probable cluster is that of ``predict``.
         """
         features = self._features(X)
+        shares = features.new_empty(len(features), len(self.cluster_centers_), dtype=precision_of(features))
+        for part, labels, scores in self._scores(features):
+            found = scores.softmax(1).to(shares.dtype)
+            top = found.amax(1, keepdim=True)
+            own = torch.where(found.argmax(1, keepdim=True) == labels, top, torch.nextafter(top, top + 1))
+            shares[part] = found.scatter_(1, labels, own)
+        return as_input_type(X, shares)
+
+    def log_scores(self, X: ArrayOrTensor) -> ArrayOrTensor:
+        """Log probability of each cluster but for a constant per row, float64 (n, k): what ``predict_proba`` rounds."""
+        features = self._features(X)
+        found = features.new_empty(len(features), len(self.cluster_centers_), dtype=torch.float64)
+        for part, labels, scores in self._scores(features):
+            found[part] = scores.scatter_(1, labels, torch.finfo(found.dtype).tiny)  # ahead of equals
+        return as_input_type(X, found)
+
+    def _scores(
+        self, features: Float[Tensor, "n d"]
+    ) -> Iterator[tuple[slice, Int64[Tensor, "b 1"], Float64[Tensor, "b k"]]]:
+        """Slices of the rows, the nearest centre of each row, and log probabilities less that of the nearest."""
         module = self.as_module().to(features.device)
         # The nearest centre as predict finds it, who looks closer where two centres are equally near but for rounding.
         labels = assign(features, self._centers(features), self.metric)[0][:, None]
-        shares = labels.new_empty(len(features), len(self.cluster_centers_), dtype=precision_of(features))
-        for part in Rows(features, self.metric).parts(shares.shape[1]):
-            squared = module.squared_distances(features[part])
-            squared -= squared.amin(1, keepdim=True)
-            shares[part] = module.posterior(squared.scatter_(1, labels[part], 0)).to(shares.dtype)
-        top = shares.amax(1, keepdim=True)
-        own = torch.where(shares.argmax(1, keepdim=True) == labels, top, torch.nextafter(top, top + 1))
-        shares.scatter_(1, labels, own)
-        return as_input_type(X, shares)
+        for part in Rows(features, self.metric).parts(len(self.cluster_centers_)):
+            scores = module.log_scores(features[part])
+            scores -= scores.amax(1, keepdim=True)
+            yield part, labels[part], scores.scatter_(1, labels[part], 0)
 
     def score(self, X: ArrayOrTensor, y: object = None, sample_weight: Array | Tensor | None = None) -> float:
         """Minus the inertia of rows, the sum of their squared distances to the nearest centres (cosine: of 1 − cos)."""

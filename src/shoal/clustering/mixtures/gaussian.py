@@ -50,9 +50,9 @@ class Responsibilities(nn.Module):
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each component."""
-        return self.log_joint(features).softmax(1).to(precision_of(features))
+        return self.log_scores(features).softmax(1).to(precision_of(features))
 
-    def log_joint(self, features: Float[Tensor, "b d"]) -> Float64[Tensor, "b k"]:
+    def log_scores(self, features: Float[Tensor, "b d"]) -> Float64[Tensor, "b k"]:
         """Log of the joint density of each row and component."""
         x = unit_length(features.double()) if self.cosine else features.double()
         return self.mixture.log_joint(x - self.shift)
@@ -192,6 +192,14 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         for part, joint in self._log_joint(features):
             shares[part] = joint.softmax(1).to(shares.dtype)
         return as_input_type(X, shares)
+
+    def log_scores(self, X: ArrayOrTensor) -> ArrayOrTensor:
+        """Log of the joint density of each row and component, float64 (n, k): what ``predict_proba`` rounds."""
+        features = self._features(X)
+        scores = features.new_empty(len(features), len(self.weights_), dtype=torch.float64)
+        for part, joint in self._log_joint(features):
+            scores[part] = joint
+        return as_input_type(X, scores)
 
     def score_samples(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Log density of each row, (n,)."""
@@ -341,7 +349,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         """Slices of the rows, and the log of their joint density with each component."""
         module = self._module(features.device)
         for part in Rows(features, self.metric, dtype=torch.float64).parts(len(self.weights_)):
-            joint = module.log_joint(features[part])
+            joint = module.log_scores(features[part])
             if not torch.isfinite(joint).all():
                 raise invalid_features_error(features)
             yield part, joint

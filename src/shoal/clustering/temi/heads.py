@@ -84,12 +84,16 @@ class Head(nn.Module):
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each cluster, in the precision of the features, but at least float32."""
+        return self.log_scores(features).softmax(1)
+
+    def log_scores(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        """Log probability of each cluster but for a constant per row."""
         x = features.to(precision_of(features))
         mean, first, first_bias, second, second_bias, last = (self.get_buffer(name).to(x) for name in HEAD_SHAPES)
         x = (unit_length(x) if self.cosine else x) - mean
         hidden = F.gelu(torch.addmm(first_bias, x, first))
         unit = F.normalize(torch.addmm(second_bias, hidden, second), dim=1)
-        return ((unit @ last) / TEMPERATURE).softmax(1)
+        return unit @ last / TEMPERATURE
 
 
 def log_probabilities(logits: Float[Tensor, "h k b2"]) -> Float[Tensor, "h k 2 b"]:
