@@ -135,7 +135,7 @@ def test_the_same_features_into_other_clusters(tmp_path, photos, network, monkey
     assert "two has features already: leave out --backbone.name" in capsys.readouterr().err
 
 
-def stopped(*_given):
+def stopped(*_given, **_settings):
     raise UserError("stopped after embedding")
 
 
