@@ -152,6 +152,7 @@ DAMAGE = {
 
 
 @first_columns
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(("spoil", "sentence"), DAMAGE.values(), ids=DAMAGE)
 def test_damage_is_refused(spoil, sentence):
     header, tensors = through_files(UMAPHDBSCAN(random_state=0).fit(nested()[0]))
@@ -235,6 +236,7 @@ def test_rows_keep_their_digits(kind):
 
 
 @first_columns
+@pytest.mark.usefixtures("without_type_checks")
 def test_mistakes():
     x, _ = nested()
     refused(UMAPHDBSCAN(5, random_state=0).fit, x, match="no layer of 5 clusters: the density suggests 3 and 9, so")

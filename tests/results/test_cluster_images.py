@@ -134,7 +134,7 @@ def test_the_same_features_into_other_clusters(tmp_path, photos, network, monkey
     assert main(["cluster", "two", "-k", "3", "--out", "five", *network]) == 0  # that is the network it has
 
 
-def stopped(*_given):
+def stopped(*_given, **_settings):
     raise UserError("stopped after embedding")
 
 

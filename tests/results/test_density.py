@@ -16,6 +16,7 @@ from tests.clustering.test_density import nested
 from tests.results.conftest import COLOURS, flags_of
 
 from shoal.cli.main import main
+from shoal.results.page import layer_command
 from shoal.results.result import Result
 from shoal.review.session import Session
 
@@ -131,7 +132,8 @@ def test_another_layer_needs_neither_network_nor_umap(made, monkeypatch, capsys)
     inside = [name for name in before if before[name] >= 0 <= after[name]]
     assert len(inside) > 50
     assert len({(before[name], after[name]) for name in inside}) == len({before[name] for name in inside})
-    assert main(["cluster", "two", "-k", "8", "--out", "eight"]) == 0
+    assert "-k 8 --out red-8" in layer_command(Result.load(renamed := (made.parent.parent / "two").rename("red-2")), 8)
+    assert main(["cluster", str(renamed), "-k", "8", "--out", "eight"]) == 0
     assert clusters_in(made.parent.parent / "eight") == before
     assert main(["cluster", "clusters/photos", "-k", "5", "--out", "five"]) == 2
     assert "there is no layer of 5 clusters: the density suggests 2 and 8, so give one of these" in (

@@ -30,9 +30,9 @@ from shoal.device import hold_threads
 from shoal.errors import UserError
 
 N_COMPONENTS = 5
-"""Dimensions of the embedding; in the 3 of ``UMAPKMeans`` groups touch more often."""
 
 N_NEIGHBORS = 15
+"""UMAP's default."""
 
 MIN_SAMPLES = 10
 """Rows within the distance that is taken for the density about a row, itself included."""
@@ -66,7 +66,7 @@ class DensityVotes(Votes):
         reach: Float[Tensor, "k"],
     ) -> None:
         super().__init__(rows, labels.where(labels >= 0, n_clusters), n_clusters + 1, metric)
-        self.register_buffer("reach", reach.float())
+        self.register_buffer("reach", reach)
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each cluster."""

@@ -108,7 +108,7 @@ class _Search:
             raise invalid_features_error(self.others.features)
         return self.index, self.others.distance(self.squared).to(self.precision)
 
-    def _by_products(self, rows: Int64[Tensor, "u"], dtype: torch.dtype) -> Int64[Tensor, "u"]:
+    def _by_products(self, rows: Int64[Tensor, "u"], dtype: torch.dtype) -> Int64[Tensor, "_"]:
         """Search for the neighbours of some rows; returns those that may have nearer ones than were found."""
         points = self._centred(dtype)
         lengths = points.square().sum(1)

@@ -39,6 +39,7 @@ from shoal.report import write_suggestion
 from shoal.results.chosen import as_flags
 from shoal.results.finish import Outcome, finish
 from shoal.results.inputs import Inputs
+from shoal.results.page import layer_command
 from shoal.results.result import Result
 
 FORMAT = 2
@@ -118,7 +119,7 @@ def cluster(
         asked=n_clusters or len(occupied),
     )
     atomic_write(folder.config, config_of(result).encode())
-    return replace(finish(result, inputs, labels), how=how, layers=tuple(result.layers))
+    return replace(finish(result, inputs, labels), how=how, layers={k: layer_command(result, k) for k in result.layers})
 
 
 def earlier_layers(

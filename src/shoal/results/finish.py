@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -72,8 +71,8 @@ class Outcome:
     """What found the clusters, in words."""
     n_nowhere: int = 0
     """Images that are in no cluster."""
-    layers: Sequence[int] = ()
-    """Other numbers of clusters that ``shoal cluster`` makes of the result without fitting anything."""
+    layers: Mapping[int, str] = field(default_factory=dict)
+    """Other numbers of clusters, and the commands that make so many of the result without fitting anything."""
 
     def as_text(self, folder: ResultFolder) -> str:
         """One line per figure and per file to look at."""
@@ -81,10 +80,8 @@ class Outcome:
         if self.n_nowhere:
             lines.append(f"nowhere      {self.n_nowhere} ({self.n_nowhere / self.n_rows:.1%}) are in no cluster")
         if self.layers:
-            k = next((k for k in self.layers if k > self.n_clusters), self.layers[-1])
-            place = shlex.quote(str(folder.path))
-            more = f"shoal cluster {place} -k {k} --out {shlex.quote(f'{folder.path}-{k}')}"
-            lines.append(f"layers       also {in_series(self.layers)} clusters: {more}")
+            k = next((k for k in self.layers if k > self.n_clusters), max(self.layers))
+            lines.append(f"layers       also {in_series([*self.layers])} clusters: {self.layers[k]}")
         lines += [f"method       {self.how}"] if self.how else []
         if self.scores:
             agreement = ", ".join(f"{name.upper()} {self.scores[name]:.3f}" for name in ("acc", "nmi", "ari"))

@@ -114,7 +114,8 @@ def command_of(result: Result) -> str:
 def layer_command(result: Result, n_clusters: int) -> str:
     """The shell command that makes a result of another layer."""
     folder = ResultFolder(result.folder.place).path
-    out = folder.with_name(f"{folder.resolve().name}-{n_clusters}")
+    own = f"-{getattr(result.clusterer, 'n_clusters_', '')}"  # of the layer that the folder is called after
+    out = folder.with_name(f"{folder.resolve().name.removesuffix(own)}-{n_clusters}")
     return shlex.join(["shoal", "cluster", str(folder), "-k", str(n_clusters), "--out", str(out)])
 
 
