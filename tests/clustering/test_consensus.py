@@ -153,7 +153,7 @@ def test_probabilities_are_as_sure_as_neighbours_agree():
     found = ((z - z.mean(0)) @ weight.T + bias).softmax(1)
     own = found.argmax(1)
     agreeing = (own[near[:, :20]] == own[:, None]).float().mean()
-    assert 0.8 < agreeing < 0.95
+    assert 0.8 < agreeing < 0.98
     torch.testing.assert_close(found.amax(1).mean(), agreeing, atol=2e-3, rtol=0)
 
 
