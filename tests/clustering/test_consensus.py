@@ -146,7 +146,8 @@ def test_neighbours_are_averaged_row_by_row():
 def test_probabilities_are_as_sure_as_neighbours_agree():
     g = torch.Generator().manual_seed(2)
     labels = torch.arange(900) % 2
-    z = torch.randn(900, 2, generator=g) + torch.stack([torch.zeros(900), 3.0 * labels - 1.5], 1)
+    z = torch.randn(900, 40, generator=g)
+    z[:, 0] += 5.0 * labels - 2.5
     near = nearest_neighbours(z, 40, "euclidean")[0]
     voted = 0.4 * torch.nn.functional.one_hot(labels, 2) + 0.3
     weight, bias = classifier(z - z.mean(0), voted, near)
