@@ -67,7 +67,6 @@ def test_the_clusters_come_of_the_votes_of_all_heads_numbered_as_in_the_best(mon
     assert len(set(model.losses_.tolist())) == 4
     assert started[0] is voted[0]
     assert torch.equal(voted[0].argmax(1), model.labels_)
-    assert model.predict_proba(x).amax(1).mean() <= voted[0].amax(1).mean() + 1e-3
 
 
 @by_every_metric

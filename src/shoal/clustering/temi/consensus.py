@@ -171,8 +171,8 @@ def classifier(
 
     It is trained by itself with the neighbours, from the votes and from what becomes of them softly; of the two, the
     clusters go on that tell more of a neighbour's. Then it is trained alone. At the end logits are divided by the
-    temperature at which the mean probability of a row's cluster is that of the votes: heads disagree about as many rows
-    as they are wrong about, while classifiers are surer than they are right.
+    temperature at which the mean probability of a row's cluster is the share of neighbours in the same one: neighbours
+    differ about as often as clusters are wrong, while classifiers are surer than they are right.
 
     Args:
         z: rows, about their mean.
@@ -183,7 +183,8 @@ def classifier(
     starts = (voted, softly_agreed(z, voted, near))
     agreed = [self_trained(z, start.argmax(1), k, steps=AGREEMENTS, near=near).labels for start in starts]
     found = self_trained(z, max(agreed, key=lambda labels: neighbour_information(labels, near, k)), k)
-    temperature = _temperature(found.logits, float(voted.amax(1).mean()))
+    same = (found.labels[near] == found.labels[:, None]).float().mean()
+    temperature = _temperature(found.logits, float(same))
     return found.weight / temperature, found.bias / temperature
 
 

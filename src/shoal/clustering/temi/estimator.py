@@ -85,7 +85,7 @@ class TEMI(SharesEstimator):
     classifier goes on by itself, first together with the neighbours of each row (``consensus.classifier``); it is what
     is kept. The published method takes the head of lowest loss.
 
-    Probabilities are those of the classifier, as sure on average as the votes are unanimous.
+    Probabilities are those of the classifier, as sure on average as neighbours are in the same cluster.
 
     Rows are scaled to unit length under the cosine; columns are standardised, and their first 256 principal components
     train the heads. Of more than 100 000 rows a sample of that size is drawn for training. Where the hardware
