@@ -303,6 +303,7 @@ def test_text_and_classes_are_those_of_the_network_that_has_them(files, tmp_path
     assert main(["find", "two", "a red square", "-n", "2"]) == 0
 
 
+@pytest.mark.slow
 def test_names_come_from_the_first_network_with_a_classifier(files, tmp_path):
     with_classes = write_weights(tmp_path / "c.safetensors", SECOND, num_classes=1000).weights
     headless = ["--backbone.name", f"{BACKBONE},{SECOND}", "--backbone.weights", f"{files[BACKBONE]},{with_classes}"]
@@ -359,6 +360,7 @@ def test_what_is_missing_is_named(two, capsys):
     assert main(["sort", "two", "--copy", "sorted"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "inputs"), [((SECOND, THIRD), ["images"]), ((BACKBONE, SECOND, THIRD), ["images", "images_2"])]
 )
