@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse.linalg import ArpackNoConvergence
 from sklearn.datasets import load_digits
 from tests.clustering.test_saved import KINDS, rows
 
@@ -83,6 +84,16 @@ def test_the_same_seed_gives_the_same_and_rows_without_a_cluster_have_no_part():
     again = neighbour_agreement(x, labels, "cosine", 3)
     assert torch.equal(again[0], asked)
     assert torch.equal(again[1], shares)
+
+
+def test_spectra_that_do_not_converge_agree_with_nothing(monkeypatch):
+    def fail(*_):
+        raise ArpackNoConvergence("no convergence", np.zeros(0), np.zeros((0, 0)))
+
+    x, labels = groups()
+    monkeypatch.setattr("sklearn.cluster.SpectralClustering.fit", fail)
+    _, shares = neighbour_agreement(x, labels, "cosine", 0)
+    assert shares.mean() < 0.3
 
 
 def test_many_rows_cost_no_more_than_a_sample(monkeypatch):
