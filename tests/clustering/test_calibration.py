@@ -136,6 +136,29 @@ def test_the_most_probable_cluster_gets_the_curve_and_stays_the_most_probable(k)
     assert (found.amax(1)[order].diff() >= -1e-12).all()
 
 
+class Spots:
+    """Of x in one dimension: cluster 0 below 1, cluster 1 from 2 on, and none in between, where probabilities are 0."""
+
+    def predict_proba(self, X):
+        return torch.cat([0.9 * (X < 1) + 0.1 * (X >= 2), 0.1 * (X < 1) + 0.9 * (X >= 2)], 1)
+
+    def as_module(self):
+        module = torch.nn.Module()
+        module.forward = self.predict_proba
+        return module
+
+
+def test_rows_in_no_cluster_stay_in_none():
+    x = torch.tensor([[0.0], [1.5], [3.0]])
+    found = Calibrated(Spots(), CURVE)
+    for shares in (found.predict_proba(x), found.as_module()(x)):
+        assert shares[1].tolist() == [0, 0]
+        torch.testing.assert_close(shares.sum(1), torch.tensor([1.0, 0.0, 1.0]))
+        assert shares.argmax(1)[[0, 2]].tolist() == [0, 1]
+    alone = CalibratedPosterior(CURVE)(torch.tensor([[0.0], [-torch.inf]]).double())
+    assert alone.tolist() == [[1.0], [0.0]]
+
+
 def test_extreme_scores_stay_probabilities():
     logs = torch.tensor([[0.0, -1e6], [0.0, 0.0], [-690.0, 0.0], [1e30, -1e30]], dtype=torch.float64)
     for calibration in (CURVE, Calibration(1e-6, (690.0,), (6.0,)), Calibration(1e9, (0.0,), (-3.0,))):

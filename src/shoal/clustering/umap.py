@@ -133,8 +133,12 @@ class Votes(nn.Module):
 
 
 def log_shares(shares: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
-    """Log of shares of the votes, with one more vote that is shared by all clusters; up to a constant, float64."""
-    return (shares.double() + 1 / (VOTERS * shares.shape[1])).log()
+    """Log of shares of the votes, with one more vote that is shared by all clusters; up to a constant, float64.
+
+    A row without any votes is in no cluster: −∞.
+    """
+    nowhere = shares.amax(1, keepdim=True) <= 0
+    return torch.where(nowhere, -torch.inf, (shares.double() + 1 / (VOTERS * shares.shape[1])).log())
 
 
 def vote_weights(distances: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
