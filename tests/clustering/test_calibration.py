@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse.linalg import ArpackNoConvergence
 from sklearn.datasets import load_digits
 from tests.clustering.test_saved import KINDS, rows
 
@@ -85,6 +86,16 @@ def test_the_same_seed_gives_the_same_and_rows_without_a_cluster_have_no_part():
     assert torch.equal(again[1], shares)
 
 
+def test_spectra_that_do_not_converge_agree_with_nothing(monkeypatch):
+    def fail(*_):
+        raise ArpackNoConvergence("no convergence", np.zeros(0), np.zeros((0, 0)))
+
+    x, labels = groups()
+    monkeypatch.setattr("sklearn.cluster.SpectralClustering.fit", fail)
+    _, shares = neighbour_agreement(x, labels, "cosine", 0)
+    assert shares.mean() < 0.3
+
+
 def test_many_rows_cost_no_more_than_a_sample(monkeypatch):
     monkeypatch.setattr(agreement, "MAX_ROWS", 100)
     monkeypatch.setattr(agreement, "ASKED", 30)
@@ -123,6 +134,29 @@ def test_the_most_probable_cluster_gets_the_curve_and_stays_the_most_probable(k)
         assert after[top] == pytest.approx(max(1 / (1 + np.exp(-line)), 1 / k + 0.01 * (before[top] - 1 / k)), abs=1e-9)
     order = shares.amax(1).argsort()
     assert (found.amax(1)[order].diff() >= -1e-12).all()
+
+
+class Spots:
+    """Of x in one dimension: cluster 0 below 1, cluster 1 from 2 on, and none in between, where probabilities are 0."""
+
+    def predict_proba(self, X):
+        return torch.cat([0.9 * (X < 1) + 0.1 * (X >= 2), 0.1 * (X < 1) + 0.9 * (X >= 2)], 1)
+
+    def as_module(self):
+        module = torch.nn.Module()
+        module.forward = self.predict_proba
+        return module
+
+
+def test_rows_in_no_cluster_stay_in_none():
+    x = torch.tensor([[0.0], [1.5], [3.0]])
+    found = Calibrated(Spots(), CURVE)
+    for shares in (found.predict_proba(x), found.as_module()(x)):
+        assert shares[1].tolist() == [0, 0]
+        torch.testing.assert_close(shares.sum(1), torch.tensor([1.0, 0.0, 1.0]))
+        assert shares.argmax(1)[[0, 2]].tolist() == [0, 1]
+    alone = CalibratedPosterior(CURVE)(torch.tensor([[0.0], [-torch.inf]]).double())
+    assert alone.tolist() == [[1.0], [0.0]]
 
 
 def test_extreme_scores_stay_probabilities():

@@ -88,8 +88,12 @@ def neighbour_agreement(
 
 
 def spectral_clusters(features: Float[Tensor, "n d"], n_clusters: int, metric: Metric, seed: int) -> Int64[Tensor, "n"]:
-    """Spectral clusters of the graph of ten neighbours, by scikit-learn; ``n`` must exceed ``n_clusters``."""
-    from scipy.sparse import csr_array  # both are slow to import
+    """Spectral clusters of the graph of ten neighbours, by scikit-learn; ``n`` must exceed ``n_clusters``.
+
+    Where its eigenvectors cannot be computed, all rows are in one.
+    """
+    from scipy.sparse import csr_array  # these are slow to import
+    from scipy.sparse.linalg import ArpackError
     from sklearn.cluster import SpectralClustering
 
     n = len(features)
@@ -100,7 +104,10 @@ def spectral_clusters(features: Float[Tensor, "n d"], n_clusters: int, metric: M
     method = SpectralClustering(n_clusters, affinity="precomputed", assign_labels="cluster_qr", random_state=seed)
     with warnings.catch_warnings(), hold_threads(1):
         warnings.simplefilter("ignore")  # about graphs in pieces, as clusters are
-        labels = method.fit((graph + graph.T) / 2).labels_
+        try:
+            labels = method.fit((graph + graph.T) / 2).labels_
+        except (ArpackError, np.linalg.LinAlgError):  # eigenvectors that do not converge
+            return torch.zeros(n, dtype=torch.int64)
     return torch.from_numpy(labels).long()
 
 

@@ -72,7 +72,7 @@ class CalibratedPosterior(nn.Module):
 
     The most probable cluster gets σ(curve(its log odds)), and a little more than 1/k at least. Where that is more than
     the temperature alone has given it, the others shrink by one factor; where it is less, all are mixed with 1/k, so
-    that no other cluster overtakes it. A row that belongs nowhere, whose logarithms are all −∞, keeps its zeros. All is
+    that no other cluster overtakes it. A row whose log probabilities are all −∞ is in no cluster and stays so. All is
     computed in float64.
     """
 
@@ -88,10 +88,10 @@ class CalibratedPosterior(nn.Module):
     def forward(self, log_probabilities: Float64[Tensor, "b k"]) -> Float64[Tensor, "b k"]:
         """Calibrated probabilities."""
         k = log_probabilities.shape[1]
-        inside = log_probabilities.amax(1, keepdim=True) > -torch.inf
+        somewhere = log_probabilities.amax(1, keepdim=True) > -torch.inf
         if k == 1:
-            return inside.double()
-        shares = (log_probabilities.where(inside, 0.0) / self.temperature).softmax(1)
+            return somewhere.to(log_probabilities.dtype)
+        shares = (torch.where(somewhere, log_probabilities, 0.0) / self.temperature).softmax(1)
         top, own = shares.max(1, keepdim=True)
         others = shares.scatter(1, own, 0.0).sum(1, keepdim=True)
         odds = top.log() - others.clamp(min=LEAST).log()
@@ -99,7 +99,7 @@ class CalibratedPosterior(nn.Module):
         wanted = torch.maximum(self.curve(odds).sigmoid(), least)
         raised = (shares * (1 - wanted) / others.clamp(min=LEAST)).scatter(1, own, wanted)
         lowered = 1 / k + (shares - 1 / k) * (wanted - 1 / k) / (top - 1 / k).clamp(min=LEAST)
-        return torch.where(wanted >= top, raised, lowered) * inside
+        return torch.where(wanted >= top, raised, lowered) * somewhere.to(log_probabilities.dtype)
 
     def curve(self, odds: Float64[Tensor, "b 1"]) -> Float64[Tensor, "b 1"]:
         """The line through the knots."""
@@ -146,7 +146,7 @@ class _Network(nn.Module):
         """Probability of each cluster."""
         # Probabilities are rounded to 0 and 1, those of a mixture in many dimensions even in float64.
         scores = getattr(self.clusterer, "log_scores", None)
-        logs = scores(features) if scores else _logarithms(self.clusterer(features))
+        logs = scores(features) if scores else _logs(self.clusterer(features))
         calibrated: Tensor = self.posterior(logs.double()).to(precision_of(features))
         return calibrated
 
@@ -161,12 +161,13 @@ def log_probabilities(clusterer: Posterior, X: Float[Tensor, "n d"]) -> Float64[
         if (scores := getattr(each, "log_scores", None)) is not None:
             with torch.no_grad():
                 return torch.as_tensor(scores(X.double()))
-    return _logarithms(torch.as_tensor(clusterer.predict_proba(X.double())))
+    return _logs(torch.as_tensor(clusterer.predict_proba(X.double())))
 
 
-def _logarithms(shares: Float[Tensor, "n k"]) -> Float64[Tensor, "n k"]:
-    inside = shares.amax(1, keepdim=True) > 0
-    return shares.double().clamp(min=LEAST).log().where(inside, -torch.inf)
+def _logs(shares: Float[Tensor, "n k"]) -> Float64[Tensor, "n k"]:
+    """Finite logarithms, but −∞ for a row that is in no cluster: all of its probabilities are 0."""
+    nowhere = shares.amax(1, keepdim=True) <= 0
+    return torch.where(nowhere, -torch.inf, shares.double().clamp(min=LEAST).log())
 
 
 def fit_calibration(
@@ -200,6 +201,8 @@ def fit_calibration(
     logs, own = log_probabilities(clusterer, features[rows].detach()).cpu(), labels[rows][:, None].cpu()
     inside = logs.isfinite().any(1)  # of rows in a cluster all, but for rounding
     rows, agreement, logs, own = rows.cpu()[inside], agreement[inside], logs[inside], own[inside]
+    if not len(rows):
+        return None
     temperature = _temperature(logs, own, _smoothed(float(agreement.sum()), len(rows)))
     shares = (logs / temperature).softmax(1)
     others = shares.scatter(1, own, 0.0).sum(1).clamp(min=LEAST)
