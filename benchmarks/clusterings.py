@@ -70,8 +70,10 @@ def calibration_errors(
 ) -> dict[str, float]:
     """ECE of the confidence as results have it, that of the clusterer's own probabilities, and the time of calibrating.
 
-    Results leave out empty clusters first.
+    Results leave out empty clusters first. Rows in no cluster have no part in it.
     """
+    inside = found >= 0
+    features, found, labels = features[inside], found[inside], labels[inside]
     own, occupied = renumbered(found)
     fitted = restricted(clusterer, occupied)
     right = torch.from_numpy(matched_class(labels, own, len(occupied)))[own] == labels

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from shoal.clustering.agreement import neighbour_agreement
 from shoal.clustering.parameters import precision_of
 from shoal.clustering.rows import Metric
+from shoal.clustering.temi.estimator import TEMI
 
 BINS = 15
 """Groups of equally many rows, from the least to the most probable, whose mean agreement the curve goes through."""
@@ -188,12 +189,13 @@ def fit_calibration(
 
     Returns:
         What to calibrate its probabilities with; None where there is too little to measure, see
-        ``neighbour_agreement``.
+        ``neighbour_agreement``, and for TEMI: its probabilities are as sure as neighbours agree, and it is so much better
+        than the clusterings that are asked here that they would take it for wrong.
 
     Raises:
         UserError: as ``neighbour_agreement``.
     """
-    found = neighbour_agreement(features, labels, metric, seed)
+    found = None if isinstance(clusterer, TEMI) else neighbour_agreement(features, labels, metric, seed)
     if found is None:
         return None
     rows, agreement = found
