@@ -189,8 +189,8 @@ def fit_calibration(
 
     Returns:
         What to calibrate its probabilities with; None where there is too little to measure, see
-        ``neighbour_agreement``, and for TEMI: its probabilities are as sure as neighbours agree, and it is so much better
-        than the clusterings that are asked here that they would take it for wrong.
+        ``neighbour_agreement``, and for TEMI: its probabilities are as sure as neighbours agree, and the clusterings
+        that are asked here are so much worse that they would take it for wrong.
 
     Raises:
         UserError: as ``neighbour_agreement``.
