@@ -200,7 +200,7 @@ def test_a_command_that_is_stopped_in_the_second_network_goes_on(files, made, mo
     assert clusters_of("again/assignments.csv") == clusters_of(made / "two/assignments.csv")
 
 
-def stopped(*_given):
+def stopped(*_given, **_settings):
     raise KeyboardInterrupt
 
 
