@@ -42,7 +42,7 @@ def test_weights_count_as_repeated_rows():
     torch.testing.assert_close(weighted.axes, repeated.axes, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("metric", [pytest.param("euclidean", marks=pytest.mark.slow), "cosine"])
 def test_every_seed_ends_in_the_best_optimum(metric):
     x, labels = wide()
     models = [KMeans(12, metric=metric, random_state=seed).fit(x) for seed in range(4)]

@@ -259,6 +259,7 @@ def test_an_update_leaves_what_it_knows_to_the_last_bit(two, embedded):
     assert main(["update", "two"]) == 0
 
 
+@pytest.mark.slow
 def test_an_image_that_one_network_cannot_take_is_left_out_once(files, monkeypatch):
     Path("photos/broken.png").write_bytes(b"no image")
     plain = Encoder.embed
@@ -385,6 +386,7 @@ def test_the_graph_has_all_networks(files, names, inputs):
     assert about["shoal.size"] == "160 x 160"
 
 
+@pytest.mark.slow
 def test_networks_of_different_sizes_have_an_input_each(files, tmp_path):
     name = save_clip(new_clip(tmp_path / "clip"), tmp_path / "clip")
     names = ["--backbone.name", f"{SECOND},{name}", "--backbone.weights", f"{files[SECOND]},"]
