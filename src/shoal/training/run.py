@@ -356,8 +356,8 @@ def _check_last_stage(config: RunConfig) -> None:
         return
     if last < config.cluster_from or not method.boosts(last / config.epochs):
         raise UserError(
-            f"--method.boost-from {method.boost_from} and --cluster-from {config.cluster_from} leave the last stage none "
-            f"of {config.epochs} epochs: lower them, or give more --epochs."
+            f"--method.boost-from {method.boost_from} and --cluster-from {config.cluster_from} leave the last stage "
+            f"none of {config.epochs} epochs: lower them, or give more --epochs."
         )
 
 
