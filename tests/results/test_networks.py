@@ -200,7 +200,7 @@ def test_a_command_that_is_stopped_in_the_second_network_goes_on(files, made, mo
     assert clusters_of("again/assignments.csv") == clusters_of(made / "two/assignments.csv")
 
 
-def stopped(*_given):
+def stopped(*_given, **_settings):
     raise KeyboardInterrupt
 
 
@@ -215,6 +215,16 @@ def test_a_list_may_be_begun_with_one_of_its_networks_and_end_with_another(files
             assert [name for name, count in embedded.items() if count > 1] == ([new] if new else [])
     assert main(["cluster", "photos", "-k", "4", "--out", "out", *flags(files, THIRD, SECOND)]) == 0
     assert json.loads(Path("out/features/header.json").read_text())["spec"]["name"] == f"{THIRD},{SECOND}"
+
+
+def test_one_network_after_a_kill_while_several_were_joined(two, embedded, files):
+    for path in (two / "clustering.safetensors", two / "features/header.json"):
+        path.unlink()
+    (two / "features/.header.json.abc.tmp").write_bytes(b"{")
+    assert main(["cluster", "photos", "-k", "4", "--out", "two", *flags(files, BACKBONE)]) == 0
+    assert embedded == {}
+    assert open_embedded(two / "features").spec.name == BACKBONE
+    assert open_embedded(two / "networks" / SECOND).spec.name == SECOND
 
 
 @pytest.mark.slow
