@@ -19,8 +19,8 @@ def test_confidence_of_plain_kmeans_is_calibrated_and_needs_no_labels():
     assert sure[-1] == 0
     right = torch.from_numpy(matched_class(classes, found.labels, 10))[found.labels] == classes
     assert 0.6 < right.float().mean() < 0.9  # hard enough to tell
-    assert abs(float(sure[:-1].mean() - right[:-1].float().mean())) < 0.06
-    assert calibration(sure[:-1], right[:-1]).error < 0.06
+    assert abs(float(sure[:-1].mean() - right[:-1].float().mean())) < 0.08
+    assert calibration(sure[:-1], right[:-1]).error < 0.08
     empty = Clustering(torch.full((1797,), -1), found.centers, found.distances)
     assert not kmeans_confidence(features, empty, 0).any()
 

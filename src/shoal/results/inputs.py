@@ -221,8 +221,10 @@ def of_result(
     embedded, ids = result.embedded, result.ids
     assert embedded is not None
     index = _unchanged(result, progress)
-    share_networks(result, specs or result.encoder.networks, folder.features, index)
+    specs = specs or result.encoder.networks
+    share_networks(result, specs, folder.features, index)
     own = open_embedded(folder.features)
+    encoder = own.spec if len(specs) > 1 else specs[0]  # features that a run has itself do not name it
 
     def pictures(wanted: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
         known, kept = read_atlas(result.folder.atlas)
@@ -231,7 +233,7 @@ def of_result(
             return kept[rows]
         return read_pixels(result.listing, result.matched.rows[rows.numpy()].tolist(), edge, embedded.ranges)
 
-    encoder, at, source = own.spec, str(folder.features.resolve()), result.source
+    at, source = str(folder.features.resolve()), result.source
     if isinstance(source, list):  # of what was listed, the images left out are no longer
         left_out = set(np.delete(embedded.rows.numpy(), index).tolist())
         source = [file for row, file in enumerate(source) if row not in left_out]
