@@ -91,3 +91,12 @@ def test_mistakes():
     spoilt = x.clone()
     spoilt[3, 1] = torch.nan
     refused(UMAPKMeans(2).fit, spoilt, match="NaN")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_equal_rows_are_one_cluster(metric, monkeypatch):
+    scattered = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(umapkmeans, "umap_embedding", lambda _rows, **_settings: scattered)
+    model = UMAPKMeans(3, metric=metric, random_state=0).fit(np.ones((40, 8)))
+    assert set(model.labels_) == set(model.predict(np.ones((40, 8)))) == {0}

@@ -9,6 +9,7 @@ from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config
 
 from shoal.cli.main import main
 from shoal.config import config_digest, parse_config
+from shoal.errors import UserError
 from shoal.methods import BYOLConfig, ProPosConfig
 from shoal.methods.boost import BoostConfig, boost_terms
 from shoal.progress import Progress
@@ -60,6 +61,13 @@ def test_the_epochs_before_are_those_of_a_run_without_it(name, tmp_path):
 def test_which_epoch_it_begins_with(share, epochs, first):
     config = ProPosConfig(boost_from=share)
     assert [config.boosts(epoch / epochs) for epoch in range(epochs)].index(True) == first
+
+
+@both
+@pytest.mark.parametrize(("share", "begins"), [(0.9, 0), (0.5, 6)])
+def test_a_stage_that_would_never_begin_is_refused(name, share, begins, tmp_path):
+    with pytest.raises(UserError, match=f"--cluster-from {begins} leave the last stage none of 6 epochs"):
+        new_run(tmp_path, config_of(name, share, epochs=6, cluster_from=begins))
 
 
 @pytest.mark.parametrize(("every", "share", "expected"), [(1, 0.5, [1, 2, 3, 4]), (2, 0.5, [2, 4]), (4, 0.5, [0, 4])])

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 from tests.results.conftest import COLOURS, photograph
@@ -113,3 +114,12 @@ def test_evaluate_measures_what_the_table_says(photos, network, tmp_path, capsys
     text = capsys.readouterr().out
     assert f"Expected calibration error {expected.error:>15.4f}".split()[-1] in text
     assert "Confidence" in text
+
+
+@pytest.mark.usefixtures("no_umap")
+def test_no_confidence_is_larger_than_one(tmp_path, monkeypatch):
+    """Votes are summed and rounded."""
+    monkeypatch.chdir(tmp_path)
+    np.save("rows.npy", np.random.default_rng(0).normal(size=(60, 32)).astype(np.float32))
+    assert main(["cluster", "rows.npy", "--method", "umap-kmeans", "-k", "1", "--out", "one"]) == 0
+    assert Result.load(tmp_path / "one").assignments.confidence.max() <= 1

@@ -238,6 +238,13 @@ def test_mistakes(tmp_path, monkeypatch, capsys, args, sentence):
     assert said.count("\n") == 1
 
 
+def test_a_single_layer_is_told_as_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("rows.npy", np.ones((30, 20)))
+    assert main(["cluster", "rows.npy", "--method", "density", "-k", "4"]) == 2
+    assert "there is no layer of 4 clusters: the density suggests 1, so give that." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("n", "k"), [(3, None), (9, None), (30, 1)])
 def test_few_and_equal_rows(tmp_path, monkeypatch, capsys, n, k):
     monkeypatch.chdir(tmp_path)

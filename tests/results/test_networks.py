@@ -217,6 +217,16 @@ def test_a_list_may_be_begun_with_one_of_its_networks_and_end_with_another(files
     assert json.loads(Path("out/features/header.json").read_text())["spec"]["name"] == f"{THIRD},{SECOND}"
 
 
+def test_one_network_after_a_kill_while_several_were_joined(two, embedded, files):
+    for path in (two / "clustering.safetensors", two / "features/header.json"):
+        path.unlink()
+    (two / "features/.header.json.abc.tmp").write_bytes(b"{")
+    assert main(["cluster", "photos", "-k", "4", "--out", "two", *flags(files, BACKBONE)]) == 0
+    assert embedded == {}
+    assert open_embedded(two / "features").spec.name == BACKBONE
+    assert open_embedded(two / "networks" / SECOND).spec.name == SECOND
+
+
 @pytest.mark.slow
 def test_kill_9_loses_nothing(files, made, tmp_path):
     for at in (2, 5, 9):

@@ -190,7 +190,8 @@ class UMAPHDBSCAN(SharesEstimator):
         sizes = [1 + int(labels.max()) for labels in self.layers_]
         if n_clusters not in sizes:
             known = in_series(self.choices_)
-            have = f"the density suggests {known}, so give one of these" if known else "no group is dense"
+            one = "that" if len(self.choices_) == 1 else "one of these"
+            have = f"the density suggests {known}, so give {one}" if known else "no group is dense"
             raise UserError(f"there is no layer of {n_clusters} clusters: {have}.")
         self.row_labels_: Array | Tensor = self.layers_[sizes.index(n_clusters)]
         self.n_clusters_ = n_clusters

@@ -13,7 +13,7 @@ from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_typ
 from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_choice, check_n_clusters, generator_from, precision_of
-from shoal.clustering.rows import Metric, distinct_rows, subsample, unit_length
+from shoal.clustering.rows import Metric, coincide, distinct_rows, subsample, unit_length
 from shoal.device import hold_threads
 from shoal.errors import UserError
 
@@ -223,7 +223,10 @@ class UMAPKMeans(SharesEstimator):
         rows = features.detach()[drawn].to(precision_of(features))
         seed = int(torch.randint(2**31, (), generator=generator))
         embedded = umap_embedding(rows, metric=self.metric, seed=seed)
-        found = kmeans(embedded, self.n_clusters, generator=generator, metric="euclidean").labels
+        if coincide(rows, self.metric):  # UMAP scatters them
+            found = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+        else:
+            found = kmeans(embedded, self.n_clusters, generator=generator, metric="euclidean").labels
         self.rows_: Array | Tensor = as_input_type(X, rows)
         self.row_labels_: Array | Tensor = as_input_type(X, found)
         if len(drawn) == len(features):

@@ -157,12 +157,15 @@ def adopt(features: Path, specs: Sequence[EncoderSpec]) -> None:
         if spec is not None:
             _rename(features, folder_for(spec, networks))
         return
-    if header is not None and header.spec.parts:  # made of others, which are kept
-        remove_features(features)
-        features.rmdir()
-        header = None
+    if header is not None and not header.spec.parts:
+        return
     own = folder_for(specs[0], networks)
-    if header is None and read_header(own) is not None:
+    is_there = read_header(own) is not None
+    if features.is_dir() and (header is not None or is_there):  # made of others, which are kept, and perhaps not whole
+        with writing(features, 0):
+            remove_features(features)
+            features.rmdir()
+    if is_there:
         _rename(own, features)
 
 

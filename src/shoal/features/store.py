@@ -246,9 +246,10 @@ def _sync(path: Path) -> None:
 
 
 def remove_features(folder: Path) -> None:
-    """Remove the files of a folder of features, and nothing else that is there."""
+    """Remove the files of a folder of features, with what a kill has left of them, and nothing else that is there."""
     for name in ("header.json", *FILES):
-        (folder / name).unlink(missing_ok=True)
+        for path in (folder / name, *folder.glob(f".{name}.*.tmp")):
+            path.unlink(missing_ok=True)
 
 
 def write_features(

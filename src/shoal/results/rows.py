@@ -82,7 +82,7 @@ def assign_rows(
             most, own[part] = probabilities.max(1)
             own[part][most <= 0] = -1  # it belongs nowhere
         known = own[part].clamp(min=0)
-        found.confidence[part] = probabilities.gather(1, known[:, None])[:, 0].float()
+        found.confidence[part] = probabilities.gather(1, known[:, None])[:, 0].float().clamp(max=1)  # sums are rounded
         x = rows[part]
         found.distance[part] = rows.distance(to_points(x, points[known]).square()).float()
         found.margin[part] = _to_others(rows, x, points, known) - found.distance[part]
