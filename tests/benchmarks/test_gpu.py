@@ -174,6 +174,7 @@ def test_what_a_part_has_found_is_kept_however_it_ends(parent, program, status):
     assert kept(parent)["parts"] == {"peaks": [1]}
 
 
+@pytest.mark.slow
 def test_a_part_that_hangs_is_cut_off(parent, monkeypatch):
     import gpu
 

@@ -21,6 +21,7 @@ def test_every_script_is_there(script):
         assert (script.HERE / name).exists(), name
 
 
+@pytest.mark.slow
 def test_a_script_that_fails_says_why(script, monkeypatch):
     monkeypatch.setitem(script.TABLES, "step", ["step.py", "--batch", "many"])
     table = script.measured("step")

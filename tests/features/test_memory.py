@@ -37,6 +37,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_features_are_never_held_whole(tmp_path):
     n = 20_000
     done = subprocess.run(

@@ -43,6 +43,7 @@ def test_a_profiled_run_is_the_same_run_and_leaves_table_and_trace(tmp_path):
         assert seen.count(name) == 3 * (2 if name == "target" else 1), name
 
 
+@pytest.mark.slow
 def test_a_run_that_is_too_short_says_so(tmp_path, capsys):
     recipe, out = str(tiny_recipe(tmp_path)), tmp_path / "run"
     assert main(["train", recipe, "--max-steps", "8", "--profile", "20", "--out", str(out), "--quiet"]) == 0
