@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -38,6 +38,7 @@ LEAST = 1e-300
 """Probabilities below it count as this, so that their logarithm is finite."""
 
 
+@runtime_checkable
 class Posterior(Protocol):
     """A fitted clusterer."""
 
