@@ -19,7 +19,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from shoal.clustering.agreement import neighbour_agreement
-from shoal.clustering.parameters import precision_of
+from shoal.clustering.parameters import precision_of, put_ahead
 from shoal.clustering.rows import Metric
 from shoal.clustering.temi.estimator import TEMI
 
@@ -127,9 +127,7 @@ class Calibrated:
         own = logs.argmax(1, keepdim=True)
         with torch.no_grad():
             shares: Tensor = self.posterior(logs).to(precision_of(X))
-        top = shares.amax(1, keepdim=True)  # where rounding has made another one as large
-        ahead = torch.where(shares.argmax(1, keepdim=True) == own, top, torch.nextafter(top, top + 1))
-        return shares.scatter(1, own, ahead)
+        return put_ahead(shares, own)  # where rounding has made another one as large
 
     def as_module(self) -> nn.Module:
         """The same as a network."""
@@ -159,10 +157,10 @@ def log_probabilities(clusterer: Posterior, X: Float[Tensor, "n d"]) -> Float64[
     Of one that has none, the logarithm of its probabilities, most of which may be rounded to 0 and 1. All are −∞ for a
     row that belongs nowhere.
     """
-    for each in (clusterer, clusterer.as_module()):
-        if (scores := getattr(each, "log_scores", None)) is not None:
-            with torch.no_grad():
-                return torch.as_tensor(scores(X.double()))
+    holder = clusterer if hasattr(clusterer, "log_scores") else clusterer.as_module()
+    if (scores := getattr(holder, "log_scores", None)) is not None:
+        with torch.no_grad():
+            return torch.as_tensor(scores(X.double()))
     return _logs(torch.as_tensor(clusterer.predict_proba(X.double())))
 
 

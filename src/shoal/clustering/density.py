@@ -21,10 +21,10 @@ from shoal.clustering.umap import (
     MIN_ROWS,
     VOTERS,
     Votes,
+    exact_votes,
     log_shares,
     umap_embedding,
     vote_weights,
-    with_own_vote,
 )
 from shoal.device import hold_threads
 from shoal.errors import UserError
@@ -226,13 +226,9 @@ class UMAPHDBSCAN(SharesEstimator):
         return as_input_type(X, self._labels(self._features(X)))
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        rows = torch.as_tensor(self.rows_).to(features.device)
-        nearest, distances = nearest_neighbours(rows, min(VOTERS, len(rows)), self.metric, features.detach())
-        if not self.n_clusters_:
-            return distances.new_empty(len(features), 0)
-        module = self.as_module().to(features.device)
-        votes = with_own_vote(vote_weights(distances), distances)
-        return module.decide(module.count(nearest, votes.to(precision_of(features))), distances[:, -1])
+        module = self.as_module()
+        shares, farthest = exact_votes(module, torch.as_tensor(self.rows_), self.metric, features)
+        return module.decide(shares, farthest) if self.n_clusters_ else shares[:, :0]
 
     def log_scores(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Log of each cluster's share of the votes, as of ``UMAPKMeans``; −∞ for a row that belongs nowhere."""

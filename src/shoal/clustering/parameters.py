@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering.rows import Rows
@@ -135,3 +135,10 @@ def generator_from(random_state: int | np.random.RandomState | None) -> torch.Ge
 def precision_of(features: Float[Tensor, "n *d"]) -> torch.dtype:
     """The precision of results about rows: theirs, but at least float32."""
     return torch.promote_types(features.dtype, torch.float32)
+
+
+def put_ahead(shares: Float[Tensor, "n k"], labels: Int64[Tensor, "n 1"]) -> Float[Tensor, "n k"]:
+    """Probabilities of which that of each row's own cluster is the first of the largest, if only by the last bit."""
+    top = shares.amax(1, keepdim=True)
+    own = torch.where(shares.argmax(1, keepdim=True) == labels, top, torch.nextafter(top, top + 1))
+    return shares.scatter(1, labels, own)

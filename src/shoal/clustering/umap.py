@@ -163,13 +163,23 @@ def vote_weights(distances: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
     return weights / weights.sum(1, keepdim=True)
 
 
-def with_own_vote(votes: Float[Tensor, "b v"], distances: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+def _with_own_vote(votes: Float[Tensor, "b v"], distances: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
     """Votes of which a row that finds itself, at distance 0, has 0.51."""
     own = distances <= SAME * distances.mean(1, keepdim=True)
     of_own = (votes * own).sum(1, keepdim=True)
     both = own.any(1, keepdim=True) & ~own.all(1, keepdim=True)
     scaled = torch.where(own, OWN_VOTE * votes / of_own, (1 - OWN_VOTE) * votes / (1 - of_own))
     return torch.where(both, scaled, votes)
+
+
+def exact_votes(
+    module: Votes, rows: Float[Tensor, "m d"], metric: Metric, features: Float[Tensor, "n d"]
+) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n"]]:
+    """Sums of the votes by exact distances, with a fitted row's own vote, and the distance of the farthest voter."""
+    rows = rows.to(features.device)
+    nearest, distances = nearest_neighbours(rows, min(VOTERS, len(rows)), metric, features.detach())
+    votes = _with_own_vote(vote_weights(distances), distances)
+    return module.to(features.device).count(nearest, votes.to(precision_of(features))), distances[:, -1]
 
 
 class UMAPKMeans(SharesEstimator):
@@ -239,11 +249,7 @@ class UMAPKMeans(SharesEstimator):
         return self
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        rows = torch.as_tensor(self.rows_).to(features.device)
-        module = self.as_module().to(features.device)
-        nearest, distances = nearest_neighbours(rows, min(VOTERS, len(rows)), self.metric, features.detach())
-        votes = with_own_vote(vote_weights(distances), distances)
-        return module.count(nearest, votes.to(precision_of(features)))
+        return exact_votes(self.as_module(), torch.as_tensor(self.rows_), self.metric, features)[0]
 
     def log_scores(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Log of each cluster's share of eleven votes, one of which is shared by all clusters; float64 (n, k)."""

@@ -37,6 +37,9 @@ class MethodConfig:
             n_images: images that are clustered.
         """
 
+    def check_epochs(self, epochs: int, cluster_from: int) -> None:
+        """Raise a UserError when a stage of the method would never begin."""
+
 
 class Method(nn.Module, ABC):
     """A way to learn features, and perhaps clusters, from two views of each image.

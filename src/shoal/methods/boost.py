@@ -19,6 +19,7 @@ from annotated_types import Ge, Lt
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from shoal.errors import UserError
 from shoal.losses import Reduction, cluster_concentration, consistent_labels, prototype_repulsion
 from shoal.methods.base import MethodConfig
 
@@ -41,6 +42,15 @@ class BoostConfig(MethodConfig):
     def boosts(self, progress: float) -> bool:
         """Whether the last stage has begun once this share of the epochs is done."""
         return self.boost_from is not None and progress >= self.boost_from
+
+    def check_epochs(self, epochs: int, cluster_from: int) -> None:
+        """Raise a UserError when a last stage is asked for that would never begin."""
+        last = epochs - 1
+        if self.boost_from is not None and (last < cluster_from or not self.boosts(last / epochs)):
+            raise UserError(
+                f"--method.boost-from {self.boost_from} and --cluster-from {cluster_from} leave the last stage none of "
+                f"{epochs} epochs: lower them, or give more --epochs."
+            )
 
 
 def boost_terms(

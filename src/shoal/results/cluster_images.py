@@ -85,8 +85,9 @@ def cluster(
     """
     layers = earlier_layers(inputs, method, metric, seed, min_cluster_size)
     if layers is not None and n_clusters is not None:
-        clusterer: Clusterer = layers.with_clusters(n_clusters)
-        found = torch.as_tensor(layers.with_clusters(n_clusters).predict(inputs.features))
+        layer = layers.with_clusters(n_clusters)
+        clusterer: Clusterer = layer
+        found = torch.as_tensor(layer.predict(inputs.features))
         assert inputs.earlier is not None
         seed, how = inputs.earlier.seed, f"a layer of the density in {inputs.earlier.folder.path}; nothing was fitted"
     else:

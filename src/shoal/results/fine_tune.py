@@ -184,8 +184,7 @@ def tuned(
     """
 
     def again(features: Float[Tensor, "n d"], own: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
-        found = learn(features, own, answers, metric="cosine", smoothing=False, seed=trained.config.seed)
-        return told_of(answers, found.labels).learned
+        return learn(features, own, answers, metric="cosine", smoothing=False, seed=trained.config.seed).labels
 
     told = told_of(answers, learned)
     return fine_tune(trained, images, told, centers, again, progress), len(told.ruled_out)

@@ -67,7 +67,7 @@ class Told:
 
 
 Relearn: TypeAlias = Callable[[Float[Tensor, "n d"], Int64[Tensor, "n"]], Int64[Tensor, "n"]]
-"""Features and the network's own clusters in, ``Told.learned`` out."""
+"""Features and the network's own clusters in, clusters of all images out; those of ``Told.learned`` count."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,6 @@ from shoal.device import compute_device, first_rng, gathered_rng, own_rng, prese
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
 from shoal.methods import Method, build
-from shoal.methods.boost import BoostConfig
 from shoal.models import Backbone, average_statistics, compiler_error, evaluating, sync_batch_norm
 from shoal.models.backbone import short
 from shoal.report import ReportData
@@ -346,19 +345,7 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
             "lower --optim.accumulate."
         )
     config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
-    _check_last_stage(config)
-
-
-def _check_last_stage(config: RunConfig) -> None:
-    """Raise a UserError when a last stage is asked for that would never begin."""
-    method, last = config.method, config.epochs - 1
-    if not isinstance(method, BoostConfig) or method.boost_from is None:
-        return
-    if last < config.cluster_from or not method.boosts(last / config.epochs):
-        raise UserError(
-            f"--method.boost-from {method.boost_from} and --cluster-from {config.cluster_from} leave the last stage "
-            f"none of {config.epochs} epochs: lower them, or give more --epochs."
-        )
+    config.method.check_epochs(config.epochs, config.cluster_from)
 
 
 def check_takes(method: Method, config: RunConfig, size: tuple[int, int], device: torch.device) -> None:

@@ -24,6 +24,7 @@ from shoal.clustering.parameters import (
     generator_from,
     points_from,
     precision_of,
+    put_ahead,
     weights_from,
 )
 from shoal.clustering.rows import Metric, Rows, Shards, invalid_features_error, squared_distances, unit_length
@@ -116,10 +117,7 @@ class CentersEstimator(
         features = self._features(X)
         shares = features.new_empty(len(features), len(self.cluster_centers_), dtype=precision_of(features))
         for part, labels, scores in self._scores(features):
-            found = scores.softmax(1).to(shares.dtype)
-            top = found.amax(1, keepdim=True)
-            own = torch.where(found.argmax(1, keepdim=True) == labels, top, torch.nextafter(top, top + 1))
-            shares[part] = found.scatter_(1, labels, own)
+            shares[part] = put_ahead(scores.softmax(1).to(shares.dtype), labels)
         return as_input_type(X, shares)
 
     def log_scores(self, X: ArrayOrTensor) -> ArrayOrTensor:
