@@ -34,6 +34,7 @@ def numbers_after(environment, *what):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_map_and_a_suggestion_leave_the_threads_alone():
     assert set(numbers_after({"OMP_NUM_THREADS": "1"})) == {"1"}
 

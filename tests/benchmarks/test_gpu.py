@@ -24,6 +24,7 @@ def found(sheet):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own
+@pytest.mark.slow
 def test_the_ladder_does_the_same_work_on_all_rungs_and_tells_of_those_that_fail(sheet, capsys, monkeypatch):
     from gpu_steps import ladder
 

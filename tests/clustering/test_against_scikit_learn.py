@@ -66,7 +66,9 @@ def test_the_same_start_ends_at_the_same_inertia(shape):
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"), [(s, "all") for s in SHAPES] + [(s, "sample") for s in SHAPES if s not in (many, as_many)]
+    ("shape", "size"),
+    [(s, "all") for s in SHAPES]
+    + [pytest.param(s, "sample", marks=pytest.mark.slow) for s in SHAPES if s not in (many, as_many)],
 )
 def test_own_starts_end_at_no_more_inertia(shape, size, monkeypatch):
     """With few restarts both sides also need luck, so it is the mean over seeds that must not be higher."""

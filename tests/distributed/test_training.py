@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,26 +31,50 @@ def config_of(name: str, *, accumulate: int = 1) -> RunConfig:
     return dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=0.02, accumulate=accumulate))
 
 
-def every_method(folder: Path) -> None:
-    """A finished run of each; of one of them the first rank writes the results, as the command does."""
-    for name in SMALL:
-        fit(new_run(folder / name, config_of(name)), Progress())
+def with_results(folder: Path) -> None:
+    """Finished runs of ProPos; of one of them the first rank writes the results, as the command does."""
+    fit(new_run(folder / "propos", config_of("propos")), Progress())
     run = new_run(folder / "beside", config_of("propos", accumulate=2), beside(tiny_images(), 9))
     (workflow.train if distributed.is_first() else fit)(run, Progress())
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> tuple[Path, Path]:
-    """All runs by one process, and by two."""
-    alone, ranks = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("ranks")
-    every_method(alone)
-    on_two_ranks(functools.partial(every_method, ranks))
+def other_methods(folder: Path) -> None:
+    """A finished run of each."""
+    for name in SMALL.keys() - {"propos"}:
+        fit(new_run(folder / name, config_of(name)), Progress())
+
+
+def both(make: Callable[[Path], None], factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Runs by one process, and by two."""
+    alone, ranks = factory.mktemp("alone"), factory.mktemp("ranks")
+    make(alone)
+    on_two_ranks(functools.partial(make, ranks))
     return alone, ranks
 
 
-@pytest.mark.parametrize("name", [*SMALL, "beside"])
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> tuple[Path, Path]:
+    return both(with_results, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def other_folders(tmp_path_factory) -> tuple[Path, Path]:
+    return both(other_methods, tmp_path_factory)
+
+
+@pytest.mark.parametrize("name", ["propos", "beside"])
 def test_two_ranks_train_as_one_process(folders, name):
-    one, two = (ResultFolder(folder / name) for folder in folders)
+    trained_alike(*(ResultFolder(folder / name) for folder in folders))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SMALL.keys() - {"propos"}))
+def test_two_ranks_train_any_method_as_one_process(other_folders, name):
+    trained_alike(*(ResultFolder(folder / name) for folder in other_folders))
+
+
+def trained_alike(one: ResultFolder, two: ResultFolder) -> None:
+    name = one.path.name
     assert one.read_metrics()[0]["loss"] > 0 or name.startswith(("simsiam", "cc"))
     for mine, other in zip(one.read_metrics(), two.read_metrics(), strict=True):
         for key in mine.keys() - {"seconds", "images_per_second", "e_step_seconds"}:
@@ -110,6 +135,7 @@ def refused(folder: Path) -> str:
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_a_batch_that_ranks_cannot_share_is_refused(stopped_folder):
     for text in on_ranks(3, functools.partial(refused, stopped_folder)):
         assert "takes 16 images a step, which 3 processes cannot share equally" in text

@@ -51,6 +51,7 @@ def test_what_a_compiler_complains_of_is_known(monkeypatch):
     assert "there is no such compiler" in backbone.compiler_error(CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_traced")
 def test_a_compiled_run_trains_alike_and_resumes_compiled(tmp_path):
     config = tiny_config(compile="on")

@@ -28,6 +28,7 @@ def test_the_table_adds_up_to_the_step():
     assert "200 images/s" in text
 
 
+@pytest.mark.slow
 def test_a_profiled_run_is_the_same_run_and_leaves_table_and_trace(tmp_path):
     config = tiny_config(epochs=6)
     fit(new_run(tmp_path / "plain", config), Progress())

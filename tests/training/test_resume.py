@@ -64,7 +64,11 @@ def test_a_run_stopped_in_an_e_step_resumes_as_if_unbroken(wholes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "resample"), [(ProPosConfig(hidden=16, dim=8, queue=50), True), (MoCoConfig(dim=8, queue=50), False)]
+    ("method", "resample"),
+    [
+        (ProPosConfig(hidden=16, dim=8, queue=50), True),
+        pytest.param(MoCoConfig(dim=8, queue=50), False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_with_images_beside_the_clustered_ones_goes_on_as_well(tmp_path, method, resample):
     images = beside(tiny_images(), 17)

@@ -139,6 +139,7 @@ def test_a_run_that_began_without_a_tracker_shows_all_its_rows(tmp_path):
     shows_the_metrics(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_with_another_tracker(tmp_path):
     out = tmp_path / "run"
     assert main(["train", str(tiny_recipe(tmp_path)), "--quiet", "--out", str(out)]) == 0
@@ -225,7 +226,11 @@ def fake(request, monkeypatch):
     return module
 
 
-both_modes = pytest.mark.parametrize("fake", [False, True], indirect=True, ids=["offline", "online"])
+both_modes = pytest.mark.parametrize(
+    "fake",
+    [pytest.param(False, id="offline"), pytest.param(True, id="online", marks=pytest.mark.slow)],
+    indirect=True,
+)
 
 
 @both_modes
