@@ -80,7 +80,7 @@ def learn(
     each cluster being as trustworthy as the answers in it say; and a linear head is fitted to the labels that follow,
     and to the answers. This is done in five ways, which trust the clustering more or less. They and the clustering
     itself decide together, each with the likelihood of answers that it was not told as its weight. Of fewer than five
-    answers for each cluster more have to be foreseen than by the clustering, which is kept otherwise.
+    answers for each cluster clearly more have to be foreseen than by the clustering, which is kept otherwise.
 
     Answered rows have their answers. Rows without a cluster (−1) stay without, unless an answer gives them one, and no
     other row is sent nowhere. A cluster about which nothing was asked keeps its rows as examples.
@@ -202,17 +202,17 @@ def _weighed(evidence: Evidence, seed: int) -> tuple[Float32[Tensor, "w"], str]:
         foreseen[:, held_out] = torch.stack(found)
     likelihood = foreseen.gather(2, classes.expand(len(equal), -1)[:, :, None])[:, :, 0]
     weights = ((1 - SURPRISE) * likelihood + SURPRISE / k).log().double().sum(1).softmax(0).float()
-    right, kept = (
-        int((each.argmax(1) == classes).sum()) for each in (torch.tensordot(weights, foreseen, 1), foreseen[-1])
-    )
-    if right <= kept and n_known < ENOUGH * evidence.n_before:
+    right, kept = (each.argmax(1) == classes for each in (torch.tensordot(weights, foreseen, 1), foreseen[-1]))
+    gain = int(right.sum()) - int(kept.sum())
+    # Were both as good, the difference would have the variance of the answers that one of them alone foresees.
+    if n_known < ENOUGH * evidence.n_before and max(gain, 0) ** 2 <= int((right ^ kept).sum()):
         return _KEPT, (
-            f"The clustering is right about {kept} of {n_known} answers, and more are not foreseen by spreading them: "
-            "it is kept until there are more answers."
+            f"The clustering is right about {int(kept.sum())} of {n_known} answers, and spreading them does not "
+            "foresee clearly more: it is kept until there are more answers."
         )
     return weights, (
-        f"Spread from {n_known} answers: {right} of them are foreseen when they are left out in turn, {kept} by the "
-        "clustering alone."
+        f"Spread from {n_known} answers: {int(right.sum())} of them are foreseen when they are left out in turn, "
+        f"{int(kept.sum())} by the clustering alone."
     )
 
 
