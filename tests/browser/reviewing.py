@@ -19,7 +19,7 @@ from tests.results.conftest import COLOURS, flags_of, photograph, weights  # noq
 
 from shoal.results.result import Result
 from shoal.review.app import create_app
-from shoal.review.session import Session
+from shoal.review.desk import Desk
 
 EVIL = '<img src=x onerror="window.broken = 1">'
 """Name of a photo; a name that is code."""
@@ -64,7 +64,7 @@ def address(reviewed):
     port = free_port()
     result = Result.load(reviewed)
     with result.folder.alone():
-        app = create_app(Session(result), TOKEN, port)
+        app = create_app(Desk(result), TOKEN, port)
         config = uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run)

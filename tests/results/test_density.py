@@ -16,8 +16,10 @@ from tests.clustering.test_density import nested
 from tests.results.conftest import COLOURS, flags_of
 
 from shoal.cli.main import main
-from shoal.results.page import layer_command
+from shoal.errors import UserError
+from shoal.results.layers import layer_command
 from shoal.results.result import Result
+from shoal.review.desk import Desk
 from shoal.review.session import Session
 
 pytestmark = pytest.mark.usefixtures("no_umap")
@@ -190,11 +192,48 @@ def test_a_person_takes_noise_in(made):
     after = clusters_in(made)
     assert (after["odd-white.png"], after["red-0-0.png"]) == (cluster, -1)
     assert after["odd-yellow.png"] == -1
-    session = Session(Result.load(made))
-    state = session.state()
+    state = Session(Result.load(made)).state()
     assert state["nowhere"] == sum(each < 0 for each in after.values())
-    assert [each["k"] for each in state["layers"]] == [2]
-    assert "-k 2" in state["layers"][0]["command"]
+    assert state["layers"] == [2]
+
+
+def test_a_review_changes_to_another_layer_and_back(made):
+    with Result.load(made).folder.alone():
+        desk = Desk(Result.load(made))
+        first = desk.session
+        first.decide("first-key", [{"do": "rename", "cluster": 0, "name": "kept here"}])
+        second = desk.take(2)
+        assert desk.session is second
+        assert second.place.name == "photos-2"
+        assert (second.state()["layers"], len(second.state()["clusters"]), second.now.names) == ([8], 2, {})
+        assert second.key != first.key
+        second.decide("second-key", [{"do": "rename", "cluster": 1, "name": "of the layer"}])
+        assert desk.take(8) is first  # made once, and not anew under another name
+        assert desk.take(2) is second
+        with pytest.raises(UserError, match="there is no layer of 5 clusters"):
+            desk.take(5)
+        with pytest.raises(UserError, match="close its review"), Result.load(second.place).folder.alone():
+            pass
+        desk.close()
+    assert Result.load(made).names == {0: "kept here"}
+    assert Result.load(second.place).names == {1: "of the layer"}
+    assert "of the layer" in (second.place / "assignments.csv").read_text()
+    with Result.load(second.place).folder.alone():
+        again = Desk(Result.load(second.place))  # another day it begins with the layer
+        assert again.take(8).place == made.resolve()
+        assert again.session.now.names == {0: "kept here"}
+        again.close()
+
+
+def test_a_layer_spares_what_is_in_its_folder(made):
+    other = made.with_name("photos-2")
+    other.mkdir()
+    (other / "mine.txt").write_text("kept")
+    desk = Desk(Result.load(made))
+    with pytest.raises(UserError, match="photos-2"):
+        desk.take(2)
+    assert [path.name for path in other.iterdir()] == ["mine.txt"]
+    assert desk.session.place == made.resolve()
 
 
 def test_labels_and_what_belongs_nowhere(tmp_path, monkeypatch, capsys, network, once):

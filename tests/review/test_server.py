@@ -22,25 +22,31 @@ from shoal.cli.main import main
 from shoal.errors import UserError
 from shoal.results.result import Result
 from shoal.review.app import create_app
+from shoal.review.desk import Desk
 from shoal.review.guard import MOST_AT_ONCE
 from shoal.review.serve import listening
 from shoal.review.session import Session
 
 BASE = "http://127.0.0.1:8377"
 TOKEN = "secret-token"
-POST = {"X-Shoal": "1", "Origin": BASE, "Sec-Fetch-Site": "same-origin"}
+PAGE = {"Origin": BASE, "Sec-Fetch-Site": "same-origin"}
 
 
 @pytest.fixture
-def session(clusters):
+def desk(clusters):
     result = Result.load(clusters)
     with result.folder.alone():
-        yield Session(result)
+        yield Desk(result)
 
 
 @pytest.fixture
-def app(session):
-    return create_app(session, TOKEN, 8377)
+def session(desk):
+    return desk.session
+
+
+@pytest.fixture
+def app(desk):
+    return create_app(desk, TOKEN, 8377)
 
 
 @pytest.fixture
@@ -50,9 +56,14 @@ def client(app):
         yield client
 
 
+def post(client, path, body):
+    """What the page sends, for the session that it shows."""
+    return client.post(path, json=body, headers={**PAGE, "X-Shoal": client.get("/api/state").json()["key"]})
+
+
 def decide(client, *decisions, key=None):
     key = key or base64.b64encode(os.urandom(12)).decode()
-    return client.post("/api/decide", json={"key": key, "decisions": decisions}, headers=POST)
+    return post(client, "/api/decide", {"key": key, "decisions": decisions})
 
 
 def labels_of(client):
@@ -91,7 +102,7 @@ def test_the_token_becomes_a_cookie_that_scripts_and_other_sites_do_not_have(app
 )
 def test_no_other_page_is_answered(client, headers):
     assert client.get("/api/state", headers=headers).status_code == 403
-    assert client.post("/api/decide", json={}, headers={**POST, **headers}).status_code == 403
+    assert client.post("/api/decide", json={}, headers={**PAGE, "X-Shoal": "key", **headers}).status_code == 403
 
 
 def test_a_form_of_another_page_decides_nothing(client, clusters):
@@ -125,14 +136,14 @@ def test_nothing_but_the_images_is_served(client, path):
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_other_methods_are_refused(client, method):
-    assert client.request(method, "/api/state", headers=POST).status_code == 405
+    assert client.request(method, "/api/state", headers=PAGE).status_code == 405
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"nonsense", b"[" * 100_000, b'{"key": "12345678"}', b'{"key": 1, "decisions": []}']
 )
-def test_odd_bodies_are_refused(client, body):
-    answer = client.post("/api/decide", content=body, headers=POST)
+def test_odd_bodies_are_refused(client, session, body):
+    answer = client.post("/api/decide", content=body, headers={**PAGE, "X-Shoal": session.key})
     assert answer.status_code == 400
     assert "error" in answer.json()
 
@@ -245,7 +256,7 @@ def test_features_are_reviewed_without_pictures(tmp_path):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "rows.npy", np.concatenate([rng.normal(c, 0.3, (20, 5)) for c in (0, 5)]).astype(np.float32))
     assert main(["cluster", str(tmp_path / "rows.npy"), "-k", "2", "--out", str(tmp_path / "out"), "--quiet"]) == 0
-    client = TestClient(create_app(Session(Result.load(tmp_path / "out")), TOKEN, 8377), base_url=BASE)
+    client = TestClient(create_app(Desk(Result.load(tmp_path / "out")), TOKEN, 8377), base_url=BASE)
     client.get(f"/?token={TOKEN}")
     assert client.get("/api/thumbs?rows=0,1").content == bytes(8)
     assert client.get("/api/state").json()["n"] == 40
@@ -285,12 +296,22 @@ def test_decisions_are_kept_and_told(client, clusters):
     assert decide(client, {"do": "undo"}).json()["changed"] == {"rows": [second[0]], "labels": [0]}
 
 
+def test_a_page_that_shows_another_layer_decides_nothing(client, clusters):
+    body = {"key": "12345678", "decisions": [{"do": "rename", "cluster": 0, "name": "of another"}]}
+    answer = client.post("/api/decide", json=body, headers={**PAGE, "X-Shoal": "key of a layer"})
+    assert (answer.status_code, "another layer" in answer.json()["error"]) == (409, True)
+    assert not Result.load(clusters).names
+    assert post(client, "/api/layer", {"k": "2"}).status_code == 400
+    answer = post(client, "/api/layer", {"k": 2})
+    assert (answer.status_code, "has no layers" in answer.json()["error"]) == (400, True)
+
+
 def test_a_call_that_is_repeated_is_done_once(client, clusters):
     for _ in range(2):
         assert decide(client, {"do": "new", "images": [0], "name": "x"}, key="the same key").json()["numbers"] == [4]
     assert len((clusters / "decisions.jsonl").read_text().splitlines()) == 1
     again = TestClient(
-        create_app(Session(Result.load(clusters)), TOKEN, 8377), base_url=BASE, cookies={"shoal-8377": TOKEN}
+        create_app(Desk(Result.load(clusters)), TOKEN, 8377), base_url=BASE, cookies={"shoal-8377": TOKEN}
     )
     assert decide(again, {"do": "new", "images": [0], "name": "x"}, key="the same key").status_code == 200
     assert len((clusters / "decisions.jsonl").read_text().splitlines()) == 1
@@ -314,9 +335,9 @@ def test_two_windows_lose_nothing(client, clusters):
 
 def test_split_more_search_and_questions(client):
     labels = labels_of(client)
-    parts = client.post("/api/split", json={"cluster": 0, "n": 3}, headers=POST).json()["parts"]
+    parts = post(client, "/api/split", {"cluster": 0, "n": 3}).json()["parts"]
     assert sorted(row for part in parts for row in part["rows"]) == np.flatnonzero(labels == 0).tolist()
-    more = client.post("/api/more", json={"rows": [0, 1], "n": 6}, headers=POST).json()
+    more = post(client, "/api/more", {"rows": [0, 1], "n": 6}).json()
     assert {int(labels[row]) for row in more["rows"]} == {int(labels[0])}
     assert not {0, 1} & {*more["rows"]}
     rows = np.frombuffer(client.get("/api/search?text=RED-").content, "<i4")
@@ -342,17 +363,17 @@ def test_a_network_that_knows_no_names_suggests_none(client):
 
 
 def test_learning_counts_once_it_is_accepted(client, clusters):
-    assert client.post("/api/learn", json={}, headers=POST).status_code == 400  # nothing was said
+    assert post(client, "/api/learn", {}).status_code == 400  # nothing was said
     labels = labels_of(client)
     for row in range(0, 32, 4):
         decide(client, {"do": "answer", "image": row, "cluster": int(labels[row])})
     moved = int(np.flatnonzero(labels == labels[0])[-1])
     decide(client, {"do": "answer", "image": moved, "cluster": int(labels[-1])})
-    proposal = client.post("/api/learn", json={}, headers=POST).json()
+    proposal = post(client, "/api/learn", {}).json()
     assert proposal["n_changed"] == len(proposal["sample"])
     assert "learn" not in (clusters / "decisions.jsonl").read_text()
-    assert client.post("/api/accept", json={"file": "../x"}, headers=POST).status_code == 400
-    answer = client.post("/api/accept", json={"file": proposal["file"]}, headers=POST)
+    assert post(client, "/api/accept", {"file": "../x"}).status_code == 400
+    answer = post(client, "/api/accept", {"file": proposal["file"]})
     assert answer.status_code == 200
     assert labels_of(client)[moved] == labels[-1]
     assert (Result.load(clusters).assignments.labels.numpy() == labels_of(client)).all()
@@ -424,7 +445,8 @@ def test_it_is_served_until_it_is_stopped_and_survives_a_kill(clusters):
 
     def rename(opener, base, name):
         body = json.dumps({"key": os.urandom(8).hex(), "decisions": [{"do": "rename", "cluster": 0, "name": name}]})
-        request = urllib.request.Request(f"{base}/api/decide", body.encode(), {"X-Shoal": "1"})
+        shown = json.loads(opener.open(f"{base}/api/state").read())["key"]
+        request = urllib.request.Request(f"{base}/api/decide", body.encode(), {"X-Shoal": shown})
         assert opener.open(request).status == 200
 
     process, opener, base = start()

@@ -38,8 +38,8 @@ from shoal.progress import Progress
 from shoal.report import write_suggestion
 from shoal.results.chosen import as_flags
 from shoal.results.finish import Outcome, finish
-from shoal.results.inputs import Inputs
-from shoal.results.page import layer_command
+from shoal.results.inputs import Inputs, of_result
+from shoal.results.layers import is_layer, layer_command, layer_folders
 from shoal.results.result import Result
 
 FORMAT = 2
@@ -132,6 +132,25 @@ def earlier_layers(
         return None
     same = metric == earlier.metric and seed in (0, earlier.seed)  # 0: none was given
     return earlier.clusterer if same and min_cluster_size in (None, earlier.clusterer.min_cluster_size) else None
+
+
+def layer_result(result: Result, n_clusters: int) -> Result:
+    """The result of a layer: that which is there, or a new one, for which nothing is embedded or fitted.
+
+    Raises:
+        UserError: there is no such layer, or the folder for it holds something else or cannot be written.
+    """
+    if not isinstance(result.clusterer, UMAPHDBSCAN):
+        raise UserError(f"{result.folder.path} was not clustered by density: it has no layers.")
+    result.clusterer.with_clusters(n_clusters)  # or it says which there are
+    for path in layer_folders(result, n_clusters):
+        if ResultFolder(path).is_finished and is_layer(found := Result.load(path), result, n_clusters):
+            return found
+    folder = ResultFolder(path)
+    folder.check_free(resumable=True)
+    progress = Progress()
+    cluster(of_result(result, folder, progress), n_clusters, "density", result.metric, result.seed, folder, progress)
+    return Result.load(path)
 
 
 def _fitted(clusterer: Unsupervised, inputs: Inputs, progress: Progress) -> Unsupervised:

@@ -21,6 +21,7 @@ from shoal.report import ReportData, write_report
 from shoal.report.data import Copy
 from shoal.results.atlas import read_atlas
 from shoal.results.chosen import as_flags
+from shoal.results.layers import layer_command
 from shoal.results.result import Result
 from shoal.results.tables import read_csv
 from shoal.types import Clustering
@@ -109,14 +110,6 @@ def command_of(result: Result) -> str:
         names, weights = as_flags(result.encoder)
         words += ["--backbone.name", names, *(["--backbone.weights", weights] if weights else [])]
     return shlex.join(words)
-
-
-def layer_command(result: Result, n_clusters: int) -> str:
-    """The shell command that makes a result of another layer."""
-    folder = ResultFolder(result.folder.place).path
-    own = f"-{getattr(result.clusterer, 'n_clusters_', '')}"  # of the layer that the folder is called after
-    out = folder.with_name(f"{folder.resolve().name.removesuffix(own)}-{n_clusters}")
-    return shlex.join(["shoal", "cluster", str(folder), "-k", str(n_clusters), "--out", str(out)])
 
 
 def rows_of(ids: Sequence[str], result: Result) -> Int64[Tensor, "m"]:

@@ -27,7 +27,8 @@ from shoal.errors import UserError
 from shoal.features.text import reads_text
 from shoal.report.contents import map_coordinates
 from shoal.results.naming import search_text
-from shoal.review.guard import COOKIE, MOST_BYTES, Guard, Refused
+from shoal.review.desk import Desk
+from shoal.review.guard import COOKIE, KEY, MOST_BYTES, Guard, Refused
 from shoal.review.page import page
 from shoal.review.session import Session
 
@@ -39,9 +40,9 @@ COLUMNS = ("label", "confidence", "place", "date", "fixed", "folder")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(session: Session, token: str, port: int) -> Starlette:
+def create_app(desk: Desk, token: str, port: int) -> Starlette:
     """The application for a review; ``token`` lets in, on ``port``."""
-    api = Api(session, token, COOKIE.format(port=port))
+    api = Api(desk, token, COOKIE.format(port=port))
     routes = [
         Route("/", api.page),
         Route("/favicon.ico", api.icon),
@@ -86,11 +87,16 @@ def _broken(_request: Request, error: Exception) -> Response:
 class Api:
     """What the page asks of a session."""
 
-    def __init__(self, session: Session, token: str, cookie: str) -> None:
-        self.session = session
+    def __init__(self, desk: Desk, token: str, cookie: str) -> None:
+        self.desk = desk
         self.token = token
         self.cookie = cookie
         self.stopping = asyncio.Event()
+
+    @property
+    def session(self) -> Session:
+        """The one that the page shows."""
+        return self.desk.session
 
     def reading(self) -> dict[str, Handler]:
         """What is only looked at, by its path."""
@@ -116,6 +122,7 @@ class Api:
             "more": self.more,
             "learn": self.learn,
             "accept": self.accept,
+            "layer": self.layer,
         }
 
     @contextlib.asynccontextmanager
@@ -126,7 +133,7 @@ class Api:
         def write() -> None:
             while not ended.wait(1):
                 with contextlib.suppress(UserError):  # it is said when the review is closed
-                    self.session.write_if_idle()
+                    self.desk.write_if_idle()
 
         writer = threading.Thread(target=write, daemon=True)
         writer.start()
@@ -256,7 +263,7 @@ class Api:
 
     async def decide(self, request: Request) -> Response:
         """Take decisions."""
-        asked = await _body(request)
+        asked = await self._asked(request)
         key, decisions = asked.get("key"), asked.get("decisions")
         if not isinstance(key, str) or not 8 <= len(key) <= 100 or not isinstance(decisions, list):
             raise Refused(400, "decisions come as a list, with a key")
@@ -264,7 +271,7 @@ class Api:
 
     async def split(self, request: Request) -> Response:
         """Parts of a cluster, to look at."""
-        asked = await _body(request)
+        asked = await self._asked(request)
         n = asked.get("n")
         cluster = asked.get("cluster")
         if not isinstance(n, int) or not isinstance(cluster, int):
@@ -273,7 +280,7 @@ class Api:
 
     async def more(self, request: Request) -> Response:
         """Images like some others."""
-        asked = await _body(request)
+        asked = await self._asked(request)
         rows, n = asked.get("rows"), asked.get("n", 100)
         if not isinstance(rows, list) or not isinstance(n, int):
             raise Refused(400, "a list of rows is needed")
@@ -282,27 +289,41 @@ class Api:
 
     async def learn(self, request: Request) -> Response:
         """What the answers would change."""
-        await _body(request)
+        await self._asked(request)
         return _json(await run_in_threadpool(self.session.learn))
 
     async def accept(self, request: Request) -> Response:
         """Let a proposal count."""
-        asked = await _body(request)
+        asked = await self._asked(request)
         return _json(await run_in_threadpool(self.session.accept, str(asked.get("file", ""))))
+
+    async def layer(self, request: Request) -> Response:
+        """Show another layer of the density."""
+        n = (await self._asked(request)).get("k")
+        if not isinstance(n, int):
+            raise Refused(400, "a number of clusters is needed")
+        return _json({"key": (await run_in_threadpool(self.desk.take, n)).key})
 
     async def events(self, request: Request) -> Response:
         """The version, whenever it changes."""
 
         async def versions() -> AsyncIterator[str]:
-            told, spoke = -1, time.monotonic()
+            told, spoke = ("", -1), time.monotonic()
             while not self.stopping.is_set() and not await request.is_disconnected():
-                now = self.session.version
+                now = (self.session.key, self.session.version)
                 if now != told or time.monotonic() - spoke > 15:
                     told, spoke = now, time.monotonic()
-                    yield f"data: {now}\n\n"
+                    yield f"data: {json.dumps(now)}\n\n"
                 await asyncio.sleep(0.5)
 
         return StreamingResponse(versions(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    async def _asked(self, request: Request) -> dict[str, Any]:
+        """The body of what the page asks of the session that it shows."""
+        body = await _body(request)
+        if request.headers.get(KEY) != self.session.key:
+            raise Refused(409, "another layer is under review now: load the page again")
+        return body
 
     def _row(self, request: Request) -> int:
         row: int = request.path_params["row"]

@@ -11,6 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 COOKIE = "shoal-{port}"
 """Browsers do not keep the cookies of ports apart."""
 
+KEY = "x-shoal"
+"""Header of what changes something: the key of the session that the page shows. Other pages cannot send it."""
+
 MOST_BYTES = 2**26
 """Of a request; moving every one of a million images takes 8 MB."""
 
@@ -71,7 +74,7 @@ class Guard:
         if not any(hmac.compare_digest(each.encode(), self.token.encode()) for each in (given, cookie)):
             raise Refused(403, "open the address that 'shoal review' printed, with its token")
         if request.method == "POST":
-            if request.headers.get("x-shoal") != "1":
+            if KEY not in request.headers:
                 raise Refused(403, "other pages may not ask")
             if int(request.headers.get("content-length") or 0) > MOST_BYTES:
                 raise Refused(413, "the request is too large")

@@ -14,7 +14,7 @@ import uvicorn
 from shoal.errors import UserError
 from shoal.results.result import Result
 from shoal.review.app import create_app
-from shoal.review.session import Session
+from shoal.review.desk import Desk
 
 HOST = "127.0.0.1"
 PORT = 8377
@@ -41,9 +41,9 @@ def serve(result: Result, port: int | None, *, browser: bool, say: Callable[[str
             await super().shutdown(sockets)
 
     with listening(port) as opened, result.folder.alone():
-        session = Session(result)
+        desk = Desk(result)
         token, chosen = secrets.token_urlsafe(32), opened.getsockname()[1]
-        app = create_app(session, token, chosen)
+        app = create_app(desk, token, chosen)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -61,8 +61,9 @@ def serve(result: Result, port: int | None, *, browser: bool, say: Callable[[str
             with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
                 Server(config).run(sockets=[opened])
         finally:
-            session.close()
-        say(f"assignments  {result.folder.assignments_csv}")
+            desk.close()
+        for session in desk.sessions:
+            say(f"assignments  {session.result.folder.assignments_csv}")
 
 
 def listening(port: int | None) -> socket.socket:

@@ -26,7 +26,6 @@ from shoal.results.deciding import record
 from shoal.results.finish import rewrite, rewrite_tables
 from shoal.results.learning import Proposal, accept, propose, questions
 from shoal.results.naming import cosines_to, suggest_names
-from shoal.results.page import layer_command
 from shoal.results.result import Result
 from shoal.results.tables import stamp_of
 from shoal.review.asked import Translator
@@ -65,6 +64,8 @@ class Session:
         self.ids = self.result.table_ids
         self.n = len(self.ids)
         self.features = self.result.features
+        self.place = self.result.folder.path.resolve()
+        self.key = blake2b(str(self.place).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
         self.log = DecisionLog(self.result.folder.decisions)
         found = self.result.assignments
         self.confidence = found.confidence.clone()
@@ -93,14 +94,13 @@ class Session:
     def state(self) -> dict[str, Any]:
         """Clusters, with the images that stand for them, and counts."""
         with self.lock:
-            place = self.result.folder.path.resolve()
-            key = blake2b(str(place).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-            return {"n": self.n, "title": place.name, "key": key, "layers": self.layers, **self._summary()}
-
-    @property
-    def layers(self) -> list[dict[str, Any]]:
-        """Other numbers of clusters that the density suggests, and the command that makes so many."""
-        return [{"k": k, "command": layer_command(self.result, k)} for k in self.result.layers]
+            return {
+                "n": self.n,
+                "title": self.place.name,
+                "key": self.key,
+                "layers": self.result.layers,
+                **self._summary(),
+            }
 
     def _summary(self) -> dict[str, Any]:
         sizes = np.bincount(self.now.labels[self.now.labels >= 0], minlength=self.now.next_number)

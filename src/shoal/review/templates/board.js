@@ -95,13 +95,27 @@ function drawBoard(page = cardPage) {
   away.querySelector("span").textContent = `${imagesText(state.nowhere)} in no cluster`;
 }
 
-/** Other numbers of clusters, and the commands that make so many. */
+/** Other numbers of clusters that the density suggests. */
 function drawLayers(layers) {
   const host = byId("layers");
   host.hidden = !layers.length;
-  host.querySelector("summary").textContent = `Also ${new Intl.ListFormat("en").format(layers.map(({ k }) => String(k)))} clusters`;
-  host.querySelector("ul").replaceChildren(...layers.map(({ command }) => element("li", {}, element("code", {}, command))));
+  host.querySelector("div").replaceChildren(...layers.map((k) => element("button", { type: "button", "data-layer": k }, `${grouped(k)} clusters`)));
 }
+
+byId("layers").addEventListener("click", async ({ target }) => {
+  const layer = target.closest("[data-layer]");
+  if (!layer || byId("layers").ariaBusy === "true") return;
+  byId("layers").ariaBusy = "true";
+  layer.classList.add("waiting");
+  say(`Opening ${layer.textContent}.`);
+  const opened = await attempt(async () => {
+    while (outbox.length) await pause(100); // What was decided here stays here.
+    return post("/api/layer", { k: Number(layer.dataset.layer) });
+  });
+  if (opened) return location.assign("/");
+  byId("layers").ariaBusy = "false";
+  layer.classList.remove("waiting");
+});
 
 byId("cluster-part").addEventListener("input", () => drawBoard(0));
 byId("cluster-order").addEventListener("change", () => drawBoard(0));

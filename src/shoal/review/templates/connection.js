@@ -29,7 +29,7 @@ function drawBanner() {
 function listen() {
   if (link.events && link.events.readyState !== EventSource.CLOSED) return;
   link.events = new EventSource("/api/events");
-  link.events.addEventListener("message", (event) => checkVersion(Number(event.data)));
+  link.events.addEventListener("message", (event) => checkVersion(...JSON.parse(event.data)));
   link.events.addEventListener("open", () => {
     if (!link.lost) return;
     attempt(refresh).then(() => deliver());
@@ -46,10 +46,11 @@ function listen() {
 }
 
 /** Of this tab's own changes the answer tells more, so wait for it. */
-function checkVersion(version) {
+function checkVersion(key, version) {
   clearTimeout(link.checking);
+  if (key !== state.key) return location.reload();
   link.checking = setTimeout(() => {
-    if (outbox.length) checkVersion(version);
+    if (outbox.length) checkVersion(key, version);
     else if (version !== state.version) attempt(refresh);
   }, 150);
 }

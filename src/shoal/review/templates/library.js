@@ -1,6 +1,6 @@
 // The clusters and which image is in which, as the server has them.
 const images = { n: 0, confidence: null, place: null, date: null, fixed: null };
-const state = { version: -1, title: "", cluster: new Int32Array(0), clusters: new Map(), alive: [], nowhere: 0, answers: 0, undoable: false, has: {}, folders: [] };
+const state = { version: -1, title: "", key: "", cluster: new Int32Array(0), clusters: new Map(), alive: [], nowhere: 0, answers: 0, undoable: false, has: {}, folders: [] };
 const watchers = [];
 const OFF_THE_MAP = 65535;
 const NOWHERE = -1;
@@ -10,6 +10,9 @@ function takeClusters({ version, clusters, nowhere, answers, undoable }) {
   state.clusters = new Map(clusters.map((cluster) => [cluster.number, cluster]));
   state.alive = clusters.map((cluster) => cluster.number);
 }
+
+/** Where an image is; browsers keep it, and another layer may have other rows. */
+const fullImage = (row) => `/image/${row}?of=${state.key}`;
 
 function tellWatchers() {
   for (const watcher of watchers) watcher();

@@ -73,6 +73,7 @@ async function delivered(entry) {
       lost(error);
       return undefined;
     }
+    if (isOutdated(error)) return new Promise(() => {}); // It waits on the shelf for its own layer.
     complain(error.message);
     return null;
   }

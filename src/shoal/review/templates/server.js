@@ -25,8 +25,15 @@ async function getJson(path) {
 }
 
 async function post(path, body) {
-  const headers = { "Content-Type": "application/json", "X-Shoal": "1" };
+  const headers = { "Content-Type": "application/json", "X-Shoal": state.key };
   return (await ask(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
+}
+
+/** Whether this page shows a layer that is not under review any more; then the one that is takes its place. */
+function isOutdated(error) {
+  const outdated = error instanceof Refused && error.status === 409;
+  if (outdated) location.reload();
+  return outdated;
 }
 
 /** Little-endian numbers, as ``Type`` holds them on every computer that a browser runs on. */
@@ -45,7 +52,7 @@ async function attempt(act) {
     return await act();
   } catch (error) {
     if (isPassing(error)) lost(error);
-    else complain(error.message);
+    else if (!isOutdated(error)) complain(error.message);
     return null;
   }
 }

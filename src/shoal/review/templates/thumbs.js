@@ -50,7 +50,7 @@ async function fetchThumbs() {
   if (!batch.length) return;
   thumbs.asking += 1;
   try {
-    const answer = await ask(`/api/thumbs?rows=${batch.map(([i]) => i)}`);
+    const answer = await ask(`/api/thumbs?of=${state.key}&rows=${batch.map(([i]) => i)}`);
     const made = await Promise.all(parts(await answer.arrayBuffer()).map(decoded));
     batch.forEach(([i, canvases], at) => {
       keep(i, made[at]);

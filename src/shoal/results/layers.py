@@ -1,0 +1,35 @@
+"""Where the results of the other layers of a clustering by density are."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import torch
+
+from shoal.clustering import UMAPHDBSCAN
+from shoal.folder import ResultFolder
+from shoal.results.result import Result
+
+
+def layer_folders(result: Result, n_clusters: int) -> list[Path]:
+    """Where a layer may be: the folder that the first layer was made in, then one called after its number as well."""
+    folder = ResultFolder(result.folder.place).path
+    own = f"-{getattr(result.clusterer, 'n_clusters_', '')}"  # of the layer that the folder is called after
+    first = folder.with_name(folder.resolve().name.removesuffix(own))
+    return [first, first.with_name(f"{first.name}-{n_clusters}")]
+
+
+def layer_command(result: Result, n_clusters: int) -> str:
+    """The shell command that makes a result of another layer."""
+    folder, out = ResultFolder(result.folder.place).path, layer_folders(result, n_clusters)[-1]
+    return shlex.join(["shoal", "cluster", str(folder), "-k", str(n_clusters), "--out", str(out)])
+
+
+def is_layer(found: Result, result: Result, n_clusters: int) -> bool:
+    """Whether ``found`` is the layer with so many clusters of the density of ``result``."""
+    mine, theirs = result.clusterer, found.clusterer
+    if not isinstance(mine, UMAPHDBSCAN) or not isinstance(theirs, UMAPHDBSCAN):
+        return False
+    same = torch.equal(torch.as_tensor(mine.rows_), torch.as_tensor(theirs.rows_))
+    return same and n_clusters in (theirs.n_clusters_, found.asked)
