@@ -61,8 +61,15 @@ def free_port():
 @pytest.fixture
 def address(reviewed):
     """The address of a review that runs in this process."""
+    with reviewing(reviewed) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def reviewing(folder):
+    """A review of a result that runs in this process, and its address."""
     port = free_port()
-    result = Result.load(reviewed)
+    result = Result.load(folder)
     with result.folder.alone():
         app = create_app(Desk(result), TOKEN, port)
         config = uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1)

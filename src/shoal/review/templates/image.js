@@ -21,7 +21,7 @@ function besides(step) {
 
 /** The image at full size, or words where it cannot be read. */
 function fullImage(i, alt) {
-  const full = element("img", { src: fullImage(i), alt });
+  const full = element("img", { src: urlOf(i), alt });
   full.addEventListener("error", () => full.replaceWith(element("p", { class: "empty" }, "The image cannot be shown.")));
   return full;
 }

@@ -12,7 +12,7 @@ function takeClusters({ version, clusters, nowhere, answers, undoable }) {
 }
 
 /** Where an image is; browsers keep it, and another layer may have other rows. */
-const fullImage = (row) => `/image/${row}?of=${state.key}`;
+const urlOf = (row) => `/image/${row}?of=${state.key}`;
 
 function tellWatchers() {
   for (const watcher of watchers) watcher();

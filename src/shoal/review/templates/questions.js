@@ -51,7 +51,7 @@ function candidateButton(question, { number: cluster, central }, key) {
 }
 
 function preload(question) {
-  if (question) new Image().src = fullImage(question.row);
+  if (question) new Image().src = urlOf(question.row);
 }
 
 function drawTally() {
