@@ -37,7 +37,7 @@ def command_of(verb):
 
 def train_flags(method):
     """The dataclass field behind each flag of ``shoal train`` with this method."""
-    fields = fields_of(command_of("train"), {"config": RunConfig, "method": METHODS[method]})
+    fields = fields_of(command_of("train"), {"config": RunConfig, "method": METHODS[method].config_class})
     return {f"--{path.removeprefix('config.').replace('_', '-')}": field for path, field in fields}
 
 
