@@ -22,12 +22,12 @@ import yaml
 from annotated_types import Ge, Gt, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from shoal.data import DataConfig, ViewConfig
+from shoal.data import AUGMENTATIONS, SOURCES, DataConfig, ViewConfig
+from shoal.data.sources.own import scheme_of
 from shoal.errors import UserError
 from shoal.methods import METHODS, MethodConfig, ProPosConfig
 from shoal.models import BackboneConfig
-from shoal.plugins import IN_PYTHON
-
+from shoal.plugins import IN_PYTHON, Registry
 
 LIKE = "simclr"
 """The method whose recipes a plugin's method shares: views, network and optimiser fit any method of two views."""
@@ -280,8 +280,10 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 def plugins_of(config: RunConfig) -> dict[str, str]:
     """What a run takes from plugins, by name: the file or package of each."""
-    origin = METHODS.origin(config.method.name)
-    return {config.method.name: origin} if origin else {}
+    asked: list[tuple[Registry[Any], str]] = [(METHODS, config.method.name), (SOURCES, scheme_of(config.data.path))]
+    asked += [(AUGMENTATIONS, spec.partition(":")[0]) for spec in config.augment.own]
+    origins = {name: registry.origin(name) for registry, name in asked if name in registry}
+    return {name: origin for name, origin in origins.items() if origin}
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
@@ -311,6 +313,8 @@ def config_digest(config: RunConfig) -> str:
     # Runs that began before there were these settings can be resumed.
     if raw["data"]["range"] is None:
         del raw["data"]["range"]
+    if not raw["augment"]["own"]:
+        del raw["augment"]["own"]
     if raw["method"].get("boost_from") is None:
         raw["method"] = {name: value for name, value in raw["method"].items() if not name.startswith("boost_")}
     return hashlib.blake2b(_dump(raw).encode(), digest_size=16).hexdigest()

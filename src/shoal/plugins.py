@@ -65,7 +65,7 @@ class Registry(Mapping[str, type[Kind]], Generic[Kind]):
         Raises:
             UserError: it lacks a name or a hook, or the name is taken.
         """
-        name = self._checked_name(kind)
+        name = self.check(kind)
         known = self._known.get(name)
         if known is not None and not _same_definition(known, kind):
             raise UserError(
@@ -82,7 +82,12 @@ class Registry(Mapping[str, type[Kind]], Generic[Kind]):
             self._packages[name] = package
         return name
 
-    def _checked_name(self, kind: type[Kind]) -> str:
+    def check(self, kind: type[Kind]) -> str:
+        """The name of a class that could be added, whether or not another has it.
+
+        Raises:
+            UserError: it lacks a name or a hook.
+        """
         where = place_of(kind)
         if missing := sorted(getattr(kind, "__abstractmethods__", ())):
             lacks = " and ".join(missing)
@@ -99,7 +104,7 @@ class Registry(Mapping[str, type[Kind]], Generic[Kind]):
 
     def origin(self, name: str) -> str:
         """The plugin that a known name comes from: a path, a package, or '' for shoal itself."""
-        return self._packages.get(name) or origin_of(self._known[name])
+        return self._packages.get(name) or origin_of(self[name])
 
     def described(self, name: str) -> str:
         """Where a known name comes from, in words."""
@@ -129,9 +134,13 @@ class Registry(Mapping[str, type[Kind]], Generic[Kind]):
                 f"the {self.noun} {point.name!r} of the package {package} cannot be imported: {words(error)}."
             ) from error
         if not (isinstance(kind, type) and issubclass(kind, self.base)):
-            raise UserError(f"{point.value} of the package {package} is no {self.noun}: it must derive from {_base(self)}.")
-        if (name := self._checked_name(kind)) != point.name:
-            raise UserError(f"the package {package} announces the {self.noun} {name!r} as {point.name!r}: rename either.")
+            raise UserError(
+                f"{point.value} of the package {package} is no {self.noun}: it must derive from {_base(self)}."
+            )
+        if (name := self.check(kind)) != point.name:
+            raise UserError(
+                f"the package {package} announces the {self.noun} {name!r} as {point.name!r}: rename either."
+            )
         _FILES.setdefault(_file_of(kind), "")
         self.add(kind, package)
 
@@ -191,7 +200,9 @@ def load_plugin(path: str | Path) -> tuple[type, ...]:
         loaded = _executed(module, file, source)
         found = tuple(each for registry in _REGISTRIES for each in registry.take(loaded))
         if not found:
-            nouns = ", ".join(f"a {registry.noun} (a class that derives from {_base(registry)})" for registry in _REGISTRIES)
+            nouns = ", ".join(
+                f"a {registry.noun} (a class that derives from {_base(registry)})" for registry in _REGISTRIES
+            )
             raise UserError(f"the plugin {path} holds nothing for shoal: it should define {nouns or 'a Method'}.")
     except UserError:
         for registry, known_before in before:
@@ -283,7 +294,7 @@ def place_of(kind: type) -> str:
 
 def digest_of(origin: str) -> str:
     """Tells the state of a plugin's file from another; '' for what is no file."""
-    if origin in _FILES and _FILES[origin]:
+    if _FILES.get(origin):
         return _FILES[origin]
     try:
         return hashlib.blake2b(Path(origin).read_bytes(), digest_size=16).hexdigest()

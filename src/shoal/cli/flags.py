@@ -34,7 +34,8 @@ class Command(ABC):
     plugin: Annotated[
         tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE", help_behavior_hint="")
     ] = field(default=(), kw_only=True)
-    """A Python file with a method, an augmentation or a source of images of your own; it is executed. May be repeated."""
+    """A Python file with a method, an augmentation or a source of images of your own; it is executed. May be given
+    several times."""
 
     @classmethod
     def parse(cls: type[Kind], verb: str, args: Sequence[str]) -> Kind:

@@ -35,12 +35,20 @@ def _check(method: type[Method]) -> None:
         raise UserError(f"{where}: write @dataclass(frozen=True) above {kind.__name__}, the settings of a method.")
     for field in dataclasses.fields(kind):
         if field.name == "name":
-            raise UserError(f"{where}: the name of a method is no setting: write name: ClassVar[str] = {field.default!r}.")
+            raise UserError(
+                f"{where}: the name of a method is no setting: write name: ClassVar[str] = {field.default!r}."
+            )
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}: the setting {field.name} of {kind.__name__} needs a default.")
 
 
-METHODS = Registry("method", Method, "shoal.methods", lambda kind: getattr(kind.config_class, "name", None), _check)
+METHODS = Registry[Method](
+    "method",
+    Method,  # type: ignore[type-abstract]
+    "shoal.methods",
+    lambda kind: getattr(kind.config_class, "name", None),
+    _check,
+)
 """The class of each method, by the name a recipe uses."""
 
 for _each in (BYOL, CC, MoCo, PCL, ProPos, SimCLR, SimSiam):
