@@ -160,6 +160,8 @@ def recipe_text(name_or_path: str) -> str:
             if (text := _plugin_recipe(name_or_path)) is not None:
                 return text
             hint = nearest(name_or_path, recipe_names()) or f"the recipes are {', '.join(recipe_names())}."
+            if name_or_path.partition("-")[0] not in METHODS:
+                hint += " A recipe of a plugin's method needs --plugin FILE."
             raise UserError(f"there is no recipe named {name_or_path!r}: {hint}")
     try:
         return source.read_text(encoding="utf-8")

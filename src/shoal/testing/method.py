@@ -54,7 +54,8 @@ def check_method(kind: type[Method], config: MethodConfig | None = None) -> None
             _a_step_is_repeatable,
             _a_saved_method_goes_on_as_it_was,
         ):
-            clause(_Trial(kind, settings))
+            with torch.enable_grad():  # whatever a method leaves behind
+                clause(_Trial(kind, settings))
 
 
 class _Trial:
