@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import linecache
 import logging
+import os
 import re
 import sys
 import traceback
@@ -308,8 +309,9 @@ def _file_of(kind: type) -> str:
 
 
 def _same_definition(one: type, other: type) -> bool:
-    """Whether two classes come from the same lines, run twice: a cell of a notebook, a file that has changed."""
-    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+    """Whether two classes come from the same lines, run twice: a cell of a notebook, an imported file."""
+    places = ((os.path.realpath(_file_of(each)) if _file_of(each) else each.__module__) for each in (one, other))
+    return one.__qualname__ == other.__qualname__ and len(set(places)) == 1
 
 
 def _base(registry: Registry[Any]) -> str:

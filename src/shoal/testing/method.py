@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Final
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from shoal.device import preserve_rng
 from shoal.errors import UserError
 from shoal.methods import METHODS, Method, MethodConfig, assemble
-from shoal.models import Backbone, BackboneConfig
+from shoal.models import Backbone, BackboneConfig, evaluating
 from shoal.plugins import fault_line, place_of, words
 from shoal.types import Batch, Clustering
 
@@ -96,14 +96,18 @@ class _Trial:
         view1, view2 = (torch.rand(self.n, 3, _SIDE, _SIDE, generator=generator) for _ in range(2))
         return Batch(view1, view2, torch.randperm(2 * self.n, generator=generator)[: self.n])
 
+    @cached_property
+    def dim(self) -> int:
+        """Columns of the features that are clustered."""
+        with torch.no_grad(), evaluating(self.method), self.calling("embed"):
+            return self.method.embed(torch.rand(2, 3, _SIDE, _SIDE)).shape[1]
+
     def clusterings(self, labels: Callable[[int, int], Tensor] | None = None) -> tuple[Clustering, ...]:
         """One per granularity, of labels for n images and k clusters; by default random ones."""
         generator, n = torch.Generator().manual_seed(1), 2 * self.n
-        with torch.no_grad(), self.calling("embed"):
-            d = copy.deepcopy(self.method).eval().embed(torch.rand(2, 3, _SIDE, _SIDE)).shape[1]
         found = []
         for k in self.method.granularities:
-            centers = nn.functional.normalize(torch.randn(k, d, generator=generator), dim=1)
+            centers = nn.functional.normalize(torch.randn(k, self.dim, generator=generator), dim=1)
             mine = labels(n, k) if labels else torch.randint(k, (n,), generator=generator)
             found.append(Clustering(mine, centers, torch.rand(n, generator=generator)))
         return tuple(found)
@@ -256,9 +260,8 @@ def _features_are_of_unit_length(trial: _Trial) -> None:
 
 
 def _centres_are_in_the_space_of_the_features(trial: _Trial) -> None:
-    method = trial.method.eval()
     with torch.no_grad(), trial.calling("head_centers"):
-        centers, d = method.head_centers(), method.embed(torch.rand(2, 3, _SIDE, _SIDE)).shape[1]
+        centers, d = trial.method.head_centers(), trial.dim
     if centers is not None:
         trial.require(
             isinstance(centers, Tensor) and tuple(centers.shape) == (_K, d),
