@@ -13,11 +13,12 @@ import shoal
 
 SOURCE = Path(shoal.__file__).parent
 LAYERS = [
-    {"types", "errors", "files", "folder", "tensors", "device", "distributed", "progress", "noise"},
+    {"types", "errors", "files", "folder", "tensors", "device", "distributed", "progress", "noise", "plugins"},
     {"losses", "models", "data", "clustering", "decisions"},
     {"learning"},
     {"methods"},
     {"config"},
+    {"testing"},
     {"evaluation"},
     {"report"},
     {"training"},

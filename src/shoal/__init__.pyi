@@ -1,7 +1,8 @@
 from .clustering.kmeans.estimator import KMeans
 from .clustering.mixtures.gaussian import GaussianMixture
 from .errors import UserError
-from .estimators import BYOL, CC, PCL, MoCo, ProPos, SimCLR, SimSiam
+from .estimators import BYOL, CC, PCL, MoCo, ProPos, SimCLR, SimSiam, estimator_of
+from .plugins import load_plugin
 from .types import Images
 
 __all__ = [
@@ -16,4 +17,6 @@ __all__ = [
     "SimCLR",
     "SimSiam",
     "UserError",
+    "estimator_of",
+    "load_plugin",
 ]

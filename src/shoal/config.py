@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import inspect
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -20,10 +22,18 @@ import yaml
 from annotated_types import Ge, Gt, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from shoal.data import DataConfig, ViewConfig
+from shoal.data import AUGMENTATIONS, SOURCES, DataConfig, ViewConfig
+from shoal.data.sources.own import scheme_of
 from shoal.errors import UserError
 from shoal.methods import METHODS, MethodConfig, ProPosConfig
 from shoal.models import BackboneConfig
+from shoal.plugins import IN_PYTHON, Registry
+
+LIKE = "simclr"
+"""The method whose recipes a plugin's method shares: views, network and optimiser fit any method of two views."""
+
+PLUGINS = "plugins"
+"""The key under which the config of a run says what it needs of plugins, and where each came from."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +105,41 @@ def load_recipe(name_or_path: str) -> RunConfig:
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that ship with shoal."""
-    return sorted(f.name.removesuffix(".yaml") for f in _shipped().iterdir() if f.name.endswith(".yaml"))
+    """Names of the recipes that ship with shoal, then of those of plugins' methods."""
+    return [*sorted(_shipped_names()), *sorted(each for name in _of_plugins() for each in _recipes_of(name))]
+
+
+def _shipped_names() -> list[str]:
+    return [f.name.removesuffix(".yaml") for f in _shipped().iterdir() if f.name.endswith(".yaml")]
+
+
+def _of_plugins() -> list[str]:
+    return [name for name in METHODS if name not in METHODS.ours()]
+
+
+def _recipes_of(method: str) -> dict[str, Path | None]:
+    """The recipes of a plugin's method by name: files beside it, and those it shares with SimCLR (None).
+
+    Raises:
+        UserError: an installed package announces the method, but it cannot be imported.
+    """
+    shared: dict[str, Path | None] = {
+        f"{method}{name.removeprefix(LIKE)}": None for name in _shipped_names() if name.startswith(f"{LIKE}-")
+    }
+    file = Path(inspect.getsourcefile(METHODS[method]) or "")
+    return shared | {beside.stem: beside for beside in file.parent.glob(f"{method}-*.yaml") if file.is_file()}
+
+
+def _plugin_recipe(name: str) -> str | None:
+    """The text of a recipe of a plugin's method; None where there is none of that name."""
+    method, _, rest = name.partition("-")
+    if method not in _of_plugins() or name not in (found := _recipes_of(method)):
+        return None
+    if (beside := found[name]) is not None:
+        return beside.read_text(encoding="utf-8")
+    like = f"{LIKE}-{rest}"
+    raw = yaml.safe_load(recipe_text(like)) | {"method": {"name": method}}
+    return f"# {method}, its own settings at their defaults, all others those of {like}\n{_dump(raw)}"
 
 
 def recipe_text(name_or_path: str) -> str:
@@ -114,7 +157,11 @@ def recipe_text(name_or_path: str) -> str:
                 f"'shoal train {name_or_path}/config.yaml' repeats it."
             )
         if not source.is_file():
+            if (text := _plugin_recipe(name_or_path)) is not None:
+                return text
             hint = nearest(name_or_path, recipe_names()) or f"the recipes are {', '.join(recipe_names())}."
+            if name_or_path.partition("-")[0] not in METHODS:
+                hint += " A recipe of a plugin's method needs --plugin FILE."
             raise UserError(f"there is no recipe named {name_or_path!r}: {hint}")
     try:
         return source.read_text(encoding="utf-8")
@@ -140,22 +187,35 @@ def parse_config(raw: Mapping[str, Any], origin: str) -> RunConfig:
     Raises:
         UserError: naming ``origin``, the first key that is wrong and what would be right.
     """
+    plugins = raw.get(PLUGINS)
     method = raw.get("method") or {}
     if not isinstance(method, Mapping):
         raise UserError(f"{origin}: method holds its settings, as in 'method: {{name: {method}}}'.")
     method = dict(method)
     name = method.pop("name", ProPosConfig.name)
     if not isinstance(name, str) or name not in METHODS:
+        if isinstance(plugins, Mapping) and name in plugins:
+            raise UserError(f"{origin}: the method {name!r} is one of a plugin: {_how_to_get(plugins[name])}")
         hint = nearest(str(name), list(METHODS)) or f"the methods are {', '.join(METHODS)}."
         raise UserError(f"{origin}: there is no method named {name!r}: {hint}")
-    rest = {key: value for key, value in raw.items() if key != "method"}
+    rest = {key: value for key, value in raw.items() if key not in ("method", PLUGINS)}
+    settings = METHODS[name].config_class
     try:
         config: RunConfig = _checked(RunConfig, rest)
-        return replace(config, method=_checked(METHODS[name], method))
+        return replace(config, method=_checked(settings, method))
     except ValidationError as error:
-        prefix = "method." if error.title == METHODS[name].__name__ else ""
-        known = [path for path, _ in fields_of(RunConfig, {"method": METHODS[name]})]
+        prefix = "method." if error.title == settings.__name__ else ""
+        known = [path for path, _ in fields_of(RunConfig, {"method": settings})]
         raise UserError(f"{origin}: {_in_words(error, prefix, known)}") from error
+
+
+def _how_to_get(origin: object) -> str:
+    """How to make a plugin known that a run names; the run's word alone executes nothing."""
+    if str(origin).endswith(".py"):
+        return f"give it, if you trust it, with --plugin {shlex.quote(str(origin))} (shoal.load_plugin in Python)."
+    if origin == IN_PYTHON:
+        return "define it again and give it to shoal.estimator_of, or save it in a file and give that with --plugin."
+    return f"install {origin}, which has it."
 
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -211,11 +271,21 @@ def validate(config: RunConfig, origin: str) -> RunConfig:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Plain YAML types, the method's name included."""
+    """Plain YAML types, the method's name and the plugins that it needs included."""
     raw = dataclasses.asdict(config)
     raw["method"] = {"name": config.method.name, **raw["method"]}
+    if needed := plugins_of(config):
+        raw[PLUGINS] = needed
     plain: dict[str, Any] = _plain(raw)
     return plain
+
+
+def plugins_of(config: RunConfig) -> dict[str, str]:
+    """What a run takes from plugins, by name: the file or package of each."""
+    asked: list[tuple[Registry[Any], str]] = [(METHODS, config.method.name), (SOURCES, scheme_of(config.data.path))]
+    asked += [(AUGMENTATIONS, spec.partition(":")[0]) for spec in config.augment.own]
+    origins = {name: registry.origin(name) for registry, name in asked if name in registry}
+    return {name: origin for name, origin in origins.items() if origin}
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
@@ -241,9 +311,12 @@ def _dump(raw: Mapping[str, Any]) -> str:
 def config_digest(config: RunConfig) -> str:
     """Hash of the config but for the path of the images, which may have moved."""
     raw = to_dict(replace(config, data=replace(config.data, path="", root="")))
+    raw.pop(PLUGINS, None)  # these may have moved as well
     # Runs that began before there were these settings can be resumed.
     if raw["data"]["range"] is None:
         del raw["data"]["range"]
+    if not raw["augment"]["own"]:
+        del raw["augment"]["own"]
     if raw["method"].get("boost_from") is None:
         raw["method"] = {name: value for name, value in raw["method"].items() if not name.startswith("boost_")}
     return hashlib.blake2b(_dump(raw).encode(), digest_size=16).hexdigest()

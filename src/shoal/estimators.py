@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import tempfile
 import threading
@@ -23,11 +24,13 @@ from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
+from shoal.methods import METHODS, Method
 from shoal.progress import open_progress
 from shoal.report import write_report
 from shoal.results.page import report_data
 from shoal.results.result import Result
 from shoal.results.train import Finished, finished_run, start, write_result
+from shoal.testing import check_plugins
 from shoal.training import fit
 from shoal.training.trained import Trained
 from shoal.types import Images
@@ -96,6 +99,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             UserError: the images cannot be read, a setting is wrong, or training diverged.
         """
         config = self._config()
+        check_plugins(config)
         config = replace(config, data=replace(config.data, path=_path_of(X)))
         with open_progress(quiet=not self.verbose) as progress, tempfile.TemporaryDirectory() as scratch:
             size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
@@ -207,6 +211,33 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         trained = self._trained()
         images = to_images(X, size=trained.square, ranges=trained.ranges, strict=False)
         return images, trained.embed(images)
+
+
+def estimator_of(method: str | type[Method]) -> type[DeepClusterer]:
+    """The estimator class of a method, such as one of your own: ``estimator_of(VICReg)(n_clusters=10).fit(images)``.
+
+    Args:
+        method: its class, which becomes known by its name where it is not, or the name of one that is known.
+
+    Raises:
+        UserError: there is no method of this name, or the class cannot be used.
+    """
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise UserError(f"there is no method named {method!r}: the methods are {', '.join(METHODS)}.")
+        name, kind = method, METHODS[method]
+    else:
+        name, kind = METHODS.check(method), method
+        if METHODS.get(name) is not method:
+            METHODS.add(method)
+    for shipped in (BYOL, CC, MoCo, PCL, ProPos, SimCLR, SimSiam):
+        if shipped._method == name:
+            return shipped
+    text = f"{inspect.cleandoc(kind.__doc__ or kind.__name__)}\n\nSee ``DeepClusterer`` for parameters."
+    made: type[DeepClusterer] = type(
+        kind.__name__, (DeepClusterer,), {"_method": name, "__doc__": text, "__module__": kind.__module__}
+    )
+    return made
 
 
 def _in_order_of(X: ImageSource, images: Images, rows: Tensor, missing: float) -> npt.NDArray[Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal, ParamSpec
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +19,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 Parameters = ParamSpec("Parameters")
+Loss = TypeVar("Loss")
 
 Reduction = Literal["mean", "cluster_mean", "sum"]
 """Of pairs of clusters: their mean, the mean over clusters of the sum over the others, or their sum."""
 
 
-def _in_float32(loss: Callable[Parameters, Tensor]) -> Callable[Parameters, Tensor]:
-    """Compute a loss in float32 even if the networks run in bfloat16."""
+def in_float32(loss: Callable[Parameters, Loss]) -> Callable[Parameters, Loss]:
+    """Compute a loss, a function of tensors, in float32 even if the networks run in bfloat16."""
 
     @functools.wraps(loss)
-    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Tensor:
+    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Loss:
         device = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)).device
         with torch.autocast(device.type, enabled=False):
             return loss(*args, **kwargs)
@@ -36,7 +37,7 @@ def _in_float32(loss: Callable[Parameters, Tensor]) -> Callable[Parameters, Tens
     return wrapped
 
 
-@_in_float32
+@in_float32
 def positive_alignment(prediction: Float[Tensor, "b d"], target: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
     """Positive sampling alignment: how far a prediction is from the target of its positive.
 
@@ -62,7 +63,7 @@ def one_hot(labels: Int64[Tensor, "b"], n_clusters: int) -> Float[Tensor, "b k"]
     return (labels[:, None] == torch.arange(n_clusters, device=labels.device)).float()
 
 
-@_in_float32
+@in_float32
 def prototype_scattering(
     online: Float[Tensor, "b d"],
     target: Float[Tensor, "b d"],
@@ -98,7 +99,7 @@ def prototype_scattering(
     return rows.where(present, 0.0).sum() / present.sum().clamp(min=1)
 
 
-@_in_float32
+@in_float32
 def consistent_labels(target: Float[Tensor, "b d"], labels: Int64[Tensor, "b"], most: int = 50) -> Int64[Tensor, "b"]:
     """DCBoost's filter: the labels of the rows whose k* nearest neighbours in the batch all have their label; else −1.
 
@@ -124,7 +125,7 @@ def consistent_labels(target: Float[Tensor, "b d"], labels: Int64[Tensor, "b"], 
     return kept
 
 
-@_in_float32
+@in_float32
 def cluster_concentration(
     online: Float[Tensor, "b d"], target: Float[Tensor, "b d"], labels: Int64[Tensor, "b"], n_clusters: int
 ) -> Float[Tensor, ""]:
@@ -152,7 +153,7 @@ def cluster_concentration(
     return rows.sum() / (sizes > 0).sum().clamp(min=1)
 
 
-@_in_float32
+@in_float32
 def prototype_repulsion(
     online: Float[Tensor, "b d"],
     target: Float[Tensor, "b d"],
@@ -184,7 +185,7 @@ def prototype_repulsion(
     return -squares.sum() / number.clamp(min=1)
 
 
-@_in_float32
+@in_float32
 def negative_cosine(
     p1: Float[Tensor, "b d"], z2: Float[Tensor, "b d"], p2: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]
 ) -> Float[Tensor, ""]:
@@ -197,7 +198,7 @@ def negative_cosine(
     return -(forth.mean() + back.mean()) / 2
 
 
-@_in_float32
+@in_float32
 def nt_xent(z1: Float[Tensor, "b d"], z2: Float[Tensor, "b d"], temperature: float) -> Float[Tensor, ""]:
     """SimCLR's normalised temperature-scaled cross-entropy over the 2b views; unit rows.
 
@@ -211,7 +212,7 @@ def nt_xent(z1: Float[Tensor, "b d"], z2: Float[Tensor, "b d"], temperature: flo
     return F.cross_entropy(logits, partner)
 
 
-@_in_float32
+@in_float32
 def info_nce(
     query: Float[Tensor, "b d"], key: Float[Tensor, "b d"], queue: Float[Tensor, "m d"], temperature: float
 ) -> Float[Tensor, ""]:
@@ -227,7 +228,7 @@ def info_nce(
     return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.int64, device=query.device))
 
 
-@_in_float32
+@in_float32
 def proto_nce(
     query: Float[Tensor, "b d"],
     labels: Int64[Tensor, "b"],
@@ -259,7 +260,7 @@ def proto_nce(
     return rows.where(known, 0.0).sum() / known.sum().clamp(min=1)
 
 
-@_in_float32
+@in_float32
 def cluster_contrast(p1: Float[Tensor, "b k"], p2: Float[Tensor, "b k"], temperature: float) -> Float[Tensor, ""]:
     """NT-Xent between the clusters of two views: the 2k columns of the assignments, by cosine.
 
@@ -269,7 +270,7 @@ def cluster_contrast(p1: Float[Tensor, "b k"], p2: Float[Tensor, "b k"], tempera
     return nt_xent(F.normalize(p1.float().T, dim=-1), F.normalize(p2.float().T, dim=-1), temperature)
 
 
-@_in_float32
+@in_float32
 def cluster_entropy(p: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
     """How far the clusters of a view are from equal sizes: log k − H(p̄) = log k + Σ_c p̄_c·log p̄_c, p̄ = column means.
 
@@ -280,7 +281,7 @@ def cluster_entropy(p: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
     return math.log(len(sizes)) + negative_entropy
 
 
-@_in_float32
+@in_float32
 def balanced_cross_entropy(logits: Float[Tensor, "b k"], labels: Int64[Tensor, "b"]) -> Float[Tensor, ""]:
     """L_pos of IDC, of images that a person gave a cluster, and L_easy, of those that were given one for confidence.
 
@@ -301,7 +302,7 @@ def balanced_cross_entropy(logits: Float[Tensor, "b k"], labels: Int64[Tensor, "
     return (weights * own.where(known, 0.0)).sum() / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
 
 
-@_in_float32
+@in_float32
 def ruled_out_loss(logits: Float[Tensor, "b k"], ruled_out: Int64[Tensor, "b"]) -> Float[Tensor, ""]:
     """L_neg of IDC, of images that are in none of the clusters that a person was shown.
 

@@ -14,11 +14,12 @@ from shoal.folder import ResultFolder
 from shoal.methods import METHODS, PCLConfig
 from shoal.models import Queue
 from shoal.progress import Progress
+from shoal.testing import check_method
 from shoal.training import Run, fit
 from shoal.training.loop import _backward, e_step, pixels_to_come, train_step
 from shoal.training.run import Interrupted
 from shoal.training.trained import Trained
-from tests.contract.examples import SMALL, B, K, N, batch, clusterings, method, total
+from tests.contract.examples import SMALL, B, N, batch, clusterings, method, total
 from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config, tiny_images
 
 every_method = pytest.mark.parametrize("name", SMALL)
@@ -29,41 +30,20 @@ def test_every_method_is_checked():
 
 
 @every_method
-def test_terms_are_finite_and_gradients_reach_all_that_learns_and_no_target(name):
+def test_the_contract_is_kept(name):
+    check_method(METHODS[name.partition(",")[0]], SMALL[name])
+
+
+@every_method
+def test_gradients_reach_all_that_learns_and_no_target(name):
     ours = method(name)
-    terms = ours(batch(), clusterings(ours))
-    assert all(term.shape == () and term.dtype == torch.float32 for term in terms.values())
-    total(terms).backward()
+    total(ours(batch(), clusterings(ours))).backward()
     for parameter, p in ours.named_parameters():
         if parameter.startswith("target."):
             assert not p.requires_grad
             assert p.grad is None
         else:
-            assert p.grad is not None, parameter
-            assert torch.isfinite(p.grad).all(), parameter
             assert p.grad.any(), parameter
-    in_groups = {id(p) for group in ours.param_groups() for p in group["params"]}
-    assert in_groups == {id(p) for p in ours.parameters() if p.requires_grad}
-
-
-@every_method
-def test_without_clusterings_there_is_a_loss_all_the_same(name):
-    assert torch.isfinite(total(method(name)(batch())))
-
-
-@every_method
-@pytest.mark.parametrize("case", ["one cluster", "half of none", "all of none"])
-def test_clusters_may_be_empty_and_images_of_none(name, case):
-    ours = method(name)
-    labels = {
-        "one cluster": torch.zeros(N, dtype=torch.int64),
-        "half of none": torch.arange(N) % 2 - 1,
-        "all of none": torch.full((N,), -1),
-    }[case]
-    loss = total(ours(batch(), clusterings(ours, labels)))
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert all(torch.isfinite(p.grad).all() for p in ours.parameters() if p.grad is not None)
 
 
 @every_method
@@ -72,27 +52,6 @@ def test_images_of_no_cluster_change_only_the_terms_of_clusters(name):
     terms = ours(batch(), clusterings(ours, nobody))
     for of_clusters in {"psl", "proto_nce", "pos", "neg"} & terms.keys():
         assert terms[of_clusters].item() == 0
-
-
-@every_method
-def test_features_are_deterministic_in_eval_and_of_unit_length(name):
-    ours, images = method(name).eval(), torch.rand(5, 3, 8, 8)
-    with torch.no_grad():
-        features = ours.embed(images)
-        torch.testing.assert_close(features.norm(dim=1), torch.ones(5))
-        assert torch.equal(features, ours.embed(images))
-        assert torch.equal(ours.represent(images), ours.represent(images))
-        torch.testing.assert_close(ours.embed(images[:2]), features[:2])
-    assert ours.represent(images).shape == (5, 16)
-
-
-@every_method
-def test_a_head_of_its_own_gives_centres_in_the_space_of_the_features(name):
-    ours = method(name).eval()
-    centers = ours.head_centers()
-    if centers is not None:
-        features = ours.embed(torch.rand(5, 3, 8, 8))
-        assert centers.shape == (K, features.shape[1])
 
 
 @every_method

@@ -7,6 +7,7 @@ import difflib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
@@ -26,8 +27,15 @@ OptionalPath: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="PATH", h
 """A path that need not be given."""
 
 
+@dataclass(frozen=True)
 class Command(ABC):
     """A verb of the command, as a dataclass: its fields are the flags."""
+
+    plugin: Annotated[
+        tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE", help_behavior_hint="")
+    ] = field(default=(), kw_only=True)
+    """A Python file with a method, an augmentation or a source of images of your own; it is executed. May be given
+    several times."""
 
     @classmethod
     def parse(cls: type[Kind], verb: str, args: Sequence[str]) -> Kind:
@@ -48,6 +56,18 @@ class Command(ABC):
     @abstractmethod
     def run(self) -> int:
         """Do it; the exit status."""
+
+
+def plugins_among(args: Sequence[str]) -> Iterator[str]:
+    """The files that ``--plugin`` names: they are loaded before flags are read, for they may add some."""
+    words = iter(takewhile("--".__ne__, args))
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag == "--plugin":
+            file = value if equals else next(words, "")
+            if not file or file.startswith("-"):
+                raise UserError("--plugin needs a Python file, as in --plugin my_method.py.")
+            yield file
 
 
 def _check_known(command: type[Command], verb: str, args: Sequence[str]) -> None:

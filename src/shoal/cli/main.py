@@ -77,10 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + stop.signum
     except BrokenPipeError:  # whoever reads the output has seen enough
         return 128 + signal.SIGPIPE
-    except OSError as error:
-        reason = error.strerror or str(error)
-        complain(f"{error.filename}: {reason}" if error.filename else reason)
-        return 2
+    except Exception as error:
+        return _told(error)
 
 
 def _dispatch(args: list[str]) -> int:
@@ -95,7 +93,33 @@ def _dispatch(args: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}."
         raise UserError(f"there is no verb {verb!r}: {hint}")
+    _load_plugins(rest)
     module, _, name = VERBS[verb].partition(".")
     command = getattr(import_module(f"shoal.cli.{module}"), name).parse(verb, rest)
     status: int = command.run()
     return status
+
+
+def _load_plugins(args: Sequence[str]) -> None:
+    """Execute the files that ``--plugin`` names."""
+    if not any(word.startswith("--plugin") for word in args):
+        return
+    from shoal.cli.flags import plugins_among
+    from shoal.plugins import load_plugin
+
+    for file in plugins_among(args):
+        load_plugin(file)
+
+
+def _told(error: Exception) -> int:
+    """Say what failed where that is a plugin's code or the operating system, and raise the error where it is shoal."""
+    from shoal.plugins import told_fault
+
+    if (fault := told_fault(error)) is not None:
+        complain(fault)
+    elif isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        complain(f"{error.filename}: {reason}" if error.filename else reason)
+    else:
+        raise error
+    return 2

@@ -18,6 +18,7 @@ from shoal.config import RunConfig, fields_of, load_recipe, recipe_names, valida
 from shoal.data import resolve_spec
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
+from shoal.testing import check_plugins
 from shoal.training.trackers import TrackerName, check_installed
 
 
@@ -85,6 +86,8 @@ class TrainCommand(Command):
 
     def run(self) -> int:
         """Train, or print what training would take."""
+        if not self.resume:
+            check_plugins(self.config)  # by each process for itself
         with distributed.joined():
             if self.dry_run:
                 from shoal.training.dry_run import forecast

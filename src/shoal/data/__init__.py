@@ -1,20 +1,26 @@
 """Images in, batches out."""
 
 from shoal.data.augment import Draw, ViewConfig, apply_two_views, apply_view, draw_view
+from shoal.data.augmentation import AUGMENTATIONS, Augmentation
 from shoal.data.batches import feed, order_of_epoch, steps_of_epoch
 from shoal.data.images import DataConfig, load_images, place_on, to_images
 from shoal.data.listing import Blob, Listing, Member, Names, Source
 from shoal.data.reading import map_blobs, read_pixels
 from shoal.data.sources.find import IN_MEMORY, find_source, resolve_spec
+from shoal.data.sources.own import SOURCES, ImageSource
 from shoal.data.sources.published import DATA_SETS, DataSet
 
 __all__ = [
+    "AUGMENTATIONS",
     "DATA_SETS",
     "IN_MEMORY",
+    "SOURCES",
+    "Augmentation",
     "Blob",
     "DataConfig",
     "DataSet",
     "Draw",
+    "ImageSource",
     "Listing",
     "Member",
     "Names",

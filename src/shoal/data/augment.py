@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Generator, Tensor
 
 from shoal.data import colour, geometry
+from shoal.data.augmentation import Augmentation, applied, drawn, named
 from shoal.errors import UserError
 
 Share = Annotated[float, Ge(0), Le(1)]
@@ -66,6 +67,8 @@ class ViewConfig:
     """Draw the blur's standard deviation from this range, in pixels."""
     solarise_p: tuple[Share, Share] = (0.0, 0.0)
     """Solarise (invert values of at least 0.5) views 1 and 2 with these probabilities."""
+    own: tuple[str, ...] = ()
+    """Augmentations of plugins to apply at last, such as erase, or erase:p=0.5,side=4 with settings."""
 
     def __post_init__(self) -> None:
         for name in ("scale", "crop_scale", "crop_ratio", "blur_sigma"):
@@ -81,7 +84,7 @@ class Draw:
     ``affine`` rows are (angle, right, down, scale, shear), ``crop`` rows (top, left, height, width), in
     degrees and pixels. ``blends``, ``place`` and ``turn`` are the colour jitter as ``colour.as_blends``
     returns it, with ``place`` -1 for images without jitter. ``sigma`` is the blur's standard deviation.
-    The masks select the images that get an operation.
+    The masks select the images that get an operation. ``own`` has augmentations of plugins with what they drew.
     """
 
     affine: Float[Tensor, "n 5"] | None = None
@@ -94,6 +97,7 @@ class Draw:
     blur: Bool[Tensor, "n"] | None = None
     sigma: Float[Tensor, "n"] | None = None
     solarise: Bool[Tensor, "n"] | None = None
+    own: tuple[tuple[Augmentation, Float[Tensor, "n ..."]], ...] = ()
 
     def __getitem__(self, rows: slice | Int64[Tensor, "m"]) -> Draw:
         """Select the draw of some images, such as one process's share of a batch."""
@@ -110,12 +114,17 @@ class Draw:
         Raises:
             ValueError: only one has an operation other than blur and solarising.
         """
-        pairs = {field.name: (getattr(first, field.name), getattr(second, field.name)) for field in fields(Draw)}
-        return Draw(**{name: _concatenate(name, *pair) for name, pair in pairs.items()})
+        pairs = {name: (getattr(first, name), getattr(second, name)) for name in _OPERATIONS}
+        own = [(each, torch.cat((one, two))) for (each, one), (_, two) in zip(first.own, second.own, strict=True)]
+        return Draw(**{name: _concatenate(name, *pair) for name, pair in pairs.items()}, own=tuple(own))
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Draw:
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Draw(**{name: None if part is None else function(part) for name, part in parts.items()})
+        parts = {name: getattr(self, name) for name in _OPERATIONS}
+        own = tuple((each, function(drawn)) for each, drawn in self.own)
+        return Draw(**{name: None if part is None else function(part) for name, part in parts.items()}, own=own)
+
+
+_OPERATIONS = tuple(field.name for field in fields(Draw) if field.name != "own")
 
 
 def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Generator, view: int = 0) -> Draw:
@@ -144,7 +153,8 @@ def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Gene
     grey, blur, solarise = chosen(config.grey_p), chosen(config.blur_p[view]), chosen(config.solarise_p[view])
     if blur is not None:
         sigma = colour.draw_sigma(n, config.blur_sigma, generator)
-    return Draw(affine, crop, flip, blends, place, turn, grey, blur, sigma, solarise)
+    own = tuple((each, drawn(each, n, size, generator, view)) for each in map(named, config.own))
+    return Draw(affine, crop, flip, blends, place, turn, grey, blur, sigma, solarise, own)
 
 
 def apply_view(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw) -> Float[Tensor, "b 3 h w"]:
@@ -190,6 +200,8 @@ def _apply(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, scratch: Float[Tensor, 
         views[rows] = colour.blur(views[rows], there.sigma[rows])
     if (rows := _selected_rows(draw.solarise, pixels.device)) is not None:
         views[rows] = colour.solarise(views[rows])
+    for each, values in there.own:
+        views = applied(each, views, values)
     return views
 
 

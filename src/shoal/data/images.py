@@ -142,7 +142,7 @@ def _from_source(
 ) -> Images:
     looks = look_at_all(source.listing().files) if isinstance(source.files, Files) else None
     stamp = cache.stamp_of(source, size, known)
-    images = cache.recall(stamp)
+    images = cache.recall(stamp) if source.stable else None
     if images is None:
         images = _read(source.listing(), stamp, size, known, strict, progress)
     if source.others is not None:

@@ -224,6 +224,8 @@ class Source:
     images: Callable[[int | None, Scale], Images] | None = None
     others: Others | None = None
     """What there is beside the images, where it is known before they are listed, and not part of the listing."""
+    stable: bool = True
+    """Whether origin and files tell these images from those of another time; else they are read to be told apart."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "listing", cache(self.listing))

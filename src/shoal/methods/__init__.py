@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
 
+from shoal.errors import UserError
 from shoal.methods.base import Method, MethodConfig
 from shoal.methods.byol import BYOL, BYOLConfig
 from shoal.methods.cc import CC, CCConfig
@@ -15,19 +17,42 @@ from shoal.methods.propos import ProPos, ProPosConfig
 from shoal.methods.simclr import SimCLR, SimCLRConfig
 from shoal.methods.simsiam import SimSiam, SimSiamConfig
 from shoal.models import BackboneConfig, build_backbone
+from shoal.plugins import Registry, place_of
 
-_BUILDERS: dict[type[MethodConfig], Callable[..., Method]] = {
-    BYOLConfig: BYOL,
-    CCConfig: CC,
-    MoCoConfig: MoCo,
-    PCLConfig: PCL,
-    ProPosConfig: ProPos,
-    SimCLRConfig: SimCLR,
-    SimSiamConfig: SimSiam,
-}
 
-METHODS: dict[str, type[MethodConfig]] = {config.name: config for config in _BUILDERS}
-"""The config class of each method, by the name a recipe uses."""
+def _check(method: type[Method]) -> None:
+    """Raise a UserError for a method whose settings are not what flags and recipes are made of."""
+    kind = getattr(method, "config_class", None)
+    where = place_of(method)
+    if not (isinstance(kind, type) and issubclass(kind, MethodConfig)):
+        raise UserError(
+            f"{where}: the method {method.__name__} lacks config_class, a dataclass of its settings that derives from "
+            "shoal.methods.MethodConfig."
+        )
+    where = place_of(kind)
+    params = getattr(kind, "__dataclass_params__", None)
+    if params is None or not params.frozen or "__dataclass_params__" not in vars(kind):
+        raise UserError(f"{where}: write @dataclass(frozen=True) above {kind.__name__}, the settings of a method.")
+    for field in dataclasses.fields(kind):
+        if field.name == "name":
+            raise UserError(
+                f"{where}: the name of a method is no setting: write name: ClassVar[str] = {field.default!r}."
+            )
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UserError(f"{where}: the setting {field.name} of {kind.__name__} needs a default.")
+
+
+METHODS = Registry[Method](
+    "method",
+    Method,  # type: ignore[type-abstract]
+    "shoal.methods",
+    lambda kind: getattr(kind.config_class, "name", None),
+    _check,
+)
+"""The class of each method, by the name a recipe uses."""
+
+for _each in (BYOL, CC, MoCo, PCL, ProPos, SimCLR, SimSiam):
+    METHODS.add(_each)
 
 
 def build(config: MethodConfig, backbone: BackboneConfig, n_clusters: int, generator: torch.Generator) -> Method:
@@ -35,7 +60,15 @@ def build(config: MethodConfig, backbone: BackboneConfig, n_clusters: int, gener
 
     ``generator`` gives the random numbers of training, on the device of the method.
     """
-    method = _BUILDERS[type(config)](config, build_backbone(backbone), n_clusters, generator)
+    return assemble(METHODS[config.name], config, backbone, n_clusters, generator)
+
+
+def assemble(
+    kind: type[Method], config: MethodConfig, backbone: BackboneConfig, n_clusters: int, generator: torch.Generator
+) -> Method:
+    """``build`` for a method that need not be known by its name."""
+    construct: Callable[..., Method] = kind
+    method = construct(config, build_backbone(backbone), n_clusters, generator)
     # Channels last: half the time of a step on a CPU, and the layout that tensor cores use.
     return method.to(memory_format=torch.channels_last)
 
@@ -58,5 +91,6 @@ __all__ = [
     "SimCLRConfig",
     "SimSiam",
     "SimSiamConfig",
+    "assemble",
     "build",
 ]

@@ -45,9 +45,18 @@ class Method(nn.Module, ABC):
     """A way to learn features, and perhaps clusters, from two views of each image.
 
     The trainer calls ``forward``, sums the terms and calls ``backward``, then ``before_step``, the optimiser's step and
-    ``after_step``.
+    ``after_step``. ``shoal.testing.check_method`` checks what is promised here.
+
+    Args:
+        config: settings, of ``config_class``.
+        backbone: the network that ``--backbone`` describes; its features have ``backbone.n_features`` columns.
+        n_clusters: how many clusters the user asked for.
+        generator: source of the random numbers of training, on the device of the method; weights are drawn from
+            torch's default generator.
     """
 
+    config_class: ClassVar[type[MethodConfig]]
+    """The settings, a frozen dataclass; its ``name`` is the method's, its fields are the flags."""
     granularities: tuple[int, ...] = ()
     """The k of each clustering that the losses use: BYOL (), ProPos (K,), PCL (250, 500, 1000)."""
     clusters_from: float = 0.0

@@ -46,6 +46,8 @@ class BYOLConfig(BoostConfig):
 class BYOL(Method):
     """Online backbone f and projector g, their slow copies f' and g', and the predictor h."""
 
+    config_class = BYOLConfig
+
     def __init__(self, config: BYOLConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config

@@ -44,6 +44,8 @@ class CCConfig(MethodConfig):
 class CC(Method):
     """Backbone f, instance head g and cluster head c."""
 
+    config_class = CCConfig
+
     def __init__(self, config: CCConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config

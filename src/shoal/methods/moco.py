@@ -56,6 +56,8 @@ class MoCoConfig(MethodConfig):
 class MoCo(Method):
     """Online network q = norm(g(f(x))), its slow copy that makes the keys, and the queue."""
 
+    config_class = MoCoConfig
+
     def __init__(self, config: MoCoConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config

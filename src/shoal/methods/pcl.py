@@ -73,6 +73,8 @@ class PCLConfig(MethodConfig):
 class PCL(Method):
     """Online network q = norm(g(f(x))), its slow copy that makes the keys, and the queue of keys."""
 
+    config_class = PCLConfig
+
     def __init__(self, config: PCLConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config

@@ -64,6 +64,8 @@ class ProPosConfig(BoostConfig):
 class ProPos(Method):
     """Online backbone f and projector g, their slow copies f' and g', and the predictor h."""
 
+    config_class = ProPosConfig
+
     def __init__(self, config: ProPosConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config

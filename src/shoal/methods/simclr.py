@@ -36,6 +36,8 @@ class SimCLRConfig(MethodConfig):
 class SimCLR(Method):
     """Backbone f and projector g."""
 
+    config_class = SimCLRConfig
+
     def __init__(self, config: SimCLRConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config

@@ -37,6 +37,8 @@ class SimSiamConfig(MethodConfig):
 class SimSiam(Method):
     """Backbone f and projector g, shared by both views, and the predictor h."""
 
+    config_class = SimSiamConfig
+
     def __init__(self, config: SimSiamConfig, backbone: Backbone, n_clusters: int, generator: torch.Generator) -> None:
         super().__init__()
         self.online = nn.Sequential(backbone, _projector(backbone.n_features, config.dim, config.layers))

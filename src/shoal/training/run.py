@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from shoal import distributed
-from shoal.config import RunConfig, config_digest
+from shoal.config import RunConfig, config_digest, plugins_of
 from shoal.data import place_on, steps_of_epoch
+from shoal.data.augmentation import named
 from shoal.data.images import digest
 from shoal.device import compute_device, first_rng, gathered_rng, own_rng, preserve_rng
 from shoal.errors import UserError
@@ -25,11 +26,14 @@ from shoal.folder import ResultFolder
 from shoal.methods import Method, build
 from shoal.models import Backbone, average_statistics, compiler_error, evaluating, sync_batch_norm
 from shoal.models.backbone import short
+from shoal.plugins import digest_of
 from shoal.report import ReportData
 from shoal.tensors import damaged, read_tensors, write_tensors
 from shoal.training.optim import build_optimizer, restore_optimizer
 from shoal.training.state import State
 from shoal.types import Clustering, Images
+
+_LOG = logging.getLogger("shoal")
 
 SAVE_SECONDS = 10.0
 """A save is due this long after the last one,"""
@@ -241,6 +245,7 @@ class Run:
             "batch_size": self.batch_size,
             "compiled": self.compiled,
             "metrics_rows": self.folder.n_metrics,
+            "plugins": _plugin_digests(self.config),
         }
         if distributed.is_first():
             write_tensors(self.folder.state, header, tensors)
@@ -266,6 +271,10 @@ class Run:
                 f"{self.folder.config} has changed since the run began, and a run resumes with the settings it began "
                 f"with. For a new run: shoal train {self.folder.config} --out ANOTHER"
             )
+        for name, then in header.get("plugins", {}).items():
+            if then != _plugin_digests(self.config).get(name):
+                where = plugins_of(self.config).get(name, "")
+                _LOG.warning(f"{where} has changed since {path} was saved: the run goes on with {name!r} as it is now.")
         batch_size = header.get("batch_size", self.batch_size)
         if batch_size != global_batch(self.config, batch_size):
             raise UserError(
@@ -311,6 +320,12 @@ class Run:
                 )
 
 
+def _plugin_digests(config: RunConfig) -> dict[str, str]:
+    """The state of each plugin's file, by the name of what it has."""
+    digests = {name: digest_of(origin) for name, origin in plugins_of(config).items()}
+    return {name: digest for name, digest in digests.items() if digest}
+
+
 def global_batch(config: RunConfig, n_images: int) -> int:
     """Images per step: as configured, at most all of them, and a multiple of the parts it is computed in."""
     batch = min(config.optim.batch_size, n_images)
@@ -327,7 +342,7 @@ def compiles(config: RunConfig, n_steps: int, device: torch.device) -> bool:
         return False
     error = compiler_error(device)
     if error:
-        logging.getLogger("shoal").warning(f"training without torch.compile, which does not work here: {error}")
+        _LOG.warning(f"training without torch.compile, which does not work here: {error}")
     return not error
 
 
@@ -346,6 +361,8 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
         )
     config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
     config.method.check_epochs(config.epochs, config.cluster_from)
+    for spec in config.augment.own:
+        named(spec)
 
 
 def check_takes(method: Method, config: RunConfig, size: tuple[int, int], device: torch.device) -> None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shoal.config import RunConfig, load_recipe
+from shoal.config import RunConfig, load_recipe, plugins_of
 from shoal.data.greys import BEFORE, Ranges
 from shoal.device import compute_device, preserve_rng
 from shoal.errors import UserError
@@ -93,5 +93,10 @@ class Trained:
             size, images_digest = tuple(header["size"]), header["images"]
             ranges = {kind: (float(low), float(high)) for kind, (low, high) in header.get("ranges", BEFORE).items()}
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            if plugin := plugins_of(config).get(config.method.name):
+                raise UserError(
+                    f"{folder.model} does not fit the method {config.method.name!r} as {plugin} has it now: give the "
+                    "version that it was trained with, or train again."
+                ) from error
             raise damaged(folder.model, error) from error
         return cls(config, method.to(device).eval(), centers, size, images_digest, ranges)

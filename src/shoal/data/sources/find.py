@@ -28,6 +28,7 @@ from shoal.data.sources.folder import (
 )
 from shoal.data.sources.hub import SCHEME, hub_source
 from shoal.data.sources.others import Collector, head_of
+from shoal.data.sources.own import own_source, scheme_of
 from shoal.data.sources.parquet import parquet_source
 from shoal.data.sources.published import DATA_SETS, named_source
 from shoal.data.sources.table import is_table_of_paths, table_source
@@ -51,8 +52,8 @@ def find_source(
 
     Args:
         spec: a folder, an image, a file (``.zip``, ``.tar``, ``.tar.gz``, ``.parquet``, ``.csv``, ``.npy``), a pattern
-            such as ``photos/**/*.jpg`` or ``shards/{000..099}.tar``, ``hf://owner/name``, the name of a data set, a
-            list of paths, or ``-`` for one on standard input.
+            such as ``photos/**/*.jpg`` or ``shards/{000..099}.tar``, ``hf://owner/name``, ``scheme://...`` of a plugin,
+            the name of a data set, a list of paths, or ``-`` for one on standard input.
         root: folder with the files of a named data set.
         progress: called while a data set is downloaded, with the downloaded share of its images.
 
@@ -74,12 +75,14 @@ def find_source(
         return list_source(_stdin_paths())
     if str(spec).startswith(SCHEME):
         return hub_source(str(spec))
+    if scheme_of(str(spec)):
+        return own_source(str(spec))
     return _at_path(expand_home(spec))
 
 
 def resolve_spec(spec: str) -> str:
     """Make paths in a spec absolute, so that it holds from any folder; other specs are returned unchanged."""
-    if spec in DATA_SETS or spec in ("", STDIN, IN_MEMORY) or spec.startswith(SCHEME):
+    if spec in DATA_SETS or spec in ("", STDIN, IN_MEMORY) or spec.startswith(SCHEME) or scheme_of(spec):
         return spec
     if is_pattern(spec) and not os.path.lexists(spec):
         return str(Path.cwd() / expand_home(spec))

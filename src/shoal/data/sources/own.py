@@ -1,0 +1,83 @@
+"""Sources of images of one's own: what ``SCHEME://...`` leads to, by a plugin."""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from shoal.data.listing import Listing, Source
+from shoal.errors import UserError
+from shoal.plugins import Registry, place_of
+
+
+class ImageSource(ABC):
+    """A place that images come from, which a spec of its scheme names: ``myscheme://...``."""
+
+    scheme: ClassVar[str]
+
+    @abstractmethod
+    def listing(self, spec: str) -> Listing:
+        """The images behind a spec, given whole: names, targets and the undecoded images.
+
+        Raise a UserError (``shoal.UserError``) that says what is wrong with a spec that leads to none.
+        """
+
+    def version(self, spec: str) -> str:
+        """Tells the images of now from those of another time, such as a date.
+
+        Where the listing has files, their sizes and times do that. Otherwise all images are read each time, though not
+        decoded, to see whether they are the same.
+        """
+        return ""
+
+
+SOURCES = Registry[ImageSource](
+    "source of images",
+    ImageSource,  # type: ignore[type-abstract]
+    "shoal.sources",
+    lambda kind: getattr(kind, "scheme", None),
+)
+"""The class of each source of a plugin, by its scheme."""
+
+_SCHEME = re.compile(r"([a-z][a-z0-9_]+)://")
+
+
+def scheme_of(spec: str) -> str:
+    """The scheme of a spec that a plugin must read, ``myscheme://...``; '' for others."""
+    found = _SCHEME.match(spec)
+    return found[1] if found and found[1] != "hf" and not os.path.lexists(spec) else ""
+
+
+def own_source(spec: str) -> Source:
+    """The images that a plugin finds.
+
+    Raises:
+        UserError: no plugin knows the scheme, or what it returns is no listing.
+    """
+    scheme = scheme_of(spec)
+    if scheme not in SOURCES:
+        raise UserError(f"shoal does not read {scheme}:// itself: give the plugin that does with --plugin FILE.")
+    source = SOURCES[scheme]()
+    listed = source.listing(spec)
+    _check(source, listed)
+    version, files = str(source.version(spec)), [Path(file).absolute() for file in listed.files]
+    return Source((spec, version), files, lambda: listed, stable=bool(version or files))
+
+
+def _check(source: ImageSource, found: object) -> None:
+    """Raise a UserError for what is no listing of images."""
+    where = f"{place_of(type(source))}: the source {source.scheme!r}"
+    if not isinstance(found, Listing):
+        raise UserError(f"{where} returns a {type(found).__name__}: listing must return a shoal.data.Listing.")
+    n = len(found.ids)
+    if not n:
+        raise UserError(f"{where} finds no images.")
+    for name in ("targets", "held_out", "clustered", "files"):
+        other = len(getattr(found, name))
+        if other != n and (other or name == "targets"):
+            raise UserError(f"{where} lists {n} ids and {other} {name}: there must be as many.")
+    if len(set(found.ids)) != n:
+        raise UserError(f"{where} lists an id twice: each image needs its own.")
