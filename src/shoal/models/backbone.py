@@ -18,6 +18,9 @@ from shoal.models.small import SmallNet
 
 Channels = tuple[float, float, float]
 
+Stem = Literal["native", "cifar", "cifar-pad2"]
+"""A ResNet's first layers: its own, or those for small images, padded by one pixel or, as in solo-learn, two."""
+
 COMPILER = "inductor"
 """The backend of ``torch.compile``."""
 
@@ -28,8 +31,9 @@ class BackboneConfig:
 
     name: str = "resnet18"
     """A timm model, or "small": a plain three-stage net for images of 8 to 64 px."""
-    stem: Literal["native", "cifar"] = "native"
-    """"cifar" swaps a ResNet's first layers for a 3×3 convolution of stride 1 without pooling, for small images."""
+    stem: Stem = "native"
+    """"cifar" swaps a ResNet's first layers for a 3×3 convolution of stride 1 without pooling, for small images;
+    "cifar-pad2" pads it by two pixels, for weights of solo-learn."""
     width: Annotated[int, Gt(0)] = 32
     """Channels of the small net's first stage; the later two have twice and four times as many."""
     depth: Annotated[int, Gt(0)] = 1
@@ -107,8 +111,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
         network = _from_timm(config.name)
         made_for = native_size(network)
         n_features = pooled_width(network, config.name, made_for)
-    if config.stem == "cifar":
-        _use_cifar_stem(network, config.name)
+    use_stem(network, config.stem, config.name)
     return Backbone(network, n_features, config.mean, config.std, made_for)
 
 
@@ -187,11 +190,20 @@ def _from_timm(name: str) -> nn.Module:
     return timm.create_model(name, pretrained=False, num_classes=0)
 
 
-def _use_cifar_stem(network: nn.Module, name: str) -> None:
-    """3×3 stride-1 first convolution and no max-pool, as SimCLR trains on CIFAR (arXiv 2002.05709, section B.9)."""
+def use_stem(network: nn.Module, stem: Stem, name: str) -> None:
+    """Give a ResNet its stem; that for small images has fresh weights.
+
+    3×3 stride-1 first convolution and no max-pool, as SimCLR trains on CIFAR (arXiv 2002.05709, section B.9).
+
+    Raises:
+        UserError: it is no ResNet.
+    """
+    if stem == "native":
+        return
     conv = getattr(network, "conv1", None)
     if not isinstance(conv, nn.Conv2d) or not isinstance(getattr(network, "maxpool", None), nn.Module):
         raise UserError(f"the CIFAR stem fits ResNets only, not {name!r}: leave --backbone.stem at native.")
-    network.conv1 = nn.Conv2d(3, conv.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    padding = 2 if stem == "cifar-pad2" else 1
+    network.conv1 = nn.Conv2d(3, conv.out_channels, kernel_size=3, stride=1, padding=padding, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()

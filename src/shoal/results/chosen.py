@@ -7,6 +7,7 @@ from pathlib import Path
 from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, EncoderSpec
 from shoal.features.clip import PREFIX
+from shoal.features.weights import note_of
 from shoal.files import real
 from shoal.folder import ResultFolder
 
@@ -15,13 +16,14 @@ def chosen_networks(names: str | None, weights: str | None) -> tuple[EncoderSpec
     """The spec of each network, with absolute paths.
 
     Args:
-        names: of a network, or of several with commas between them; None takes the default.
+        names: of a network, or of several with commas between them; None takes that which the weights name, or the
+            default.
         weights: a file for each, with commas between them and nothing for published ones; None: published ones.
 
     Raises:
         UserError: a name is empty or there twice, or there are more or fewer weights than networks.
     """
-    each = [DEFAULT_BACKBONE] if names is None else _listed(names)
+    each = [_named_by(weights)] if names is None else _listed(names)
     if not all(each):
         raise UserError(
             f"--backbone.name {names!r} has an empty name: give one, or several with single commas between them."
@@ -47,6 +49,12 @@ def as_flags(spec: EncoderSpec) -> tuple[str, str]:
     """Names and weights of a network, or of several, as ``chosen_networks`` takes them; no weights are ''."""
     weights = [part.weights for part in spec.networks]
     return spec.name, ",".join(weights) if any(weights) else ""
+
+
+def _named_by(weights: str | None) -> str:
+    """The network that a file of weights says it is of, else the default one."""
+    note = note_of(real(weights)) if weights else None
+    return note.architecture if note else DEFAULT_BACKBONE
 
 
 def _listed(names: str) -> list[str]:
