@@ -250,14 +250,14 @@ def without_stem_relu(path, networks):
 
 
 WRONG = {
-    "no checkpoint": (lambda path, _: path.write_text("weights"), "no checkpoint of PyTorch, or is damaged"),
-    "empty": (lambda path, _: path.write_bytes(b""), "no checkpoint of PyTorch, or is damaged"),
-    "truncated": (truncated, "no checkpoint of PyTorch, or is damaged"),
+    "no checkpoint": (lambda path, _: path.write_text("weights"), "is no checkpoint .* or it is damaged"),
+    "empty": (lambda path, _: path.write_bytes(b""), "is no checkpoint .* or it is damaged"),
+    "truncated": (truncated, "is no checkpoint .* or it is damaged"),
     "code": (
         lambda path, _: torch.save({"state_dict": Bomb(path.parent / "ran")}, path),
         "system, which could run code",
     ),
-    "code, plain pickle": (lambda path, _: path.write_bytes(pickle.dumps(Bomb(path.parent / "ran"))), "."),
+    "code, plain pickle": (lambda path, _: path.write_bytes(pickle.dumps(Bomb(path.parent / "ran"))), "no checkpoint"),
     "a whole network": (lambda path, nets: torch.save(nets["native"][0], path), r"timm\.\S+, which could run code"),
     "no weights": (lambda path, _: torch.save({"epoch": 3, "arch": "x"}, path), "no weights by name.*epoch, arch"),
     "a list": (lambda path, _: torch.save([torch.zeros(3)], path), "it holds a list"),

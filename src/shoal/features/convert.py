@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,17 +152,18 @@ def read_checkpoint(file: Path) -> Any:
 
 @contextlib.contextmanager
 def _known(ignored: Mapping[str, type[_Ignored]]) -> Iterator[None]:
-    with torch.serialization.safe_globals([(kind, name) for name, kind in ignored.items()]):
+    allowed: list[Any] = [(kind, name) for name, kind in ignored.items()]
+    with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an unusual protocol, before the error that matters
         yield
 
 
 def _no_checkpoint(file: Path, error: Exception) -> UserError:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
     if "TorchScript" in str(error):
         return UserError(f"{file} is a TorchScript program, not weights alone: get the checkpoint that it was made of.")
     return UserError(
-        f"{file} is no checkpoint of PyTorch, or is damaged ({first[:100].rstrip('.')}): download it again, or give "
-        "another file."
+        f"{file} is no checkpoint that torch.load(weights_only=True) reads, or it is damaged: download it again, "
+        "or give another file."
     )
 
 
@@ -218,9 +220,8 @@ def _network_of(tensors: Mapping[str, Tensor], file: Path) -> str:
             f"{described(_nearest_layout(tensors))}. If timm has the network, give its name: '{again}'."
         )
     raise UserError(
-        f"the weights {file} fit none of {len(TRIED)} common networks; read in the nearest layout, "
-        f"{described(found.layout)}, they come nearest to {name}, where {wrong}: say which network they are of, as in "
-        f"'{again}'."
+        f"the weights {file} fit no network that is known here: in the layout nearest to them, "
+        f"{described(found.layout)}, {name} is the nearest, and {wrong}. Say which network they are of: '{again}'."
     )
 
 

@@ -45,8 +45,10 @@ class Note:
     """Whose layout the weights came in, or which recipe trained them."""
 
 
-def weights_file(path: Path, *, used: bool = False) -> Path:
+def weights_file(path: Path, *, used: bool = False, convert: str = "") -> Path:
     """Check that a file given by the user, now or when it was first ``used``, is a safetensors file.
+
+    ``convert`` says how others become one; by default, with ``shoal convert``.
 
     Raises:
         UserError: it does not exist, or is another kind of file.
@@ -56,10 +58,8 @@ def weights_file(path: Path, *, used: bool = False) -> Path:
             raise UserError(f"the weights {path}, which the images were embedded with, are gone: restore the file.")
         raise UserError(f"there is no weights file {path}: give --backbone.weights a .safetensors file.")
     if path.suffix != ".safetensors":
-        raise UserError(
-            f"{path} is not a .safetensors file, and pickles can run code: 'shoal convert {shlex.quote(str(path))}' "
-            "writes its weights as one, without running any."
-        )
+        how = convert or f"'shoal convert {shlex.quote(str(path))}' writes its weights as one, without running any"
+        raise UserError(f"{path} is not a .safetensors file, and pickles can run code: {how}.")
     return path
 
 
