@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import threading
@@ -17,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from shoal.clustering.kmeans import assign
-from shoal.config import RunConfig, load_recipe, parse_config, to_dict, to_yaml
+from shoal.config import RunConfig, load_recipe, parse_config, to_dict, to_yaml, with_reachable_clusters
 from shoal.data import IN_MEMORY, resolve_spec, to_images
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
@@ -180,7 +181,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
 
     def _config(self) -> RunConfig:
         """The recipe with this estimator's parameters put over it."""
-        raw = to_dict(load_recipe(self.recipe or f"{self._method}-folder"))
+        recipe = load_recipe(self.recipe or f"{self._method}-folder")
+        raw = to_dict(recipe)
         over = {"n_clusters": self.n_clusters, "epochs": self.epochs, "seed": self.random_state}
         for name, value in {**over, **(self.settings or {})}.items():
             if name in ("method", "method.name"):
@@ -196,6 +198,11 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         config = parse_config(raw, type(self).__name__)
         if config.method.name != self._method:
             raise UserError(f"the recipe {self.recipe} is one of {config.method.name}, not of {self._method}.")
+        if "cluster_from" in {name.replace("-", "_") for name in self.settings or {}}:
+            return config
+        config, note = with_reachable_clusters(config, recipe)
+        if note:
+            logging.getLogger("shoal").warning(note)
         return config
 
     def _trained(self) -> Trained:

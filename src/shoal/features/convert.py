@@ -21,7 +21,7 @@ from shoal.features.weights import SMALL_SIDE, Note, fill, note_of, read_weights
 from shoal.models.backbone import Channels, check_timm_name, use_stem
 from shoal.tensors import write_tensors
 
-TRIED = (
+TRIED: tuple[str, ...] = (
     *(f"resnet{depth}.tv_in1k" for depth in (18, 34, 50, 101, 152)),
     *("wide_resnet50_2.tv_in1k", "resnext50_32x4d.tv_in1k"),
     *("vit_small_patch16_224.dino", "vit_small_patch8_224.dino", "vit_base_patch16_224.dino"),
@@ -29,18 +29,10 @@ TRIED = (
 )
 """Networks that a checkpoint is compared with if none is named, with the preparation of images that publishers use."""
 
-_NO_CODE = (
-    "argparse",
-    "collections",
-    "enum",
-    "hydra",
-    "lightning",
-    "lightning_fabric",
-    "numpy",
-    "omegaconf",
-    "pathlib",
+_NO_CODE = re.compile(
+    r"(argparse|collections|enum|hydra|lightning|lightning_fabric|numpy|omegaconf|pathlib|pytorch_lightning|torch|typing"
+    r"|yacs)\."
 )
-_NO_CODE += ("pytorch_lightning", "torch", "typing", "yacs")
 """Modules of what checkpoints keep beside weights: settings and numbers. They are not imported, and nothing is run."""
 
 _KINDS = 50
@@ -141,7 +133,7 @@ def read_checkpoint(file: Path) -> Any:
             asked = _ASKED.search(str(error)) if isinstance(error, UnpicklingError) else None
             if asked is None or asked[1] in ignored:
                 raise _no_checkpoint(file, error) from error
-            if asked[1].partition(".")[0] not in _NO_CODE:
+            if not _NO_CODE.match(asked[1]):
                 raise UserError(
                     f"{file} is a pickle that asks for {asked[1]}, which could run code, so it is not opened: get the "
                     "weights alone, as saved by torch.save(network.state_dict(), FILE) or as safetensors."
