@@ -24,6 +24,7 @@ from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
+from shoal.methods import Method
 from shoal.progress import open_progress
 from shoal.report import write_report
 from shoal.results.page import report_data
@@ -51,7 +52,9 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         epochs: passes over the images; None leaves it to the recipe.
         settings: single settings by the names they have as flags, e.g. ``{"optim.lr": 0.1}``.
         random_state: the seed of all random numbers; None leaves it to the recipe, so that a fit is repeatable.
-        out: a run folder to write, with report and assignments; None writes none.
+        out: a run folder to write, with report and assignments; None writes none. A second ``fit`` writes it anew, and
+            the earlier one is beside it, as ``OUT.earlier-1``.
+        warm_start: let the next ``fit`` begin with the network of the last one; backbone, heads and method stay.
         verbose: show progress.
 
     Attributes:
@@ -70,6 +73,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     _loaded: Trained
     """After ``load``, from ``_folder``."""
     _folder: Path | None = None
+    _wrote: Path | None = None
+    """The folder that the last fit wrote."""
 
     def __init__(
         self,
@@ -80,6 +85,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         settings: Mapping[str, Any] | None = None,
         random_state: int | None = None,
         out: str | Path | None = None,
+        warm_start: bool = False,
         verbose: bool = False,
     ) -> None:
         self.n_clusters = n_clusters
@@ -88,6 +94,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         self.settings = settings
         self.random_state = random_state
         self.out = out
+        self.warm_start = warm_start
         self.verbose = verbose
 
     def fit(self: Fitted, X: ImageSource, y: object = None) -> Fitted:
@@ -103,8 +110,13 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             data, counter = config.data, progress.counter("reading images")
             known = chosen_ranges(data.range)
             images = to_images(X, root=data.root, size=size, ranges=known, strict=data.strict, progress=counter)
+            if self.out is not None and self._wrote == Path(self.out).resolve():
+                ResultFolder(self._wrote).set_aside()
             with _TRAINING:
                 run = start(config, Path(self.out or scratch), progress, images)
+                if self.warm_start and self.__sklearn_is_fitted__():
+                    _warm_up(run.method, self._trained().method)
+                self._wrote = None if self.out is None else Path(self.out).resolve()
                 fit(run, progress)
                 self._finished = finished_run(run)
             self._metrics = run.folder.read_metrics()
@@ -126,6 +138,15 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     def transform(self, X: ImageSource) -> npt.NDArray[np.float32]:
         """Features of each image, (n, d), unit length."""
         return _in_order_of(X, *self._embed(X), np.nan)
+
+    def features(self, X: ImageSource) -> npt.NDArray[np.float32]:
+        """Features of the backbone, before any head, of each image, (n, e): what linear probes and other methods read.
+
+        NaN for a file of a list that could not be read.
+        """
+        trained = self._trained()
+        images = to_images(X, size=trained.square, ranges=trained.ranges, strict=False)
+        return _in_order_of(X, images, trained.represent(images), np.nan)
 
     def save(self, path: str | Path) -> None:
         """Write a folder as ``shoal train`` does, with report and tables, which ``load`` and the command read.
@@ -214,6 +235,21 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         trained = self._trained()
         images = to_images(X, size=trained.square, ranges=trained.ranges, strict=False)
         return images, trained.embed(images)
+
+
+def _warm_up(method: Method, earlier: Method) -> None:
+    """Give a method the weights and buffers of another one.
+
+    Raises:
+        UserError: it has other ones.
+    """
+    try:
+        method.load_state_dict(earlier.state_dict())
+    except RuntimeError as error:
+        raise UserError(
+            "warm_start goes on with the network of the last fit, and these settings make another one: leave backbone, "
+            "method and n_clusters as they were, or set warm_start=False."
+        ) from error
 
 
 def _in_order_of(X: ImageSource, images: Images, rows: Tensor, missing: float) -> npt.NDArray[Any]:
