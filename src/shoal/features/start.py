@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from shoal.errors import UserError
 from shoal.features.layouts import read_as
+from shoal.features.shared import is_shared, local_weights
 from shoal.features.weights import Note, fill, hub_file, note_of, read_weights, wanted_by, weights_file
 from shoal.files import real
 from shoal.folder import ResultFolder
@@ -39,7 +39,7 @@ class Start:
 
 def resolve_weights(spec: str) -> str:
     """The same weights wherever the run is resumed: an absolute path, unless they are published ones."""
-    return spec if spec in ("", PUBLISHED) else str(real(spec))
+    return spec if spec in ("", PUBLISHED) or is_shared(spec) else str(real(spec))
 
 
 def start_from_weights(method: Method, config: BackboneConfig) -> str:
@@ -82,7 +82,7 @@ def _read(config: BackboneConfig, backbone: Backbone) -> Start:
         about = network.pretrained_cfg
         file = hub_file(config.name, about)
         return Start(read_weights(file), f"the published weights of {config.name}", mean=tuple(about["mean"]))
-    path = real(spec)
+    path = local_weights(spec) if is_shared(spec) else real(spec)
     if ResultFolder(path).is_run:
         trained = Trained.load(path)
         theirs, name = trained.method.encoder[0], trained.config.backbone.name
@@ -94,6 +94,6 @@ def _read(config: BackboneConfig, backbone: Backbone) -> Start:
         return Start(theirs.network.state_dict(), origin, note, trained.config.backbone.mean)
     if path.is_dir():
         raise UserError(f"{spec} holds no finished training run: give a run, a .safetensors file, or timm.")
-    file = weights_file(Path(path))
+    file = weights_file(path)
     found = note_of(file)
     return Start(read_weights(file), f"the weights {spec}", found, found.mean if found else None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from shoal.errors import UserError
 from shoal.features import DEFAULT_BACKBONE, EncoderSpec
 from shoal.features.clip import PREFIX
+from shoal.features.shared import is_shared, local_result, local_weights
 from shoal.features.weights import note_of
 from shoal.files import real
 from shoal.folder import ResultFolder
@@ -23,6 +24,9 @@ def chosen_networks(names: str | None, weights: str | None) -> tuple[EncoderSpec
     Raises:
         UserError: a name is empty or there twice, or there are more or fewer weights than networks.
     """
+    if names is None and weights and is_shared(weights):
+        shared = local_weights(weights)  # a whole run has a network of its own
+        names, weights = (str(shared), None) if shared.is_dir() else (None, str(shared))
     each = [_named_by(weights)] if names is None else _listed(names)
     if not all(each):
         raise UserError(
@@ -64,7 +68,9 @@ def _listed(names: str) -> list[str]:
 
 
 def _spec(name: str, weights: str) -> EncoderSpec:
-    file = str(real(weights)) if weights else ""
+    file = str(local_weights(weights) if is_shared(weights) else real(weights)) if weights else ""
+    if is_shared(name):
+        return EncoderSpec("run", str(local_result(Path(name))), file)
     if ResultFolder(Path(name)).is_run:
         return EncoderSpec("run", str(real(name)), file)
     if name.startswith(PREFIX):
