@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 
 import shoal
 from shoal.cli.main import main
+from shoal.results.result import Result
 from tests.runs import tiny_images, write_pictures
 
 SETTINGS = {
@@ -185,3 +186,37 @@ def test_broken_files_of_a_list_get_no_cluster(tmp_path):
     assert labels[7] == -1
     others = files[:7] + files[8:]
     np.testing.assert_array_equal(np.delete(labels, 7), propos().fit(others).labels_)
+
+
+def test_a_second_fit_writes_its_folder_anew(tmp_path):
+    model = propos(out=tmp_path / "run")
+    first = model.fit(tiny_images()).labels_
+    second = model.set_params(random_state=5).fit(tiny_images()).labels_
+    assert (tmp_path / "run.earlier-1" / "report.html").exists()
+    for path, labels in (("run.earlier-1", first), ("run", second)):
+        np.testing.assert_array_equal(Result.load(tmp_path / path).labels.numpy(), labels)
+    with pytest.raises(shoal.UserError, match="already holds a run"):  # of another estimator
+        clone(model).fit(tiny_images())
+
+
+def test_a_warm_start_goes_on_with_the_network():
+    images = tiny_images()
+    model = propos().set_params(settings={**SETTINGS, "optim.lr": 1e-9, "optim.weight_decay": 0})
+    first = model.fit(images).features(images)
+    warm = model.set_params(random_state=4, warm_start=True).fit(images).features(images)
+    cold = model.set_params(warm_start=False).fit(images).features(images)
+    assert np.corrcoef(first.ravel(), warm.ravel())[0, 1] > 0.95
+    assert np.corrcoef(first.ravel(), cold.ravel())[0, 1] < 0.9
+    with pytest.raises(shoal.UserError, match="these settings make another one"):
+        model.set_params(warm_start=True, settings={**SETTINGS, "backbone.width": 8}).fit(images)
+
+
+def test_features_are_those_of_the_backbone():
+    images = tiny_images()
+    settings = {"backbone.width": 4, "optim.batch_size": 20, "precision": "float32"}
+    model = shoal.CC(4, epochs=1, settings=settings).fit(images)
+    found = model.features(images)
+    assert (found.shape, model.transform(images).shape) == ((40, 16), (40, 4))
+    with torch.no_grad():
+        expected = model._finished.trained.method.eval().represent(images.pixels.float() / 255)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)

@@ -54,6 +54,8 @@ class OptimConfig:
     """Weight decay on every parameter; with LARS, on weight matrices alone."""
     warmup_epochs: Annotated[int, Ge(0)] = 10
     """Epochs over which the rate climbs linearly to its full value."""
+    backbone_lr_scale: Annotated[float, Gt(0)] = 1.0
+    """How many times the rate of the rest the backbone learns with; below 1 for weights to start from."""
     schedule: Literal["iteration", "epoch", "constant"] = "iteration"
     """Whether a cosine moves the rate at every step or once an epoch, or it stays as it is after the warm-up."""
 
@@ -308,11 +310,36 @@ def _dump(raw: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(raw), sort_keys=False, default_flow_style=None, width=110)
 
 
+def with_reachable_clusters(config: RunConfig, recipe: RunConfig) -> tuple[RunConfig, str]:
+    """Where a recipe is cut to so few epochs that its losses would never use clusters, scale ``cluster_from`` as well.
+
+    Args:
+        config: the recipe with other settings put over it, ``cluster_from`` not among them.
+        recipe: as it is written.
+
+    Returns:
+        The config, and what has become of it, in words; empty where nothing has.
+    """
+    late = config.epochs <= config.cluster_from < recipe.epochs
+    if not (config.method.uses_clusters and late):
+        return config, ""
+    first = config.cluster_from * config.epochs // recipe.epochs
+    return replace(config, cluster_from=first), (
+        f"{config.method.name} would use no clusters in {config.epochs} epochs, as the recipe's cluster_from is "
+        f"{config.cluster_from} of {recipe.epochs}: it is scaled to {first}; --cluster-from sets another"
+    )
+
+
 def config_digest(config: RunConfig) -> str:
-    """Hash of the config but for the path of the images, which may have moved."""
+    """Hash of the config but for the paths of the images and of the weights it began with, which may have moved."""
     raw = to_dict(replace(config, data=replace(config.data, path="", root="")))
     raw.pop(PLUGINS, None)  # these may have moved as well
+    del raw["backbone"]["weights"]
     # Runs that began before there were these settings can be resumed.
+    if not raw["backbone"]["freeze"]:
+        del raw["backbone"]["freeze"]
+    if raw["optim"]["backbone_lr_scale"] == 1:
+        del raw["optim"]["backbone_lr_scale"]
     if raw["data"]["range"] is None:
         del raw["data"]["range"]
     if not raw["augment"]["own"]:

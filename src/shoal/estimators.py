@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import shutil
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from shoal.clustering.kmeans import assign
-from shoal.config import RunConfig, load_recipe, parse_config, to_dict, to_yaml
+from shoal.config import RunConfig, load_recipe, parse_config, to_dict, to_yaml, with_reachable_clusters
 from shoal.data import IN_MEMORY, resolve_spec, to_images
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
@@ -53,7 +54,9 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         epochs: passes over the images; None leaves it to the recipe.
         settings: single settings by the names they have as flags, e.g. ``{"optim.lr": 0.1}``.
         random_state: the seed of all random numbers; None leaves it to the recipe, so that a fit is repeatable.
-        out: a run folder to write, with report and assignments; None writes none.
+        out: a run folder to write, with report and assignments; None writes none. A second ``fit`` writes it anew, and
+            the earlier one is beside it, as ``OUT.earlier-1``.
+        warm_start: let the next ``fit`` begin with the network of the last one; backbone, heads and method stay.
         verbose: show progress.
 
     Attributes:
@@ -72,6 +75,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     _loaded: Trained
     """After ``load``, from ``_folder``."""
     _folder: Path | None = None
+    _wrote: Path | None = None
+    """The folder that the last fit wrote."""
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         settings: Mapping[str, Any] | None = None,
         random_state: int | None = None,
         out: str | Path | None = None,
+        warm_start: bool = False,
         verbose: bool = False,
     ) -> None:
         self.n_clusters = n_clusters
@@ -90,6 +96,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         self.settings = settings
         self.random_state = random_state
         self.out = out
+        self.warm_start = warm_start
         self.verbose = verbose
 
     def fit(self: Fitted, X: ImageSource, y: object = None) -> Fitted:
@@ -106,8 +113,13 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             data, counter = config.data, progress.counter("reading images")
             known = chosen_ranges(data.range)
             images = to_images(X, root=data.root, size=size, ranges=known, strict=data.strict, progress=counter)
+            if self.out is not None and self._wrote == Path(self.out).resolve():
+                ResultFolder(self._wrote).set_aside()
             with _TRAINING:
                 run = start(config, Path(self.out or scratch), progress, images)
+                if self.warm_start and self.__sklearn_is_fitted__():
+                    _warm_up(run.method, self._trained().method)
+                self._wrote = None if self.out is None else Path(self.out).resolve()
                 fit(run, progress)
                 self._finished = finished_run(run)
             self._metrics = run.folder.read_metrics()
@@ -129,6 +141,15 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     def transform(self, X: ImageSource) -> npt.NDArray[np.float32]:
         """Features of each image, (n, d), unit length."""
         return _in_order_of(X, *self._embed(X), np.nan)
+
+    def features(self, X: ImageSource) -> npt.NDArray[np.float32]:
+        """Features of the backbone, before any head, of each image, (n, e): what linear probes and other methods read.
+
+        NaN for a file of a list that could not be read.
+        """
+        trained = self._trained()
+        images = to_images(X, size=trained.square, ranges=trained.ranges, strict=False)
+        return _in_order_of(X, images, trained.represent(images), np.nan)
 
     def save(self, path: str | Path) -> None:
         """Write a folder as ``shoal train`` does, with report and tables, which ``load`` and the command read.
@@ -184,7 +205,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
 
     def _config(self) -> RunConfig:
         """The recipe with this estimator's parameters put over it."""
-        raw = to_dict(load_recipe(self.recipe or f"{self._method}-folder"))
+        recipe = load_recipe(self.recipe or f"{self._method}-folder")
+        raw = to_dict(recipe)
         over = {"n_clusters": self.n_clusters, "epochs": self.epochs, "seed": self.random_state}
         for name, value in {**over, **(self.settings or {})}.items():
             if name in ("method", "method.name"):
@@ -200,6 +222,11 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         config = parse_config(raw, type(self).__name__)
         if config.method.name != self._method:
             raise UserError(f"the recipe {self.recipe} is one of {config.method.name}, not of {self._method}.")
+        if "cluster_from" in {name.replace("-", "_") for name in self.settings or {}}:
+            return config
+        config, note = with_reachable_clusters(config, recipe)
+        if note:
+            logging.getLogger("shoal").warning(note)
         return config
 
     def _trained(self) -> Trained:
@@ -238,6 +265,21 @@ def estimator_of(method: str | type[Method]) -> type[DeepClusterer]:
         kind.__name__, (DeepClusterer,), {"_method": name, "__doc__": text, "__module__": kind.__module__}
     )
     return made
+
+
+def _warm_up(method: Method, earlier: Method) -> None:
+    """Give a method the weights and buffers of another one.
+
+    Raises:
+        UserError: it has other ones.
+    """
+    try:
+        method.load_state_dict(earlier.state_dict())
+    except RuntimeError as error:
+        raise UserError(
+            "warm_start goes on with the network of the last fit, and these settings make another one: leave backbone, "
+            "method and n_clusters as they were, or set warm_start=False."
+        ) from error
 
 
 def _in_order_of(X: ImageSource, images: Images, rows: Tensor, missing: float) -> npt.NDArray[Any]:

@@ -126,6 +126,22 @@ class ResultFolder:
         if not {name.partition(ASIDE)[0] for name in found} <= ours:
             check_free_folder(path)
 
+    def set_aside(self) -> None:
+        """Give the folder another name, so that a new result can be written under its own.
+
+        Raises:
+            UserError: it cannot be renamed.
+        """
+        if not self.path.is_dir():
+            return
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}{ASIDE}{number}")).exists():
+            number += 1
+        try:
+            self.path.rename(aside)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be renamed to {aside}: {error.strerror}.") from error
+
     def staged(self) -> ResultFolder:
         """The folder in which an update is made ready; it may have what an interrupted one has left."""
         return ResultFolder(self.path / UPDATE, self.path)

@@ -29,7 +29,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class ExportCommand(Command):
-    """Write a result for other programs: the network as ONNX, or the clusters as sidecars or as a data set.
+    """Write a result for other programs: its network, or the clusters as sidecars or as a data set.
 
     CSV and Parquet are there already, as RESULT/assignments.csv and .parquet; 'shoal sort' makes folders.
     """
@@ -37,7 +37,8 @@ class ExportCommand(Command):
     result: ResultPath
     """The folder that 'shoal train' or 'shoal cluster' wrote."""
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
-    """The .onnx file or the folder to write. Nothing is overwritten; sidecars that are there are added to."""
+    """The .onnx file or the folder to write, or a .safetensors file for the weights of a run's backbone, which timm
+    loads, with a model card. Nothing is overwritten; sidecars that are there are added to."""
     to: Literal["onnx", "xmp", "label-studio", "fiftyone"] = "onnx"
     """What to write: network and clusters as one graph, an XMP sidecar with the cluster as a keyword for each image
     (beside the images that lie in PATH, by their names for others), or a data set for Label Studio or FiftyOne."""
@@ -45,6 +46,8 @@ class ExportCommand(Command):
     def run(self) -> int:
         """Write it."""
         path = expand_home(self.path)
+        if self.to == "onnx" and path.suffix.lower() == ".safetensors":
+            return export_backbone(self.result, path)
         return export_network(self.result, path) if self.to == "onnx" else self._export_images(path)
 
     def _export_images(self, folder: Path) -> int:
@@ -82,7 +85,36 @@ def check_onnx_name(result: Path, path: Path) -> None:
     if ending in (".csv", ".parquet"):
         raise UserError(f"the table is there already: {result / 'assignments'}{ending}; copy it.")
     if ending != ".onnx":
-        raise UserError(f"{path} should end in .onnx, or say with --to what to write: xmp, label-studio or fiftyone.")
+        raise UserError(
+            f"{path} should end in .onnx or .safetensors, or say with --to what to write: xmp, label-studio or "
+            "fiftyone."
+        )
+
+
+def export_backbone(folder: Path, file: Path) -> int:
+    """Write the weights of a run's backbone, once plain timm has made the same features with them."""
+    from shoal.export.weights import export_weights
+    from shoal.features.weights import Note
+    from shoal.results.atlas import example_images
+    from shoal.results.result import Result
+
+    if file.exists():
+        raise UserError(f"{file} exists already: give another name.")
+    result = Result.load(folder)
+    if result.encoder is None or result.encoder.kind != "run" or not result.folder.model.is_file():
+        raise UserError(
+            f"{folder} is no training run, so it has no weights of its own: its config.yaml names the network."
+        )
+    images = example_images(result.folder.atlas, TRIED, result.network.input_size)
+    done = export_weights(folder, file, images)
+    note: Note = done.note
+    say(
+        f"weights      {done.file}, {done.file.stat().st_size / 1e6:.1f} MB, {note.architecture}"
+        f"{'' if note.stem == 'native' else ' with the stem for small images'}\n"
+        f"checked      on {done.n_images} images: features of plain timm differ by at most {done.deviation:.1e} of the "
+        f"largest\nmodel card   {done.card}; choose a licence in it"
+    )
+    return 0
 
 
 def export_network(folder: Path, file: Path) -> int:

@@ -37,6 +37,7 @@ both write a folder, RESULT, with a report and tables, for
   shoal report RESULT         write report.html again
 and
   shoal recipes [NAME]        list the recipes, or show one
+  shoal convert FILE          make a published checkpoint weights that --backbone.weights takes
 
 Try it:                       shoal train propos-digits
 On your own images:           shoal cluster photos/ -k 12, or -k auto
@@ -57,6 +58,7 @@ VERBS = {
     "evaluate": "results.EvaluateCommand",
     "report": "results.ReportCommand",
     "recipes": "results.RecipesCommand",
+    "convert": "convert.ConvertCommand",
 }
 """Module and dataclass of each verb."""
 

@@ -20,7 +20,7 @@ class PredictCommand(Command):
     """Assign new images to the clusters of a result, and write a table of assignments."""
 
     result: ResultPath
-    """The folder that 'shoal train' or 'shoal cluster' wrote."""
+    """The folder that 'shoal train' or 'shoal cluster' wrote, or one that is shared on the hub: hf://OWNER/NAME."""
     images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """Whatever 'shoal cluster' takes; a .npy file of features where features were clustered."""
     out: Path = Path("assignments.csv")
@@ -30,13 +30,14 @@ class PredictCommand(Command):
 
     def run(self) -> int:
         """Write the table."""
+        from shoal.features.shared import local_result
         from shoal.progress import open_progress
         from shoal.results.predict import predict
         from shoal.results.result import Result
         from shoal.results.tables import check_free
 
         check_free(self.out)
-        result = Result.load(self.result)
+        result = Result.load(local_result(self.result))
         with open_progress(quiet=False) as progress:
             n, nowhere = predict(result, self.images, self.out, strict=self.strict, progress=progress)
         none = f", {nowhere} of them in none" if nowhere else ""

@@ -14,7 +14,7 @@ import tyro
 from shoal import distributed
 from shoal.cli.flags import Command, OptionalPath, no_such_flag
 from shoal.cli.terminal import Stopped, asked_to_stop, complain, say
-from shoal.config import RunConfig, fields_of, load_recipe, recipe_names, validate
+from shoal.config import RunConfig, fields_of, load_recipe, recipe_names, validate, with_reachable_clusters
 from shoal.data import resolve_spec
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
@@ -33,7 +33,8 @@ class TrainCommand(Command):
     out: OptionalPath = None
     """Folder to write; by default runs/RECIPE, or runs/RECIPE-2 and so on when that is taken."""
     resume: OptionalPath = None
-    """Resume the run in this folder instead of starting one; takes no recipe and no settings."""
+    """Resume the run in this folder instead of starting one. Of the settings, --epochs and --max-steps alone can be
+    others: a finished run goes on for more, and one that ended at --max-steps goes on without a limit."""
     answers: bool = False
     """With --resume and a finished run: fine-tune its network on what was said of single images in 'shoal review' and
     'shoal learn'. The outcome gets a folder of its own, --out or RUN-answers, and the run stays as it is."""
@@ -49,6 +50,10 @@ class TrainCommand(Command):
     """Send the metrics to TensorBoard or Weights & Biases as well; each is an extra to install."""
     recipe: Annotated[str, tyro.conf.Suppress] = ""
     """Name of the recipe, after which the folder is called."""
+    note: Annotated[str, tyro.conf.Suppress] = ""
+    """What has been made of the settings, to be said."""
+    length: Annotated[tuple[int | None, int | None], tyro.conf.Suppress] = (None, None)
+    """With --resume, the --epochs and --max-steps that were given."""
 
     @classmethod
     def parse(cls, verb: str, args: Sequence[str]) -> TrainCommand:
@@ -61,14 +66,10 @@ class TrainCommand(Command):
         name = args[0] if args and not args[0].startswith("-") else None
         flags = list(args[1:] if name else args)
         config = load_recipe(name) if name else RunConfig()
-        command, unknown = tyro.cli(
-            cls,
-            default=cls(config),
-            args=flags,
-            prog=f"shoal {verb} {name or 'RECIPE'}",
-            config=(tyro.conf.AvoidSubcommands,),
-            return_unknown_args=True,
-        )
+        command, unknown = _parsed(cls(config), verb, name, flags)
+        if command.resume and ResultFolder(command.resume).is_run and not (name or command.answers):
+            config = load_recipe(str(ResultFolder(command.resume).config.absolute()))
+            command, unknown = _parsed(cls(config), verb, name, flags)  # against the settings that the run has
         if unknown:
             raise UserError(_about(unknown[0], command))
         if command.profile is not None and command.profile < 1:
@@ -77,11 +78,21 @@ class TrainCommand(Command):
             _check_answers(command, has_settings=name is not None or command.config != config or command.strict)
             return command
         if command.resume:
-            if name or command.config != config or command.out or command.strict or command.dry_run:
-                raise UserError("--resume continues a run exactly as it began: give no recipe or settings with it.")
-            return command
+            own = command.config
+            same = own == dataclasses.replace(config, epochs=own.epochs, max_steps=own.max_steps)
+            if name or not same or command.out or command.strict or command.dry_run:
+                raise UserError(
+                    "--resume continues a run exactly as it began, but for --epochs and --max-steps: give no recipe "
+                    "and no other settings with it."
+                )
+            given = {flag.partition("=")[0].replace("_", "-") for flag in flags}
+            epochs = own.epochs if "--epochs" in given else None
+            return dataclasses.replace(command, length=(epochs, own.max_steps if "--max-steps" in given else None))
         if not name:
             raise UserError(f"give a recipe, as in 'shoal train propos-digits': there are {', '.join(recipe_names())}.")
+        if not any(flag.replace("_", "-").startswith("--cluster-from") for flag in flags):
+            scaled, note = with_reachable_clusters(command.config, config)
+            command = dataclasses.replace(command, config=scaled, note=note)
         return _resolved(command, name)
 
     def run(self) -> int:
@@ -94,12 +105,28 @@ class TrainCommand(Command):
 
                 for name, value in forecast(self.config).items():
                     say(f"{name:<12} {value}")
+                if self.note:
+                    say(f"{'note':<12} {self.note}")
                 return 0
             if self.answers:
                 return _fine_tune(self)
             check_installed(self.tracker)
             path = self.resume or self.out or _default_folder(self.recipe)
             return _train(self, path)
+
+
+def _parsed(
+    default: TrainCommand, verb: str, name: str | None, flags: Sequence[str]
+) -> tuple[TrainCommand, Sequence[str]]:
+    """The command, and words that are none of its options."""
+    return tyro.cli(
+        type(default),
+        default=default,
+        args=flags,
+        prog=f"shoal {verb} {name or 'RECIPE'}",
+        config=(tyro.conf.AvoidSubcommands,),
+        return_unknown_args=True,
+    )
 
 
 def _check_answers(command: TrainCommand, *, has_settings: bool) -> None:
@@ -181,6 +208,7 @@ def _to_its_end(command: TrainCommand, path: Path) -> str:
     from shoal.progress import open_progress
     from shoal.results.train import reopen, start, train
     from shoal.training import fit
+    from shoal.training.lengthen import lengthen
     from shoal.training.profile import Profile
     from shoal.training.run import Watcher
     from shoal.training.trackers import open_tracker
@@ -192,6 +220,10 @@ def _to_its_end(command: TrainCommand, path: Path) -> str:
     text = ""
     with open_progress(quiet=quiet) as progress:
         run = reopen(path, progress) if resumed else start(command.config, path, progress)
+        if command.note:
+            progress.say(f"note         {command.note}")
+        if command.resume and (said := lengthen(run, *command.length)):
+            progress.say(said)
         tracked = command.tracker if first else "none"
         profile = Profile(command.profile) if command.profile and first else Watcher()
         with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker, profile:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from shoal.errors import UserError
 from shoal.features.encoder import Encoder, timm_network
-from shoal.features.weights import PREFIXES, as_list, hub_file, load_weights
+from shoal.features.layouts import PREFIXES
+from shoal.features.weights import as_list, hub_file, load_weights
 from shoal.models.backbone import evaluating
 
 _AGREES = 1e-3

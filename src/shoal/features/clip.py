@@ -29,6 +29,10 @@ PREFIX = "open_clip:"
 
 _CONFIG = "open_clip_config.json"
 _WEIGHTS = "open_clip_model.safetensors"
+_CONVERT = (
+    "convert it with safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors'), then "
+    "give --backbone.weights weights.safetensors"
+)
 
 _SHOWN = 6
 """Names of weights that a message lists."""
@@ -103,9 +107,9 @@ class ClipName:
             UserError: it is missing, is no safetensors file, or cannot be downloaded.
         """
         if given is not None:
-            return weights_file(given, used=used)
+            return weights_file(given, used=used, convert=_CONVERT)
         if self.folder is not None:
-            return weights_file(self.folder / _WEIGHTS, used=used)
+            return weights_file(self.folder / _WEIGHTS, used=used, convert=_CONVERT)
         repository, _, file = self.published.get("hf_hub", "").rpartition("/")
         source = {"hf_hub_id": repository, "hf_hub_filename": file or "open_clip_pytorch_model.bin"}
         return hub_file(self.whole, {**source, "url": self.published.get("url")})

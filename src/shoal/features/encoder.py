@@ -18,7 +18,7 @@ from shoal.device import Precision, autocast, compute_device, preserve_rng
 from shoal.errors import UserError
 from shoal.features.clip import ClipName, ClipPreparing, channels, sides
 from shoal.features.inference import NetworkPreparing, SquarePreparing, TimmPreparing, fold_batch_norm
-from shoal.features.weights import file_digest, hub_file, load_weights, weights_file
+from shoal.features.weights import SMALL_SIDE, Note, file_digest, hub_file, load_weights, note_of, weights_file
 from shoal.files import expand_home
 from shoal.folder import ResultFolder
 from shoal.methods import Method
@@ -141,13 +141,14 @@ def _timm(spec: EncoderSpec, device: torch.device) -> Encoder:
     given = expand_home(spec.weights).absolute()
     file = weights_file(given, used=spec.digest != "") if spec.weights else hub_file(spec.name, config)
     settled = _settled(replace(spec, weights=str(file) if spec.weights else ""), file)
-    load_weights(network, file, config)
+    stem, note = load_weights(network, file, config), note_of(file) or Note(spec.name)
     data = resolve_data_config(_sized(spec.name), model=network)  # type: ignore[no-untyped-call]
-    size = data["input_size"][1:]
+    size = note.size or (data["input_size"][1:] if stem == "native" else (SMALL_SIDE, SMALL_SIDE))
+    preparing = TimmPreparing(data) if stem == "native" and note.size is None else SquarePreparing(size)
     network.to(device)
     n_features = pooled_width(network, spec.name, size)
-    module = Backbone(network, n_features, data["mean"], data["std"]).to(device).eval()
-    return _finished(settled, module, n_features, size, device, "auto", TimmPreparing(data))
+    module = Backbone(network, n_features, note.mean or data["mean"], note.std or data["std"]).to(device).eval()
+    return _finished(settled, module, n_features, size, device, "auto", preparing)
 
 
 def _open_clip(spec: EncoderSpec, device: torch.device) -> Encoder:

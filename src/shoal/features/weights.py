@@ -1,36 +1,54 @@
-"""Weights of a frozen network, from a safetensors file that is given or downloaded; pickles are never opened."""
+"""Weights of a network, from a safetensors file that is given or downloaded; pickles are never opened here."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError
+from annotated_types import Gt
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from shoal.data.sources.hub import check_reachable
 from shoal.errors import UserError
+from shoal.features.layouts import Found, described, first_wrong, is_counter, read_as
+from shoal.models.backbone import Channels, Stem, use_stem
 
-PREFIXES = ("", "module.", "backbone.", "model.", "encoder.", "module.backbone.", "model.backbone.")
-"""What training scripts put before the names of a network's tensors."""
+SMALL_SIDE = 32
+"""Side of the images of a ResNet with the stem for small ones, where its weights do not say."""
 
-_HEADS = ("head.", "head_dist.", "fc.", "classifier.", "last_linear.", "mask_token")
-"""Tensors that a checkpoint may have in addition: classifiers by their usual names, and those used in training only."""
-
-_CONVERT = (
-    "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors'), then give "
-    "--backbone.weights weights.safetensors"
-)
 _NO_WEIGHTS_NEEDED = "'shoal train propos-folder' needs no weights"
 
 
-def weights_file(path: Path, *, used: bool = False) -> Path:
+@dataclass(frozen=True)
+class Note:
+    """What a file that ``shoal convert`` or ``shoal export`` wrote says of its weights, beside the tensors."""
+
+    architecture: str
+    """timm's name of the network."""
+    stem: Stem = "native"
+    size: tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]] | None = None
+    """Height and width in pixels that images are brought to as those of a run are; None: as timm does it."""
+    mean: Channels | None = None
+    """Channel means; None: timm's."""
+    std: Channels | None = None
+    origin: str = ""
+    """Whose layout the weights came in, or which recipe trained them."""
+
+
+def weights_file(path: Path, *, used: bool = False, convert: str = "") -> Path:
     """Check that a file given by the user, now or when it was first ``used``, is a safetensors file.
+
+    ``convert`` says how others become one; by default, with ``shoal convert``.
 
     Raises:
         UserError: it does not exist, or is another kind of file.
@@ -40,10 +58,8 @@ def weights_file(path: Path, *, used: bool = False) -> Path:
             raise UserError(f"the weights {path}, which the images were embedded with, are gone: restore the file.")
         raise UserError(f"there is no weights file {path}: give --backbone.weights a .safetensors file.")
     if path.suffix != ".safetensors":
-        raise UserError(
-            f"{path} is not a .safetensors file, and shoal opens no pickles, which can run code: convert it with "
-            f"{_CONVERT}."
-        )
+        how = convert or f"'shoal convert {shlex.quote(str(path))}' writes its weights as one, without running any"
+        raise UserError(f"{path} is not a .safetensors file, and pickles can run code: {how}.")
     return path
 
 
@@ -66,8 +82,8 @@ def hub_file(name: str, config: Mapping[str, Any]) -> Path:
     file = _safe_name(config.get("hf_hub_filename") or "model.safetensors")
     if not repository or not file:
         raise UserError(
-            f"pretrained weights of {name} are published as {address or config['hf_hub_filename']} alone, which shoal "
-            f"does not open since it may be a pickle: download it and convert it with {_CONVERT}."
+            f"pretrained weights of {name} are published as {address or config['hf_hub_filename']} alone, which may be "
+            "a pickle: download it, and 'shoal convert FILE' writes what --backbone.weights takes."
         )
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -87,30 +103,85 @@ def hub_file(name: str, config: Mapping[str, Any]) -> Path:
         ) from error
 
 
-def load_weights(network: nn.Module, file: Path, config: Mapping[str, Any]) -> None:
-    """Load the tensors of a file into a timm network without a classifier.
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
 
-    Prefixes that training scripts add to names are removed; other published formats of a model are converted by timm.
+    Raises:
+        UserError: it is damaged or cannot be read.
+    """
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"cannot read the weights {file} ({error}): download the file again.") from error
+
+
+def note_of(file: Path) -> Note | None:
+    """What ``shoal convert`` or ``shoal export`` has noted in a file of weights; None if neither has written it.
+
+    Raises:
+        UserError: the note is damaged.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            values = json.loads((opened.metadata() or {}).get("shoal", "{}"))
+    except (SafetensorError, OSError, ValueError):  # what is wrong with the file is told when it is read
+        return None
+    if not isinstance(values, dict) or "architecture" not in values:
+        return None
+    values.pop("format", None)
+    try:
+        note: Note = TypeAdapter(Note).validate_python(values)
+    except ValidationError as error:
+        raise UserError(f"what {file} says of its weights is damaged: convert or export them again.") from error
+    return note
+
+
+def load_weights(network: nn.Module, file: Path, config: Mapping[str, Any]) -> Stem:
+    """Load the tensors of a file into a timm network, which gets the stem that they are made for.
+
+    Args:
+        network: with or without a classifier.
+        file: of safetensors, in any of the published layouts.
+        config: timm's ``pretrained_cfg``.
+
+    Returns:
+        The stem.
 
     Raises:
         UserError: a tensor is missing, has another shape or belongs to another network, or the file is damaged.
     """
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read the weights {file} ({error}): download the file again.") from error
-    wanted = {name: value for name, value in network.state_dict().items() if not _is_counter(name)}
-    heads = (*_HEADS, *(f"{head}." for head in as_list(config.get("classifier"))))
-    found = min((_without(tensors, prefix) for prefix in PREFIXES), key=lambda them: len(wanted.keys() - them.keys()))
-    wrong = _first_wrong(found, wanted, heads)
+    note = note_of(file)
+    name = config.get("architecture", "the backbone")
+    found = read_as(read_weights(file), wanted_by(network))
+    stem = note.stem if note else found.stem_for(network, "native")
+    use_stem(network, stem, name)
+    fill(network, found, config, f"the weights {file}")
+    return stem
+
+
+def fill(network: nn.Module, found: Found, config: Mapping[str, Any], origin: str) -> None:
+    """Load tensors into a network that has their stem; ``origin`` says what they are.
+
+    Raises:
+        UserError: as ``load_weights``.
+    """
+    wanted, name = wanted_by(network), config.get("architecture", "the backbone")
+    heads = [f"{head}." for head in as_list(config.get("classifier"))]
+    wrong = first_wrong(found, wanted, heads)
     if wrong:
-        translated = _translated(found, network)
-        if translated is None or _first_wrong(translated, wanted, heads):
-            network_name = config.get("architecture", "the backbone")
-            advice = "Weights belong to one network: give its --backbone.name."
-            raise UserError(f"the weights {file} do not fit {network_name}: {wrong}. {advice}")
-        found = translated
-    network.load_state_dict({name: found[name] for name in wanted}, strict=False)
+        translated = _translated(found.tensors, network)
+        if translated is None or first_wrong(replace(found, tensors=translated), wanted, heads):
+            raise UserError(
+                f"{origin} do not fit {name}: read in the nearest layout, {described(found.layout)}, {wrong}. Weights "
+                "belong to one network: give its --backbone.name."
+            )
+        found = replace(found, tensors=translated)
+    network.load_state_dict({each: found.tensors[each] for each in wanted}, strict=False)
+
+
+def wanted_by(network: nn.Module) -> dict[str, Tensor]:
+    """The tensors that a checkpoint has to have."""
+    return {name: value for name, value in network.state_dict().items() if not is_counter(name)}
 
 
 def file_digest(file: Path) -> str:
@@ -135,21 +206,6 @@ def _safe_name(file: str) -> str | None:
     return None
 
 
-def _without(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _first_wrong(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], heads: Sequence[str]) -> str | None:
-    """Describe the first tensor that does not fit; None if all do."""
-    for name, value in wanted.items():
-        if name not in found:
-            return f"{name} is missing"
-        if found[name].shape != value.shape:
-            return f"{name} has shape {tuple(found[name].shape)} instead of {tuple(value.shape)}"
-    odd = (n for n in found if n not in wanted and not _is_counter(n) and not n.startswith(tuple(heads)))
-    return next((f"{name} belongs to another network" for name in odd), None)
-
-
 def _translated(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor] | None:
     """Convert other published names, and position embeddings of another size, with timm; None if timm cannot."""
     translate: Callable[..., dict[str, Tensor]] | None
@@ -162,10 +218,6 @@ def _translated(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, 
     except Exception:  # whatever goes wrong, these are not the weights of this network
         return None
     return translated
-
-
-def _is_counter(name: str) -> bool:
-    return name.endswith("num_batches_tracked")
 
 
 def as_list(value: str | Sequence[str] | None) -> Sequence[str]:

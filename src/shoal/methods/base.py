@@ -28,6 +28,11 @@ class MethodConfig:
         """Number of equal parts with statistics of their own in each pass over a batch."""
         return 1
 
+    @property
+    def uses_clusters(self) -> bool:
+        """Whether the losses use clusters at some time."""
+        return False
+
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
         """Raise a UserError when the method cannot train with these numbers.
 

@@ -39,6 +39,11 @@ class BoostConfig(MethodConfig):
     boost_reduction: Reduction = "mean"
     """Of the pairs of clusters L_neg takes the mean, the mean over clusters of the sum over the others, or the sum."""
 
+    @property
+    def uses_clusters(self) -> bool:
+        """Those of the last stage do."""
+        return self.boost_from is not None
+
     def boosts(self, progress: float) -> bool:
         """Whether the last stage has begun once this share of the epochs is done."""
         return self.boost_from is not None and progress >= self.boost_from

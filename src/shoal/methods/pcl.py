@@ -59,6 +59,11 @@ class PCLConfig(MethodConfig):
         """Those with their own batch-norm statistics."""
         return self.bn_splits
 
+    @property
+    def uses_clusters(self) -> bool:
+        """ProtoNCE does."""
+        return True
+
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
         """Raise a UserError when there are more prototypes than images, or queue or batch do not fit."""
         if max(self.granularities) > n_images:

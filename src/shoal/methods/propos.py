@@ -55,6 +55,11 @@ class ProPosConfig(BoostConfig):
     """Target features of earlier images that join the prototypes: 10 240 on ImageNet-1k, whose batches hold too few
     images of a cluster; 0 for none."""
 
+    @property
+    def uses_clusters(self) -> bool:
+        """PSL does."""
+        return True
+
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
         """Raise a UserError when the queue is shorter than the keys of one step."""
         if self.queue:

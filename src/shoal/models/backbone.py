@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,6 +17,9 @@ from shoal.errors import UserError
 from shoal.models.small import SmallNet
 
 Channels = tuple[float, float, float]
+
+Stem = Literal["native", "cifar", "cifar-pad2"]
+"""A ResNet's first layers: its own, or those for small images, padded by one pixel or, as in solo-learn, two."""
 
 COMPILER = "inductor"
 """The backend of ``torch.compile``."""
@@ -28,8 +31,9 @@ class BackboneConfig:
 
     name: str = "resnet18"
     """A timm model, or "small": a plain three-stage net for images of 8 to 64 px."""
-    stem: Literal["native", "cifar"] = "native"
-    """"cifar" swaps a ResNet's first layers for a 3×3 convolution of stride 1 without pooling, for small images."""
+    stem: Stem = "native"
+    """"cifar" swaps a ResNet's first layers for a 3×3 convolution of stride 1 without pooling, for small images;
+    "cifar-pad2" pads it by two pixels, for weights of solo-learn."""
     width: Annotated[int, Gt(0)] = 32
     """Channels of the small net's first stage; the later two have twice and four times as many."""
     depth: Annotated[int, Gt(0)] = 1
@@ -38,6 +42,12 @@ class BackboneConfig:
     """Channel means, subtracted from the image."""
     std: Channels = (0.229, 0.224, 0.225)
     """Channel standard deviations, by which the image is divided."""
+    weights: str = ""
+    """Weights to start from instead of random ones: a .safetensors file, such as 'shoal convert' writes of a published
+    checkpoint, the folder of an earlier run, timm for the published ones of its model, or hf://OWNER/NAME."""
+    freeze: Annotated[int, Ge(0)] = 0
+    """Stages after the stem that stay as they are, with the stem: no gradient, weight decay or batch-norm update. 0
+    trains everything. A stage of a vision transformer is one block."""
 
 
 class Backbone(nn.Module):
@@ -60,6 +70,8 @@ class Backbone(nn.Module):
         self.network = network
         self.n_features = n_features
         self.made_for = made_for
+        self.n_frozen = 0
+        self._frozen: frozenset[str] = frozenset()
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -73,6 +85,34 @@ class Backbone(nn.Module):
     def _features(self, images: Tensor) -> Tensor:
         features: Tensor = self.network((images - self.mean) / self.std)
         return features
+
+    def freeze(self, stages: int) -> None:
+        """Keep the stem and so many stages as they are: no gradient, and their batch-norms use what they know.
+
+        Raises:
+            UserError: the network has fewer stages, or does not say what they are.
+        """
+        self.n_frozen = stages
+        if not stages:
+            return
+        of_stages = stages_of(self.network)
+        if stages >= len(of_stages):
+            have = f"{len(of_stages) - 1} stages" if of_stages else "no stages that are known"
+            raise UserError(f"--backbone.freeze {stages}: the backbone has {have}.")
+        self._frozen = frozenset(name for names in of_stages[: stages + 1] for name in names)
+        for name, parameter in self.network.named_parameters():
+            if name in self._frozen:
+                parameter.requires_grad = False
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Training mode, but for the parts that are frozen: their batch-norms and dropouts stay in evaluation mode."""
+        super().train(mode)
+        if mode and self._frozen:
+            for name, module in self.network.named_modules():
+                own = [f"{name}.{each}".lstrip(".") for each, _ in module.named_parameters()]
+                if own and self._frozen.issuperset(own):
+                    module.eval()
+        return self
 
     def compile_training(self, mode: str | None = None, *, on: bool = True) -> None:
         """Compile what runs in training, at its first call, or stop doing so; features of E-steps stay uncompiled.
@@ -107,9 +147,27 @@ def build_backbone(config: BackboneConfig) -> Backbone:
         network = _from_timm(config.name)
         made_for = native_size(network)
         n_features = pooled_width(network, config.name, made_for)
-    if config.stem == "cifar":
-        _use_cifar_stem(network, config.name)
-    return Backbone(network, n_features, config.mean, config.std, made_for)
+    use_stem(network, config.stem, config.name)
+    backbone = Backbone(network, n_features, config.mean, config.std, made_for)
+    backbone.freeze(config.freeze)
+    return backbone
+
+
+def stages_of(network: nn.Module) -> list[list[str]]:
+    """Names of the parameters of the stem, then of each stage; nothing if the network does not say.
+
+    timm's networks say it for layer-wise learning rates. What comes behind the last stage, such as a norm, counts as
+    one more where timm has it as one.
+    """
+    if isinstance(network, SmallNet):
+        return [[], *network.stages]
+    if not hasattr(network, "group_matcher"):
+        return []
+    from timm.models import group_parameters
+
+    matcher: Any = network.group_matcher
+    found = group_parameters(network, matcher(coarse=True))
+    return [names for _, names in sorted(found.items())]
 
 
 def native_size(network: nn.Module) -> tuple[int, int]:
@@ -187,11 +245,20 @@ def _from_timm(name: str) -> nn.Module:
     return timm.create_model(name, pretrained=False, num_classes=0)
 
 
-def _use_cifar_stem(network: nn.Module, name: str) -> None:
-    """3×3 stride-1 first convolution and no max-pool, as SimCLR trains on CIFAR (arXiv 2002.05709, section B.9)."""
+def use_stem(network: nn.Module, stem: Stem, name: str) -> None:
+    """Give a ResNet its stem; that for small images has fresh weights.
+
+    3×3 stride-1 first convolution and no max-pool, as SimCLR trains on CIFAR (arXiv 2002.05709, section B.9).
+
+    Raises:
+        UserError: it is no ResNet.
+    """
+    if stem == "native":
+        return
     conv = getattr(network, "conv1", None)
     if not isinstance(conv, nn.Conv2d) or not isinstance(getattr(network, "maxpool", None), nn.Module):
         raise UserError(f"the CIFAR stem fits ResNets only, not {name!r}: leave --backbone.stem at native.")
-    network.conv1 = nn.Conv2d(3, conv.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    padding = 2 if stem == "cifar-pad2" else 1
+    network.conv1 = nn.Conv2d(3, conv.out_channels, kernel_size=3, stride=1, padding=padding, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()

@@ -28,6 +28,16 @@ class SmallNet(nn.Module):
                 n_in = n_out
         self.layers = nn.Sequential(*layers)
 
+    @property
+    def stages(self) -> list[list[str]]:
+        """Names of the parameters of each stage."""
+        stages: list[list[str]] = [[]]
+        for place, layer in enumerate(self.layers):
+            if isinstance(layer, nn.MaxPool2d):
+                stages.append([])
+            stages[-1] += [f"layers.{place}.{name}" for name, _ in layer.named_parameters()]
+        return stages
+
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Features of the last stage, averaged over the image; at least 4 px a side."""
         features: Tensor = self.layers(x).mean((2, 3))

@@ -27,6 +27,7 @@ from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features, write_links
 from shoal.features.embedded import Header
 from shoal.features.matching import pixel_fingerprint
+from shoal.features.start import resolve_weights, start_from_weights
 from shoal.features.weights import file_digest
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
@@ -37,7 +38,7 @@ from shoal.results.page import report_data
 from shoal.results.result import Result
 from shoal.results.tables import unread, write_skipped
 from shoal.training import Run, fit
-from shoal.training.run import Watcher
+from shoal.training.run import Watcher, use_of_clusters
 from shoal.training.trained import Trained
 from shoal.types import Images
 
@@ -52,11 +53,32 @@ def start(config: RunConfig, path: Path, progress: Progress, images: Images | No
     if distributed.is_first():
         folder.check_free()
     images = images or _images(config, progress)
+    weights = resolve_weights(config.backbone.weights)
+    config = replace(config, backbone=replace(config.backbone, weights=weights))
     run = Run(config, images, folder)
+    _begin(run, progress)
     if distributed.is_first():
         atomic_write(folder.config, to_yaml(config).encode())
         write_skipped(unread(images, images.others), folder.skipped)
     return run
+
+
+def _begin(run: Run, progress: Progress) -> None:
+    """Give a run that has not begun the weights that it starts from, and say what is not as one may expect.
+
+    Raises:
+        UserError: the weights cannot be read, or do not fit.
+    """
+    with distributed.one_by_node():  # the first downloads what the others find
+        said = start_from_weights(run.method, run.config.backbone)
+    if said:
+        progress.say(said)
+    used, ever = use_of_clusters(run.config, run.steps_per_epoch)
+    if used and distributed.is_first():
+        if ever:
+            progress.say(f"clusters     {used}")
+        else:
+            progress.warn(f"clusters are {used}")
 
 
 def reopen(path: Path, progress: Progress) -> Run:
@@ -74,6 +96,8 @@ def reopen(path: Path, progress: Progress) -> Run:
     run = Run(config, _images(config, progress), folder)
     if distributed.is_first():
         folder.sweep()
+    if not folder.state.exists():
+        _begin(run, progress)
     run.load()
     return run
 

@@ -14,7 +14,7 @@ from shoal.device import autocast, compute_device, resolve_precision
 from shoal.errors import UserError
 from shoal.methods import Method, build
 from shoal.training.optim import full_lr
-from shoal.training.run import check_fits, check_takes, global_batch
+from shoal.training.run import check_fits, check_takes, global_batch, use_of_clusters
 from shoal.types import Batch, Clustering
 
 
@@ -50,6 +50,7 @@ def forecast(config: RunConfig) -> dict[str, str]:
         "epoch": f"{_count(steps)} steps of {_count(batch)} images{parts}: {_count(steps * batch)} images",
         "run": f"{_count(config.epochs)} epochs: {_count(total)} steps{cut}",
         "rate": f"{full_lr(batch, optim):g} after {optim.warmup_epochs} epochs of warm-up ({optim.optimizer})",
+        **({"clusters": used} if (used := use_of_clusters(config, steps)[0]) else {}),
         **_parameters(method),
         **_memory(config, method, extent, batch // optim.accumulate),
     }

@@ -29,7 +29,7 @@ from shoal.data import apply_view, draw_view, feed
 from shoal.device import autocast, preserve_rng
 from shoal.errors import UserError
 from shoal.losses import balanced_cross_entropy, confident_labels, ruled_out_loss
-from shoal.models import evaluating
+from shoal.models import Backbone, evaluating
 from shoal.progress import Progress
 from shoal.training.trained import Trained
 from shoal.types import Images
@@ -132,7 +132,11 @@ class _Job:
         with torch.no_grad():
             self.head.weight.copy_(SCALE * F.normalize(centers.float(), dim=1))
             self.head.bias.zero_()
-        encoder = [*self.method.encoder.requires_grad_().parameters()]
+        network = self.method.encoder.requires_grad_()
+        for part in network.modules():
+            if isinstance(part, Backbone):
+                part.freeze(part.n_frozen)
+        encoder = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
             [*encoder, *self.head.parameters()], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
         )

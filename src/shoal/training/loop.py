@@ -115,7 +115,7 @@ def m_step(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> di
             start = time.monotonic()
             terms = train_step(run, pixels)
             run.count_step(terms, time.monotonic() - start)
-            rate = f"{state.step * run.batch_size / max(state.seconds, 1e-9):.0f} images/s"
+            rate = f"{(state.step - state.logged) * run.batch_size / max(state.seconds, 1e-9):.0f} images/s"
             progress.update(f"epoch {state.epoch + 1}/{config.epochs}", run.steps_done, run.n_steps, rate)
             for watcher in watchers:
                 watcher.step(run)
@@ -181,8 +181,13 @@ def _order(run: Run) -> Int64[Tensor, "m"]:
 
 
 def _e_step_is_due(run: Run) -> bool:
-    """Every ``cluster_every`` epochs; before the first, whose features are random, only if clusters are needed."""
+    """Every ``cluster_every`` epochs; before the first, whose features are random, only if clusters are needed.
+
+    Also where a run goes on that had ended, after an E-step for its end alone.
+    """
     epoch = run.state.epoch
+    if run.uses_clusters(epoch) and not run.has_clusterings:
+        return True
     needed = epoch > 0 or run.config.resample or _granularities_until_next(run)
     return epoch % run.config.cluster_every == 0 and bool(needed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from shoal.config import OptimConfig
 from shoal.methods import Method
+from shoal.models import Backbone
 
 
 def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimizer:
     """The optimiser of the method's parameter groups; ``set_lr`` sets the rate at each step."""
-    groups = method.param_groups()
+    groups = [*_trained_groups(method, config.backbone_lr_scale)]
     if config.optimizer == "adam":
         betas = (config.momentum, 0.999)
         return torch.optim.Adam(groups, lr=0.0, betas=betas, weight_decay=config.weight_decay, fused=True)
@@ -23,6 +24,20 @@ def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimize
     if config.optimizer == "lars":
         return _lars(groups, momentum, decay)
     return torch.optim.SGD(groups, lr=0.0, momentum=momentum, weight_decay=decay, fused=True)
+
+
+def _trained_groups(method: Method, backbone_scale: float) -> Iterator[dict[str, Any]]:
+    """The method's groups without what is frozen; the backbone's parameters apart where they have another rate."""
+    backbones = [part for part in method.modules() if isinstance(part, Backbone)]
+    slow = {id(p) for part in backbones for p in part.parameters()} if backbone_scale != 1 else set()
+    for group in method.param_groups():
+        trained = [p for p in group["params"] if p.requires_grad]
+        apart = [p for p in trained if id(p) in slow]
+        rest = [p for p in trained if id(p) not in slow]
+        if apart:
+            yield group | {"params": apart, "lr_scale": backbone_scale * group.get("lr_scale", 1.0)}
+        if rest:
+            yield group | {"params": rest}
 
 
 def _lars(groups: Iterable[dict[str, Any]], momentum: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -111,6 +112,8 @@ class Run:
         self.state = State()
         self.features: Tensor | None = None
         """Features of the last E-step of this process: not saved."""
+        self.lengthened = False
+        """Whether the number of epochs or steps is another than when the run began."""
         self.stop_signal: int | None = None
         self._save_due = time.monotonic() + SAVE_SECONDS
         self.compiled = False
@@ -161,6 +164,11 @@ class Run:
         return min(whole, self.config.max_steps or whole)
 
     @property
+    def has_clusterings(self) -> bool:
+        """Whether there is a clustering of each granularity that the losses use."""
+        return {len(clustering.centers) for clustering in self.clusterings}.issuperset(self.method.granularities)
+
+    @property
     def active_clusterings(self) -> tuple[Clustering, ...]:
         """The clusterings that the losses use in this epoch, one per granularity; none before they begin."""
         if not self.uses_clusters(self.state.epoch):
@@ -185,16 +193,18 @@ class Run:
         state = self.state
         distributed.average(list(state.totals.values()))
         self._check_finite(state.tensors())
-        terms = {name: float(total) / state.step for name, total in state.totals.items()}
-        rate = state.step * self.batch_size / state.seconds
+        n_steps = state.step - state.logged
+        terms = {name: float(total) / n_steps for name, total in state.totals.items()}
+        rate = n_steps * self.batch_size / state.seconds
         row = {"epoch": state.epoch, "steps": self.steps_done, "loss": sum(terms.values()), **terms, "lr": lr}
         row |= {"seconds": round(state.seconds, 3), "images_per_second": round(rate, 1)}
         row |= {"e_step_seconds": round(state.e_step_seconds, 3), **state.scores}
         self._append(row)
         state.scores = {}
         state.order, state.totals, state.seconds, state.e_step_seconds = None, {}, 0.0, 0.0
+        state.logged = state.step
         if state.step == self.steps_per_epoch:
-            state.epoch, state.step = state.epoch + 1, 0
+            state.epoch, state.step, state.logged = state.epoch + 1, 0, 0
         self.stop_or_save()
         return row
 
@@ -246,6 +256,8 @@ class Run:
             "compiled": self.compiled,
             "metrics_rows": self.folder.n_metrics,
             "plugins": _plugin_digests(self.config),
+            "length": {"epochs": self.config.epochs, "max_steps": self.config.max_steps},
+            "lengthened": self.lengthened,
         }
         if distributed.is_first():
             write_tensors(self.folder.state, header, tensors)
@@ -266,7 +278,10 @@ class Run:
         path = self.folder.path
         if header.get("images") != self.images_digest:
             raise UserError(f"the images of {path} have changed since it was saved: restore them, or train a new run.")
-        if header.get("config") != config_digest(self.config):
+        known = replace(self.config, **header["length"]) if header.get("lengthened") else self.config
+        if header.get("config") == config_digest(known):
+            self.config = known  # a kill may have come before the config was written
+        else:
             raise UserError(
                 f"{self.folder.config} has changed since the run began, and a run resumes with the settings it began "
                 f"with. For a new run: shoal train {self.folder.config} --out ANOTHER"
@@ -281,6 +296,7 @@ class Run:
                 f"the run in {path} takes {batch_size} images a step, which {distributed.world_size()} processes "
                 "cannot share equally: resume with another number of processes."
             )
+        self.lengthened = header.get("lengthened", False)
         self._set_batch(batch_size)  # also where other processes share it now
         try:
             self._restore(header, tensors)
@@ -332,6 +348,18 @@ def global_batch(config: RunConfig, n_images: int) -> int:
     return max(batch - batch % (config.optim.accumulate * config.method.parts * distributed.world_size()), 1)
 
 
+def use_of_clusters(config: RunConfig, steps_per_epoch: int) -> tuple[str, bool]:
+    """When the losses use clusters, in words, and whether all epochs would bring it; no words where none are used."""
+    if not config.method.uses_clusters:
+        return "", True
+    first, limit = config.cluster_from, config.max_steps or 0
+    if first >= config.epochs:
+        return f"never used: --cluster-from {first} is past the last of {config.epochs} epochs", False
+    if 0 < limit <= first * steps_per_epoch:
+        return f"not used yet: --max-steps {limit} ends before epoch {first + 1}, with which they begin", True
+    return f"the losses use them from epoch {first + 1} of {config.epochs} on", True
+
+
 def compiles(config: RunConfig, n_steps: int, device: torch.device) -> bool:
     """Whether a run compiles its backbones: ``auto`` does so for long runs on a GPU, where the compiler works."""
     if config.compile != "auto":
@@ -349,6 +377,10 @@ def compiles(config: RunConfig, n_steps: int, device: torch.device) -> bool:
 def check_fits(config: RunConfig, n: int, n_images: int) -> None:
     """Raise a UserError when ``n_images``, ``n`` of which are clustered, cannot be clustered or trained on as asked."""
     optim = config.optim
+    if config.backbone.freeze and not config.backbone.weights:
+        raise UserError(
+            f"--backbone.freeze {config.backbone.freeze} would keep random weights: give --backbone.weights as well."
+        )
     if config.n_clusters > n:
         raise UserError(
             f"{config.n_clusters} clusters need at least as many images, and there are {n}: ask for fewer clusters."

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shoal.types import Clustering
 
-PLAIN = ("epoch", "step", "seconds", "e_step_seconds", "scores", "done")
+PLAIN = ("epoch", "step", "logged", "seconds", "e_step_seconds", "scores", "done")
 """Fields that a state file keeps in its header; the others are tensors,"""
 KINDS = ("totals.", "clustering.", "order")
 """whose names begin so."""
@@ -25,6 +25,8 @@ class State:
     """Epochs done."""
     step: int = 0
     """Steps done in the current epoch."""
+    logged: int = 0
+    """Steps of the current epoch that are in the metrics already, where a limit of steps ended the run within it."""
     order: Tensor | None = None
     """Images of the current epoch in the order they are seen; None between two epochs."""
     totals: dict[str, Tensor] = field(default_factory=dict)
@@ -60,7 +62,8 @@ class State:
         n = len({name.split(".")[1] for name in own if name.startswith("clustering.")})
         parts = [part.name for part in fields(Clustering)]
         return cls(
-            **{name: header[name] for name in PLAIN},
+            **{name: header[name] for name in PLAIN if name != "logged"},
+            logged=header.get("logged", 0),  # earlier versions have none
             order=own.get("order"),
             totals={name: own[f"totals.{name}"] for name in terms},
             clusterings=tuple(Clustering(*(own[f"clustering.{i}.{part}"] for part in parts)) for i in range(n)),

@@ -54,15 +54,23 @@ class Trained:
         Raises:
             UserError: the images have another size than those it was trained on.
         """
+        self._check_size(images)
+        return embed_all(self.method, images.pixels, self.centers.device, self.config.precision).cpu()
+
+    def represent(self, images: Images) -> Float[Tensor, "n e"]:
+        """The backbone's features, which nearest neighbours and linear probes read, on the CPU.
+
+        Raises:
+            UserError: as ``embed``.
+        """
+        self._check_size(images)
+        return represent_all(self.method, images.pixels, self.centers.device, self.config.precision).cpu()
+
+    def _check_size(self, images: Images) -> None:
         found = tuple(images.pixels.shape[2:])
         if found != self.size:
             (h, w), trained = found, " × ".join(map(str, self.size))
             raise UserError(f"these images are {h} × {w} px, and the run was trained on {trained} px: resize them.")
-        return embed_all(self.method, images.pixels, self.centers.device, self.config.precision).cpu()
-
-    def represent(self, images: Images) -> Float[Tensor, "n e"]:
-        """The backbone's features, which nearest neighbours and linear probes read, on the CPU."""
-        return represent_all(self.method, images.pixels, self.centers.device, self.config.precision).cpu()
 
     def save(self, path: Path) -> None:
         """Write ``model.safetensors``."""

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, ``hf://owner/name[/config][@split]``, through their Parquet files."""
+"""The Hugging Face hub: data sets, ``hf://owner/name[/config][@split]``, by their Parquet files; models of others."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from shoal.errors import UserError
 _LOG = logging.getLogger("shoal")
 SCHEME = "hf://"
 _SPEC = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(/(?P<config>[\w.-]+))?(@(?P<split>[\w.-]+))?")
+_MODEL = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_NOT_SHARED = ["state.safetensors", "tensorboard/*", "wandb/*", "profile.*"]
 _CONVERTED = "refs/convert/parquet"  # the hub's own conversion of data sets in other formats
 
 
@@ -44,6 +46,40 @@ def hub_source(spec: str) -> Source:
     except Exception as error:  # depends on the version of huggingface_hub and on its download backend
         raise UserError(f"cannot download {spec}: {_first_line(error)}; try again to resume the download.") from error
     return parquet_source(Path(folder), chosen)
+
+
+def hub_model(spec: str) -> Path:
+    """The files of a model of the hub, ``hf://owner/name[@revision]``, in its cache: weights, or the folder of a run.
+
+    Raises:
+        UserError: ``huggingface_hub`` is missing, the hub cannot be reached, or there is no such model.
+    """
+    match = _MODEL.fullmatch(spec)
+    if match is None:
+        raise UserError(f"{spec} is no model of the hub: write hf://owner/name, or hf://owner/name@revision.")
+    hub = _hub()
+    name = match["name"]
+    options = {"revision": match["revision"], "ignore_patterns": _NOT_SHARED}
+    try:
+        check_reachable()
+        return Path(hub.snapshot_download(name, **options))
+    except (
+        hub.errors.RepositoryNotFoundError,
+        hub.errors.RevisionNotFoundError,
+        hub.errors.HFValidationError,
+    ) as error:
+        advice = "check the name; a private or gated one needs 'hf auth login'"
+        raise UserError(
+            f"the hub has no model {name}{spec.partition('@')[1]}{match['revision'] or ''}: {advice}."
+        ) from error
+    except Exception as error:  # depends on the version of huggingface_hub and on its download backend
+        try:
+            found = Path(hub.snapshot_download(name, local_files_only=True, **options))
+        except Exception:  # nothing is there, or only a part
+            advice = "connect to the network, or download it elsewhere and give its folder or file"
+            raise UserError(f"cannot reach the hub for {spec} ({_first_line(error)}): {advice}.") from error
+        _LOG.warning("the hub cannot be reached: using the files of %s that were downloaded before", spec)
+        return found
 
 
 def check_reachable() -> None:
