@@ -210,6 +210,25 @@ def validate(config: RunConfig, origin: str) -> RunConfig:
     return parse_config(to_dict(config), origin)
 
 
+def with_settings(config: RunConfig, settings: Mapping[str, Any], origin: str) -> RunConfig:
+    """The config with single settings replaced, by the names they have as flags, such as ``optim.lr``.
+
+    Raises:
+        UserError: as ``parse_config``.
+    """
+    raw = to_dict(config)
+    for name, value in settings.items():
+        *parts, last = name.replace("-", "_").split(".")
+        place: Any = raw
+        for part in parts:
+            place = place.get(part)
+            if not isinstance(place, dict):
+                hint = nearest(name, list(settings_of(config))) or "'shoal train RECIPE --help' lists them."
+                raise UserError(f"{origin}: there is no setting {name!r}: {hint}")
+        place[last] = value
+    return parse_config(raw, origin)
+
+
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Plain YAML types, the method's name included."""
     raw = dataclasses.asdict(config)

@@ -17,7 +17,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from shoal.clustering.kmeans import assign
-from shoal.config import RunConfig, load_recipe, parse_config, to_dict, to_yaml
+from shoal.config import RunConfig, load_recipe, to_yaml, with_settings
 from shoal.data import IN_MEMORY, resolve_spec, to_images
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
@@ -180,20 +180,14 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
 
     def _config(self) -> RunConfig:
         """The recipe with this estimator's parameters put over it."""
-        raw = to_dict(load_recipe(self.recipe or f"{self._method}-folder"))
+        name = type(self).__name__
         over = {"n_clusters": self.n_clusters, "epochs": self.epochs, "seed": self.random_state}
-        for name, value in {**over, **(self.settings or {})}.items():
-            if name in ("method", "method.name"):
-                raise UserError(f"{type(self).__name__} is the method: take another's class, and leave out {name!r}.")
-            if value is not None:
-                *parts, last = name.replace("-", "_").split(".")
-                place: Any = raw
-                for part in parts:
-                    place = place.get(part)
-                    if not isinstance(place, dict):
-                        raise UserError(f"{type(self).__name__}: there is no setting {name!r}.")
-                place[last] = value
-        config = parse_config(raw, type(self).__name__)
+        over |= {key.replace("-", "_"): value for key, value in (self.settings or {}).items()}
+        for key in ("method", "method.name"):
+            if key in over:
+                raise UserError(f"{name} is the method: take another's class, and leave out {key!r}.")
+        given = {key: value for key, value in over.items() if value is not None}
+        config = with_settings(load_recipe(self.recipe or f"{self._method}-folder"), given, name)
         if config.method.name != self._method:
             raise UserError(f"the recipe {self.recipe} is one of {config.method.name}, not of {self._method}.")
         return config

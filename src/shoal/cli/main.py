@@ -23,6 +23,7 @@ shoal sorts unlabelled images into clusters.
   shoal cluster IMAGES        cluster images by the features of a pretrained network
   shoal train RECIPE          learn features and clusters together
   shoal train --resume RUN    resume an interrupted run
+  shoal sweep RECIPE...       train with several seeds and settings, many runs at once
 both write a folder, RESULT, with a report and tables, for
   shoal review RESULT         look, correct, name and answer questions on a local page
   shoal ask RESULT            the same questions as a table
@@ -44,6 +45,7 @@ Help for a verb:              shoal VERB --help"""
 
 VERBS = {
     "train": "train.TrainCommand",
+    "sweep": "sweep.SweepCommand",
     "cluster": "cluster.ClusterCommand",
     "review": "review.ReviewCommand",
     "ask": "learn.AskCommand",
