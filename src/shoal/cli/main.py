@@ -35,6 +35,7 @@ both write a folder, RESULT, with a report and tables, for
   shoal names RESULT          suggest names for its clusters
   shoal find RESULT TEXT      find images that fit a text
   shoal evaluate RESULT       measure it, or features from a file
+  shoal compare RESULT...     compare results, or the runs of a sweep
   shoal report RESULT         write report.html again
 and
   shoal recipes [NAME]        list the recipes, or show one
@@ -57,6 +58,7 @@ VERBS = {
     "names": "words.NamesCommand",
     "find": "words.FindCommand",
     "evaluate": "results.EvaluateCommand",
+    "compare": "compare.CompareCommand",
     "report": "results.ReportCommand",
     "recipes": "results.RecipesCommand",
 }

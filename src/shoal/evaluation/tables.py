@@ -39,6 +39,12 @@ class Share(float):
     """A fraction of the images, which the report shows as a percentage."""
 
 
+class Best(str):
+    """The best value of a column, which is shown in bold."""
+
+    __slots__ = ()
+
+
 Cell = float | str | None
 
 
