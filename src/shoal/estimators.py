@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
@@ -21,6 +22,7 @@ from shoal.config import RunConfig, load_recipe, to_yaml, with_settings
 from shoal.data import IN_MEMORY, resolve_spec, to_images
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
+from shoal.evaluation import clustering_signals
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
 from shoal.progress import open_progress
@@ -30,7 +32,7 @@ from shoal.results.result import Result
 from shoal.results.train import Finished, finished_run, start, write_result
 from shoal.training import fit
 from shoal.training.trained import Trained
-from shoal.types import Images
+from shoal.types import Clustering, Images
 
 ImageSource = str | Path | Sequence[str | Path] | npt.NDArray[Any] | Tensor | Images
 """A folder, file or list of files, an array or tensor (n, h, w[, 3]) or (n, 3, h, w), or ``Images``."""
@@ -125,6 +127,38 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     def transform(self, X: ImageSource) -> npt.NDArray[np.float32]:
         """Features of each image, (n, d), unit length."""
         return _in_order_of(X, *self._embed(X), np.nan)
+
+    def score(self, X: ImageSource, y: object = None) -> float:
+        """Mean silhouette (cosine) of the clusters of images, in [−1, 1], higher is better; ``y`` is ignored.
+
+        It needs no labels, so ``GridSearchCV`` chooses without them. It compares features that were learnt differently
+        by how well their own clusters are apart, which is not how right these are: ``shoal compare`` chooses by the
+        agreement of seeds instead. 0 where all images are in one cluster. Of more than 2 000 images a sample is taken.
+        """
+        _, features = self._embed(X)
+        centers = self._trained().centers.cpu()
+        labels, distances, _ = assign(features, centers, "cosine")
+        generator = torch.Generator().manual_seed(self._trained().config.seed)
+        return clustering_signals(features, Clustering(labels, centers, distances), None, generator)["silhouette"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name; if ``deep``, also each of ``settings`` by the name it has there."""
+        params: dict[str, Any] = super().get_params(deep=deep)
+        return {**params, **(self.settings or {})} if deep else params
+
+    def set_params(self: Fitted, **params: Any) -> Fitted:
+        """Set parameters, or single settings such as ``**{"optim.lr": 0.1}``; ``optim__lr`` is the same.
+
+        Raises:
+            UserError: there is no such setting.
+        """
+        own = super().get_params(deep=False)
+        inner = {key.replace("__", "."): value for key, value in params.items() if key not in own}
+        super().set_params(**{key: value for key, value in params.items() if key in own})
+        if inner:
+            self.settings = {**(self.settings or {}), **inner}
+            self._config()  # checks names and values
+        return self
 
     def save(self, path: str | Path) -> None:
         """Write a folder as ``shoal train`` does, with report and tables, which ``load`` and the command read.

@@ -23,7 +23,7 @@ class CompareCommand(Command):
     results: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RESULT...")]
     """Folders that 'shoal train' or 'shoal cluster' wrote, or that of a sweep."""
     out: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...", help_behavior_hint="")] = ()
-    """Files to write: .md, .csv, .tex for LaTeX, or .html with the curves as well; existing ones are not overwritten."""
+    """Files to write: .md, .csv, .tex for LaTeX, or .html, with the curves; existing ones are not overwritten."""
 
     def check(self) -> None:
         """Raise a UserError where nothing is given."""

@@ -123,7 +123,7 @@ class Launcher:
         finally:  # an error of ours: nothing is left running
             for job in self._running:
                 job.process.kill()
-                job.process.wait()
+                job.process.communicate()
         ended.signum = self.stop_signal
         return ended
 

@@ -77,7 +77,8 @@ def _differences(found: Comparison) -> Table | None:
     ]
     title = f"Differences from {found.variants[0].label}"
     notes = [
-        f"Mean difference [{LEVEL:.0%} t interval] over the seeds that both have. Of twenty intervals one misses by chance."
+        f"Mean difference [{LEVEL:.0%} t interval] over the seeds that both have, seed by seed. One interval of twenty "
+        "misses by chance.",
     ]
     return Table(title, ["seeds", *(SHOWN[name] for name in names)], rows, notes)
 
