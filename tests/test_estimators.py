@@ -192,7 +192,7 @@ def test_broken_files_of_a_list_get_no_cluster(tmp_path):
 def test_a_grid_search_chooses_by_a_score_without_labels():
     pixels = tiny_images().pixels.numpy()
     grid = {"optim.lr": [0.05, 0.1], "method__momentum": [0.9, 0.99]}
-    search = GridSearchCV(propos(), grid, cv=2).fit(pixels)
+    search = GridSearchCV(propos().set_params(epochs=1), grid, cv=2).fit(pixels)
     assert len(search.cv_results_["params"]) == 4
     scores = search.cv_results_["mean_test_score"]
     assert search.best_score_ == scores.max()
@@ -213,7 +213,7 @@ def test_single_settings_are_parameters():
     assert "optim.lr" not in changed.get_params(deep=False)
     assert clone(changed).get_params() == changed.get_params()
     for wrong in ("optim.lrr", "optim__lrr", "n_cluster"):
-        with pytest.raises(ValueError, match="did you mean|there is no setting"):
+        with pytest.raises(ValueError, match="there is no setting"):
             clone(model).set_params(**{wrong: 1})
     with pytest.raises(ValueError, match="greater than 0"):
         clone(model).set_params(**{"optim.lr": -1})

@@ -38,7 +38,7 @@ def figures(path, settings, seed, labels=(0, 0, 1, 1), images="x", **scores):
 
 
 @pytest.fixture
-def compared(monkeypatch, tmp_path):
+def compared(monkeypatch):
     """A function that compares such runs."""
 
     def make(*runs):
@@ -142,7 +142,7 @@ def test_every_format_says_the_same(compared, tmp_path):
     assert cell in page
     assert '<td class="best">0.873 ± 0.042 (0.920)</td>' in page
     assert page.count("<polyline") == 4  # loss and accuracy of two variants
-    assert "http" not in re.sub(r"content=\"[^\"]*\"|Content-Security-Policy", "", page)
+    assert not re.search(r"https?://", page)
     rows = [*csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text()))]
     assert [float(row["acc_mean"]) for row in rows] == pytest.approx([0.85, 0.92 / 3 + 0.84 / 3 + 0.86 / 3])
     assert float(rows[1]["acc_difference_low"]) == found.variants[1].differences["acc"].low
