@@ -52,8 +52,8 @@ class OptimConfig:
 class RunConfig:
     """Everything that determines a run."""
 
-    n_clusters: Annotated[int, Ge(2)] = 10
-    """How many clusters to find."""
+    n_clusters: Annotated[int, Ge(2)] | Literal["auto"] = 10
+    """How many clusters to find; auto counts groups in the features of each E-step, until the losses use clusters."""
     epochs: Annotated[int, Ge(1)] = 100
     """Passes over the images."""
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
@@ -172,7 +172,10 @@ def _checked(kind: Any, values: Mapping[str, Any]) -> Any:
 def _in_words(error: ValidationError, prefix: str, known: list[str]) -> str:
     """What is wrong with the first setting that is."""
     first = error.errors()[0]
-    where = prefix + ".".join(str(part) for part in first["loc"])
+    parts = [str(part) for part in first["loc"]]
+    if isinstance(first["loc"][-1], str) and first["loc"][0] == "n_clusters":
+        parts = parts[:1]  # behind it stands which kind of value was tried
+    where = prefix + ".".join(parts)
     if first["type"] == "unexpected_keyword_argument":
         beside = [path for path in known if path.rpartition(".")[0] == where.rpartition(".")[0]]
         keys = beside or sorted({path.partition(".")[0] for path in known})

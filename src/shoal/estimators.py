@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     """A method of deep clustering as a scikit-learn estimator; each method's class differs in its recipe alone.
 
     Args:
-        n_clusters: how many clusters to find.
+        n_clusters: how many clusters to find; "auto" counts groups in the features while they are learnt.
         recipe: the settings to start from: the name of a recipe, or the path of a YAML file.
         epochs: passes over the images; None leaves it to the recipe.
         settings: single settings by the names they have as flags, e.g. ``{"optim.lr": 0.1}``.
@@ -74,7 +74,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
 
     def __init__(
         self,
-        n_clusters: int = 10,
+        n_clusters: int | Literal["auto"] = 10,
         *,
         recipe: str | None = None,
         epochs: int | None = None,
@@ -203,7 +203,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         trained = Trained.load(Path(path))
         if trained.config.method.name != cls._method:
             raise UserError(f"{path} holds a run of {trained.config.method.name}, not of {cls._method}.")
-        estimator = cls(trained.config.n_clusters, recipe=str(Path(path).resolve() / "config.yaml"))
+        estimator = cls(trained.n_clusters, recipe=str(Path(path).resolve() / "config.yaml"))
         estimator._folder = Path(path).resolve()
         estimator._loaded = trained
         estimator.cluster_centers_ = trained.centers.cpu().numpy()

@@ -22,6 +22,8 @@ class MethodConfig:
     """Base of every method's settings: the name a recipe uses and the checks before training."""
 
     name: ClassVar[str]
+    has_cluster_head: ClassVar[bool] = False
+    """Whether the network has an output for each cluster, so that their number must be known before training."""
 
     @property
     def parts(self) -> int:
@@ -49,7 +51,8 @@ class Method(nn.Module, ABC):
     """
 
     granularities: tuple[int, ...] = ()
-    """The k of each clustering that the losses use: BYOL (), ProPos (K,), PCL (250, 500, 1000)."""
+    """The k of each clustering that the losses use: BYOL (), ProPos (K,), PCL (250, 500, 1000). K is 0 until it is
+    found, where training looks for it."""
     clusters_from: float = 0.0
     """Share of the epochs before which the losses use no clusters, whatever ``RunConfig.cluster_from`` says."""
 

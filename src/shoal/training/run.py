@@ -81,6 +81,7 @@ class Run:
     def __init__(self, config: RunConfig, images: Images, folder: ResultFolder) -> None:
         check_fits(config, int(images.clustered.sum()), len(images))
         self.config = config
+        self.state = State()
         self.folder = folder
         self.device = compute_device()
         self.images = place_on(images, self.device)
@@ -92,11 +93,12 @@ class Run:
         self.view_generator = torch.Generator().manual_seed(config.seed) if on_gpu else self.generator
         with preserve_rng(self.device):
             torch.manual_seed(config.seed)
-            self.method = build(config.method, config.backbone, config.n_clusters, self.generator)
+            self.method = build(config.method, config.backbone, self.n_clusters, self.generator)
             if config.sync_batch_norm:
                 sync_batch_norm(self.method)
             # A backbone with dropout draws from torch's default generators, so their state belongs to the run.
             self.default_rng = first_rng(self.device, config.seed)
+        self._open = {i for i, k in enumerate(self.method.granularities) if k == 0}  # wait for the number of clusters
         self.method.to(self.device)
         # Such as ranges without an end, to which Gemma's layers clip what goes in and out.
         self._infinite = {f"method.{name}" for name, buffer in self.method.named_buffers() if buffer.isinf().any()}
@@ -104,7 +106,6 @@ class Run:
         height, width = images.pixels.shape[2:]
         check_takes(self.method, config, (height, width), self.device)
         self.optimizer = build_optimizer(self.method, config.optim)
-        self.state = State()
         self.features: Tensor | None = None
         """Features of the last E-step of this process: not saved."""
         self.stop_signal: int | None = None
@@ -129,6 +130,24 @@ class Run:
     def clusterings(self) -> tuple[Clustering, ...]:
         """Those of the last E-step; the first is the one the user asked for."""
         return self.state.clusterings
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters that are asked for, or were found last; 0 where they are looked for and not yet found."""
+        return self.state.n_clusters if self.config.n_clusters == "auto" else self.config.n_clusters
+
+    def take_n_clusters(self, found: int) -> None:
+        """From now on look for so many clusters, in the losses as well."""
+        given = self.method.granularities
+        self.method.granularities = tuple(found if i in self._open else k for i, k in enumerate(given))
+        self.state.n_clusters = found
+
+    @property
+    def n_clusters_is_open(self) -> bool:
+        """Whether the number of clusters is looked for, and no loss has used the one that was found."""
+        if self.config.n_clusters != "auto":
+            return False
+        return not (self.state.n_clusters and self._open and self.uses_clusters(self.state.epoch - 1))
 
     @property
     def scores(self) -> dict[str, int | float]:
@@ -290,7 +309,10 @@ class Run:
         self.generator.set_state(rng["run"])
         self.view_generator.set_state(rng["views"])
         self.default_rng = own_rng(rng, self.device, self.config.seed)
-        self.state = State.restore(header, tensors, self.device)
+        restored = State.restore(header, tensors, self.device)
+        if restored.n_clusters:
+            self.take_n_clusters(restored.n_clusters)
+        self.state = restored
         self._compile(header["compiled"])
         self._keep_metrics(header["metrics_rows"])
 
@@ -334,7 +356,12 @@ def compiles(config: RunConfig, n_steps: int, device: torch.device) -> bool:
 def check_fits(config: RunConfig, n: int, n_images: int) -> None:
     """Raise a UserError when ``n_images``, ``n`` of which are clustered, cannot be clustered or trained on as asked."""
     optim = config.optim
-    if config.n_clusters > n:
+    if config.n_clusters == "auto" and config.method.has_cluster_head:
+        raise UserError(
+            f"{config.method.name} has a head with an output for each cluster, so their number must be known before "
+            "training: give --n-clusters, or train a method without such a head."
+        )
+    if config.n_clusters != "auto" and config.n_clusters > n:
         raise UserError(
             f"{config.n_clusters} clusters need at least as many images, and there are {n}: ask for fewer clusters."
         )
