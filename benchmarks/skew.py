@@ -5,8 +5,8 @@
 
 Class c of 0 to 9 keeps 178 · ratio^(−c/9) of its images, drawn with seed 0. Epochs are as many as give the steps of the
 recipe on all digits. ACC, NMI and ARI are over images; "recall" is the mean over classes of the share in the matched
-cluster, in which each class counts the same. Each ratio is a ``shoal sweep``; what is done is skipped, so the script can
-be stopped and run again.
+cluster, in which each class counts the same. Each ratio is a ``shoal sweep``; what is done is skipped, so the script
+can be stopped and run again.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def test_it_stays_once_the_losses_use_it(tmp_path, suggested):
     assert len(suggested) == 2  # before epochs 1 and 2, whose losses are the first to use it
     assert run.method.granularities == (5,)
     assert outcome.n_asked == 5
-    assert [line.split()[1] for line in heard.lines] == ["3", "5"]
+    assert [line.split()[1].rstrip(",") for line in heard.lines] == ["3", "5"]
     assert "from epoch 3 on" in heard.lines[1]
     assert [row.get("clusters") for row in run.folder.read_metrics()] == [None, 3, 5, 5, 5]
     assert Result.load(tmp_path / "run").asked == 5
