@@ -2,8 +2,8 @@
 
     python benchmarks/merging.py --seeds 0,1 --out /tmp/merging
 
-One ``shoal sweep`` over ``--n-clusters``, and ``shoal evaluate --merge-to 10`` of each run. Before and after the merging:
-ACC with a one-to-one matching, ACC with a many-to-one matching (purity), NMI, ARI. What is done is skipped.
+One ``shoal sweep`` over ``--n-clusters``, and ``shoal evaluate --merge-to 10`` of each run. Before and after the
+merging: ACC with a one-to-one matching, ACC with a many-to-one matching (purity), NMI, ARI. What is done is skipped.
 """
 
 from __future__ import annotations

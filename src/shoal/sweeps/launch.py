@@ -222,7 +222,8 @@ class _Teller:
 
 
 def _epochs(point: Point) -> int:
-    return point.config.epochs
+    """Epochs that a run will log, at most."""
+    return min(point.config.epochs, point.config.max_steps or point.config.epochs)
 
 
 def _runs(n: int) -> str:
