@@ -189,6 +189,8 @@ def _to_its_end(command: TrainCommand, path: Path) -> str:
     text = ""
     with open_progress(quiet=quiet) as progress:
         run = reopen(path, progress) if resumed else start(command.config, path, progress)
+        for name, words in run.in_words().items():
+            progress.say(f"{name:<12} {words}")
         tracked = command.tracker if first else "none"
         profile = Profile(command.profile) if command.profile and first else Watcher()
         with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker, profile:

@@ -126,6 +126,15 @@ def check_queue(length: int, keys_per_step: int) -> None:
         )
 
 
+def check_apart(views: str, per_pass: int) -> None:
+    """Raise a UserError when a pass over one view has a single image, of which batch-norm has no statistics."""
+    if views == "apart" and per_pass < 2:
+        raise UserError(
+            "a process gets one image at once, of which batch-norm has no statistics: raise --optim.batch-size, lower "
+            "--optim.accumulate or the number of processes, or give --method.views joined."
+        )
+
+
 def check_splits(splits: int, per_pass: int) -> None:
     """Raise a UserError when a batch cannot be cut into equal parts of two images or more."""
     if per_pass % splits or per_pass < 2 * splits:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from shoal.progress import Progress
+from shoal.progress import Progress, duration
 from shoal.sweeps.folder import SweepFolder
 from shoal.sweeps.grid import Point
 
@@ -169,7 +169,7 @@ class Launcher:
             job.process.stdin.close()
             if self._folder.run(job.point.name).is_finished and status == 0:
                 ended.done.append(job.point)
-                tell.ended(job.point, f"done in {_duration(time.monotonic() - job.began)}")
+                tell.ended(job.point, f"done in {duration(time.monotonic() - job.began)}")
             elif self.stop_signal is None:
                 failure = self._failure(job, status)
                 ended.failed.append(failure)
@@ -228,14 +228,6 @@ def _epochs(point: Point) -> int:
 
 def _runs(n: int) -> str:
     return "run" if n == 1 else "runs"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 Handler = Callable[[int, object], None]

@@ -60,10 +60,10 @@ def fit(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> None:
                         _store(run, e_step(run, progress))
                         run.state.e_step_seconds = time.monotonic() - start
                     run.state.order = _order(run)
-                _tell(m_step(run, progress, watchers), progress, watchers)
+                _tell(run, m_step(run, progress, watchers), progress, watchers)
             if not run.done:
                 _store(run, e_step(run, progress))
-                _tell(run.finish(), progress, watchers)
+                _tell(run, run.finish(), progress, watchers)
         except Interrupted:
             run.save()
             raise
@@ -73,8 +73,8 @@ def _store(run: Run, found: EStep) -> None:
     run.state.clusterings, run.state.scores, run.features = found.clusterings, found.scores, found.features
 
 
-def _tell(row: Mapping[str, int | float], progress: Progress, watchers: Sequence[Watcher]) -> None:
-    progress.epoch(row)
+def _tell(run: Run, row: Mapping[str, int | float], progress: Progress, watchers: Sequence[Watcher]) -> None:
+    progress.epoch(row, run.config.epochs)
     for watcher in watchers:
         watcher.epoch(row)
 

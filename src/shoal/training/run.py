@@ -19,7 +19,7 @@ from shoal import distributed
 from shoal.config import RunConfig, config_digest
 from shoal.data import place_on, steps_of_epoch
 from shoal.data.images import digest
-from shoal.device import compute_device, first_rng, gathered_rng, own_rng, preserve_rng
+from shoal.device import compute_device, first_rng, gathered_rng, in_words, own_rng, preserve_rng
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
 from shoal.methods import Method, build
@@ -125,6 +125,18 @@ class Run:
             if isinstance(part, Backbone) and compiled != self.compiled:
                 part.compile_training(on=compiled)
         self.compiled = compiled
+
+    def in_words(self) -> dict[str, str]:
+        """Folder, device, images and length of the run, for people to read."""
+        height, width = self.images.pixels.shape[2:]
+        epochs, steps = self.config.epochs, self.n_steps
+        cut = f", ended after {steps} steps" if steps < epochs * self.steps_per_epoch else ""
+        return {
+            "run": str(self.folder.path),
+            "device": in_words(self.device, self.config.precision),
+            "images": f"{len(self.images)} of {height} × {width} px",
+            "length": f"{epochs} epochs of {self.steps_per_epoch} steps of {self.batch_size} images{cut}",
+        }
 
     @property
     def clusterings(self) -> tuple[Clustering, ...]:
@@ -366,10 +378,15 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
             f"{config.n_clusters} clusters need at least as many images, and there are {n}: ask for fewer clusters."
         )
     batch = global_batch(config, n_images)
+    parts = {"--optim.accumulate": optim.accumulate, "--method.bn-splits": config.method.parts}
+    too_many = [flag for flag, n_parts in parts.items() if n_parts > 1]
     if batch < 2 * optim.accumulate:
+        n_parts, processes = optim.accumulate * config.method.parts, distributed.world_size()
+        among = f" in each of {processes} processes" if processes > 1 else ""
+        remedy = " or ".join([*too_many, *(["the number of processes"] if processes > 1 else [])])
         raise UserError(
-            f"{min(optim.batch_size, n_images)} images a step are too few for {optim.accumulate} parts of two or more: "
-            "lower --optim.accumulate."
+            f"{min(optim.batch_size, n_images)} images a step are too few for {n_parts} parts of two or more{among}: "
+            f"lower {remedy}."
         )
     config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
     config.method.check_epochs(config.epochs, config.cluster_from)
