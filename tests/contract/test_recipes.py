@@ -152,7 +152,6 @@ def test_an_image_size_that_nobody_knows_is_asked_for():
         ("moco-digits", ["--method.bn-splits", "100"], "cannot be cut into 100 equal parts"),
         ("byol-digits", ["--optim.accumulate", "100"], "too few for 100 parts"),
         ("byol-digits", ["--optim.accumulate", "200"], "128 images a step are too few for 200 parts"),
-        ("moco-digits", ["--method.bn-splits", "100"], "lower --method.bn-splits"),
         ("propos-digits", ["--data.size", "2"], "the backbone small cannot take images of 2 × 2 px"),
         ("cc-digits", ["--backbone.name", "vit_tiny_patch16_224"], "cannot take images of 8 × 8 px"),
     ],

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,6 +176,12 @@ def test_clusterings_without_labels(clusterings, capsys):
     assert "silhouette" in said
     assert "highest silhouette" in said
     assert "ACC" not in said
+
+
+def test_a_result_of_version_0_1(tmp_path, capsys):
+    shutil.copytree(Path(__file__).parents[1] / "results" / "version_0_1" / "clusters", tmp_path / "old")
+    assert main(["compare", str(tmp_path / "old")]) == 0
+    assert "silhouette" in capsys.readouterr().out
 
 
 def test_what_a_comparison_refuses(clusterings, run, tmp_path, capsys):

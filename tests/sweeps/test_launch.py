@@ -34,6 +34,15 @@ def test_a_failing_run_ends_no_other_and_is_tried_again(sweep):
     assert starts[1][1].startswith("True")
 
 
+def test_a_run_that_cannot_be_started_is_a_failed_one(sweep):
+    folder, points, launcher, heard = sweep(0, 3)
+    folder.log(points[0].name).parent.mkdir()
+    folder.log(points[0].name).mkdir()  # as any other error of the system
+    ended = launcher.run(points, points, heard)
+    assert [point.seed for point in ended.done] == [3]
+    assert ended.failed[0].reason == "it cannot be started: Is a directory"
+
+
 def test_threads_and_gpus_are_divided(sweep):
     folder, points, launcher, heard = sweep(0, 3, 4, jobs=2, gpus=("5", "7"))
     launcher.run(points, points, heard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -47,7 +48,9 @@ class SweepCommand(Command):
     def check(self) -> None:
         """Raise a UserError for what is no sweep."""
         if not self.recipes:
-            raise UserError("give a recipe, as in 'shoal sweep propos-digits': 'shoal recipes' lists them.")
+            raise UserError("give a recipe first, as in 'shoal sweep propos-digits': 'shoal recipes' lists them.")
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise UserError("a sweep starts its processes itself: start it without torchrun, and give --jobs.")
         if self.jobs is not None and self.jobs < 1:
             raise UserError(f"--jobs {self.jobs} runs nothing: give 1 or more.")
 

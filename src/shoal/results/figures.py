@@ -15,9 +15,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from shoal.config import load_recipe, settings_of
-from shoal.errors import UserError
 from shoal.evaluation import clustering_scores, clustering_signals
-from shoal.folder import ResultFolder
+from shoal.results.cluster_images import config_of
 from shoal.results.result import Result
 from shoal.types import Clustering
 
@@ -88,7 +87,10 @@ def read_figures(path: Path) -> Figures:
     scores = {key: value for row in rows for key, value in row.items() if value is not None}
     if not scores.keys() >= set(UNLABELLED):  # nothing was trained, or by an early version
         scores |= _measured(result)
-    settings = settings_of(load_recipe(str(folder.config.absolute()))) if folder.is_run else _of_clustering(folder)
+    if folder.is_run:
+        settings = settings_of(load_recipe(str(folder.config.absolute())))
+    else:
+        settings = dict(_flat(yaml.safe_load(config_of(result))))
     settings.pop("seed", None)
     shown = {key: float(scores[key]) for key in ("loss", *LABELLED, *UNLABELLED) if key in scores}
     return Figures(path, result.method, settings, result.seed, shown, rows, result)
@@ -103,19 +105,6 @@ def _measured(result: Result) -> dict[str, float]:
     embedded = result.embedded
     scores = {} if embedded is None else clustering_scores(embedded.targets, found.labels)
     return {**signals, **scores}
-
-
-def _of_clustering(folder: ResultFolder) -> dict[str, Any]:
-    """The settings of a clustering by dotted name.
-
-    Raises:
-        UserError: its ``config.yaml`` is damaged.
-    """
-    try:
-        raw = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-        return dict(_flat(raw))
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"{folder.config} is damaged: bring it back from a copy, or cluster again.") from error
 
 
 def _flat(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

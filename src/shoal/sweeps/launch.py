@@ -115,7 +115,7 @@ class Launcher:
         try:
             while self._running or (waiting and self.stop_signal is None):
                 while waiting and self.stop_signal is None and len(self._running) < self._machine.jobs:
-                    self._running.append(self._start(waiting.pop(0)))
+                    self._start(waiting.pop(0), ended, tell)
                 self._pass_on_signals(progress)
                 self._collect(ended, tell)
                 tell.live(ended, len(self._running))
@@ -127,7 +127,16 @@ class Launcher:
         ended.signum = self.stop_signal
         return ended
 
-    def _start(self, point: Point) -> _Job:
+    def _start(self, point: Point, ended: Ended, tell: _Teller) -> None:
+        """Start a run; where the system does not let it, that is a failure of this run alone."""
+        try:
+            self._running.append(self._started(point))
+        except OSError as error:
+            reason = f"it cannot be started: {error.strerror or error}"
+            ended.failed.append(Failure(point, reason, self._folder.log(point.name)))
+            tell.ended(point, f"failed: {reason}")
+
+    def _started(self, point: Point) -> _Job:
         run, log = self._folder.run(point.name), self._folder.log(point.name)
         arguments = ["--resume", str(run.path)]
         if not run.is_run:
