@@ -71,9 +71,10 @@ class Clock:
         self._first: tuple[float, int] | None = None
         self._last = (0.0, 0)
 
-    def is_of_another(self, job: str, total: int) -> bool:
-        """Whether another job has begun; epochs of a run are one, as they share their total."""
-        return total != self._total or (job.partition(" ")[0] != self._job.partition(" ")[0])
+    def is_of_another(self, job: str, done: int, total: int) -> bool:
+        """Whether another job has begun; the epochs of a run are one, whose steps are counted through."""
+        kind, own = (name.partition(" ")[0] for name in (job, self._job))
+        return kind != own or total != self._total or done < self._last[1]
 
     def set(self, done: int) -> None:
         """Note how far the job is now."""
@@ -117,7 +118,7 @@ class PlainProgress(Progress):
     def update(self, job: str, done: int, total: int, rate: str = "", *, within: bool = False) -> None:
         """Print a line after ten seconds, and then one a minute."""
         if not within:
-            if self._clock.is_of_another(job, total):
+            if self._clock.is_of_another(job, done, total):
                 self._clock = Clock(job, total)
             self._clock.set(done)
         if time.monotonic() > self._due:

@@ -98,7 +98,8 @@ class SweepCommand(Command):
                 "those that are done."
             )
         if not self.quiet:
-            say(f"{len(points)} runs  {folder.path}\ntables  shoal compare {shlex.quote(str(folder.path))}")
+            what = "run " if len(points) == 1 else "runs"
+            say(f"{what}         {len(points)}: {folder.path}\ntables       shoal compare {shlex.quote(str(folder.path))}")
         return 0
 
 
