@@ -98,8 +98,9 @@ class SweepCommand(Command):
                 "those that are done."
             )
         if not self.quiet:
-            what = "run " if len(points) == 1 else "runs"
-            say(f"{what}         {len(points)}: {folder.path}\ntables       shoal compare {shlex.quote(str(folder.path))}")
+            n = len(points)
+            say(f"{'run ' if n == 1 else 'runs'}         {n}: {folder.path}")
+            say(f"tables       shoal compare {shlex.quote(str(folder.path))}")
         return 0
 
 
