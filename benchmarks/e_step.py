@@ -46,16 +46,16 @@ def main() -> None:
     config = config_of(args.batch)
     with tempfile.TemporaryDirectory() as folder:
         run = noise_run(config, 32, Path(folder) / "run", 4 * args.batch)
-        rows, before = features(args.images, config.n_clusters, run.device)
+        rows, before = features(args.images, run.n_clusters, run.device)
         some = run.images.pixels[: args.batch]
         draw = torch.Generator(run.device).manual_seed(0)
         seconds = seconds_of(
             {
                 "steps": step_of(run),
                 "embedding": lambda: embed_all(run.method, some, run.device, config.precision),
-                "k-means, first": lambda: kmeans(rows, config.n_clusters, generator=draw, n_init=STARTS),
+                "k-means, first": lambda: kmeans(rows, run.n_clusters, generator=draw, n_init=STARTS),
                 "k-means": lambda: kmeans(
-                    rows, config.n_clusters, generator=draw, n_init=STARTS_BETWEEN, warm_start=before
+                    rows, run.n_clusters, generator=draw, n_init=STARTS_BETWEEN, warm_start=before
                 ),
             },
             args.repeats,

@@ -74,9 +74,15 @@ def of_network(config: RunConfig, gpus: int) -> None:
     table(("px", f"activations of {AT_ONCE} images, GB", "with batch-norm over processes, GB"), rows)
 
 
+def known(config: RunConfig) -> int:
+    """The number of clusters of a recipe, which is given."""
+    assert config.n_clusters != "auto"
+    return config.n_clusters
+
+
 def made(config: RunConfig) -> Method:
     """The method of a recipe."""
-    return build(config.method, config.backbone, config.n_clusters, torch.Generator())
+    return build(config.method, config.backbone, known(config), torch.Generator())
 
 
 def synchronised(config: RunConfig, extent: Extent) -> tuple[int, int]:
@@ -110,7 +116,7 @@ def of_time(config: RunConfig, gpus: int, rates: Sequence[int]) -> None:
 def of_clustering(config: RunConfig, gpus: int) -> None:
     """k-means of an E-step: its arithmetic, and what two cores took for a smaller one."""
     dim = 256
-    flops = 2 * N * dim * config.n_clusters
+    flops = 2 * N * dim * known(config)
     cases = json.loads((RESULTS / "kmeans.json").read_text())["cases"]
     larger = [case["seconds"] * N * dim / (case["n"] * case["d"]) for case in cases if case["n"] == 1_000_000]
     print(f"\nfeatures {N * dim * 4 / 1e9:.2f} GB; an update of all rows {flops / 1e12:.2f} TFLOP")

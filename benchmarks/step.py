@@ -60,8 +60,8 @@ def noise_run(config: RunConfig, side: int, folder: Path, n: int) -> Run:
     """A run on images of noise, in the midst of an epoch and with clusters."""
     run = workflow.start(config, folder, Progress(), noise(n, side))
     run.state.order = torch.randperm(n, device=run.device, generator=run.generator)
-    labels = torch.arange(n, device=run.device) % config.n_clusters
-    centers = F.normalize(torch.randn(config.n_clusters, 256, device=run.device, generator=run.generator), dim=-1)
+    labels = torch.arange(n, device=run.device) % run.n_clusters
+    centers = F.normalize(torch.randn(run.n_clusters, 256, device=run.device, generator=run.generator), dim=-1)
     run.state.clusterings = (Clustering(labels, centers, torch.zeros(n, device=run.device)),)
     return run
 

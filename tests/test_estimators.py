@@ -5,6 +5,8 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import silhouette_score
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 import shoal
@@ -220,3 +222,33 @@ def test_features_are_those_of_the_backbone():
     with torch.no_grad():
         expected = model._finished.trained.method.eval().represent(images.pixels.float() / 255)
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_grid_search_chooses_by_a_score_without_labels():
+    pixels = tiny_images().pixels.numpy()
+    grid = {"optim.lr": [0.05, 0.1], "method__momentum": [0.9, 0.99]}
+    search = GridSearchCV(propos().set_params(epochs=1), grid, cv=2).fit(pixels)
+    assert len(search.cv_results_["params"]) == 4
+    scores = search.cv_results_["mean_test_score"]
+    assert search.best_score_ == scores.max()
+    assert ((scores >= -1) & (scores <= 1)).all()
+    best = search.best_estimator_
+    assert best.settings == SETTINGS | {key.replace("__", "."): value for key, value in search.best_params_.items()}
+    by_scikit_learn = silhouette_score(best.transform(pixels), best.predict(pixels), metric="cosine")
+    assert best.score(pixels) == pytest.approx(by_scikit_learn, abs=1e-5)
+    assert best.score(pixels, np.zeros(40)) == best.score(pixels)
+
+
+def test_single_settings_are_parameters():
+    model = propos()
+    changed = clone(model).set_params(**{"optim.lr": 0.3, "n_clusters": 3})
+    assert changed.get_params()["optim.lr"] == 0.3
+    assert changed.n_clusters == 3
+    assert model.settings == SETTINGS
+    assert "optim.lr" not in changed.get_params(deep=False)
+    assert clone(changed).get_params() == changed.get_params()
+    for wrong in ("optim.lrr", "optim__lrr", "n_cluster"):
+        with pytest.raises(ValueError, match="there is no setting"):
+            clone(model).set_params(**{wrong: 1})
+    with pytest.raises(ValueError, match="greater than 0"):
+        clone(model).set_params(**{"optim.lr": -1})

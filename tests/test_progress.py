@@ -28,7 +28,7 @@ def test_only_the_metrics_are_cut(capsys):
     with TerminalProgress() as progress:
         progress.update("reading images", 40, 40)
         progress.update("epoch 2/3", 3, 6, "32 images/s")
-        progress.epoch(ROW)
+        progress.epoch(ROW, 90)
     last = frames(capsys)[-1]
     assert len(last) <= 80
     assert re.match(r"epoch 2/3 +\S+ +32 images/s +-:--:-- +loss 0\.121  acc 0\.940 .*…$", last), last
@@ -68,12 +68,22 @@ def test_in_a_pipe_there_is_a_line_per_epoch_and_one_a_minute(capsys, monkeypatc
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     progress = PlainProgress()
-    for done in range(1, 5):
-        now[0] += 25
-        progress.update("reading images", done, 4)
-    progress.epoch(ROW | {"images_per_second": 32.4, "seconds": 3.0, "e_step_seconds": 1.0})
-    assert capsys.readouterr().err.splitlines() == [
-        "reading images: 3 of 4",
-        "epoch 12    loss 0.121  acc 0.940  nmi 0.870  ari 0.850  silhouette 0.300  changed 0.010  32 images/s, "
-        "E-step 25 %",
+    for done in range(100, 1300, 100):
+        now[0] += 9
+        progress.update("reading images", done, 1200)
+    for done in range(1, 15):
+        now[0] += 7200
+        progress.update(f"epoch {done}/1000", done, 1000, "3 images/s")
+        progress.update("clustering", 1, 2, within=True)
+    progress.epoch(ROW | {"images_per_second": 32.4, "seconds": 3.0, "e_step_seconds": 1.0}, 90)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == [
+        "reading images: 200 of 1200, 11 a second, 1 min 30 s left",
+        "reading images: 900 of 1200, 11 a second, 27 s left",
+        "epoch 1/1000: 1 of 1000, 3 images/s",
+    ]
+    assert lines[3] == "epoch 2/1000: 2 of 1000, 3 images/s, 83 d 4 h left"
+    assert lines[-1:] == [
+        "epoch 12 of 90  loss 0.121  acc 0.940  nmi 0.870  ari 0.850  silhouette 0.300  changed 0.010  32 images/s, "
+        "E-step 25 %, 82 d 4 h left",
     ]

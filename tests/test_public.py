@@ -24,7 +24,7 @@ LAYERS = [
     {"training"},
     {"features"},
     {"results"},
-    {"sort", "export", "review", "estimators"},
+    {"sort", "export", "review", "sweeps", "estimators"},
     {"cli"},
 ]
 """What a module may import: its own layer, and those above it in this list."""

@@ -64,8 +64,8 @@ class OptimConfig:
 class RunConfig:
     """Everything that determines a run."""
 
-    n_clusters: Annotated[int, Ge(2)] = 10
-    """How many clusters to find."""
+    n_clusters: Annotated[int, Ge(2)] | Literal["auto"] = 10
+    """How many clusters to find; auto counts groups in the features of each E-step, until the losses use clusters."""
     epochs: Annotated[int, Ge(1)] = 100
     """Passes over the images."""
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
@@ -234,7 +234,10 @@ def _checked(kind: Any, values: Mapping[str, Any]) -> Any:
 def _in_words(error: ValidationError, prefix: str, known: list[str]) -> str:
     """What is wrong with the first setting that is."""
     first = error.errors()[0]
-    where = prefix + ".".join(str(part) for part in first["loc"])
+    parts = [str(part) for part in first["loc"]]
+    if isinstance(first["loc"][-1], str) and first["loc"][0] == "n_clusters":
+        parts = parts[:1]  # behind it stands which kind of value was tried
+    where = prefix + ".".join(parts)
     if first["type"] == "unexpected_keyword_argument":
         beside = [path for path in known if path.rpartition(".")[0] == where.rpartition(".")[0]]
         keys = beside or sorted({path.partition(".")[0] for path in known})
@@ -270,6 +273,25 @@ def fields_of(kind: Any, kinds: Mapping[str, Any], prefix: str = "") -> Iterator
 def validate(config: RunConfig, origin: str) -> RunConfig:
     """The same config after its values have been checked, e.g. once flags have overridden a recipe's."""
     return parse_config(to_dict(config), origin)
+
+
+def with_settings(config: RunConfig, settings: Mapping[str, Any], origin: str) -> RunConfig:
+    """The config with single settings replaced, by the names they have as flags, such as ``optim.lr``.
+
+    Raises:
+        UserError: as ``parse_config``.
+    """
+    raw = to_dict(config)
+    for name, value in settings.items():
+        *parts, last = name.replace("-", "_").split(".")
+        place: Any = raw
+        for part in parts:
+            place = place.get(part)
+            if not isinstance(place, dict):
+                hint = nearest(name, list(settings_of(config))) or "'shoal train RECIPE --help' lists them."
+                raise UserError(f"{origin}: there is no setting {name!r}: {hint}")
+        place[last] = value
+    return parse_config(raw, origin)
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -33,6 +33,16 @@ def compute_device() -> torch.device:
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+def in_words(device: torch.device, precision: Precision) -> str:
+    """What computes, and how, for people to read."""
+    arithmetic = resolve_precision(device, precision)
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {arithmetic}"
+    n = torch.get_num_threads()
+    unused = "; the GPU of this Mac is not used" if torch.backends.mps.is_available() else ""
+    return f"CPU, {n} thread{'s' if n != 1 else ''}, {arithmetic}{unused}"
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Run networks in bfloat16 if asked, or for "auto" if the hardware computes in it."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=resolve_precision(device, precision) == "bfloat16")

@@ -2,6 +2,7 @@
 
 FOLDER/
   report.html             the clusters to look at, to rename and to merge
+  report-12.html          the same of its clusters merged into 12, if that was asked for
   assignments.parquet     id, cluster, name, confidence, distance, margin, x, y, label: a row per image
   assignments.csv         the same
   representatives.csv     the most central and the most doubtful images of each cluster

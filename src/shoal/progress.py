@@ -19,8 +19,10 @@ ProgressCallback: TypeAlias = Callable[[int, int], None]
 SHOWN = ("loss", "acc", "nmi", "ari", "silhouette", "changed")
 """Metrics that fit on a line, in this order."""
 
+FIRST_SECONDS = 10
+"""Seconds after which a job without a terminal first prints how far it is,"""
 QUIET_SECONDS = 60
-"""Seconds after which a job without a terminal prints how far it is."""
+"""and then again."""
 
 
 class Progress:
@@ -54,35 +56,83 @@ class Progress:
         """``update`` of one job as a function of done and total."""
         return lambda done, total: self.update(job, done, total)
 
-    def epoch(self, row: Mapping[str, int | float]) -> None:
-        """Say the metrics of an epoch that is done."""
+    def epoch(self, row: Mapping[str, int | float], epochs: int) -> None:
+        """Say the metrics of an epoch that is done, of so many."""
 
     def close(self) -> None:
         """Leave the terminal as it was."""
 
 
+class Clock:
+    """The pace of a job, since it was first heard of, and what it promises."""
+
+    def __init__(self, job: str, total: int) -> None:
+        self._job, self._total = job, total
+        self._first: tuple[float, int] | None = None
+        self._last = (0.0, 0)
+
+    def is_of_another(self, job: str, done: int, total: int) -> bool:
+        """Whether another job has begun; the epochs of a run are one, whose steps are counted through."""
+        kind, own = (name.partition(" ")[0] for name in (job, self._job))
+        return kind != own or total != self._total or done < self._last[1]
+
+    def set(self, done: int) -> None:
+        """Note how far the job is now."""
+        self._last = (time.monotonic(), done)
+        self._first = self._first or self._last
+
+    def words(self, *, pace: bool) -> list[str]:
+        """Items a second if asked for, and the time that is left; nothing before there is something to go by."""
+        seconds, done = (now - first for now, first in zip(self._last, self._first or self._last, strict=True))
+        if seconds <= 0 or done <= 0:
+            return []
+        each = done / seconds
+        left = duration((self._total - self._last[1]) / each)
+        rate = f"{each:.0f} a second" if each >= 1 else f"{1 / each:.0f} s each"
+        return [*([rate] if pace else []), *([f"{left} left"] if self._last[1] < self._total else [])]
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words of at most two units."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 class PlainProgress(Progress):
-    """A line per epoch, and a line a minute of what takes longer."""
+    """A line per epoch, and a line a minute of what takes longer, with its pace and the time that is left."""
 
     def __init__(self) -> None:
-        self._spoke_at = time.monotonic()
+        self._due = time.monotonic() + FIRST_SECONDS
+        self._clock = Clock("", 0)
 
     def say(self, text: str) -> None:
         """Print a line."""
         self._print(text)
 
     def update(self, job: str, done: int, total: int, rate: str = "", *, within: bool = False) -> None:
-        """Print a line a minute."""
-        if time.monotonic() - self._spoke_at > QUIET_SECONDS:
-            self._print(f"{job}: {done} of {total}{', ' if rate else ''}{rate}")
+        """Print a line after ten seconds, and then one a minute."""
+        if not within:
+            if self._clock.is_of_another(job, done, total):
+                self._clock = Clock(job, total)
+            self._clock.set(done)
+        if time.monotonic() > self._due:
+            parts = [f"{job}: {done} of {total}", rate, *([] if within else self._clock.words(pace=not rate))]
+            self._print(", ".join(filter(None, parts)))
 
-    def epoch(self, row: Mapping[str, int | float]) -> None:
-        """Print epoch, metrics and rate on a line."""
-        job = f"epoch {row['epoch'] + 1:.0f}" if "loss" in row else "at the end"
-        self._print(f"{job:<11} {metrics_line(row)}{_pace(row)}")
+    def epoch(self, row: Mapping[str, int | float], epochs: int) -> None:
+        """Print epoch, metrics, rate and the time that is left on a line."""
+        job = f"epoch {row['epoch'] + 1:.0f} of {epochs}" if "loss" in row else "at the end"
+        left = self._clock.words(pace=False) if "loss" in row else []
+        self._print(", ".join([f"{job:<15} {metrics_line(row)}{_pace(row)}", *left]))
 
     def _print(self, text: str) -> None:
-        self._spoke_at = time.monotonic()
+        self._due = time.monotonic() + QUIET_SECONDS
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is where progress is printed
 
 
@@ -120,7 +170,7 @@ class TerminalProgress(Progress):
         self._bar.update(self._task, description=job, completed=done, rate=rate or f"{done}/{total}")
         self._rate = rate
 
-    def epoch(self, row: Mapping[str, int | float]) -> None:
+    def epoch(self, row: Mapping[str, int | float], epochs: int) -> None:
         """Show the newest metrics."""
         self._metrics |= row
         self._bar.update(self._task, metrics=metrics_line(self._metrics))

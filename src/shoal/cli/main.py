@@ -23,6 +23,7 @@ shoal sorts unlabelled images into clusters.
   shoal cluster IMAGES        cluster images by the features of a pretrained network
   shoal train RECIPE          learn features and clusters together
   shoal train --resume RUN    resume an interrupted run
+  shoal sweep RECIPE...       train with several seeds and settings, many runs at once
 both write a folder, RESULT, with a report and tables, for
   shoal review RESULT         look, correct, name and answer questions on a local page
   shoal ask RESULT            the same questions as a table
@@ -34,6 +35,7 @@ both write a folder, RESULT, with a report and tables, for
   shoal names RESULT          suggest names for its clusters
   shoal find RESULT TEXT      find images that fit a text
   shoal evaluate RESULT       measure it, or features from a file
+  shoal compare RESULT...     compare results, or the runs of a sweep
   shoal report RESULT         write report.html again
 and
   shoal recipes [NAME]        list the recipes, or show one
@@ -45,6 +47,7 @@ Help for a verb:              shoal VERB --help"""
 
 VERBS = {
     "train": "train.TrainCommand",
+    "sweep": "sweep.SweepCommand",
     "cluster": "cluster.ClusterCommand",
     "review": "review.ReviewCommand",
     "ask": "learn.AskCommand",
@@ -56,6 +59,7 @@ VERBS = {
     "names": "words.NamesCommand",
     "find": "words.FindCommand",
     "evaluate": "results.EvaluateCommand",
+    "compare": "compare.CompareCommand",
     "report": "results.ReportCommand",
     "recipes": "results.RecipesCommand",
     "convert": "convert.ConvertCommand",

@@ -65,12 +65,16 @@ class EvaluateCommand(Command):
     """True classes of the test part: a .npy file of whole numbers (m,)."""
     n_clusters: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Number of clusters to find among the features; by default that of the classes."""
+    merge_to: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Merge the clusters of the result until so many are left, and give the figures of both."""
     out: OptionalPath = None
     """JSON file to write the figures of features to."""
 
     def run(self) -> int:
         """Print all figures and keep them."""
         if self.result is None:
+            if self.merge_to is not None:
+                raise UserError("--merge-to merges the clusters of a result: give its folder.")
             return self._of_files()
         given = (self.features, self.labels, self.test_features, self.test_labels, self.n_clusters, self.out)
         if any(value is not None for value in given):
@@ -101,7 +105,7 @@ class EvaluateCommand(Command):
 
         result = Result.load(path)
         with open_progress(quiet=False) as progress:
-            found = evaluate(result, progress, knn=self.knn, linear=self.linear)
+            found = evaluate(result, progress, knn=self.knn, linear=self.linear, merge_to=self.merge_to)
         say(as_text(found))
         found.save(result.folder.evaluation)
         again = f"'shoal report {shlex.quote(str(path))}' puts them into the report"
@@ -118,15 +122,20 @@ class ReportCommand(Command):
 
     result: ResultPath
     """The folder that 'shoal train' or 'shoal cluster' wrote."""
+    merge_to: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Merge its clusters until so many are left, and write a report of those beside its own, report-INT.html."""
 
     def run(self) -> int:
         """Write report.html."""
         from shoal.results.changes import changes_of, update_hint
         from shoal.results.finish import rewrite
-        from shoal.results.page import write_page
+        from shoal.results.page import write_merged_page, write_page
         from shoal.results.result import Result
 
         result = Result.load(self.result)
+        if self.merge_to is not None:
+            say(str(write_merged_page(result, self.merge_to)))
+            return 0
         if result.tables_are_behind:
             rewrite(result)
         write_page(result)

@@ -224,6 +224,8 @@ def _to_its_end(command: TrainCommand, path: Path) -> str:
             progress.say(f"note         {command.note}")
         if command.resume and (said := lengthen(run, *command.length)):
             progress.say(said)
+        for name, words in run.in_words().items():
+            progress.say(f"{name:<12} {words}")
         tracked = command.tracker if first else "none"
         profile = Profile(command.profile) if command.profile and first else Watcher()
         with asked_to_stop(run), open_tracker(tracked, run, quiet=quiet) as tracker, profile:

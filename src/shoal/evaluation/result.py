@@ -126,6 +126,16 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Merged:
+    """The clusters merged into fewer along their tree."""
+
+    clusters: int
+    scores: dict[str, float]
+    """As for the clusters; empty without labels."""
+    signals: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """All figures of an evaluation; None or empty where labels, a test part or a flag were missing."""
 
@@ -147,6 +157,8 @@ class Evaluation:
     linear: Linear | None
     nowhere: int = 0
     """Labelled images that took part in the clustering and are in no cluster; ``scores`` leave them out."""
+    merged: Merged | None = None
+    """None unless it was asked for."""
 
     def save(self, path: Path) -> None:
         """Write the figures as JSON.

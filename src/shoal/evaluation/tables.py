@@ -39,6 +39,12 @@ class Share(float):
     """A fraction of the images, which the report shows as a percentage."""
 
 
+class Best(str):
+    """The best value of a column, which is shown in bold."""
+
+    __slots__ = ()
+
+
 Cell = float | str | None
 
 
@@ -62,7 +68,7 @@ class Table:
 
 def tables(found: Evaluation) -> list[Table]:
     """The tables that terminal and report share; what was not measured has no table."""
-    made = (_agreement(found), _comparison(found), _signals(found), _classifiers(found))
+    made = (_agreement(found), _merged(found), _comparison(found), _signals(found), _classifiers(found))
     return [table for table in made if table is not None]
 
 
@@ -114,6 +120,23 @@ def _agreement(found: Evaluation) -> Table | None:
             f"{inside * found.scores['acc']:.4f}."
         )
     return Table("Clusters against classes", ["all", "test"] if split else ["all"], rows, notes)
+
+
+def _merged(found: Evaluation) -> Table | None:
+    """The clusters, and what they become when they are merged."""
+    merged = found.merged
+    if merged is None:
+        return None
+    names = {"acc": "Accuracy, one-to-one", "purity": "Accuracy, many-to-one (purity)", "nmi": "NMI", "ari": "ARI"}
+    parts = (found.scores, merged.scores)
+    rows = [Row(name, [_value(part, key) for part in parts]) for key, name in names.items() if key in found.scores]
+    signals = ("silhouette", "smallest", "largest")
+    rows += [Row(SIGNALS[key], [_value(part, key) for part in (found.signals, merged.signals)]) for key in signals]
+    note = (
+        "One-to-one: each class has one cluster, and the images of other clusters count as wrong. Many-to-one: each "
+        "cluster stands for its most frequent class. Merged by Ward's criterion, without labels."
+    )
+    return Table("Merged clusters", [str(found.clusters), f"to {merged.clusters}"], rows, [note])
 
 
 def _comparison(found: Evaluation) -> Table | None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from shoal.data.greys import Ranges
 from shoal.data.listing import Listing, Source
+from shoal.device import in_words
 from shoal.errors import UserError
 from shoal.features.embedded import FEATURES, Embedded, open_embedded, read_header, read_journal, stored_columns
 from shoal.features.encoder import Encoder, EncoderSpec, load_encoder
@@ -133,6 +134,8 @@ def embed_networks(
             taken = (before, match(there, source))
         counter = progress.counter(f"embedding images, network {number} of {len(parts)}")
         encoder = load_encoder(spec)
+        if number == 1:
+            progress.say(f"device       {in_words(encoder.device, encoder.precision)}")
         embed(source, encoder, at, earlier=taken, ranges=ranges, strict=strict, progress=counter)
         del encoder
         folders.append(at)

@@ -22,6 +22,8 @@ class MethodConfig:
     """Base of every method's settings: the name a recipe uses and the checks before training."""
 
     name: ClassVar[str]
+    has_cluster_head: ClassVar[bool] = False
+    """Whether the network has an output for each cluster, so that their number must be known before training."""
 
     @property
     def parts(self) -> int:
@@ -63,7 +65,8 @@ class Method(nn.Module, ABC):
     config_class: ClassVar[type[MethodConfig]]
     """The settings, a frozen dataclass; its ``name`` is the method's, its fields are the flags."""
     granularities: tuple[int, ...] = ()
-    """The k of each clustering that the losses use: BYOL (), ProPos (K,), PCL (250, 500, 1000)."""
+    """The k of each clustering that the losses use: BYOL (), ProPos (K,), PCL (250, 500, 1000). K is 0 until it is
+    found, where training looks for it."""
     clusters_from: float = 0.0
     """Share of the epochs before which the losses use no clusters, whatever ``RunConfig.cluster_from`` says."""
 
@@ -134,6 +137,15 @@ def check_queue(length: int, keys_per_step: int) -> None:
         raise UserError(
             f"a queue of {length} is shorter than the {keys_per_step} keys of one step: set --method.queue to at least "
             f"{keys_per_step}, or lower --optim.batch-size."
+        )
+
+
+def check_apart(views: str, per_pass: int) -> None:
+    """Raise a UserError when a pass over one view has a single image, of which batch-norm has no statistics."""
+    if views == "apart" and per_pass < 2:
+        raise UserError(
+            "a process gets one image at once, of which batch-norm has no statistics: raise --optim.batch-size, lower "
+            "--optim.accumulate or the number of processes, or give --method.views joined."
         )
 
 

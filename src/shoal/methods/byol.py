@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from shoal import distributed
 from shoal.losses import positive_alignment
-from shoal.methods.base import Method, on_views
+from shoal.methods.base import Method, check_apart, on_views
 from shoal.methods.boost import BoostConfig, boost_terms
 from shoal.models import Backbone, Target, mlp, start_near_zero
 from shoal.types import Batch, Clustering
@@ -41,6 +41,10 @@ class BYOLConfig(BoostConfig):
     """Width of the hidden layer of projector and predictor."""
     predictor_lr_scale: Annotated[float, Gt(0)] = 10.0
     """How many times faster the predictor learns than the rest."""
+
+    def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
+        """Raise a UserError when a pass has a single image."""
+        check_apart(self.views, per_pass)
 
 
 class BYOL(Method):

@@ -30,6 +30,7 @@ class CCConfig(MethodConfig):
     """Settings of CC; the defaults are the paper's."""
 
     name: ClassVar[str] = "cc"
+    has_cluster_head: ClassVar[bool] = True
 
     instance_temperature: Annotated[float, Gt(0)] = 0.5
     """T of the contrast between images."""

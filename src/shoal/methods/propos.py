@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from shoal import distributed
 from shoal.losses import positive_alignment, prototype_scattering
-from shoal.methods.base import Method, check_queue, on_views
+from shoal.methods.base import Method, check_apart, check_queue, on_views
 from shoal.methods.boost import BoostConfig, boost_terms
 from shoal.models import Backbone, Queue, Target, mlp, start_near_zero
 from shoal.types import Batch, Clustering
@@ -61,7 +61,8 @@ class ProPosConfig(BoostConfig):
         return True
 
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
-        """Raise a UserError when the queue is shorter than the keys of one step."""
+        """Raise a UserError when the queue is shorter than the keys of one step, or a pass has a single image."""
+        check_apart(self.views, per_pass)
         if self.queue:
             check_queue(self.queue, 2 * per_step)
 

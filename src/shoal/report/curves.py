@@ -64,8 +64,8 @@ class Panel:
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
     """A panel for the loss, each of its terms and each group of scores that has at least two values."""
-    found = (_panel(title, rows, keys) for title, keys in _groups(rows))
-    return [panel for panel in found if panel is not None]
+    found = (panel(title, rows, keys) for title, keys in _groups(rows))
+    return [each for each in found if each is not None]
 
 
 def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -77,7 +77,8 @@ def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield from SCORES.items()
 
 
-def _panel(title: str, rows: Sequence[Row], keys: Sequence[str]) -> Panel | None:
+def panel(title: str, rows: Sequence[Row], keys: Sequence[str]) -> Panel | None:
+    """A panel with a line for each key that has at least two values; None where none has."""
     series = {key: values for key in keys if len(values := _values(rows, key)) > 1}
     if not series:
         return None

@@ -32,6 +32,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from shoal.clustering.density import in_series
+from shoal.evaluation.tables import Best
 from shoal.files import atomic_write
 from shoal.report.confusion import confusion
 from shoal.report.contents import MAX_LISTED, Contents, contents
@@ -161,4 +162,5 @@ def environment(*packages: str) -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"count": count, "percent": percent, "figure": figure}
+    environment.tests["best"] = lambda value: isinstance(value, Best)
     return environment

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from shoal import evaluation
 from shoal.errors import UserError
-from shoal.evaluation import Evaluation, Truth
+from shoal.evaluation import Evaluation, Truth, clustering_scores, clustering_signals
+from shoal.evaluation.result import Merged
 from shoal.progress import Progress
+from shoal.results.merging import merge
 from shoal.results.result import Result
 from shoal.results.run_images import images_of_run
 from shoal.training.trained import Trained
@@ -20,16 +22,20 @@ from shoal.types import Clustering, Images
 REMEDY = "give each class a subfolder of its own, or the table a label column"
 
 
-def evaluate(result: Result, progress: Progress, *, knn: bool = False, linear: bool = False) -> Evaluation:
+def evaluate(
+    result: Result, progress: Progress, *, knn: bool = False, linear: bool = False, merge_to: int | None = None
+) -> Evaluation:
     """Measure a result against true classes where there are any, and without.
 
     Of a training run, ``knn`` and ``linear`` ask for figures of the backbone's features, which takes a pass over the
     images, as does a method that clusters by a head of its own. Figures on pixels need the images as well.
+    ``merge_to`` asks for figures of the clusters merged into so many.
 
     Raises:
         UserError: a figure needs labels and there are none, or the images, and they are gone.
     """
     truth = _truth(result)
+    merged = None if merge_to is None else _merged(result, truth, merge_to)
     truth.check_labelled(knn=knn, linear=linear, remedy=REMEDY)
     backbone = _backbone(result, progress, needed=knn or linear)
     found = result.assignments
@@ -57,7 +63,16 @@ def evaluate(result: Result, progress: Progress, *, knn: bool = False, linear: b
         of="backbone" if beside_head else "features",
         pixels=None if backbone.images is None else backbone.images.pixels,
     )
-    return replace(figures, baselines=baselines)
+    return replace(figures, baselines=baselines, merged=merged)
+
+
+def _merged(result: Result, truth: Truth, merge_to: int) -> Merged:
+    found, model = merge(result, merge_to)
+    labels = found.labels.where(truth.clustered, -1)
+    generator = torch.Generator().manual_seed(result.seed)
+    clustering = Clustering(labels, model.centers, found.distance)
+    signals = clustering_signals(result.features, clustering, None, generator)
+    return Merged(merge_to, clustering_scores(truth.targets, labels), signals)
 
 
 @dataclass(frozen=True, eq=False)

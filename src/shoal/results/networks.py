@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from shoal.data import Source
 from shoal.data.greys import Ranges
+from shoal.device import in_words
 from shoal.errors import UserError
 from shoal.features import Embedded, Encoder, EncoderSpec, embed, load_encoder, open_embedded, share_features
 from shoal.features.joined import (
@@ -125,6 +126,7 @@ def embed_first(
         encoder = load_encoder(specs[0])
         adopt(folder, (encoder.spec,))
         counter = progress.counter("embedding images")
+        progress.say(f"device       {in_words(encoder.device, encoder.precision)}")
         return embed(source, encoder, folder, ranges=ranges, strict=strict, progress=counter)
     settled = settle(specs)
     adopt(folder, settled)

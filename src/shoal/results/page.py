@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from shoal.report.data import Copy
 from shoal.results.atlas import read_atlas
 from shoal.results.chosen import as_flags
 from shoal.results.layers import layer_command
+from shoal.results.merging import merge
 from shoal.results.result import Result
 from shoal.results.tables import read_csv
 from shoal.types import Clustering
@@ -36,30 +38,43 @@ def write_page(result: Result) -> None:
     write_report(report_data(result), result.folder.report)
 
 
-def report_data(result: Result) -> ReportData:
-    """What the report of a result shows.
+def write_merged_page(result: Result, merge_to: int) -> Path:
+    """Write the report of a result whose clusters are merged into fewer, beside its own.
 
     Raises:
-        UserError: as ``write_page``.
+        UserError: as ``write_page``, or there are no more clusters than that.
     """
-    embedded, folder, found = result.embedded, result.folder, result.assignments
+    path = result.folder.path / f"report-{merge_to}.html"
+    write_report(report_data(result, merge_to), path)
+    return path
+
+
+def report_data(result: Result, merge_to: int | None = None) -> ReportData:
+    """What the report of a result shows, or of the result with its clusters merged into fewer.
+
+    Raises:
+        UserError: as ``write_page``, and as ``merge``.
+    """
+    embedded, folder = result.embedded, result.folder
     if embedded is None:
         raise UserError(f"{folder.path} holds clusters of features, so there are no images to show in a report.")
+    merged_into = None if merge_to is None else merge(result, merge_to)
+    found, model = (result.assignments, result.model) if merged_into is None else merged_into
     ids, pixels = read_atlas(folder.atlas)
     index = rows_of(ids, result)
-    shown, clusters = found[index], result.model.numbers
+    shown, clusters = found[index], model.numbers
     k = 1 + int(clusters.max())
     merged = torch.ones(k, dtype=torch.bool)
     merged[clusters] = False
     centers = torch.zeros(k, result.centers.shape[1])
-    centers[clusters] = result.model.centers
+    centers[clusters] = model.centers
     assert shown.positions is not None
     images = as_images(pixels.numpy(), embedded.targets[index].tolist(), embedded.classes, ids, embedded.skipped)
     return ReportData(
         title=folder.place.resolve().name,
-        command=command_of(result),
+        command=command_of(result) if merge_to is None else _merging_command(result, merge_to),
         config_yaml=folder.config.read_text("utf-8", "replace") if folder.is_run else "",
-        metrics=folder.read_metrics() or (clustering_scores(embedded.targets, found.labels),),
+        metrics=_metrics(folder, clustering_scores(embedded.targets, found.labels), merged=merge_to is not None),
         images=images,
         features=_comparable(embedded.features[index], result.metric),
         clustering=Clustering(shown.labels, centers, shown.distance),
@@ -69,14 +84,24 @@ def report_data(result: Result) -> ReportData:
         seed=result.seed,
         sizes=torch.bincount(found.labels[found.labels >= 0], minlength=k),
         merged=merged.nonzero()[:, 0].tolist(),
-        layers={k: layer_command(result, k) for k in result.layers},
-        n_asked=result.asked if result.decided is None else 0,
+        layers={k: layer_command(result, k) for k in result.layers if merge_to is None},
+        n_asked=result.asked if result.decided is None and merge_to is None else 0,
         n_images=len(found.labels),
-        names=result.names,
+        names=result.names if merge_to is None else {},
         duplicates=[*read_copies(folder.duplicates).values()],
         outliers=[name for (name,) in read_csv(folder.outliers, "id")],
-        evaluation=Evaluation.load(folder.evaluation),
+        evaluation=Evaluation.load(folder.evaluation) if merge_to is None else None,
     )
+
+
+def _metrics(
+    folder: ResultFolder, scores: Mapping[str, float], *, merged: bool
+) -> Sequence[Mapping[str, float | int | None]]:
+    """Rows of metrics.jsonl; for what was not trained, or not so, the scores of the clusters that are shown."""
+    rows = folder.read_metrics()
+    if rows and not merged:
+        return rows
+    return [*rows, {**scores, "silhouette": math.nan}]
 
 
 def read_copies(path: Path) -> dict[str, list[Copy]]:
@@ -110,6 +135,11 @@ def command_of(result: Result) -> str:
         names, weights = as_flags(result.encoder)
         words += ["--backbone.name", names, *(["--backbone.weights", weights] if weights else [])]
     return shlex.join(words)
+
+
+def _merging_command(result: Result, merge_to: int) -> str:
+    """The shell command that writes the report of merged clusters."""
+    return shlex.join(["shoal", "report", str(ResultFolder(result.folder.place).path), "--merge-to", str(merge_to)])
 
 
 def rows_of(ids: Sequence[str], result: Result) -> Int64[Tensor, "m"]:

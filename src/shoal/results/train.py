@@ -184,7 +184,7 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
         features_at=folder.features.absolute(),
         encoder=spec,
         by_head=trained.method.head_centers() is not None,
-        asked=config.n_clusters,
+        asked=trained.n_clusters,
         flags={"held_out": images.held_out.cpu(), "clustered": images.clustered.cpu()},
     )
 

@@ -17,6 +17,9 @@ from shoal.training.optim import full_lr
 from shoal.training.run import check_fits, check_takes, global_batch, use_of_clusters
 from shoal.types import Batch, Clustering
 
+N_CLUSTERS = 10
+"""Number of clusters that is reckoned with where training looks for it."""
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -37,7 +40,8 @@ def forecast(config: RunConfig) -> dict[str, str]:
     check_fits(config, extent.n_clustered, extent.n_images)
     optim, batch = config.optim, global_batch(config, extent.n_images)
     steps = steps_of_epoch(extent.n_clustered, extent.n_images - extent.n_clustered, batch)
-    method = build(config.method, config.backbone, config.n_clusters, torch.Generator())
+    k = N_CLUSTERS if config.n_clusters == "auto" else config.n_clusters
+    method = build(config.method, config.backbone, k, torch.Generator())
     height, width = extent.size
     check_takes(method, config, extent.size, torch.device("cpu"))
     total, limit = steps * config.epochs, config.max_steps

@@ -14,6 +14,7 @@ from torch.profiler import record_function
 
 from shoal import distributed
 from shoal.clustering.kmeans import assign, kmeans
+from shoal.clustering.suggest.suggest import MAX_ROWS, suggest_k
 from shoal.data import apply_two_views, draw_view, feed, order_of_epoch
 from shoal.device import autocast, preserve_rng, set_default_rng
 from shoal.evaluation import collapse_warning, score
@@ -59,10 +60,10 @@ def fit(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> None:
                         _store(run, e_step(run, progress))
                         run.state.e_step_seconds = time.monotonic() - start
                     run.state.order = _order(run)
-                _tell(m_step(run, progress, watchers), progress, watchers)
+                _tell(run, m_step(run, progress, watchers), progress, watchers)
             if not run.done:
                 _store(run, e_step(run, progress))
-                _tell(run.finish(), progress, watchers)
+                _tell(run, run.finish(), progress, watchers)
         except Interrupted:
             run.save()
             raise
@@ -72,8 +73,8 @@ def _store(run: Run, found: EStep) -> None:
     run.state.clusterings, run.state.scores, run.features = found.clusterings, found.scores, found.features
 
 
-def _tell(row: Mapping[str, int | float], progress: Progress, watchers: Sequence[Watcher]) -> None:
-    progress.epoch(row)
+def _tell(run: Run, row: Mapping[str, int | float], progress: Progress, watchers: Sequence[Watcher]) -> None:
+    progress.epoch(row, run.config.epochs)
     for watcher in watchers:
         watcher.epoch(row)
 
@@ -92,11 +93,14 @@ def e_step(run: Run, progress: Progress) -> EStep:
     average_statistics(run.method)
     own = rows[distributed.part(len(rows))]
     embedded = embed_all(run.method, images.pixels, run.device, config.precision, rows=own, after_batch=after_batch)
+    gathered = distributed.gather_uneven(embedded)
+    if run.n_clusters_is_open:
+        _find_n_clusters(run, gathered, progress)
     clusterings = tuple(
         _spread(_cluster(run, embedded, k), take_part)
-        for k in dict.fromkeys((config.n_clusters, *_granularities_until_next(run)))
+        for k in dict.fromkeys((run.n_clusters, *_granularities_until_next(run)))
     )
-    features = _among_all(distributed.gather_uneven(embedded), take_part, 0.0)
+    features = _among_all(gathered, take_part, 0.0)
     if not distributed.is_first():
         return EStep(clusterings, features, {})
     previous = run.clusterings[0].labels if run.clusterings else None
@@ -196,6 +200,21 @@ def _granularities_until_next(run: Run) -> tuple[int, ...]:
     """Those that the losses will use before the next E-step: none at the end, nor long before they begin."""
     used = not run.trained and run.uses_clusters(run.state.epoch + run.config.cluster_every - 1)
     return run.method.granularities if used else ()
+
+
+def _find_n_clusters(run: Run, features: Float[Tensor, "m d"], progress: Progress) -> None:
+    """Take the number of groups in the features, two at least."""
+    words = ""
+    if distributed.is_first():
+        found = suggest_k(features, (2, min(len(features), MAX_ROWS)), metric="cosine", seed=run.config.seed)
+        words = f"{found.k} {found.interval[0]} {found.interval[1]}"
+    k, low, high = map(int, distributed.text_of_first(words).split())
+    stays = f" from epoch {run.state.epoch + 1} on" if _granularities_until_next(run) else ""
+    if distributed.is_first() and (stays or k != run.n_clusters):
+        progress.say(
+            f"{'clusters':<12} {k}{stays}, by the features of epoch {run.state.epoch}; plausible {low} to {high}"
+        )
+    run.take_n_clusters(k)
 
 
 def _cluster(run: Run, features: Float[Tensor, "n d"], k: int) -> Clustering:

@@ -21,7 +21,7 @@ from shoal.config import RunConfig, config_digest, plugins_of
 from shoal.data import place_on, steps_of_epoch
 from shoal.data.augmentation import named
 from shoal.data.images import digest
-from shoal.device import compute_device, first_rng, gathered_rng, own_rng, preserve_rng
+from shoal.device import compute_device, first_rng, gathered_rng, in_words, own_rng, preserve_rng
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
 from shoal.methods import Method, build
@@ -86,6 +86,7 @@ class Run:
     def __init__(self, config: RunConfig, images: Images, folder: ResultFolder) -> None:
         check_fits(config, int(images.clustered.sum()), len(images))
         self.config = config
+        self.state = State()
         self.folder = folder
         self.device = compute_device()
         self.images = place_on(images, self.device)
@@ -97,11 +98,12 @@ class Run:
         self.view_generator = torch.Generator().manual_seed(config.seed) if on_gpu else self.generator
         with preserve_rng(self.device):
             torch.manual_seed(config.seed)
-            self.method = build(config.method, config.backbone, config.n_clusters, self.generator)
+            self.method = build(config.method, config.backbone, self.n_clusters, self.generator)
             if config.sync_batch_norm:
                 sync_batch_norm(self.method)
             # A backbone with dropout draws from torch's default generators, so their state belongs to the run.
             self.default_rng = first_rng(self.device, config.seed)
+        self._open = {i for i, k in enumerate(self.method.granularities) if k == 0}  # wait for the number of clusters
         self.method.to(self.device)
         # Such as ranges without an end, to which Gemma's layers clip what goes in and out.
         self._infinite = {f"method.{name}" for name, buffer in self.method.named_buffers() if buffer.isinf().any()}
@@ -109,7 +111,6 @@ class Run:
         height, width = images.pixels.shape[2:]
         check_takes(self.method, config, (height, width), self.device)
         self.optimizer = build_optimizer(self.method, config.optim)
-        self.state = State()
         self.features: Tensor | None = None
         """Features of the last E-step of this process: not saved."""
         self.lengthened = False
@@ -132,10 +133,40 @@ class Run:
                 part.compile_training(on=compiled)
         self.compiled = compiled
 
+    def in_words(self) -> dict[str, str]:
+        """Folder, device, images and length of the run, for people to read."""
+        height, width = self.images.pixels.shape[2:]
+        epochs, steps = self.config.epochs, self.n_steps
+        cut = f", ended after {steps} steps" if steps < epochs * self.steps_per_epoch else ""
+        return {
+            "run": str(self.folder.path),
+            "device": in_words(self.device, self.config.precision),
+            "images": f"{len(self.images)} of {height} × {width} px",
+            "length": f"{epochs} epochs of {self.steps_per_epoch} steps of {self.batch_size} images{cut}",
+        }
+
     @property
     def clusterings(self) -> tuple[Clustering, ...]:
         """Those of the last E-step; the first is the one the user asked for."""
         return self.state.clusterings
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters that are asked for, or were found last; 0 where they are looked for and not yet found."""
+        return self.state.n_clusters if self.config.n_clusters == "auto" else self.config.n_clusters
+
+    def take_n_clusters(self, found: int) -> None:
+        """From now on look for so many clusters, in the losses as well."""
+        given = self.method.granularities
+        self.method.granularities = tuple(found if i in self._open else k for i, k in enumerate(given))
+        self.state.n_clusters = found
+
+    @property
+    def n_clusters_is_open(self) -> bool:
+        """Whether the number of clusters is looked for, and no loss has used the one that was found."""
+        if self.config.n_clusters != "auto":
+            return False
+        return not (self.state.n_clusters and self._open and self.uses_clusters(self.state.epoch - 1))
 
     @property
     def scores(self) -> dict[str, int | float]:
@@ -315,7 +346,10 @@ class Run:
         self.generator.set_state(rng["run"])
         self.view_generator.set_state(rng["views"])
         self.default_rng = own_rng(rng, self.device, self.config.seed)
-        self.state = State.restore(header, tensors, self.device)
+        restored = State.restore(header, tensors, self.device)
+        if restored.n_clusters:
+            self.take_n_clusters(restored.n_clusters)
+        self.state = restored
         self._compile(header["compiled"])
         self._keep_metrics(header["metrics_rows"])
 
@@ -381,15 +415,25 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
         raise UserError(
             f"--backbone.freeze {config.backbone.freeze} would keep random weights: give --backbone.weights as well."
         )
-    if config.n_clusters > n:
+    if config.n_clusters == "auto" and config.method.has_cluster_head:
+        raise UserError(
+            f"{config.method.name} has a head with an output for each cluster, so their number must be known before "
+            "training: give --n-clusters, or train a method without such a head."
+        )
+    if config.n_clusters != "auto" and config.n_clusters > n:
         raise UserError(
             f"{config.n_clusters} clusters need at least as many images, and there are {n}: ask for fewer clusters."
         )
     batch = global_batch(config, n_images)
+    parts = {"--optim.accumulate": optim.accumulate, "--method.bn-splits": config.method.parts}
+    too_many = [flag for flag, n_parts in parts.items() if n_parts > 1]
     if batch < 2 * optim.accumulate:
+        n_parts, processes = optim.accumulate * config.method.parts, distributed.world_size()
+        among = f" in each of {processes} processes" if processes > 1 else ""
+        remedy = " or ".join([*too_many, *(["the number of processes"] if processes > 1 else [])])
         raise UserError(
-            f"{min(optim.batch_size, n_images)} images a step are too few for {optim.accumulate} parts of two or more: "
-            "lower --optim.accumulate."
+            f"{min(optim.batch_size, n_images)} images a step are too few for {n_parts} parts of two or more{among}: "
+            f"lower {remedy}."
         )
     config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
     config.method.check_epochs(config.epochs, config.cluster_from)

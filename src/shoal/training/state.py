@@ -12,7 +12,7 @@ from torch import Tensor
 from shoal.types import Clustering
 
 PLAIN = ("epoch", "step", "logged", "seconds", "e_step_seconds", "scores", "done")
-"""Fields that a state file keeps in its header; the others are tensors,"""
+"""Fields that a state file keeps in its header, beside ``n_clusters``; the others are tensors,"""
 KINDS = ("totals.", "clustering.", "order")
 """whose names begin so."""
 
@@ -41,11 +41,16 @@ class State:
     """Scores of the last E-step, until the epoch that follows it is logged."""
     done: bool = False
     """Whether the last E-step is done, too."""
+    n_clusters: int = 0
+    """Number of clusters that was found last; 0 where none was looked for."""
 
     def header(self) -> dict[str, Any]:
         """What a state file keeps in its header."""
         # A tensor file sorts its tensors; totals in another order would add up to another last bit.
-        return {name: getattr(self, name) for name in PLAIN} | {"terms": list(self.totals)}
+        return {name: getattr(self, name) for name in PLAIN} | {
+            "terms": list(self.totals),
+            "n_clusters": self.n_clusters,
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of the state by the name they have in a state file."""
@@ -64,6 +69,7 @@ class State:
         return cls(
             **{name: header[name] for name in PLAIN if name != "logged"},
             logged=header.get("logged", 0),  # earlier versions have none
+            n_clusters=header.get("n_clusters", 0),
             order=own.get("order"),
             totals={name: own[f"totals.{name}"] for name in terms},
             clusterings=tuple(Clustering(*(own[f"clustering.{i}.{part}"] for part in parts)) for i in range(n)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -36,6 +36,11 @@ class Trained:
     """Values of more than 8 bits that became black and white in these, by type of number."""
 
     @property
+    def n_clusters(self) -> int:
+        """Number of clusters that it was trained with, those without images included."""
+        return len(self.centers) if self.config.n_clusters == "auto" else self.config.n_clusters
+
+    @property
     def square(self) -> int | None:
         """Side that new images are brought to; None when the training images were not square: no image is resized."""
         height, width = self.size
@@ -46,7 +51,8 @@ class Trained:
         """The outcome of a run whose last E-step is done."""
         h, w = run.images.pixels.shape[2:]
         centers = run.clusterings[0].centers
-        return cls(run.config, run.method, centers, (h, w), run.images_digest, run.images.ranges)
+        config = replace(run.config, n_clusters=run.n_clusters)
+        return cls(config, run.method, centers, (h, w), run.images_digest, run.images.ranges)
 
     def embed(self, images: Images) -> Float[Tensor, "n d"]:
         """The features that are clustered, at unit length, on the CPU.
@@ -93,8 +99,10 @@ class Trained:
             raise UserError(f"{path} has not been trained to its end: resume it with 'shoal train --resume {path}'.")
         header, tensors = read_tensors(folder.model)
         device = compute_device()
+        k = len(tensors.get("centers", ())) if config.n_clusters == "auto" else config.n_clusters
+        config = replace(config, n_clusters=k)
         with preserve_rng(device):
-            method = build(config.method, config.backbone, config.n_clusters, torch.Generator(device))
+            method = build(config.method, config.backbone, k, torch.Generator(device))
         try:
             centers = tensors.pop("centers").to(device)
             method.load_state_dict({name.removeprefix("method."): value for name, value in tensors.items()})
