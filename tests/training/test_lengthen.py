@@ -107,7 +107,7 @@ def test_less_than_what_is_done_is_refused(asked, sentence, tmp_path):
 
 def test_pcl_goes_on_between_two_e_steps(tmp_path):
     """The last E-step of a run has no prototypes."""
-    method = METHODS["pcl"](granularities=(5, 7), queue=32)
+    method = METHODS["pcl"].config_class(granularities=(5, 7), queue=32)
     config = dataclasses.replace(tiny_config(cluster_from=0, cluster_every=5), method=method)
     fit(new_run(tmp_path / "run", config), Progress())
     run = reopened(tmp_path / "run")
@@ -156,7 +156,7 @@ def test_clusters_are_reached_in_fewer_epochs(of_recipe, asked, first):
 
 
 def test_methods_without_clusters_are_left_alone():
-    base = recipe(100, 20, method=METHODS["byol"]())
+    base = recipe(100, 20, method=METHODS["byol"].config_class())
     assert with_reachable_clusters(dataclasses.replace(base, epochs=5), base)[0].cluster_from == 20
     assert use_of_clusters(base, 2) == ("", True)
 

@@ -50,9 +50,9 @@ def finished(tmp_path_factory):
 @pytest.mark.parametrize("method", ["propos", "moco", "cc", "simsiam"])
 def test_every_backbone_of_a_method_starts_from_an_earlier_run(method, finished, tmp_path):
     """The slow copies as well: they would otherwise pull the network to random weights."""
-    config = dataclasses.replace(tiny_config(), method=METHODS[method]())
+    config = dataclasses.replace(tiny_config(), method=METHODS[method].config_class())
     if method == "moco":
-        config = dataclasses.replace(config, method=METHODS[method](queue=64))
+        config = dataclasses.replace(config, method=METHODS[method].config_class(queue=64))
     run = new_run(tmp_path / "run", with_backbone(config, weights=str(finished)))
     trained = workflow.Trained.load(finished).method.encoder[0].network.state_dict()
     assert all(same(state(each.network), trained) for each in backbones(run))
@@ -110,7 +110,7 @@ def test_published_weights_of_timm_are_taken(tmp_path, monkeypatch):
     write_tensors(tmp_path / "hub.safetensors", {}, network.state_dict())
     monkeypatch.setattr("shoal.features.start.hub_file", lambda _name, _config: tmp_path / "hub.safetensors")
     config = BackboneConfig("resnet10t", weights="timm")
-    method = build(METHODS["simsiam"](dim=8, bottleneck=4), config, 3, torch.Generator())
+    method = build(METHODS["simsiam"].config_class(dim=8, bottleneck=4), config, 3, torch.Generator())
     assert "published weights of resnet10t" in start_from_weights(method, config)
     assert same(network.state_dict(), method.encoder[0].network.state_dict())
 
@@ -120,7 +120,7 @@ def test_other_channel_means_are_told(tmp_path):
     note = dataclasses.asdict(Note("small", mean=(0.5, 0.5, 0.5)))
     write_tensors(tmp_path / "w.safetensors", note, network.state_dict())
     config = BackboneConfig("small", width=4, weights=str(tmp_path / "w.safetensors"))
-    method = build(METHODS["simsiam"](dim=8, bottleneck=4), config, 3, torch.Generator())
+    method = build(METHODS["simsiam"].config_class(dim=8, bottleneck=4), config, 3, torch.Generator())
     assert "channel means of 0.5 0.5 0.5: --backbone.mean" in start_from_weights(method, config)
 
 
