@@ -106,9 +106,22 @@ def e_step(run: Run, progress: Progress) -> EStep:
     previous = run.clusterings[0].labels if run.clusterings else None
     scores = score(images, features, clusterings[0], previous, config.seed)
     # An untrained network may well see all images alike.
-    if run.steps_done and (warning := collapse_warning(scores)):
+    if run.steps_done and (warning := _collapse(run, scores)):
         progress.warn(f"epoch {run.state.epoch}: {warning}")
     return EStep(clusterings, features, scores)
+
+
+def _collapse(run: Run, scores: Mapping[str, float]) -> str | None:
+    """The warning of a collapse, if there is one.
+
+    A method's own head is undecided at the start: its probabilities are nearly the same for all images, and one cluster
+    may be ahead everywhere. So it is let be as long as they spread out, until the end.
+    """
+    warning = collapse_warning(scores)
+    if warning is None or run.trained or run.method.head_centers() is None:
+        return warning
+    before = run.scores_before
+    return None if before is None or scores["feature_std"] > before["feature_std"] else warning
 
 
 def m_step(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> dict[str, int | float]:

@@ -174,6 +174,11 @@ class Run:
         return self.state.scores
 
     @property
+    def scores_before(self) -> dict[str, Any] | None:
+        """Metrics of the epoch after the last E-step that was logged; None before the first."""
+        return next((row for row in reversed(self.folder.read_metrics()) if "feature_std" in row), None)
+
+    @property
     def done(self) -> bool:
         """Whether the run is trained and its last E-step done."""
         return self.state.done
