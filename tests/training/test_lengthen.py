@@ -26,6 +26,7 @@ def rows(path):
     return [row for row in ResultFolder(path).read_metrics() if "loss" in row]
 
 
+@pytest.mark.slow
 def test_a_smoke_test_becomes_the_real_run(tmp_path):
     """40 images, 2 steps an epoch, 3 epochs."""
     workflow.train(new_run(tmp_path / "run", tiny_config(max_steps=3)), Progress())
@@ -116,6 +117,7 @@ def test_pcl_goes_on_between_two_e_steps(tmp_path):
     assert rows(tmp_path / "run")[-1]["proto_nce"] > 0
 
 
+@pytest.mark.slow
 def test_the_command_goes_on(tmp_path, capsys):
     out = str(tmp_path / "run")
     assert main(["train", str(tiny_recipe(tmp_path)), "--max-steps", "2", "--out", out]) == 0

@@ -192,6 +192,7 @@ def test_stages_are_those_of_timm(name, stem, first):
     assert (stem in stages[0], first in stages[1]) == (True, True)
 
 
+@pytest.mark.slow
 def test_the_command_starts_from_a_run_and_says_so(finished, tmp_path, capsys):
     args = ["train", str(tiny_recipe(tmp_path)), "--max-steps", "1", "--data.size", "8", "--backbone.weights"]
     out = ["--out", str(tmp_path / "run"), "--optim.backbone-lr-scale", "0.1", "--backbone.freeze", "1"]
