@@ -106,6 +106,15 @@ def test_less_than_what_is_done_is_refused(asked, sentence, tmp_path):
         lengthen(reopened(tmp_path / "run"), **asked)
 
 
+def test_a_run_may_end_where_it_stands(tmp_path):
+    with pytest.raises(Interrupted):
+        fit(new_run(tmp_path / "run"), Progress(), [StopAfter(4)])
+    run = reopened(tmp_path / "run")
+    assert "has done its 4 steps, and ends here" in lengthen(run, epochs=2)
+    fit(run, Progress())
+    assert (run.done, run.steps_done) == (True, 4)
+
+
 def test_pcl_goes_on_between_two_e_steps(tmp_path):
     """The last E-step of a run has no prototypes."""
     method = METHODS["pcl"](granularities=(5, 7), queue=32)
