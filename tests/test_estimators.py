@@ -190,6 +190,7 @@ def test_broken_files_of_a_list_get_no_cluster(tmp_path):
     np.testing.assert_array_equal(np.delete(labels, 7), propos().fit(others).labels_)
 
 
+@pytest.mark.slow
 def test_a_second_fit_writes_its_folder_anew(tmp_path):
     model = propos(out=tmp_path / "run")
     first = model.fit(tiny_images()).labels_

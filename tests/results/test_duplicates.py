@@ -13,7 +13,7 @@ from shoal.clustering import approximate_neighbours
 from shoal.clustering import neighbours as neighbours_module
 from shoal.clustering.neighbours import N_NEIGHBOURS
 from shoal.data.sketch import SKETCH
-from shoal.results.copies import pairs_by_cosine
+from shoal.results.copies import alike_cosine, pairs_by_cosine
 from shoal.results.duplicates import duplicates, first_of_each, write_duplicates
 from shoal.results.outliers import MAX_SHARE, outliers, write_outliers
 
@@ -149,3 +149,18 @@ def test_planted_outliers_come_first(spread, tmp_path):
     assert all(one.cluster == clusters[one.row] for one in found)
     write_outliers(found, [f"{i}.png" for i in range(1000)], tmp_path / "outliers.csv")
     assert (tmp_path / "outliers.csv").read_text().startswith('"id","cluster","score"\n')
+
+
+def test_images_are_alike_by_what_is_usual_among_them(rows):
+    """Rows that are spread out, the same in a narrow cone, and few of them."""
+    assert alike_cosine(torch.randn(900, 64, generator=torch.Generator().manual_seed(0))) == 0.95
+    narrow = 0.1 * normalize(rows) + torch.ones(16)
+    cosines = normalize(narrow) @ normalize(narrow).T
+    threshold = alike_cosine(narrow)
+    assert (cosines > 0.95).all()
+    assert (cosines.fill_diagonal_(0) >= threshold).float().mean() < 0.01
+    copied = torch.cat([narrow, narrow[:30]])
+    pairs = pairs_by_cosine(approximate_neighbours(copied, torch.arange(930)), alike_cosine(copied))
+    planted = {(i, i + 900) for i in range(30)}
+    assert planted <= {tuple(sorted(pair)) for pair in zip(pairs.one.tolist(), pairs.other.tolist(), strict=True)}
+    assert [alike_cosine(rows[:n]) for n in (0, 1)] == [0.95, 0.95]

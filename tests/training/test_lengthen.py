@@ -26,6 +26,7 @@ def rows(path):
     return [row for row in ResultFolder(path).read_metrics() if "loss" in row]
 
 
+@pytest.mark.slow
 def test_a_smoke_test_becomes_the_real_run(tmp_path):
     """40 images, 2 steps an epoch, 3 epochs."""
     workflow.train(new_run(tmp_path / "run", tiny_config(max_steps=3)), Progress())
@@ -105,6 +106,15 @@ def test_less_than_what_is_done_is_refused(asked, sentence, tmp_path):
         lengthen(reopened(tmp_path / "run"), **asked)
 
 
+def test_a_run_may_end_where_it_stands(tmp_path):
+    with pytest.raises(Interrupted):
+        fit(new_run(tmp_path / "run"), Progress(), [StopAfter(4)])
+    run = reopened(tmp_path / "run")
+    assert "has done its 4 steps, and ends here" in lengthen(run, epochs=2)
+    fit(run, Progress())
+    assert (run.done, run.steps_done) == (True, 4)
+
+
 def test_pcl_goes_on_between_two_e_steps(tmp_path):
     """The last E-step of a run has no prototypes."""
     method = METHODS["pcl"].config_class(granularities=(5, 7), queue=32)
@@ -116,6 +126,7 @@ def test_pcl_goes_on_between_two_e_steps(tmp_path):
     assert rows(tmp_path / "run")[-1]["proto_nce"] > 0
 
 
+@pytest.mark.slow
 def test_the_command_goes_on(tmp_path, capsys):
     out = str(tmp_path / "run")
     assert main(["train", str(tiny_recipe(tmp_path)), "--max-steps", "2", "--out", out]) == 0

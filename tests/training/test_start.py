@@ -135,6 +135,12 @@ def other_width(path):
     return {"weights": str(path / "w.safetensors")}
 
 
+def noted(path, name, stem, **changes):
+    note = dataclasses.asdict(Note(name, stem, **changes))
+    write_tensors(path / "w.safetensors", note, build_backbone(BackboneConfig("small", width=4)).network.state_dict())
+    return {"weights": str(path / "w.safetensors")}
+
+
 def damaged(path):
     (path / "w.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
     return {"weights": str(path / "w.safetensors")}
@@ -147,6 +153,12 @@ def pickled(path):
 
 REFUSED = {
     "small stem": (small_stem, "made for another stem: give --backbone.stem cifar"),
+    "another network": (
+        lambda path: noted(path, "resnet18.tv_in1k", "cifar"),
+        "are of resnet18.tv_in1k, .*: give --backbone.name resnet18.tv_in1k --backbone.stem cifar",
+    ),
+    "a note that is damaged": (lambda path: noted(path, "small", "round"), "says of its weights is damaged"),
+    "no deviation": (lambda path: noted(path, "small", "native", std=(0, 1, 1)), "says of its weights is damaged"),
     "other width": (
         other_width,
         r"do not fit small: .*layers.0.weight has shape \(8, 3, 3, 3\) instead of \(4, 3, 3, 3\)",
@@ -192,6 +204,7 @@ def test_stages_are_those_of_timm(name, stem, first):
     assert (stem in stages[0], first in stages[1]) == (True, True)
 
 
+@pytest.mark.slow
 def test_the_command_starts_from_a_run_and_says_so(finished, tmp_path, capsys):
     args = ["train", str(tiny_recipe(tmp_path)), "--max-steps", "1", "--data.size", "8", "--backbone.weights"]
     out = ["--out", str(tmp_path / "run"), "--optim.backbone-lr-scale", "0.1", "--backbone.freeze", "1"]
@@ -200,6 +213,10 @@ def test_the_command_starts_from_a_run_and_says_so(finished, tmp_path, capsys):
     config = load_recipe(str(tmp_path / "run" / "config.yaml"))
     assert (config.backbone.freeze, config.optim.backbone_lr_scale) == (1, 0.1)
     assert main([*args, str(tmp_path / "nowhere"), "--out", str(tmp_path / "none")]) == 2
+    capsys.readouterr()
+    assert main([*args, str(finished), "--dry-run"]) == 0
+    assert "weights      the weights of" in capsys.readouterr().out
+    assert main([*args, str(tmp_path / "nowhere"), "--dry-run"]) == 2
 
 
 def test_images_of_another_size_are_no_matter(finished, tmp_path):

@@ -107,12 +107,25 @@ class TrainCommand(Command):
                     say(f"{name:<12} {value}")
                 if self.note:
                     say(f"{'note':<12} {self.note}")
+                if self.config.backbone.weights:
+                    say(_start_of(self.config))
                 return 0
             if self.answers:
                 return _fine_tune(self)
             check_installed(self.tracker)
             path = self.resume or self.out or _default_folder(self.recipe)
             return _train(self, path)
+
+
+def _start_of(config: RunConfig) -> str:
+    """What the run would start from, once it has been tried."""
+    import torch
+
+    from shoal.features.start import start_from_weights
+    from shoal.methods import build
+
+    method = build(config.method, config.backbone, config.n_clusters, torch.Generator())
+    return start_from_weights(method, config.backbone)
 
 
 def _parsed(

@@ -29,6 +29,13 @@ TRIED: tuple[str, ...] = (
 )
 """Networks that a checkpoint is compared with if none is named, with the preparation of images that publishers use."""
 
+_KINDS_OF_NETWORK = {
+    "vit": "patch_embed.proj.weight",
+    "resn": "conv1.weight",
+    "wide_resn": "conv1.weight",
+}
+"""How names of networks begin, and how that of a tensor ends which all of them have."""
+
 _NO_CODE = re.compile(
     r"(argparse|collections|enum|hydra|lightning|lightning_fabric|numpy|omegaconf|pathlib|pytorch_lightning|torch|typing"
     r"|yacs)\."
@@ -127,8 +134,8 @@ def read_checkpoint(file: Path) -> Any:
         try:
             with _known(ignored):
                 return torch.load(file, map_location="cpu", weights_only=True)
-        except OSError as error:
-            raise UserError(f"cannot read {file}: {error.strerror or error}.") from error
+        except PermissionError as error:
+            raise UserError(f"cannot read {file}: {error.strerror}.") from error
         except Exception as error:  # of any kind: a damaged pickle may ask for anything
             asked = _ASKED.search(str(error)) if isinstance(error, UnpicklingError) else None
             if asked is None or asked[1] in ignored:
@@ -189,7 +196,8 @@ def _network_of(tensors: Mapping[str, Tensor], file: Path) -> str:
     import timm
 
     nearest: tuple[float, str, Found, str] | None = None
-    for name in TRIED:
+    kinds = [start for start, last in _KINDS_OF_NETWORK.items() if any(name.endswith(last) for name in tensors)]
+    for name in (each for each in TRIED if each.startswith(tuple(kinds))):
         with torch.device("meta"):
             network: Any = timm.create_model(name, pretrained=False, num_classes=0)
         found = read_as(tensors, wanted_by(network))
@@ -202,15 +210,14 @@ def _network_of(tensors: Mapping[str, Tensor], file: Path) -> str:
         share = len(fits) / max(len(wanted), len(found.tensors))
         if nearest is None or share > nearest[0]:
             nearest = share, name, found, wrong
-    assert nearest is not None
-    share, name, found, wrong = nearest
     again = f"shoal convert {shlex.quote(str(file))} --backbone.name NAME"
-    if not share:
+    if nearest is None or not nearest[0]:
         some = ", ".join(list(tensors)[:2])
         raise UserError(
             f"the tensors of {file} ({some}, …) are in no layout that is known: the nearest is "
             f"{described(_nearest_layout(tensors))}. If timm has the network, give its name: '{again}'."
         )
+    _, name, found, wrong = nearest
     raise UserError(
         f"the weights {file} fit no network that is known here: in the layout nearest to them, "
         f"{described(found.layout)}, {name} is the nearest, and {wrong}. Say which network they are of: '{again}'."

@@ -55,6 +55,7 @@ def start_from_weights(method: Method, config: BackboneConfig) -> str:
         return ""
     backbones = [part for part in method.modules() if isinstance(part, Backbone)]
     start = _read(config, backbones[0])
+    _check_architecture(start, config)
     for backbone in backbones:
         network: Any = backbone.network
         found = read_as(start.tensors, wanted_by(network))
@@ -65,6 +66,17 @@ def start_from_weights(method: Method, config: BackboneConfig) -> str:
         fill(network, found, {**getattr(network, "pretrained_cfg", {}), "architecture": config.name}, start.origin)
     frozen = f", the stem and {config.freeze} stages of it frozen" if config.freeze else ""
     return f"weights      {start.origin}{frozen}{_other_normalisation(start.mean, config.mean)}"
+
+
+def _check_architecture(start: Start, config: BackboneConfig) -> None:
+    """Raise a UserError when the weights say that they are of another network, whoever has trained it."""
+    if start.note is None or start.note.architecture.partition(".")[0] == config.name.partition(".")[0]:
+        return
+    stem = "" if start.note.stem == config.stem else f" --backbone.stem {start.note.stem}"
+    raise UserError(
+        f"{start.origin} are of {start.note.architecture}, and the backbone is {config.name}: give --backbone.name "
+        f"{start.note.architecture}{stem}."
+    )
 
 
 def _other_normalisation(theirs: Channels | None, ours: Channels) -> str:

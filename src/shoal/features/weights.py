@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -131,7 +132,9 @@ def note_of(file: Path) -> Note | None:
     values.pop("format", None)
     try:
         note: Note = TypeAdapter(Note).validate_python(values)
-    except ValidationError as error:
+        if not all(map(math.isfinite, (*(note.mean or ()), *(note.std or ())))) or not min(note.std or (1,)) > 0:
+            raise ValueError("images would be divided by zero")
+    except (ValidationError, ValueError) as error:
         raise UserError(f"what {file} says of its weights is damaged: convert or export them again.") from error
     return note
 

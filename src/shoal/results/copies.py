@@ -24,7 +24,10 @@ from shoal.clustering.neighbours import Neighbours, approximate_neighbours
 from shoal.results.registration import Windows, register
 
 ALIKE = 0.95
-"""Cosine from which two images are near-duplicates where no thumbnails were kept, as by earlier versions."""
+"""Least cosine from which images are alike by their features alone: ``alike_cosine`` raises it where all are near."""
+
+SHARE_ALIKE = 1 / 6
+"""1 − cosine of images that are alike, relative to what is usual: 0.95 where the tenth nearest has a cosine of 0.7."""
 
 LIMIT = 0.01
 """Product of both measures, relative to what is usual, up to which images are copies.
@@ -48,6 +51,7 @@ _NOT_CROPPED = 0.75
 _NEAR = 0.75  # 1 − cosine of a crop, relative to what is usual: of ten neighbours hardly one is so near by chance
 _FLAT = 1.0  # standard deviation, in grey levels, below which thumbnails show noise
 _BLOCK = 4096
+_SAMPLE = 2048
 
 _GREY = 2.0  # root mean square of the colour of an image without any
 _GREYED = 0.005  # 1 − correlation of the thumbnails of an image and its grey version, at most
@@ -62,6 +66,21 @@ class Pairs:
     one: Int64[Tensor, "m"]
     other: Int64[Tensor, "m"]
     similarity: Float[Tensor, "m"]
+
+
+def alike_cosine(features: Float[Tensor, "n d"], seed: int = 0) -> float:
+    """Cosine from which images are alike, by how near different ones usually are: to the tenth nearest of a sample.
+
+    Features of many networks lie in a narrow cone, where 0.95 would be everybody's.
+    """
+    n = len(features)
+    rows = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:_SAMPLE]
+    sample = normalize(features[rows].float())
+    tenth = min(10, len(sample) - 1)
+    if tenth < 1:
+        return ALIKE
+    usual = 1 - (sample @ sample.T).topk(tenth + 1).values[:, -1].median()
+    return max(ALIKE, 1 - SHARE_ALIKE * float(usual))
 
 
 def pairs_by_cosine(found: Neighbours, alike: float = ALIKE) -> Pairs:
@@ -92,7 +111,7 @@ def copies(
     known = torch.from_numpy(sketches["width"][found.rows.numpy()] > 0)
     if not known.all():
         found, unknown = _among(found, known), found
-        others = pairs_by_cosine(unknown, torch.inf if trained else ALIKE)
+        others = pairs_by_cosine(unknown, torch.inf if trained else alike_cosine(features, seed))
     thumbnails = _thumbnails(sketches)
     looks = approximate_neighbours(thumbnails, found.rows, seed)
     pairs = _Compared(features, thumbnails, sketches, found, looks, trained=trained, seed=seed).pairs()

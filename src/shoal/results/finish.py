@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering import approximate_neighbours, map_positions
@@ -22,7 +22,7 @@ from shoal.files import atomic_write
 from shoal.folder import ResultFolder
 from shoal.report import edge_for, sample_of_page
 from shoal.results.atlas import read_encoded, write_atlas
-from shoal.results.copies import ALIKE, copies, pairs_by_cosine
+from shoal.results.copies import alike_cosine, copies, pairs_by_cosine
 from shoal.results.decided import keep_decisions
 from shoal.results.duplicates import duplicates, first_of_each, write_duplicates
 from shoal.results.inputs import Inputs
@@ -190,23 +190,24 @@ def _write_tables(result: Result, inputs: Inputs, found: Assignments, names: Map
         write_assignments(
             found, inputs.ids, path, names=names, targets=inputs.targets, classes=inputs.classes, stamp=stamp
         )
-    standing = representatives(inputs.features, found, _alike(result))
+    standing = representatives(inputs.features, found, _alike(result, inputs.features))
     write_representatives(standing, inputs.ids, folder.representatives)
     file = io.BytesIO()
     np.save(file, result.model.centers.numpy())
     atomic_write(folder.centers, file.getvalue())
 
 
-def _alike(result: Result) -> float:
+def _alike(result: Result, features: Float[Tensor, "n d"]) -> float:
     """Cosine from which images are alike; after training no cosine says so, since it pulls clusters together."""
-    return ALIKE if result.encoder is None or not result.encoder.is_trained_here else math.inf
+    trained = result.encoder is not None and result.encoder.is_trained_here
+    return math.inf if trained else alike_cosine(features, result.seed)
 
 
 def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignments) -> Outcome:
     """Duplicates, outliers and thumbnails: what there is to say of images and not of mere rows."""
     assert inputs.embedded is not None
     assert inputs.pictures is not None
-    folder, alike = result.folder, _alike(result)
+    folder, alike = result.folder, _alike(result, inputs.features)
     first = first_of_each(inputs.embedded.fingerprints)
     near = approximate_neighbours(inputs.features, (first == torch.arange(len(inputs))).nonzero()[:, 0], result.seed)
     embedded, trained = inputs.embedded, math.isinf(alike)

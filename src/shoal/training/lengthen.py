@@ -52,6 +52,8 @@ def lengthen(run: Run, epochs: int | None = None, max_steps: int | None = None) 
     run.save()
     if distributed.is_first():
         atomic_write(run.folder.config, to_yaml(config).encode())
+    if last == done:
+        return f"schedule     the run has done its {done} steps, and ends here"
     length = f"{config.epochs} epoch{'' if config.epochs == 1 else 's'}"
     share = "" if config.epochs == before.epochs else f", as does all that depends on the share of {length} done"
     return (
