@@ -17,6 +17,7 @@ from typing import Any
 
 from command import keep
 from shoal.evaluation import Evaluation
+from shoal.results.result import Result
 from shoal.sweeps.folder import SweepFolder
 
 SHOWN = ("acc", "purity", "nmi", "ari")
@@ -30,16 +31,13 @@ def shoal(*words: str) -> None:
 
 def measured(path: Path) -> dict[str, float]:
     """Figures of a run, and of its clusters merged to ten where it has more."""
+    more = len(Result.load(path).centers) > CLASSES
     file = path / "evaluation.json"
     found = Evaluation.load(file)
-    if found is None:
-        shoal("evaluate", str(path))
+    if found is None or (more and found.merged is None):
+        shoal("evaluate", str(path), *(["--merge-to", str(CLASSES)] if more else []))
         found = Evaluation.load(file)
     assert found is not None
-    if found.clusters > CLASSES and found.merged is None:
-        shoal("evaluate", str(path), "--merge-to", str(CLASSES))
-        found = Evaluation.load(file)
-        assert found is not None
     merged = found.scores if found.merged is None else found.merged.scores
     after = {f"{name}_merged": merged[name] for name in SHOWN}
     return {"clusters": found.clusters, **{name: found.scores[name] for name in SHOWN}, **after}

@@ -85,7 +85,7 @@ def main() -> None:
                 row |= {name: statistics.fmean(values), f"{name}_runs": values}
             rows.append(row)
             print({key: value for key, value in row.items() if not key.endswith("_runs")}, flush=True)
-    keep(f"skew_seeds_{args.seeds}", {"recipe": RECIPE, "rows": rows})
+    keep("skew_digits", {"recipe": RECIPE, "rows": rows})
 
 
 if __name__ == "__main__":

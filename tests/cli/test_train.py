@@ -62,7 +62,12 @@ def test_a_plain_log_has_a_line_per_epoch_and_the_result(tmp_path, capsys):
     assert [line.split()[1] for line in said.err.splitlines() if line.startswith("epoch")] == ["1", "2", "3"]
     assert "images/s" in said.err
     assert re.search(r"^epoch 2 of 3 .* left$", said.err, re.M)
-    for name, words in {"run": str(out), "device": "", "images": "200 of 8 × 8 px", "length": "3 epochs of 6"}.items():
+    for name, words in {
+        "run": str(out),
+        "device": "",
+        "images": "200 of 8 × 8 px",
+        "length": "3 epochs, each 6 steps",
+    }.items():
         assert re.search(rf"^{name} +\S*{re.escape(words)}", said.err, re.M), name
     assert str(out / "report.html") in said.out
     assert str(out / "assignments.csv") in said.out

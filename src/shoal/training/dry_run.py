@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +19,10 @@ from shoal.methods import Method, build
 from shoal.training.optim import full_lr
 from shoal.training.run import check_fits, check_takes, global_batch, use_of_clusters
 from shoal.types import Batch, Clustering
+
+GRADIENTS_AT_ONCE = 3
+"""Gradients of large activations that exist at the same time: of a layer's output, of its input, and one being laid
+out anew."""
 
 N_CLUSTERS = 10
 """Number of clusters that is reckoned with where training looks for it."""
@@ -82,26 +89,44 @@ def _parameters(method: Method) -> dict[str, str]:
 
 
 def _memory(config: RunConfig, method: Method, extent: Extent, per_pass: int) -> dict[str, str]:
-    """An estimate for one process, without allocator caches and kernel workspaces."""
+    """An estimate for one process, without allocator caches and kernel workspaces; on a CPU with the program itself."""
     states = {"sgd": 1, "lars": 1, "adam": 2}[config.optim.optimizer]
     learnt = sum(p.nbytes for p in method.parameters() if p.requires_grad)
     weights = sum(t.nbytes for t in (*method.parameters(), *method.buffers())) + (1 + states) * learnt
+    on_cpu = compute_device().type == "cpu"
+    program = _resident() if on_cpu else 0  # memory of a GPU holds no program
     activations = _activations(config, method, extent, per_pass)
     height, width = extent.size
     pixels = extent.n_images * 3 * height * width
-    split = f"weights, gradients and optimiser {_bytes(weights)}, activations {_bytes(activations)}"
+    split = f"weights, gradients and optimiser {_bytes(weights)}, activations and their gradients {_bytes(activations)}"
+    split += f", the program {_bytes(program)}" if program else ""
     return {
-        "memory": f"about {_bytes(weights + activations)} for {per_pass} images at once: {split}",
+        "memory": f"about {_bytes(weights + activations + program)} for {per_pass} images at once: {split}",
         "pixels": f"{_bytes(pixels)}, on the GPU if that leaves it half empty, else mapped from the cache on disk",
     }
 
 
 def _activations(config: RunConfig, method: Method, extent: Extent, per_pass: int) -> int:
-    """Bytes kept for the backward pass of a batch, extrapolated linearly from two small ones."""
+    """Bytes kept for the backward pass of a batch, and taken by gradients in it, from those of two small batches.
+
+    What is kept grows linearly. Gradients are there a few at a time, each as large as what it is of.
+    """
     few = 2 * config.method.parts  # batch-norm needs two images in each part
     clusterings = _clusterings(method, extent)
     one, two = (_saved(config, method, extent, n, clusterings) for n in (few, 2 * few))
-    return max(0, one + (two - one) * (per_pass - few) // few)
+    kept = sum(one) + (sum(two) - sum(one)) * (per_pass - few) // few
+    grown = Counter(two) - Counter(one)  # without weights in another precision, which do not grow
+    largest = max(grown, default=0) * per_pass // (2 * few)
+    return max(0, kept + GRADIENTS_AT_ONCE * largest)
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return 0
 
 
 def _clusterings(method: Method, extent: Extent) -> tuple[Clustering, ...]:
@@ -117,8 +142,8 @@ def _clusterings(method: Method, extent: Extent) -> tuple[Clustering, ...]:
     return tuple(found)
 
 
-def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clusterings: tuple[Clustering, ...]) -> int:
-    """Bytes that autograd keeps after one forward pass, without weights."""
+def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clusterings: tuple[Clustering, ...]) -> list[int]:
+    """Bytes of each tensor that autograd keeps after one forward pass, without weights."""
     kept: dict[int, int] = {}
     weights = {p.data_ptr() for p in method.parameters()}
 
@@ -134,7 +159,7 @@ def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clustering
     with hooks, autocast(torch.device("cpu"), resolve_precision(compute_device(), config.precision)):
         terms = method.train()(batch, clusterings)
     del terms
-    return sum(kept.values())
+    return [*kept.values()]
 
 
 def _count(n: int) -> str:

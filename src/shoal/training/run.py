@@ -137,12 +137,13 @@ class Run:
         """Folder, device, images and length of the run, for people to read."""
         height, width = self.images.pixels.shape[2:]
         epochs, steps = self.config.epochs, self.n_steps
-        cut = f", ended after {steps} steps" if steps < epochs * self.steps_per_epoch else ""
+        each = self.steps_per_epoch
+        cut = f", ended after {steps} steps" if steps < epochs * each else ""
         return {
             "run": str(self.folder.path),
             "device": in_words(self.device, self.config.precision),
             "images": f"{len(self.images)} of {height} × {width} px",
-            "length": f"{epochs} epochs of {self.steps_per_epoch} steps of {self.batch_size} images{cut}",
+            "length": f"{epochs} epochs, each {each} step{'s' if each != 1 else ''} of {self.batch_size} images{cut}",
         }
 
     @property
