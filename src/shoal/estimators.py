@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from shoal.clustering.kmeans import assign
 from shoal.config import RunConfig, load_recipe, parse_config, to_dict, to_yaml
-from shoal.data import IN_MEMORY, resolve_spec, to_images
+from shoal.data import IN_MEMORY, Given, read_given, resolve_spec
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
 from shoal.files import atomic_write
@@ -32,8 +32,9 @@ from shoal.training import fit
 from shoal.training.trained import Trained
 from shoal.types import Images
 
-ImageSource = str | Path | Sequence[str | Path] | npt.NDArray[Any] | Tensor | Images
-"""A folder, file or list of files, an array or tensor (n, h, w[, 3]) or (n, 3, h, w), or ``Images``."""
+ImageSource: TypeAlias = Any
+"""Whatever ``shoal.data.read_given`` takes: a folder, file or list of files, an array or tensor, a data set of torch,
+torchvision or Hugging Face, a dict, an iterable of images, a column or table of pandas, or ``Images``."""
 
 _TRAINING = threading.Lock()
 """Fits take turns: torch's default random number generator is one for the whole process."""
@@ -54,8 +55,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         verbose: show progress.
 
     Attributes:
-        labels_: int64 (n,), the cluster of each image; −1 for a file of a list that could not be read, whose other
-            rows are NaN.
+        labels_: int64 (n,), the cluster of each image; −1 for an item that could not be read, whose other rows are
+            NaN.
         distances_: float32 (n,), cosine distance of each image to the centre of its cluster.
         cluster_centers_: float32 (k, d), unit length; k is the number of clusters that have images, which is below
             ``n_clusters`` where fewer images differ or the method's head leaves clusters empty.
@@ -101,7 +102,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
             data, counter = config.data, progress.counter("reading images")
             known = chosen_ranges(data.range)
-            images = to_images(X, root=data.root, size=size, ranges=known, strict=data.strict, progress=counter)
+            given = read_given(X, root=data.root, size=size, ranges=known, strict=data.strict, progress=counter)
+            images = given.images
             with _TRAINING:
                 run = start(config, Path(self.out or scratch), progress, images)
                 fit(run, progress)
@@ -110,21 +112,26 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             if self.out is not None:
                 write_result(self._finished, images, run.folder)
         self._folder, self.images_ = None, images
-        self.labels_ = _in_order_of(X, images, self._finished.labels, -1.0)
-        self.distances_ = _in_order_of(X, images, self._finished.distances, np.nan)
-        self.embedding_ = _in_order_of(X, images, self._finished.features, np.nan)
+        self.labels_ = given.in_order(self._finished.labels, -1.0)
+        self.distances_ = given.in_order(self._finished.distances, np.nan)
+        self.embedding_ = given.in_order(self._finished.features, np.nan)
         self.cluster_centers_ = self._finished.trained.centers.cpu().numpy()
         return self
 
     def predict(self, X: ImageSource) -> npt.NDArray[np.int64]:
-        """Cluster of each image, (n,); −1 for a file of a list that could not be read. Other sizes are resized."""
-        images, features = self._embed(X)
+        """Cluster of each image, (n,); −1 for an item that could not be read. Other sizes are resized."""
+        given, features = self._embed(X)
         labels, _, _ = assign(features, self._trained().centers.cpu(), "cosine")
-        return _in_order_of(X, images, labels, -1.0)
+        return given.in_order(labels, -1.0)
 
     def transform(self, X: ImageSource) -> npt.NDArray[np.float32]:
-        """Features of each image, (n, d), unit length."""
-        return _in_order_of(X, *self._embed(X), np.nan)
+        """Features of each image, (n, d), unit length; NaN for an item that could not be read."""
+        given, features = self._embed(X)
+        return given.in_order(features, np.nan)
+
+    def fit_transform(self, X: ImageSource, y: object = None, **_fit_params: object) -> npt.NDArray[np.float32]:
+        """``fit``, and the features of the images, which are read once."""
+        return self.fit(X).embedding_
 
     def save(self, path: str | Path) -> None:
         """Write a folder as ``shoal train`` does, with report and tables, which ``load`` and the command read.
@@ -203,21 +210,10 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first, or load a run.")
         return self._finished.trained if hasattr(self, "_finished") else self._loaded
 
-    def _embed(self, X: ImageSource) -> tuple[Images, Tensor]:
+    def _embed(self, X: ImageSource) -> tuple[Given, Tensor]:
         trained = self._trained()
-        images = to_images(X, size=trained.square, ranges=trained.ranges, strict=False)
-        return images, trained.embed(images)
-
-
-def _in_order_of(X: ImageSource, images: Images, rows: Tensor, missing: float) -> npt.NDArray[Any]:
-    """A row for each image that was given: files of a list that could not be read get ``missing``."""
-    found: npt.NDArray[Any] = rows.cpu().numpy()
-    if isinstance(X, str) or not isinstance(X, Sequence) or not images.skipped:
-        return found
-    read = [str(path) not in images.skipped for path in X]
-    aligned = np.full((len(X), *found.shape[1:]), missing, dtype=found.dtype)
-    aligned[read] = found
-    return aligned
+        given = read_given(X, size=trained.square, ranges=trained.ranges, strict=False)
+        return given, trained.embed(given.images)
 
 
 def _path_of(X: ImageSource) -> str:
