@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
@@ -21,20 +24,26 @@ from shoal.config import RunConfig, load_recipe, parse_config, to_dict, to_yaml
 from shoal.data import IN_MEMORY, Given, read_given, resolve_spec
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
+from shoal.evaluation import HeldOut
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
 from shoal.progress import open_progress
 from shoal.report import write_report
+from shoal.results.held_out import Own, score_given
 from shoal.results.page import report_data
 from shoal.results.result import Result
-from shoal.results.train import Finished, finished_run, start, write_result
-from shoal.training import fit
+from shoal.results.train import Finished, finished_run, start_or_resume, write_result
+from shoal.training import Run, fit
+from shoal.training.run import Interrupted
 from shoal.training.trained import Trained
 from shoal.types import Images
 
 ImageSource: TypeAlias = Any
 """Whatever ``shoal.data.read_given`` takes: a folder, file or list of files, an array or tensor, a data set of torch,
 torchvision or Hugging Face, a dict, an iterable of images, a column or table of pandas, or ``Images``."""
+
+Labels: TypeAlias = Any
+"""An array, a tensor or a list with the class of each image, a number or a name, None for none; or None."""
 
 _TRAINING = threading.Lock()
 """Fits take turns: torch's default random number generator is one for the whole process."""
@@ -91,9 +100,12 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         self.verbose = verbose
 
     def fit(self: Fitted, X: ImageSource, y: object = None) -> Fitted:
-        """Learn features and clusters of images; ``y`` is ignored.
+        """Learn features and clusters of images; ``y`` is ignored, and so are the labels of data sets.
+
+        With ``out``, a fit that is interrupted has saved its state there, and the same fit goes on where it was.
 
         Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
             UserError: the images cannot be read, a setting is wrong, or training diverged.
         """
         config = self._config()
@@ -105,8 +117,9 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             given = read_given(X, root=data.root, size=size, ranges=known, strict=data.strict, progress=counter)
             images = given.images
             with _TRAINING:
-                run = start(config, Path(self.out or scratch), progress, images)
-                fit(run, progress)
+                run = start_or_resume(config, Path(self.out or scratch), progress, images)
+                with _saved_on_interrupt(run, self.out):
+                    fit(run, progress)
                 self._finished = finished_run(run)
             self._metrics = run.folder.read_metrics()
             if self.out is not None:
@@ -132,6 +145,26 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     def fit_transform(self, X: ImageSource, y: object = None, **_fit_params: object) -> npt.NDArray[np.float32]:
         """``fit``, and the features of the images, which are read once."""
         return self.fit(X).embedding_
+
+    def evaluate(self, X: ImageSource, y: Labels = None) -> HeldOut:
+        """Figures of held-out images with labels in the clusters that were found, as of ``shoal evaluate RUN IMAGES``.
+
+        Args:
+            X: the images; those that a data set labels need no ``y``.
+            y: true class of each item, a number or a name; None for none.
+
+        Raises:
+            UserError: there are no labels, or more or fewer than images.
+        """
+        given, features = self._embed(X)
+        classes = None if y is None else _classes(y, given)
+        centers = self._trained().centers.cpu()
+        labels, _, _ = assign(features, centers, "cosine")
+        return score_given(given.images, labels, len(centers), self._own(), classes)
+
+    def score(self, X: ImageSource, y: Labels = None) -> float:
+        """Accuracy of held-out images under the best one-to-one matching of clusters and classes; see ``evaluate``."""
+        return self.evaluate(X, y).scores.get("acc", 0.0)
 
     def save(self, path: str | Path) -> None:
         """Write a folder as ``shoal train`` does, with report and tables, which ``load`` and the command read.
@@ -210,10 +243,55 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first, or load a run.")
         return self._finished.trained if hasattr(self, "_finished") else self._loaded
 
+    def _own(self) -> Own:
+        """The images that were fitted."""
+        if self._folder is not None:
+            return Own.of_result(Result.load(self._folder))
+        return Own.of_images(self.images_, self._finished.labels)
+
     def _embed(self, X: ImageSource) -> tuple[Given, Tensor]:
         trained = self._trained()
         given = read_given(X, size=trained.square, ranges=trained.ranges, strict=False)
         return given, trained.embed(given.images)
+
+
+@contextmanager
+def _saved_on_interrupt(run: Run, out: str | Path | None) -> Iterator[None]:
+    """Let Ctrl-C stop a run that has a folder after its step, with its state saved, and a second one at once.
+
+    Raises:
+        KeyboardInterrupt: it was pressed.
+    """
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else the program does something of its own
+    if out is None or not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if run.stop_signal is not None:
+            signal.default_int_handler(signum, frame)
+        run.stop_signal = signum
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    except Interrupted:
+        again = f"the same fit, with out={str(out)!r}, goes on where it was"
+        raise KeyboardInterrupt(f"stopped and saved: {again}.") from None
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _classes(y: Labels, given: Given) -> list[object]:
+    """Those of the images that could be read.
+
+    Raises:
+        UserError: there are more or fewer of them than items.
+    """
+    classes = y.tolist() if isinstance(y, np.ndarray | Tensor) else [*y]
+    if len(classes) != given.n:
+        raise UserError(f"there are {len(classes)} labels and {given.n} images: give a label for each, None for none.")
+    return [classes[row] for row in given.rows.tolist()]
 
 
 def _path_of(X: ImageSource) -> str:
