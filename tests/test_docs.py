@@ -25,8 +25,8 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relati
 every_method_page = pytest.mark.parametrize("page", METHOD_PAGES, ids=lambda page: page.name)
 
 ELSEWHERE = {"DistributedDataParallel", "DataLoader", "check_estimator", "TruncatedSVD", "tf_efficientnet_lite0"}
-ELSEWHERE |= {"shoal.crop_mode", "shoal.ranges"}
-"""Names that pages quote and others define: torch, scikit-learn, timm, and the metadata of an ONNX graph."""
+ELSEWHERE |= {"shoal.crop_mode", "shoal.ranges", "Normalize", "ToTensor", "set_transform"}
+"""Names that pages quote and others define: torch, torchvision, scikit-learn, timm, the metadata of an ONNX graph."""
 
 
 def command_of(verb):
