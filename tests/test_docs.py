@@ -26,7 +26,8 @@ every_method_page = pytest.mark.parametrize("page", METHOD_PAGES, ids=lambda pag
 
 ELSEWHERE = {"DistributedDataParallel", "DataLoader", "check_estimator", "TruncatedSVD", "tf_efficientnet_lite0"}
 ELSEWHERE |= {"shoal.crop_mode", "shoal.ranges", "shoal.augmentations", "shoal.sources"}
-"""Names that pages quote and others define: torch, scikit-learn, timm, the metadata of an ONNX graph, entry points."""
+ELSEWHERE |= {"Normalize", "ToTensor", "set_transform"}
+"""Names that pages quote and others define: libraries, the metadata of an ONNX graph, entry points."""
 
 OF_PLUGINS = {"vicreg.py", "erase.py", "bars.py", "--method.alike", "vicreg-digits"}
 """Files, flags and recipes that docs/extending.md defines itself; tests/test_extending.py runs them."""

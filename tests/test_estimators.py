@@ -1,5 +1,7 @@
 """The scikit-learn face."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from sklearn.pipeline import make_pipeline
 
 import shoal
 from shoal.cli.main import main
+from shoal.evaluation import clustering_scores
 from shoal.results.result import Result
+from shoal.training import loop
 from tests.runs import tiny_images, write_pictures
 
 SETTINGS = {
@@ -253,3 +257,90 @@ def test_single_settings_are_parameters():
             clone(model).set_params(**{wrong: 1})
     with pytest.raises(ValueError, match="greater than 0"):
         clone(model).set_params(**{"optim.lr": -1})
+
+
+class Labelled(torch.utils.data.Dataset):
+    """The images of these tests as a data set of torch, with labels."""
+
+    def __init__(self, rows=range(40), broken=()):
+        self.images, self.rows, self.broken = tiny_images(), rows, broken
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        if index in self.broken:
+            raise OSError("gone")
+        row = self.rows[index]
+        return self.images.pixels[row], f"kind {self.images.targets[row]}"
+
+
+SMALL = {**SETTINGS, "data.size": 8}
+
+
+def test_a_data_set_is_taken_everywhere_and_its_labels_only_by_scores():
+    model = shoal.ProPos(4, epochs=2, settings=SMALL, random_state=0).fit(Labelled())
+    plain = shoal.ProPos(4, epochs=2, settings=SMALL, random_state=0).fit(tiny_images().pixels)
+    np.testing.assert_array_equal(model.labels_, plain.labels_)
+    np.testing.assert_array_equal(model.embedding_, plain.embedding_)
+    np.testing.assert_array_equal(model.predict(image for image in tiny_images().pixels), plain.labels_)
+    np.testing.assert_array_equal(model.transform(dict(enumerate(tiny_images().pixels))), plain.transform(Labelled()))
+    accuracy = clustering_scores(tiny_images().targets, plain.labels_)["acc"]
+    for found in (model.evaluate(Labelled()), plain.evaluate(tiny_images().pixels, tiny_images().targets)):
+        assert found.scores["acc"] == accuracy
+
+
+def test_broken_items_of_a_data_set_get_no_cluster():
+    model = shoal.ProPos(4, epochs=1, settings=SMALL).fit(Labelled(broken=(7,)))
+    assert model.labels_[7] == model.predict(Labelled(broken=(7,)))[7] == -1
+    assert np.isnan(model.transform(Labelled(broken=(7,)))[7]).all()
+    found = model.evaluate(tiny_images().pixels, [None if i == 7 else i % 4 for i in range(40)])
+    assert (found.figures.labelled, found.trained_on) == (39, 39)
+    with pytest.raises(shoal.UserError, match="cannot read the image 7"):
+        shoal.ProPos(4, epochs=1, settings=SMALL | {"data.strict": True}).fit(Labelled(broken=(7,)))
+
+
+def test_held_out_images_are_scored(tmp_path):
+    model = shoal.ProPos(4, epochs=2, settings=SMALL, random_state=0).fit(Labelled(range(30)))
+    model.save(tmp_path / "model")
+    rest = Labelled(range(25, 40))
+    clusters, targets = model.predict(rest), tiny_images().targets[25:40]
+    for each in (model, shoal.ProPos.load(tmp_path / "model")):
+        found = each.evaluate(rest)
+        assert found.scores == clustering_scores(targets, clusters)
+        assert (found.figures.images, found.trained_on) == (15, 5)
+        assert "5 of these images are among those that the clusters were made of" in found.as_text()
+    assert found.matched_before == model.evaluate(rest, [f"kind {i}" for i in targets.tolist()]).matched_before
+    assert model.evaluate(rest, ["other"] * 15).matched_before is None
+    for labels, sentence in (([0] * 3, "there are 3 labels and 15 images"), ([None] * 15, "scores need labels")):
+        with pytest.raises(shoal.UserError, match=sentence):
+            model.evaluate(rest, labels)
+    with pytest.raises(shoal.UserError, match="scores need labels"):
+        model.evaluate(tiny_images().pixels)
+
+
+def test_an_interrupted_fit_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    whole = shoal.ProPos(4, epochs=3, settings=SMALL, out=tmp_path / "whole").fit(Labelled())
+    steps = []
+
+    def step(run, pixels):
+        steps.append(run.steps_done)
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return train_step(run, pixels)
+
+    train_step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", step)
+    model = shoal.ProPos(4, epochs=3, settings=SMALL, out=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt, match="stopped and saved: the same fit, with out="):
+        model.fit(Labelled())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 2
+    assert "were given in Python, so it is resumed there: fit the same images" in capsys.readouterr().err
+    with pytest.raises(shoal.UserError, match="was interrupted and had other settings"):
+        clone(model).set_params(epochs=4).fit(Labelled())
+    with pytest.raises(shoal.UserError, match=r"images of .* have changed"):
+        clone(model).fit(Labelled(range(39)))
+    np.testing.assert_array_equal(model.fit(Labelled()).labels_, whole.labels_)
+    np.testing.assert_array_equal(model.embedding_, whole.embedding_)
+    assert steps == [0, 1, 2, 3, 4, 5]

@@ -66,6 +66,14 @@ def host_memory() -> float:
     return min(own, int(text)) if text.isdigit() else own
 
 
+def process_memory() -> int:
+    """Bytes of memory that this process has now; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
 States = dict[str, UInt8[Tensor, "_"]]
 """By device type."""
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import logging
 import shutil
+import signal
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from types import FrameType
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,25 +24,31 @@ from torch import Tensor
 
 from shoal.clustering.kmeans import assign
 from shoal.config import RunConfig, load_recipe, to_yaml, with_reachable_clusters, with_settings
-from shoal.data import IN_MEMORY, resolve_spec, to_images
+from shoal.data import IN_MEMORY, Given, read_given, resolve_spec
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
-from shoal.evaluation import clustering_signals
+from shoal.evaluation import HeldOut, clustering_signals
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
 from shoal.methods import METHODS, Method
 from shoal.progress import open_progress
 from shoal.report import write_report
+from shoal.results.held_out import Own, score_given
 from shoal.results.page import report_data
 from shoal.results.result import Result
-from shoal.results.train import Finished, finished_run, start, write_result
+from shoal.results.train import Finished, finished_run, start_or_resume, write_result
 from shoal.testing import check_plugins
-from shoal.training import fit
+from shoal.training import Run, fit
+from shoal.training.run import Interrupted
 from shoal.training.trained import Trained
 from shoal.types import Clustering, Images
 
-ImageSource = str | Path | Sequence[str | Path] | npt.NDArray[Any] | Tensor | Images
-"""A folder, file or list of files, an array or tensor (n, h, w[, 3]) or (n, 3, h, w), or ``Images``."""
+ImageSource: TypeAlias = Any
+"""Whatever ``shoal.data.read_given`` takes: a folder, file or list of files, an array or tensor, a data set of torch,
+torchvision or Hugging Face, a dict, an iterable of images, a column or table of pandas, or ``Images``."""
+
+Labels: TypeAlias = Any
+"""An array, a tensor or a list with the class of each image, a number or a name, None for none; or None."""
 
 _TRAINING = threading.Lock()
 """Fits take turns: torch's default random number generator is one for the whole process."""
@@ -62,8 +71,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         verbose: show progress.
 
     Attributes:
-        labels_: int64 (n,), the cluster of each image; −1 for a file of a list that could not be read, whose other
-            rows are NaN.
+        labels_: int64 (n,), the cluster of each image; −1 for an item that could not be read, whose other rows are
+            NaN.
         distances_: float32 (n,), cosine distance of each image to the centre of its cluster.
         cluster_centers_: float32 (k, d), unit length; k is the number of clusters that have images, which is below
             ``n_clusters`` where fewer images differ or the method's head leaves clusters empty.
@@ -102,9 +111,12 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         self.verbose = verbose
 
     def fit(self: Fitted, X: ImageSource, y: object = None) -> Fitted:
-        """Learn features and clusters of images; ``y`` is ignored.
+        """Learn features and clusters of images; ``y`` is ignored, and so are the labels of data sets.
+
+        With ``out``, a fit that is interrupted has saved its state there, and the same fit goes on where it was.
 
         Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
             UserError: the images cannot be read, a setting is wrong, or training diverged.
         """
         config = self._config()
@@ -114,35 +126,59 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
             data, counter = config.data, progress.counter("reading images")
             known = chosen_ranges(data.range)
-            images = to_images(X, root=data.root, size=size, ranges=known, strict=data.strict, progress=counter)
-            if self.out is not None and self._wrote == Path(self.out).resolve():
-                ResultFolder(self._wrote).set_aside()
+            given = read_given(X, root=data.root, size=size, ranges=known, strict=data.strict, progress=counter)
+            images = given.images
+            earlier = None if self.out is None else ResultFolder(Path(self.out).resolve())
+            if earlier is not None and self._wrote == earlier.path and earlier.is_finished:
+                earlier.set_aside()
             with _TRAINING:
-                run = start(config, Path(self.out or scratch), progress, images)
-                if self.warm_start and self.__sklearn_is_fitted__():
+                run = start_or_resume(config, Path(self.out or scratch), progress, images)
+                if self.warm_start and self.__sklearn_is_fitted__() and not run.steps_done:
                     _warm_up(run.method, self._trained().method)
-                self._wrote = None if self.out is None else Path(self.out).resolve()
-                fit(run, progress)
+                self._wrote = None if earlier is None else earlier.path
+                with _saved_on_interrupt(run, self.out):
+                    fit(run, progress)
                 self._finished = finished_run(run)
             self._metrics = run.folder.read_metrics()
             if self.out is not None:
                 write_result(self._finished, images, run.folder)
         self._folder, self.images_ = None, images
-        self.labels_ = _in_order_of(X, images, self._finished.labels, -1.0)
-        self.distances_ = _in_order_of(X, images, self._finished.distances, np.nan)
-        self.embedding_ = _in_order_of(X, images, self._finished.features, np.nan)
+        self.labels_ = given.in_order(self._finished.labels, -1.0)
+        self.distances_ = given.in_order(self._finished.distances, np.nan)
+        self.embedding_ = given.in_order(self._finished.features, np.nan)
         self.cluster_centers_ = self._finished.trained.centers.cpu().numpy()
         return self
 
     def predict(self, X: ImageSource) -> npt.NDArray[np.int64]:
-        """Cluster of each image, (n,); −1 for a file of a list that could not be read. Other sizes are resized."""
-        images, features = self._embed(X)
+        """Cluster of each image, (n,); −1 for an item that could not be read. Other sizes are resized."""
+        given, features = self._embed(X)
         labels, _, _ = assign(features, self._trained().centers.cpu(), "cosine")
-        return _in_order_of(X, images, labels, -1.0)
+        return given.in_order(labels, -1.0)
 
     def transform(self, X: ImageSource) -> npt.NDArray[np.float32]:
-        """Features of each image, (n, d), unit length."""
-        return _in_order_of(X, *self._embed(X), np.nan)
+        """Features of each image, (n, d), unit length; NaN for an item that could not be read."""
+        given, features = self._embed(X)
+        return given.in_order(features, np.nan)
+
+    def fit_transform(self, X: ImageSource, y: object = None, **_fit_params: object) -> npt.NDArray[np.float32]:
+        """``fit``, and the features of the images, which are read once."""
+        return self.fit(X).embedding_
+
+    def evaluate(self, X: ImageSource, y: Labels = None) -> HeldOut:
+        """Figures of held-out images with labels in the clusters that were found, as of ``shoal evaluate RUN IMAGES``.
+
+        Args:
+            X: the images; those that a data set labels need no ``y``.
+            y: true class of each item, a number or a name; None for none.
+
+        Raises:
+            UserError: there are no labels, or more or fewer than images.
+        """
+        given, features = self._embed(X)
+        classes = None if y is None else _classes(y, given)
+        centers = self._trained().centers.cpu()
+        labels, _, _ = assign(features, centers, "cosine")
+        return score_given(given.images, labels, len(centers), self._own(), classes)
 
     def features(self, X: ImageSource) -> npt.NDArray[np.float32]:
         """Features of the backbone, before any head, of each image, (n, e): what linear probes and other methods read.
@@ -150,8 +186,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         NaN for a file of a list that could not be read.
         """
         trained = self._trained()
-        images = to_images(X, size=trained.square, ranges=trained.ranges, strict=False)
-        return _in_order_of(X, images, trained.represent(images), np.nan)
+        given = read_given(X, size=trained.square, ranges=trained.ranges, strict=False)
+        return given.in_order(trained.represent(given.images), np.nan)
 
     def score(self, X: ImageSource, y: object = None) -> float:
         """Mean silhouette (cosine) of the clusters of images, in [−1, 1], higher is better; ``y`` is ignored.
@@ -262,10 +298,16 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first, or load a run.")
         return self._finished.trained if hasattr(self, "_finished") else self._loaded
 
-    def _embed(self, X: ImageSource) -> tuple[Images, Tensor]:
+    def _own(self) -> Own:
+        """The images that were fitted."""
+        if self._folder is not None:
+            return Own.of_result(Result.load(self._folder))
+        return Own.of_images(self.images_, self._finished.labels)
+
+    def _embed(self, X: ImageSource) -> tuple[Given, Tensor]:
         trained = self._trained()
-        images = to_images(X, size=trained.square, ranges=trained.ranges, strict=False)
-        return images, trained.embed(images)
+        given = read_given(X, size=trained.square, ranges=trained.ranges, strict=False)
+        return given, trained.embed(given.images)
 
 
 def estimator_of(method: str | type[Method]) -> type[DeepClusterer]:
@@ -310,15 +352,43 @@ def _warm_up(method: Method, earlier: Method) -> None:
         ) from error
 
 
-def _in_order_of(X: ImageSource, images: Images, rows: Tensor, missing: float) -> npt.NDArray[Any]:
-    """A row for each image that was given: files of a list that could not be read get ``missing``."""
-    found: npt.NDArray[Any] = rows.cpu().numpy()
-    if isinstance(X, str) or not isinstance(X, Sequence) or not images.skipped:
-        return found
-    read = [str(path) not in images.skipped for path in X]
-    aligned = np.full((len(X), *found.shape[1:]), missing, dtype=found.dtype)
-    aligned[read] = found
-    return aligned
+@contextmanager
+def _saved_on_interrupt(run: Run, out: str | Path | None) -> Iterator[None]:
+    """Let Ctrl-C stop a run that has a folder after its step, with its state saved, and a second one at once.
+
+    Raises:
+        KeyboardInterrupt: it was pressed.
+    """
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else the program does something of its own
+    if out is None or not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if run.stop_signal is not None:
+            signal.default_int_handler(signum, frame)
+        run.stop_signal = signum
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    except Interrupted:
+        again = f"the same fit, with out={str(out)!r}, goes on where it was"
+        raise KeyboardInterrupt(f"stopped and saved: {again}.") from None
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _classes(y: Labels, given: Given) -> list[object]:
+    """Those of the images that could be read.
+
+    Raises:
+        UserError: there are more or fewer of them than items.
+    """
+    classes = y.tolist() if isinstance(y, np.ndarray | Tensor) else [*y]
+    if len(classes) != given.n:
+        raise UserError(f"there are {len(classes)} labels and {given.n} images: give a label for each, None for none.")
+    return [classes[row] for row in given.rows.tolist()]
 
 
 def _path_of(X: ImageSource) -> str:

@@ -65,7 +65,8 @@ def test_arrays_are_resized_like_files(tmp_path):
         (RGB[:, :3], r"shape \(5, 3, 7, 3\), and its channels could be first or last"),
         (np.zeros((2, 8, 8, 4), np.uint8), "no axis has 1 or 3 channels"),
         (RGB[:0], "contains no images"),
-        (np.array(["a", "b"]), "type <U1"),
+        (np.array(["a", "b"]), "there is no file a"),
+        (np.zeros((2, 4, 4), complex), "type complex128"),
     ],
 )
 def test_arrays_that_are_no_images(array, sentence):

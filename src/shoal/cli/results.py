@@ -47,10 +47,15 @@ class PredictCommand(Command):
 
 @dataclass(frozen=True)
 class EvaluateCommand(Command):
-    """Measure a result, or features from a file: against true classes where they are known, and without."""
+    """Measure a result, or features from a file: against true classes where they are known, and without.
+
+    With HELDOUT, other images with labels are put into the clusters of the result and compared with their classes.
+    """
 
     result: Annotated[OptionalPath, tyro.conf.Positional, tyro.conf.arg(metavar="RESULT")] = None
     """The folder that 'shoal train' or 'shoal cluster' wrote; evaluation.json keeps the figures there."""
+    held_out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="HELDOUT", help_behavior_hint="")] = ""
+    """Images with labels that were held out: whatever 'shoal predict' takes."""
     knn: bool = False
     """Classify by weighted nearest neighbours as well, among the backbone's features."""
     linear: bool = False
@@ -68,7 +73,9 @@ class EvaluateCommand(Command):
     merge_to: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Merge the clusters of the result until so many are left, and give the figures of both."""
     out: OptionalPath = None
-    """JSON file to write the figures of features to."""
+    """JSON file to write the figures of features, or of HELDOUT, to."""
+    strict: bool = False
+    """Fail on the first image of HELDOUT that cannot be read instead of skipping it."""
 
     def run(self) -> int:
         """Print all figures and keep them."""
@@ -76,6 +83,8 @@ class EvaluateCommand(Command):
             if self.merge_to is not None:
                 raise UserError("--merge-to merges the clusters of a result: give its folder.")
             return self._of_files()
+        if self.held_out:
+            return self._of_held_out(self.result)
         given = (self.features, self.labels, self.test_features, self.test_labels, self.n_clusters, self.out)
         if any(value is not None for value in given):
             raise UserError(
@@ -93,6 +102,24 @@ class EvaluateCommand(Command):
         features, labels = (self.features, self.test_features), (self.labels, self.test_labels)
         found = evaluate_files(features, labels, self.n_clusters, knn=self.knn, linear=self.linear)
         say(as_text(found))
+        if self.out is not None:
+            found.save(self.out)
+        return 0
+
+    def _of_held_out(self, path: Path) -> int:
+        from shoal.progress import open_progress
+        from shoal.results.held_out import evaluate_held_out
+        from shoal.results.result import Result
+
+        given = (self.features, self.labels, self.test_features, self.test_labels, self.n_clusters)
+        if self.knn or self.linear or any(value is not None for value in given):
+            raise UserError(f"of {self.held_out} only clusters are measured: give --out and --strict alone with it.")
+        if self.out is not None and self.out.exists():
+            raise UserError(f"{self.out} exists already: give another --out.")
+        result = Result.load(path)
+        with open_progress(quiet=False) as progress:
+            found = evaluate_held_out(result, self.held_out, strict=self.strict, progress=progress)
+        say(found.as_text())
         if self.out is not None:
             found.save(self.out)
         return 0

@@ -123,8 +123,10 @@ def _start_of(config: RunConfig) -> str:
 
     from shoal.features.start import start_from_weights
     from shoal.methods import build
+    from shoal.training.dry_run import N_CLUSTERS
 
-    method = build(config.method, config.backbone, config.n_clusters, torch.Generator())
+    k = N_CLUSTERS if config.n_clusters == "auto" else config.n_clusters
+    method = build(config.method, config.backbone, k, torch.Generator())
     return start_from_weights(method, config.backbone)
 
 

@@ -3,7 +3,8 @@
 from shoal.data.augment import Draw, ViewConfig, apply_two_views, apply_view, draw_view
 from shoal.data.augmentation import AUGMENTATIONS, Augmentation
 from shoal.data.batches import feed, order_of_epoch, steps_of_epoch
-from shoal.data.images import DataConfig, load_images, place_on, to_images
+from shoal.data.given import Given, read_given, to_images
+from shoal.data.images import DataConfig, load_images, place_on
 from shoal.data.listing import Blob, Listing, Member, Names, Source
 from shoal.data.reading import map_blobs, read_pixels
 from shoal.data.sources.find import IN_MEMORY, find_source, resolve_spec
@@ -20,6 +21,7 @@ __all__ = [
     "DataConfig",
     "DataSet",
     "Draw",
+    "Given",
     "ImageSource",
     "Listing",
     "Member",
@@ -35,6 +37,7 @@ __all__ = [
     "map_blobs",
     "order_of_epoch",
     "place_on",
+    "read_given",
     "read_pixels",
     "resolve_spec",
     "steps_of_epoch",

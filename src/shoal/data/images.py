@@ -9,14 +9,12 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from annotated_types import Ge
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
 from shoal.data import cache
@@ -25,11 +23,9 @@ from shoal.data.listing import Files, Listing, Source, as_images
 from shoal.data.looks import look_at_all
 from shoal.data.reach import out_of_reach
 from shoal.data.reading import content_digest, read_all, source_scale
-from shoal.data.sources.array import images_from_array
 from shoal.data.sources.find import find_source
 from shoal.data.threads import map_in_threads
 from shoal.data.unread import reading_notes, refuse_skipped
-from shoal.errors import UserError
 from shoal.progress import ProgressCallback
 from shoal.types import Images
 
@@ -61,48 +57,14 @@ def load_images(config: DataConfig, *, progress: ProgressCallback | None = None)
     ``progress`` is called after each decoded image, and never if the images are cached.
 
     Raises:
-        UserError: the path leads to no images, or they cannot be read (see ``to_images``).
+        UserError: the path leads to no images, or they cannot be read (see ``images_of``).
     """
-    return to_images(
-        config.path,
-        root=config.root,
+    return images_of(
+        find_source(config.path, root=config.root, progress=progress),
         size=config.size,
         ranges=chosen_ranges(config.range),
         strict=config.strict,
         progress=progress,
-    )
-
-
-def to_images(
-    source: str | Path | Sequence[str | Path] | NDArray[Any] | Tensor | Images,
-    *,
-    root: str = "",
-    size: int | None = None,
-    ranges: Ranges | None = None,
-    strict: bool = False,
-    progress: ProgressCallback | None = None,
-) -> Images:
-    """Read images from an array, a tensor, or anything ``find_source`` takes: a path, a name, a list of image files.
-
-    Arrays are (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w): whole numbers, or float in [0, 1]. ``Images`` are
-    returned unchanged. Samples of more than 8 bits are scaled by the range of their type in ``ranges``, else by what
-    the file states, else by one range for all images, which is then in ``Images.ranges``. Unreadable files are
-    skipped with one warning; ``Images.skipped`` has the reasons.
-
-    Raises:
-        UserError: there is nothing at the path, no image can be read, or a data set cannot be downloaded; images differ
-            in size and no ``size`` is given; an array does not hold images; or, if ``strict``, a file cannot be read.
-    """
-    if isinstance(source, Images):
-        return source
-    if isinstance(source, np.ndarray | Tensor):
-        return images_from_array(source, "array", size, Scale(ranges))
-    if not isinstance(source, str | Path | Sequence):
-        raise UserError(f"cannot take images from a {type(source).__name__}: give a path, a list of paths or an array.")
-    if not isinstance(source, str | Path) and not all(isinstance(path, str | Path) for path in source):
-        raise UserError("a list of images must hold paths; stack arrays into one of shape (n, h, w, 3).")
-    return images_of(
-        find_source(source, root=root, progress=progress), size=size, ranges=ranges, strict=strict, progress=progress
     )
 
 
@@ -114,10 +76,11 @@ def images_of(
     strict: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Images:
-    """``to_images`` for a source that has been found.
+    """Read the images of a source.
 
     Raises:
-        UserError: as in ``to_images``.
+        UserError: no image can be read; images differ in size and no ``size`` is given; or, if ``strict``, a file
+            cannot be read.
     """
     if source.images is not None:
         return source.images(size, Scale(ranges))

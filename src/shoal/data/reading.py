@@ -318,10 +318,18 @@ def _next_batch(blobs: Iterator[Blob]) -> list[Blob]:
     n_bytes = 0
     for blob in blobs:
         batch.append(blob)
-        n_bytes += len(blob) if isinstance(blob, bytes) else 0
+        n_bytes += _size_of(blob)
         if len(batch) == _BATCH or n_bytes > _BATCH_BYTES:
             break
     return batch
+
+
+def _size_of(blob: Blob) -> int:
+    """Bytes that an image takes before it is decoded, as far as they are in memory."""
+    if isinstance(blob, bytes):
+        return len(blob)
+    values = blob.values if isinstance(blob, Samples) else blob
+    return values.nbytes if isinstance(values, np.ndarray) else 0
 
 
 def _select(listing: Listing, ordered: Sequence[int]) -> Iterator[Blob]:

@@ -1,6 +1,7 @@
 """Scores of a clustering, with and without true classes; only this package reads true classes."""
 
 from shoal.evaluation.baselines import plain_baselines
+from shoal.evaluation.held_out import HeldOut, score_held_out
 from shoal.evaluation.knn import knn_leave_one_out, knn_predict
 from shoal.evaluation.linear import LARS_PROBE, SGD_PROBE, linear_predict
 from shoal.evaluation.metrics import clustering_scores, matched_confusion, purity
@@ -14,6 +15,7 @@ __all__ = [
     "LARS_PROBE",
     "SGD_PROBE",
     "Evaluation",
+    "HeldOut",
     "Truth",
     "as_text",
     "clustering_scores",
@@ -30,4 +32,5 @@ __all__ = [
     "probe",
     "purity",
     "score",
+    "score_held_out",
 ]

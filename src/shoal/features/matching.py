@@ -89,7 +89,7 @@ def _by_content(
     """Read the images that are not known to be the same, and those that no image is named after."""
     prints = [bytes(each) for each in embedded.fingerprints.numpy()]
     doubtful = np.flatnonzero((rows >= 0) & ~same)
-    found = dict(_contents(listing, np.unique(rows[doubtful]), prepare))
+    found = dict(contents(listing, np.unique(rows[doubtful]), prepare))
     changed = np.zeros(len(rows), dtype=bool)
     changed[doubtful] = [found[int(rows[i])] != prints[i] for i in doubtful]
     missing = np.flatnonzero((rows < 0) | changed)
@@ -104,7 +104,7 @@ def _by_content(
         others, other_looks = others[worth], other_looks[worth]
     under_others = {int(rows[i]): looks[i] for i in np.flatnonzero(changed)}
     under_others |= dict(zip(others.tolist(), other_looks, strict=True))
-    found |= dict(_contents(listing, others, prepare))
+    found |= dict(contents(listing, others, prepare))
     rows = np.where(changed, -1, rows)
     renamed = np.zeros(len(rows), dtype=bool)
     for i, row in _paired(missing.tolist(), prints, sorted(under_others), found):
@@ -139,7 +139,7 @@ def _looks(listing: Listing, rows: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, 
     return look_at_all(listing.files, rows.tolist())
 
 
-def _contents(listing: Listing, rows: Int64[np.ndarray, "m"], prepare: Prepare | None) -> Iterator[tuple[int, bytes]]:
+def contents(listing: Listing, rows: Int64[np.ndarray, "m"], prepare: Prepare | None) -> Iterator[tuple[int, bytes]]:
     """Row and fingerprint of some images, in ascending order."""
     wanted = rows.tolist()
     with contextlib.closing(map_rows(partial(_content, prepare), listing, wanted)) as contents:

@@ -4,6 +4,7 @@ from shoal.models.backbone import Backbone, BackboneConfig, build_backbone, comp
 from shoal.models.batchnorm import average_statistics, split_batch_norm, sync_batch_norm
 from shoal.models.heads import mlp, plain_mlp, start_near_zero
 from shoal.models.momentum import Queue, Target, momentum_at
+from shoal.models.recompute import blocks_of
 
 __all__ = [
     "Backbone",
@@ -11,6 +12,7 @@ __all__ = [
     "Queue",
     "Target",
     "average_statistics",
+    "blocks_of",
     "build_backbone",
     "compiler_error",
     "evaluating",

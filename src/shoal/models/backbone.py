@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shoal.errors import UserError
+from shoal.models.recompute import blocks_of, run_recomputed
 from shoal.models.small import SmallNet
 
 Channels = tuple[float, float, float]
@@ -54,6 +55,7 @@ class Backbone(nn.Module):
     """A network that normalises its images itself and pools its last feature map into (b, n_features).
 
     ``made_for`` is the height and width in pixels that the network was designed for; None where that is any.
+    ``recomputes`` says whether blocks are computed again for the backward pass.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Backbone(nn.Module):
         self.n_frozen = 0
         self._frozen: frozenset[str] = frozenset()
         self._compiled: Callable[[Tensor], Tensor] | None = None
+        self.recomputes = False
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -83,7 +86,10 @@ class Backbone(nn.Module):
         return self._features(images)
 
     def _features(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network((images - self.mean) / self.std)
+        normalised = (images - self.mean) / self.std
+        if self.recomputes and self.training and torch.is_grad_enabled():
+            return run_recomputed(self.network, normalised)
+        features: Tensor = self.network(normalised)
         return features
 
     def freeze(self, stages: int) -> None:
@@ -113,6 +119,19 @@ class Backbone(nn.Module):
                 if own and self._frozen.issuperset(own):
                     module.eval()
         return self
+
+    def recompute_training(self) -> None:
+        """From now on compute blocks again for the backward pass, which takes less memory and more time.
+
+        Raises:
+            UserError: the blocks of the network are not known.
+        """
+        if not blocks_of(self.network):
+            kind = type(self.network).__name__
+            raise UserError(
+                f"--recompute knows the blocks of ResNets and of the small net, not of {kind}: leave it out."
+            )
+        self.recomputes = True
 
     def compile_training(self, mode: str | None = None, *, on: bool = True) -> None:
         """Compile what runs in training, at its first call, or stop doing so; features of E-steps stay uncompiled.

@@ -34,7 +34,7 @@ def evaluate(
     Raises:
         UserError: a figure needs labels and there are none, or the images, and they are gone.
     """
-    truth = _truth(result)
+    truth = truth_of(result)
     merged = None if merge_to is None else _merged(result, truth, merge_to)
     truth.check_labelled(knn=knn, linear=linear, remedy=REMEDY)
     backbone = _backbone(result, progress, needed=knn or linear)
@@ -98,7 +98,8 @@ def _backbone(result: Result, progress: Progress, *, needed: bool) -> _Backbone:
     return _Backbone(images, trained.represent(images) if needed or result.by_head else None)
 
 
-def _truth(result: Result) -> Truth:
+def truth_of(result: Result) -> Truth:
+    """True classes of the images of a result, none where features were clustered."""
     n = len(result.assignments.labels)
     flags = result.flags or {}
     held_out = flags.get("held_out", torch.zeros(n, dtype=torch.bool))

@@ -16,8 +16,8 @@ from shoal.clustering import KMeans
 from shoal.clustering.kmeans import assign
 from shoal.clustering.occupied import renumbered
 from shoal.clustering.rows import equal_rows
-from shoal.config import RunConfig, load_recipe, to_yaml
-from shoal.data import Listing, find_source, load_images
+from shoal.config import RunConfig, config_digest, load_recipe, to_yaml
+from shoal.data import IN_MEMORY, Listing, find_source, load_images
 from shoal.data.greys import describe
 from shoal.data.links import other_names
 from shoal.data.rgb import to_pillow
@@ -81,6 +81,26 @@ def _begin(run: Run, progress: Progress) -> None:
             progress.warn(f"clusters are {used}")
 
 
+def start_or_resume(config: RunConfig, path: Path, progress: Progress, images: Images) -> Run:
+    """``start`` on given images, or the run that was interrupted in this folder, as it was when it last saved.
+
+    Raises:
+        UserError: as ``start``; or the interrupted run had other settings or images.
+    """
+    folder = ResultFolder(path)
+    if not folder.is_run or folder.is_finished:
+        return start(config, path, progress, images)
+    if config_digest(load_recipe(str(folder.config.absolute()))) != config_digest(config):
+        raise UserError(
+            f"{path} holds a run that was interrupted and had other settings, which {folder.config} has: take those to "
+            "resume it, or give another out."
+        )
+    run = Run(config, images, folder)
+    folder.sweep()
+    run.load()
+    return run
+
+
 def reopen(path: Path, progress: Progress) -> Run:
     """The run in a folder, as it was when it last saved.
 
@@ -93,6 +113,11 @@ def reopen(path: Path, progress: Progress) -> Run:
     if folder.is_finished and not folder.state.exists():
         raise UserError(f"{path} is a saved model without the state of its training: there is nothing to resume.")
     config = load_recipe(str(folder.config.absolute()))
+    if config.data.path == IN_MEMORY:
+        raise UserError(
+            f"the images of {path} were given in Python, so it is resumed there: fit the same images with the same "
+            f"settings and out={str(path)!r}."
+        )
     run = Run(config, _images(config, progress), folder)
     if distributed.is_first():
         folder.sweep()

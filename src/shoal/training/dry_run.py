@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,16 +10,13 @@ from torch import Tensor
 
 from shoal.config import RunConfig
 from shoal.data import DATA_SETS, load_images, steps_of_epoch
-from shoal.device import autocast, compute_device, resolve_precision
+from shoal.device import autocast, compute_device, process_memory, resolve_precision
 from shoal.errors import UserError
 from shoal.methods import Method, build
+from shoal.models import evaluating
 from shoal.training.optim import full_lr
-from shoal.training.run import check_fits, check_takes, global_batch, use_of_clusters
+from shoal.training.run import check_fits, check_takes, global_batch, recompute, use_of_clusters
 from shoal.types import Batch, Clustering
-
-GRADIENTS_AT_ONCE = 3
-"""Gradients of large activations that exist at the same time: of a layer's output, of its input, and one being laid
-out anew."""
 
 N_CLUSTERS = 10
 """Number of clusters that is reckoned with where training looks for it."""
@@ -49,6 +43,8 @@ def forecast(config: RunConfig) -> dict[str, str]:
     steps = steps_of_epoch(extent.n_clustered, extent.n_images - extent.n_clustered, batch)
     k = N_CLUSTERS if config.n_clusters == "auto" else config.n_clusters
     method = build(config.method, config.backbone, k, torch.Generator())
+    if config.recompute:
+        recompute(method)
     height, width = extent.size
     check_takes(method, config, extent.size, torch.device("cpu"))
     total, limit = steps * config.epochs, config.max_steps
@@ -89,51 +85,48 @@ def _parameters(method: Method) -> dict[str, str]:
 
 
 def _memory(config: RunConfig, method: Method, extent: Extent, per_pass: int) -> dict[str, str]:
-    """An estimate for one process, without allocator caches and kernel workspaces; on a CPU with the program itself."""
+    """An estimate for one process, on a CPU with what the program itself takes, on a GPU without caches."""
     states = {"sgd": 1, "lars": 1, "adam": 2}[config.optim.optimizer]
     learnt = sum(p.nbytes for p in method.parameters() if p.requires_grad)
-    weights = sum(t.nbytes for t in (*method.parameters(), *method.buffers())) + (1 + states) * learnt
-    on_cpu = compute_device().type == "cpu"
-    program = _resident() if on_cpu else 0  # memory of a GPU holds no program
-    activations = _activations(config, method, extent, per_pass)
+    here = sum(t.nbytes for t in (*method.parameters(), *method.buffers()))
+    program = max(0, process_memory() - here)
+    clusterings = _clusterings(method, extent)
+    activations, workspace = _activations(config, method, extent, per_pass, clusterings)
+    parts = {
+        "weights, gradients and optimiser": here + (1 + states) * learnt,
+        "activations": activations,
+        "features of all images": extent.n_clustered * _width(method, extent) * 4,
+    }
+    if compute_device().type == "cpu":
+        parts = {"the program itself": program, **parts, "workspace": workspace}
     height, width = extent.size
     pixels = extent.n_images * 3 * height * width
-    split = f"weights, gradients and optimiser {_bytes(weights)}, activations and their gradients {_bytes(activations)}"
-    split += f", the program {_bytes(program)}" if program else ""
+    split = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items())
     return {
-        "memory": f"about {_bytes(weights + activations + program)} for {per_pass} images at once: {split}",
+        "memory": f"about {_bytes(sum(parts.values()))} for {per_pass} images at once: {split}",
         "pixels": f"{_bytes(pixels)}, on the GPU if that leaves it half empty, else mapped from the cache on disk",
     }
 
 
-def _activations(config: RunConfig, method: Method, extent: Extent, per_pass: int) -> int:
-    """Bytes kept for the backward pass of a batch, and taken by gradients in it, from those of two small batches.
+WORKSPACE = 4
+"""Maps of the largest size that a pass takes beside those that are kept: measured by benchmarks/train_memory.py."""
 
-    What is kept grows linearly. Gradients are there a few at a time, each as large as what it is of.
-    """
+
+def _activations(
+    config: RunConfig, method: Method, extent: Extent, per_pass: int, clusterings: tuple[Clustering, ...]
+) -> tuple[int, int]:
+    """Bytes kept for the backward pass of a batch, extrapolated linearly from two small ones, and of workspace."""
     few = 2 * config.method.parts  # batch-norm needs two images in each part
-    clusterings = _clusterings(method, extent)
     one, two = (_saved(config, method, extent, n, clusterings) for n in (few, 2 * few))
-    kept = sum(one) + (sum(two) - sum(one)) * (per_pass - few) // few
-    grown = Counter(two) - Counter(one)  # without weights in another precision, which do not grow
-    largest = max(grown, default=0) * per_pass // (2 * few)
-    return max(0, kept + GRADIENTS_AT_ONCE * largest)
-
-
-def _resident() -> int:
-    """Bytes of memory that this process has; 0 where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return 0
+    total = max(0, sum(one) + (sum(two) - sum(one)) * (per_pass - few) // few)
+    largest = max({*two} - {*one}, default=0)  # of those that grow with the batch
+    return total, WORKSPACE * largest * per_pass // (2 * few)
 
 
 def _clusterings(method: Method, extent: Extent) -> tuple[Clustering, ...]:
     """Random clusterings of the granularities that the losses use."""
     n, generator = extent.n_images, torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        d = method.eval().embed(torch.zeros(1, 3, *extent.size)).shape[1]
+    d = _width(method, extent)
     found = []
     for k in method.granularities:
         labels = torch.randint(k, (n,), generator=generator)
@@ -142,8 +135,14 @@ def _clusterings(method: Method, extent: Extent) -> tuple[Clustering, ...]:
     return tuple(found)
 
 
+def _width(method: Method, extent: Extent) -> int:
+    """Columns of the features."""
+    with evaluating(method):
+        return method.embed(torch.zeros(1, 3, *extent.size)).shape[1]
+
+
 def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clusterings: tuple[Clustering, ...]) -> list[int]:
-    """Bytes of each tensor that autograd keeps after one forward pass, without weights."""
+    """Bytes of each tensor that is kept after one forward pass for the backward one, without weights."""
     kept: dict[int, int] = {}
     weights = {p.data_ptr() for p in method.parameters()}
 

@@ -104,6 +104,8 @@ class Run:
             # A backbone with dropout draws from torch's default generators, so their state belongs to the run.
             self.default_rng = first_rng(self.device, config.seed)
         self._open = {i for i, k in enumerate(self.method.granularities) if k == 0}  # wait for the number of clusters
+        if config.recompute:
+            recompute(self.method)
         self.method.to(self.device)
         # Such as ranges without an end, to which Gemma's layers clip what goes in and out.
         self._infinite = {f"method.{name}" for name, buffer in self.method.named_buffers() if buffer.isinf().any()}
@@ -402,7 +404,7 @@ def use_of_clusters(config: RunConfig, steps_per_epoch: int) -> tuple[str, bool]
 
 def compiles(config: RunConfig, n_steps: int, device: torch.device) -> bool:
     """Whether a run compiles its backbones: ``auto`` does so for long runs on a GPU, where the compiler works."""
-    if config.compile != "auto":
+    if config.compile != "auto" or config.recompute:
         return config.compile == "on"
     # Synchronised batch-norm talks to other processes in the middle of the network.
     synced = config.sync_batch_norm and distributed.world_size() > 1
@@ -412,6 +414,17 @@ def compiles(config: RunConfig, n_steps: int, device: torch.device) -> bool:
     if error:
         _LOG.warning(f"training without torch.compile, which does not work here: {error}")
     return not error
+
+
+def recompute(method: Method) -> None:
+    """Let the backbones of a method compute their blocks again for the backward pass.
+
+    Raises:
+        UserError: the blocks of a backbone are not known.
+    """
+    for part in method.modules():
+        if isinstance(part, Backbone):
+            part.recompute_training()
 
 
 def check_fits(config: RunConfig, n: int, n_images: int) -> None:
@@ -430,6 +443,8 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
         raise UserError(
             f"{config.n_clusters} clusters need at least as many images, and there are {n}: ask for fewer clusters."
         )
+    if config.recompute and config.compile == "on":
+        raise UserError("--recompute and --compile on exclude each other: the compiler decides what is computed again.")
     batch = global_batch(config, n_images)
     parts = {"--optim.accumulate": optim.accumulate, "--method.bn-splits": config.method.parts}
     too_many = [flag for flag, n_parts in parts.items() if n_parts > 1]

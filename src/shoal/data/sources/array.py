@@ -14,8 +14,9 @@ from jaxtyping import Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shoal.data.greys import Extremes, Range, Ranges, Samples, Scale, find_missing, full_range
-from shoal.data.listing import Blob, Listing, as_images, check_regular
+from shoal.data.decode import UnreadableError
+from shoal.data.greys import ANY, Extremes, Range, Ranges, Samples, Scale, find_missing, full_range
+from shoal.data.listing import Blob, Listing, Pixels, as_images, check_regular
 from shoal.data.rgb import resized, samples_to_rgb, to_array
 from shoal.errors import UserError
 from shoal.types import Images
@@ -27,6 +28,7 @@ _DAMAGE = (
     *(SyntaxError, RecursionError, tokenize.TokenError),
 )
 _SHAPES = "(n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w)"
+_SHAPES_OF_ONE = "(h, w), (h, w, 1 or 3) or (1 or 3, h, w), or a PIL image where a channel is opacity"
 
 
 def images_from_array(array: NDArray[Any] | Tensor, name: str, size: int | None, scale: Scale | None = None) -> Images:
@@ -64,7 +66,7 @@ def npy_listing(path: Path) -> Listing:
     planes = _planes(values, name)
 
     def blobs(start: int = 0) -> Iterator[Blob]:
-        return (_as_rgb(image[None])[0] if image.dtype == np.uint8 else _samples(image) for image in planes[start:])
+        return map(_blob, planes[start:])
 
     n = len(planes)
     return Listing(_row_names(name, n), [-1] * n, (), blobs, seek=blobs, measure=lambda: _measured(values, name))
@@ -77,6 +79,54 @@ def digits(size: int | None, _scale: Scale | None = None) -> Images:
     bunch = load_digits()
     pixels = _to_pixels(np.rint(bunch.images * (255 / 16)).astype(np.uint8), "digits", size, Scale())
     return as_images(pixels, bunch.target.tolist(), tuple("0123456789"), _row_names("digits", len(pixels)), {})
+
+
+def blob_of_array(array: NDArray[Any] | Tensor, name: str, ranges: Ranges) -> Pixels | Samples:
+    """Make a blob of one image: (h, w), (h, w, 1 or 3) or (1 or 3, h, w); numbers as in ``images_from_array``.
+
+    Args:
+        array: the image.
+        name: of it, for messages.
+        ranges: values that become black and white, by type of number.
+
+    Raises:
+        UnreadableError: another type or shape, or NaN.
+        UserError: fractions outside [0, 1] whose black and white nobody has said: this is wrong for all images.
+    """
+    values = _as_numpy(array)
+    if values.dtype.kind not in "iuf":
+        raise UnreadableError(f"its type is {values.dtype}: give whole numbers, or float between 0 and 1")
+    if 0 in values.shape:
+        raise UnreadableError(f"its shape is {values.shape}: it has no pixels")
+    if values.ndim == 2:
+        planes = values[None]
+    elif values.ndim == 3 and (values.shape[0] in (1, 3)) != (values.shape[2] in (1, 3)):
+        planes = values if values.shape[0] in (1, 3) else values.transpose(2, 0, 1)
+    else:
+        raise UnreadableError(f"its shape is {values.shape}{_why_no_image(values.shape)}: give {_SHAPES_OF_ONE}")
+    if values.dtype.kind == "f" and ANY not in ranges:
+        if not np.isfinite(values).all():
+            raise UnreadableError("it holds NaN or infinity")
+        if ranges.get(values.dtype.name, (0.0, 1.0)) == (0.0, 1.0):
+            _check_fractions(values, name)
+    return _blob(planes)
+
+
+def blob_of_greys(values: Shaped[np.ndarray, "h w"]) -> Pixels | Samples:
+    """Make a blob of a grey image whose range its source decides; fractions in [0, 1] have theirs."""
+    return _blob(_as_numpy(values)[None])
+
+
+def _why_no_image(shape: tuple[int, ...]) -> str:
+    if len(shape) == 4:
+        return ", that of a batch"
+    if len(shape) != 3:
+        return ""
+    return ", and its channels could be first or last" if shape[0] in (1, 3) else ", without an axis of 1 or 3 channels"
+
+
+def _blob(image: Shaped[np.ndarray, "c h w"]) -> Pixels | Samples:
+    return _as_rgb(image[None])[0] if image.dtype == np.uint8 else _samples(image)
 
 
 def _row_names(name: str, n: int) -> list[str]:
@@ -100,7 +150,10 @@ def _to_pixels(values: NDArray[Any], name: str, size: int | None, scale: Scale) 
         pixels = _as_rgb(planes)
         return pixels if isinstance(planes, np.memmap) else np.ascontiguousarray(pixels)
     if planes.dtype != np.uint8:
+        before = {} if ANY in scale.ranges else scale.ranges
         scale.settle(planes.dtype.name)
+        if planes.dtype.kind == "f" and before.get(planes.dtype.name) == (0.0, 1.0):
+            _measured(planes, name)  # what an earlier array was scaled by says nothing of this one
     side: Sequence[int] = planes.shape[2:] if size is None else (size, size)
     out = np.empty((len(planes), 3, *side), dtype=np.uint8)
     for row, image in enumerate(planes):
@@ -166,12 +219,17 @@ def _channels_first(values: NDArray[Any], name: str) -> Shaped[np.ndarray, "n c 
 
 def _check_fractions(values: NDArray[Any], name: str) -> None:
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):
-        found = "NaN" if np.isnan([low, high]).any() else f"values from {low:g} to {high:g}"
-        raise UserError(
-            f"{name} contains {found}, but float images must be between 0 and 1: scale them, or say what is black and "
-            "white with --data.range LOW HIGH (ranges={'any': (low, high)} in Python)."
-        )
+    if low >= 0 and high <= 1:
+        return
+    if np.isnan([low, high]).any():
+        found, remedy = "NaN", "scale them"
+    else:
+        found = f"values from {low:g} to {high:g}"
+        remedy = "leave out what normalises them" if low < 0 else "scale them"
+    raise UserError(
+        f"{name} contains {found}, but float images must be between 0 and 1: {remedy}, or say what is black and white "
+        "with --data.range LOW HIGH (settings={'data.range': (low, high)} in Python)."
+    )
 
 
 def map_npy(path: Path) -> NDArray[Any]:

@@ -15,18 +15,19 @@ from shoal.data.sources.labels import classes_of
 from shoal.data.sources.parquet import image_column, is_text, open_parquet
 from shoal.errors import UserError
 
-_PATHS = (
+PATHS = (
     *("path", "file", "file_name", "image", "image_path", "file_path", "image_file", "image_name", "image_file_name"),
     *("img", "img_path", "img_file", "img_name", "photo"),
 )
-_LABELS = ("label", "class", "category", "class_name", "labels")
+"""Columns that hold paths, and those that hold labels."""
+LABELS = ("label", "class", "category", "class_name", "labels")
 _ID = "id"
 
 Column: TypeAlias = Callable[[str], Iterator[Any]]
 """Iterates over the values of a column, given its name."""
 
 
-def _first_of(wanted: Sequence[str], columns: Sequence[str]) -> str | None:
+def first_of(wanted: Sequence[str], columns: Sequence[str]) -> str | None:
     """Return the column with the first of some names, whatever its case and what is between the words; else None."""
     plain = {_plain(name): name for name in reversed(columns)}
     return next((plain[_plain(name)] for name in wanted if _plain(name) in plain), None)
@@ -44,7 +45,7 @@ def is_table_of_paths(file: Path) -> bool:
     """
     with open_parquet(file) as table:
         schema = table.schema_arrow
-    found = _first_of(_PATHS, [field.name for field in schema if is_text(field.type)])
+    found = first_of(PATHS, [field.name for field in schema if is_text(field.type)])
     return found is not None and image_column(schema) is None
 
 
@@ -58,7 +59,7 @@ def table_source(file: Path) -> Source:
     """
     is_csv = file.suffix.lower() == ".csv"
     columns, column = _csv(file) if is_csv else _parquet(file)
-    where = _first_of(_PATHS, columns)
+    where = first_of(PATHS, columns)
     if where is None:
         raise _no_paths(file, columns)
     paths = Names(_complete(column(where), where, file))
@@ -68,7 +69,7 @@ def table_source(file: Path) -> Source:
     files = Files(paths, lambda name: str(root / name))
     if is_csv:
         _check_encoding(file, paths, files)
-    label = _first_of(_LABELS, columns)
+    label = first_of(LABELS, columns)
 
     def listing() -> Listing:
         ids = distinct(paths)
@@ -89,7 +90,7 @@ def _no_paths(file: Path, columns: Sequence[str]) -> UserError:
     one = len(columns) == 1 and (";" in columns[0] or "\t" in columns[0])
     hint = "; separate the columns by commas" if one else ""
     return UserError(
-        f"{file} has no column of paths: shoal looked for {', '.join(_PATHS[:6])} and the like among {found}{hint}."
+        f"{file} has no column of paths: shoal looked for {', '.join(PATHS[:6])} and the like among {found}{hint}."
     )
 
 
@@ -162,7 +163,7 @@ def _csv(file: Path) -> tuple[list[str], Column]:
 def _parquet(file: Path) -> tuple[list[str], Column]:
     with open_parquet(file) as table:
         schema = table.schema_arrow
-    known = set(map(_plain, _PATHS))
+    known = set(map(_plain, PATHS))
     usable = [field.name for field in schema if _plain(field.name) not in known or is_text(field.type)]
 
     def column(name: str) -> Iterator[Any]:
