@@ -26,7 +26,7 @@ every_method_page = pytest.mark.parametrize("page", METHOD_PAGES, ids=lambda pag
 
 ELSEWHERE = {"DistributedDataParallel", "DataLoader", "check_estimator", "TruncatedSVD", "tf_efficientnet_lite0"}
 ELSEWHERE |= {"shoal.crop_mode", "shoal.ranges", "shoal.augmentations", "shoal.sources"}
-ELSEWHERE |= {"Normalize", "ToTensor", "set_transform"}
+ELSEWHERE |= {"Normalize", "ToTensor", "set_transform", "GridSearchCV"}
 """Names that pages quote and others define: libraries, the metadata of an ONNX graph, entry points."""
 
 OF_PLUGINS = {"vicreg.py", "erase.py", "bars.py", "--method.alike", "vicreg-digits"}
@@ -146,7 +146,7 @@ def test_names_exist(page):
 def test_flags_exist(page):
     # The flags of scripts and of other programs are their own.
     others = "|".join((
-        r"`(?:python benchmarks/|pytest |mkdocs )[^`]*`",
+        r"`(?:python benchmarks/|python -m tests|pytest |mkdocs )[^`]*`",
         r"^(?:embedding-atlas|tensorboard|pytest|mkdocs|ruff|#SBATCH) .*$",
         r"torchrun [^`]*?-m shoal ",
     ))  # fmt: skip
