@@ -33,7 +33,7 @@ classes of such imbalance anyway."""
 
 UNSETTLED_SHARE = 0.5
 """If more images than this are in another cluster at the end than at the E-step before, training has not converged.
-Fine runs on the digits were measured at 0.05 to 0.4, those of far too high a rate at 0.7."""
+Fine runs on the digits were measured at 0.04 to 0.2, runs of far too high a rate at 0.7."""
 
 REMEDIES = (
     "try a lower learning rate, a longer warm-up or larger batches; where the method has them, also a "
