@@ -31,7 +31,8 @@ def files_of_page() -> dict[str, str]:
 def commands_of_page() -> list[str]:
     """The commands of docs/extending.md in their order."""
     text = (ROOT / "docs" / "extending.md").read_text()
-    return [line for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S)
+    return [line for language, block in blocks if not language for line in block.splitlines()]
 
 
 VICREG = files_of_page()["vicreg.py"]

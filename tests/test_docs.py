@@ -146,7 +146,7 @@ def test_names_exist(page):
 def test_flags_exist(page):
     # The flags of scripts and of other programs are their own.
     others = "|".join((
-        r"`(?:python benchmarks/|python -m tests|pytest |mkdocs )[^`]*`",
+        r"`(?:python (?:benchmarks/|-m tests)|pytest |mkdocs )[^`]*`",
         r"^(?:embedding-atlas|tensorboard|pytest|mkdocs|ruff|#SBATCH) .*$",
         r"torchrun [^`]*?-m shoal ",
     ))  # fmt: skip

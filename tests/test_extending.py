@@ -64,7 +64,7 @@ def test_the_test_of_the_page_passes():
 @in_a_folder
 def test_the_python_of_the_page_works(capsys):
     runpy.run_path("use_vicreg.py")
-    assert len(capsys.readouterr().out.split()) > 10
+    assert capsys.readouterr().out.startswith("[")
 
 
 @in_a_folder

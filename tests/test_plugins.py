@@ -267,6 +267,16 @@ def test_a_file_that_is_no_plugin_is_told_in_a_sentence(case, tmp_path):
     assert METHODS._known == before  # nothing of it stays
 
 
+def test_two_files_with_one_name_are_told(vicreg, tmp_path, capsys):
+    other = tmp_path / "other.py"
+    other.write_text(VICREG)
+    told = complaint(["recipes", "--plugin", vicreg, f"--plugin={other}"], capsys)
+    line = at("§class VICReg(Method)§", VICREG)
+    assert told == (
+        f"shoal: {other}, line {line}: there is a method 'vicreg' already, of {vicreg}: give yours another name."
+    )
+
+
 def test_other_things_than_files_are_told(tmp_path, capsys):
     (tmp_path / "folder.py").mkdir()
     (tmp_path / "recipe.yaml").write_text("")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from shoal.errors import UserError
-from shoal.evaluation import clustering_signals, collapse_warning
+from shoal.evaluation import clustering_signals, collapse_warning, unsettled_warning
 from shoal.types import Clustering
 
 
@@ -104,6 +104,12 @@ def test_alarm():
     assert "one cluster holds 9" in collapse_warning(signals(features, relabelled(clustering, lopsided)))
     alone = Clustering(torch.zeros(200).long(), clustering.centers[:1], clustering.distances)
     assert collapse_warning(signals(features, alone)) is None
+
+
+def test_clusters_that_have_not_settled_are_told():
+    assert unsettled_warning({"feature_std": 0.5}) is None
+    assert unsettled_warning({"changed": 0.4}) is None
+    assert "72% of the images are in another one" in unsettled_warning({"changed": 0.72})
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

@@ -9,7 +9,7 @@ from tests.runs import new_run, tiny_config
 
 from shoal.methods import CCConfig, SimCLRConfig
 from shoal.progress import Progress
-from shoal.training import fit
+from shoal.training import fit, loop
 
 
 class Ears(Progress):
@@ -41,3 +41,12 @@ def test_a_network_that_shrinks_to_nothing_is_told_to_the_end(method, tmp_path):
     found = warnings_of(tmp_path, method, lr=2.0, weight_decay=3.0)
     assert found[-1] == "epoch 6"
     assert len(found) >= 3
+
+
+@pytest.mark.parametrize(("epochs", "changed", "told"), [(10, 0.72, True), (10, 0.3, False), (9, 0.72, False)])
+def test_clusters_that_have_not_settled_are_told_at_the_end_of_all_but_tries(epochs, changed, told, tmp_path):
+    run = new_run(tmp_path, dataclasses.replace(tiny_config(), epochs=epochs))
+    scores = {"feature_std": 0.5, "largest": 0.4, "smallest": 0.1, "changed": changed}
+    assert loop._alarm(run, scores) is None  # there is more to come
+    run.state.epoch = epochs
+    assert ("have not settled" in (loop._alarm(run, scores) or "")) == told

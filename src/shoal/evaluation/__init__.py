@@ -7,7 +7,7 @@ from shoal.evaluation.linear import LARS_PROBE, SGD_PROBE, linear_predict
 from shoal.evaluation.metrics import clustering_scores, matched_confusion, purity
 from shoal.evaluation.protocol import evaluate, evaluate_files, nearest, probe
 from shoal.evaluation.result import Evaluation
-from shoal.evaluation.signals import clustering_signals, collapse_warning, score
+from shoal.evaluation.signals import clustering_signals, collapse_warning, score, unsettled_warning
 from shoal.evaluation.tables import as_text
 from shoal.evaluation.truth import Truth
 
@@ -33,4 +33,5 @@ __all__ = [
     "purity",
     "score",
     "score_held_out",
+    "unsettled_warning",
 ]

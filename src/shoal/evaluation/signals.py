@@ -31,6 +31,10 @@ COLLAPSED_SHARE = 0.95
 """If one cluster holds more than this, the others are too small to be meaningful. Clustering could not find real
 classes of such imbalance anyway."""
 
+UNSETTLED_SHARE = 0.5
+"""If more images than this are in another cluster at the end than at the E-step before, training has not converged.
+Fine runs on the digits were measured at 0.04 to 0.2, runs of far too high a rate at 0.7."""
+
 REMEDIES = (
     "try a lower learning rate, a longer warm-up or larger batches; where the method has them, also a "
     "momentum closer to 1 or a smaller weight of the prototype loss"
@@ -123,6 +127,17 @@ def collapse_warning(signals: Mapping[str, float]) -> str | None:
     if largest > COLLAPSED_SHARE and signals["smallest"] < largest:
         return f"one cluster holds {largest:.0%} of the images: {REMEDIES}."
     return None
+
+
+def unsettled_warning(signals: Mapping[str, float]) -> str | None:
+    """What to try if the last clusters are hardly those of the E-step before; None if they are, or there was none."""
+    changed = signals.get("changed", 0.0)
+    if changed <= UNSETTLED_SHARE:
+        return None
+    return (
+        f"the clusters have not settled: {changed:.0%} of the images are in another one than at the E-step before; "
+        "try a lower learning rate, or more epochs."
+    )
 
 
 def _silhouette(features: Float[Tensor, "m d"], labels: Int64[Tensor, "m"], generator: torch.Generator) -> float:

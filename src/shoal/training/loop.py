@@ -17,7 +17,7 @@ from shoal.clustering.kmeans import assign, kmeans
 from shoal.clustering.suggest.suggest import MAX_ROWS, suggest_k
 from shoal.data import apply_two_views, draw_view, feed, order_of_epoch
 from shoal.device import autocast, preserve_rng, set_default_rng
-from shoal.evaluation import collapse_warning, score
+from shoal.evaluation import collapse_warning, score, unsettled_warning
 from shoal.methods.embedding import embed_all
 from shoal.models import average_statistics
 from shoal.progress import Progress
@@ -29,6 +29,9 @@ STARTS = 10
 """Starts of k-means in the first E-step and the last, as published,"""
 STARTS_BETWEEN = 3
 """and in those between, which also start from the last centres."""
+
+SETTLED_FROM = 10
+"""Epochs from which clusters are expected to have settled at the end; shorter runs are tries."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,18 +109,20 @@ def e_step(run: Run, progress: Progress) -> EStep:
     previous = run.clusterings[0].labels if run.clusterings else None
     scores = score(images, features, clusterings[0], previous, config.seed)
     # An untrained network may well see all images alike.
-    if run.steps_done and (warning := _collapse(run, scores)):
+    if run.steps_done and (warning := _alarm(run, scores)):
         progress.warn(f"epoch {run.state.epoch}: {warning}")
     return EStep(clusterings, features, scores)
 
 
-def _collapse(run: Run, scores: Mapping[str, float]) -> str | None:
-    """The warning of a collapse, if there is one.
+def _alarm(run: Run, scores: Mapping[str, float]) -> str | None:
+    """The warning of a collapse, if there is one, or at the end of clusters that have not settled.
 
     A method's own head is undecided at the start: its probabilities are nearly the same for all images, and one cluster
     may be ahead everywhere. So it is let be as long as they spread out, until the end.
     """
     warning = collapse_warning(scores)
+    if warning is None and run.trained and run.state.epoch >= SETTLED_FROM:
+        return unsettled_warning(scores)
     if warning is None or run.trained or run.method.head_centers() is None:
         return warning
     before = run.scores_before
