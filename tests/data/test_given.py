@@ -99,8 +99,7 @@ def test_paths_in_every_form(tmp_path):
     for given in (np.array(files, dtype=object), np.array(texts), (text for text in texts), labelled):
         images = to_images(given)
         assert torch.equal(images.pixels, FIRST)
-        assert images.ids in (texts, [str(i) for i in range(10)])
-    assert to_images(np.array(files, dtype=object)).ids == texts
+        assert images.ids == texts
     assert images.classes == tuple(LETTERS)
     assert to_images(dict(zip(LETTERS, files, strict=True))).ids == LETTERS
 
@@ -227,7 +226,7 @@ BROKEN = {
     "bool": ([*RGB[:7], RGB[7] > 9, *RGB[8:]], "its type is bool"),
     "cut": ([*PICTURES[:7], Image.open(io.BytesIO(png(PICTURES[7])[:60])), *PICTURES[8:]], "."),
     "no bytes": ([*RGB[:7], b"no image", *RGB[8:]], "not an image"),
-    "no file": ([*RGB[:7], "nowhere.png", *RGB[8:]], "no such file"),
+    "no file": ([*RGB[:7], {"image": b""}, *RGB[8:]], "empty file"),
     "other keys": ([*RGB[:7], {"foo": 1}, *RGB[8:]], "it has no key 'image'"),
     "closed": ([*RGB[:7], Own, *RGB[8:]], "it is a type"),
 }
@@ -244,6 +243,13 @@ def test_a_broken_item_is_skipped_by_its_index(fault, caplog):
     assert given.in_order(torch.arange(9), -1.0).tolist() == [0, 1, 2, 3, 4, 5, 6, -1, 7, 8]
     with pytest.raises(UserError, match=f"cannot read the image 7 \\(.*{reason}"):
         read_given(items, strict=True)
+
+
+def test_a_missing_file_among_images_is_skipped_by_its_path(caplog):
+    given = read_given([*RGB[:7], "nowhere.png", "nowhere.png", *RGB[9:]])
+    assert given.rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 9]
+    assert [*given.images.skipped] == ["nowhere.png", "nowhere.png#8"]
+    assert "nowhere.png (no such file or directory)" in caplog.text
 
 
 def test_a_length_that_lies(caplog):

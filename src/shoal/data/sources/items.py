@@ -40,8 +40,8 @@ class Items:
     """A new pass over all items; fails where ``once`` and there was one."""
     n: int | None
     """How many there are; None where that is not known."""
-    names: Iterable[str]
-    """Of the items, as many as there are or more."""
+    names: Sequence[str] | None = None
+    """Of the items; None: an image that is given by its path has that, any other its index."""
     once: bool = False
     """Whether they can be read only once, as those of a generator."""
     classes: tuple[str, ...] = ()
@@ -103,11 +103,11 @@ def _check_is_many(given: Any) -> None:
         raise UserError("a DataLoader gives batches, in an order of its own: give its data set, loader.dataset.")
 
 
-def _of_sequence(given: Any, n: int, classes: tuple[str, ...] = (), names: Iterable[str] | None = None) -> Items:
+def _of_sequence(given: Any, n: int, classes: tuple[str, ...] = (), names: Sequence[str] | None = None) -> Items:
     def reader(index: int) -> Read:
         return lambda: given[index]
 
-    return Items(lambda: map(reader, range(n)), n, map(str, count()) if names is None else names, classes=classes)
+    return Items(lambda: map(reader, range(n)), n, names, classes=classes)
 
 
 def _length_of(given: Any) -> int:
@@ -139,7 +139,7 @@ def _of_iterable(given: Iterable[Any]) -> Items:
                 ) from error
             yield partial(_same, item)
 
-    return Items(each, None, map(str, count()), once)
+    return Items(each, None, once=once)
 
 
 def _same(item: object) -> object:
