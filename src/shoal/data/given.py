@@ -231,7 +231,7 @@ class _Seen:
         except UnreadableError as error:
             return name, _unreadable(str(error)), label
         except Exception as error:  # a file of Pillow's that is damaged, a tensor without values
-            return name, _unreadable(" ".join(str(error).split()) or type(error).__name__), label
+            return name, _unreadable(" ".join(str(error).split()).rstrip(".") or type(error).__name__), label
 
 
 def _unreadable(reason: str) -> Member:
