@@ -78,6 +78,7 @@ FORMS = {
     "bytes": lambda: [png(picture) for picture in PICTURES],
     "dict": lambda: Lazy(dict.fromkeys(LETTERS)),
     "rows": lambda: {"image": PICTURES, "label": LETTERS},
+    "columns": lambda: {"pixel_values": FIRST, "label": torch.arange(10)},
     "transparent": lambda: [picture.convert("RGBA") for picture in PICTURES],
 }
 
@@ -99,8 +100,7 @@ def test_paths_in_every_form(tmp_path):
     for given in (np.array(files, dtype=object), np.array(texts), (text for text in texts), labelled):
         images = to_images(given)
         assert torch.equal(images.pixels, FIRST)
-        assert images.ids in (texts, [str(i) for i in range(10)])
-    assert to_images(np.array(files, dtype=object)).ids == texts
+        assert images.ids == texts
     assert images.classes == tuple(LETTERS)
     assert to_images(dict(zip(LETTERS, files, strict=True))).ids == LETTERS
 
@@ -217,7 +217,7 @@ def fails_at_7(index):
 BROKEN = {
     "raises": (Own(fails_at_7), "RuntimeError: no route to the disk"),
     "none": ([*RGB[:7], None, *RGB[8:]], "it is None"),
-    "other": ([*RGB[:7], 3.5, *RGB[8:]], "it is a float, not an image"),
+    "other": ([*RGB[:7], 3.5, *RGB[8:]], "it is no image but of type float"),
     "NaN": ([*RGB[:7], np.full((9, 7), np.nan), *RGB[8:]], "it holds NaN or infinity"),
     "empty": ([*RGB[:7], RGB[0, :0], *RGB[8:]], r"its shape is \(0, 7, 3\): it has no pixels"),
     "no width": ([*PICTURES[:7], Image.new("L", (0, 4)), *PICTURES[8:]], "its size is 0 × 4"),
@@ -227,9 +227,9 @@ BROKEN = {
     "bool": ([*RGB[:7], RGB[7] > 9, *RGB[8:]], "its type is bool"),
     "cut": ([*PICTURES[:7], Image.open(io.BytesIO(png(PICTURES[7])[:60])), *PICTURES[8:]], "."),
     "no bytes": ([*RGB[:7], b"no image", *RGB[8:]], "not an image"),
-    "no file": ([*RGB[:7], "nowhere.png", *RGB[8:]], "no such file"),
+    "no file": ([*RGB[:7], {"image": b""}, *RGB[8:]], "empty file"),
     "other keys": ([*RGB[:7], {"foo": 1}, *RGB[8:]], "it has no key 'image'"),
-    "closed": ([*RGB[:7], Own, *RGB[8:]], "it is a type"),
+    "closed": ([*RGB[:7], Own, *RGB[8:]], "it is no image but of type type"),
 }
 
 
@@ -244,6 +244,13 @@ def test_a_broken_item_is_skipped_by_its_index(fault, caplog):
     assert given.in_order(torch.arange(9), -1.0).tolist() == [0, 1, 2, 3, 4, 5, 6, -1, 7, 8]
     with pytest.raises(UserError, match=f"cannot read the image 7 \\(.*{reason}"):
         read_given(items, strict=True)
+
+
+def test_a_missing_file_among_images_is_skipped_by_its_path(caplog):
+    given = read_given([*RGB[:7], "nowhere.png", "nowhere.png", *RGB[9:]])
+    assert given.rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 9]
+    assert [*given.images.skipped] == ["nowhere.png", "nowhere.png#8"]
+    assert "nowhere.png (no such file or directory)" in caplog.text
 
 
 def test_a_length_that_lies(caplog):
@@ -272,8 +279,11 @@ def consumed():
         (lambda: (PICTURES[i] if i < 3 else 1 / 0 for i in range(5)), "failed at item 3 with ZeroDivisionError"),
         (lambda: Own(lambda _: None), "none of the 10 images could be read; the first, 0: it is None"),
         (lambda: type("Endless", (Dataset,), {"__getitem__": fails_at_7})(), "the Endless does not say how many"),
-        (lambda: [[1, 2], [3, 4]], "it is a list, not an image"),
+        (lambda: [[1, 2], [3, 4]], "it is no image but of type list"),
         (lambda: np.array([["a", "b"]]), r"has shape \(1, 2\)"),
+        (lambda: {"image": RGB[0], "label": 3}, r"one item was given, with 'image' and 'label': put it into a list"),
+        (lambda: np.array(None, dtype=object), r"has shape \(\)"),
+        (lambda: Own, r"a class was given: make an object of it, Own\(…\)"),
         (lambda: 3, "cannot take images from an object of type int"),
     ],
 )

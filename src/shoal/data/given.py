@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
@@ -201,27 +203,35 @@ class _Seen:
         return classes_of(labels, self.items.classes if numbered else (), self.names)
 
     def _pass(self) -> Iterator[tuple[str, Blob, object]]:
-        reads = self.items.each()
-        for name in self.items.names:
+        reads, paths = self.items.each(), set[str]()
+        for index in count():
             with self._lock:
                 read = next(reads, None)
                 if read is None:
                     return
-                blob, label = self._read(read, name)
+                name, blob, label = self._read(read, index)
+            if name in paths:
+                name = f"{name}#{index}"
+            elif isinstance(blob, Path):
+                paths.add(name)
             yield name, blob, label
 
-    def _read(self, read: Callable[[], object], name: str) -> tuple[Blob, object]:
-        label: object = None
+    def _read(self, read: Callable[[], object], index: int) -> tuple[str, Blob, object]:
+        """Name, image and label of an item."""
+        name, label = str(index) if self.items.names is None else self.items.names[index], None
         try:
             item = read_item(read)
             label = label_of(item)
-            return blob_of(image_of(item), f"image {name}", self.known), label
+            image = image_of(item)
+            if self.items.names is None and isinstance(image, str | os.PathLike):
+                name = os.fspath(image)
+            return name, blob_of(image, f"image {name}", self.known), label
         except UserError:
             raise
         except UnreadableError as error:
-            return _unreadable(str(error)), label
+            return name, _unreadable(str(error)), label
         except Exception as error:  # a file of Pillow's that is damaged, a tensor without values
-            return _unreadable(" ".join(str(error).split()) or type(error).__name__), label
+            return name, _unreadable(" ".join(str(error).split()).rstrip(".") or type(error).__name__), label
 
 
 def _unreadable(reason: str) -> Member:

@@ -182,9 +182,9 @@ def _notes_on_baselines(found: Evaluation) -> Iterator[str]:
             yield "High agreement of plain methods on pixels: training found little that the pixels do not show."
 
 
-def _signals(found: Evaluation) -> Table:
+def _signals(found: Evaluation) -> Table | None:
     rows = [Row(SIGNALS[key], [_value(found.signals, key)]) for key in SIGNALS if key in found.signals]
-    return Table("Without labels", ["value"], rows)
+    return Table("Without labels", ["value"], rows) if rows else None
 
 
 def _classifiers(found: Evaluation) -> Table | None:

@@ -119,7 +119,8 @@ def _activations(
     few = 2 * config.method.parts  # batch-norm needs two images in each part
     one, two = (_saved(config, method, extent, n, clusterings) for n in (few, 2 * few))
     total = max(0, sum(one) + (sum(two) - sum(one)) * (per_pass - few) // few)
-    largest = max({*two} - {*one}, default=0)  # of those that grow with the batch
+    # Of the maps: weights that are kept in another type do not grow with the batch.
+    largest = max((after for before, after in zip(one, two, strict=False) if after == 2 * before), default=0)
     return total, WORKSPACE * largest * per_pass // (2 * few)
 
 

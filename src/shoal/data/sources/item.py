@@ -84,7 +84,7 @@ def blob_of(image: object, name: str, ranges: Ranges) -> Blob:
         return bytes(image)
     if hasattr(image, "__array__"):
         return blob_of_array(np.asarray(image), name, ranges)
-    raise UnreadableError("it is None" if image is None else f"it is a {type(image).__name__}, not an image")
+    raise UnreadableError("it is None" if image is None else f"it is no image but of type {type(image).__name__}")
 
 
 def _blob_of_pillow(image: Image.Image) -> Blob:

@@ -40,8 +40,8 @@ class Items:
     """A new pass over all items; fails where ``once`` and there was one."""
     n: int | None
     """How many there are; None where that is not known."""
-    names: Iterable[str]
-    """Of the items, as many as there are or more."""
+    names: Sequence[str] | None = None
+    """Of the items; None: an image that is given by its path has that, any other its index."""
     once: bool = False
     """Whether they can be read only once, as those of a generator."""
     classes: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ def as_paths(given: Any) -> list[str] | None:
     """The paths, if all that was given are paths; None for anything else, and for what can be read only once."""
     if isinstance(given, Mapping | Dataset) or not (isinstance(given, Sequence | np.ndarray) or _is_column(given)):
         return None
-    if not len(given) or (isinstance(given, np.ndarray) and given.ndim != 1):
+    if (isinstance(given, np.ndarray) and given.ndim != 1) or not len(given):
         return None
     if not all(isinstance(path, str | os.PathLike) for path in given):
         return None
@@ -99,15 +99,17 @@ def _check_is_many(given: Any) -> None:
     """
     if isinstance(given, Image.Image | bytes | bytearray):
         raise UserError("one image was given: put it into a list, [image].")
+    if isinstance(given, type):
+        raise UserError(f"a class was given: make an object of it, {given.__name__}(…).")
     if isinstance(given, DataLoader):
         raise UserError("a DataLoader gives batches, in an order of its own: give its data set, loader.dataset.")
 
 
-def _of_sequence(given: Any, n: int, classes: tuple[str, ...] = (), names: Iterable[str] | None = None) -> Items:
+def _of_sequence(given: Any, n: int, classes: tuple[str, ...] = (), names: Sequence[str] | None = None) -> Items:
     def reader(index: int) -> Read:
         return lambda: given[index]
 
-    return Items(lambda: map(reader, range(n)), n, map(str, count()) if names is None else names, classes=classes)
+    return Items(lambda: map(reader, range(n)), n, names, classes=classes)
 
 
 def _length_of(given: Any) -> int:
@@ -139,7 +141,7 @@ def _of_iterable(given: Iterable[Any]) -> Items:
                 ) from error
             yield partial(_same, item)
 
-    return Items(each, None, map(str, count()), once)
+    return Items(each, None, once=once)
 
 
 def _same(item: object) -> object:
@@ -150,11 +152,13 @@ def _of_mapping(given: Mapping[Any, Any], datasets: Any) -> Items:
     if datasets is not None and isinstance(given, datasets.DatasetDict | datasets.IterableDatasetDict):
         splits = ", ".join(map(repr, given))
         raise UserError(f"this has several splits, {splits}: give one of them, as data[{next(iter(given), '')!r}].")
-    for key in IMAGE_KEYS:
-        if key in given and isinstance(given[key], list | tuple):  # rows of a data set of Hugging Face
-            label = next((each for each in LABEL_KEYS if each in given), None)
+    if (key := next((key for key in IMAGE_KEYS if key in given), None)) is not None:
+        label = next((each for each in LABEL_KEYS if each in given), None)
+        if isinstance(given[key], list | tuple) or getattr(given[key], "ndim", 0) == 4:  # columns of many rows
             labels = given[label] if label is not None else [None] * len(given[key])
             return _of_sequence([*zip(given[key], labels, strict=False)], len(given[key]))
+        if label is not None:
+            raise UserError(f"one item was given, with {key!r} and {label!r}: put it into a list, [item].")
     keys = [*given]
 
     def reader(key: object) -> Read:
