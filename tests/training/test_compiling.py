@@ -13,7 +13,8 @@ from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config
 from shoal.models import BackboneConfig, backbone, build_backbone
 from shoal.progress import Progress
 from shoal.training import fit, run
-from shoal.training.run import LONG_STEPS, Interrupted, compiles
+from shoal.training.run import Interrupted
+from shoal.training.settings import LONG_STEPS, compiles
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -8,7 +8,7 @@ from tests.runs import tiny_config
 from shoal import distributed
 from shoal.errors import UserError
 from shoal.methods import BYOLConfig, MoCoConfig, PCLConfig, ProPosConfig, SimCLRConfig
-from shoal.training.run import check_fits
+from shoal.training.settings import check_fits
 
 
 def config(method, batch_size=3, accumulate=1):

@@ -19,7 +19,8 @@ from shoal.results.result import Result
 from shoal.training import fit
 from shoal.training.lengthen import lengthen
 from shoal.training.optim import full_lr, lr_factor
-from shoal.training.run import Interrupted, use_of_clusters
+from shoal.training.run import Interrupted
+from shoal.training.settings import use_of_clusters
 
 
 def rows(path):

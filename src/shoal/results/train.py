@@ -38,7 +38,8 @@ from shoal.results.page import report_data
 from shoal.results.result import Result
 from shoal.results.tables import unread, write_skipped
 from shoal.training import Run, fit
-from shoal.training.run import Watcher, use_of_clusters
+from shoal.training.run import Watcher
+from shoal.training.settings import use_of_clusters
 from shoal.training.trained import Trained
 from shoal.types import Images
 

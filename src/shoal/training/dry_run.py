@@ -15,7 +15,7 @@ from shoal.errors import UserError
 from shoal.methods import Method, build
 from shoal.models import evaluating
 from shoal.training.optim import full_lr
-from shoal.training.run import check_fits, check_takes, global_batch, recompute, use_of_clusters
+from shoal.training.settings import check_fits, check_takes, global_batch, recompute, use_of_clusters
 from shoal.types import Batch, Clustering
 
 N_CLUSTERS = 10

@@ -19,18 +19,17 @@ from torch import Tensor
 from shoal import distributed
 from shoal.config import RunConfig, config_digest, plugins_of
 from shoal.data import place_on, steps_of_epoch
-from shoal.data.augmentation import named
 from shoal.data.images import digest
 from shoal.device import compute_device, first_rng, gathered_rng, in_words, own_rng, preserve_rng
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
-from shoal.methods import Method, build
-from shoal.models import Backbone, average_statistics, compiler_error, evaluating, sync_batch_norm
-from shoal.models.backbone import short
+from shoal.methods import build
+from shoal.models import Backbone, average_statistics, sync_batch_norm
 from shoal.plugins import digest_of
 from shoal.report import ReportData
 from shoal.tensors import damaged, read_tensors, write_tensors
 from shoal.training.optim import build_optimizer, restore_optimizer
+from shoal.training.settings import check_fits, check_takes, compiles, global_batch, recompute
 from shoal.training.state import State
 from shoal.types import Clustering, Images
 
@@ -40,10 +39,6 @@ SAVE_SECONDS = 10.0
 """A save is due this long after the last one,"""
 SAVE_PATIENCE = 50
 """or this many times as long as the last one took: saving takes at most 2 % of the time."""
-
-LONG_STEPS = 20_000
-"""Steps from which ``compile: auto`` compiles on a GPU: compiling takes a minute or two and saves up to a third of each
-step."""
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: the run was asked to stop, and has saved
@@ -382,96 +377,3 @@ def _plugin_digests(config: RunConfig) -> dict[str, str]:
     """The state of each plugin's file, by the name of what it has."""
     digests = {name: digest_of(origin) for name, origin in plugins_of(config).items()}
     return {name: digest for name, digest in digests.items() if digest}
-
-
-def global_batch(config: RunConfig, n_images: int) -> int:
-    """Images per step: as configured, at most all of them, and a multiple of the parts it is computed in."""
-    batch = min(config.optim.batch_size, n_images)
-    return max(batch - batch % (config.optim.accumulate * config.method.parts * distributed.world_size()), 1)
-
-
-def use_of_clusters(config: RunConfig, steps_per_epoch: int) -> tuple[str, bool]:
-    """When the losses use clusters, in words, and whether all epochs would bring it; no words where none are used."""
-    if not config.method.uses_clusters:
-        return "", True
-    first, limit = config.cluster_from, config.max_steps or 0
-    if first >= config.epochs:
-        return f"never used: --cluster-from {first} is past the last of {config.epochs} epochs", False
-    if 0 < limit <= first * steps_per_epoch:
-        return f"not used yet: --max-steps {limit} ends before epoch {first + 1}, with which they begin", True
-    return f"the losses use them from epoch {first + 1} of {config.epochs} on", True
-
-
-def compiles(config: RunConfig, n_steps: int, device: torch.device) -> bool:
-    """Whether a run compiles its backbones: ``auto`` does so for long runs on a GPU, where the compiler works."""
-    if config.compile != "auto" or config.recompute:
-        return config.compile == "on"
-    # Synchronised batch-norm talks to other processes in the middle of the network.
-    synced = config.sync_batch_norm and distributed.world_size() > 1
-    if device.type != "cuda" or n_steps < LONG_STEPS or synced:
-        return False
-    error = compiler_error(device)
-    if error:
-        _LOG.warning(f"training without torch.compile, which does not work here: {error}")
-    return not error
-
-
-def recompute(method: Method) -> None:
-    """Let the backbones of a method compute their blocks again for the backward pass.
-
-    Raises:
-        UserError: the blocks of a backbone are not known.
-    """
-    for part in method.modules():
-        if isinstance(part, Backbone):
-            part.recompute_training()
-
-
-def check_fits(config: RunConfig, n: int, n_images: int) -> None:
-    """Raise a UserError when ``n_images``, ``n`` of which are clustered, cannot be clustered or trained on as asked."""
-    optim = config.optim
-    if config.backbone.freeze and not config.backbone.weights:
-        raise UserError(
-            f"--backbone.freeze {config.backbone.freeze} would keep random weights: give --backbone.weights as well."
-        )
-    if config.n_clusters == "auto" and config.method.has_cluster_head:
-        raise UserError(
-            f"{config.method.name} has a head with an output for each cluster, so their number must be known before "
-            "training: give --n-clusters, or train a method without such a head."
-        )
-    if config.n_clusters != "auto" and config.n_clusters > n:
-        raise UserError(
-            f"{config.n_clusters} clusters need at least as many images, and there are {n}: ask for fewer clusters."
-        )
-    if config.recompute and config.compile == "on":
-        raise UserError("--recompute and --compile on exclude each other: the compiler decides what is computed again.")
-    batch = global_batch(config, n_images)
-    parts = {"--optim.accumulate": optim.accumulate, "--method.bn-splits": config.method.parts}
-    too_many = [flag for flag, n_parts in parts.items() if n_parts > 1]
-    if batch < 2 * optim.accumulate:
-        n_parts, processes = optim.accumulate * config.method.parts, distributed.world_size()
-        among = f" in each of {processes} processes" if processes > 1 else ""
-        remedy = " or ".join([*too_many, *(["the number of processes"] if processes > 1 else [])])
-        raise UserError(
-            f"{min(optim.batch_size, n_images)} images a step are too few for {n_parts} parts of two or more{among}: "
-            f"lower {remedy}."
-        )
-    config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
-    config.method.check_epochs(config.epochs, config.cluster_from)
-    for spec in config.augment.own:
-        named(spec)
-
-
-def check_takes(method: Method, config: RunConfig, size: tuple[int, int], device: torch.device) -> None:
-    """Raise a UserError when the backbone cannot take images of this height and width."""
-    height, width = size
-    try:
-        with evaluating(method):
-            method.embed(torch.zeros(1, 3, height, width, device=device))
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        backbone = next(part for part in method.modules() if isinstance(part, Backbone))
-        fitting = f", such as {backbone.made_for[0]}" if backbone.made_for and len(set(backbone.made_for)) == 1 else ""
-        raise UserError(
-            f"the backbone {config.backbone.name} cannot take images of {height} × {width} px ({short(error)}): give "
-            f"another --data.size{fitting}."
-        ) from error

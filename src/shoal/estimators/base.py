@@ -1,18 +1,14 @@
-"""The scikit-learn face: ``shoal.ProPos(n_clusters=10).fit(images).labels_``."""
+"""What the estimators of all methods share: fit, predict, transform, evaluate, save and load."""
 
 from __future__ import annotations
 
-import inspect
 import logging
 import shutil
-import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -27,10 +23,11 @@ from shoal.config import RunConfig, load_recipe, to_yaml, with_reachable_cluster
 from shoal.data import IN_MEMORY, Given, read_given, resolve_spec
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
+from shoal.estimators.interrupt import saved_on_interrupt
 from shoal.evaluation import HeldOut, clustering_signals
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
-from shoal.methods import METHODS, Method
+from shoal.methods import Method
 from shoal.progress import open_progress
 from shoal.report import write_report
 from shoal.results.held_out import Own, score_given
@@ -38,8 +35,7 @@ from shoal.results.page import report_data
 from shoal.results.result import Result
 from shoal.results.train import Finished, finished_run, start_or_resume, write_result
 from shoal.testing import check_plugins
-from shoal.training import Run, fit
-from shoal.training.run import Interrupted
+from shoal.training import fit
 from shoal.training.trained import Trained
 from shoal.types import Clustering, Images
 
@@ -136,7 +132,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
                 if self.warm_start and self.__sklearn_is_fitted__() and not run.steps_done:
                     _warm_up(run.method, self._trained().method)
                 self._wrote = None if earlier is None else earlier.path
-                with _saved_on_interrupt(run, self.out):
+                with saved_on_interrupt(run, self.out):
                     fit(run, progress)
                 self._finished = finished_run(run)
             self._metrics = run.folder.read_metrics()
@@ -310,33 +306,6 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         return given, trained.embed(given.images)
 
 
-def estimator_of(method: str | type[Method]) -> type[DeepClusterer]:
-    """The estimator class of a method, such as one of your own: ``estimator_of(VICReg)(n_clusters=10).fit(images)``.
-
-    Args:
-        method: its class, which becomes known by its name where it is not, or the name of one that is known.
-
-    Raises:
-        UserError: there is no method of this name, or the class cannot be used.
-    """
-    if isinstance(method, str):
-        if method not in METHODS:
-            raise UserError(f"there is no method named {method!r}: the methods are {', '.join(METHODS)}.")
-        name, kind = method, METHODS[method]
-    else:
-        name, kind = METHODS.check(method), method
-        if METHODS.get(name) is not method:
-            METHODS.add(method)
-    for shipped in (BYOL, CC, MoCo, PCL, ProPos, SimCLR, SimSiam):
-        if shipped._method == name:
-            return shipped
-    text = f"{inspect.cleandoc(kind.__doc__ or kind.__name__)}\n\nSee ``DeepClusterer`` for parameters."
-    made: type[DeepClusterer] = type(
-        kind.__name__, (DeepClusterer,), {"_method": name, "__doc__": text, "__module__": kind.__module__}
-    )
-    return made
-
-
 def _warm_up(method: Method, earlier: Method) -> None:
     """Give a method the weights and buffers of another one.
 
@@ -350,33 +319,6 @@ def _warm_up(method: Method, earlier: Method) -> None:
             "warm_start goes on with the network of the last fit, and these settings make another one: leave backbone, "
             "method and n_clusters as they were, or set warm_start=False."
         ) from error
-
-
-@contextmanager
-def _saved_on_interrupt(run: Run, out: str | Path | None) -> Iterator[None]:
-    """Let Ctrl-C stop a run that has a folder after its step, with its state saved, and a second one at once.
-
-    Raises:
-        KeyboardInterrupt: it was pressed.
-    """
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else the program does something of its own
-    if out is None or not ours or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(signum: int, frame: FrameType | None) -> None:
-        if run.stop_signal is not None:
-            signal.default_int_handler(signum, frame)
-        run.stop_signal = signum
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield
-    except Interrupted:
-        again = f"the same fit, with out={str(out)!r}, goes on where it was"
-        raise KeyboardInterrupt(f"stopped and saved: {again}.") from None
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _classes(y: Labels, given: Given) -> list[object]:
@@ -396,48 +338,3 @@ def _path_of(X: ImageSource) -> str:
     if not isinstance(X, str | Path):
         return IN_MEMORY
     return resolve_spec(str(X))
-
-
-class BYOL(DeepClusterer):
-    """BYOL (arXiv 2006.07733), clustered with k-means; see ``DeepClusterer`` for parameters."""
-
-    _method = "byol"
-
-
-class CC(DeepClusterer):
-    """Contrastive clustering (arXiv 2009.09687), clustered by its own head; see ``DeepClusterer`` for parameters."""
-
-    _method = "cc"
-
-
-class MoCo(DeepClusterer):
-    """Momentum contrast (arXiv 1911.05722), clustered with k-means; see ``DeepClusterer`` for parameters."""
-
-    _method = "moco"
-
-
-class PCL(DeepClusterer):
-    """Prototypical contrastive learning (arXiv 2005.04966); see ``DeepClusterer`` for parameters.
-
-    ``n_clusters`` is what is looked for; ``settings={"method.granularities": (250, 500)}`` sets the prototypes.
-    """
-
-    _method = "pcl"
-
-
-class ProPos(DeepClusterer):
-    """ProPos: prototype scattering and positive sampling (arXiv 2111.11821); see ``DeepClusterer`` for parameters."""
-
-    _method = "propos"
-
-
-class SimCLR(DeepClusterer):
-    """SimCLR (arXiv 2002.05709), clustered with k-means; see ``DeepClusterer`` for parameters."""
-
-    _method = "simclr"
-
-
-class SimSiam(DeepClusterer):
-    """SimSiam (arXiv 2011.10566), clustered with k-means; see ``DeepClusterer`` for parameters."""
-
-    _method = "simsiam"
