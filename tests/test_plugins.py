@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import re
 from importlib.metadata import EntryPoint
 
@@ -140,6 +141,9 @@ def test_the_estimator_of_a_method_and_of_a_name(vicreg):
     assert shoal.estimator_of("propos") is shoal.ProPos
     with pytest.raises(UserError, match="there is no method named 'nothing'"):
         shoal.estimator_of("nothing")
+    again = pickle.loads(pickle.dumps(kind(n_clusters=7)))  # as scikit-learn sends it to other processes
+    assert type(again).__name__ == "VICReg"
+    assert again.get_params() == kind(n_clusters=7).get_params()
 
 
 def test_an_estimator_tells_a_plugin_that_breaks_its_contract(vicreg):

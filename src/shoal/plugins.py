@@ -31,6 +31,9 @@ _REGISTRIES: list[Registry[Any]] = []
 _FILES: dict[str, str] = {}
 """Path of every plugin file that was executed, and the digest of what it held."""
 
+BASES = "shoal.methods.Method, shoal.data.Augmentation or shoal.data.ImageSource"
+"""What a plugin's classes derive from."""
+
 IN_PYTHON = "(defined in Python)"
 """Stands for the plugin of something that no file holds, as in a notebook."""
 
@@ -201,10 +204,9 @@ def load_plugin(path: str | Path) -> tuple[type, ...]:
         loaded = _executed(module, file, source)
         found = tuple(each for registry in _REGISTRIES for each in registry.take(loaded))
         if not found:
-            nouns = ", ".join(
-                f"a {registry.noun} (a class that derives from {_base(registry)})" for registry in _REGISTRIES
+            raise UserError(
+                f"the plugin {path} holds nothing for shoal: it should define a class that derives from {BASES}."
             )
-            raise UserError(f"the plugin {path} holds nothing for shoal: it should define {nouns or 'a Method'}.")
     except UserError:
         for registry, known_before in before:
             registry._known = known_before

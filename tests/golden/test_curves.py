@@ -28,6 +28,7 @@ def test_a_momentum_that_is_one_percent_higher_is_noticed(tmp_path):
     assert {line.partition(":")[0] for line in found} == {"byol", "features"}
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_one_percent_higher_is_noticed(tmp_path):
     config = config_of(METHODS["simclr"])
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=config.optim.lr * 1.01))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from shoal.errors import UserError
 from shoal.estimators.base import DeepClusterer
@@ -75,7 +76,21 @@ def estimator_of(method: str | type[Method]) -> type[DeepClusterer]:
         if shipped._method == name:
             return shipped
     text = f"{inspect.cleandoc(kind.__doc__ or kind.__name__)}\n\nSee ``DeepClusterer`` for parameters."
-    made: type[DeepClusterer] = type(
-        kind.__name__, (DeepClusterer,), {"_method": name, "__doc__": text, "__module__": kind.__module__}
-    )
+    parts = {
+        "_method": name,
+        "__doc__": text,
+        "__module__": kind.__module__,
+        "__reduce__": lambda self: _pickled(kind, self),
+    }
+    made: type[DeepClusterer] = type(kind.__name__, (DeepClusterer,), parts)
     return made
+
+
+def _pickled(kind: type[Method], estimator: DeepClusterer) -> tuple[Any, ...]:
+    """What pickle keeps of an estimator whose class no module holds: the method, and the state."""
+    return _blank, (kind,), estimator.__getstate__()
+
+
+def _blank(kind: type[Method]) -> DeepClusterer:
+    made = estimator_of(kind)
+    return made.__new__(made)
