@@ -2,11 +2,13 @@
 
 import argparse
 import collections
+import datetime
 import os
 import pickle
 import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -116,6 +118,11 @@ def lightly(good, other):
     return {"state_dict": tensors | head("projection_head.layers.", 512, 128)}
 
 
+def lightly_dino(good, other):
+    tensors = under("teacher_backbone.", numbered(good)) | under("student_backbone.", numbered(other))
+    return {"state_dict": tensors | head("teacher_head.layers.", 512, 128)}
+
+
 def vissl(good, _other):
     trunk, heads = under("_feature_blocks.", good.state_dict()), head("0.clf.", 512, 128)
     return {"classy_state_dict": {"base_model": {"model": {"trunk": trunk, "heads": heads}}}, "phase_idx": 3}
@@ -124,7 +131,7 @@ def vissl(good, _other):
 def dino(good, other):
     heads = head("head.mlp.", 512, 64) | {"head.last_layer.weight_v": torch.zeros(3, 64)}
     student = under("module.", under("backbone.", other.state_dict()) | heads)
-    args = argparse.Namespace(arch="resnet18", lr=0.1)
+    args = argparse.Namespace(arch="resnet18", lr=0.1, more=collections.defaultdict(list, a=[slice(3)]))
     return {"student": student, "teacher": under("backbone.", good.state_dict()) | heads, "epoch": 100, "args": args}
 
 
@@ -153,6 +160,7 @@ CASES = [
     ("DINO", dino, "native"),
     ("lightly or mmselfsup", lightly, "native"),
     ("lightly or mmselfsup", lightly, "cifar"),
+    ("lightly or mmselfsup", lightly_dino, "native"),
     ("SimSiam or SupContrast", simsiam, "native"),
     ("SimSiam or SupContrast", supcontrast, "cifar"),
     ("VISSL", vissl, "native"),
@@ -184,9 +192,10 @@ def test_a_published_layout_is_read(publisher, write, stem, networks, tmp_path):
 
 
 def test_every_layout_of_the_table_has_a_case():
-    rows = collections.Counter(publisher for publisher, _, stem in CASES)
-    assert {row.publisher for row in LAYOUTS} == rows.keys()
-    assert all(rows[row.publisher] >= count for row, count in collections.Counter(LAYOUTS).items())
+    cases = collections.Counter(publisher for publisher, _, _ in CASES)
+    rows = collections.Counter(row.publisher for row in LAYOUTS)
+    assert cases.keys() == rows.keys()
+    assert all(cases[publisher] >= count for publisher, count in rows.items())
 
 
 @pytest.mark.parametrize("stem", [pytest.param("cifar", marks=pytest.mark.slow), "cifar-pad2"])
@@ -243,6 +252,13 @@ class Bomb:
         return os.system, (f"touch {self.path}",)
 
 
+class Caller:
+    """Calls a function when it is unpickled."""
+
+    def __reduce__(self):
+        return getattr, ("text", "upper")
+
+
 def truncated(path, _):
     torch.save({"state_dict": {"conv1.weight": torch.zeros(9999)}}, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -275,6 +291,10 @@ WRONG = {
         "system, which could run code",
     ),
     "code, plain pickle": (lambda path, _: path.write_bytes(pickle.dumps(Bomb(path.parent / "ran"))), "no checkpoint"),
+    "code, by a function": (
+        lambda path, _: torch.save({"a": Caller()}, path),
+        "builtins.getattr, which could run code",
+    ),
     "a whole network": (
         lambda path, _: torch.save(timm.create_model("test_resnet"), path),
         r"timm\.\S+, which could run code",
@@ -306,10 +326,22 @@ def test_a_wrong_checkpoint_is_told_in_a_sentence(case, networks, tmp_path, caps
     assert sorted(each.name for each in tmp_path.iterdir()) == ["published.pth"]  # nothing was run or written
 
 
-@pytest.mark.parametrize("kind", ["omegaconf.dictconfig DictConfig", "pytorch_lightning.utilities AttributeDict"])
+@pytest.mark.parametrize("kind", ["omegaconf.nodes AnyNode", "pytorch_lightning.utilities AttributeDict"])
 def test_settings_beside_the_weights_are_forgotten(kind, tmp_path):
     (tmp_path / "w.ckpt").write_bytes(_pickled_as(*kind.split()))
     assert read_checkpoint(tmp_path / "w.ckpt")["lr"] == 0.5
+
+
+def test_numbers_paths_and_the_like_beside_the_weights_are_forgotten(tmp_path):
+    beside = {
+        "best": np.float64(0.5),
+        "all": np.ones(3),
+        "at": tmp_path,
+        "when": datetime.datetime(2024, 1, 2),
+        "of": {1},
+    }
+    torch.save({"state_dict": {"w": torch.ones(2)}, **beside}, tmp_path / "w.ckpt")
+    assert torch.equal(read_checkpoint(tmp_path / "w.ckpt")["state_dict"]["w"], torch.ones(2))
 
 
 def _pickled_as(module, name):
@@ -317,7 +349,8 @@ def _pickled_as(module, name):
     magic, protocol = 0x1950A86A20F9469CFC6C, 1001
     parts = [pickle.dumps(magic, 2), pickle.dumps(protocol, 2), pickle.dumps({"little_endian": True}, 2)]
     own = b"\x80\x02}(X\x02\x00\x00\x00lrG?\xe0\x00\x00\x00\x00\x00\x00X\x01\x00\x00\x00s"
-    own += f"c{module}\n{name}\n".encode() + b")\x81}X\x01\x00\x00\x00aK\x01sbu."
+    item = b"X\x01\x00\x00\x00aK\x01s"
+    own += f"c{module}\n{name}\n".encode() + b")\x81" + (item if name.endswith("Dict") else b"}" + item + b"b") + b"u."
     return b"".join([*parts, own, pickle.dumps([], 2)])
 
 

@@ -209,13 +209,15 @@ def test_the_command_starts_from_a_run_and_says_so(finished, tmp_path, capsys):
     args = ["train", str(tiny_recipe(tmp_path)), "--max-steps", "1", "--data.size", "8", "--backbone.weights"]
     out = ["--out", str(tmp_path / "run"), "--optim.backbone-lr-scale", "0.1", "--backbone.freeze", "1"]
     assert main([*args, str(finished), *out]) == 0
-    assert re.search(r"weights +the weights of .*first, the stem and 1 stages of it frozen", capsys.readouterr().err)
+    assert re.search(r"weights +the weights of .*first, its stem and first stage frozen", capsys.readouterr().err)
     config = load_recipe(str(tmp_path / "run" / "config.yaml"))
     assert (config.backbone.freeze, config.optim.backbone_lr_scale) == (1, 0.1)
     assert main([*args, str(tmp_path / "nowhere"), "--out", str(tmp_path / "none")]) == 2
     capsys.readouterr()
-    assert main([*args, str(finished), "--dry-run"]) == 0
-    assert "weights      the weights of" in capsys.readouterr().out
+    assert main([*args, str(finished), "--backbone.freeze", "1", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "weights      the weights of" in said
+    assert re.search(r"parameters .* to learn, 116 frozen, .* in the slow copy", said)
     assert main([*args, str(tmp_path / "nowhere"), "--dry-run"]) == 2
 
 

@@ -35,8 +35,9 @@ class BackboneFlags:
     """A timm model, the folder of a finished run of 'shoal train', or open_clip:MODEL:TAG, which reads text as well;
     several with commas between them. By default vit_small_patch14_dinov2.lvd142m, or those of an earlier result."""
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE[,FILE...]", help_behavior_hint="")] = None
-    """Its weights, a .safetensors file; by default the published ones, which are downloaded once. Of several networks a
-    file for each, with commas between them, and nothing between two commas for published ones."""
+    """Its weights, a .safetensors file, or hf://OWNER/NAME; by default the published ones, which are downloaded once.
+    Files of 'shoal convert' and 'shoal export' say of which network they are. Of several networks a file for each, with
+    commas between them, and nothing between two commas for published ones."""
 
     @property
     def specs(self) -> tuple[EncoderSpec, ...] | None:

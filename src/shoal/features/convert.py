@@ -6,6 +6,7 @@ import contextlib
 import re
 import shlex
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,19 +38,21 @@ _KINDS_OF_NETWORK = {
 """How names of networks begin, and how that of a tensor ends which all of them have."""
 
 _NO_CODE = re.compile(
-    r"(argparse|collections|enum|hydra|lightning|lightning_fabric|numpy|omegaconf|pathlib|pytorch_lightning|torch|typing"
-    r"|yacs)\."
+    r"(argparse|collections|copy_?reg|datetime|enum|hydra|lightning|lightning_fabric|numpy|omegaconf|pathlib"
+    r"|pytorch_lightning|torch|typing|yacs)\."
+    r"|builtins\.(bool|bytearray|bytes|complex|dict|float|frozenset|int|list|object|range|set|slice|str|tuple)$"
 )
 """Modules of what checkpoints keep beside weights: settings and numbers. They are not imported, and nothing is run."""
 
 _KINDS = 50
 _ASKED = re.compile(r"GLOBAL ([\w.]+)")
+_MAPPING = re.compile(r"Can only SETITEMS? for .* but got <class '<([\w.]+)>\.Ignored", re.S)
 
 
-class _Ignored(dict[Any, Any]):
-    """Stands for whatever a checkpoint has that is no tensor; takes all that a pickle may do to an object."""
+class _Ignored(list[Any]):
+    """Stands for whatever a checkpoint has that is no tensor; takes what a pickle does to objects and lists."""
 
-    def __new__(cls, *_args: object, **_settings: object) -> _Ignored:
+    def __new__(cls, *_args: object, **_settings: object) -> Any:
         return super().__new__(cls)
 
     def __init__(self, *_args: object, **_settings: object) -> None:
@@ -58,14 +61,12 @@ class _Ignored(dict[Any, Any]):
     def __setstate__(self, _state: object) -> None:
         """Forget it."""
 
-    def append(self, _value: object) -> None:
-        """Forget it."""
 
-    def extend(self, _values: object) -> None:
-        """Forget it."""
+class _IgnoredMapping(_Ignored):
+    """The same where items are set, which ``torch.load`` allows for its own kinds of dictionaries alone."""
 
-    def add(self, _value: object) -> None:
-        """Forget it."""
+    def __new__(cls, *_args: object, **_settings: object) -> Any:
+        return OrderedDict()
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,23 +131,31 @@ def read_checkpoint(file: Path) -> Any:
         UserError: it is no such file, damaged, or asks for something that could run code.
     """
     ignored: dict[str, type[_Ignored]] = {}
-    for _ in range(_KINDS):
+    for number in range(_KINDS):
         try:
             with _known(ignored):
                 return torch.load(file, map_location="cpu", weights_only=True)
         except PermissionError as error:
             raise UserError(f"cannot read {file}: {error.strerror}.") from error
         except Exception as error:  # of any kind: a damaged pickle may ask for anything
-            asked = _ASKED.search(str(error)) if isinstance(error, UnpicklingError) else None
-            if asked is None or asked[1] in ignored:
+            mapping = _MAPPING.search(str(error))
+            asked = mapping[1] if mapping else _asked_for(error)
+            if asked is None or issubclass(ignored.get(asked, object), _IgnoredMapping if mapping else _Ignored):
                 raise _no_checkpoint(file, error) from error
-            if not _NO_CODE.match(asked[1]):
+            if not _NO_CODE.match(asked):
                 raise UserError(
-                    f"{file} is a pickle that asks for {asked[1]}, which could run code, so it is not opened: get the "
+                    f"{file} is a pickle that asks for {asked}, which could run code, so it is not opened: get the "
                     "weights alone, as saved by torch.save(network.state_dict(), FILE) or as safetensors."
                 ) from error
-            ignored[asked[1]] = type("Ignored", (_Ignored,), {})
+            kind = _IgnoredMapping if mapping else _Ignored
+            ignored[asked] = type(f"Ignored{number}", (kind,), {"__module__": f"<{asked}>"})
     raise _no_checkpoint(file, UnpicklingError("it holds too many kinds of objects"))
+
+
+def _asked_for(error: Exception) -> str | None:
+    """The name of what an unpickler did not load; None if that is not what was wrong. torch leaves out ``builtins``."""
+    asked = _ASKED.search(str(error)) if isinstance(error, UnpicklingError) else None
+    return None if asked is None else asked[1] if "." in asked[1] else f"builtins.{asked[1]}"
 
 
 @contextlib.contextmanager

@@ -43,6 +43,7 @@ LAYOUTS = (
     Layout("solo-learn", "encoder.", beside="classifier.", at="state_dict", small_stem="cifar-pad2"),
     Layout("DINO", "backbone.", beside="head.", at="teacher"),
     Layout("lightly or mmselfsup", "backbone.", at="state_dict"),
+    Layout("lightly or mmselfsup", "teacher_backbone.", beside="student_backbone.", at="state_dict"),
     Layout("SimSiam or SupContrast", "encoder.", at="state_dict"),
     Layout("VISSL", "_feature_blocks.", at="classy_state_dict.base_model.model.trunk"),
     Layout("VISSL", "trunk._feature_blocks.", at="model_state_dict"),
@@ -82,7 +83,7 @@ class Found:
         theirs, mine = self.tensors.get(_STEM), network.state_dict().get(_STEM)
         if theirs is None or mine is None:
             return own
-        small = theirs.shape[2:] == (3, 3) and (own != "native" or theirs.shape != mine.shape)
+        small = theirs.shape[2:] == (3, 3) and (own != "native" or mine.shape[2:] != (3, 3))
         return self.layout.small_stem if small else "native"
 
 

@@ -64,7 +64,8 @@ def start_from_weights(method: Method, config: BackboneConfig) -> str:
         if theirs != config.stem and not padded:
             raise UserError(f"{start.origin} are made for another stem: give --backbone.stem {theirs}.")
         fill(network, found, {**getattr(network, "pretrained_cfg", {}), "architecture": config.name}, start.origin)
-    frozen = f", the stem and {config.freeze} stages of it frozen" if config.freeze else ""
+    stages = "first stage" if config.freeze == 1 else f"first {config.freeze} stages"
+    frozen = f", its stem and {stages} frozen" if config.freeze else ""
     return f"weights      {start.origin}{frozen}{_other_normalisation(start.mean, config.mean)}"
 
 

@@ -54,6 +54,8 @@ def weights_file(path: Path, *, used: bool = False, convert: str = "") -> Path:
     Raises:
         UserError: it does not exist, or is another kind of file.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a file of weights: a finished run is given as --backbone.name.")
     if not path.is_file():
         if used:
             raise UserError(f"the weights {path}, which the images were embedded with, are gone: restore the file.")

@@ -70,10 +70,9 @@ def _begin(run: Run, progress: Progress) -> None:
     Raises:
         UserError: the weights cannot be read, or do not fit.
     """
-    with distributed.one_by_node():  # the first downloads what the others find
-        said = start_from_weights(run.method, run.config.backbone)
-    if said:
-        progress.say(said)
+    if run.config.backbone.weights:
+        with distributed.one_by_node():  # the first downloads what the others find
+            progress.say(start_from_weights(run.method, run.config.backbone))
     used, ever = use_of_clusters(run.config, run.steps_per_epoch)
     if used and distributed.is_first():
         if ever:

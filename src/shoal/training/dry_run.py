@@ -13,7 +13,7 @@ from shoal.data import DATA_SETS, load_images, steps_of_epoch
 from shoal.device import autocast, compute_device, process_memory, resolve_precision
 from shoal.errors import UserError
 from shoal.methods import Method, build
-from shoal.models import evaluating
+from shoal.models import Target, evaluating
 from shoal.training.optim import full_lr
 from shoal.training.settings import check_fits, check_takes, global_batch, recompute, use_of_clusters
 from shoal.types import Batch, Clustering
@@ -78,9 +78,12 @@ def _extent(config: RunConfig) -> Extent:
 
 def _parameters(method: Method) -> dict[str, str]:
     learnt = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    others = sum(p.numel() for p in method.parameters() if not p.requires_grad)
+    slow = {p for part in method.modules() if isinstance(part, Target) for p in part.parameters()}
+    frozen = sum(p.numel() for p in method.parameters() if not p.requires_grad and p not in slow)
+    others = sum(p.numel() for p in slow)
     kept = sum(b.numel() for b in method.buffers())
-    beside = f", {_count(others)} in the slow copy" if others else ""
+    beside = f", {_count(frozen)} frozen" if frozen else ""
+    beside += f", {_count(others)} in the slow copy" if others else ""
     return {"parameters": f"{_count(learnt)} to learn{beside}, {_count(kept)} values in buffers"}
 
 
