@@ -67,7 +67,7 @@ def of_network(config: RunConfig, gpus: int) -> None:
     rows = []
     for side in SIDES:
         extent = Extent(N, N, (side, side))
-        alone = _activations(config, made(config), extent, AT_ONCE)
+        alone, _ = _activations(config, made(config), extent, AT_ONCE)
         sums, among = synchronised(config, extent)
         rows.append((side, alone / 2**30, among / 2**30))
     print(f"batch-norm over processes: {sums} sums over the GPUs for each part's forward passes")
@@ -91,7 +91,7 @@ def synchronised(config: RunConfig, extent: Extent) -> tuple[int, int]:
     sync_batch_norm(method)
     pair = SimpleNamespace(world_size=lambda: 2, sum_over_ranks=counted)
     with mock.patch.object(batchnorm, "distributed", pair):
-        found = _activations(config, method, extent, AT_ONCE)
+        found, _ = _activations(config, method, extent, AT_ONCE)
     return len(sums) // 2, found  # two forward passes were made
 
 
