@@ -25,7 +25,7 @@ from shoal.config import RunConfig, load_recipe
 from shoal.data import DATA_SETS, steps_of_epoch
 from shoal.methods import Method, build
 from shoal.models import batchnorm, sync_batch_norm
-from shoal.training.dry_run import Extent, _activations, _clusterings
+from shoal.training.dry_run import Extent, _activations
 from step import PASSES
 
 N = DATA_SETS["imagenet"].n_images
@@ -67,8 +67,7 @@ def of_network(config: RunConfig, gpus: int) -> None:
     rows = []
     for side in SIDES:
         extent = Extent(N, N, (side, side))
-        method = made(config)
-        alone, _ = _activations(config, method, extent, AT_ONCE, _clusterings(method, extent))
+        alone, _ = _activations(config, made(config), extent, AT_ONCE)
         sums, among = synchronised(config, extent)
         rows.append((side, alone / 2**30, among / 2**30))
     print(f"batch-norm over processes: {sums} sums over the GPUs for each part's forward passes")
@@ -98,7 +97,7 @@ def synchronised(config: RunConfig, extent: Extent) -> tuple[int, int]:
     sync_batch_norm(method)
     pair = SimpleNamespace(world_size=lambda: 2, sum_over_ranks=counted)
     with mock.patch.object(batchnorm, "distributed", pair):
-        found, _ = _activations(config, method, extent, AT_ONCE, _clusterings(method, extent))
+        found, _ = _activations(config, method, extent, AT_ONCE)
     return len(sums) // 2, found  # two forward passes were made
 
 

@@ -125,7 +125,7 @@ def test_the_memory_of_activations_grows_in_a_straight_line():
     config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, name="small", stem="native"))
     extent = Extent(60_000, 60_000, (32, 32))
     method = build(config.method, config.backbone, 10, torch.Generator())
-    total, _ = _activations(config, method, extent, 64, ())
+    total, _ = _activations(config, method, extent, 64)
     assert total == pytest.approx(sum(_saved(config, method, extent, 64, ())), rel=0.02)
 
 

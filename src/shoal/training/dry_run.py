@@ -93,8 +93,7 @@ def _memory(config: RunConfig, method: Method, extent: Extent, per_pass: int) ->
     learnt = sum(p.nbytes for p in method.parameters() if p.requires_grad)
     here = sum(t.nbytes for t in (*method.parameters(), *method.buffers()))
     program = max(0, process_memory() - here)
-    clusterings = _clusterings(method, extent)
-    activations, workspace = _activations(config, method, extent, per_pass, clusterings)
+    activations, workspace = _activations(config, method, extent, per_pass)
     parts = {
         "weights, gradients and optimiser": here + (1 + states) * learnt,
         "activations": activations,
@@ -115,11 +114,10 @@ WORKSPACE = 4
 """Maps of the largest size that a pass takes beside those that are kept: measured by benchmarks/train_memory.py."""
 
 
-def _activations(
-    config: RunConfig, method: Method, extent: Extent, per_pass: int, clusterings: tuple[Clustering, ...]
-) -> tuple[int, int]:
+def _activations(config: RunConfig, method: Method, extent: Extent, per_pass: int) -> tuple[int, int]:
     """Bytes kept for the backward pass of a batch, extrapolated linearly from two small ones, and of workspace."""
     few = 2 * config.method.parts  # batch-norm needs two images in each part
+    clusterings = _clusterings(method, extent)
     one, two = (_saved(config, method, extent, n, clusterings) for n in (few, 2 * few))
     total = max(0, sum(one) + (sum(two) - sum(one)) * (per_pass - few) // few)
     # Of the maps: weights that are kept in another type do not grow with the batch.
