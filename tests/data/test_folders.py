@@ -91,7 +91,7 @@ def test_a_list_keeps_its_order_and_names(tmp_path, paint):
     assert images.pixels[:, :, 0, 0].tolist() == [[255, 0, 0], [0, 0, 255]]
     with pytest.raises(UserError, match=r"no file .*c\.png"):
         to_images([*paths, tmp_path / "c.png"])
-    with pytest.raises(UserError, match="empty"):
+    with pytest.raises(UserError, match="give at least one image"):
         to_images([])
 
 

@@ -93,7 +93,7 @@ def test_images_that_are_gone_or_have_changed_are_left_out_and_named(clusters, p
 def test_the_ending_says_what_to_write(clusters, tmp_path, capsys):
     for name, expected in {
         "photos.csv": f"the table is there already: {clusters / 'assignments.csv'}",
-        "photos": "should end in .onnx, or say with --to",
+        "photos": "should end in .onnx or .safetensors, or say with --to",
     }.items():
         assert main(["export", str(clusters), str(tmp_path / name)]) == 2
         assert expected in capsys.readouterr().err

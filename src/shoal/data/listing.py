@@ -75,7 +75,7 @@ class Names(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), _CHUNK):
-            chunk = self._array[start : start + _CHUNK].to_numpy(zero_copy_only=False)
+            chunk = self._array[start : start + _CHUNK].to_pylist()  # to_numpy imports pandas where there is one
             yield from [name.decode(*_CODEC) for name in chunk]
 
     def __eq__(self, other: object) -> bool:
