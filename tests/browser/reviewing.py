@@ -79,6 +79,7 @@ def reviewing(folder):
         try:
             yield f"http://127.0.0.1:{port}/?token={TOKEN}"
         finally:
+            app.state.stopping.set()  # as ``serve`` does: pages hold streams open
             server.should_exit = True
             thread.join()
 

@@ -53,6 +53,12 @@ def test_each_combination_has_each_seed_and_a_folder_of_its_own():
     assert len({to_yaml(point.config) for point in points}) == 8
 
 
+def test_clusters_are_reached_in_fewer_epochs_unless_they_are_set():
+    (scaled,) = plan(["propos-digits"], [0], parse_grid(["epochs=9"]))
+    (asked,) = plan(["propos-digits"], [0], parse_grid(["epochs=9", "cluster_from=9"]))
+    assert scaled.config.cluster_from < 9 == asked.config.cluster_from
+
+
 def test_names_fit_a_file_system_and_differ(tmp_path):
     long = [f"data.path={tmp_path}/{'a' * 200},{tmp_path}/{'a' * 201}", f"data.root={tmp_path}/x,{tmp_path}/y/x"]
     names = [point.name for point in plan(["propos-digits"], [0, 1], parse_grid(long))]

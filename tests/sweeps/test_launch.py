@@ -34,6 +34,12 @@ def test_a_failing_run_ends_no_other_and_is_tried_again(sweep):
     assert starts[1][1].startswith("True")
 
 
+def test_the_processes_load_the_plugins_of_the_sweep(sweep):
+    folder, points, launcher, heard = sweep(0, plugins=["mine.py"])
+    launcher.run(points, points, heard)
+    assert (folder.path / points[0].name / "starts").read_text().startswith("--plugin mine.py 3")
+
+
 def test_a_run_that_cannot_be_started_is_a_failed_one(sweep):
     folder, points, launcher, heard = sweep(0, 3)
     folder.log(points[0].name).parent.mkdir()

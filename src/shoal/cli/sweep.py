@@ -81,7 +81,7 @@ class SweepCommand(Command):
         with folder.locked() as lock:
             folder.check(points)  # another process may have been at it
             folder.write(points)
-            launcher = Launcher(folder, Machine.of(self.jobs), command, lock)
+            launcher = Launcher(folder, Machine.of(self.jobs), command, self.plugin, lock)
             with open_progress(quiet=self.quiet) as progress, on_signals(stop_handler(launcher)):
                 return launcher.run(left, points, progress)
 

@@ -90,13 +90,16 @@ def start_or_resume(config: RunConfig, path: Path, progress: Progress, images: I
     folder = ResultFolder(path)
     if not folder.is_run or folder.is_finished:
         return start(config, path, progress, images)
-    if config_digest(load_recipe(str(folder.config.absolute()))) != config_digest(config):
+    kept = load_recipe(str(folder.config.absolute()))
+    if config_digest(kept) != config_digest(config):
         raise UserError(
             f"{path} holds a run that was interrupted and had other settings, which {folder.config} has: take those to "
             "resume it, or give another out."
         )
-    run = Run(config, images, folder)
+    run = Run(kept, images, folder)
     folder.sweep()
+    if not folder.state.exists():
+        _begin(run, progress)
     run.load()
     return run
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from shoal.config import RunConfig, load_recipe, settings_of, validate, with_settings
+from shoal.config import RunConfig, load_recipe, settings_of, validate, with_reachable_clusters, with_settings
 from shoal.data import resolve_spec
 from shoal.errors import UserError
 
@@ -141,6 +141,8 @@ def _combinations(recipe: str, grid: Mapping[str, Sequence[Any]]) -> list[tuple[
     for values in itertools.product(*grid.values()):
         over = dict(zip(grid, values, strict=True))
         config = with_settings(base, over, recipe)
+        if "cluster_from" not in over:
+            config, _ = with_reachable_clusters(config, base)
         data = config.data
         if data.path == "-":
             raise UserError("a sweep cannot read paths from standard input: give a folder, a pattern or a table.")

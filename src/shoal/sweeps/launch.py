@@ -95,11 +95,15 @@ class Launcher:
         folder: of the sweep, whose recipes are written.
         machine: what the processes share.
         command: words that start ``shoal`` with what is behind them.
+        plugins: files that the processes load.
         lock: file descriptor of the sweep's lock.
     """
 
-    def __init__(self, folder: SweepFolder, machine: Machine, command: Sequence[str], lock: int) -> None:
+    def __init__(
+        self, folder: SweepFolder, machine: Machine, command: Sequence[str], plugins: Sequence[Path], lock: int
+    ) -> None:
         self._folder, self._machine, self._command, self._lock = folder, machine, command, lock
+        self._options = [word for file in plugins for word in ("--plugin", str(file))]
         self._running: list[_Job] = []
         self._counted_at = 0.0
         self._stopping = False
@@ -146,7 +150,7 @@ class Launcher:
         with log.open("ab") as file:
             start = file.tell()
             process = subprocess.Popen(
-                [*self._command, "train", *arguments],
+                [*self._command, "train", *arguments, *self._options],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
