@@ -19,7 +19,8 @@ from shoal.training.dry_run import Extent, _activations, _saved, forecast
 from shoal.types import Images
 
 PUBLISHED = [
-    *(f"{m}-{d}" for m in METHODS for d in ("cifar10", "cifar20", "digits", "mnist", "folder")),
+    *(f"{m}-{d}" for m in METHODS if m != "emp" for d in ("cifar10", "cifar20", "digits", "mnist", "folder")),
+    "emp-cifar10-small",
     *(f"{m}-{d}-resnet34" for m in ("propos", "byol") for d in ("cifar10", "cifar20")),
     "propos-cifar10-boost",
     *(

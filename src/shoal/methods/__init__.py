@@ -9,6 +9,7 @@ import torch
 from shoal.methods.base import Method, MethodConfig
 from shoal.methods.byol import BYOL, BYOLConfig
 from shoal.methods.cc import CC, CCConfig
+from shoal.methods.emp import EMP, EMPConfig
 from shoal.methods.moco import MoCo, MoCoConfig
 from shoal.methods.pcl import PCL, PCLConfig
 from shoal.methods.propos import ProPos, ProPosConfig
@@ -19,6 +20,7 @@ from shoal.models import BackboneConfig, build_backbone
 _BUILDERS: dict[type[MethodConfig], Callable[..., Method]] = {
     BYOLConfig: BYOL,
     CCConfig: CC,
+    EMPConfig: EMP,
     MoCoConfig: MoCo,
     PCLConfig: PCL,
     ProPosConfig: ProPos,
@@ -43,10 +45,12 @@ def build(config: MethodConfig, backbone: BackboneConfig, n_clusters: int, gener
 __all__ = [
     "BYOL",
     "CC",
+    "EMP",
     "METHODS",
     "PCL",
     "BYOLConfig",
     "CCConfig",
+    "EMPConfig",
     "Method",
     "MethodConfig",
     "MoCo",

@@ -22,6 +22,8 @@ class MethodConfig:
     """Base of every method's settings: the name a recipe uses and the checks before training."""
 
     name: ClassVar[str]
+    many_views: ClassVar[bool] = False
+    """Whether the method takes more than two views of an image."""
 
     @property
     def parts(self) -> int:
