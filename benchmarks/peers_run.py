@@ -84,9 +84,10 @@ def clustpy(name: str) -> Peer:
         chosen = {"n_clusters": k, "pretrain_epochs": epochs[0], "clustering_epochs": epochs[1], "random_state": seed}
         model = kind(**{key: value for key, value in chosen.items() if key in settings})
         model.fit(grey(images))
-        # A tree of 20 leaves, cut where it has k.
-        labels = model.flat_clustering(k) if hasattr(model, "flat_clustering") else model.labels_
-        return np.asarray(labels, dtype=np.int64)
+        labels = np.asarray(model.labels_, dtype=np.int64)
+        if hasattr(model, "flat_clustering") and len(np.unique(labels)) > k:  # a tree, cut where it has k leaves
+            labels = np.asarray(model.flat_clustering(k), dtype=np.int64)
+        return labels
 
     pre, clusters = (
         settings[key].default if key in settings else 0 for key in ("pretrain_epochs", "clustering_epochs")
