@@ -154,6 +154,8 @@ def test_an_image_size_that_nobody_knows_is_asked_for():
         ("byol-digits", ["--optim.accumulate", "100"], "too few for 100 parts"),
         ("byol-digits", ["--optim.accumulate", "200"], "128 images a step are too few for 200 parts"),
         ("propos-digits", ["--data.size", "2"], "the backbone small cannot take images of 2 × 2 px"),
+        ("byol-digits", ["--augment.views", "3"], "byol takes two views of an image, not 3"),
+        ("byol-digits", ["--augment.side", "2"], "images of 8 × 8 px or views of 2 px"),
         ("cc-digits", ["--backbone.name", "vit_tiny_patch16_224"], "cannot take images of 8 × 8 px"),
     ],
 )
