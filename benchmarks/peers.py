@@ -7,8 +7,8 @@
 It wants ``pip install clustpy lightly``, which shoal does not need. Each run is a process of its own on one thread,
 imports included; CPU seconds are those that the operating system accounts it. The peers have their authors' settings,
 and their epochs where shoal's time is enough for these, else as many as take that long. Figures go to
-``benchmarks/results/`` run by run, each in the place of the last one of its seed, and the table into ``RESULTS.md``;
-shoal's own runs are taken over.
+``benchmarks/results/`` run by run, each in the place of the last one of its seed, and the table into ``RESULTS.md``.
+"shoal" among the peers is the recipe; without it, the time is that of its runs in the file.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ from command import RESULTS, keep, train
 from peers_run import PEERS
 from run_all import HERE, put
 
-RECIPES = {"digits": "propos-digits", "mnist": "propos-mnist", "cifar10": "propos-cifar10-small"}
+RECIPES = {"digits": "propos-digits", "mnist": "propos-mnist", "cifar10": "emp-cifar10-small"}
 """shoal's recipe for each set of images."""
+SHOAL = "shoal"
+DEFAULT_SECONDS = 600.0
+"""A peer's time while there is no run of shoal."""
 
 
 def shoal_run(recipe: str, path: str, seed: int) -> dict[str, Any]:
@@ -106,7 +109,7 @@ def main() -> None:
     parser.add_argument("images", choices=RECIPES)
     parser.add_argument("--path", help="where they are, if not at their name")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS, metavar="PEER")
+    parser.add_argument("--peers", nargs="*", default=(SHOAL, *PEERS), choices=(SHOAL, *PEERS), metavar="PEER")
     parser.add_argument("--table", action="store_true", help="write the table of the figures that are there")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -122,13 +125,14 @@ def main() -> None:
         keep(name, record)
 
     if not args.table:
-        known = {row["seed"] for row in record["runs"].get(recipe, [])}
-        for seed in set(args.seeds) - known:
-            row_of(recipe, shoal_run(recipe, path, seed))
-        budget = statistics.median(row["cpu_seconds"] for row in record["runs"][recipe])
-        for peer in args.peers:
+        for peer in sorted(args.peers, key=lambda peer: peer != SHOAL):
+            own = [row["cpu_seconds"] for row in record["runs"].get(recipe, [])]
+            budget = statistics.median(own) if own else DEFAULT_SECONDS
             for seed in args.seeds:
-                row_of(peer, peer_run(peer, path, seed, budget))
+                if peer == SHOAL:
+                    row_of(recipe, shoal_run(recipe, path, seed))
+                else:
+                    row_of(peer, peer_run(peer, path, seed, budget))
     print(table(record))
     page = HERE / "RESULTS.md"
     page.write_text(put(page.read_text(), name.replace("_", "-"), f"{table(record)}\n"))
