@@ -37,10 +37,8 @@ Labels = NDArray[np.int64]
 Epochs = tuple[int, int]
 """Of pretraining, and of training on clusters."""
 
-PART = 2_000
-"""Images on which an epoch's time is measured."""
 STEP = 0.02
-"""Share of the epochs after which it is measured first; then after three times as many."""
+"""Share of the epochs after which their time is measured first, but at least one; then after three times as many."""
 MEMORY = 10 * 2**30
 """Bytes that a peer may allocate."""
 
@@ -52,6 +50,8 @@ class Peer:
     fit: Callable[[NDArray[np.uint8], int, int, Epochs], Labels]
     """Images (n, 3, h, w), k, seed and epochs in, labels out; −1 for noise."""
     epochs: Epochs = (0, 0)
+    part: int = 2_000
+    """Images on which an epoch's time is measured."""
 
     def shortened(self, share: float) -> Epochs:
         """This share of the epochs, in both stages, but at least one of each that it has."""
@@ -196,7 +196,7 @@ DEEP = (
 OTHERS: Mapping[str, Peer] = {
     "UMAP + HDBSCAN": Peer(umap_hdbscan),
     "UMAP + k-means": Peer(umap_kmeans),
-    "lightly BYOL + k-means": Peer(lightly_byol, (10, 0)),
+    "lightly BYOL + k-means": Peer(lightly_byol, (10, 0), part=512),
     "k-means": Peer(lambda images, k, seed, _epochs: kmeans(grey(images), k, seed)),
 }
 PEERS = (*DEEP, *OTHERS)
@@ -214,7 +214,8 @@ def images_of(path: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def epochs_within(peer: Peer, images: NDArray[np.uint8], k: int, budget: float) -> Epochs:
     """The peer's own epochs, or as many as take ``budget`` seconds of CPU time, imports included."""
-    part = images[np.random.default_rng(0).permutation(len(images))[:PART]]
+    part = images[np.random.default_rng(0).permutation(len(images))[: peer.part]]
+    step = max(STEP, 1 / max(peer.epochs))
 
     def seconds(share: float) -> float:
         start = time.process_time()
@@ -224,11 +225,11 @@ def epochs_within(peer: Peer, images: NDArray[np.uint8], k: int, budget: float) 
     started = time.process_time()
     seconds(0)  # what is imported and compiled
     started = time.process_time() - started
-    short, longer = seconds(STEP), seconds(3 * STEP)
-    a_step = (sum(peer.shortened(3 * STEP)) - sum(peer.shortened(STEP))) / sum(peer.epochs)
+    short, longer = seconds(step), seconds(3 * step)
+    a_step = (sum(peer.shortened(3 * step)) - sum(peer.shortened(step))) / sum(peer.epochs)
     per_share = max((longer - short) / a_step, 1e-9)
     times = len(images) / len(part)
-    without = max(short - per_share * sum(peer.shortened(STEP)) / sum(peer.epochs), 0.0)
+    without = max(short - per_share * sum(peer.shortened(step)) / sum(peer.epochs), 0.0)
     share = (budget - started - times * without) / (times * per_share)
     return peer.shortened(min(1.0, max(share, 1e-6)))
 
