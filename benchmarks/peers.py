@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command import RESULTS, keep, train
+from command import RESULTS, keep, machine, train
 from peers_run import PEERS
 from run_all import HERE, put
 
@@ -103,6 +103,12 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def section(images: str, record: dict[str, Any]) -> str:
+    """The table with the command that gives it and the machine of the last run."""
+    on = ", ".join(f"{key} {value}" for key, value in (record.get("machine") or machine()).items() if value is not None)
+    return f"`python benchmarks/peers.py {images}`\n\n{table(record)}\n\n{on}.\n"
+
+
 def main() -> None:
     """Measure shoal, then each peer within its time; keep and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,9 +122,9 @@ def main() -> None:
     name, recipe = f"peers_{args.images}", RECIPES[args.images]
     path, file = args.path or args.images, RESULTS / f"{name}.json"
     record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"runs": {}}
-    record.pop("machine", None)
 
     def row_of(peer: str, row: dict[str, Any]) -> None:
+        record.pop("machine", None)  # that of the new run is kept
         kept = [other for other in record["runs"].get(peer, []) if other["seed"] != row["seed"]]
         record["runs"][peer] = sorted([*kept, row], key=lambda each: each["seed"])
         print(peer, json.dumps(row), flush=True)
@@ -135,7 +141,7 @@ def main() -> None:
                     row_of(peer, peer_run(peer, path, seed, budget))
     print(table(record))
     page = HERE / "RESULTS.md"
-    page.write_text(put(page.read_text(), name.replace("_", "-"), f"{table(record)}\n"))
+    page.write_text(put(page.read_text(), name.replace("_", "-"), section(args.images, record)))
 
 
 if __name__ == "__main__":
