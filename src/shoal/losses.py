@@ -200,7 +200,7 @@ def coding_rate(features: Float[Tensor, "v b d"], precision: float = 0.2) -> Flo
     gram = rows @ rows.mT if b < d else rows.mT @ rows
     ones = torch.eye(gram.shape[1], device=gram.device)
     # positive definite by construction, so its Cholesky factor has the determinant
-    factor = torch.linalg.cholesky_ex(ones + d / (b * precision) * gram).L
+    factor: Tensor = torch.linalg.cholesky_ex(ones + d / (b * precision) * gram).L
     return factor.diagonal(dim1=1, dim2=2).log().sum(1).mean()
 
 
