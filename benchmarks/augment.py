@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision import transforms  # type: ignore[import-untyped,unused-ignore]
 
 from interleaved import seconds_of
-from shoal.data import ViewConfig, apply_two_views, draw_view
+from shoal.data import ViewConfig, apply_views, draw_view
 
 Views = Callable[[Tensor], object]
 
@@ -28,7 +28,7 @@ def shoal_views(side: int, blur_p: float, device: str = "cpu") -> Views:
 
     def views(pixels: Tensor) -> object:
         draws = [draw_view(len(pixels), (side, side), config, generator, view) for view in (0, 1)]
-        return apply_two_views(pixels, *draws)
+        return apply_views(pixels, draws)
 
     return views
 

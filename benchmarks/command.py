@@ -24,13 +24,14 @@ SCORES = ("acc", "nmi", "ari")
 
 @dataclass(frozen=True)
 class Finished:
-    """One run: its rows of ``metrics.jsonl`` and when each came, wall time, and peak memory by the system's account."""
+    """One run: its rows of ``metrics.jsonl`` and when each came, wall time, and the system's account of it."""
 
     metrics: list[dict[str, Any]]
     after: list[float]
     """Seconds from the start of the command to each row."""
     seconds: float
     peak_gb: float
+    cpu_seconds: float
 
     def row(self, seed: int) -> dict[str, Any]:
         """Seed, last scores and cost."""
@@ -53,7 +54,13 @@ def train(recipe: str, seed: int, folder: Path, *flags: str) -> Finished:
     seconds = time.perf_counter() - start
     if status:
         raise SystemExit(f"{' '.join(command)} failed")
-    return Finished([json.loads(line) for line in _lines(folder)], after, seconds, usage.ru_maxrss / 2**20)
+    return Finished(
+        [json.loads(line) for line in _lines(folder)],
+        after,
+        seconds,
+        usage.ru_maxrss / 2**20,
+        usage.ru_utime + usage.ru_stime,
+    )
 
 
 def _lines(folder: Path) -> list[str]:

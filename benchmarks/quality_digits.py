@@ -25,8 +25,8 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
 from command import SCORES, keep, train
+from shoal.config import recipe_names
 from shoal.evaluation import clustering_scores
-from shoal.methods import METHODS
 
 
 def measure(recipe: str, seeds: Sequence[int], flags: Sequence[str] = ()) -> dict[str, Any]:
@@ -97,8 +97,8 @@ def main() -> None:
         keep(f"quality_{args.recipe}", {**record, "kmeans_on_pixels_acc": pixels["median"]["acc"]})
         return
     records: list[dict[str, Any]] = []
-    for method in METHODS:
-        records.append(measure(f"{method}-digits", args.seeds))
+    for recipe in (name for name in recipe_names() if name.endswith("-digits")):
+        records.append(measure(recipe, args.seeds))
         keep("quality_digits", {"recipes": records, "kmeans_on_pixels": pixels})
     print(f"\nMean ± standard deviation (median) over seeds {args.seeds}\n\n{table([*records, pixels])}")
 

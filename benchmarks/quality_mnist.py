@@ -1,7 +1,8 @@
-"""Quality of the MNIST recipe on all 70 000 images: the whole command, against k-means on pixels.
+"""Quality of the MNIST recipe on all 70 000 images, or of another: the whole command, against k-means on pixels.
 
     python benchmarks/quality_mnist.py                        # seed 0 of propos-mnist, on the data set by its name
     python benchmarks/quality_mnist.py --path DIR --seeds 3 4
+    python benchmarks/quality_mnist.py --recipe emp-cifar10-small --path CIFAR
 
 DIR holds the Parquet files of the data set as the Hugging Face hub stores it, train and test. Each run is the command
 in a process of its own, imports, decoding (unless the cache has the images) and report included. Scores are printed for
@@ -25,7 +26,8 @@ from shoal.evaluation import clustering_scores
 def kmeans_on_pixels(path: str, seed: int) -> dict[str, float]:
     """What the pixels themselves give."""
     images = to_images(path)
-    pixels = images.pixels[:, 0].flatten(1).float().div(255).numpy()
+    channels = 1 if bool((images.pixels[:, :1] == images.pixels).all()) else 3
+    pixels = images.pixels[:, :channels].flatten(1).float().div(255).numpy()
     return clustering_scores(images.targets, KMeans(10, n_init=10, random_state=seed).fit_predict(pixels))
 
 

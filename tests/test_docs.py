@@ -160,7 +160,9 @@ def test_recipes_exist(page):
     text = page.read_text()
     named = re.findall(rf"\b(?:{'|'.join(METHODS)})-[a-z0-9]+\b", text)
     named += re.findall(r"shoal (?:train|recipes) ([a-z][\w-]*)(?![\w./-])", text)
-    assert set(named) - OF_PLUGINS <= set(recipe_names())
+    starts = tuple(f"{name}-" for name in recipe_names())  # of emp-cifar10-small the pattern finds emp-cifar10
+    unknown = {name for name in named if not any(start.startswith(f"{name}-") for start in starts)}
+    assert unknown - OF_PLUGINS == set()
 
 
 @every_method_page

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from shoal.losses import positive_alignment, prototype_scattering, prototypes
+from shoal.losses import coding_rate, positive_alignment, prototype_scattering, prototypes, spread_of_views
 from tests.golden import golden
 
 
@@ -69,6 +69,28 @@ def test_positive_alignment_is_a_squared_distance_of_unit_vectors():
     torch.testing.assert_close(loss, expected)
     loss.backward()
     assert k.grad is None
+
+
+@pytest.mark.parametrize("b", [1, 5, 8, 30])
+def test_the_coding_rate_is_half_a_determinant(b):
+    views = torch.randn(3, b, 8, generator=torch.Generator().manual_seed(b))
+    rates = []
+    for view in views.double():
+        rows = F.normalize(view, dim=1)
+        rates.append(torch.linalg.slogdet(torch.eye(8).double() + 8 / (b * 0.5) * rows.T @ rows).logabsdet / 2)
+    assert coding_rate(views, 0.5).item() == pytest.approx(torch.stack(rates).mean().item(), rel=1e-5)
+
+
+def test_the_coding_rate_is_largest_where_directions_differ():
+    same = torch.ones(1, 8, 8)
+    assert coding_rate(same).item() < coding_rate(torch.eye(8)[None]).item()
+    assert coding_rate(torch.zeros(2, 4, 8)).item() == 0  # no direction at all
+
+
+def test_views_that_agree_are_not_spread():
+    view = torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(0))
+    assert spread_of_views(torch.cat((view, 3 * view))).item() == pytest.approx(-1)
+    assert spread_of_views(torch.cat((view, -view))).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_losses_stay_in_float32_under_autocast():

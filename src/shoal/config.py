@@ -370,6 +370,9 @@ def config_digest(config: RunConfig) -> str:
         del raw["data"]["range"]
     if not raw["augment"]["own"]:
         del raw["augment"]["own"]
+    for name, before in (("views", 2), ("side", None)):
+        if raw["augment"][name] == before:
+            del raw["augment"][name]
     if raw["method"].get("boost_from") is None:
         raw["method"] = {name: value for name, value in raw["method"].items() if not name.startswith("boost_")}
     return hashlib.blake2b(_dump(raw).encode(), digest_size=16).hexdigest()

@@ -186,6 +186,36 @@ def prototype_repulsion(
 
 
 @in_float32
+def coding_rate(features: Float[Tensor, "v b d"], precision: float = 0.2) -> Float[Tensor, ""]:
+    """Coding rate of a batch, the larger the more directions its features fill, as a mean over the views.
+
+    R(Z) = ½·logdet(I + d/(b·ε²)·ZᵀZ), with unit rows (EMP-SSL, arXiv 2304.03977).
+
+    Args:
+        features: of each of v views of b images, not normalised.
+        precision: ε², the squared error to which the features are coded.
+    """
+    rows = F.normalize(features.float(), dim=-1)
+    _, b, d = rows.shape
+    # det(I + a·ZᵀZ) = det(I + a·ZZᵀ): the smaller of both
+    gram = rows @ rows.mT if b < d else rows.mT @ rows
+    ones = torch.eye(gram.shape[1], device=gram.device)
+    # positive definite by construction, so its Cholesky factor has the determinant
+    factor: Tensor = torch.linalg.cholesky_ex(ones + d / (b * precision) * gram).L
+    return factor.diagonal(dim1=1, dim2=2).log().sum(1).mean()
+
+
+@in_float32
+def spread_of_views(features: Float[Tensor, "v b d"]) -> Float[Tensor, ""]:
+    """How far an image's views are from their mean: L = −mean_{v,i} cos(z_vi, z̄_i), z̄_i = mean_v z_vi of unit z_vi.
+
+    EMP-SSL, arXiv 2304.03977; the gradient goes through the mean as well.
+    """
+    rows = F.normalize(features.float(), dim=-1)
+    return -F.cosine_similarity(rows, rows.mean(0, keepdim=True), dim=-1).mean()
+
+
+@in_float32
 def negative_cosine(
     p1: Float[Tensor, "b d"], z2: Float[Tensor, "b d"], p2: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]
 ) -> Float[Tensor, ""]:

@@ -64,7 +64,7 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Two augmented views of the same images, in [0, 1], and where those of the global batch stand in their ``Images``.
+    """Augmented views of the same images, in [0, 1], and where those of the global batch stand in their ``Images``.
 
     With several processes the views are this rank's share of the global batch, and ``index`` is the whole of it.
     ``progress`` is the share of the epochs that are done, in [0, 1).
@@ -74,6 +74,8 @@ class Batch:
     view2: Float[Tensor, "b 3 h w"]
     index: Int64[Tensor, "global_b"]
     progress: float = 0.0
+    more: tuple[Float[Tensor, "b 3 h w"], ...] = ()
+    """Views beyond the second."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from torch import Tensor
 from shoal.methods import (
     BYOLConfig,
     CCConfig,
+    EMPConfig,
     Method,
     MethodConfig,
     MoCoConfig,
@@ -27,6 +28,7 @@ SMALL: Mapping[str, MethodConfig] = {
     "byol, joined": BYOLConfig(hidden=16, dim=8, momentum=0.9, views="joined"),
     "byol, boost": BYOLConfig(hidden=16, dim=8, momentum=0.9, boost_from=0.0),
     "cc": CCConfig(dim=8),
+    "emp": EMPConfig(invariance=2.0, hidden=16, dim=8),
     "moco": MoCoConfig(dim=8, queue=50, momentum=0.9),
     "moco, one way": MoCoConfig(dim=8, queue=50, momentum=0.9, symmetric=False, head="linear"),
     "pcl": PCLConfig(dim=8, queue=50, momentum=0.9, granularities=(6, 9)),

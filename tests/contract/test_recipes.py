@@ -19,7 +19,8 @@ from shoal.training.dry_run import Extent, _activations, _saved, forecast
 from shoal.types import Images
 
 PUBLISHED = [
-    *(f"{m}-{d}" for m in METHODS for d in ("cifar10", "cifar20", "digits", "mnist", "folder")),
+    *(f"{m}-{d}" for m in METHODS if m != "emp" for d in ("cifar10", "cifar20", "digits", "mnist", "folder")),
+    "emp-cifar10-small",
     *(f"{m}-{d}-resnet34" for m in ("propos", "byol") for d in ("cifar10", "cifar20")),
     "propos-cifar10-boost",
     *(
@@ -154,6 +155,8 @@ def test_an_image_size_that_nobody_knows_is_asked_for():
         ("byol-digits", ["--optim.accumulate", "100"], "too few for 100 parts"),
         ("byol-digits", ["--optim.accumulate", "200"], "128 images a step are too few for 200 parts"),
         ("propos-digits", ["--data.size", "2"], "the backbone small cannot take images of 2 × 2 px"),
+        ("byol-digits", ["--augment.views", "3"], "byol takes two views of an image, not 3"),
+        ("byol-digits", ["--augment.side", "2"], "images of 8 × 8 px or views of 2 px"),
         ("cc-digits", ["--backbone.name", "vit_tiny_patch16_224"], "cannot take images of 8 × 8 px"),
     ],
 )

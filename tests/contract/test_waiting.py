@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from shoal.data import ViewConfig, apply_two_views, draw_view
+from shoal.data import ViewConfig, apply_views, draw_view
 from tests.contract.examples import SMALL, batch, clusterings, method, total
 
 ALL = ViewConfig(degrees=10.0, blur_p=(0.5, 0.5), solarise_p=(0.5, 0.5), grey_p=0.5)
@@ -44,6 +44,6 @@ def test_a_step_reads_nothing(name):
 def test_views_are_made_without_a_look_at_the_images():
     pixels = torch.zeros(16, 3, 24, 24, dtype=torch.uint8, device="meta")
     draws = [draw_view(16, (24, 24), ALL, torch.Generator().manual_seed(view), view) for view in (0, 1)]
-    for views in apply_two_views(pixels, *draws):
+    for views in apply_views(pixels, draws):
         assert views.shape == pixels.shape
         assert views.is_meta

@@ -1,5 +1,6 @@
 """Same parameters, same pixels: every operation against torchvision's, image by image."""
 
+import dataclasses
 from itertools import permutations
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from shoal.data import ViewConfig, apply_view, draw_view
+from shoal.data import ViewConfig, apply_view, apply_views, draw_view
 from shoal.data.augment import Draw
 from shoal.data.colour import as_blends
 
@@ -47,8 +48,9 @@ def sequential_jitter(image, factors, order):
     return image
 
 
-def cropped(image, box):
-    return tv.resized_crop(image, *(int(v) for v in box), list(image.shape[1:]), antialias=False)
+def cropped(image, box, side=None):
+    size = list(image.shape[1:]) if side is None else [side, side]
+    return tv.resized_crop(image, *(int(v) for v in box), size, antialias=False)
 
 
 def moved(image, row):
@@ -72,6 +74,27 @@ def test_crop_and_flip_equal_torchvision():
         FLIPS,
     )
     torch.testing.assert_close(apply_view(pixels, Draw(crop=BOXES, flip=FLIPS)), expected, **PLACES)
+
+
+@pytest.mark.parametrize("side", [1, 8, 60])
+def test_views_of_another_size_equal_torchvision(side):
+    pixels = noise(5)
+    expected = one_by_one(
+        lambda image, box, flip: tv.horizontal_flip(cropped(image, box, side)) if flip else cropped(image, box, side),
+        pixels,
+        BOXES,
+        FLIPS,
+    )
+    (views,) = apply_views(pixels, [Draw(crop=BOXES, flip=FLIPS)], side)
+    torch.testing.assert_close(views, expected, **PLACES)
+
+
+@pytest.mark.parametrize("draw", [Draw(), Draw(affine=AFFINES)], ids=["nothing", "affine"])
+def test_a_size_alone_takes_the_whole_image(draw):
+    whole = torch.tensor([[0, 0, 24, 40.0]]).expand(5, 4)
+    found = apply_views(noise(5), [draw], 16)
+    assert found[0].shape == (5, 3, 16, 16)
+    torch.testing.assert_close(found, apply_views(noise(5), [dataclasses.replace(draw, crop=whole)], 16))
 
 
 def test_flip_alone_moves_no_pixel():

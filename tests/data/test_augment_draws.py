@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from scipy.stats import chisquare, ks_2samp, kstest
 from torchvision.transforms import v2
 
-from shoal.data import ViewConfig, apply_two_views, apply_view, draw_view
+from shoal.data import ViewConfig, apply_view, apply_views, draw_view
 from shoal.data.augment import _CHUNK
 from shoal.data.colour import draw_factors, draw_order
 from shoal.data.geometry import draw_affine, draw_crop
@@ -120,18 +120,17 @@ def test_a_rank_computes_its_slice_of_the_world_batch():
 
 @pytest.mark.parametrize("config", [ViewConfig(), OFF, ViewConfig(blur_p=(0.0, 0.5), solarise_p=(0.3, 0.0))])
 @pytest.mark.parametrize("n", [0, 1, 24, 400])
-def test_two_views_in_one_pass_are_the_same_views(config, n):
+def test_views_in_one_pass_are_the_same_views(config, n):
     images, state = pixels(n), generator()
-    first, second = (draw_view(n, (32, 32), config, state, view) for view in (0, 1))
-    view1, view2 = apply_two_views(images, first, second)
-    torch.testing.assert_close(view1, apply_view(images, first), atol=1e-6, rtol=0)
-    torch.testing.assert_close(view2, apply_view(images, second), atol=1e-6, rtol=0)
+    draws = [draw_view(n, (32, 32), config, state, view) for view in range(3)]
+    for view, draw in zip(apply_views(images, draws), draws, strict=True):
+        torch.testing.assert_close(view, apply_view(images, draw), atol=1e-6, rtol=0)
 
 
 def test_two_views_with_other_operations_are_refused():
     off, on = (draw_view(4, (32, 32), config, generator()) for config in (OFF, ViewConfig()))
-    with pytest.raises(ValueError, match="only one of the views has crop"):
-        apply_two_views(pixels(4), off, on)
+    with pytest.raises(ValueError, match="only some of the views have crop"):
+        apply_views(pixels(4), [off, on])
 
 
 def test_chunks_do_not_show():

@@ -15,6 +15,7 @@ from tests.golden.compare import Deviation
 from tests.golden.pieces import (
     cc,
     dcboost,
+    emp_ssl,
     gmm,
     idc,
     info_nce_queue,
@@ -60,6 +61,7 @@ CHECKS: dict[str, Callable[[], Deviation]] = {
     "knn": knn,
     "idc": idc,
     "dcboost": dcboost,
+    "emp_ssl": emp_ssl,
     "temi": temi,
 }
 

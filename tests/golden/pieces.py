@@ -15,6 +15,7 @@ from shoal.losses import (
     cluster_concentration,
     cluster_contrast,
     cluster_entropy,
+    coding_rate,
     confident_labels,
     consistent_labels,
     info_nce,
@@ -23,6 +24,7 @@ from shoal.losses import (
     prototype_scattering,
     prototypes,
     ruled_out_loss,
+    spread_of_views,
 )
 from shoal.methods.pcl import concentration
 from shoal.models import momentum_at
@@ -213,6 +215,18 @@ def dcboost() -> Deviation:
         losses.append(apart(found, data[name]))
         gradients.append(off(online.grad, data[f"grad_{name}"]))
     return Deviation(max(losses), max(gradients), "no published code: the equations; which rows are kept, both losses")
+
+
+def emp_ssl() -> Deviation:
+    """EMP-SSL's two terms of five views of seven images, and the gradient of their weighted sum."""
+    data = golden("emp_ssl")
+    rows = data["z_raw"].clone().requires_grad_()
+    z = rows.view(int(data["num_patches"]), -1, rows.shape[1])
+    spread, rate = spread_of_views(z), coding_rate(z)
+    loss = 200 * spread - rate
+    loss.backward()
+    found = max(apart(spread, data["sim"]), apart(rate, -data["tcr"]), apart(loss, data["loss"]))
+    return Deviation(found, off(rows.grad, data["grad"]), "both terms and their sum; gradient")
 
 
 def temi() -> Deviation:

@@ -1,6 +1,6 @@
 """Images in, batches out."""
 
-from shoal.data.augment import Draw, ViewConfig, apply_two_views, apply_view, draw_view
+from shoal.data.augment import Draw, ViewConfig, apply_view, apply_views, draw_view
 from shoal.data.augmentation import AUGMENTATIONS, Augmentation
 from shoal.data.batches import feed, order_of_epoch, steps_of_epoch
 from shoal.data.given import Given, read_given, to_images
@@ -28,8 +28,8 @@ __all__ = [
     "Names",
     "Source",
     "ViewConfig",
-    "apply_two_views",
     "apply_view",
+    "apply_views",
     "draw_view",
     "feed",
     "find_source",

@@ -6,7 +6,7 @@ state and applies its own slice, so that the views do not depend on the number o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated
 
@@ -69,6 +69,10 @@ class ViewConfig:
     """Solarise (invert values of at least 0.5) views 1 and 2 with these probabilities."""
     own: tuple[str, ...] = ()
     """Augmentations of plugins to apply at last, such as erase, or erase:p=0.5,side=4 with settings."""
+    views: Annotated[int, Ge(2)] = 2
+    """Views of each image; all methods but EMP take two."""
+    side: Annotated[int, Gt(0)] | None = None
+    """Height and width of a view in pixels, to which crops are resized; none for the image's own."""
 
     def __post_init__(self) -> None:
         for name in ("scale", "crop_scale", "crop_ratio", "blur_sigma"):
@@ -108,15 +112,18 @@ class Draw:
         return self._each(lambda part: _to_device(part, device))
 
     @staticmethod
-    def of_two_views(first: Draw, second: Draw) -> Draw:
-        """Concatenate the draws of two views of the same images.
+    def of_views(draws: Sequence[Draw]) -> Draw:
+        """Concatenate the draws of several views of the same images.
 
         Raises:
-            ValueError: only one has an operation other than blur and solarising.
+            ValueError: only some have an operation other than blur and solarising.
         """
-        pairs = {name: (getattr(first, name), getattr(second, name)) for name in _OPERATIONS}
-        own = [(each, torch.cat((one, two))) for (each, one), (_, two) in zip(first.own, second.own, strict=True)]
-        return Draw(**{name: _concatenate(name, *pair) for name, pair in pairs.items()}, own=tuple(own))
+        own = [
+            (parts[0][0], torch.cat([drawn for _, drawn in parts]))
+            for parts in zip(*(each.own for each in draws), strict=True)
+        ]
+        parts = {name: _concatenate(name, [getattr(each, name) for each in draws]) for name in _OPERATIONS}
+        return Draw(**parts, own=tuple(own))
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Draw:
         parts = {name: getattr(self, name) for name in _OPERATIONS}
@@ -130,7 +137,8 @@ _OPERATIONS = tuple(field.name for field in fields(Draw) if field.name != "own")
 def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Generator, view: int = 0) -> Draw:
     """Draw one view of each of ``n`` images of ``size`` (height, width), on the generator's device.
 
-    ``view`` is 0 or 1: in BYOL's recipe, blur and solarising have other probabilities for each view.
+    ``view`` counts from 0: in BYOL's recipe, blur and solarising have other probabilities for each of two views, which
+    further views take in turn.
     """
     moves = (config.degrees, config.translate, config.scale, config.shear)
     strength = (config.brightness, config.contrast, config.saturation, config.hue)
@@ -150,10 +158,11 @@ def draw_view(n: int, size: tuple[int, int], config: ViewConfig, generator: Gene
         blends, place = colour.as_blends(factors, colour.draw_order(n, generator))
         place[~jittered] = -1
         turn = factors[:, colour.HUE] if config.hue else None
-    grey, blur, solarise = chosen(config.grey_p), chosen(config.blur_p[view]), chosen(config.solarise_p[view])
+    grey, blur, solarise = chosen(config.grey_p), chosen(config.blur_p[view % 2]), chosen(config.solarise_p[view % 2])
     if blur is not None:
         sigma = colour.draw_sigma(n, config.blur_sigma, generator)
-    own = tuple((each, drawn(each, n, size, generator, view)) for each in map(named, config.own))
+    seen = size if config.side is None else (config.side, config.side)
+    own = tuple((each, drawn(each, n, seen, generator, view)) for each in map(named, config.own))
     return Draw(affine, crop, flip, blends, place, turn, grey, blur, sigma, solarise, own)
 
 
@@ -162,36 +171,47 @@ def apply_view(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw) -> Float[Tensor, "b
 
     Keep the draw on the CPU: then selecting images needs no synchronisation with the GPU.
     """
-    return _apply_in_chunks(pixels, draw, len(pixels))
+    return apply_views(pixels, [draw])[0]
 
 
-def apply_two_views(
-    pixels: UInt8[Tensor, "b 3 h w"], first: Draw, second: Draw
-) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]]:
-    """Compute two views in one pass, which saves call overhead on small batches."""
-    view1, view2 = _apply_in_chunks(pixels, Draw.of_two_views(first, second), 2 * len(pixels)).chunk(2)
-    return view1, view2
+def apply_views(
+    pixels: UInt8[Tensor, "b 3 h w"], draws: Sequence[Draw], side: int | None = None
+) -> tuple[Float[Tensor, "b 3 s t"], ...]:
+    """Compute several views of each image in one pass, which saves call overhead on small batches.
+
+    Args:
+        pixels: the images.
+        draws: of each view, as for ``apply_view``.
+        side: height and width of a view in pixels; None for the images'.
+    """
+    n = len(draws) * len(pixels)
+    size = (pixels.shape[2], pixels.shape[3]) if side is None else (side, side)
+    return _apply_in_chunks(pixels, Draw.of_views(draws), n, size).chunk(len(draws))
 
 
-def _apply_in_chunks(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, n: int) -> Float[Tensor, "n 3 h w"]:
+def _apply_in_chunks(
+    pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, n: int, size: tuple[int, int]
+) -> Float[Tensor, "n 3 s t"]:
     """Compute the ``n`` views of the draw, where ``n`` is a multiple of the number of images."""
-    _, channels, height, width = pixels.shape
+    channels, largest = pixels.shape[1], max(size[0] * size[1], pixels.shape[2] * pixels.shape[3])
     # The jitter needs sorted images; each chunk writes its views back in the original order.
     order = torch.arange(n) if draw.place is None else draw.place.argsort()
-    step = max(1, n if pixels.is_cuda else _CHUNK // (3 * height * width))
-    scratch = torch.empty(colour.SCRATCH, min(n, step), height, width, device=pixels.device)
-    views = torch.empty((n, channels, height, width), device=pixels.device)
+    step = max(1, n if pixels.is_cuda else _CHUNK // (3 * largest))
+    scratch = torch.empty(colour.SCRATCH, min(n, step), *size, device=pixels.device)
+    views = torch.empty((n, channels, *size), device=pixels.device)
     for rows in torch.split(order, step):
         there = _to_device(rows, pixels.device)
         views[there] = _apply(pixels[there % len(pixels)], draw[rows], scratch)
     return views
 
 
-def _apply(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, scratch: Float[Tensor, "5 m h w"]) -> Float[Tensor, "b 3 h w"]:
+def _apply(pixels: UInt8[Tensor, "b 3 h w"], draw: Draw, scratch: Float[Tensor, "5 m s t"]) -> Float[Tensor, "b 3 s t"]:
     views = pixels.float().div_(255)
     there = draw.to(pixels.device)
-    if draw.affine is not None or draw.crop is not None or draw.flip is not None:
-        views = geometry.resample(views, there.affine, there.crop, there.flip)
+    size = (scratch.shape[2], scratch.shape[3])
+    resized = size != pixels.shape[2:]
+    if resized or draw.affine is not None or draw.crop is not None or draw.flip is not None:
+        views = geometry.resample(views, there.affine, there.crop, there.flip, size)
     if draw.place is not None and there.blends is not None:
         colour.jitter(views, there.blends, draw.place, there.turn, scratch)
     if (rows := _selected_rows(draw.grey, pixels.device)) is not None:
@@ -213,14 +233,14 @@ def _selected_rows(mask: Bool[Tensor, "b"] | None, device: torch.device) -> Int6
     return _to_device(rows, device) if len(rows) else None
 
 
-def _concatenate(name: str, first: Tensor | None, second: Tensor | None) -> Tensor | None:
+def _concatenate(name: str, parts: Sequence[Tensor | None]) -> Tensor | None:
     """Concatenate; a missing part becomes zeros, which select no image."""
-    present = second if first is None else first
+    present = next((part for part in parts if part is not None), None)
     if present is None:
         return None
-    if (first is None or second is None) and name not in _PER_VIEW:
-        raise ValueError(f"only one of the views has {name}: draw both with the same config.")
-    return torch.cat([torch.zeros_like(present) if part is None else part for part in (first, second)])
+    if any(part is None for part in parts) and name not in _PER_VIEW:
+        raise ValueError(f"only some of the views have {name}: draw all with the same config.")
+    return torch.cat([torch.zeros_like(present) if part is None else part for part in parts])
 
 
 def _to_device(values: Tensor, device: torch.device) -> Tensor:

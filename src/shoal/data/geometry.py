@@ -72,19 +72,22 @@ def resample(
     affine: Float[Tensor, "b 5"] | None,
     crop: Float[Tensor, "b 4"] | None,
     flip: Bool[Tensor, "b"] | None,
-) -> Float[Tensor, "b 3 h w"]:
-    """Apply each image's affine map, crop its box, resize that to full size and flip it, in this order.
+    size: tuple[int, int],
+) -> Float[Tensor, "b 3 s t"]:
+    """Apply each image's affine map, crop its box, resize that to ``size`` (height, width) and flip it, in this order.
 
     ``None`` skips a step. All steps are one bilinear look-up: an output pixel is mapped back through the box and then
     through the affine map. Pixels from outside the image are black.
     """
     height, width = images.shape[-2:]
+    if crop is None and size != (height, width):
+        crop = images.new_tensor([0, 0, height, width]).expand(len(images), 4)
     top, left, tall, wide = (None,) * 4 if crop is None else crop.unbind(1)
-    y = _places(images, height, top, tall, None)[:, :, None]
-    x = _places(images, width, left, wide, flip)[:, None, :]
+    y = _places(images, size[0], height, top, tall, None)[:, :, None]
+    x = _places(images, size[1], width, left, wide, flip)[:, None, :]
     if affine is not None:
         x, y = _invert_affine(affine[:, :, None, None], x, y)
-    shape = (len(images), height, width)
+    shape = (len(images), *size)
     grid = torch.stack([(x * (2 / width)).expand(shape), (y * (2 / height)).expand(shape)], -1)
     return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
@@ -92,11 +95,12 @@ def resample(
 def _places(
     images: Float[Tensor, "b 3 h w"],
     side: int,
+    of: int,
     start: Float[Tensor, "b"] | None,
     length: Float[Tensor, "b"] | None,
     mirrored: Bool[Tensor, "b"] | None,
 ) -> Float[Tensor, "b side"]:
-    """Return the output pixels' positions along one axis of the image, in pixels from its centre."""
+    """Return the positions of ``side`` output pixels along one axis of ``of`` pixels, in pixels from its centre."""
     pixel = torch.arange(side, device=images.device, dtype=images.dtype).expand(len(images), side)
     if mirrored is not None:
         pixel = torch.where(mirrored[:, None], side - 1 - pixel, pixel)
@@ -104,7 +108,7 @@ def _places(
         # Clamped to the box's first and last pixel: nothing outside the box may bleed in.
         inside = ((pixel + 0.5) * (length[:, None] / side) - 0.5).clamp_(min=0).minimum(length[:, None] - 1)
         pixel = start[:, None] + inside
-    return pixel - (side - 1) / 2
+    return pixel - (of - 1) / 2
 
 
 def _invert_affine(

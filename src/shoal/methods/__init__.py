@@ -11,6 +11,7 @@ from shoal.errors import UserError
 from shoal.methods.base import Method, MethodConfig
 from shoal.methods.byol import BYOL, BYOLConfig
 from shoal.methods.cc import CC, CCConfig
+from shoal.methods.emp import EMP, EMPConfig
 from shoal.methods.moco import MoCo, MoCoConfig
 from shoal.methods.pcl import PCL, PCLConfig
 from shoal.methods.propos import ProPos, ProPosConfig
@@ -51,7 +52,7 @@ METHODS = Registry[Method](
 )
 """The class of each method, by the name a recipe uses."""
 
-for _each in (BYOL, CC, MoCo, PCL, ProPos, SimCLR, SimSiam):
+for _each in (BYOL, CC, EMP, MoCo, PCL, ProPos, SimCLR, SimSiam):
     METHODS.add(_each)
 
 
@@ -76,10 +77,12 @@ def assemble(
 __all__ = [
     "BYOL",
     "CC",
+    "EMP",
     "METHODS",
     "PCL",
     "BYOLConfig",
     "CCConfig",
+    "EMPConfig",
     "Method",
     "MethodConfig",
     "MoCo",

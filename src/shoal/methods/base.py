@@ -24,6 +24,8 @@ class MethodConfig:
     name: ClassVar[str]
     has_cluster_head: ClassVar[bool] = False
     """Whether the network has an output for each cluster, so that their number must be known before training."""
+    many_views: ClassVar[bool] = False
+    """Whether the method takes more than two views of an image."""
 
     @property
     def parts(self) -> int:

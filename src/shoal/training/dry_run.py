@@ -154,7 +154,10 @@ def _saved(config: RunConfig, method: Method, extent: Extent, n: int, clustering
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = Batch(torch.rand(n, 3, *extent.size), torch.rand(n, 3, *extent.size), torch.arange(n) % extent.n_images)
+    side = config.augment.side
+    size = extent.size if side is None else (side, side)
+    view1, view2, *more = (torch.rand(n, 3, *size) for _ in range(config.augment.views))
+    batch = Batch(view1, view2, torch.arange(n) % extent.n_images, more=tuple(more))
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     # Run on the CPU, but in the precision of the device that would train.
     with hooks, autocast(torch.device("cpu"), resolve_precision(compute_device(), config.precision)):

@@ -15,7 +15,7 @@ from torch.profiler import record_function
 from shoal import distributed
 from shoal.clustering.kmeans import assign, kmeans
 from shoal.clustering.suggest.suggest import MAX_ROWS, suggest_k
-from shoal.data import apply_two_views, draw_view, feed, order_of_epoch
+from shoal.data import apply_views, draw_view, feed, order_of_epoch
 from shoal.device import autocast, preserve_rng, set_default_rng
 from shoal.evaluation import collapse_warning, score, unsettled_warning
 from shoal.methods.embedding import embed_all
@@ -256,11 +256,12 @@ def _parts(run: Run, index: Int64[Tensor, "b"]) -> tuple[Int64[Tensor, "_"], ...
 
 
 def _batch(run: Run, index: Int64[Tensor, "b"], pixels: UInt8[Tensor, "s 3 h w"]) -> Batch:
-    """This rank's share of a global batch, in two views whose random numbers are drawn for the whole batch."""
-    size = (pixels.shape[2], pixels.shape[3])
+    """This rank's share of a global batch, in views whose random numbers are drawn for the whole batch."""
+    size, augment = (pixels.shape[2], pixels.shape[3]), run.config.augment
     mine = distributed.share(len(index))
-    draws = [draw_view(len(index), size, run.config.augment, run.view_generator, view)[mine] for view in (0, 1)]
-    return Batch(*apply_two_views(pixels, *draws), index, run.state.epoch / run.config.epochs)
+    draws = [draw_view(len(index), size, augment, run.view_generator, view)[mine] for view in range(augment.views)]
+    view1, view2, *more = apply_views(pixels, draws, augment.side)
+    return Batch(view1, view2, index, run.state.epoch / run.config.epochs, tuple(more))
 
 
 def _spread(clustering: Clustering, take_part: Bool[Tensor, "n"]) -> Clustering:

@@ -93,6 +93,10 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
             f"{min(optim.batch_size, n_images)} images a step are too few for {n_parts} parts of two or more{among}: "
             f"lower {remedy}."
         )
+    if config.augment.views > 2 and not config.method.many_views:
+        raise UserError(
+            f"{config.method.name} takes two views of an image, not {config.augment.views}: leave --augment.views at 2."
+        )
     config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
     config.method.check_epochs(config.epochs, config.cluster_from)
     for spec in config.augment.own:
@@ -100,15 +104,19 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
 
 
 def check_takes(method: Method, config: RunConfig, size: tuple[int, int], device: torch.device) -> None:
-    """Raise a UserError when the backbone cannot take images of this height and width."""
+    """Raise a UserError when the backbone cannot take images of this height and width, or their views."""
     height, width = size
+    side = config.augment.side
     try:
         with evaluating(method):
             method.embed(torch.zeros(1, 3, height, width, device=device))
+            if side is not None:
+                method.embed(torch.zeros(1, 3, side, side, device=device))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         backbone = next(part for part in method.modules() if isinstance(part, Backbone))
         fitting = f", such as {backbone.made_for[0]}" if backbone.made_for and len(set(backbone.made_for)) == 1 else ""
         raise UserError(
-            f"the backbone {config.backbone.name} cannot take images of {height} × {width} px ({short(error)}): give "
-            f"another --data.size{fitting}."
+            f"the backbone {config.backbone.name} cannot take images of {height} × {width} px"
+            f"{f' or views of {side} px' if side else ''} ({short(error)}): give another --data.size{fitting}"
+            f"{' or --augment.side' if side else ''}."
         ) from error
