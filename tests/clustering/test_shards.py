@@ -59,7 +59,8 @@ def on_a_rank(n_ranks):
     return [(c.labels.numpy(), c.centers.numpy(), c.distances.numpy()) for c in found], model.inertia_
 
 
-@pytest.mark.parametrize("n_ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n_ranks", SHARES)
 def test_unequal_shares_give_the_clusters_of_one_process(n_ranks):
     answers = on_ranks(n_ranks, partial(on_a_rank, n_ranks))
     x, weights = rows()

@@ -116,7 +116,8 @@ def stopped_folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("n", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4))])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 2, 4])
 def test_a_run_of_two_ranks_resumes_on_any_number(folders, stopped_folder, tmp_path, n):
     folder = tmp_path / "run"
     shutil.copytree(stopped_folder, folder)

@@ -24,6 +24,9 @@ from shoal.training.trained import Trained
 PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def images():
     """20 images of 32 px."""
@@ -85,7 +88,6 @@ def test_the_card_is_one_that_the_hub_reads(exported):
     assert "secret" not in body
 
 
-@pytest.mark.slow
 def test_shoal_takes_what_it_has_exported(exported, run, images):
     (spec,) = chosen_networks(None, str(exported))
     encoder = load_encoder(spec)
@@ -104,7 +106,6 @@ def test_shoal_takes_what_it_has_exported(exported, run, images):
     assert torch.equal(own.method.encoder[0].network.conv1.weight, load_file(exported)["conv1.weight"])
 
 
-@pytest.mark.slow
 def test_nothing_is_overwritten(exported, run, tmp_path, capsys):
     assert main(["export", str(run), str(exported)]) == 2
     assert "exists already" in capsys.readouterr().err
@@ -114,7 +115,6 @@ def test_nothing_is_overwritten(exported, run, tmp_path, capsys):
     assert f"model card   {tmp_path / 'b.md'}" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_what_has_no_weights_for_timm_is_refused(tmp_path, capsys):
     workflow.train(new_run(tmp_path / "small", tiny_config(max_steps=1)), Progress())
     assert main(["cluster", "digits", "-k", "3", "--out", str(tmp_path / "clusters"), "--quiet"]) == 0

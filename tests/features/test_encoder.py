@@ -152,6 +152,7 @@ def test_a_model_without_usable_weights_is_never_used(name, sentence, monkeypatc
         load_encoder(EncoderSpec("timm", name))
 
 
+@pytest.mark.slow
 def test_dinov2_is_used_at_the_side_it_is_evaluated_at(tmp_path):
     spec = write_weights(tmp_path / "w.safetensors", DEFAULT_BACKBONE)
     encoder = load_encoder(spec)

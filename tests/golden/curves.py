@@ -24,6 +24,7 @@ from shoal.data import ViewConfig
 from shoal.methods import (
     BYOLConfig,
     CCConfig,
+    EMPConfig,
     MethodConfig,
     MoCoConfig,
     PCLConfig,
@@ -42,6 +43,7 @@ STEPS, N_IMAGES, N_DIRECTIONS = 30, 48, 4
 METHODS: Mapping[str, MethodConfig] = {
     "byol": BYOLConfig(hidden=16, dim=8, momentum=0.9),
     "cc": CCConfig(dim=8),
+    "emp": EMPConfig(invariance=2.0, hidden=16, dim=8),
     "moco": MoCoConfig(dim=8, queue=40, momentum=0.9),
     "pcl": PCLConfig(dim=8, queue=40, momentum=0.9, granularities=(4, 6)),
     "propos": ProPosConfig(hidden=16, dim=8, momentum=0.9, noise=0.01),

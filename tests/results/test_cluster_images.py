@@ -217,6 +217,7 @@ def _repainted(image, kind):
     return image, {}
 
 
+@pytest.mark.slow
 def test_the_lines_in_the_docs_prepare_images_as_they_were_clustered(tmp_path, photos, network):
     kinds = {"plain": "blue-0", "transparent": "blue-1", "turned": "blue-2", "palette": "green-0"}
     kinds |= {"deep": "grey-0", "deep transparent": "grey-1"}
@@ -311,6 +312,7 @@ def test_weights_that_were_moved_are_to_be_put_back(tmp_path, weights, capsys):
     assert not (tmp_path / "assignments.csv").exists()
 
 
+@pytest.mark.slow
 def test_folders_are_called_after_the_whole_name(tmp_path, photos, network):
     for day in ("2024.05.01", "2024.05.02"):
         shutil.copytree(photos, tmp_path / day)

@@ -135,6 +135,7 @@ def test_a_split_is_followed_by_new_images(result, clusters, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_the_graph_has_mergers_splits_and_names(result, clusters, tmp_path):
     colour = colours_of(result)
     result = decide(

@@ -52,7 +52,9 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("propos", "cc") else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_every_method_trains_resumes_and_ends_with_the_clusters_that_have_images(tmp_path, name):
     run = new_run(tmp_path / "run", config_of(METHODS[name], resample=True, epochs=1, cluster_from=0), repeated())
     fit(run, Progress())

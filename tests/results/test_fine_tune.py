@@ -23,7 +23,7 @@ from shoal.training import fine_tune
 from shoal.training.trained import Trained
 
 ANSWERED, EPOCHS = 40, 40
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

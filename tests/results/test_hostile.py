@@ -102,6 +102,7 @@ def test_a_folder_that_changed_during_training_is_no_obstacle(tmp_path):
     assert main(["report", str(tmp_path / "model")]) == 0
 
 
+@pytest.mark.slow
 def test_a_model_of_arrays_is_clustered_again_and_exported(tmp_path):
     pixels = tiny_images().pixels.numpy()
     model = shoal.ProPos(4, epochs=1, settings={"method.dim": 8, "backbone.width": 4, "optim.batch_size": 16})

@@ -12,7 +12,7 @@ from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config
 
 from shoal.models import BackboneConfig, backbone, build_backbone
 from shoal.progress import Progress
-from shoal.training import fit, run
+from shoal.training import fit, settings
 from shoal.training.run import Interrupted
 from shoal.training.settings import LONG_STEPS, compiles
 
@@ -30,7 +30,7 @@ def _traced(monkeypatch):
 
 
 def test_long_runs_on_a_gpu_are_compiled_and_others_on_demand(monkeypatch):
-    monkeypatch.setattr(run, "compiler_error", lambda _device: "")
+    monkeypatch.setattr(settings, "compiler_error", lambda _device: "")
     config = tiny_config()
     assert compiles(config, LONG_STEPS, GPU)
     assert not compiles(config, LONG_STEPS - 1, GPU)
@@ -40,7 +40,7 @@ def test_long_runs_on_a_gpu_are_compiled_and_others_on_demand(monkeypatch):
 
 
 def test_a_compiler_that_does_not_work_is_told_and_left_out(monkeypatch, caplog):
-    monkeypatch.setattr(run, "compiler_error", lambda _device: "no C compiler")
+    monkeypatch.setattr(settings, "compiler_error", lambda _device: "no C compiler")
     assert not compiles(tiny_config(), LONG_STEPS, GPU)
     assert caplog.messages == ["training without torch.compile, which does not work here: no C compiler"]
 

@@ -87,6 +87,7 @@ def shows_the_metrics(folder):
         assert shown[step] == pytest.approx(row, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_the_rows_the_settings_and_the_picture(tmp_path):
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -175,6 +176,7 @@ def test_a_disk_that_is_full_costs_a_warning_and_no_run(tmp_path, monkeypatch, c
     assert sorted(curves(tmp_path / "tracked")) == [0]
 
 
+@pytest.mark.slow
 def test_very_many_clusters_give_no_picture(tmp_path):
     class Counter:
         shown = closed = 0
