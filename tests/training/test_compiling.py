@@ -12,7 +12,7 @@ from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config
 
 from shoal.models import BackboneConfig, backbone, build_backbone
 from shoal.progress import Progress
-from shoal.training import fit, settings
+from shoal.training import fit, run, settings
 from shoal.training.run import Interrupted
 from shoal.training.settings import LONG_STEPS, compiles
 
