@@ -217,6 +217,13 @@ def test_a_file_with_the_name_of_an_installed_method_is_refused(vicreg, package,
         load_plugin(vicreg)
 
 
+def test_a_file_beside_a_plugin_is_no_module_of_it(tmp_path):
+    (tmp_path / "beside.py").touch()
+    (tmp_path / "mine.py").write_text("import beside\n")
+    with pytest.raises(UserError, match=r"A plugin is one file: put what it needs of beside\.py into it"):
+        load_plugin(tmp_path / "mine.py")
+
+
 FILES = {
     "no such file": (None, r"there is no plugin \S+vicreg\.py: check the path"),
     "not Python": ("def x(:\n", r"vicreg\.py fails in line 1: SyntaxError: "),

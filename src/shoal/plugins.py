@@ -247,7 +247,10 @@ def _executed(name: str, file: Path, source: bytes) -> ModuleType:
             raise UserError(f"the plugin {file} is not Python: {words(error)}.") from error
         raise UserError(f"the plugin {file} fails in line {line or fault_line(error)}: {words(error)}.") from error
     except (Exception, SystemExit) as error:
-        raise UserError(f"the plugin {file} fails in line {fault_line(error)}: {words(error)}.") from error
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and file.with_name(f"{error.name}.py").exists():
+            hint = f" A plugin is one file: put what it needs of {error.name}.py into it, or make a package of both."
+        raise UserError(f"the plugin {file} fails in line {fault_line(error)}: {words(error)}.{hint}") from error
     return module
 
 

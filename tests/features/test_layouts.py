@@ -89,6 +89,11 @@ def moco(good, other):
     return {"epoch": 200, "arch": "resnet18", "state_dict": under("module.", tensors), "optimizer": {"state": {}}}
 
 
+def query_alone(good, _other):
+    """As published: only what is needed to use it."""
+    return {"state_dict": under("module.encoder_q.", {**good.state_dict(), **head("fc.", 512, 128)})}
+
+
 def simsiam(good, _other):
     tensors = {**under("encoder.", good.state_dict()), **head("encoder.fc.", 512, 512), **head("predictor.", 512, 8)}
     return {"epoch": 100, "state_dict": under("module.", tensors)}
@@ -152,6 +157,7 @@ CASES = [
     ("ProPos or its BYOL", propos, "cifar"),
     ("MoCo or PCL", moco, "native"),
     ("MoCo or PCL", moco, "cifar"),
+    ("MoCo or PCL", query_alone, "native"),
     ("MoCo v3", moco_v3, "native"),
     ("CC", cc, "native"),
     ("solo-learn", solo_learn, "native"),

@@ -35,8 +35,8 @@ LAYOUTS = (
     Layout("torchvision, timm or DINO", ""),
     # encoder_k is evaluated; both encoders are nn.Sequential, so their tensors have numbers for names.
     Layout("ProPos or its BYOL", "encoder_k.", beside="projector_k."),
-    Layout("MoCo or PCL", "encoder_q.", beside="encoder_k.", at="state_dict"),
-    Layout("MoCo v3", "base_encoder.", beside="momentum_encoder.", at="state_dict"),
+    Layout("MoCo or PCL", "encoder_q.", at="state_dict"),
+    Layout("MoCo v3", "base_encoder.", at="state_dict"),
     Layout("CC", "resnet.", beside="instance_projector.", at="net"),
     # Its 3×3 stem pads by two pixels.
     Layout("solo-learn", "backbone.", beside="classifier.", at="state_dict", small_stem="cifar-pad2"),

@@ -227,7 +227,8 @@ def _find_n_clusters(run: Run, features: Float[Tensor, "m d"], progress: Progres
         found = suggest_k(features, (2, min(len(features), MAX_ROWS)), metric="cosine", seed=run.config.seed)
         words = f"{found.k} {found.interval[0]} {found.interval[1]}"
     k, low, high = map(int, distributed.text_of_first(words).split())
-    stays = f" from epoch {run.state.epoch + 1} on" if _granularities_until_next(run) else ""
+    first = max(run.state.epoch, run.config.cluster_from) + 1  # as people count them
+    stays = f" from epoch {first} on" if _granularities_until_next(run) else ""
     if distributed.is_first() and (stays or k != run.n_clusters):
         progress.say(
             f"{'clusters':<12} {k}{stays}, by the features of epoch {run.state.epoch}; plausible {low} to {high}"
