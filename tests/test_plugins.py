@@ -49,7 +49,7 @@ def at(sentence, text):
 
 
 def test_shipped_methods_are_known_by_the_same_registry():
-    assert set(METHODS.ours()) == {"byol", "cc", "moco", "pcl", "propos", "simclr", "simsiam"}
+    assert set(METHODS.ours()) == {"byol", "cc", "emp", "moco", "pcl", "propos", "simclr", "simsiam"}
     assert METHODS["byol"].config_class is BYOLConfig
     assert METHODS.origin("byol") == ""
     assert "plugins" not in to_dict(RunConfig())
@@ -485,7 +485,7 @@ def test_augmentations_are_named_with_their_settings(tmp_path):
 def test_augmentations_of_two_views_are_those_of_one(tmp_path):
     import torch
 
-    from shoal.data import apply_two_views, apply_view, draw_view
+    from shoal.data import apply_view, apply_views, draw_view
 
     path = tmp_path / "erase.py"
     path.write_text(ERASE)
@@ -493,7 +493,7 @@ def test_augmentations_of_two_views_are_those_of_one(tmp_path):
     pixels = torch.randint(1, 256, (30, 3, 8, 8), dtype=torch.uint8)
     config = ViewConfig(own=("erase:p=1",))
     draws = [draw_view(30, (8, 8), config, torch.Generator().manual_seed(view), view) for view in (0, 1)]
-    views = apply_two_views(pixels, *draws)
+    views = apply_views(pixels, draws)
     for view, draw in zip(views, draws, strict=True):
         torch.testing.assert_close(view, apply_view(pixels, draw))
         torch.testing.assert_close(view[5:9], apply_view(pixels[5:9], draw[5:9]))
