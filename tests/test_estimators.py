@@ -194,6 +194,22 @@ def test_broken_files_of_a_list_get_no_cluster(tmp_path):
     np.testing.assert_array_equal(np.delete(labels, 7), propos().fit(others).labels_)
 
 
+def test_a_second_fit_that_cannot_begin_leaves_the_first(tmp_path):
+    model = propos(out=tmp_path / "run").fit(tiny_images())
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+    for wrong in ({"n_clusters": 500}, {"n_clusters": 4, "backbone.weights": "nosuch"}):
+        with pytest.raises(shoal.UserError):
+            model.set_params(**wrong).fit(tiny_images())
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+
+
+@pytest.mark.parametrize("settings", [["a"], {3: 4}])
+def test_settings_are_values_by_name(settings):
+    with pytest.raises(shoal.UserError, match="settings are values by name"):
+        shoal.ProPos(settings=settings).fit(tiny_images())
+
+
 @pytest.mark.slow
 def test_a_second_fit_writes_its_folder_anew(tmp_path):
     model = propos(out=tmp_path / "run")

@@ -127,13 +127,15 @@ class ResultFolder:
         if not {name.partition(ASIDE)[0] for name in found} <= ours:
             check_free_folder(path)
 
-    def set_aside(self) -> None:
-        """Give the folder another name, so that a new result can be written under its own.
+    @contextlib.contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Give the folder another name, so that a new result can be begun under its own; its own again if that fails.
 
         Raises:
             UserError: it cannot be renamed.
         """
         if not self.path.is_dir():
+            yield
             return
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}{ASIDE}{number}")).exists():
@@ -142,6 +144,12 @@ class ResultFolder:
             self.path.rename(aside)
         except OSError as error:
             raise UserError(f"{self.path} cannot be renamed to {aside}: {error.strerror}.") from error
+        try:
+            yield
+        except BaseException:
+            if not self.path.exists():
+                aside.rename(self.path)
+            raise
 
     def staged(self) -> ResultFolder:
         """The folder in which an update is made ready; it may have what an interrupted one has left."""

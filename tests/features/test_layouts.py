@@ -274,6 +274,11 @@ def shape_of_another(path, networks):
     torch.save(dict(networks["native"][0].state_dict()) | {"layer3.0.conv1.weight": torch.zeros(256, 64, 3, 3)}, path)
 
 
+def sparse(path, networks):
+    state = networks["native"][0].state_dict()
+    torch.save(dict(state) | {"conv1.weight": state["conv1.weight"].to_sparse()}, path)
+
+
 def preact(path, networks):
     """The pre-activation ResNet of ProPos, whose blocks work otherwise."""
     state = {n.replace("downsample.0", "shortcut.0"): v for n, v in networks["cifar"][0].state_dict().items()}
@@ -315,6 +320,7 @@ WRONG = {
         lambda path, _: torch.save(under("encodr_q.", {"w": torch.zeros(2)}), path),
         r"in no layout that is known: the nearest is that of MoCo or PCL \(encoder_q\.\)",
     ),
+    "sparse": (sparse, "not plain numbers, such as sparse"),
     "pre-activation": (preact, "downsample.1.weight is missing"),
     "lightly's generator": (without_stem_relu, "without a ReLU in the stem"),
 }

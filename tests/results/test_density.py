@@ -225,6 +225,11 @@ def test_a_review_changes_to_another_layer_and_back(made):
         again.close()
 
 
+def test_a_folder_that_is_called_after_its_layer_alone(made):
+    odd = made.rename(made.with_name("-8"))
+    assert "-k 2 --out" in layer_command(Result.load(odd), 2)
+
+
 def test_a_layer_spares_what_is_in_its_folder(made):
     other = made.with_name("photos-2")
     other.mkdir()

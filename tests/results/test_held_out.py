@@ -47,8 +47,9 @@ def test_held_out_images_of_a_run(run, tmp_path, capsys):
 
     assert main(["evaluate", str(run), str(held), "--out", str(out)]) == 2
     assert "figures.json exists already" in complaint(capsys)
-    assert main(["evaluate", str(run), str(held), "--knn"]) == 2
-    assert "only clusters are measured" in complaint(capsys)
+    for more in (["--knn"], ["--merge-to", "3"]):
+        assert main(["evaluate", str(run), str(held), *more]) == 2
+        assert "only clusters are measured" in complaint(capsys)
     assert main(["evaluate", str(run), str(photos(tmp_path / "flat", n=3))]) == 2
     assert "scores need labels, and these images have none: give each class a subfolder" in complaint(capsys)
 

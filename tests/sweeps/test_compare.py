@@ -24,13 +24,14 @@ from shoal.sweeps.compare import Difference, Stat, compare
 SOUND = {"silhouette": 0.3, "smallest": 0.2, "largest": 0.4, "feature_std": 0.9}
 
 
-def figures(path, settings, seed, labels=(0, 0, 1, 1), images="x", **scores):
+def figures(path, settings, seed, labels=(0, 0, 1, 1), images="x", decided=None, **scores):
     """A finished run with these figures."""
     rows = [{"epoch": e, "loss": scores.get("loss", 1.0) + 1 - e, "acc": 0.1 * e} for e in (0, 1)]
     run = SimpleNamespace(
         clustered=(None, SimpleNamespace(labels=torch.tensor(labels)), None),
         centers=torch.zeros(2, 3),
         encoder=None,
+        decided=decided,
         folder=SimpleNamespace(is_run=True),
     )
     found = Figures(path, "propos", settings, seed, {"loss": 1.0, **SOUND, **scores}, rows, run)
@@ -109,6 +110,15 @@ def test_other_images_are_said_and_give_no_differences(compared, tmp_path):
     assert found.notes[0].startswith("Other images than those of")
     assert not found.variants[1].differences
     assert found.chosen is None
+
+
+def test_decisions_and_images_in_no_cluster_are_said(compared, tmp_path):
+    (first, second) = compared(
+        figures(tmp_path / "a", {"optim.lr": 0.3}, 0, decided="merged"),
+        figures(tmp_path / "b", {"optim.lr": 0.6}, 0, labels=(0, 1, -1, -1)),
+    ).notes
+    assert first == "Clusters as they were found, before the decisions on a."
+    assert second == "Of b up to 50.0% of the images are in no cluster: its scores are of the others alone."
 
 
 def test_images_of_another_size_are_the_same_images():

@@ -59,6 +59,13 @@ def test_clusters_are_reached_in_fewer_epochs_unless_they_are_set():
     assert scaled.config.cluster_from < 9 == asked.config.cluster_from
 
 
+def test_weights_are_the_same_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    points = plan(["propos-digits"], [0], parse_grid(["backbone.weights=runs/p,timm"]))
+    assert [point.config.backbone.weights for point in points] == [str(tmp_path / "runs/p"), "timm"]
+    assert points[0].settings["backbone.weights"] == str(tmp_path / "runs/p")
+
+
 def test_names_fit_a_file_system_and_differ(tmp_path):
     long = [f"data.path={tmp_path}/{'a' * 200},{tmp_path}/{'a' * 201}", f"data.root={tmp_path}/x,{tmp_path}/y/x"]
     names = [point.name for point in plan(["propos-digits"], [0, 1], parse_grid(long))]

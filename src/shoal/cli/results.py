@@ -112,7 +112,7 @@ class EvaluateCommand(Command):
         from shoal.results.result import Result
 
         given = (self.features, self.labels, self.test_features, self.test_labels, self.n_clusters)
-        if self.knn or self.linear or any(value is not None for value in given):
+        if self.knn or self.linear or any(value is not None for value in (*given, self.merge_to)):
             raise UserError(f"of {self.held_out} only clusters are measured: give --out and --strict alone with it.")
         if self.out is not None and self.out.exists():
             raise UserError(f"{self.out} exists already: give another --out.")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
@@ -125,10 +126,10 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             given = read_given(X, root=data.root, size=size, ranges=known, strict=data.strict, progress=counter)
             images = given.images
             earlier = None if self.out is None else ResultFolder(Path(self.out).resolve())
-            if earlier is not None and self._wrote == earlier.path and earlier.is_finished:
-                earlier.set_aside()
+            again = earlier is not None and self._wrote == earlier.path and earlier.is_finished
             with _TRAINING:
-                run = start_or_resume(config, Path(self.out or scratch), progress, images)
+                with earlier.set_aside() if earlier is not None and again else nullcontext():
+                    run = start_or_resume(config, Path(self.out or scratch), progress, images)
                 if self.warm_start and self.__sklearn_is_fitted__() and not run.steps_done:
                     _warm_up(run.method, self._trained().method)
                 self._wrote = None if earlier is None else earlier.path
@@ -274,7 +275,10 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         recipe = load_recipe(self.recipe or f"{self._method}-folder")
         name = type(self).__name__
         over = {"n_clusters": self.n_clusters, "epochs": self.epochs, "seed": self.random_state}
-        over |= {key.replace("-", "_"): value for key, value in (self.settings or {}).items()}
+        settings = self.settings or {}
+        if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
+            raise UserError(f'{name}: settings are values by name, such as {{"optim.lr": 0.1}}, not {settings!r}.')
+        over |= {key.replace("-", "_"): value for key, value in settings.items()}
         for key in ("method", "method.name"):
             if key in over:
                 raise UserError(f"{name} is the method: take another's class, and leave out {key!r}.")

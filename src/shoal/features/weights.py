@@ -181,7 +181,13 @@ def fill(network: nn.Module, found: Found, config: Mapping[str, Any], origin: st
                 "belong to one network: give its --backbone.name."
             )
         found = replace(found, tensors=translated)
-    network.load_state_dict({each: found.tensors[each] for each in wanted}, strict=False)
+    try:
+        network.load_state_dict({each: found.tensors[each] for each in wanted}, strict=False)
+    except (RuntimeError, NotImplementedError) as error:
+        raise UserError(
+            f"{origin} hold tensors that are not plain numbers, such as sparse or quantised ones: save a network of "
+            "floating-point weights."
+        ) from error
 
 
 def wanted_by(network: nn.Module) -> dict[str, Tensor]:

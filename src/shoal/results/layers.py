@@ -16,7 +16,7 @@ def layer_folders(result: Result, n_clusters: int) -> list[Path]:
     """Where a layer may be: the folder that the first layer was made in, then one called after its number as well."""
     folder = ResultFolder(result.folder.place).path
     own = f"-{getattr(result.clusterer, 'n_clusters_', '')}"  # of the layer that the folder is called after
-    first = folder.with_name(folder.resolve().name.removesuffix(own))
+    first = folder.with_name(folder.resolve().name.removesuffix(own) or folder.resolve().name)
     return [first, first.with_name(f"{first.name}-{n_clusters}")]
 
 

@@ -230,18 +230,33 @@ def _labels_of_sweep(members: Sequence[Member]) -> list[str]:
 
 
 def _notes_on_data(groups: Sequence[Sequence[Figures]], labels: Sequence[str]) -> list[str]:
+    notes = []
+    decided = [label for label, group in zip(labels, groups, strict=True) if any(run.result.decided for run in group)]
+    if decided:
+        notes.append(f"Clusters as they were found, before the decisions on {', '.join(decided)}.")
+    nowhere = {label: max(_nowhere(run) for run in group) for label, group in zip(labels, groups, strict=True)}
+    notes += [
+        f"Of {label} up to {share:.1%} of the images are in no cluster: its scores are of the others alone."
+        for label, share in nowhere.items()
+        if share
+    ]
     first = groups[0][0].images
     others = [
         f"{label} ({group[0].images.n})"
         for label, group in zip(labels, groups, strict=True)
         if not all(run.images.is_same(first) for run in group)
     ]
-    if not others:
-        return []
-    return [
-        f"Other images than those of {labels[0]} ({first.n}): {', '.join(others)}. Figures stand side by side, and no "
-        "differences are taken."
-    ]
+    if others:
+        notes.append(
+            f"Other images than those of {labels[0]} ({first.n}): {', '.join(others)}. Figures stand side by side, and "
+            "no differences are taken."
+        )
+    return notes
+
+
+def _nowhere(run: Figures) -> float:
+    """Share of the images that are in no cluster."""
+    return float((run.labels < 0).float().mean())
 
 
 def _same_features(found: _Found) -> bool:

@@ -18,6 +18,7 @@ import yaml
 from shoal.config import RunConfig, load_recipe, settings_of, validate, with_reachable_clusters, with_settings
 from shoal.data import resolve_spec
 from shoal.errors import UserError
+from shoal.features.start import resolve_weights
 
 MAX_RUNS = 10_000
 """Runs of a sweep at most; more are a slip of the pen."""
@@ -147,7 +148,8 @@ def _combinations(recipe: str, grid: Mapping[str, Sequence[Any]]) -> list[tuple[
         if data.path == "-":
             raise UserError("a sweep cannot read paths from standard input: give a folder, a pattern or a table.")
         data = dataclasses.replace(data, path=resolve_spec(data.path), root=resolve_spec(data.root))
-        config = dataclasses.replace(config, data=data)
+        backbone = dataclasses.replace(config.backbone, weights=resolve_weights(config.backbone.weights))
+        config = dataclasses.replace(config, data=data, backbone=backbone)
         known = settings_of(config)
         found.append(({key: known[key] for key in grid}, config))
     return found

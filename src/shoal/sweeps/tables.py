@@ -26,21 +26,26 @@ def tables(found: Comparison) -> list[Table]:
 
 
 def _figures(found: Comparison) -> Table:
-    columns = ["runs", *(SHOWN[name] for name in found.measured), "agreement"]
+    columns, notes = ["runs", *(SHOWN[name] for name in found.measured)], []
+    with_agreement = any(variant.agreement is not None for variant in found.variants)
     rows = []
     for variant in found.variants:
-        cells = [_stat(variant, name, found.variants, found.comparable) for name in found.measured]
-        agreement = None if variant.agreement is None else _number(variant.agreement)
-        rows.append(Row(variant.label, [str(len(variant.runs)), *cells, agreement]))
-    notes = [
-        "Mean ± sample standard deviation over seeds, and the best seed in brackets. Agreement: mean adjusted Rand "
-        "index between the clusters of two seeds, 1 if they are the same.",
-        *found.notes,
-    ]
+        cells: list[Cell] = [_stat(variant, name, found.variants, found.comparable) for name in found.measured]
+        if with_agreement:
+            cells.append(None if variant.agreement is None else _number(variant.agreement))
+        rows.append(Row(variant.label, [str(len(variant.runs)), *cells]))
+    if any(len(variant.runs) > 1 for variant in found.variants):
+        notes.append("Mean ± sample standard deviation over seeds, and the best seed in brackets.")
+    if with_agreement:
+        columns.append("agreement")
+        notes.append("Agreement: mean adjusted Rand index between the clusters of two seeds, 1 if they are the same.")
+    notes += found.notes
     alone = [SHOWN[name] for name in found.measured if name not in found.comparable]
     if alone and len(found.variants) > 1:
-        each = " and ".join(alone)
-        notes.append(f"The {each} of one variant can be compared; other variants have other features, or another loss.")
+        own = " and ".join(alone)
+        notes.append(
+            f"Compare {own} only between the seeds of a variant: other variants have other features or losses."
+        )
     return Table("Figures", columns, rows, notes)
 
 
@@ -197,10 +202,11 @@ def as_latex(found: Comparison) -> str:
 
     parts = [f"% {' '.join(found.title.split())}; needs \\usepackage{{booktabs}}"]
     for table in tables(found):
-        caption = " ".join(cell(note) for note in table.notes)
+        caption = "".join(f" {cell(note)}" for note in table.notes)
         lines = [
             r"\begin{table}",
-            rf"\caption{{{cell(table.title)}. {caption}}}",
+            r"\centering",
+            rf"\caption{{{cell(table.title)}.{caption}}}",
             rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
             r"\toprule",
             " & ".join(["", *map(cell, table.columns)]) + r" \\",
