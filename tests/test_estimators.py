@@ -204,10 +204,18 @@ def test_a_second_fit_that_cannot_begin_leaves_the_first(tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
 
 
-@pytest.mark.parametrize("settings", [["a"], {3: 4}])
-def test_settings_are_values_by_name(settings):
-    with pytest.raises(shoal.UserError, match="settings are values by name"):
-        shoal.ProPos(settings=settings).fit(tiny_images())
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"settings": ["a"]}, "settings are values by name"),
+        ({"settings": {3: 4}}, "settings are values by name"),
+        ({"out": 3}, "out is the path of a folder to write, or None, not 3"),
+        ({"out": ""}, "out is the path of a folder to write, or None, not ''"),
+    ],
+)
+def test_parameters_of_another_kind(wrong, sentence):
+    with pytest.raises(shoal.UserError, match=sentence):
+        shoal.ProPos(**wrong).fit(tiny_images())
 
 
 @pytest.mark.slow

@@ -118,7 +118,7 @@ def test_a_run_resumes_also_where_its_plugin_has_moved_and_says_that_it_changed(
     assert "elsewhere.py has changed since" in caplog.text
 
 
-def test_a_network_that_the_plugin_no_longer_fits_is_told(vicreg, tmp_path):
+def test_a_network_that_the_plugin_no_longer_fits_is_told(vicreg, tmp_path, caplog):
     load_plugin(vicreg)
     run = new_run(tmp_path / "run", dataclasses.replace(tiny_config(), method=METHODS["vicreg"].config_class(dim=8)))
     from shoal.progress import Progress
@@ -127,6 +127,11 @@ def test_a_network_that_the_plugin_no_longer_fits_is_told(vicreg, tmp_path):
     fit(run, Progress())
     Trained.of(run).save(run.folder.model)
     assert Trained.load(run.folder.path).config == run.config
+    assert not caplog.records
+    vicreg.write_text(VICREG + "\n")
+    load_plugin(vicreg)
+    Trained.load(run.folder.path)
+    assert "vicreg.py has changed since" in caplog.text
     vicreg.write_text(changed("mlp(backbone.n_features, config.dim, config.dim)", "mlp(backbone.n_features, 3, 3)"))
     load_plugin(vicreg)
     with pytest.raises(UserError, match=r"does not fit the method 'vicreg' as .*vicreg\.py has it now"):

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import inspect
+import logging
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,10 +28,12 @@ from shoal.data.sources.own import scheme_of
 from shoal.errors import UserError
 from shoal.methods import METHODS, MethodConfig, ProPosConfig
 from shoal.models import BackboneConfig
-from shoal.plugins import IN_PYTHON, Registry
+from shoal.plugins import IN_PYTHON, Registry, digest_of
 
 LIKE = "simclr"
 """The method whose recipes a plugin's method shares: views, network and optimiser fit any method of two views."""
+
+_LOG = logging.getLogger("shoal")
 
 PLUGINS = "plugins"
 """The key under which the config of a run says what it needs of plugins, and where each came from."""
@@ -313,6 +316,20 @@ def plugins_of(config: RunConfig) -> dict[str, str]:
     asked += [(AUGMENTATIONS, spec.partition(":")[0]) for spec in config.augment.own]
     origins = {name: registry.origin(name) for registry, name in asked if name in registry}
     return {name: origin for name, origin in origins.items() if origin}
+
+
+def plugin_digests(config: RunConfig) -> dict[str, str]:
+    """The state of each plugin's file, by the name of what it has."""
+    digests = {name: digest_of(origin) for name, origin in plugins_of(config).items()}
+    return {name: digest for name, digest in digests.items() if digest}
+
+
+def warn_of_changed_plugins(config: RunConfig, before: Mapping[str, str], saved: Path) -> None:
+    """Say which plugins are others than ``plugin_digests`` told when ``saved`` was written."""
+    now, where = plugin_digests(config), plugins_of(config)
+    for name, then in before.items():
+        if then != now.get(name):
+            _LOG.warning(f"{where.get(name, '')} has changed since {saved} was saved: {name!r} is used as it is now.")
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:

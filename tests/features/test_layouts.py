@@ -274,6 +274,11 @@ def shape_of_another(path, networks):
     torch.save(dict(networks["native"][0].state_dict()) | {"layer3.0.conv1.weight": torch.zeros(256, 64, 3, 3)}, path)
 
 
+def diverged(path, networks):
+    state = networks["native"][0].state_dict()
+    torch.save(dict(state) | {"conv1.weight": torch.full_like(state["conv1.weight"], torch.nan)}, path)
+
+
 def sparse(path, networks):
     state = networks["native"][0].state_dict()
     torch.save(dict(state) | {"conv1.weight": state["conv1.weight"].to_sparse()}, path)
@@ -320,7 +325,8 @@ WRONG = {
         lambda path, _: torch.save(under("encodr_q.", {"w": torch.zeros(2)}), path),
         r"in no layout that is known: the nearest is that of MoCo or PCL \(encoder_q\.\)",
     ),
-    "sparse": (sparse, "not plain numbers, such as sparse"),
+    "diverged": (diverged, r"hold NaN or infinity \(conv1.weight\): give weights of training that did not diverge"),
+    "sparse": (sparse, "not plain floating-point numbers, such as sparse"),
     "pre-activation": (preact, "downsample.1.weight is missing"),
     "lightly's generator": (without_stem_relu, "without a ReLU in the stem"),
 }

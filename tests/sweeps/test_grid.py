@@ -66,6 +66,11 @@ def test_weights_are_the_same_from_anywhere(tmp_path, monkeypatch):
     assert points[0].settings["backbone.weights"] == str(tmp_path / "runs/p")
 
 
+def test_augmentations_are_looked_up_before_anything_is_trained():
+    with pytest.raises(UserError, match="there is no augmentation named 'nosuch'"):
+        plan(["propos-digits"], [0], parse_grid(["augment.own=[nosuch]"]))
+
+
 def test_names_fit_a_file_system_and_differ(tmp_path):
     long = [f"data.path={tmp_path}/{'a' * 200},{tmp_path}/{'a' * 201}", f"data.root={tmp_path}/x,{tmp_path}/y/x"]
     names = [point.name for point in plan(["propos-digits"], [0, 1], parse_grid(long))]

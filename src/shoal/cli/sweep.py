@@ -100,7 +100,8 @@ class SweepCommand(Command):
         if not self.quiet:
             n = len(points)
             say(f"{'run ' if n == 1 else 'runs'}         {n}: {folder.path}")
-            say(f"tables       shoal compare {shlex.quote(str(folder.path))}")
+            plugins = [word for file in self.plugin for word in ("--plugin", str(file))]
+            say(f"tables       {shlex.join(['shoal', 'compare', str(folder.path), *plugins])}")
         return 0
 
 

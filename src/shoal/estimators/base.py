@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +117,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             UserError: the images cannot be read, a setting is wrong, or training diverged.
         """
         config = self._config()
+        if self.out is not None and (not isinstance(self.out, str | Path) or not str(self.out)):
+            raise UserError(f"out is the path of a folder to write, or None, not {self.out!r}.")
         check_plugins(config)
         config = replace(config, data=replace(config.data, path=_path_of(X)))
         with open_progress(quiet=not self.verbose) as progress, tempfile.TemporaryDirectory() as scratch:
@@ -274,11 +276,12 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         """The recipe with this estimator's parameters put over it."""
         recipe = load_recipe(self.recipe or f"{self._method}-folder")
         name = type(self).__name__
-        over = {"n_clusters": self.n_clusters, "epochs": self.epochs, "seed": self.random_state}
+        over: dict[str, Any] = {"n_clusters": self.n_clusters, "epochs": self.epochs, "seed": self.random_state}
         settings = self.settings or {}
         if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
             raise UserError(f'{name}: settings are values by name, such as {{"optim.lr": 0.1}}, not {settings!r}.')
-        over |= {key.replace("-", "_"): value for key, value in settings.items()}
+        plain = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
+        over |= {key.replace("-", "_"): value for key, value in plain.items()}
         for key in ("method", "method.name"):
             if key in over:
                 raise UserError(f"{name} is the method: take another's class, and leave out {key!r}.")
@@ -331,7 +334,10 @@ def _classes(y: Labels, given: Given) -> list[object]:
     Raises:
         UserError: there are more or fewer of them than items.
     """
-    classes = y.tolist() if isinstance(y, np.ndarray | Tensor) else [*y]
+    classes = y.tolist() if isinstance(y, np.ndarray | Tensor) else y
+    if not isinstance(classes, Iterable):
+        raise UserError(f"labels are a list or an array with a class for each image, not {y!r}.")
+    classes = [*classes]
     if len(classes) != given.n:
         raise UserError(f"there are {len(classes)} labels and {given.n} images: give a label for each, None for none.")
     return [classes[row] for row in given.rows.tolist()]

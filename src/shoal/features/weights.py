@@ -181,13 +181,17 @@ def fill(network: nn.Module, found: Found, config: Mapping[str, Any], origin: st
                 "belong to one network: give its --backbone.name."
             )
         found = replace(found, tensors=translated)
-    try:
-        network.load_state_dict({each: found.tensors[each] for each in wanted}, strict=False)
-    except (RuntimeError, NotImplementedError) as error:
-        raise UserError(
-            f"{origin} hold tensors that are not plain numbers, such as sparse or quantised ones: save a network of "
-            "floating-point weights."
-        ) from error
+    parameters = dict(network.named_parameters())  # buffers may be whole numbers, or hold infinity
+    for each in wanted.keys() & parameters.keys():
+        value = found.tensors[each]
+        if value.is_meta or value.is_quantized or value.layout != torch.strided or not value.is_floating_point():
+            raise UserError(
+                f"{origin} hold tensors that are not plain floating-point numbers, such as sparse or quantised ones "
+                f"({each}): save a network of floating-point weights."
+            )
+        if not value.isfinite().all():
+            raise UserError(f"{origin} hold NaN or infinity ({each}): give weights of training that did not diverge.")
+    network.load_state_dict({each: found.tensors[each] for each in wanted}, strict=False)
 
 
 def wanted_by(network: nn.Module) -> dict[str, Tensor]:

@@ -125,7 +125,10 @@ def reopen(path: Path, progress: Progress) -> Run:
     if distributed.is_first():
         folder.sweep()
     if not folder.state.exists():
-        _begin(run, progress)
+        try:
+            _begin(run, progress)
+        except UserError as error:
+            raise UserError(f"{error} The run in {path} has not begun: it can be deleted as well.") from error
     run.load()
     return run
 

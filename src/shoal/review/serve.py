@@ -77,6 +77,7 @@ def listening(port: int | None) -> socket.socket:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             opened.bind((HOST, wanted))
+            opened.listen()  # who opens the page before the server runs waits for it
         except (OSError, OverflowError) as error:
             opened.close()
             if port is not None:

@@ -17,6 +17,7 @@ import yaml
 
 from shoal.config import RunConfig, load_recipe, settings_of, validate, with_reachable_clusters, with_settings
 from shoal.data import resolve_spec
+from shoal.data.augmentation import named
 from shoal.errors import UserError
 from shoal.features.start import resolve_weights
 
@@ -150,6 +151,8 @@ def _combinations(recipe: str, grid: Mapping[str, Sequence[Any]]) -> list[tuple[
         data = dataclasses.replace(data, path=resolve_spec(data.path), root=resolve_spec(data.root))
         backbone = dataclasses.replace(config.backbone, weights=resolve_weights(config.backbone.weights))
         config = dataclasses.replace(config, data=data, backbone=backbone)
+        for spec in config.augment.own:
+            named(spec)  # or it says what there is
         known = settings_of(config)
         found.append(({key: known[key] for key in grid}, config))
     return found

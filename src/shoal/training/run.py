@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from shoal import distributed
-from shoal.config import RunConfig, config_digest, plugins_of
+from shoal.config import RunConfig, config_digest, plugin_digests, warn_of_changed_plugins
 from shoal.data import place_on, steps_of_epoch
 from shoal.data.images import digest
 from shoal.device import compute_device, first_rng, gathered_rng, in_words, own_rng, preserve_rng
@@ -25,7 +25,6 @@ from shoal.errors import UserError
 from shoal.folder import ResultFolder
 from shoal.methods import build
 from shoal.models import Backbone, average_statistics, sync_batch_norm
-from shoal.plugins import digest_of
 from shoal.report import ReportData
 from shoal.tensors import damaged, read_tensors, write_tensors
 from shoal.training.optim import build_optimizer, restore_optimizer
@@ -289,7 +288,7 @@ class Run:
             "batch_size": self.batch_size,
             "compiled": self.compiled,
             "metrics_rows": self.folder.n_metrics,
-            "plugins": _plugin_digests(self.config),
+            "plugins": plugin_digests(self.config),
             "length": {"epochs": self.config.epochs, "max_steps": self.config.max_steps},
             "lengthened": self.lengthened,
         }
@@ -320,10 +319,7 @@ class Run:
                 f"{self.folder.config} has changed since the run began, and a run resumes with the settings it began "
                 f"with. For a new run: shoal train {self.folder.config} --out ANOTHER"
             )
-        for name, then in header.get("plugins", {}).items():
-            if then != _plugin_digests(self.config).get(name):
-                where = plugins_of(self.config).get(name, "")
-                _LOG.warning(f"{where} has changed since {path} was saved: the run goes on with {name!r} as it is now.")
+        warn_of_changed_plugins(self.config, header.get("plugins", {}), path)
         batch_size = header.get("batch_size", self.batch_size)
         if batch_size != global_batch(self.config, batch_size):
             raise UserError(
@@ -371,9 +367,3 @@ class Run:
                     f"training diverged in epoch {self.state.epoch}: {name} is not finite. Start again with a lower "
                     f"--optim.lr or more --optim.warmup-epochs.{kept}"
                 )
-
-
-def _plugin_digests(config: RunConfig) -> dict[str, str]:
-    """The state of each plugin's file, by the name of what it has."""
-    digests = {name: digest_of(origin) for name, origin in plugins_of(config).items()}
-    return {name: digest for name, digest in digests.items() if digest}

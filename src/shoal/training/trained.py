@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shoal.config import RunConfig, load_recipe, plugins_of
+from shoal.config import RunConfig, load_recipe, plugin_digests, plugins_of, warn_of_changed_plugins
 from shoal.data.greys import BEFORE, Ranges
 from shoal.device import compute_device, preserve_rng
 from shoal.errors import UserError
@@ -81,7 +81,12 @@ class Trained:
     def save(self, path: Path) -> None:
         """Write ``model.safetensors``."""
         tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
-        header = {"size": self.size, "images": self.images_digest, "ranges": dict(self.ranges)}
+        header = {
+            "size": self.size,
+            "images": self.images_digest,
+            "ranges": dict(self.ranges),
+            "plugins": plugin_digests(self.config),
+        }
         write_tensors(path, header, {**tensors, "centers": self.centers})
 
     @classmethod
@@ -115,4 +120,5 @@ class Trained:
                     "version that it was trained with, or train again."
                 ) from error
             raise damaged(folder.model, error) from error
+        warn_of_changed_plugins(config, header.get("plugins", {}), folder.model)
         return cls(config, method.to(device).eval(), centers, size, images_digest, ranges)
