@@ -56,12 +56,13 @@ class Method(nn.Module, ABC):
     The trainer calls ``forward``, sums the terms and calls ``backward``, then ``before_step``, the optimiser's step and
     ``after_step``. ``shoal.testing.check_method`` checks what is promised here.
 
-    Args:
-        config: settings, of ``config_class``.
-        backbone: the network that ``--backbone`` describes; its features have ``backbone.n_features`` columns.
-        n_clusters: how many clusters the user asked for.
-        generator: source of the random numbers of training, on the device of the method; weights are drawn from
-            torch's default generator.
+    A constructor takes, in this order,
+
+    - ``config``, settings of ``config_class``;
+    - ``backbone``, the network that ``--backbone`` describes, whose features have ``backbone.n_features`` columns;
+    - ``n_clusters``, how many clusters the user asked for;
+    - ``generator``, the source of the random numbers of training, on the device of the method; weights are drawn from
+      torch's default generator.
     """
 
     config_class: ClassVar[type[MethodConfig]]
