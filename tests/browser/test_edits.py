@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import json
 
+import pytest
 from tests.browser.conftest import EVIL, K, N
 
 from shoal.results.tables import as_utf8
+
+pytestmark = pytest.mark.slow  # each page takes Chromium a second or two
 
 
 def rename(page, cluster, name):

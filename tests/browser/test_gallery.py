@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.browser.conftest import EVIL, K
 
+pytestmark = pytest.mark.slow  # each page takes Chromium a second or two
+
 
 def names(grid):
     return [

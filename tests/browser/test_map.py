@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from tests.report.test_contents import column, contents
 
+pytestmark = pytest.mark.slow  # each page takes Chromium a second or two
+
 MARGIN = 18
 
 

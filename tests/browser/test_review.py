@@ -224,7 +224,7 @@ def test_names_are_suggested_and_images_found_by_meaning(review, reviewed):
     page.click("#accept-names")
     wait_for(page, "1 cluster was renamed")
     assert Result.load(reviewed).names == {0: "tabby <i>cat</i>", 1: "school bus"}
-    assert page.locator(".suggested").count() == 0
+    page.wait_for_function("() => !document.querySelector('.suggested')")
     page.keyboard.press("i")
     page.locator("#filters [name=by]").select_option("meaning")
     page.fill("#filters [name=text]", "a red car")
