@@ -123,3 +123,13 @@ def same_files(a: Path, b: Path) -> None:
         [{k: v for k, v in row.items() if k not in clock} for row in ResultFolder(x).read_metrics()] for x in (a, b)
     ]
     assert rows[0] == rows[1]
+
+
+class Heard(Progress):
+    """What was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)

@@ -123,7 +123,7 @@ class ResultFolder:
             raise UserError(f"{path} already holds clusters: give another --out; {again}.")
         paths = [value for value in vars(self).values() if isinstance(value, Path) and value.parent == path]
         ours = {each.name for each in paths} if resumable else set()
-        found = {entry.name for entry in path.iterdir() if not _unfinished(entry)} if path.is_dir() else set()
+        found = {entry.name for entry in path.iterdir() if not is_unfinished(entry)} if path.is_dir() else set()
         if not {name.partition(ASIDE)[0] for name in found} <= ours:
             check_free_folder(path)
 
@@ -263,6 +263,6 @@ class ResultFolder:
         self.write_metrics(self.read_metrics()[:n])
 
 
-def _unfinished(path: Path) -> bool:
+def is_unfinished(path: Path) -> bool:
     """Whether a file is one that a kill in the middle of a write has left."""
     return path.name.startswith(".") and path.name.endswith(".tmp")

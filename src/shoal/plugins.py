@@ -6,6 +6,7 @@ says so (entry points). That a result names its plugin never executes anything.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import linecache
@@ -285,6 +286,16 @@ def origin_of(kind: type) -> str:
     if kind.__module__.partition(".")[0] == "shoal":
         return ""
     return _file_of(kind) or IN_PYTHON
+
+
+def check_settings(kind: type, what: str) -> None:
+    """Raise a UserError for settings of a plugin that flags and recipes cannot be made of; ``what`` names them."""
+    params = vars(kind).get("__dataclass_params__")
+    if params is None or not params.frozen:
+        raise UserError(f"{place_of(kind)}: write @dataclass(frozen=True) above {what}.")
+    for field in dataclasses.fields(kind):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UserError(f"{place_of(kind)}: the setting {field.name} of {kind.__name__} needs a default.")
 
 
 def place_of(kind: type) -> str:

@@ -3,8 +3,8 @@
 import sys
 
 import pytest
+from tests.runs import Heard
 
-from shoal.progress import Progress
 from shoal.sweeps.folder import SweepFolder
 from shoal.sweeps.grid import parse_grid, plan
 from shoal.sweeps.launch import Launcher, Machine
@@ -27,16 +27,6 @@ if "seed: 2" in recipe and not (out.parent / "mended").exists():
     time.sleep(60)
 (out / "clustering.safetensors").touch()
 """
-
-
-class Heard(Progress):
-    """What was said."""
-
-    def __init__(self):
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config
+from tests.runs import Heard, StopAfter, new_run, reopened, same_files, tiny_config
 
 from shoal.errors import UserError
 from shoal.methods import BYOLConfig, CCConfig, PCLConfig
@@ -14,16 +14,6 @@ from shoal.training import fit
 from shoal.training.dry_run import forecast
 from shoal.training.run import Interrupted
 from shoal.training.trained import Trained
-
-
-class Heard(Progress):
-    """What was said."""
-
-    def __init__(self):
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture

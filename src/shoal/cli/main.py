@@ -83,19 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + stop.signum
     except BrokenPipeError:  # whoever reads the output has seen enough
         return 128 + signal.SIGPIPE
-    except SystemExit as error:
-        if (fault := _fault_of_plugin(error)) is not None:  # a plugin must not end a command as if it were done
-            complain(fault)
-            return 2
-        raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin must not end a command as if it were done
         return _told(error)
-
-
-def _fault_of_plugin(error: BaseException) -> str | None:
-    """What to say of an error that a plugin's code raised; None for others."""
-    plugins = sys.modules.get("shoal.plugins")
-    return None if plugins is None else plugins.told_fault(error)
 
 
 def _dispatch(args: list[str]) -> int:
@@ -128,7 +117,7 @@ def _load_plugins(args: Sequence[str]) -> None:
         load_plugin(file)
 
 
-def _told(error: Exception) -> int:
+def _told(error: BaseException) -> int:
     """Say what failed where that is a plugin's code or the operating system, and raise the error where it is shoal."""
     from shoal.plugins import told_fault
 

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Generator, Tensor
 
 from shoal.errors import UserError
-from shoal.plugins import Registry, place_of
+from shoal.plugins import Registry, check_settings, place_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +39,7 @@ class Augmentation(ABC):
 
 def _check(kind: type[Augmentation]) -> None:
     """Raise a UserError for an augmentation whose settings cannot be read from a recipe."""
-    params = vars(kind).get("__dataclass_params__")
-    if params is None or not params.frozen:
-        raise UserError(f"{place_of(kind)}: write @dataclass(frozen=True) above the augmentation {kind.__name__}.")
-    for field in dataclasses.fields(kind):
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UserError(f"{place_of(kind)}: the setting {field.name} of {kind.__name__} needs a default.")
+    check_settings(kind, f"the augmentation {kind.__name__}")
 
 
 AUGMENTATIONS = Registry[Augmentation](

@@ -128,9 +128,9 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             given = read_given(X, root=data.root, size=size, ranges=known, strict=data.strict, progress=counter)
             images = given.images
             earlier = None if self.out is None else ResultFolder(Path(self.out).resolve())
-            again = earlier is not None and self._wrote == earlier.path and earlier.is_finished
+            ours = earlier is not None and self._wrote == earlier.path and earlier.is_finished
             with _TRAINING:
-                with earlier.set_aside() if earlier is not None and again else nullcontext():
+                with earlier.set_aside() if earlier and ours else nullcontext():
                     run = start_or_resume(config, Path(self.out or scratch), progress, images)
                 if self.warm_start and self.__sklearn_is_fitted__() and not run.steps_done:
                     _warm_up(run.method, self._trained().method)
@@ -150,9 +150,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
 
     def predict(self, X: ImageSource) -> npt.NDArray[np.int64]:
         """Cluster of each image, (n,); −1 for an item that could not be read. Other sizes are resized."""
-        given, features = self._embed(X)
-        labels, _, _ = assign(features, self._trained().centers.cpu(), "cosine")
-        return given.in_order(labels, -1.0)
+        given, _, found = self._assigned(X)
+        return given.in_order(found.labels, -1.0)
 
     def transform(self, X: ImageSource) -> npt.NDArray[np.float32]:
         """Features of each image, (n, d), unit length; NaN for an item that could not be read."""
@@ -173,20 +172,17 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         Raises:
             UserError: there are no labels, or more or fewer than images.
         """
-        given, features = self._embed(X)
+        given, _, found = self._assigned(X)
         classes = None if y is None else _classes(y, given)
-        centers = self._trained().centers.cpu()
-        labels, _, _ = assign(features, centers, "cosine")
-        return score_given(given.images, labels, len(centers), self._own(), classes)
+        return score_given(given.images, found.labels, len(found.centers), self._own(), classes)
 
     def features(self, X: ImageSource) -> npt.NDArray[np.float32]:
         """Features of the backbone, before any head, of each image, (n, e): what linear probes and other methods read.
 
         NaN for a file of a list that could not be read.
         """
-        trained = self._trained()
-        given = read_given(X, size=trained.square, ranges=trained.ranges, strict=False)
-        return given.in_order(trained.represent(given.images), np.nan)
+        given = self._read(X)
+        return given.in_order(self._trained().represent(given.images), np.nan)
 
     def score(self, X: ImageSource, y: object = None) -> float:
         """Mean silhouette (cosine) of the clusters of images, in [−1, 1], higher is better; ``y`` is ignored.
@@ -195,11 +191,9 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         by how well their own clusters are apart, which is not how right these are: ``shoal compare`` chooses by the
         agreement of seeds instead. 0 where all images are in one cluster. Of more than 2 000 images a sample is taken.
         """
-        _, features = self._embed(X)
-        centers = self._trained().centers.cpu()
-        labels, distances, _ = assign(features, centers, "cosine")
+        _, features, found = self._assigned(X)
         generator = torch.Generator().manual_seed(self._trained().config.seed)
-        return clustering_signals(features, Clustering(labels, centers, distances), None, generator)["silhouette"]
+        return clustering_signals(features, found, None, generator)["silhouette"]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name; if ``deep``, also each of ``settings`` by the name it has there."""
@@ -307,10 +301,21 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             return Own.of_result(Result.load(self._folder))
         return Own.of_images(self.images_, self._finished.labels)
 
-    def _embed(self, X: ImageSource) -> tuple[Given, Tensor]:
+    def _read(self, X: ImageSource) -> Given:
+        """Images as the network takes them."""
         trained = self._trained()
-        given = read_given(X, size=trained.square, ranges=trained.ranges, strict=False)
-        return given, trained.embed(given.images)
+        return read_given(X, size=trained.square, ranges=trained.ranges, strict=False)
+
+    def _embed(self, X: ImageSource) -> tuple[Given, Tensor]:
+        given = self._read(X)
+        return given, self._trained().embed(given.images)
+
+    def _assigned(self, X: ImageSource) -> tuple[Given, Tensor, Clustering]:
+        """Images, their features, and the clusters that these are nearest to."""
+        given, features = self._embed(X)
+        centers = self._trained().centers.cpu()
+        labels, distances, _ = assign(features, centers, "cosine")
+        return given, features, Clustering(labels, centers, distances)
 
 
 def _warm_up(method: Method, earlier: Method) -> None:

@@ -18,7 +18,7 @@ from shoal.methods.propos import ProPos, ProPosConfig
 from shoal.methods.simclr import SimCLR, SimCLRConfig
 from shoal.methods.simsiam import SimSiam, SimSiamConfig
 from shoal.models import BackboneConfig, build_backbone
-from shoal.plugins import Registry, place_of
+from shoal.plugins import Registry, check_settings, place_of
 
 
 def _check(method: type[Method]) -> None:
@@ -30,17 +30,12 @@ def _check(method: type[Method]) -> None:
             f"{where}: the method {method.__name__} lacks config_class, a dataclass of its settings that derives from "
             "shoal.methods.MethodConfig."
         )
-    where = place_of(kind)
-    params = getattr(kind, "__dataclass_params__", None)
-    if params is None or not params.frozen or "__dataclass_params__" not in vars(kind):
-        raise UserError(f"{where}: write @dataclass(frozen=True) above {kind.__name__}, the settings of a method.")
+    check_settings(kind, f"{kind.__name__}, the settings of a method")
     for field in dataclasses.fields(kind):
         if field.name == "name":
             raise UserError(
-                f"{where}: the name of a method is no setting: write name: ClassVar[str] = {field.default!r}."
+                f"{place_of(kind)}: the name of a method is no setting: write name: ClassVar[str] = {field.default!r}."
             )
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UserError(f"{where}: the setting {field.name} of {kind.__name__} needs a default.")
 
 
 METHODS = Registry[Method](

@@ -199,21 +199,25 @@ def _write_tables(result: Result, inputs: Inputs, found: Assignments, names: Map
 
 def _alike(result: Result, features: Float[Tensor, "n d"]) -> float:
     """Cosine from which images are alike; after training no cosine says so, since it pulls clusters together."""
-    trained = result.encoder is not None and result.encoder.is_trained_here
-    return math.inf if trained else alike_cosine(features, result.seed)
+    return math.inf if _is_trained(result) else alike_cosine(features, result.seed)
+
+
+def _is_trained(result: Result) -> bool:
+    """Whether the features are those of a training run."""
+    return result.encoder is not None and result.encoder.is_trained_here
 
 
 def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignments) -> Outcome:
     """Duplicates, outliers and thumbnails: what there is to say of images and not of mere rows."""
     assert inputs.embedded is not None
     assert inputs.pictures is not None
-    folder, alike = result.folder, _alike(result, inputs.features)
+    folder, embedded = result.folder, inputs.embedded
     first = first_of_each(inputs.embedded.fingerprints)
     near = approximate_neighbours(inputs.features, (first == torch.arange(len(inputs))).nonzero()[:, 0], result.seed)
-    embedded, trained = inputs.embedded, math.isinf(alike)
     if embedded.sketches is None:
-        pairs = pairs_by_cosine(near, alike)
+        pairs = pairs_by_cosine(near, _alike(result, inputs.features))
     else:
+        trained = _is_trained(result)
         pairs = copies(inputs.features, near, embedded.sketches, trained=trained, seed=result.seed)
     same = duplicates(first, pairs, inputs.ids, links=embedded.links, sketches=embedded.sketches)
     odd = outliers(near, found.labels)

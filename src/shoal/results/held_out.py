@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from shoal.data import find_source
@@ -55,8 +55,7 @@ def evaluate_held_out(result: Result, name: str, *, strict: bool, progress: Prog
         model = result.model
         labels = assign_rows(embedded.features, model, model.centers, result.metric).labels
         own = truth_of(result), model.slots_of(result.assignments.labels)
-        theirs = {bytes(each) for each in result.embedded.fingerprints.numpy()}
-        known = torch.tensor([each in theirs for each in _contents(result, source, embedded)], dtype=torch.bool)
+        known = _among(_contents(result, source, embedded), {*_kept_of(result.embedded)})
         return score_held_out(truth, labels, len(model.centers), own=own, known=known)
 
 
@@ -81,8 +80,7 @@ class Own:
             UserError: its features are gone or damaged.
         """
         assert result.embedded is not None
-        contents = {bytes(each) for each in result.embedded.fingerprints.numpy()}
-        return cls(truth_of(result), result.clustered[1].labels, contents)
+        return cls(truth_of(result), result.clustered[1].labels, {*_kept_of(result.embedded)})
 
 
 def score_given(
@@ -104,8 +102,17 @@ def score_given(
     if classes is not None:
         numbers, names = classes_of(classes, rows=images.ids)
         truth = Truth(torch.from_numpy(numbers), classes=names)
-    known = torch.tensor([content in own.contents for content in _contents_of(images)], dtype=torch.bool)
+    known = _among(_contents_of(images), own.contents)
     return score_held_out(truth, labels, n_clusters, own=(own.truth, own.labels), known=known)
+
+
+def _among(contents: Sequence[bytes], known: Collection[bytes]) -> Bool[Tensor, "n"]:
+    return torch.tensor([content in known for content in contents], dtype=torch.bool)
+
+
+def _kept_of(embedded: Embedded) -> list[bytes]:
+    """What was kept that tells embedded images from others."""
+    return [bytes(each) for each in embedded.fingerprints.numpy()]
 
 
 def _contents_of(images: Images) -> list[bytes]:
@@ -116,5 +123,5 @@ def _contents(result: Result, source: Source, embedded: Embedded) -> list[bytes]
     """What tells the images from others, in the same way as the result tells its own."""
     prepare = result.prepare
     if prepare is None:
-        return [bytes(each) for each in embedded.fingerprints.numpy()]
+        return _kept_of(embedded)
     return [content for _, content in contents(source.listing(), embedded.rows.numpy(), prepare)]

@@ -96,12 +96,7 @@ def start_or_resume(config: RunConfig, path: Path, progress: Progress, images: I
             f"{path} holds a run that was interrupted and had other settings, which {folder.config} has: take those to "
             "resume it, or give another out."
         )
-    run = Run(kept, images, folder)
-    folder.sweep()
-    if not folder.state.exists():
-        _begin(run, progress)
-    run.load()
-    return run
+    return _resumed(Run(kept, images, folder), progress)
 
 
 def reopen(path: Path, progress: Progress) -> Run:
@@ -121,14 +116,23 @@ def reopen(path: Path, progress: Progress) -> Run:
             f"the images of {path} were given in Python, so it is resumed there: fit the same images with the same "
             f"settings and out={str(path)!r}."
         )
-    run = Run(config, _images(config, progress), folder)
+    return _resumed(Run(config, _images(config, progress), folder), progress)
+
+
+def _resumed(run: Run, progress: Progress) -> Run:
+    """A run that was built again, as it was when it last saved.
+
+    Raises:
+        UserError: its state is damaged or of other images, or it has not begun and its weights are gone.
+    """
+    folder = run.folder
     if distributed.is_first():
         folder.sweep()
     if not folder.state.exists():
         try:
             _begin(run, progress)
         except UserError as error:
-            raise UserError(f"{error} The run in {path} has not begun: it can be deleted as well.") from error
+            raise UserError(f"{error} The run in {folder.path} has not begun: it can be deleted as well.") from error
     run.load()
     return run
 

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from shoal.config import load_recipe, settings_of, to_yaml
 from shoal.errors import UserError
 from shoal.files import atomic_write, check_free_folder, try_lock
-from shoal.folder import ResultFolder
+from shoal.folder import ResultFolder, is_unfinished
 from shoal.sweeps.grid import Point
 
 FORMAT = 1
@@ -97,9 +97,8 @@ class SweepFolder:
         """Raise a UserError unless these runs can be done here: the folder is free, or has those and no others."""
         if not self.is_sweep:
             names = {point.name for point in points} | {"recipes", "logs", self.lock.name}
-            left = (
-                {entry.name for entry in self.path.iterdir() if not _temporary(entry)} if self.path.is_dir() else set()
-            )
+            entries = self.path.iterdir() if self.path.is_dir() else ()
+            left = {entry.name for entry in entries if not is_unfinished(entry)}
             if not left <= names:
                 check_free_folder(self.path)
             return
@@ -157,7 +156,3 @@ def _check_same(recipe: Path, point: Point, what: str) -> None:
             f"{what} has other settings: {key} is {found.get(key)}, not {wanted.get(key)}{more}. Give another "
             "--out, or remove it."
         )
-
-
-def _temporary(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(".tmp")

@@ -105,7 +105,6 @@ class Launcher:
         self._folder, self._machine, self._command, self._lock = folder, machine, command, lock
         self._options = [word for file in plugins for word in ("--plugin", str(file))]
         self._running: list[_Job] = []
-        self._counted_at = 0.0
         self._stopping = False
         self.stop_signal: int | None = None
         """Set by a handler of signals;"""
