@@ -53,6 +53,7 @@ def forms(tmp_path):
     yield [str(path) for path in files]
 
 
+@pytest.mark.slow
 def test_every_form_of_the_same_images_gives_the_same_clusters(tmp_path):
     settings = {**SETTINGS, "data.size": 8}
     found = [shoal.ProPos(4, epochs=2, settings=settings).fit(X).labels_ for X in forms(tmp_path)]
@@ -253,6 +254,7 @@ def test_features_are_those_of_the_backbone():
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_grid_search_chooses_by_a_score_without_labels():
     pixels = tiny_images().pixels.numpy()
     grid = {"optim.lr": [0.05, 0.1], "method__momentum": [0.9, 0.99]}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each page takes Chromium a second or two
+
 STATES = ("page", "cluster", "image")
 
 CHECKS = (Path(__file__).parent / "checks.js").read_text()
@@ -59,9 +61,9 @@ def test_text_stands_out(visit, scheme):
     [
         (360, "light"),
         (360, "dark"),
-        pytest.param(768, "light", marks=pytest.mark.slow),
-        pytest.param(768, "dark", marks=pytest.mark.slow),
-        pytest.param(1440, "light", marks=pytest.mark.slow),
+        (768, "light"),
+        (768, "dark"),
+        (1440, "light"),
         (1440, "dark"),
     ],
 )

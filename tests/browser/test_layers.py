@@ -25,6 +25,7 @@ def address(tmp_path, monkeypatch, no_umap):  # noqa: ARG001
         yield found
 
 
+@pytest.mark.slow
 def test_layers_are_changed_on_the_page(address, open_page, tmp_path):  # noqa: F811
     page = open_page(address)
     other = open_page(address, beside=page)

@@ -69,6 +69,7 @@ def test_a_name_is_given_in_place_and_taken_back(review, reviewed):
     assert Result.load(reviewed).names == {}
 
 
+@pytest.mark.slow
 def test_several_clusters_are_merged_and_renamed_at_once(review, reviewed):
     page = review()
     for cluster in (1, 2, 3):
@@ -86,6 +87,7 @@ def test_several_clusters_are_merged_and_renamed_at_once(review, reviewed):
     assert Result.load(reviewed).names == {0: "few", 2: "many"}
 
 
+@pytest.mark.slow
 def test_images_are_selected_and_moved_by_keys_alone(review, reviewed):
     page = review()
     before = Result.load(reviewed).assignments.labels
@@ -113,6 +115,7 @@ def test_images_are_selected_and_moved_by_keys_alone(review, reviewed):
     assert int((Result.load(reviewed).assignments.labels == -1).sum()) == 0
 
 
+@pytest.mark.slow
 def test_a_frame_selects_and_more_like_these_become_a_cluster(review, reviewed):
     page = review()
     go(page, "images")
@@ -138,6 +141,7 @@ def test_a_frame_selects_and_more_like_these_become_a_cluster(review, reviewed):
     assert int((result.assignments.labels == cluster).sum()) == 9
 
 
+@pytest.mark.slow
 def test_filters_and_orders(review, reviewed):
     page = review()
     go(page, "images")
@@ -160,6 +164,7 @@ def test_filters_and_orders(review, reviewed):
     page.wait_for_function("() => !document.querySelector('#gallery .none').hidden")
 
 
+@pytest.mark.slow
 def test_a_cluster_is_split_as_shown(review, reviewed):
     page = review()
     go(page, "cluster/0")
@@ -177,6 +182,7 @@ def test_a_cluster_is_split_as_shown(review, reviewed):
     assert page.locator(".card").count() == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["cluster/99", "nothing"])
 def test_what_is_not_there_leads_to_the_clusters(review, view):
     page = review()
@@ -185,6 +191,7 @@ def test_what_is_not_there_leads_to_the_clusters(review, view):
     assert page.locator("#gallery").is_hidden()
 
 
+@pytest.mark.slow
 def test_names_of_images_are_text(review):
     page = review()
     go(page, "images")
@@ -208,6 +215,7 @@ def test_names_of_images_are_text(review):
     assert "onerror" not in page.evaluate("[...document.querySelectorAll('img')].map((e) => e.src).join()")
 
 
+@pytest.mark.slow
 def test_names_are_suggested_and_images_found_by_meaning(review, reviewed):
     page = review(
         answers={
@@ -235,6 +243,7 @@ def test_names_are_suggested_and_images_found_by_meaning(review, reviewed):
     assert shown == ["7", "3"], "in this order too for who does not see them"
 
 
+@pytest.mark.slow
 def test_another_tab_hears_of_it_and_loses_nothing(review):
     page = review()
     other = review(beside=page)
@@ -251,6 +260,7 @@ def test_another_tab_hears_of_it_and_loses_nothing(review):
         each.wait_for_function("() => document.querySelector('#cluster-1 .name')?.textContent === 'half a name'")
 
 
+@pytest.mark.slow
 def test_the_lasso_of_the_map_selects(review):
     page = review()
     go(page, "map")
@@ -269,13 +279,14 @@ def test_the_lasso_of_the_map_selects(review):
 VIEWS = ("clusters", "images", "cluster/1", "map", "questions", "duplicates")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "scheme"),
     [
         (360, "dark"),
-        pytest.param(360, "light", marks=pytest.mark.slow),
-        pytest.param(1440, "light", marks=pytest.mark.slow),
-        pytest.param(1440, "dark", marks=pytest.mark.slow),
+        (360, "light"),
+        (1440, "light"),
+        (1440, "dark"),
     ],
 )
 def test_views_are_accessible_and_fit(review, shoot, width, scheme):
@@ -312,6 +323,7 @@ def test_views_are_accessible_and_fit(review, shoot, width, scheme):
         page.keyboard.press("Escape")
 
 
+@pytest.mark.slow
 def test_a_wall_is_one_tab_stop_and_less_motion_is_heeded(review):
     page = review(reduced_motion="reduce")
     go(page, "images")

@@ -144,6 +144,7 @@ def test_images_that_changed_since_training_are_noticed(run, tmp_path, caplog, c
         (tmp_path / "0.png").rename(run.parent / "pictures" / "class 0" / "0.png")
 
 
+@pytest.mark.slow
 def test_a_run_is_sorted_exported_and_clustered_again(run, tmp_path, capsys):
     sorted_to, graph = tmp_path / "sorted", tmp_path / "model.onnx"
     assert main(["sort", str(run), "--copy", str(sorted_to), "--yes"]) == 0

@@ -21,6 +21,7 @@ def groups(n=120, k=3, d=8, seed=0):
     ), labels
 
 
+@pytest.mark.slow
 @by_every_metric
 def test_it_finds_separate_groups_and_puts_new_rows_there(metric):
     x, labels = groups()

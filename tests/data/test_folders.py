@@ -209,6 +209,7 @@ def test_stamps_are_those_of_whole_lists(tmp_path, paint):
         assert listing_key(source.listing(), None) == blake2b(whole, digest_size=16).hexdigest()
 
 
+@pytest.mark.slow
 def test_many_files_take_little_memory(tmp_path, paint):
     first, n = paint(tmp_path / "one.png"), 10_000
     for start in range(0, n, 1000):

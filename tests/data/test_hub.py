@@ -171,6 +171,7 @@ def test_a_download_that_breaks_off(monkeypatch):
         to_images("hf://owner/plain")
 
 
+@pytest.mark.slow
 def test_without_a_network_a_sentence_is_all(tmp_path):
     """In a process of its own, where nothing has imported the parts of the hub's package yet."""
     place = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}

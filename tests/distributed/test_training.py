@@ -62,6 +62,7 @@ def other_folders(tmp_path_factory) -> tuple[Path, Path]:
     return both(other_methods, tmp_path_factory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["propos", "beside"])
 def test_two_ranks_train_as_one_process(folders, name):
     trained_alike(*(ResultFolder(folder / name) for folder in folders))
@@ -86,6 +87,7 @@ def trained_alike(one: ResultFolder, two: ResultFolder) -> None:
         torch.testing.assert_close(mine, other, rtol=5e-3, atol=5e-3, msg=key)
 
 
+@pytest.mark.slow
 def test_the_first_rank_writes_what_one_process_does(folders):
     names = [sorted(path.name for path in (folder / "beside").iterdir()) for folder in folders]
     assert names[0] == names[1]

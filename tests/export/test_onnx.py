@@ -130,13 +130,11 @@ def photos():
 
 
 OTHERS = ("GaussianMixture", "UMAPKMeans", "UMAPHDBSCAN", "TEMI")
-SLOW = [*(each + kind for kind in OTHERS for each in ("", "calibrated ")), "TEMI of an earlier version"]
+KINDS = [*(each + kind for kind in OTHERS for each in ("", "calibrated ")), "TEMI of an earlier version"]
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["calibrated KMeans", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("KMeans", *SLOW))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["calibrated KMeans", "KMeans", *KINDS])
 def test_the_network_says_what_pytorch_says_whatever_the_batch(rows, photos, tmp_path, kind):
     import onnxruntime
 
@@ -170,6 +168,7 @@ def test_the_network_says_what_pytorch_says_whatever_the_batch(rows, photos, tmp
     assert json.loads(known["shoal.numbers"]) == [0, 1, 3, 7]
 
 
+@pytest.mark.slow
 def test_a_network_that_says_something_else_is_not_written(rows, photos, tmp_path, monkeypatch):
     clustering, graph = saved("KMeans", rows).as_module(), None
 

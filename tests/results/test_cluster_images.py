@@ -120,6 +120,7 @@ def test_new_images_go_to_the_same_clusters(tmp_path, network):
     assert {colour_of(row["id"]): row["cluster"] for row in table(tmp_path / "new.csv")} == by_colour
 
 
+@pytest.mark.slow
 def test_the_same_features_into_other_clusters(tmp_path, photos, network, monkeypatch):
     assert main(["cluster", "photos", "-k", "4", *network]) == 0
     monkeypatch.setattr(Encoder, "embed", lambda *_: pytest.fail("embedded twice"))

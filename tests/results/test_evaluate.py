@@ -54,6 +54,7 @@ def test_beside_a_head_stand_plain_methods_on_the_backbone(tmp_path, monkeypatch
     assert found.baselines[0].scores["ari"] == pytest.approx(adjusted_rand_score(run.images.targets, peer), abs=0.05)
 
 
+@pytest.mark.slow
 def test_an_updated_run_is_measured_on_the_images_as_they_are_now(tmp_path, caplog):
     """One image comes, one is replaced, one leaves, and two of another folder join."""
     assert main(["train", str(tiny_recipe(tmp_path)), "--quiet", "--out", str(tmp_path / "own")]) == 0

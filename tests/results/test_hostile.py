@@ -61,6 +61,7 @@ def test_damage_is_told_in_a_sentence(copy, damage, capsys):
     assert any(hint in said for hint in ("--resume", "again", "copy", "remove it")), said
 
 
+@pytest.mark.slow
 def test_a_clustering_of_a_run_predicts_and_exports(run, tmp_path):
     again = str(tmp_path / "again")
     assert main(["cluster", str(run), "-k", "3", "--out", again]) == 0
@@ -72,6 +73,7 @@ def test_a_clustering_of_a_run_predicts_and_exports(run, tmp_path):
     assert str(run) in (tmp_path / "again" / "report.html").read_text()  # in the command that gives it again
 
 
+@pytest.mark.slow
 def test_features_of_another_run_in_the_same_place_are_noticed(run, copy, tmp_path, capsys):
     again = tmp_path / "again"
     assert main(["cluster", str(copy), "-k", "3", "--out", str(again)]) == 0

@@ -159,6 +159,7 @@ def test_one_of_the_networks_alone_embeds_nothing(two, tmp_path, monkeypatch):
     assert same_groups(clusters_of("turned/assignments.csv"), clusters_of("two/assignments.csv"))
 
 
+@pytest.mark.slow
 def test_a_third_network_embeds_for_itself_alone(two, files, embedded):
     photograph(Path("photos"), "red", 77)
     names = ["--backbone.name", f"{BACKBONE},{SECOND},{THIRD}", "--backbone.weights", f",,{files[THIRD]}"]
@@ -176,6 +177,7 @@ def test_a_third_network_embeds_for_itself_alone(two, files, embedded):
     assert clusters_of("same.csv") == clusters_of("three/assignments.csv")
 
 
+@pytest.mark.slow
 def test_a_command_that_is_stopped_in_the_second_network_goes_on(files, made, monkeypatch, embedded):
     shutil.rmtree("photos")
     shutil.copytree(made / "photos", "photos")
@@ -204,6 +206,7 @@ def stopped(*_given, **_settings):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_list_may_be_begun_with_one_of_its_networks_and_end_with_another(files, monkeypatch, embedded):
     with monkeypatch.context() as patch:
         patch.setattr(cluster_images, "cluster", stopped)

@@ -36,6 +36,7 @@ def said(capsys):
     return [line for line in capsys.readouterr().err.splitlines() if line.startswith("range")]
 
 
+@pytest.mark.slow
 def test_twelve_bits_become_the_clusters_of_sixteen(cells, network, capsys):
     assert main(["cluster", "cells", "-k", "3", *network]) == 0
     assert said(capsys) == [

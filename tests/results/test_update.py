@@ -206,6 +206,7 @@ def test_archives_tables_parquet_and_lists(tmp_path, photos, network, monkeypatc
     assert list(table(tmp_path / "clusters/stdin"))[-1] == "more/red-80.png"
 
 
+@pytest.mark.slow
 def test_a_run_takes_new_images_by_its_own_network(tmp_path):
     assert main(["train", str(tiny_recipe(tmp_path)), "--quiet", "--out", "own"]) == 0
     pictures = tmp_path / "pictures"
@@ -231,6 +232,7 @@ def test_a_run_takes_new_images_by_its_own_network(tmp_path):
     assert main(["update", "away"]) == 0
 
 
+@pytest.mark.slow
 def test_far_images_suggest_another_number(tmp_path, photos, network, capsys):
     shutil.rmtree(photos)
     for colour in ("red", "green"):
@@ -352,6 +354,7 @@ def test_one_update_at_a_time_and_a_full_disk(photos, clusters, monkeypatch, cap
     assert main(["update", str(clusters)]) == 0
 
 
+@pytest.mark.slow
 def test_what_could_not_be_read_is_looked_at_again(tmp_path, photos, network, capsys):
     (photos / "late.png").write_bytes(b"half")
     assert main(["cluster", "photos", "-k", "4", *network]) == 0
@@ -431,6 +434,7 @@ def test_a_cluster_that_lost_its_images_is_not_counted(photos, clusters, capsys)
     assert f"clusters     {len(COLOURS) - 1}, of {left}; {len(COLOURS)} were asked for" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_files_that_are_listed_already_do_not_join(tmp_path, photos, network, monkeypatch):
     names = sorted(path.name for path in photos.iterdir())
     (tmp_path / "photos.csv").write_text("".join(["path\n", *(f"photos/{name}\n" for name in names[:-1])]))
