@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
-from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config, tiny_images
+from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config
 
 from shoal.data.augment import ViewConfig
 from shoal.errors import UserError
