@@ -73,6 +73,11 @@ class ViewConfig:
     """Views of each image; all methods but EMP take two."""
     side: Annotated[int, Gt(0)] | None = None
     """Height and width of a view in pixels, to which crops are resized; none for the image's own."""
+    neighbours: Annotated[int, Ge(0)] = 0
+    """k: now and then all views but the first are of one of the image's k nearest neighbours by pixels; 0 for never.
+    For images whose pixels can be compared, such as characters."""
+    neighbour_p: Share = 0.2
+    """How often a neighbour takes the image's place."""
 
     def __post_init__(self) -> None:
         for name in ("scale", "crop_scale", "crop_ratio", "blur_sigma"):

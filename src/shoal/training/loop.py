@@ -22,6 +22,7 @@ from shoal.methods.embedding import embed_all
 from shoal.models import average_statistics
 from shoal.progress import Progress
 from shoal.training.optim import full_lr, lr_factor, set_lr
+from shoal.training.partners import drawn_partners, pixel_neighbours
 from shoal.training.run import Interrupted, Run, Watcher
 from shoal.types import Batch, Clustering
 
@@ -63,6 +64,7 @@ def fit(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> None:
                         _store(run, e_step(run, progress))
                         run.state.e_step_seconds = time.monotonic() - start
                     run.state.order = _order(run)
+                    run.state.partners = _partners(run, progress)
                 _tell(run, m_step(run, progress, watchers), progress, watchers)
             if not run.done:
                 _store(run, e_step(run, progress))
@@ -146,12 +148,18 @@ def m_step(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> di
 
 
 def pixels_to_come(run: Run) -> Generator[UInt8[Tensor, "b 3 h w"], None, None]:
-    """This rank's share of each part of each batch, from the next step to the end of the epoch."""
+    """This rank's share of each part of each batch, from the next step to the end of the epoch; then its partners."""
     assert run.state.order is not None
     pixels, size = run.images.pixels, run.batch_size
     left = run.state.order[run.state.step * size : run.steps_per_epoch * size].to(pixels.device)
+    partners = None if run.state.partners is None else run.state.partners.to(pixels.device)
+
+    def rows(part: Int64[Tensor, "p"]) -> Int64[Tensor, "_"]:
+        own = part[distributed.share(len(part))]
+        return own if partners is None else torch.cat((own, partners[own]))
+
     parts = (part for batch in torch.split(left, size) for part in _parts(run, batch))
-    return feed(pixels, (part[distributed.share(len(part))] for part in parts), run.device)
+    return feed(pixels, map(rows, parts), run.device)
 
 
 def train_step(run: Run, pixels: Iterator[UInt8[Tensor, "b 3 h w"]]) -> dict[str, Tensor]:
@@ -200,6 +208,17 @@ def _lr_factor(run: Run, step: int) -> float:
 def _order(run: Run) -> Int64[Tensor, "m"]:
     labels = run.clusterings[0].labels if run.config.resample else None
     return order_of_epoch(run.images.clustered.to(run.device), run.batch_size, labels, run.generator)
+
+
+def _partners(run: Run, progress: Progress) -> Int64[Tensor, "n"] | None:
+    """The image that the other views of each show in this epoch; None where it is always the image itself."""
+    state, augment = run.state, run.config.augment
+    if not augment.neighbours:
+        return None
+    if state.neighbours is None:
+        progress.update("neighbours", 0, 1)
+        state.neighbours = pixel_neighbours(run.images.pixels, augment.neighbours).to(run.device)
+    return drawn_partners(state.neighbours, augment, run.generator)
 
 
 def _e_step_is_due(run: Run) -> bool:
@@ -261,7 +280,12 @@ def _batch(run: Run, index: Int64[Tensor, "b"], pixels: UInt8[Tensor, "s 3 h w"]
     size, augment = (pixels.shape[2], pixels.shape[3]), run.config.augment
     mine = distributed.share(len(index))
     draws = [draw_view(len(index), size, augment, run.view_generator, view)[mine] for view in range(augment.views)]
-    view1, view2, *more = apply_views(pixels, draws, augment.side)
+    if run.state.partners is None:
+        view1, view2, *more = apply_views(pixels, draws, augment.side)
+    else:
+        own, partners = pixels.chunk(2)
+        (view1,) = apply_views(own, draws[:1], augment.side)
+        view2, *more = apply_views(partners, draws[1:], augment.side)
     return Batch(view1, view2, index, run.state.epoch / run.config.epochs, tuple(more))
 
 

@@ -234,7 +234,8 @@ class Run:
         row |= {"e_step_seconds": round(state.e_step_seconds, 3), **state.scores}
         self._append(row)
         state.scores = {}
-        state.order, state.totals, state.seconds, state.e_step_seconds = None, {}, 0.0, 0.0
+        state.order, state.partners, state.totals = None, None, {}
+        state.seconds, state.e_step_seconds = 0.0, 0.0
         state.logged = state.step
         if state.step == self.steps_per_epoch:
             state.epoch, state.step, state.logged = state.epoch + 1, 0, 0

@@ -21,6 +21,10 @@ LONG_STEPS = 20_000
 step."""
 
 
+MOST_COMPARED = 200_000
+"""Images whose nearest neighbours by pixels are found: a quarter of an hour on a core."""
+
+
 def global_batch(config: RunConfig, n_images: int) -> int:
     """Images per step: as configured, at most all of them, and a multiple of the parts it is computed in."""
     batch = min(config.optim.batch_size, n_images)
@@ -96,6 +100,16 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
     if config.augment.views > 2 and not config.method.many_views:
         raise UserError(
             f"{config.method.name} takes two views of an image, not {config.augment.views}: leave --augment.views at 2."
+        )
+    if config.augment.neighbours >= n_images:
+        raise UserError(
+            f"--augment.neighbours {config.augment.neighbours} of each image need more than {n_images} images: give "
+            "fewer, or 0 for none."
+        )
+    if config.augment.neighbours and n_images > MOST_COMPARED:
+        raise UserError(
+            f"--augment.neighbours compares all pairs of images, which is feasible for {MOST_COMPARED:,} and not for "
+            f"{n_images:,}: leave it at 0."
         )
     config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
     config.method.check_epochs(config.epochs, config.cluster_from)

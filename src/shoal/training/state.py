@@ -13,7 +13,7 @@ from shoal.types import Clustering
 
 PLAIN = ("epoch", "step", "logged", "seconds", "e_step_seconds", "scores", "done")
 """Fields that a state file keeps in its header, beside ``n_clusters``; the others are tensors,"""
-KINDS = ("totals.", "clustering.", "order")
+KINDS = ("totals.", "clustering.", "order", "neighbours", "partners")
 """whose names begin so."""
 
 
@@ -29,6 +29,10 @@ class State:
     """Steps of the current epoch that are in the metrics already, where a limit of steps ended the run within it."""
     order: Tensor | None = None
     """Images of the current epoch in the order they are seen; None between two epochs."""
+    neighbours: Tensor | None = None
+    """The nearest of each image by pixels, (n, k), where views are made of them."""
+    partners: Tensor | None = None
+    """For each image the one that its other views show in the current epoch, (n)."""
     totals: dict[str, Tensor] = field(default_factory=dict)
     """Sum of each loss term over the steps of the current epoch."""
     seconds: float = 0.0
@@ -57,7 +61,8 @@ class State:
         found = {f"totals.{name}": total for name, total in self.totals.items()}
         for i, clustering in enumerate(self.clusterings):
             found |= {f"clustering.{i}.{name}": value for name, value in vars(clustering).items()}
-        return found if self.order is None else found | {"order": self.order}
+        rows = {"order": self.order, "neighbours": self.neighbours, "partners": self.partners}
+        return found | {name: value for name, value in rows.items() if value is not None}
 
     @classmethod
     def restore(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> State:
@@ -71,6 +76,8 @@ class State:
             logged=header.get("logged", 0),  # earlier versions have none
             n_clusters=header.get("n_clusters", 0),
             order=own.get("order"),
+            neighbours=own.get("neighbours"),
+            partners=own.get("partners"),
             totals={name: own[f"totals.{name}"] for name in terms},
             clusterings=tuple(Clustering(*(own[f"clustering.{i}.{part}"] for part in parts)) for i in range(n)),
         )
