@@ -18,6 +18,7 @@ from torch import Tensor
 from shoal.clustering.parameters import Array
 from shoal.clustering.rows import invalid_features_error, subsample
 from shoal.errors import UserError
+from shoal.mapped import known_map
 
 FLOATS = [np.float64, np.float32, np.float16]
 """What is computed with as it is; all other numbers become the first."""
@@ -162,7 +163,7 @@ def tensor_on(array: Array) -> Tensor:
     """A tensor on an array's memory, which may be read-only, such as a memory map: nothing writes to it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(array)
+        return known_map(array, torch.from_numpy(array))
 
 
 def as_input_type(X: ArrayOrTensor, result: Tensor) -> ArrayOrTensor:

@@ -11,12 +11,16 @@ from torch import Tensor
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.rows import Metric, Rows, invalid_features_error, subsample
 from shoal.device import hold_threads
+from shoal.mapped import release, scratch
 
 MAX_ROWS = 10_000
 """Rows that t-SNE lays out; any others are placed among them."""
 
 FEW_ROWS = 15
 """Fewer rows have no neighbourhoods to speak of: their first two principal components are shown."""
+
+AT_ONCE = 65_536
+"""Rows that are placed at a time."""
 
 GUIDES = 3
 """Nearest laid-out rows that decide where each of the others is placed."""
@@ -47,7 +51,7 @@ def map_positions(features: Float[Tensor, "n d"], *, metric: Metric, seed: int) 
         UserError: NaN, infinity, zero rows under the cosine, squares that overflow in float32.
     """
     features = features.detach()
-    positions = torch.zeros(len(features), 2, device=features.device)
+    positions = scratch((len(features), 2), torch.float32).to(features.device)
     sample = subsample(len(features), MAX_ROWS, torch.Generator().manual_seed(seed)).to(features.device)
     if not len(sample):
         return positions
@@ -60,10 +64,12 @@ def map_positions(features: Float[Tensor, "n d"], *, metric: Metric, seed: int) 
         embedded = _embed(rows.cpu().numpy(), seed % 2**32)
     positions[sample] = torch.from_numpy(embedded).to(features.device)
     if len(sample) < len(features):
-        others = torch.ones(len(features), dtype=torch.bool, device=features.device)
-        others[sample] = False
-        placed = place_among(features[sample], positions[sample], features, metric=metric)
-        positions[others] = placed[others]
+        known, places = features[sample], positions[sample].clone()
+        for start in range(0, len(features), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            positions[part] = place_among(known, places, features[part], metric=metric)
+            release(features, positions)
+        positions[sample] = places
     return positions
 
 

@@ -6,30 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from shoal.clustering.cells import N_NEIGHBOURS, Cells, Vectors
 from shoal.clustering.inputs import ArrayOrTensor, as_input_type, features_from
-from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.parameters import check_counts
-from shoal.clustering.rows import Metric, Rows, invalid_features_error, squared_distances
+from shoal.clustering.rows import Metric, Rows, invalid_features_error
 from shoal.errors import UserError
 
 CHUNK = 2**22
 """Values that the exact search holds at a time, beside the rows and the answer."""
-
-N_NEIGHBOURS = 10
-CELL_ROWS = 1000
-"""Mean number of rows in a cell of the inverted file."""
-
-PROBES = 4
-"""Cells that are searched for the neighbours of a row. With no more cells than these, the search is exact."""
-
-_BLOCK = 4096  # rows compared with as many at once: 64 MB of cosines
-_SAMPLED = 50  # rows per cell on which k-means finds the cells
-_READ = 8192
-
 
 SPARE = 4
 """Candidates beside the k, whose true distances are computed as well."""
@@ -192,81 +179,37 @@ class Neighbours:
     similarity: Float[Tensor, "m j"]
 
 
-def approximate_neighbours(features: Float[Tensor, "n d"], rows: Int64[Tensor, "m"], seed: int = 0) -> Neighbours:
-    """The ten nearest by cosine of each of some rows, among these rows, by an inverted file.
+def approximate_neighbours(
+    features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], seed: int = 0
+) -> Neighbours:
+    """The neighbours that ``neighbours_by_cell`` finds, of all rows at once."""
+    j = min(N_NEIGHBOURS, max(len(rows) - 1, 0))
+    found = Neighbours(rows, torch.full((len(rows), j), -1), torch.full((len(rows), j), -torch.inf))
+    for place, block in _by_cell(features, rows, seed):
+        found.index[place], found.similarity[place] = block.index, block.similarity
+    return found
+
+
+def neighbours_by_cell(
+    features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], seed: int = 0
+) -> Iterator[Neighbours]:
+    """The ten nearest by cosine of each of some rows, among these rows, by an inverted file, cell by cell.
 
     k-means on a sample partitions the rows into cells, and each row is compared with those of its four nearest cells
-    (Jégou, Douze and Schmid 2011, section IV). Up to 4 000 rows all are compared. Time is O(4 000 · m · d), memory
-    O(m). The features may be a memory map, of which rows are read a cell at a time.
+    (Jégou, Douze and Schmid 2011, section IV). Up to 4 000 rows all are compared. Beyond a million rows the cells are
+    found in two steps, by groups of cells. A cell that has far more rows than others, because they are all alike, is
+    searched in pieces. So time is O(5 000 · m · d), and memory a few numbers per row, which lie in scratch files
+    (``mapped.scratch``) where rows are many. The features may be a memory map, of which rows are read a cell at a time.
     """
-    j = min(N_NEIGHBOURS, max(len(rows) - 1, 0))
-    index = torch.full((len(rows), j), -1)
-    similarity = torch.full((len(rows), j), -torch.inf, dtype=torch.float64)
-    if j:
-        for queries, members in _cells(features, rows, seed):
-            _merge_members(features, rows, queries, members, index, similarity)
-    return Neighbours(rows, torch.where(index < 0, -1, rows[index.clamp(min=0)]), similarity.float())
+    for _, block in _by_cell(features, rows, seed):
+        yield block
 
 
-def _cells(
-    features: Float[Tensor, "n d"], rows: Int64[Tensor, "m"], seed: int
-) -> Iterator[tuple[Int64[Tensor, "q"], Int64[Tensor, "c"]]]:
-    """The queries and the members of each cell, as positions in ``rows``."""
-    n_cells = -(-len(rows) // CELL_ROWS)
-    if n_cells <= PROBES:
-        everything = torch.arange(len(rows))
-        yield everything, everything
+def _by_cell(
+    features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], seed: int
+) -> Iterator[tuple[Int64[Tensor, "q"], Neighbours]]:
+    """Places of some rows among all that are asked for, and their neighbours."""
+    if len(rows) < 2:
         return
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(len(rows), generator=generator)[: _SAMPLED * n_cells].sort().values
-    sample = _unit_rows(features, rows[drawn]).float()
-    options = {"metric": "euclidean", "init": "random", "n_init": 1, "max_iter": 10}
-    centers = kmeans(sample, n_cells, generator=generator, **options).centers  # type: ignore[arg-type]
-    near = torch.empty(len(rows), PROBES, dtype=torch.int64)
-    for start in range(0, len(rows), _READ):
-        x = _unit_rows(features, rows[start : start + _READ]).float()
-        near[start : start + _READ] = squared_distances(x, centers).topk(PROBES, largest=False).indices
-    probing, lists = _positions_by_cell(near.flatten(), n_cells), _positions_by_cell(near[:, 0], n_cells)
-    for queries, members in zip(probing, lists, strict=True):
-        yield queries // PROBES, members
-
-
-def _positions_by_cell(cells: Int64[Tensor, "m"], n_cells: int) -> tuple[Tensor, ...]:
-    sizes = torch.bincount(cells, minlength=n_cells).tolist()
-    return torch.split(cells.argsort(stable=True), sizes)
-
-
-def _merge_members(
-    features: Float[Tensor, "n d"],
-    rows: Int64[Tensor, "m"],
-    queries: Int64[Tensor, "q"],
-    members: Int64[Tensor, "c"],
-    index: Int64[Tensor, "m j"],
-    similarity: Float[Tensor, "m j"],
-) -> None:
-    """Merge the members into the neighbours that each query has so far."""
-    for candidates in torch.split(members, _BLOCK):
-        y = _unit_rows(features, rows[candidates])
-        center = y.mean(0)  # about which differences of rows that are much alike keep their digits in float32
-        y, y_lengths = _about(y, center)
-        for block in torch.split(queries, _BLOCK):
-            x, x_lengths = _about(_unit_rows(features, rows[block]), center)
-            squared = torch.addmm(y_lengths, x, y.T, alpha=-2).add_(x_lengths[:, None])
-            squared.masked_fill_(block[:, None] == candidates, torch.inf)
-            best = squared.topk(min(index.shape[1], len(candidates)), largest=False)
-            values = torch.cat([similarity[block], 1 - best.values.double().clamp(min=0) / 2], 1)
-            found = torch.cat([index[block], candidates[best.indices]], 1)
-            similarity[block], kept = values.topk(index.shape[1])
-            index[block] = torch.where(similarity[block] == -torch.inf, -1, found.gather(1, kept))
-
-
-def _unit_rows(features: Float[Tensor, "n d"], rows: Int64[Tensor, "b"]) -> Float64[Tensor, "b d"]:
-    return normalize(features[rows].double())
-
-
-def _about(
-    unit: Float64[Tensor, "b d"], center: Float64[Tensor, "d"]
-) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b"]]:
-    """Rows about a point in float32, and their squared lengths; a zero row adds 1, so that its cosines are 0."""
-    x = (unit - center).float()
-    return x, x.square().sum(1) + (~unit.any(1)).float()
+    for place, found, similarity in Cells(features, rows, seed).run():
+        yield place, Neighbours(rows[place], torch.where(found < 0, -1, rows[found.clamp(min=0)]), similarity.float())

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from shoal.clustering.rows import equal_rows
+from shoal.data.equal import equal_groups, first_of_each
 from shoal.data.greys import ANY, Ranges, Scale
 from shoal.data.links import other_names
 from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
@@ -134,7 +134,9 @@ def _fill(
 
 def _links(embedded: Embedded, listing: Listing) -> Int64[np.ndarray, "m 2"]:
     """Rows that are other names of a file, and the row of that file."""
-    return other_names(lambda row: listing.path(int(embedded.rows[row])), equal_rows(embedded.fingerprints))
+    return other_names(
+        lambda row: listing.path(int(embedded.rows[row])), equal_groups(first_of_each(embedded.fingerprints))
+    )
 
 
 def _earlier(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,21 +12,25 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shoal.clustering import approximate_neighbours, map_positions
+from shoal.clustering import map_positions
 from shoal.clustering.calibration import fit_calibration
 from shoal.clustering.density import in_series
+from shoal.clustering.grouping import group_sizes
+from shoal.clustering.neighbours import Neighbours, neighbours_by_cell
+from shoal.data.equal import first_of_each, first_rows
 from shoal.data.sources.others import in_words
 from shoal.data.unread import count_kinds
 from shoal.evaluation import clustering_scores
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
+from shoal.mapped import scratch
 from shoal.report import edge_for, sample_of_page
 from shoal.results.atlas import read_encoded, write_atlas
-from shoal.results.copies import alike_cosine, copies, pairs_by_cosine
+from shoal.results.copies import Pairs, alike_cosine, copies, pairs_by_cosine
 from shoal.results.decided import keep_decisions
-from shoal.results.duplicates import duplicates, first_of_each, write_duplicates
+from shoal.results.duplicates import duplicates, write_duplicates
 from shoal.results.inputs import Inputs
-from shoal.results.outliers import outliers, write_outliers
+from shoal.results.outliers import isolation, outliers, write_outliers
 from shoal.results.page import rows_of, write_page
 from shoal.results.representatives import representatives, write_representatives
 from shoal.results.result import Result
@@ -147,7 +151,7 @@ def write_files(result: Result, inputs: Inputs, found: Assignments, names: Mappi
         UserError: the folder cannot be written.
     """
     _write_tables(result, inputs, found, names or {})
-    n_clusters = len(torch.unique(found.labels[found.labels >= 0]))  # an update may have emptied some
+    n_clusters = int((group_sizes(found.labels) > 0).sum())  # an update may have emptied some
     n_asked = result.asked if result.decided is None else n_clusters  # a person has made and emptied others
     scores, nowhere = clustering_scores(inputs.targets, found.labels), int((found.labels < 0).sum())
     outcome = Outcome(len(inputs), n_clusters, n_asked, scores, n_nowhere=nowhere)
@@ -207,20 +211,32 @@ def _is_trained(result: Result) -> bool:
     return result.encoder is not None and result.encoder.is_trained_here
 
 
+def _copies(result: Result, inputs: Inputs, rows: Int64[Tensor, "m"], alone: Float[Tensor, "n"]) -> Pairs:
+    """Copies among some images; how far these are from all others goes into ``alone``."""
+    assert inputs.embedded is not None
+    sketches = inputs.embedded.sketches
+
+    def found() -> Iterator[Neighbours]:
+        for block in neighbours_by_cell(inputs.features, rows, result.seed):
+            alone[block.rows] = isolation(block)
+            yield block
+
+    if sketches is not None:
+        return copies(inputs.features, rows, found(), sketches, trained=_is_trained(result), seed=result.seed)
+    alike = _alike(result, inputs.features)
+    return Pairs.of([Pairs.none(), *(pairs_by_cosine(block, alike) for block in found())])
+
+
 def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignments) -> Outcome:
     """Duplicates, outliers and thumbnails: what there is to say of images and not of mere rows."""
     assert inputs.embedded is not None
     assert inputs.pictures is not None
     folder, embedded = result.folder, inputs.embedded
     first = first_of_each(inputs.embedded.fingerprints)
-    near = approximate_neighbours(inputs.features, (first == torch.arange(len(inputs))).nonzero()[:, 0], result.seed)
-    if embedded.sketches is None:
-        pairs = pairs_by_cosine(near, _alike(result, inputs.features))
-    else:
-        trained = _is_trained(result)
-        pairs = copies(inputs.features, near, embedded.sketches, trained=trained, seed=result.seed)
+    rows, alone = first_rows(first), scratch((len(inputs),), torch.float32)
+    pairs = _copies(result, inputs, rows, alone)
     same = duplicates(first, pairs, inputs.ids, links=embedded.links, sketches=embedded.sketches)
-    odd = outliers(near, found.labels)
+    odd = outliers(rows, alone, found.labels)
     write_duplicates(same, inputs.ids, folder.duplicates, embedded.sketches)
     write_outliers(odd, inputs.ids, folder.outliers)
     skipped, others = inputs.embedded.skipped, inputs.others
@@ -233,7 +249,7 @@ def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignme
         outcome,
         n_duplicates=len(same),
         n_outliers=len(odd),
-        n_different=len(torch.unique(first)),
+        n_different=len(rows),
         not_read=count_kinds(skipped, others),
         n_named=len(skipped) + len(others.reasons),
         n_links=0 if embedded.links is None else len(embedded.links),

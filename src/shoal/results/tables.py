@@ -16,8 +16,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from shoal.data.listing import Names
 from shoal.errors import UserError
 from shoal.files import atomic_file, atomic_write
+from shoal.mapped import release, scratch
 from shoal.results.rows import Assignments
 from shoal.types import Others
 
@@ -106,37 +108,59 @@ def _chunks(
         yield pa.record_batch(arrays, SCHEMA)
 
 
-def read_assignments(path: Path) -> tuple[list[str], Assignments, dict[int, str]]:
+def read_assignments(path: Path) -> tuple[Sequence[str], Assignments, dict[int, str]]:
     """Read ids, assignments and the names of clusters from assignments.parquet, also from one of version 0.1.
+
+    Rows are read a part at a time; those of many images lie in scratch files.
 
     Raises:
         UserError: the file cannot be read, or holds something else.
     """
     try:
         with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
-            table = pyarrow.parquet.read_table(file)
-        n = len(table)
-        for name, kind in (
-            ("confidence", pa.float32()),
-            ("x", pa.float32()),
-            ("y", pa.float32()),
-            ("name", pa.string()),
-        ):
-            if name not in table.column_names:  # version 0.1 had fewer columns
-                table = table.append_column(name, pa.nulls(n, kind))
-        table = table.select([*SCHEMA.names[:-1]]).cast(pa.schema([*SCHEMA][:-1]))
-        if table["id"].null_count or table["cluster"].null_count:
-            raise ValueError("an image without id or cluster")
-        numbers = {name: torch.from_numpy(table[name].to_numpy().copy()) for name in NUMBERS}
-        labels = torch.from_numpy(table["cluster"].to_numpy().copy())
-        names = table["name"].to_pylist() if table["name"].null_count < n else []
+            table = pyarrow.parquet.ParquetFile(file)
+            n = table.metadata.num_rows
+            labels, positions = scratch((n,), torch.int64), scratch((n, 2), torch.float32)
+            found = Assignments(labels, *(scratch((n,), torch.float32) for _ in range(3)), positions)
+            named: dict[int, str] = {}
+            ids = Names(_read_parts(table, found, named))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise UserError(f"cannot read {path} ({reason}): bring it back from a copy, or cluster again.") from error
-    positions = torch.stack([numbers["x"], numbers["y"]], 1)
-    found = Assignments(labels, numbers["confidence"], numbers["distance"], numbers["margin"], positions)
-    named = {label: name for label, name in zip(labels.tolist(), names, strict=False) if name}
-    return table["id"].to_pylist(), found, named
+    return ids, found, named
+
+
+def _read_parts(table: pyarrow.parquet.ParquetFile, found: Assignments, named: dict[int, str]) -> Iterator[str]:
+    """Ids, and on the way all numbers, and names of clusters; version 0.1 had fewer columns."""
+    assert found.positions is not None
+    columns = dict(zip(NUMBERS, (found.confidence, found.distance, found.margin, *found.positions.T), strict=True))
+    wanted, start = [name for name in SCHEMA.names[:-1] if name in table.schema_arrow.names], 0
+    for name in ("id", "cluster", "distance", "margin"):
+        if name not in wanted:
+            raise KeyError(name)
+    for batch in table.iter_batches(ROWS, columns=wanted):
+        part = slice(start, start + len(batch))
+        for name, kind in ((field.name, field.type) for field in SCHEMA if field.name in wanted):
+            values = batch.column(name).cast(kind)
+            if name in ("id", "cluster") and values.null_count:
+                raise ValueError("an image without id or cluster")
+            if name in columns:
+                columns[name][part] = torch.from_numpy(values.to_numpy(zero_copy_only=False).copy())
+            elif name == "cluster":
+                found.labels[part] = torch.from_numpy(values.to_numpy().copy())
+            elif name == "name" and values.null_count < len(values):
+                labels = batch.column("cluster").to_pylist()
+                named |= {label: text for label, text in zip(labels, values.to_pylist(), strict=True) if text}
+        for name in columns.keys() - set(wanted):
+            columns[name][part] = torch.nan
+        yield from batch.column("id").cast(pa.string()).to_pylist()
+        start += len(batch)
+        release(*columns.values(), found.labels)
+
+
+def same_ids(table: Sequence[str], ids: Sequence[str]) -> bool:
+    """Whether a table holds these names."""
+    return len(table) == len(ids) and all(map(str.__eq__, table, map(as_utf8, ids)))
 
 
 def write_table(path: Path, schema: pa.Schema, chunks: Iterable[pa.Table | pa.RecordBatch]) -> None:
