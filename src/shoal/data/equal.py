@@ -72,6 +72,6 @@ def equal_groups(first: Int64[Tensor, "n"]) -> Iterator[list[int]]:
     leads = first.numpy()[later]
     order = np.argsort(leads, kind="stable")
     starts = np.flatnonzero(np.append(True, np.diff(leads[order]) != 0)[: len(order)])
-    for begin, end in zip(starts.tolist(), np.append(starts[1:], len(order)).tolist(), strict=True):
+    for begin, end in zip(starts.tolist(), np.append(starts, len(order))[1:].tolist(), strict=True):
         rows = later[order[begin:end]]
         yield [int(leads[order[begin]]), *rows.tolist()]

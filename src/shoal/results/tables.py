@@ -19,7 +19,7 @@ from torch import Tensor
 from shoal.data.listing import Names
 from shoal.errors import UserError
 from shoal.files import atomic_file, atomic_write
-from shoal.mapped import release, scratch
+from shoal.mapped import release, released, scratch
 from shoal.results.rows import Assignments
 from shoal.types import Others
 
@@ -94,18 +94,26 @@ def _chunks(
     classes: Sequence[str],
 ) -> Iterator[pa.RecordBatch]:
     each = iter(ids)
-    for start in range(0, len(ids), ROWS):
-        part = slice(start, start + ROWS)
-        labels = found.labels[part]
-        texts = [as_utf8(name) for name in islice(each, ROWS)]
-        columns: list[object] = [texts, labels.numpy(), [names.get(label) for label in labels.tolist()]]
-        columns += [values[part].numpy() for values in (found.confidence, found.distance, found.margin)]
-        nothing = [None] * len(labels)
-        columns += [nothing] * 2 if found.positions is None else list(found.positions[part].T.contiguous().numpy())
-        known = [-1] * len(labels) if targets is None else targets[part].tolist()
-        columns.append([None if target < 0 else classes[target] for target in known])
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-        yield pa.record_batch(arrays, SCHEMA)
+    numbers = (found.confidence, found.distance, found.margin)
+    parts = (slice(start, min(start + ROWS, len(ids))) for start in range(0, len(ids), ROWS))
+    for part in released(parts, found.labels, *numbers, *([] if found.positions is None else [found.positions])):
+        n, labels = part.stop - part.start, found.labels[part]
+        columns: list[pa.Array] = [pa.array([as_utf8(name) for name in islice(each, n)], pa.string())]
+        columns += [pa.array(labels.numpy()), _texts(labels, names)]
+        columns += [pa.array(values[part].numpy()) for values in numbers]
+        if found.positions is None:
+            columns += [pa.nulls(n, pa.float32())] * 2
+        else:
+            columns += map(pa.array, found.positions[part].T.contiguous().numpy())
+        columns.append(pa.nulls(n, pa.string()) if targets is None else _texts(targets[part], dict(enumerate(classes))))
+        yield pa.record_batch(columns, SCHEMA)
+
+
+def _texts(numbers: Int64[Tensor, "b"], texts: Mapping[int, str]) -> pa.Array:
+    """The text of each number, null for one that has none."""
+    if not texts:
+        return pa.nulls(len(numbers), pa.string())
+    return pa.array([texts.get(number) for number in numbers.tolist()], pa.string())
 
 
 def read_assignments(path: Path) -> tuple[Sequence[str], Assignments, dict[int, str]]:
