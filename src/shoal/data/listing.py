@@ -179,6 +179,12 @@ class Files(Sequence[Path]):
         """Iterate over the paths as text, ten times as fast as over ``Path`` objects."""
         return map(self._locate, self._names)
 
+    def take(self, rows: Int64[np.ndarray, "m"]) -> Files:
+        """The files of some rows."""
+        names = self._names
+        some = names.take(rows) if isinstance(names, Names) else [names[row] for row in rows.tolist()]
+        return Files(some, self._locate)
+
     def __len__(self) -> int:
         return len(self._names)
 

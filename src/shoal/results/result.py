@@ -19,6 +19,7 @@ from shoal.clustering.rows import Metric
 from shoal.data import Blob, Listing, Source, find_source, to_images
 from shoal.data.features import read_features
 from shoal.data.greys import Scale
+from shoal.data.listing import Files
 from shoal.data.sources.joined import files_source, joined_source
 from shoal.decisions.log import DecisionLog
 from shoal.errors import UserError
@@ -340,7 +341,8 @@ class Result:
     @property
     def paths(self) -> Sequence[Path | None]:
         """Files of ``present``; None for what lies inside an archive or a table."""
-        return [self.listing.path(row) for row in self.matched.rows[self.present].tolist()]
+        rows, files = self.matched.rows[self.present], self.listing.files
+        return files.take(rows) if isinstance(files, Files) else [self.listing.path(row) for row in rows.tolist()]
 
     def contents(self) -> Iterator[Blob]:
         """The images of ``present``; others are not read."""
