@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -33,9 +32,6 @@ GROUPS = 3
 MOST_ROWS = 16 * CELL_ROWS
 """Of a cell that are compared with each other."""
 
-KEPT = 2**26
-"""Bytes of rows that are kept for the next cells."""
-
 _BLOCK = 4096  # rows compared with as many at once: 64 MB of cosines
 _SAMPLED = 50  # rows per cell on which k-means finds the cells
 _READ = 8192
@@ -49,109 +45,99 @@ class Vectors(Protocol):
     def __getitem__(self, rows: Int64[Tensor, "b"], /) -> Float[Tensor, "b d"]:
         """Some of them."""
 
+    def release(self) -> None:
+        """Give back the pages that they were made of."""
+
 
 class Cells:
-    """Rows in cells, each with the cells that are searched for its neighbours."""
+    """Rows in cells, each of which is searched for the neighbours of the rows that it is near to."""
 
     def __init__(self, features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], seed: int) -> None:
         self.features, self.rows = features, rows
-        self.j = min(N_NEIGHBOURS, len(rows) - 1)
+        j = min(N_NEIGHBOURS, len(rows) - 1)
         n_cells = -(-len(rows) // CELL_ROWS)
         if n_cells <= PROBES:
             self.near = torch.zeros(len(rows), 1, dtype=torch.int32)
-            n_cells = 1
+            self.n_cells = 1
         else:
-            cells = _Tree.of(features, rows, n_cells, torch.Generator().manual_seed(seed))
-            n_cells = len(cells.centers)
+            tree = _Tree.of(features, rows, n_cells, torch.Generator().manual_seed(seed))
+            self.n_cells = len(tree.centers)
             self.near = scratch((len(rows), PROBES), torch.int32)
-            for start in range(0, len(rows), _READ):
-                x = _unit_rows(features, rows[start : start + _READ]).float()
-                self.near[start : start + _READ] = cells.nearest(x, PROBES).int()
-                if start // _READ % _RELEASED == 0:
-                    self._release()
-        self.order, self.places = grouped_rows(self.near[:, 0], n_cells)
-        self.kept: OrderedDict[int, list[_Block]] = OrderedDict()
-        self.room = KEPT
+            for part in self._parts():
+                self.near[part] = tree.nearest(_unit_rows(features, rows[part]).float(), PROBES).int()
+        self.index = scratch((len(rows), j), torch.int32)
+        self.far = scratch((len(rows), j), torch.float32)  # 1 − cosine, which keeps its digits near 0
 
-    def run(self) -> Iterator[tuple[Int64[Tensor, "q"], Int64[Tensor, "q j"], Float64[Tensor, "q j"]]]:
-        """Places of the queries of a block, places of their neighbours, and their cosines."""
-        for home in range(len(self.places) - 1):
-            for number, queries in enumerate(self._pieces(home)):
-                for block in torch.split(queries, _BLOCK):
-                    yield block, *self._search(home, number, block)
-            self._release()
+    def run(self) -> Iterator[tuple[slice, Int64[Tensor, "b j"], Float64[Tensor, "b j"]]]:
+        """Slices of the rows, places of their neighbours, −1 where there are no more, and their cosines."""
+        for part in self._parts():
+            self.index[part], self.far[part] = -1, torch.inf
+        probing, starts = grouped_rows(self.near.flatten(), self.n_cells)
+        members, places = grouped_rows(self.near[:, 0], self.n_cells)
+        for cell in range(self.n_cells):
+            queries = probing[starts[cell] : starts[cell + 1]] // self.near.shape[1]
+            for asked, piece in _pieces(queries, members[places[cell] : places[cell + 1]]):
+                self._merge(asked, piece)
+            if cell % _RELEASED == 0:
+                self._release(probing, members)
+        for part in self._parts():
+            yield part, self.index[part].long(), 1 - self.far[part].double()
 
-    def _search(
-        self, home: int, number: int, queries: Int64[Tensor, "q"]
-    ) -> tuple[Int64[Tensor, "q j"], Float64[Tensor, "q j"]]:
-        unit, probes = _unit_rows(self.features, self.rows[queries]), self.near[queries]
-        index = torch.full((len(queries), self.j), -1)
-        similarity = torch.full((len(queries), self.j), -torch.inf, dtype=torch.float64)
-        for cell in torch.unique(probes).tolist():
-            asked = (probes == cell).any(1).nonzero()[:, 0]
-            for members in self._members(cell, number if cell == home else home):
-                x, lengths = _about(unit[asked], members.center)
-                squared = torch.addmm(members.lengths, x, members.x.T, alpha=-2).add_(lengths[:, None])
-                squared.masked_fill_(queries[asked, None] == members.places, torch.inf)
-                best = squared.topk(min(self.j, len(members.places)), largest=False)
-                values = torch.cat([similarity[asked], 1 - best.values.double().clamp(min=0) / 2], 1)
-                found = torch.cat([index[asked], members.places[best.indices]], 1)
-                similarity[asked], kept = values.topk(self.j)
-                index[asked] = torch.where(similarity[asked] == -torch.inf, -1, found.gather(1, kept))
-        return index, similarity
+    def _parts(self) -> Iterator[slice]:
+        for number, start in enumerate(range(0, len(self.rows), _READ)):
+            yield slice(start, min(start + _READ, len(self.rows)))
+            if number % _RELEASED == 0:
+                self._release()
 
-    def _pieces(self, cell: int) -> tuple[Int64[Tensor, "q"], ...]:
-        """The rows of a cell, in pieces of no more than can be compared with each other."""
-        rows = self.order[self.places[cell] : self.places[cell + 1]]
-        n_pieces = -(-len(rows) // MOST_ROWS)
-        return rows.tensor_split(n_pieces) if n_pieces else ()
+    def _merge(self, queries: Int64[Tensor, "q"], members: Int64[Tensor, "c"]) -> None:
+        """Merge the members into the neighbours that each query has so far."""
+        for candidates in torch.split(members, _BLOCK):
+            y = _unit_rows(self.features, self.rows[candidates])
+            center = y.mean(0)  # about which differences of rows that are much alike keep their digits in float32
+            y, y_lengths = _about(y, center)
+            for block in torch.split(queries, _BLOCK):
+                x, x_lengths = _about(_unit_rows(self.features, self.rows[block]), center)
+                squared = torch.addmm(y_lengths, x, y.T, alpha=-2).add_(x_lengths[:, None])
+                squared.masked_fill_(block[:, None] == candidates, torch.inf)
+                best = squared.topk(min(self.far.shape[1], len(candidates)), largest=False)
+                values = torch.cat([self.far[block], best.values.clamp(min=0) / 2], 1)
+                found = torch.cat([self.index[block].long(), candidates[best.indices]], 1)
+                far, kept = values.topk(self.far.shape[1], largest=False)
+                self.far[block] = far
+                self.index[block] = torch.where(far == torch.inf, -1, found.gather(1, kept)).int()
 
-    def _members(self, cell: int, number: int) -> list[_Block]:
-        """A piece of a cell, in blocks that are kept for the queries to come."""
-        pieces = self._pieces(cell)
-        if not pieces:
-            return []
-        number %= len(pieces)
-        key = cell if len(pieces) == 1 else -1 - cell - number * len(self.places)
-        if key in self.kept:
-            self.kept.move_to_end(key)
-            return self.kept[key]
-        found = [_Block.of(self.features, self.rows, places) for places in torch.split(pieces[number], _BLOCK)]
-        self.kept[key] = found
-        self.room -= sum(each.x.nbytes for each in found)
-        while self.room < 0 and len(self.kept) > 1:
-            self.room += sum(each.x.nbytes for each in self.kept.popitem(last=False)[1])
-        return found
-
-    def _release(self) -> None:
-        release(self.near, self.rows)
+    def _release(self, *more: Tensor) -> None:
+        release(self.near, self.rows, *more)
+        if hasattr(self, "index"):
+            release(self.index, self.far)
         if isinstance(self.features, Tensor):
             release(self.features)
         else:
-            getattr(self.features, "release", lambda: None)()
+            self.features.release()
 
 
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """Rows that queries are compared with, about their mean: so rows that are much alike keep their digits."""
+def _pieces(
+    queries: Int64[Tensor, "q"], members: Int64[Tensor, "c"]
+) -> Iterator[tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]]]:
+    """The members of a cell, in pieces of no more than can be compared with each other, and whom each is for.
 
-    places: Int64[Tensor, "c"]
-    center: Float64[Tensor, "d"]
-    x: Float[Tensor, "c d"]
-    lengths: Float[Tensor, "c"]
-
-    @classmethod
-    def of(
-        cls, features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], places: Int64[Tensor, "c"]
-    ) -> _Block:
-        unit = _unit_rows(features, rows[places])
-        center = unit.mean(0)
-        return cls(places.clone(), center, *_about(unit, center))
+    A query that is a member is for its own piece.
+    """
+    n_pieces = -(-len(members) // MOST_ROWS)
+    if n_pieces < 2:
+        yield queries, members
+        return
+    place = torch.searchsorted(members, queries).clamp(max=len(members) - 1)
+    inside = members[place] == queries
+    piece = torch.where(inside, place * n_pieces // len(members), queries % n_pieces)
+    of_member = torch.arange(len(members)) * n_pieces // len(members)
+    for number in range(n_pieces):
+        yield queries[piece == number], members[of_member == number]
 
 
 @dataclass(frozen=True, eq=False)
 class _Tree:
-    """Centres of cells, in the order of their groups."""
+    """Centres of cells, group by group, where there are many."""
 
     centers: Float[Tensor, "c d"]
     groups: Float[Tensor, "g d"]
@@ -166,14 +152,11 @@ class _Tree:
         n_cells: int,
         generator: torch.Generator,
     ) -> _Tree:
-        """Cells of some rows; neighbouring ones have neighbouring numbers, for the sake of what is kept of them."""
+        """Cells of some rows."""
         drawn = torch.randperm(len(rows), generator=generator)[: _SAMPLED * n_cells].sort().values
         if n_cells <= FLAT_CELLS:
             centers = _centers(_unit_rows(features, rows[drawn]).float(), n_cells, generator)
-            n_groups = max(1, round(n_cells**0.5))
-            groups = _centers(centers, n_groups, generator)
-            order, places = grouped_rows(squared_distances(centers, groups).argmin(1), n_groups)
-            return cls(centers[order], groups, places)
+            return cls(centers, centers, ())
         n_groups = round(n_cells**0.5)
         some = drawn[torch.randperm(len(drawn), generator=generator)[: _SAMPLED * n_groups].sort().values]
         groups = _centers(_unit_rows(features, rows[some]).float(), n_groups, generator)
@@ -183,18 +166,18 @@ class _Tree:
                 for part in torch.split(drawn, _READ)
             ]
         )
-        centers, places = [], [0]
+        found, places = list[Tensor](), [0]
         for group in range(n_groups):
             sample = drawn[own == group]
             if len(sample):
                 n = max(1, round(n_cells * len(sample) / len(drawn)))
-                centers.append(_centers(_unit_rows(features, rows[sample]).float(), n, generator))
-            places.append(sum(map(len, centers)))
-        return cls(torch.cat(centers), groups, places)
+                found.append(_centers(_unit_rows(features, rows[sample]).float(), n, generator))
+            places.append(sum(map(len, found)))
+        return cls(torch.cat(found), groups, places)
 
     def nearest(self, x: Float[Tensor, "b d"], n: int) -> Int64[Tensor, "b n"]:
         """The nearest cells of some rows, nearest first; beyond ``FLAT_CELLS`` those of the nearest groups."""
-        if len(self.centers) <= FLAT_CELLS:
+        if not self.places:
             return squared_distances(x, self.centers).topk(n, largest=False).indices
         near = squared_distances(x, self.groups).topk(GROUPS, largest=False).indices
         values = torch.full((len(x), GROUPS * n), torch.inf)
@@ -209,8 +192,8 @@ class _Tree:
             columns = slot[:, None] * n + torch.arange(m)
             values[row[:, None], columns], cells[row[:, None], columns] = best.values, best.indices + start
         best = values.topk(n, largest=False)
-        found: Tensor = cells.gather(1, best.indices)
-        return torch.where(found < 0, found[:, :1], found)
+        found: Tensor = cells.gather(1, best.indices)  # −1 where there are fewer
+        return found
 
 
 def _centers(sample: Float[Tensor, "s d"], n: int, generator: torch.Generator) -> Float[Tensor, "c d"]:

@@ -184,16 +184,17 @@ def approximate_neighbours(
 ) -> Neighbours:
     """The neighbours that ``neighbours_by_cell`` finds, of all rows at once."""
     j = min(N_NEIGHBOURS, max(len(rows) - 1, 0))
-    found = Neighbours(rows, torch.full((len(rows), j), -1), torch.full((len(rows), j), -torch.inf))
-    for place, block in _by_cell(features, rows, seed):
-        found.index[place], found.similarity[place] = block.index, block.similarity
-    return found
+    n = 0 if j else len(rows)
+    nothing = torch.zeros(n, j, dtype=torch.int64), torch.zeros(n, j)
+    found = [(each.index, each.similarity) for each in neighbours_by_cell(features, rows, seed)]
+    index, similarity = (torch.cat(each) for each in zip(nothing, *found, strict=True))
+    return Neighbours(rows, index, similarity)
 
 
 def neighbours_by_cell(
     features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], seed: int = 0
 ) -> Iterator[Neighbours]:
-    """The ten nearest by cosine of each of some rows, among these rows, by an inverted file, cell by cell.
+    """The ten nearest by cosine of each of some rows, among these rows, by an inverted file, some thousand at a time.
 
     k-means on a sample partitions the rows into cells, and each row is compared with those of its four nearest cells
     (Jégou, Douze and Schmid 2011, section IV). Up to 4 000 rows all are compared. Beyond a million rows the cells are
@@ -201,15 +202,7 @@ def neighbours_by_cell(
     searched in pieces. So time is O(5 000 · m · d), and memory a few numbers per row, which lie in scratch files
     (``mapped.scratch``) where rows are many. The features may be a memory map, of which rows are read a cell at a time.
     """
-    for _, block in _by_cell(features, rows, seed):
-        yield block
-
-
-def _by_cell(
-    features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], seed: int
-) -> Iterator[tuple[Int64[Tensor, "q"], Neighbours]]:
-    """Places of some rows among all that are asked for, and their neighbours."""
     if len(rows) < 2:
         return
-    for place, found, similarity in Cells(features, rows, seed).run():
-        yield place, Neighbours(rows[place], torch.where(found < 0, -1, rows[found.clamp(min=0)]), similarity.float())
+    for part, found, similarity in Cells(features, rows, seed).run():
+        yield Neighbours(rows[part], torch.where(found < 0, -1, rows[found.clamp(min=0)]), similarity.float())

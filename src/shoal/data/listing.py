@@ -81,7 +81,7 @@ class Names(Sequence[str]):
         if self._rows is not None:
             rows = self._rows[start:stop]
             begins, ends = np.where(rows > 0, self._ends[rows - 1], self._start), self._ends[rows]
-            text = memoryview(self._text)
+            text = self._text.data
             return [bytes(text[a:b]) for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
         ends = self._ends[start:stop]
         offsets = np.concatenate([[self._ends[start - 1] if start > 0 else self._start], ends])

@@ -39,7 +39,8 @@ class Known:
             UserError: one of the folders is damaged.
         """
         if not folders:  # as for most: no number for each of millions
-            return cls(*(np.broadcast_to(np.int64(-1), shape) for shape in (n, n, (n, len(NO_LOOK)))), [], {})
+            nowhere = np.broadcast_to(np.int64(-1), n)
+            return cls(nowhere, nowhere, np.broadcast_to(np.int64(-1), (n, len(NO_LOOK))), [], {})
         folder, row = np.full(n, -1), np.full(n, -1)
         looks = np.full((n, len(NO_LOOK)), NO_LOOK, np.int64)
         columns, notes = [], dict[int, str]()

@@ -74,7 +74,7 @@ class Figures:
         if embedded is None:
             names.update(Path(str(self.result.source)).name.encode("utf-8", "surrogatepass"))
             return ImageSet(len(ids), names.hexdigest(), "", None)
-        content = hashlib.blake2b(np.ascontiguousarray(embedded.fingerprints.numpy()), digest_size=16).hexdigest()
+        content = hashlib.blake2b(np.ascontiguousarray(embedded.fingerprints.numpy()).data, digest_size=16).hexdigest()
         return ImageSet(len(ids), names.hexdigest(), content, embedded.pixels)
 
 

@@ -40,6 +40,12 @@ class Assignments:
     margin: Float32[Tensor, "n"]
     positions: Float32[Tensor, "n 2"] | None = None
 
+    @classmethod
+    def blank(cls, n: int, labels: Int64[Tensor, "n"], positions: Float32[Tensor, "n 2"] | None) -> Assignments:
+        """Those of n rows, of which nothing but the clusters is known yet; of many rows in scratch files."""
+        confidence, distance, margin = (scratch((n,), torch.float32) for _ in range(3))
+        return cls(labels, confidence, distance, margin, positions)
+
     def __getitem__(self, index: Int64[Tensor, "m"]) -> Assignments:
         """Those of some rows."""
         positions = None if self.positions is None else self.positions[index]
@@ -75,7 +81,7 @@ def assign_rows(
     points = rows.prepare(centers).to(rows.dtype)
     n = len(rows)
     own = scratch((n,), torch.int64) if labels is None else labels
-    found = Assignments(own, *(scratch((n,), torch.float32) for _ in range(3)), positions)
+    found = Assignments.blank(n, own, positions)
     finite = True
     parts = (slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK))
     for part in released(parts, features, own, found.confidence, found.distance, found.margin):

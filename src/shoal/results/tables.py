@@ -128,8 +128,7 @@ def read_assignments(path: Path) -> tuple[Sequence[str], Assignments, dict[int, 
         with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
             table = pyarrow.parquet.ParquetFile(file)
             n = table.metadata.num_rows
-            labels, positions = scratch((n,), torch.int64), scratch((n, 2), torch.float32)
-            found = Assignments(labels, *(scratch((n,), torch.float32) for _ in range(3)), positions)
+            found = Assignments.blank(n, scratch((n,), torch.int64), scratch((n, 2), torch.float32))
             named: dict[int, str] = {}
             ids = Names(_read_parts(table, found, named))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
