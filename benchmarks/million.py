@@ -1,9 +1,19 @@
-"""A million image files, and what they take: to be listed, and to be embedded by a tiny network, also if it is killed.
+"""Millions of image files, and what they take: listed, embedded, clustered, and read again by other commands.
 
-The files are hard links in nested folders to a few thousand real JPEG files, so the disk holds few bytes. Embedding
-runs once to its end, and once more while it is killed with signal 9 three times; the features must be the same.
+    python benchmarks/million.py [--n 10_000_000] [--embed 200_000] [--folder FOLDER] [--save NAME]
 
-    python benchmarks/million.py [--n 1000000] [--folder FOLDER]
+The files are hard links in nested folders to a few thousand real JPEG files, so the disk holds few bytes.
+
+- They are listed as every command does before it reads one.
+- Some of them, ``--embed``, are embedded by a tiny network, so that nearly all time goes into reading; and once more
+  while that is killed with signal 9 three times: the features must be the same.
+- What comes after embedding is measured on features that were made up, written by the project's own ``Store`` for all
+  files: 1 % are near copies of others, 1 % the same file. Their clustering is measured stage by stage, then the
+  commands that read the result.
+
+Each step is a process of its own. ``MB`` is the memory that it needs beyond its libraries, ``with maps`` counts the
+pages of mapped files as well, which the system drops when it needs the room. ``--steps`` chooses steps, and
+``--no-tree`` leaves out the files and what needs them, where a disk has no room for as many names.
 """
 
 from __future__ import annotations
@@ -12,18 +22,19 @@ import argparse
 import filecmp
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+
+from command import RESULTS
+from measured import Memory, machine, measured
 
 if TYPE_CHECKING:
     from shoal.features import Encoder
@@ -55,18 +66,18 @@ def build(folder: Path, n: int) -> Path:
     return tree
 
 
-def list_images(tree: Path) -> dict[str, float]:
-    """List the images as every command does before it reads one: names, labels, and the stamp of the cache."""
-    from shoal.data import cache, find_source
+def list_images(tree: Path) -> dict[str, Any]:
+    """List the images: names, labels, and what tells them from others."""
+    from shoal.data import find_source
+    from shoal.data.listing import source_digest
 
-    before, start = _peak(), time.perf_counter()
-    source = find_source(tree)
-    listing = source.listing()
-    listed = time.perf_counter()
-    cache.stamp_of(source, None)
-    stamped = time.perf_counter()
-    figures = {"images": len(listing.ids), "list s": listed - start, "stamp s": stamped - listed}
-    return figures | {"peak growth MB": _peak() - before}
+    memory, listed, digest = Memory(), dict[str, float](), dict[str, float]()
+    with measured(memory, listed):
+        source = find_source(tree)
+        listing = source.listing()
+    with measured(memory, digest):
+        source_digest(source, listing)
+    return {"images": len(listing.ids), "list": listed, "digest": digest}
 
 
 def tiny_encoder() -> Encoder:
@@ -84,20 +95,20 @@ def tiny_encoder() -> Encoder:
     return Encoder(spec, network, network.n_features, size, device, "float32", SquarePreparing(size), network)
 
 
-def embed_images(tree: Path) -> dict[str, float]:
+def embed_images(tree: Path) -> dict[str, Any]:
     """Embed all images, or go on where a process that was killed stopped."""
     from shoal.data import find_source
     from shoal.features import embed
 
-    encoder, before, start = tiny_encoder(), _peak(), time.perf_counter()
-    found = embed(find_source(tree), encoder, tree.parent / os.environ["FEATURES"])
-    seconds = time.perf_counter() - start
-    return {"images": len(found.ids), "s": seconds, "peak growth MB": _peak() - before, "peak MB": _peak()}
+    encoder, memory, figures = tiny_encoder(), Memory(), dict[str, float]()
+    with measured(memory, figures):
+        found = embed(find_source(tree), encoder, tree.parent / os.environ["FEATURES"])
+    return {"images": len(found.ids), "images/s": round(len(found.ids) / figures["s"]), **figures}
 
 
-def embed_killed(tree: Path, seconds: float) -> dict[str, float]:
+def embed_killed(tree: Path, seconds: float) -> dict[str, Any]:
     """Kill embedding three times in what it takes, let it end, and compare its features with those of the whole run."""
-    command = [sys.executable, __file__, "--step", "embed", "--folder", str(tree)]
+    command = [sys.executable, __file__, "--step", "embed", "--tree", str(tree)]
     environment = os.environ | {"FEATURES": "killed"}
     for _ in range(3):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
@@ -109,48 +120,124 @@ def embed_killed(tree: Path, seconds: float) -> dict[str, float]:
     return {"kills": 3, "identical": same}
 
 
-STEPS = {"list": list_images, "embed": embed_images}
-"""What is measured, each in a process of its own, whose memory nothing else has grown."""
+def make_rows(tree: Path, at: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Make features up."""
+    import million_rows
+
+    shutil.rmtree(at, ignore_errors=True)
+    memory, figures = Memory(), dict[str, float]()
+    with measured(memory, figures):
+        million_rows.make(at / "features", None if args.no_tree else tree, args.n, args.d)
+    return {"rows": args.n, "columns": args.d, **figures}
 
 
-def measure(step: str, tree: Path) -> Mapping[str, float]:
-    """Run a step in a process of its own."""
-    command = [sys.executable, __file__, "--step", step, "--folder", str(tree)]
+def cluster_rows(tree: Path, at: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Cluster them, by k-means of all rows or by mini-batches."""
+    import million_rows
+
+    return million_rows.cluster(at, None if args.no_tree else tree, args.k, args.method)
+
+
+def read_result(words: list[str]) -> dict[str, Any]:
+    """Run a command on the result."""
+    import million_rows
+
+    return million_rows.command(words)
+
+
+def of_step(args: argparse.Namespace) -> dict[str, Any]:
+    """What a process does."""
+    tree, at, step = args.tree, args.at, args.step
+    if step == "list":
+        return list_images(tree)
+    if step == "embed":
+        return embed_images(tree)
+    if step == "rows":
+        return make_rows(tree, at, args)
+    if step == "cluster":
+        return cluster_rows(tree, at, args)
+    words = {
+        "report": ["report", str(at)],
+        "evaluate": ["evaluate", str(at)],
+        "sort": ["sort", str(at), "--copy", str(at.with_name("sorted"))],
+    }
+    return read_result(words[step])
+
+
+STEPS = ("list", "embed", "killed", "rows", "cluster", "report", "evaluate", "sort")
+
+
+def run_step(step: str, tree: Path, at: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Run a step in a process of its own, whose memory nothing else has grown."""
+    command = [sys.executable, __file__, "--step", step, "--tree", str(tree), "--at", str(at), "--n", str(args.n)]
+    command += ["--d", str(args.d), "--k", str(args.k), "--method", args.method, *(["--no-tree"] * args.no_tree)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | {"FEATURES": "whole"})
-    figures: Mapping[str, float] = json.loads(done.stdout)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
-def _peak() -> float:
-    """Most memory that this process has held so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> None:
-    """Print a line for each step."""
+    """Print and keep the figures of each step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=1_000_000, help="files")
+    parser.add_argument("--embed", type=int, default=200_000, help="files that are embedded")
+    parser.add_argument("--d", type=int, default=64, help="columns of the features that are made up")
+    parser.add_argument("--k", type=int, default=100, help="clusters")
+    parser.add_argument("--method", choices=("kmeans", "minibatch"), default="kmeans")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--no-tree", action="store_true", help="no files, only features")
     parser.add_argument("--folder", type=Path, help="where they are kept for the next time; else they are removed")
-    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--save", help="name under benchmarks/results, which keeps the figures of other steps")
+    for name in ("--step", "--tree", "--at"):
+        parser.add_argument(name, type=str if name == "--step" else Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step:
-        print(json.dumps(STEPS[args.step](args.folder)))
+        print(json.dumps(of_step(args)))
         return
     with tempfile.TemporaryDirectory() as temporary:
-        start = time.perf_counter()
-        tree = build(args.folder or Path(temporary), args.n)
+        run_all(args.folder or Path(temporary), args)
+
+
+def run_all(folder: Path, args: argparse.Namespace) -> None:
+    """Run the steps one after the other."""
+    start, steps = time.perf_counter(), [*args.steps]
+    tree = folder / f"images-{args.n}"
+    if not args.no_tree:
+        build(folder, args.n)
         print(f"{args.n} files in {tree}, after {time.perf_counter() - start:.1f} s", flush=True)
-        for name in ("whole", "killed"):
-            shutil.rmtree(tree.parent / name, ignore_errors=True)
-        for step in STEPS:
-            figures = measure(step, tree)
-            tell(step, figures)
-        tell("killed", embed_killed(tree, figures["s"]))
+    few = build(folder, min(args.n, args.embed)) if {"embed", "killed"} & {*steps} else tree
+    for step in steps:
+        if step in ("embed", "killed"):
+            shutil.rmtree(few.parent / ("whole" if step == "embed" else "killed"), ignore_errors=True)
+        if step == "killed":
+            figures = embed_killed(few, kept(args.save)["embed"]["s"] if args.save else 60)
+        else:
+            figures = run_step(step, few if step == "embed" else tree, folder / f"rows-{args.n}", args)
+        tell(step, figures)
+        if args.save:
+            keep(args.save, step if args.method == "kmeans" else f"{step} {args.method}", figures)
 
 
-def tell(step: str, figures: Mapping[str, float]) -> None:
-    """Print the figures of a step on a line."""
-    print(f"{step:<8}" + "  ".join(f"{name} {value:.6g}" for name, value in figures.items()), flush=True)
+def kept(name: str) -> dict[str, Any]:
+    """The figures so far."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def keep(name: str, step: str, figures: dict[str, Any]) -> None:
+    """Add figures to those of other steps."""
+    whole = {**kept(name), "machine": machine(), step: figures}
+    (RESULTS / f"{name}.json").write_text(f"{json.dumps(whole, indent=1)}\n")
+
+
+def tell(step: str, figures: dict[str, Any], indent: str = "") -> None:
+    """Print the figures of a step, and those of its stages below it."""
+    line = "  ".join(f"{name} {value}" for name, value in figures.items() if not isinstance(value, dict))
+    print(f"{indent}{step:<24}{line}", flush=True)
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            tell(name, value, "  ")
 
 
 if __name__ == "__main__":

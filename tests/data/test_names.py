@@ -1,5 +1,6 @@
 """Compact names are held to a list of the same texts."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.data.listing import Files, Names, distinct, encode_names
+from shoal import mapped
+from shoal.data.listing import Files, Names, distinct, write_names
 
 TEXTS = st.lists(st.text(max_size=8) | st.binary(max_size=8).map(lambda name: name.decode("utf-8", "surrogateescape")))
 
@@ -31,17 +33,48 @@ def test_names_are_a_list_that_cannot_be_changed(texts, part):
 
 @given(TEXTS, st.data())
 def test_names_share_buffers(texts, data):
-    text, offsets = encode_names(texts)
-    names = Names.from_buffers(np.frombuffer(text, np.uint8), offsets)
+    text, ends = bytearray(), bytearray()
+    write_names(texts, text.extend, ends.extend)
+    names = Names.from_buffers(np.frombuffer(text, np.uint8), np.frombuffer(ends, np.int64))
     assert names == texts
     rows = data.draw(st.lists(st.integers(0, len(texts) - 1))) if texts else []
-    assert names.take(np.array(rows, np.int64)) == [texts[row] for row in rows]
+    some = names.take(np.array(rows, np.int64))
+    assert some == [texts[row] for row in rows]
+    assert list(some[1::2]) == [texts[row] for row in rows][1::2]
 
 
-@pytest.mark.parametrize("offsets", [[0, 3, 2], [0, 2, 7], [-1, 2], [2**40, 2**41]])
-def test_offsets_outside_of_the_text_are_refused(offsets):
-    with pytest.raises(ValueError, match="offset"):
-        Names.from_buffers(bytearray(b"abcdef"), np.array(offsets))
+@pytest.mark.parametrize("ends", [[3, 2], [2, 7], [-1, 2], [2**40, 2**41]])
+def test_ends_outside_of_the_text_are_refused(ends):
+    with pytest.raises(ValueError, match="end before they begin"):
+        Names.from_buffers(np.frombuffer(b"abcdef", np.uint8), np.array(ends))
+
+
+@pytest.mark.parametrize("room", [2**62, 40, 0])
+def test_many_names_lie_in_a_file_or_without_room_for_it_in_memory(room, monkeypatch):
+    monkeypatch.setattr(mapped, "SMALL", 16)
+    texts = [f"folder/{number}.jpg" for number in range(9000)]
+    if room < 2**62:
+        monkeypatch.setattr(mapped.tempfile, "TemporaryFile", lambda **_: FullDisk(room))
+    names = Names(texts)
+    assert names == texts
+    assert names[5000:5003] == texts[5000:5003]
+
+
+class FullDisk(BytesIO):
+    """A file on a disk with so many bytes left."""
+
+    def __init__(self, room):
+        super().__init__()
+        if not room:
+            raise OSError(28, "No space left on device")
+        self.room = room
+
+    def write(self, data):
+        if not self.room:
+            raise OSError(28, "No space left on device")
+        written = super().write(bytes(data[: self.room]))
+        self.room -= written
+        return written
 
 
 @given(st.lists(st.sampled_from(["a", "b", "a#2", "a#3", "a#2#2"])))

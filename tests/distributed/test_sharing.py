@@ -15,7 +15,7 @@ from tests.ranks import on_ranks
 from shoal import distributed
 from shoal.cli.main import main
 from shoal.clustering import GaussianMixture, KMeans, MiniBatchKMeans
-from shoal.clustering.neighbours import approximate_neighbours, nearest_neighbours, neighbour_recall
+from shoal.clustering.neighbours import Recall, approximate_neighbours, nearest_neighbours
 from shoal.clustering.rows import Shards
 from shoal.features import EncoderSpec, embed, extract, filling, load_encoder, open_embedded
 from shoal.features.embedded import FILES, SHARDS
@@ -148,8 +148,10 @@ def fitted() -> list[list[float]]:
         bound = getattr(model, "inertia_", None) or model.lower_bound_
         found.append([bound, *distributed.gather_uneven(labels).tolist()])
     near = approximate_neighbours(x, torch.arange(0, 6000), 0, Shards(sharded))
-    recall = neighbour_recall(x, near, 0, Shards(sharded))
-    return [*found, [recall, *near.index.flatten().tolist()]]
+    recall = Recall(x, torch.arange(6000))
+    for block in near.blocks():
+        recall.add(block)
+    return [*found, [recall.share(), *near.index.flatten().tolist()]]
 
 
 def clustered(out: Path, *flags: str) -> int:

@@ -58,8 +58,13 @@ def features_of(n, originals, noise=0.3, seed=0):
     return torch.cat([rows, rows[originals] + noise * torch.randn(len(originals), 64, generator=draw)])
 
 
+def neighbours(features):
+    rows = torch.arange(len(features))
+    return rows, [approximate_neighbours(features, rows)]
+
+
 def pairs_of(features, images, **options):
-    found = copies(features, approximate_neighbours(features, torch.arange(len(features))), sketched(images), **options)
+    found = copies(features, *neighbours(features), sketched(images), **options)
     return {(min(pair), max(pair)) for pair in zip(found.one.tolist(), found.other.tolist(), strict=True)}
 
 
@@ -106,7 +111,7 @@ def test_images_without_a_sketch_are_compared_by_their_features(scenes):
     features = features_of(N, torch.tensor([0, 1]), 0.05)
     sketches = sketched(images)
     sketches["width"][N + 1] = 0
-    found = copies(features, approximate_neighbours(features, torch.arange(N + 2)), sketches)
+    found = copies(features, *neighbours(features), sketches)
     assert set(zip(found.one.tolist(), found.other.tolist(), strict=True)) >= {(0, N), (1, N + 1)}
     assert {frozenset(pair) for pair in zip(found.one.tolist(), found.other.tolist(), strict=True)} == {
         frozenset((0, N)),

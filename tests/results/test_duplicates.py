@@ -9,13 +9,13 @@ from sklearn.datasets import make_blobs
 from sklearn.neighbors import NearestNeighbors
 from torch.nn.functional import normalize
 
-from shoal.clustering import approximate_neighbours
-from shoal.clustering import neighbours as neighbours_module
-from shoal.clustering.neighbours import N_NEIGHBOURS
+from shoal.clustering import approximate_neighbours, cells
+from shoal.clustering.cells import N_NEIGHBOURS
+from shoal.data.equal import first_of_each
 from shoal.data.sketch import SKETCH
 from shoal.results.copies import alike_cosine, pairs_by_cosine
-from shoal.results.duplicates import duplicates, first_of_each, write_duplicates
-from shoal.results.outliers import MAX_SHARE, outliers, write_outliers
+from shoal.results.duplicates import KINDS, duplicates, write_duplicates
+from shoal.results.outliers import MAX_SHARE, isolation, outliers, write_outliers
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,9 @@ def test_few_rows_have_the_neighbours_that_scikit_learn_finds(rows):
 
 
 def test_many_rows_have_almost_all_of_them(rows, monkeypatch):
-    monkeypatch.setattr(neighbours_module, "CELL_ROWS", 40)
-    monkeypatch.setattr(neighbours_module, "_BLOCK", 64)
-    monkeypatch.setattr(neighbours_module, "_READ", 100)
+    monkeypatch.setattr(cells, "CELL_ROWS", 40)
+    monkeypatch.setattr(cells, "_BLOCK", 64)
+    monkeypatch.setattr(cells, "_READ", 100)
     found = approximate_neighbours(rows, torch.arange(900))
     _, near = NearestNeighbors(n_neighbors=N_NEIGHBOURS, metric="cosine").fit(rows).kneighbors()
     hits = [len(set(a) & set(b)) for a, b in zip(found.index.tolist(), near.tolist(), strict=True)]
@@ -54,7 +54,7 @@ def test_fewer_rows_than_neighbours(rows, n):
     found = approximate_neighbours(rows, torch.arange(n))
     assert found.index.shape == (n, n - 1)
     assert all(set(row) == set(range(n)) - {i} for i, row in enumerate(found.index.tolist()))
-    assert outliers(found, torch.zeros(n, dtype=torch.int64)) == []
+    assert outliers(found.rows, isolation(found), torch.zeros(n, dtype=torch.int64)) == []
 
 
 def test_planted_duplicates_are_found_and_no_others(tmp_path):
@@ -71,14 +71,14 @@ def test_planted_duplicates_are_found_and_no_others(tmp_path):
     ids = [f"{i}.png" for i in range(200)]
     found = duplicates(first, pairs_by_cosine(approximate_neighbours(rows, first.unique())), ids)
     groups = {}
-    for one in found:
-        groups.setdefault(one.group, {})[one.row] = one
+    for group, row, kind, similarity in zip(found.group, found.row, found.kind, found.similarity, strict=True):
+        groups.setdefault(int(group), {})[int(row)] = KINDS[kind], float(similarity)
     assert [set(group) for group in groups.values()] == [{5, 50, 60, 70, 90, *range(100, 120)}, {9, 80, 81}]
     assert list(groups) == [0, 1]
-    assert {row: one.kind for row, one in groups[0].items() if one.kind == "near"} == {90: "near"}
-    assert groups[0][50].similarity == 1
+    assert [row for row, (kind, _) in groups[0].items() if kind == "near"] == [90]
+    assert groups[0][50] == ("exact", 1)
     cosine = torch.nn.functional.cosine_similarity(rows[80], rows[[9, 81]]).max()
-    assert groups[1][80].similarity == pytest.approx(float(cosine), abs=1e-6)
+    assert groups[1][80][1] == pytest.approx(float(cosine), abs=1e-6)
     write_duplicates(found, ids, tmp_path / "duplicates.csv")
     with (tmp_path / "duplicates.csv").open() as file:
         table = list(csv.DictReader(file))
@@ -116,7 +116,7 @@ def known(*sizes):
 def test_the_best_of_a_group_is_kept(sizes, best):
     near = pairs_by_cosine(approximate_neighbours(torch.ones(3, 4), torch.arange(3)))
     found = duplicates(torch.arange(3), near, ["cat (1).jpg", "cat.jpg", "cat copy.jpg"], sketches=known(*sizes))
-    assert [(one.row, one.keep) for one in found] == [(best, True), *((i, False) for i in range(3) if i != best)]
+    assert [*zip(found.row, found.keep, strict=True)] == [(best, 1), *((i, 0) for i in range(3) if i != best)]
 
 
 def test_links_alone_are_no_group_and_every_name_of_the_best_file_is_kept():
@@ -124,11 +124,8 @@ def test_links_alone_are_no_group_and_every_name_of_the_best_file_is_kept():
     nothing = pairs_by_cosine(approximate_neighbours(torch.eye(6), first.unique()))
     sketches = known(*[(8, 8, 99, 1)] * 6)
     found = duplicates(first, nothing, list("abcdef"), links=links, sketches=sketches)
-    assert [(one.row, one.kind, one.keep) for one in found] == [
-        (3, "exact", True),
-        (4, "link", True),
-        (5, "exact", False),
-    ]
+    kinds = [KINDS[kind] for kind in found.kind]
+    assert [*zip(found.row, kinds, found.keep, strict=True)] == [(3, "exact", 1), (4, "link", 1), (5, "exact", 0)]
 
 
 @pytest.mark.parametrize("spread", [0.05, 0.5])
@@ -142,7 +139,8 @@ def test_planted_outliers_come_first(spread, tmp_path):
     rows[7, 5], rows[300, 6] = spread, -spread
     rows[777] = torch.randn(32, generator=draw)
     clusters = torch.arange(1000) // 500
-    found = outliers(approximate_neighbours(rows, torch.arange(1000)), clusters)
+    near = approximate_neighbours(rows, torch.arange(1000))
+    found = outliers(near.rows, isolation(near), clusters)
     assert {one.row for one in found[:3]} == set(alone)
     assert len(found) <= MAX_SHARE * 1000
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)

@@ -121,6 +121,7 @@ def tell_left_out(result: Result, lines: Sequence[str]) -> None:
 
 
 def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
+    from shoal.data.listing import Names
     from shoal.results.edited import read_edited
     from shoal.sort.plan import plan_sort
 
@@ -130,7 +131,7 @@ def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
         edited = read_edited(assignments)
         labels, names = edited.apply(result.ids, labels), names | dict(edited.names)
     present = result.present
-    ids = [result.ids[i] for i in present.tolist()]
+    ids = result.ids.take(present) if isinstance(result.ids, Names) else [result.ids[i] for i in present.tolist()]
     return plan_sort(ids, paths, labels[present], names, into, result.source_folders)
 
 

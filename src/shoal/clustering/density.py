@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type
+from shoal.clustering.inputs import AT_ONCE, ArrayOrTensor, SharesEstimator, as_input_type
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_choice, check_counts, generator_from, precision_of
 from shoal.clustering.rows import Metric, Rows, coincide, distinct_rows, invalid_features_error, subsample
@@ -28,6 +28,7 @@ from shoal.clustering.umap import (
 )
 from shoal.device import hold_threads
 from shoal.errors import UserError
+from shoal.mapped import release
 
 N_COMPONENTS = 5
 
@@ -215,11 +216,12 @@ class UMAPHDBSCAN(SharesEstimator):
         return other
 
     def _labels(self, features: Float[Tensor, "n d"]) -> Int64[Tensor, "n"]:
-        shares = self._shares(features)
-        if not shares.shape[1]:
-            return torch.full((len(features),), -1, device=features.device)
-        most, labels = shares.max(1)
-        return labels.where(most > 0, -1)
+        labels = torch.full((len(features),), -1, device=features.device)
+        for start in range(0, len(features) if self.n_clusters_ else 0, AT_ONCE):
+            most, likeliest = self._shares(features[start : start + AT_ONCE]).max(1)
+            labels[start : start + AT_ONCE] = likeliest.where(most > 0, -1)
+            release(features)
+        return labels
 
     def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """The cluster of each row, int64 (n,), −1 for one that belongs nowhere."""

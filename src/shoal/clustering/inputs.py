@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
@@ -18,9 +18,13 @@ from torch import Tensor
 from shoal.clustering.parameters import Array
 from shoal.clustering.rows import invalid_features_error, subsample
 from shoal.errors import UserError
+from shoal.mapped import known_map, release
 
 FLOATS = [np.float64, np.float32, np.float16]
 """What is computed with as it is; all other numbers become the first."""
+
+AT_ONCE = 65_536
+"""Rows of which clusters are predicted at a time."""
 
 ArrayOrTensor = TypeVar("ArrayOrTensor", Array, Tensor)
 
@@ -162,7 +166,7 @@ def tensor_on(array: Array) -> Tensor:
     """A tensor on an array's memory, which may be read-only, such as a memory map: nothing writes to it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(array)
+        return known_map(array, torch.from_numpy(array))
 
 
 def as_input_type(X: ArrayOrTensor, result: Tensor) -> ArrayOrTensor:
@@ -190,7 +194,15 @@ class SharesEstimator(TakesTensors, ClusterMixin, BaseEstimator):  # type: ignor
 
     def predict(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """The most probable cluster of each row, int64 (n,)."""
-        return as_input_type(X, self._shares(self._features(X)).argmax(1))
+        return as_input_type(X, self._likeliest(self._features(X)))
+
+    def _likeliest(self, features: Float[Tensor, "n d"]) -> Int64[Tensor, "n"]:
+        """The most probable cluster of each row, a part of the rows at a time: there are k numbers for each."""
+        labels = torch.empty(len(features), dtype=torch.int64, device=features.device)
+        for start in range(0, len(features), AT_ONCE):
+            labels[start : start + AT_ONCE] = self._shares(features[start : start + AT_ONCE]).argmax(1)
+            release(features)
+        return labels
 
     def predict_proba(self, X: ArrayOrTensor) -> ArrayOrTensor:
         """Probability of each cluster given the row, (n, k)."""

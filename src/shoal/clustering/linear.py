@@ -96,7 +96,7 @@ class LinearHead(SharesEstimator):
         weight, bias = discriminant(z.T @ z, sums, counts)
         self.weight_: Array | Tensor = weight.float()
         self.bias_: Array | Tensor = bias.float()
-        self.labels_: Array | Tensor = as_input_type(X, self._shares(features).argmax(1))
+        self.labels_: Array | Tensor = as_input_type(X, self._likeliest(features))
         return self
 
     def _shares(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:

@@ -12,12 +12,16 @@ from shoal import job
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, subsample
 from shoal.device import hold_threads
+from shoal.mapped import release, scratch
 
 MAX_ROWS = 10_000
 """Rows that t-SNE lays out; any others are placed among them."""
 
 FEW_ROWS = 15
 """Fewer rows have no neighbourhoods to speak of: their first two principal components are shown."""
+
+AT_ONCE = 65_536
+"""Rows that are placed at a time."""
 
 GUIDES = 3
 """Nearest laid-out rows that decide where each of the others is placed."""
@@ -51,7 +55,7 @@ def map_positions(
         UserError: NaN, infinity, zero rows under the cosine, squares that overflow in float32.
     """
     features = features.detach()
-    positions = torch.zeros(len(features), 2, device=features.device)
+    positions = scratch((len(features), 2), torch.float32).to(features.device)
     sample = subsample(len(features), MAX_ROWS, torch.Generator().manual_seed(seed)).to(features.device)
     if not len(sample):
         return positions
@@ -68,11 +72,13 @@ def map_positions(
     [embedded] = job.tensors_of_first(laid_out) if shards.cut else laid_out()
     positions[sample] = embedded.to(features.device)
     if len(sample) < len(features):
-        others = torch.ones(len(features), dtype=torch.bool, device=features.device)
-        others[sample] = False
-        own = features[shards.part(len(features))]
-        placed = shards.gather(place_among(features[sample], positions[sample], own, metric=metric))
-        positions[others] = placed[others]
+        known, places, own = features[sample], positions[sample].clone(), shards.part(len(features))
+        for start in range(own.start, own.stop, AT_ONCE):
+            part = slice(start, min(start + AT_ONCE, own.stop))
+            positions[part] = place_among(known, places, features[part], metric=metric)
+            release(features, positions)
+        positions = shards.gather(positions[own]) if shards.cut else positions
+        positions[sample] = places
     return positions
 
 

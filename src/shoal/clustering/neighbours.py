@@ -6,32 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from shoal.clustering.cells import CELL_ROWS, N_NEIGHBOURS, PROBES, Cells, Vectors, nearest_of_all
 from shoal.clustering.inputs import ArrayOrTensor, as_input_type, features_from
-from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.parameters import check_counts
-from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, squared_distances
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error
 from shoal.errors import UserError
 
 CHUNK = 2**22
 """Values that the exact search holds at a time, beside the rows and the answer."""
 
-N_NEIGHBOURS = 10
-CELL_ROWS = 1000
-"""Mean number of rows in a cell of the inverted file."""
-
-PROBES = 4
-"""Cells that are searched for the neighbours of a row. With no more cells than these, the search is exact."""
-
-_BLOCK = 4096  # rows compared with as many at once: 64 MB of cosines
-_SAMPLED = 50  # rows per cell on which k-means finds the cells
-_READ = 8192
 _ASKED = 200  # rows whose neighbours are looked for among all
 _ROUNDING = 1e-6  # of cosines
-
 
 SPARE = 4
 """Candidates beside the k, whose true distances are computed as well."""
@@ -193,108 +181,62 @@ class Neighbours:
     index: Int64[Tensor, "m j"]
     similarity: Float[Tensor, "m j"]
 
+    def blocks(self, size: int = 8192) -> Iterator[Neighbours]:
+        """The same, of some rows at a time."""
+        for start in range(0, len(self.rows), size):
+            part = slice(start, start + size)
+            yield Neighbours(self.rows[part], self.index[part], self.similarity[part])
+
 
 def approximate_neighbours(
-    features: Float[Tensor, "n d"], rows: Int64[Tensor, "m"], seed: int = 0, shards: Shards = LOCAL
+    features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], seed: int = 0, shards: Shards = LOCAL
 ) -> Neighbours:
-    """The ten nearest by cosine of each of some rows, among these rows, by an inverted file.
+    """The neighbours that ``neighbours_by_cell`` finds, of all rows at once; of ranks that share the work on each."""
+    j, own = min(N_NEIGHBOURS, max(len(rows) - 1, 0)), shards.part(len(rows))
+    n = 0 if j else own.stop - own.start
+    nothing = torch.zeros(n, j, dtype=torch.int64), torch.zeros(n, j)
+    found = [(each.index, each.similarity) for each in neighbours_by_cell(features, rows, seed, shards)]
+    index, similarity = (shards.gather(torch.cat(each)) for each in zip(nothing, *found, strict=True))
+    return Neighbours(rows, index, similarity)
+
+
+def neighbours_by_cell(
+    features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], seed: int = 0, shards: Shards = LOCAL
+) -> Iterator[Neighbours]:
+    """The ten nearest by cosine of each of some rows, among these rows, by an inverted file, some thousand at a time.
 
     k-means on a sample partitions the rows into cells, and each row is compared with those of its four nearest cells
-    (Jégou, Douze and Schmid 2011, section IV). Up to 4 000 rows all are compared. Time is O(4 000 · m · d), memory
-    O(m). The features may be a memory map, of which rows are read a cell at a time. Ranks that see all rows each look
-    for the neighbours of a share of them (``shards``), and get those of all.
+    (Jégou, Douze and Schmid 2011, section IV). Up to 4 000 rows all are compared. Beyond a million rows the cells are
+    found in two steps, by groups of cells. A cell that has far more rows than others, because they are all alike, is
+    searched in pieces. So time is O(5 000 · m · d), and memory a few numbers per row, which lie in scratch files
+    (``mapped.scratch``) where rows are many. The features may be a memory map, of which rows are read a cell at a time.
+
+    Ranks that see all rows look for the neighbours of a share of them each (``shards``), which are those yielded.
     """
-    j, own = min(N_NEIGHBOURS, max(len(rows) - 1, 0)), shards.part(len(rows))
-    index = torch.full((own.stop - own.start, j), -1)
-    similarity = torch.full(index.shape, -torch.inf, dtype=torch.float64)
-    if j:
-        for queries, members in _cells(features, rows, seed, shards):
-            _merge_members(features, rows, queries, members, index, similarity, queries - own.start)
-        index, similarity = shards.gather(index), shards.gather(similarity)
-    return Neighbours(rows, torch.where(index < 0, -1, rows[index.clamp(min=0)]), similarity.float())
-
-
-def neighbour_recall(
-    features: Float[Tensor, "n d"], near: Neighbours, seed: int = 0, shards: Shards = LOCAL
-) -> float | None:
-    """Share of the true neighbours of 200 rows, drawn at random, that ``approximate_neighbours`` has found.
-
-    These rows are compared with all others, in O(200 · m · d). None where all rows were.
-    """
-    n, j = len(near.rows), near.index.shape[1]
-    if -(-n // CELL_ROWS) <= PROBES:
-        return None
-    drawn = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:_ASKED].sort().values
-    own = drawn[shards.part(len(drawn))]
-    index = torch.full((len(own), j), -1)
-    similarity = torch.full(index.shape, -torch.inf, dtype=torch.float64)
-    _merge_members(features, near.rows, own, torch.arange(n), index, similarity, torch.arange(len(own)))
-    found = (near.similarity[own] >= similarity[:, -1:] - _ROUNDING).sum()
-    return int(shards.sum(found)) / (len(drawn) * j)
-
-
-def _cells(
-    features: Float[Tensor, "n d"], rows: Int64[Tensor, "m"], seed: int, shards: Shards
-) -> Iterator[tuple[Int64[Tensor, "q"], Int64[Tensor, "c"]]]:
-    """This rank's queries and the members of each cell, as positions in ``rows``."""
-    own = shards.part(len(rows))
-    n_cells = -(-len(rows) // CELL_ROWS)
-    if n_cells <= PROBES:
-        yield torch.arange(own.start, own.stop), torch.arange(len(rows))
+    if len(rows) < 2:
         return
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(len(rows), generator=generator)[: _SAMPLED * n_cells].sort().values
-    sample = _unit_rows(features, rows[drawn[shards.part(len(drawn))]]).float()
-    options = {"metric": "euclidean", "init": "random", "n_init": 1, "max_iter": 10, "sharded": shards.cut}
-    centers = kmeans(sample, n_cells, generator=generator, **options).centers  # type: ignore[arg-type]
-    mine = rows[own]
-    near = torch.empty(len(mine), PROBES, dtype=torch.int64)
-    for start in range(0, len(mine), _READ):
-        x = _unit_rows(features, mine[start : start + _READ]).float()
-        near[start : start + _READ] = squared_distances(x, centers).topk(PROBES, largest=False).indices
-    nearest = shards.gather(near[:, 0].contiguous())
-    probing, lists = _positions_by_cell(near.flatten(), n_cells), _positions_by_cell(nearest, n_cells)
-    for queries, members in zip(probing, lists, strict=True):
-        yield own.start + queries // PROBES, members
+    for part, found, similarity in Cells(features, rows, seed, shards).run():
+        yield Neighbours(rows[part], torch.where(found < 0, -1, rows[found.clamp(min=0)]), similarity.float())
 
 
-def _positions_by_cell(cells: Int64[Tensor, "m"], n_cells: int) -> tuple[Tensor, ...]:
-    sizes = torch.bincount(cells, minlength=n_cells).tolist()
-    return torch.split(cells.argsort(stable=True), sizes)
+class Recall:
+    """Which share of the true neighbours ``neighbours_by_cell`` finds: asked for 200 rows, drawn at random."""
 
+    def __init__(self, features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], seed: int = 0) -> None:
+        self._features, self._rows = features, rows
+        drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:_ASKED]
+        self._asked = rows[drawn.sort().values]
+        self._found = torch.full((len(self._asked), N_NEIGHBOURS), -torch.inf)
 
-def _merge_members(
-    features: Float[Tensor, "n d"],
-    rows: Int64[Tensor, "m"],
-    queries: Int64[Tensor, "q"],
-    members: Int64[Tensor, "c"],
-    index: Int64[Tensor, "own j"],
-    similarity: Float[Tensor, "own j"],
-    places: Int64[Tensor, "q"],
-) -> None:
-    """Merge the members into the neighbours that each query has so far, which are at its place."""
-    for candidates in torch.split(members, _BLOCK):
-        y = _unit_rows(features, rows[candidates])
-        center = y.mean(0)  # about which differences of rows that are much alike keep their digits in float32
-        y, y_lengths = _about(y, center)
-        for block, place in zip(torch.split(queries, _BLOCK), torch.split(places, _BLOCK), strict=True):
-            x, x_lengths = _about(_unit_rows(features, rows[block]), center)
-            squared = torch.addmm(y_lengths, x, y.T, alpha=-2).add_(x_lengths[:, None])
-            squared.masked_fill_(block[:, None] == candidates, torch.inf)
-            best = squared.topk(min(index.shape[1], len(candidates)), largest=False)
-            values = torch.cat([similarity[place], 1 - best.values.double().clamp(min=0) / 2], 1)
-            found = torch.cat([index[place], candidates[best.indices]], 1)
-            similarity[place], kept = values.topk(index.shape[1])
-            index[place] = torch.where(similarity[place] == -torch.inf, -1, found.gather(1, kept))
+    def add(self, block: Neighbours) -> None:
+        """Neighbours that were found."""
+        place = torch.searchsorted(block.rows, self._asked).clamp(max=max(len(block.rows) - 1, 0))
+        inside = (block.rows[place] == self._asked).nonzero()[:, 0]
+        self._found[inside, : block.similarity.shape[1]] = block.similarity[place[inside]]
 
-
-def _unit_rows(features: Float[Tensor, "n d"], rows: Int64[Tensor, "b"]) -> Float64[Tensor, "b d"]:
-    return normalize(features[rows].double())
-
-
-def _about(
-    unit: Float64[Tensor, "b d"], center: Float64[Tensor, "d"]
-) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b"]]:
-    """Rows about a point in float32, and their squared lengths; a zero row adds 1, so that its cosines are 0."""
-    x = (unit - center).float()
-    return x, x.square().sum(1) + (~unit.any(1)).float()
+    def share(self) -> float | None:
+        """Of all neighbours once they are there, by comparing with all rows; None where the search did so itself."""
+        if -(-len(self._rows) // CELL_ROWS) <= PROBES:
+            return None
+        true = nearest_of_all(self._features, self._rows, self._asked, N_NEIGHBOURS)
+        return float((self._found >= true[:, -1:] - _ROUNDING).float().mean())

@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from shoal.clustering.density import UMAPHDBSCAN
+from shoal.clustering.grouping import group_sizes
 from shoal.clustering.kmeans.estimator import KMeans
 from shoal.clustering.kmeans.minibatch import MiniBatchKMeans
 from shoal.clustering.mixtures.gaussian import GaussianMixture
@@ -30,7 +31,10 @@ def renumbered(labels: Int64[Tensor, "n"]) -> tuple[Int64[Tensor, "n"], Int64[Te
     Returns:
         The new cluster of each row, and the old number of each new cluster, ascending.
     """
-    occupied = torch.unique(labels[labels >= 0])
+    sizes = group_sizes(labels)
+    occupied = sizes.nonzero()[:, 0]
+    if len(occupied) == len(sizes):
+        return labels, occupied
     return torch.searchsorted(occupied, labels).where(labels >= 0, -1), occupied
 
 

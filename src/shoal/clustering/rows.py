@@ -14,6 +14,7 @@ from torch import Tensor
 
 from shoal import distributed
 from shoal.errors import UserError
+from shoal.mapped import released
 
 ClusteringMethod = Literal["kmeans", "umap-kmeans", "gmm", "temi", "density"]
 
@@ -123,8 +124,8 @@ class Rows:
         # A chunk and its results fit into a CPU's cache, or fill a GPU.
         values = 2**24 if self.features.is_cuda else 2**20
         size = max(1, values // max(self.features.shape[1], n_columns))
-        for start in range(0, len(self), size):
-            yield slice(start, min(start + size, len(self)))
+        parts = (slice(start, min(start + size, len(self))) for start in range(0, len(self), size))
+        return released(parts, self.features)
 
     def chunks(self, n_columns: int) -> Iterator[tuple[slice, Float[Tensor, "b d"]]]:
         """Slices, and the rows in them."""
@@ -134,10 +135,11 @@ class Rows:
     @cached_property
     def squared_lengths(self) -> Float[Tensor, "n 1"]:
         """‖x‖² of each row."""
+        if self.metric == "cosine":
+            return self.shift.new_ones(1, 1).expand(len(self), 1)
         lengths = self.shift.new_ones(len(self), 1)
-        if self.metric == "euclidean":
-            for part, x in self.chunks(1):
-                lengths[part] = torch.linalg.vector_norm(x, dim=1, keepdim=True).square()
+        for part, x in self.chunks(1):
+            lengths[part] = torch.linalg.vector_norm(x, dim=1, keepdim=True).square()
         return lengths
 
     def moments(self, shards: Shards = LOCAL) -> tuple[Float[Tensor, "d"], float]:
@@ -247,15 +249,6 @@ def distinct_rows(features: Shaped[Tensor, "n d"]) -> tuple[Int64[Tensor, "m"], 
     order = np.argsort(first)
     place = np.argsort(order)
     return torch.from_numpy(first[order]).to(features.device), torch.from_numpy(place[inverse]).to(features.device)
-
-
-def equal_rows(features: Shaped[Tensor, "n d"]) -> Iterator[list[int]]:
-    """Rows that are equal to others, group by group."""
-    which = distinct_rows(features)[1].cpu().numpy()
-    rows = np.flatnonzero(np.bincount(which)[which] > 1)
-    rows = rows[np.argsort(which[rows], kind="stable")]
-    for same in np.split(rows, np.flatnonzero(np.diff(which[rows])) + 1):
-        yield same.tolist()
 
 
 def count_distinct(chunks: Iterable[Float[Tensor, "_ d"]], most: int) -> int:

@@ -242,7 +242,7 @@ class UMAPKMeans(SharesEstimator):
         if len(drawn) == len(features):
             self.labels_: Array | Tensor = as_input_type(X, found)
         else:
-            labels = self._shares(features).argmax(1)
+            labels = self._likeliest(features)
             labels[drawn] = found
             self.labels_ = as_input_type(X, labels)
         warn_if_fewer(len(torch.unique(found)), self.n_clusters)

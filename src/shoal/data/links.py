@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -17,16 +18,21 @@ def other_names(path_of: Callable[[int], Path | None], candidates: Iterable[Sequ
         path_of: the path of a row; None for what lies in an archive or a table.
         candidates: groups of rows whose content is equal. No other files are looked at.
     """
-    found: list[tuple[int, int]] = []
+    found = array("q")
     for rows in candidates:
         names: dict[tuple[int, int], list[int]] = {}
         for row in rows:
             if (path := path_of(row)) is not None and (file := _file(path)) is not None:
                 names.setdefault(file, []).append(row)
         for same in names.values():
+            if len(same) < 2:
+                continue
             own = next((row for row in same if _is_direct(path_of(row))), same[0])
-            found += [(row, own) for row in same if row != own]
-    return np.array(sorted(found), np.int64).reshape(-1, 2)
+            for row in same:
+                if row != own:
+                    found.extend((row, own))
+    pairs = np.frombuffer(found, np.int64).reshape(-1, 2)
+    return pairs[np.argsort(pairs[:, 0], kind="stable")]
 
 
 def _file(path: Path) -> tuple[int, int] | None:

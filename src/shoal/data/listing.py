@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import operator
+import os
 import stat
 import warnings
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,47 +22,77 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from shoal.data.greys import Ranges, Samples, Scale
+from shoal.mapped import Spool
 from shoal.types import Images, Others
 
 _CHUNK = 4096  # names decoded together
+_CHECKED = 2**20  # ends of names that are checked together
 _CODEC = ("utf-8", "surrogateescape")  # as Python itself does with file names that are not UTF-8
 
 
 class Names(Sequence[str]):
-    """Immutable sequence of strings that takes one byte per character and eight per name.
+    """Immutable sequence of strings that takes one byte per character and eight per name, in a file if they are many.
 
-    A list of Python strings takes about a hundred bytes more for each. Slices share the memory.
+    A list of Python strings takes about a hundred bytes more for each. Slices and ``take`` share the memory.
     """
 
-    __slots__ = ("_array",)
+    __slots__ = ("_ends", "_rows", "_start", "_text")
     __hash__ = None  # type: ignore[assignment]  # equal to lists, which have no hash
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._array = _large_binary(*encode_names(names))
+        with Spool() as text, Spool() as ends:
+            write_names(names, text.write, ends.write)
+            self._set(text.array(), ends.array().view(np.int64))
+
+    def _set(
+        self,
+        text: UInt8[np.ndarray, "b"],
+        ends: Int64[np.ndarray, "n"],
+        start: int = 0,
+        rows: Int64[np.ndarray, "m"] | None = None,
+    ) -> Names:
+        self._text, self._ends = text, ends
+        self._start = start  # of the first name
+        self._rows = rows  # in the order of the sequence; None: all
+        return self
 
     @classmethod
-    def from_buffers(cls, text: bytearray | UInt8[np.ndarray, "b"], offsets: Int64[np.ndarray, "m"]) -> Names:
-        """Share buffers such as ``encode_names`` returns, which may be memory maps.
+    def from_buffers(cls, text: UInt8[np.ndarray, "b"], ends: Int64[np.ndarray, "n"]) -> Names:
+        """Share what ``write_names`` wrote, which may be memory maps.
 
         Raises:
-            ValueError: the offsets do not fit the text.
+            ValueError: the ends do not fit the text.
         """
-        array = _large_binary(text, offsets)
-        array.validate(full=True)
-        return cls._of(array)
-
-    @classmethod
-    def _of(cls, array: pa.LargeBinaryArray) -> Names:
-        names = cls.__new__(cls)
-        names._array = array
-        return names
+        last = 0
+        for begin in range(0, len(ends), _CHECKED):
+            part = ends[begin : begin + _CHECKED]
+            if part[0] < last or (np.diff(part) < 0).any() or part[-1] > len(text):
+                raise ValueError("names end before they begin, or beyond the text")
+            last = int(part[-1])
+        return cls.__new__(cls)._set(text, ends)
 
     def take(self, rows: Int64[np.ndarray, "m"]) -> Names:
-        """Copy the names of some rows."""
-        return self._of(self._array.take(pa.array(rows)))
+        """The names of some rows."""
+        known = rows if self._rows is None else self._rows[rows]
+        return Names.__new__(Names)._set(self._text, self._ends, self._start, known)
+
+    def encoded(self, start: int, stop: int) -> list[bytes]:
+        """The names of a slice as their bytes."""
+        if self._rows is not None:
+            rows = self._rows[start:stop]
+            begins, ends = np.where(rows > 0, self._ends[rows - 1], self._start), self._ends[rows]
+            text = self._text.data
+            return [bytes(text[a:b]) for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
+        ends = self._ends[start:stop]
+        offsets = np.concatenate([[self._ends[start - 1] if start > 0 else self._start], ends])
+        array = pa.Array.from_buffers(
+            pa.large_binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(self._text)]
+        )
+        found: list[bytes] = array.to_pylist()  # to_numpy imports pandas where there is one
+        return found
 
     def __len__(self) -> int:
-        return len(self._array)
+        return len(self._ends if self._rows is None else self._rows)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -69,39 +100,51 @@ class Names(Sequence[str]):
     def __getitem__(self, index: slice) -> Names: ...
     def __getitem__(self, index: int | slice) -> str | Names:
         if isinstance(index, slice):
-            return self._of(self._array[index])
-        name: bytes = self._array[index].as_py()
-        return name.decode(*_CODEC)
+            start, stop, step = index.indices(len(self))
+            if step != 1 or self._rows is not None:
+                return self.take(np.arange(start, stop, step))
+            first = int(self._ends[start - 1]) if start > 0 else self._start
+            return Names.__new__(Names)._set(self._text, self._ends[start:stop], first)
+        at = operator.index(index)
+        at += len(self) if at < 0 else 0
+        if not 0 <= at < len(self):
+            raise IndexError(f"there is no name {index} of {len(self)}")
+        row = at if self._rows is None else int(self._rows[at])
+        begin = self._ends[row - 1] if row > 0 else self._start
+        return self._text[begin : self._ends[row]].tobytes().decode(*_CODEC)
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), _CHUNK):
-            chunk = self._array[start : start + _CHUNK].to_pylist()  # to_numpy imports pandas where there is one
-            yield from [name.decode(*_CODEC) for name in chunk]
+            yield from [name.decode(*_CODEC) for name in self.encoded(start, start + _CHUNK)]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Names | list | tuple):
             return NotImplemented
-        return len(self) == len(other) and all(one == two for one, two in zip(self, other, strict=True))
+        if len(self) != len(other):
+            return False
+        if not isinstance(other, Names):
+            return all(one == two for one, two in zip(self, other, strict=True))
+        starts = range(0, len(self), _CHUNK)
+        return all(self.encoded(start, start + _CHUNK) == other.encoded(start, start + _CHUNK) for start in starts)
 
     def __repr__(self) -> str:
         return f"Names({[*self[:3]]}{', …' if len(self) > 3 else ''} of {len(self)})"
 
 
-def encode_names(names: Iterable[str]) -> tuple[bytearray, Int64[np.ndarray, "m"]]:
-    """Encode names as their bytes, one after the other, and the offsets at which they begin, with the end of the last.
+def write_names(
+    names: Iterable[str], write_text: Callable[[bytes], object], write_ends: Callable[[bytes], object]
+) -> None:
+    """Write names as their bytes, one after the other, and the offset at which each ends, as int64.
 
     Raises:
         UnicodeEncodeError: a name has surrogates that no bytes decode to.
     """
-    text, offsets = bytearray(), array("q", [0])
-    for name in names:
-        text += name.encode(*_CODEC)
-        offsets.append(len(text))
-    return text, np.frombuffer(offsets, np.int64)
-
-
-def _large_binary(text: bytearray | UInt8[np.ndarray, "b"], offsets: Int64[np.ndarray, "m"]) -> pa.LargeBinaryArray:
-    return pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(text)])
+    each, end = iter(names), 0
+    while encoded := [name.encode(*_CODEC) for name in islice(each, _CHUNK)]:
+        ends = end + np.cumsum([len(name) for name in encoded], dtype=np.int64)
+        write_text(b"".join(encoded))
+        write_ends(ends.tobytes())
+        end = int(ends[-1])
 
 
 def distinct(names: Names) -> Names:
@@ -135,6 +178,12 @@ class Files(Sequence[Path]):
     def texts(self) -> Iterator[str]:
         """Iterate over the paths as text, ten times as fast as over ``Path`` objects."""
         return map(self._locate, self._names)
+
+    def take(self, rows: Int64[np.ndarray, "m"]) -> Files:
+        """The files of some rows."""
+        names = self._names
+        some = names.take(rows) if isinstance(names, Names) else [names[row] for row in rows.tolist()]
+        return Files(some, self._locate)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -273,14 +322,14 @@ def source_digest(source: Source, listing: Listing) -> str:
     digest.update(json.dumps([len(listing.ids), listing.classes]).encode())
     for name, target in zip(listing.ids, listing.targets, strict=True):
         digest.update(f"{name}\0{int(target)}\n".encode("utf-8", "surrogateescape"))
-    for file in source.files:
+    for file in source.files.texts() if isinstance(source.files, Files) else map(str, source.files):
         digest.update(_look(file))
     return digest.hexdigest()
 
 
-def _look(file: Path) -> bytes:
+def _look(file: str) -> bytes:
     try:
-        stat = file.stat()
+        stat = os.stat(file)  # noqa: PTH116 - a Path for each of a million files is slow
     except (OSError, ValueError):  # ValueError: a name with a zero byte
         return b"missing\n"
     return f"{stat.st_size} {stat.st_mtime_ns}\n".encode()

@@ -41,17 +41,20 @@ _THREADS = 8
 """More than there may be cores: on a network drive, looking is waiting."""
 
 
-def look_at_all(files: Sequence[Path], rows: Sequence[int] | None = None) -> Int64[np.ndarray, "m 3"]:
+def look_at_all(
+    files: Sequence[Path], rows: Sequence[int] | Int64[np.ndarray, "m"] | None = None
+) -> Int64[np.ndarray, "m 3"]:
     """``look_at`` files, or some of them, in threads."""
     wanted = range(len(files)) if rows is None else rows
     texts = (files.text(row) if isinstance(files, Files) else str(files[row]) for row in wanted)
     chunks = iter(lambda: [text for _, text in zip(range(_CHUNK), texts, strict=False)], [])
 
-    def look(chunk: list[str]) -> list[Look]:
-        return [look_at(text) for text in chunk]
+    def look(chunk: list[str]) -> Int64[np.ndarray, "b 3"]:
+        return np.array([look_at(text) for text in chunk], np.int64)
 
-    found: list[Look] = []
+    found, end = np.empty((len(wanted), len(NO_LOOK)), np.int64), 0
     with contextlib.closing(map_in_threads(look, chunks, threads=_THREADS, ahead=2 * _THREADS)) as looks:
         for each in looks:
-            found += each
-    return np.asarray(found, np.int64).reshape(-1, len(NO_LOOK))
+            found[end : end + len(each)] = each
+            end += len(each)
+    return found

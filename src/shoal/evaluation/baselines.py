@@ -74,7 +74,8 @@ def plain_baselines(
         return Baseline(method, of, sampled, clustering_scores(labels[index], found), agreement, None)
 
     _announce(len(sample))
-    plain = [baseline(of, rows, features[rows.to(features.device)], umap=False)]
+    whole = features if len(rows) == len(features) else features[rows.to(features.device)]
+    plain = [baseline(of, rows, whole, umap=False)]
     plain.append(baseline(of, sample, features[sample.to(features.device)], umap=True))
     if pixels is not None:
         small = _small(pixels, sample).to(features.device)

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from shoal.clustering import calinski_harabasz, davies_bouldin, silhouette
 from shoal.clustering.contingency import Contingency
+from shoal.clustering.grouping import group_sizes
 from shoal.clustering.parameters import precision_of
+from shoal.clustering.rows import Rows
 from shoal.errors import UserError
 from shoal.evaluation.metrics import clustering_scores, matched_share
 from shoal.types import Clustering, Images
@@ -88,17 +90,18 @@ def clustering_signals(
         UserError: a feature is NaN or infinite.
     """
     clustered = clustering.labels >= 0
-    features, labels = features[clustered], clustering.labels[clustered]
-    if not torch.isfinite(features).all():
+    feature_std = _feature_std(features, clustered)
+    if not math.isfinite(feature_std):
         raise UserError(
             "the features contain NaN or infinity: training has diverged, restart it with a lower learning rate."
         )
-    shares = torch.bincount(labels, minlength=len(clustering.centers)) / max(len(labels), 1)
+    sizes = group_sizes(clustering.labels, len(clustering.centers))
+    shares = sizes / max(int(sizes.sum()), 1)
     signals = {
-        "silhouette": _silhouette(features, labels, generator),
+        "silhouette": _silhouette(features, clustering.labels, generator),
         "smallest": float(shares.min()),
         "largest": float(shares.max()),
-        "feature_std": _feature_std(features),
+        "feature_std": feature_std,
     }
     if previous is not None and bool((clustered & (previous >= 0)).any()):
         signals["changed"] = 1 - matched_share(Contingency.of(clustering.labels, previous))
@@ -140,13 +143,19 @@ def unsettled_warning(signals: Mapping[str, float]) -> str | None:
     )
 
 
-def _silhouette(features: Float[Tensor, "m d"], labels: Int64[Tensor, "m"], generator: torch.Generator) -> float:
+def _silhouette(features: Float[Tensor, "n d"], labels: Int64[Tensor, "n"], generator: torch.Generator) -> float:
     score = silhouette(features, labels, metric="cosine", generator=generator, n_rows=SILHOUETTE_ROWS)
     return 0.0 if math.isnan(score) else score
 
 
-def _feature_std(features: Float[Tensor, "n d"]) -> float:
-    if not len(features):
-        return 0.0
-    directions = F.normalize(features.to(precision_of(features)), dim=1)
-    return float(directions.std(0, correction=0).mean() * math.sqrt(features.shape[1]))
+def _feature_std(features: Float[Tensor, "n d"], clustered: Bool[Tensor, "n"]) -> float:
+    """Of some rows, which are read a part at a time; NaN if a value of theirs is NaN or infinite."""
+    sums = torch.zeros(2, features.shape[1], dtype=torch.float64, device=features.device)
+    n = 0
+    for part in Rows(features, "euclidean").parts(1):
+        rows = features[part][clustered[part]]
+        directions = F.normalize(rows.to(precision_of(rows)), dim=1).double()
+        sums += torch.stack([directions.sum(0), directions.square().sum(0)])
+        n += len(rows)
+    mean, square = sums / max(n, 1)
+    return float((square - mean.square()).clamp(min=0).sqrt().mean() * math.sqrt(features.shape[1]))

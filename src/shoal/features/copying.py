@@ -111,7 +111,7 @@ def _copy(folder: Path, target: Path, index: Int64[np.ndarray, "m"], header: Hea
     embedded = open_embedded(folder)
     rows, (_, skipped, notes) = embedded.rows.numpy(), read_journal(folder)
     ends = mapped(folder / "names.i64", np.int64, (-1,))
-    names = Names.from_buffers(mapped(folder / "names.txt", np.uint8, (-1,)), np.concatenate([[0], ends]))
+    names = Names.from_buffers(mapped(folder / "names.txt", np.uint8, (-1,)), ends)
     left = np.ones(len(names), dtype=bool)
     left[np.delete(rows, index)] = False
     place = np.cumsum(left) - 1

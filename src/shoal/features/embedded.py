@@ -145,13 +145,13 @@ def open_embedded(folder: Path, *, unfinished: bool = False) -> Embedded:
         rows = mapped(folder / "rows.i64", np.int64, (done.kept,))
         ends = mapped(folder / "names.i64", np.int64, (header.n,))
         text = mapped(folder / "names.txt", np.uint8, (-1,))
-        names = Names.from_buffers(text, np.concatenate([[0], ends]))
-        looks = folder / "looks.i64"
+        names = Names.from_buffers(text, ends)
+        looks, labels = folder / "looks.i64", tensor_on(mapped(folder / "labels.i64", np.int64, (header.n,)))
         return Embedded(
             tensor_on(mapped(folder / FEATURES, np.float32, (done.kept, header.n_features))),
             tensor_on(rows),
             names.take(rows) if len(rows) < header.n else names,
-            tensor_on(mapped(folder / "labels.i64", np.int64, (header.n,)))[tensor_on(rows)],
+            labels[tensor_on(rows)] if len(rows) < header.n else labels,
             header.classes,
             tensor_on(mapped(folder / "fingerprints.bin", np.uint8, (done.kept, FINGERPRINT))),
             {names[row]: reason for row, reason in skipped.items()},

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from shoal import distributed, job
-from shoal.clustering.rows import equal_rows
+from shoal.data.equal import equal_groups, first_of_each
 from shoal.data.greys import ANY, Ranges, Scale
 from shoal.data.links import other_names
 from shoal.data.listing import Listing, Source, source_digest
@@ -288,7 +288,9 @@ def _wait_for(path: Path) -> None:
 
 def _links(embedded: Embedded, listing: Listing) -> Int64[np.ndarray, "m 2"]:
     """Rows that are other names of a file, and the row of that file."""
-    return other_names(lambda row: listing.path(int(embedded.rows[row])), equal_rows(embedded.fingerprints))
+    return other_names(
+        lambda row: listing.path(int(embedded.rows[row])), equal_groups(first_of_each(embedded.fingerprints))
+    )
 
 
 def _set_aside(folder: Path, header: Header, source: Source, prepare: Prepare | None) -> None:

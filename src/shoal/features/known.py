@@ -38,6 +38,9 @@ class Known:
         Raises:
             UserError: one of the folders is damaged.
         """
+        if not folders:  # as for most: no number for each of millions
+            nowhere = np.broadcast_to(np.int64(-1), n)
+            return cls(nowhere, nowhere, np.broadcast_to(np.int64(-1), (n, len(NO_LOOK))), [], {})
         folder, row = np.full(n, -1), np.full(n, -1)
         looks = np.full((n, len(NO_LOOK)), NO_LOOK, np.int64)
         columns, notes = [], dict[int, str]()
@@ -52,8 +55,10 @@ class Known:
                 notes |= {at: kept.notes[name] for at, name in noted if at >= 0 and name in kept.notes}
         return cls(folder, row, looks, columns, notes)
 
-    def missing(self, start: int, end: int) -> list[int]:
+    def missing(self, start: int, end: int) -> Sequence[int]:
         """Rows of the listing that have to be computed."""
+        if not self.columns:
+            return range(start, end)
         rows: list[int] = (start + np.flatnonzero(self.folder[start:end] < 0)).tolist()
         return rows
 

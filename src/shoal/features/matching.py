@@ -11,13 +11,13 @@ from hashlib import blake2b
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from shoal import job
 from shoal.data.decode import UnreadableError
 from shoal.data.greys import Samples
-from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
+from shoal.data.listing import Blob, Listing, Names, Pixels, Source, source_digest
 from shoal.data.looks import NO_LOOK, look_at_all
 from shoal.data.reading import map_rows, read_blob
 from shoal.features.embedded import Embedded
@@ -101,11 +101,11 @@ def _by_content(
     prepare: Prepare | None,
 ) -> Matched:
     """Read the images that are not known to be the same, and those that no image is named after."""
-    prints = [bytes(each) for each in embedded.fingerprints.numpy()]
+    fingerprints = embedded.fingerprints.numpy()
     doubtful = np.flatnonzero((rows >= 0) & ~same)
     found = dict(contents(listing, np.unique(rows[doubtful]), prepare))
     changed = np.zeros(len(rows), dtype=bool)
-    changed[doubtful] = [found[int(rows[i])] != prints[i] for i in doubtful]
+    changed[doubtful] = [found[int(rows[i])] != bytes(fingerprints[i]) for i in doubtful]
     missing = np.flatnonzero((rows < 0) | changed)
     strange = np.ones(len(listing.ids), dtype=bool)
     strange[rows[rows >= 0]] = False
@@ -121,19 +121,19 @@ def _by_content(
     found |= dict(contents(listing, others, prepare))
     rows = np.where(changed, -1, rows)
     renamed = np.zeros(len(rows), dtype=bool)
-    for i, row in _paired(missing.tolist(), prints, sorted(under_others), found):
+    for i, row in _paired(missing.tolist(), fingerprints, sorted(under_others), found):
         rows[i], looks[i], renamed[i] = row, under_others[row], True
     return Matched(rows, looks, renamed, changed & ~renamed)
 
 
 def _paired(
-    missing: Sequence[int], prints: Sequence[bytes], others: Sequence[int], found: dict[int, bytes]
+    missing: Sequence[int], fingerprints: UInt8[np.ndarray, "n 16"], others: Sequence[int], found: dict[int, bytes]
 ) -> Iterator[tuple[int, int]]:
     """Images and where their content is now, in order: equal ones may be confused, others not."""
     wanted: dict[bytes, list[int]] = defaultdict(list)
     offered: dict[bytes, list[int]] = defaultdict(list)
     for i in missing:
-        wanted[prints[i]].append(i)
+        wanted[bytes(fingerprints[i])].append(i)
     for row in others:
         offered[found[row]].append(row)
     for content, images in wanted.items():
@@ -143,14 +143,20 @@ def _paired(
 
 def _by_name(names: Sequence[str], kept: Int64[np.ndarray, "n"], now: Sequence[str]) -> Int64[np.ndarray, "n"]:
     """Where each name is now; −1: nowhere. Mostly that is where it was."""
-    if not len(kept) or (len(now) > kept[-1] and all(map(str.__eq__, names, (now[row] for row in kept.tolist())))):
+    if not len(kept) or (len(now) > kept[-1] and names == _taken(now, kept)):
         return kept.copy()
     places = {name: row for row, name in enumerate(now)}
     return np.fromiter((places.get(name, -1) for name in names), np.int64, len(names))
 
 
+def _taken(names: Sequence[str], rows: Int64[np.ndarray, "m"]) -> Sequence[str]:
+    if isinstance(names, Names):
+        return names if len(rows) == len(names) else names.take(rows)
+    return [names[row] for row in rows.tolist()]
+
+
 def _looks(listing: Listing, rows: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m 3"]:
-    return look_at_all(listing.files, rows.tolist())
+    return look_at_all(listing.files, rows)
 
 
 def contents(listing: Listing, rows: Int64[np.ndarray, "m"], prepare: Prepare | None) -> Iterator[tuple[int, bytes]]:

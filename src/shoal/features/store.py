@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from shoal.data.greys import Ranges
-from shoal.data.listing import Listing, encode_names
+from shoal.data.listing import Listing, write_names
 from shoal.data.looks import NO_LOOK, Look
 from shoal.data.sketch import SKETCH
 from shoal.errors import UserError
@@ -62,9 +62,8 @@ class Store:
             if not try_lock(journal) or (folder / "header.json").exists():
                 raise _busy(folder)
             journal.truncate(0)
-            text, offsets = encode_names(listing.ids)
-            (folder / "names.txt").write_bytes(text)
-            (folder / "names.i64").write_bytes(offsets[1:].tobytes())  # where each name ends
+            with (folder / "names.txt").open("wb") as text, (folder / "names.i64").open("wb") as ends:
+                write_names(listing.ids, text.write, ends.write)
             np.asarray(listing.targets, dtype=np.int64).tofile(folder / "labels.i64")
             (folder / LINKS).unlink(missing_ok=True)
             for name in row_bytes_of(header):

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from torch import Tensor
 
 from shoal.clustering import nearest_neighbours
+from shoal.clustering.grouping import groups_of, least
 from shoal.report.data import ReportData, class_name, majorities, members
 from shoal.report.pictures import COLUMNS, Sheets, sheets
 from shoal.types import Clustering
@@ -51,12 +52,12 @@ def sample_of_page(clustering: Clustering, confidences: Float[Tensor, "n"], seed
     rank = torch.rand(len(labels), generator=torch.Generator().manual_seed(seed))
     rank[labels < 0] += 1
     each_end = max(1, min(EACH_END, MAX_SHOWN // (2 * max(1, k))))
-    by_cluster = torch.argsort(labels, stable=True)
-    for own in torch.split(by_cluster, torch.bincount(labels + 1, minlength=k + 1).tolist())[1:]:
-        for order in (clustering.distances[own], confidences[own]):
-            rank[own[order.argsort(stable=True)[:each_end]]] = -1
+    for _, own in groups_of(labels, k):
+        for values in (clustering.distances, confidences):
+            ends = least(values, own, each_end)
+            rank[ends[values[ends].argsort(stable=True)[:each_end]]] = -1
     shown = torch.zeros(len(labels), dtype=torch.bool)
-    shown[rank.argsort()[:MAX_SHOWN]] = True
+    shown[rank.topk(MAX_SHOWN, largest=False).indices] = True
     return shown
 
 

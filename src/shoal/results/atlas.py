@@ -85,8 +85,10 @@ def read_atlas(path: Path) -> tuple[list[str], UInt8[Tensor, "n 3 h w"]]:
     """
     ids, encoded = read_encoded(path)
     try:
-        pixels = torch.stack([decode(each) for each in encoded])
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        pixels = torch.empty(len(encoded), *decode(encoded[0]).shape, dtype=torch.uint8)
+        for row, each in enumerate(encoded):
+            pixels[row] = decode(each)
+    except (OSError, ValueError, TypeError, RuntimeError, IndexError) as error:
         raise _unreadable(path, error) from error
     return ids, pixels
 

@@ -11,7 +11,8 @@ which each would need its own on the distance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,10 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from shoal.clustering.neighbours import Neighbours, approximate_neighbours
+from shoal.clustering.inputs import tensor_on
+from shoal.clustering.neighbours import Neighbours, neighbours_by_cell
+from shoal.data.sketch import SKETCH
+from shoal.mapped import release, scratch
 from shoal.results.registration import Windows, register
 
 ALIKE = 0.95
@@ -51,6 +55,8 @@ _NOT_CROPPED = 0.75
 _NEAR = 0.75  # 1 − cosine of a crop, relative to what is usual: of ten neighbours hardly one is so near by chance
 _FLAT = 1.0  # standard deviation, in grey levels, below which thumbnails show noise
 _BLOCK = 4096
+_READ = 2**16
+_SLACK = 1 + 1e-4  # of limits by which candidates are kept: values made in another order differ in the last digits
 _SAMPLE = 2048
 
 _GREY = 2.0  # root mean square of the colour of an image without any
@@ -66,6 +72,16 @@ class Pairs:
     one: Int64[Tensor, "m"]
     other: Int64[Tensor, "m"]
     similarity: Float[Tensor, "m"]
+
+    @classmethod
+    def none(cls) -> Pairs:
+        """Not one."""
+        return cls(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+
+    @classmethod
+    def of(cls, each: Sequence[Pairs]) -> Pairs:
+        """All of several."""
+        return cls(*(torch.cat([getattr(pairs, name) for pairs in each]) for name in ("one", "other", "similarity")))
 
 
 def alike_cosine(features: Float[Tensor, "n d"], seed: int = 0) -> float:
@@ -91,7 +107,8 @@ def pairs_by_cosine(found: Neighbours, alike: float = ALIKE) -> Pairs:
 
 def copies(
     features: Float[Tensor, "n d"],
-    found: Neighbours,
+    rows: Int64[Tensor, "m"],
+    found: Iterable[Neighbours],
     sketches: Shaped[np.ndarray, "n"],
     *,
     trained: bool = False,
@@ -99,122 +116,205 @@ def copies(
 ) -> Pairs:
     """Find the copies among some rows.
 
-    Compared are the ten nearest by features and the ten nearest by thumbnails (``approximate_neighbours``).
+    Compared are the ten nearest by features and the ten nearest by thumbnails (``neighbours_by_cell``), as they come:
+    what is kept of them is what may be copies by the one row of a pair that is known by then.
 
     Args:
         features: of all images.
-        found: the neighbours of the rows to look at, by their features.
+        rows: to look at.
+        found: the neighbours of these rows, by their features.
         sketches: of all images, as ``data.sketch`` keeps them.
         trained: the features are those of a training run, so that their nearness says nothing.
         seed: of the search.
     """
-    known = torch.from_numpy(sketches["width"][found.rows.numpy()] > 0)
-    if not known.all():
-        found, unknown = _among(found, known), found
-        others = pairs_by_cosine(unknown, torch.inf if trained else alike_cosine(features, seed))
-    thumbnails = _thumbnails(sketches)
-    looks = approximate_neighbours(thumbnails, found.rows, seed)
-    pairs = _Compared(features, thumbnails, sketches, found, looks, trained=trained, seed=seed).pairs()
-    if known.all():
-        return pairs
-    sketched = torch.from_numpy(sketches["width"] > 0)
-    rest = ~(sketched[others.one] & sketched[others.other])
-    return Pairs(
-        torch.cat([pairs.one, others.one[rest]]),
-        torch.cat([pairs.other, others.other[rest]]),
-        torch.cat([pairs.similarity, others.similarity[rest]]),
-    )
+    compared = _Compared(features, rows, Sketches(sketches), trained=trained, seed=seed)
+    alike = torch.inf if trained or compared.all_known else alike_cosine(features, seed)
+    unknown = Pairs.none()
+    for block in found:
+        compared.add_by_features(block)
+        if not compared.all_known:
+            others = pairs_by_cosine(block, alike)
+            rest = ~(compared.sketches.known(others.one) & compared.sketches.known(others.other))
+            unknown = Pairs.of([unknown, Pairs(others.one[rest], others.other[rest], others.similarity[rest])])
+    for block in neighbours_by_cell(Thumbnails(compared.sketches), compared.rows, seed):
+        compared.add_by_looks(block)
+    return Pairs.of([compared.pairs(), unknown])
 
 
-def _among(found: Neighbours, known: Bool[Tensor, "m"]) -> Neighbours:
-    """The neighbours of some rows, without those that are not among them."""
-    rows = found.rows[known]
-    inside = torch.isin(found.index[known], rows)
-    index = found.index[known].masked_fill(~inside, -1)
-    return Neighbours(rows, index, found.similarity[known].masked_fill(~inside, -torch.inf))
+class Sketches:
+    """Sketches of many images, which may be a memory map."""
+
+    def __init__(self, records: Shaped[np.ndarray, "n"]) -> None:
+        self._bytes = tensor_on(records.view(np.uint8).reshape(len(records), SKETCH.itemsize))
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def __getitem__(self, rows: Int64[Tensor, "b"]) -> Shaped[np.ndarray, "b"]:
+        """Records of some images."""
+        found: Shaped[np.ndarray, "b"] = self._bytes[rows].numpy().view(SKETCH)[:, 0]
+        return found
+
+    def known(self, rows: Int64[Tensor, "b"]) -> Bool[Tensor, "b"]:
+        """Whether there is a sketch of some images."""
+        found = torch.ones(len(rows), dtype=torch.bool)
+        for start in range(0, len(rows), _READ):
+            found[start : start + _READ] = torch.from_numpy(self[rows[start : start + _READ]]["width"] > 0)
+            self.release()
+        return found
+
+    def luma(self, rows: Int64[Tensor, "b"]) -> Float[Tensor, "b s s"]:
+        """Grey thumbnails."""
+        return torch.from_numpy(self[rows]["luma"].astype(np.float32))
+
+    def chroma(self, rows: Int64[Tensor, "b"]) -> Float[Tensor, "b 2 c c"]:
+        """Colours, 0 for grey."""
+        return torch.from_numpy(self[rows]["chroma"].astype(np.float32)) - 128
+
+    def release(self) -> None:
+        """Give back the pages of the map."""
+        release(self._bytes)
 
 
-def _thumbnails(sketches: Shaped[np.ndarray, "n"]) -> Float[Tensor, "n p"]:
-    """Centred grey thumbnails, of which the cosine is the correlation.
+class Thumbnails:
+    """Centred grey thumbnails, of which the cosine is the correlation, as ``clustering.cells.Vectors``.
 
     A last, constant column makes thumbnails of one colour alike, whose noise has no meaning.
     """
-    luma = torch.from_numpy(np.ascontiguousarray(sketches["luma"])).flatten(1)
-    found = torch.empty(len(luma), luma.shape[1] + 1, dtype=torch.float16)
-    for start in range(0, len(luma), _BLOCK):
-        part = luma[start : start + _BLOCK].float()
-        found[start : start + _BLOCK, :-1] = part - part.mean(1, keepdim=True)
-    found[:, -1] = _FLAT * luma.shape[1] ** 0.5
-    return found
+
+    def __init__(self, sketches: Sketches) -> None:
+        self._sketches = sketches
+        self.release = sketches.release
+
+    def __getitem__(self, rows: Int64[Tensor, "b"]) -> Float[Tensor, "b p"]:
+        """Those of some images."""
+        luma = self._sketches.luma(rows).flatten(1)
+        constant = torch.full((len(luma), 1), _FLAT * luma.shape[1] ** 0.5)
+        return torch.cat([luma - luma.mean(1, keepdim=True), constant], 1).half()
 
 
 class _Compared:
     """Candidates for copies, and what is usual between the images of the set."""
 
     def __init__(
-        self,
-        features: Float[Tensor, "n d"],
-        thumbnails: Float[Tensor, "n p"],
-        sketches: Shaped[np.ndarray, "n"],
-        found: Neighbours,
-        looks: Neighbours,
-        *,
-        trained: bool,
-        seed: int,
+        self, features: Float[Tensor, "n d"], rows: Int64[Tensor, "m"], sketches: Sketches, *, trained: bool, seed: int
     ) -> None:
-        self.features = features
-        self.thumbnails = thumbnails
-        self.sketches = sketches
-        self.found = found
-        self.looks = looks
-        self.trained = trained
-        rows = found.rows
-        self.place = torch.full((len(features),), -1)
-        self.place[rows] = torch.arange(len(rows))
-        few = _USUAL_OF_FEW * min(1.0, (_FEW / max(len(rows), 1)) ** (2 / 3))
-        by_look = _usual(thumbnails, looks, seed)
-        self.usual_features = torch.ones(len(rows)) if trained else _usual(features, found, seed).clamp(min=few**0.5)
-        self.usual = by_look.clamp(min=few**0.5) if trained else (by_look * self.usual_features).clamp(min=few)
+        self.features, self.sketches, self.trained = features, sketches, trained
+        known = sketches.known(rows)
+        self.all_known = bool(known.all())
+        self.rows = rows if self.all_known else rows[known]
+        self.few = _USUAL_OF_FEW * min(1.0, (_FEW / max(len(self.rows), 1)) ** (2 / 3))
+        drawn = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(seed))[:_POOL]
+        self.pool = self.rows[drawn]
+        self.pool_features = normalize(features[self.pool].float())
+        self.thumbnails = Thumbnails(sketches)
+        self.pool_looks = normalize(self.thumbnails[self.pool].float())
+        self.usual_features = scratch((len(features),), torch.float32)
+        self.usual_looks = scratch((len(features),), torch.float32)
+        if trained:
+            self.usual_features += 1
+        self.kept = array("q")
+
+    def add_by_features(self, block: Neighbours) -> None:
+        """Take the neighbours of some rows by their features."""
+        found = block if self.all_known else self._known(block)
+        if not self.trained:
+            usual = _usual(self.features[found.rows], found, self.pool, self.pool_features)
+            self.usual_features[found.rows] = usual.clamp(min=self.few**0.5)
+        for one, other, similarity in self._each(found):
+            apart = self._apart(one, other)[0]
+            self._keep(one, other, (apart <= _SLACK * FARTHEST) | self._may_be_crop(one, 1 - similarity, apart))
+        self._release()
+
+    def add_by_looks(self, block: Neighbours) -> None:
+        """Take the neighbours of some rows by their thumbnails, once all by their features are known."""
+        usual = _usual(self.thumbnails[block.rows], block, self.pool, self.pool_looks)
+        self.usual_looks[block.rows] = usual.clamp(min=self.few**0.5) if self.trained else usual
+        for one, other, _ in self._each(block):
+            apart = self._apart(one, other)[0]
+            kept = apart <= _SLACK * FARTHEST
+            rest = (~kept & (apart <= _NOT_CROPPED)).nonzero()[:, 0] if not self.trained else one[:0]
+            if len(rest):
+                cosines = _cosines(self.features, one[rest], other[rest])
+                kept[rest] = self._may_be_crop(one[rest], 1 - cosines, apart[rest])
+            self._keep(one, other, kept)
+        self._release()
+
+    def _known(self, block: Neighbours) -> Neighbours:
+        """The neighbours of rows with sketches among each other."""
+        rows = self.sketches.known(block.rows)
+        index = block.index[rows]
+        inside = self.sketches.known(index.clamp(min=0).flatten()).view(index.shape) & (index >= 0)
+        similarity = block.similarity[rows].masked_fill(~inside, -torch.inf)
+        return Neighbours(block.rows[rows], index.masked_fill(~inside, -1), similarity)
+
+    def _each(self, block: Neighbours) -> Iterator[tuple[Int64[Tensor, "b"], Int64[Tensor, "b"], Float[Tensor, "b"]]]:
+        """Rows, their neighbours and their cosines, a part at a time."""
+        there = block.index >= 0
+        pairs = block.rows[:, None].expand_as(block.index)[there], block.index[there], block.similarity[there]
+        yield from zip(*(torch.split(each, _BLOCK) for each in pairs), strict=True)
+
+    def _may_be_crop(
+        self, one: Int64[Tensor, "b"], far: Float[Tensor, "b"], apart: Float[Tensor, "b"]
+    ) -> Bool[Tensor, "b"]:
+        """Whether a pair may be a picture and its crop, as far as the first row can say."""
+        if self.trained:
+            return torch.zeros(len(one), dtype=torch.bool)
+        return (far <= _SLACK * _NEAR * self.usual_features[one] + 1e-6) & (apart <= _SLACK * _NOT_CROPPED)
+
+    def _keep(self, one: Int64[Tensor, "b"], other: Int64[Tensor, "b"], kept: Bool[Tensor, "b"]) -> None:
+        one, other = one[kept], other[kept]
+        keys = torch.minimum(one, other) * len(self.features) + torch.maximum(one, other)
+        self.kept.frombytes(keys.numpy().tobytes())
+
+    def _release(self) -> None:
+        release(self.usual_features, self.usual_looks, self.features)
+        self.sketches.release()
 
     def pairs(self) -> Pairs:
         """The candidates that are copies."""
-        kept = [(torch.zeros(0, dtype=torch.int64),) * 2 + (torch.zeros(0),)]
-        for one, other in self._candidates():
+        found, n = [Pairs.none()], len(self.features)
+        for block in torch.split(torch.from_numpy(np.unique(np.frombuffer(self.kept, np.int64))), _BLOCK):
+            one, other = block // n, block % n
             cosine = _cosines(self.features, one, other)
             copied = self._are_copies(one, other, cosine)
-            kept.append((one[copied], other[copied], cosine[copied]))
-        return Pairs(*(torch.cat(column) for column in zip(*kept, strict=True)))
+            found.append(Pairs(one[copied], other[copied], cosine[copied]))
+            self._release()
+        return Pairs.of(found)
 
-    def _candidates(self) -> Iterator[tuple[Int64[Tensor, "b"], Int64[Tensor, "b"]]]:
-        """Each pair of neighbours once, a block at a time."""
-        n, keys = len(self.features), []
-        for found in (self.found, self.looks):
-            one, other = found.rows[:, None].expand_as(found.index)[found.index >= 0], found.index[found.index >= 0]
-            keys.append(torch.minimum(one, other) * n + torch.maximum(one, other))
-        for block in torch.split(torch.unique(torch.cat(keys)), _BLOCK):
-            yield block // n, block % n
+    def _apart(
+        self, one: Int64[Tensor, "b"], other: Int64[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b"], Bool[Tensor, "b"]]:
+        """1 − correlation of thumbnails, of which one may be mirrored, and whether that is nearer."""
+        a, b = self.sketches.luma(one), self.sketches.luma(other)
+        plain, mirrored = 1 - _correlation(a, b), 1 - _correlation(a, b.flip(2))
+        return torch.minimum(plain, mirrored), mirrored < plain
 
     def _are_copies(
         self, one: Int64[Tensor, "b"], other: Int64[Tensor, "b"], cosine: Float[Tensor, "b"]
     ) -> Bool[Tensor, "b"]:
-        i, j = self.place[one], self.place[other]
-        allowed = torch.minimum(self.usual[i], self.usual[j])
+        usual_features = torch.minimum(self.usual_features[one], self.usual_features[other])
+        allowed = torch.minimum(self._usual(one), self._usual(other))
         alone = LIMIT_OF_THUMBNAILS * allowed
         farthest = (alone if self.trained else LIMIT * allowed / (1 - cosine).clamp(min=1e-6)).clamp(max=FARTHEST)
-        a, b = self._luma(one), self._luma(other)
-        plain, mirrored = 1 - _correlation(a, b), 1 - _correlation(a, b.flip(2))
-        turned, apart = mirrored < plain, torch.minimum(plain, mirrored)
+        apart, turned = self._apart(one, other)
         copied = apart <= farthest
         whole = copied.nonzero()[:, 0]
         copied[whole] = self._same_colours(one[whole], other[whole], turned[whole], apart[whole])
         if not self.trained:
-            near = 1 - cosine <= _NEAR * torch.minimum(self.usual_features[i], self.usual_features[j])
+            near = 1 - cosine <= _NEAR * usual_features
             rest = (near & (farthest >= _CROPPED) & (apart > farthest) & (apart <= _NOT_CROPPED)).nonzero()[:, 0]
             for parts in (False, True):
                 rest = rest[~copied[rest]]
                 ends = (other[rest], one[rest]) if parts else (one[rest], other[rest])
                 copied[rest] = self._shows_part(*ends, turned[rest], farthest[rest])
         return copied
+
+    def _usual(self, rows: Int64[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """What is usual by both measures together; after training by looks alone."""
+        if self.trained:
+            return self.usual_looks[rows]
+        return (self.usual_looks[rows] * self.usual_features[rows]).clamp(min=self.few)
 
     def _shows_part(
         self,
@@ -226,8 +326,8 @@ class _Compared:
         """Whether the other image shows a part of the one."""
         if not len(one):
             return torch.zeros(0, dtype=torch.bool)
-        part = self._luma(other)
-        apart, windows = register(self._luma(one), torch.where(turned[:, None, None], part.flip(2), part))
+        part = self.sketches.luma(other)
+        apart, windows = register(self.sketches.luma(one), torch.where(turned[:, None, None], part.flip(2), part))
         copied = apart <= farthest
         near = copied.nonzero()[:, 0]
         seen = Windows(windows.size[near], windows.centre[near])
@@ -245,12 +345,12 @@ class _Compared:
         """Whether colours and brightness are so alike as in a copy, or one of both images is the grey version."""
         if not len(one):
             return torch.zeros(0, dtype=torch.bool)
-        a, b = self._chroma(one), self._chroma(other)
+        a, b = self.sketches.chroma(one), self.sketches.chroma(other)
         b = torch.where(turned[:, None, None, None], b.flip(3), b)
-        light, dark = self._luma(one).flatten(1), self._luma(other).flatten(1)
+        light, dark = self.sketches.luma(one).flatten(1), self.sketches.luma(other).flatten(1)
         if windows is not None:
             a = torch.stack([windows.of(a[:, 0]), windows.of(a[:, 1])], 1)
-            light = windows.of(self._luma(one)).flatten(1)
+            light = windows.of(self.sketches.luma(one)).flatten(1)
         colours = torch.stack([_rms(a), _rms(b)])
         same = _rms(a - b) <= _COLOUR + _COLOUR_SHARE * colours.amin(0)
         greyed = (colours.amin(0) <= _GREY) & (apart <= _GREYED)
@@ -259,27 +359,27 @@ class _Compared:
         )
         return (same | greyed) & lit
 
-    def _luma(self, rows: Int64[Tensor, "b"]) -> Float[Tensor, "b s s"]:
-        return torch.from_numpy(self.sketches["luma"][rows.numpy()].astype(np.float32))
 
-    def _chroma(self, rows: Int64[Tensor, "b"]) -> Float[Tensor, "b 2 c c"]:
-        return torch.from_numpy(self.sketches["chroma"][rows.numpy()].astype(np.float32)) - 128
-
-
-def _usual(values: Float[Tensor, "n d"], found: Neighbours, seed: int) -> Float[Tensor, "m"]:
-    """1 − cosine that is usual between each row and different ones like it.
+def _usual(
+    values: Float[Tensor, "b d"], found: Neighbours, pool: Int64[Tensor, "p"], others: Float[Tensor, "p d"]
+) -> Float[Tensor, "b"]:
+    """1 − cosine that is usual between some rows and different ones like them.
 
     That to the tenth nearest, unless these are copies all: then a quarter of what is usual among random ones.
+
+    Args:
+        values: of the rows.
+        found: their neighbours.
+        pool: random rows.
+        others: their values, at unit length.
     """
-    rows = found.rows
-    pool = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:_POOL]]
     rank = max(1, round(_NEAREST_OF_POOL * len(pool)))
-    others = normalize(values[pool].float())
-    usual = torch.zeros(len(rows))
-    for start in range(0, len(rows), _BLOCK):
-        cosines = normalize(values[rows[start : start + _BLOCK]].float()) @ others.T
-        cosines.masked_fill_(rows[start : start + _BLOCK, None] == pool, -1)
-        usual[start : start + _BLOCK] = _LEAST_OF_POOL * (1 - cosines.topk(rank).values[:, -1])
+    usual = torch.zeros(len(values))
+    for start in range(0, len(values), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        cosines = normalize(values[part].float()) @ others.T
+        cosines.masked_fill_(found.rows[part, None] == pool, -1)
+        usual[part] = _LEAST_OF_POOL * (1 - cosines.topk(rank).values[:, -1])
     if found.similarity.shape[1]:
         usual = torch.maximum(usual, 1 - found.similarity[:, -1])
     return usual.clamp(0, 1)

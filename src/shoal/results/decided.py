@@ -20,7 +20,7 @@ from shoal.decisions.replay import Labels, Replayed, replay
 from shoal.folder import ResultFolder
 from shoal.results.model import Model, decided_model
 from shoal.results.rows import Assignments, assign_rows
-from shoal.results.tables import as_utf8, read_assignments, write_assignments
+from shoal.results.tables import read_assignments, same_ids, write_assignments
 from shoal.tensors import damaged, read_tensors, write_tensors
 
 SAME = 0.99
@@ -80,9 +80,8 @@ def keep_decisions(folder: ResultFolder, ids: Sequence[str], found: Assignments)
         UserError: the folder cannot be written.
     """
     known, before, names = read_assignments(folder.clustered)
-    texts = [as_utf8(name) for name in ids]
-    if known == texts and float((before.labels == found.labels).double().mean()) >= SAME:
-        write_assignments(found, texts, folder.clustered, names=names)
+    if same_ids(known, ids) and float((before.labels == found.labels).double().mean()) >= SAME:
+        write_assignments(found, ids, folder.clustered, names=names)
         return True
     with folder.earlier.open("ab") as file:
         file.write(DecisionLog(folder.decisions).content())

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -37,13 +36,18 @@ class Edited:
         Raises:
             UserError: an image of the file is none of these.
         """
-        old = clusters.tolist()
-        known = [as_utf8(name) for name in ids]
-        odd = next(iter(self.images.keys() - set(known)), None)
+        new = clusters.clone()
+        for was, now in self.clusters.items():
+            new[clusters == was] = now
+        left = dict(self.images)
+        for row, name in enumerate(map(as_utf8, ids)):
+            if name in self.images:
+                new[row] = self.images[name]
+                left.pop(name, None)
+        odd = next(iter(left), None)
         if odd is not None:
             raise UserError(f"{odd} is in the edited assignments and not in the clustering: give those of this one.")
-        moved = (self.images.get(name, self.clusters.get(was, was)) for name, was in zip(known, old, strict=True))
-        return torch.tensor(list(moved), dtype=torch.int64)
+        return new
 
 
 def read_edited(path: Path) -> Edited:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from jaxtyping import Int64
@@ -67,11 +68,13 @@ class Figures:
     def images(self) -> ImageSet:
         """What was clustered."""
         ids, embedded = self.result.table_ids, self.result.embedded
-        names = hashlib.blake2b("\0".join(ids).encode("utf-8", "surrogatepass"), digest_size=16)
+        names = hashlib.blake2b(digest_size=16)
+        for row, name in enumerate(ids):
+            names.update(f"{chr(0) if row else ''}{name}".encode("utf-8", "surrogatepass"))
         if embedded is None:
             names.update(Path(str(self.result.source)).name.encode("utf-8", "surrogatepass"))
             return ImageSet(len(ids), names.hexdigest(), "", None)
-        content = hashlib.blake2b(embedded.fingerprints.numpy().tobytes(), digest_size=16).hexdigest()
+        content = hashlib.blake2b(np.ascontiguousarray(embedded.fingerprints.numpy()).data, digest_size=16).hexdigest()
         return ImageSet(len(ids), names.hexdigest(), content, embedded.pixels)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -14,23 +14,26 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal import job
-from shoal.clustering import approximate_neighbours, map_positions
+from shoal.clustering import map_positions
 from shoal.clustering.calibration import Calibration, fit_calibration
 from shoal.clustering.density import in_series
-from shoal.clustering.neighbours import Neighbours, neighbour_recall
+from shoal.clustering.grouping import group_sizes
+from shoal.clustering.neighbours import Neighbours, Recall, approximate_neighbours, neighbours_by_cell
 from shoal.clustering.rows import LOCAL, Shards
+from shoal.data.equal import first_of_each, first_rows
 from shoal.data.sources.others import in_words
 from shoal.data.unread import count_kinds
 from shoal.evaluation import clustering_scores
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
+from shoal.mapped import scratch
 from shoal.report import edge_for, sample_of_page
 from shoal.results.atlas import read_encoded, write_atlas
-from shoal.results.copies import alike_cosine, copies, pairs_by_cosine
+from shoal.results.copies import Pairs, alike_cosine, copies, pairs_by_cosine
 from shoal.results.decided import keep_decisions
-from shoal.results.duplicates import duplicates, first_of_each, write_duplicates
+from shoal.results.duplicates import duplicates, write_duplicates
 from shoal.results.inputs import Inputs
-from shoal.results.outliers import outliers, write_outliers
+from shoal.results.outliers import isolation, outliers, write_outliers
 from shoal.results.page import rows_of, write_page
 from shoal.results.representatives import representatives, write_representatives
 from shoal.results.result import Result
@@ -131,9 +134,7 @@ class Measured:
     """With its calibration."""
     found: Assignments
     near: Neighbours | None
-    """Of the images that differ; None where rows were clustered."""
-    recall: float | None
-    """Share of the true neighbours that were found, where not all images were compared."""
+    """Of the images that differ, where several processes have looked for them."""
 
 
 def measure(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"], shards: Shards = LOCAL) -> Measured:
@@ -163,18 +164,11 @@ def measure(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"], shards: 
         positions=positions,
         shards=shards,
     )
-    near = _near(inputs, result.seed, shards)
-    recall = None if near is None else neighbour_recall(features, near, result.seed, shards)
-    return Measured(result, found, near, recall)
-
-
-def _near(inputs: Inputs, seed: int, shards: Shards = LOCAL) -> Neighbours | None:
-    """Neighbours among the images that differ."""
-    if inputs.embedded is None:
-        return None
-    first = first_of_each(inputs.embedded.fingerprints)
-    different = (first == torch.arange(len(inputs))).nonzero()[:, 0]
-    return approximate_neighbours(inputs.features, different, seed, shards)
+    near = None
+    if shards.cut and inputs.embedded is not None:
+        rows = first_rows(first_of_each(inputs.embedded.fingerprints))
+        near = approximate_neighbours(features, rows, result.seed, shards)
+    return Measured(result, found, near)
 
 
 def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> Outcome:
@@ -197,10 +191,6 @@ def write_measured(measured: Measured, inputs: Inputs) -> Outcome:
     Raises:
         UserError: the folder cannot be written.
     """
-    return replace(_written(measured, inputs), recall=measured.recall)
-
-
-def _written(measured: Measured, inputs: Inputs) -> Outcome:
     result, found, near = measured.result, measured.found, measured.near
     if not result.folder.clustered.exists():
         return write_files(result, inputs, found, near=near)
@@ -226,12 +216,12 @@ def write_files(
         UserError: the folder cannot be written.
     """
     _write_tables(result, inputs, found, names or {})
-    n_clusters = len(torch.unique(found.labels[found.labels >= 0]))  # an update may have emptied some
+    n_clusters = int((group_sizes(found.labels) > 0).sum())  # an update may have emptied some
     n_asked = result.asked if result.decided is None else n_clusters  # a person has made and emptied others
     scores, nowhere = clustering_scores(inputs.targets, found.labels), int((found.labels < 0).sum())
     outcome = Outcome(len(inputs), n_clusters, n_asked, scores, n_nowhere=nowhere)
     if inputs.embedded is not None:
-        outcome = _of_images(outcome, result, inputs, found, near or _near(inputs, result.seed))
+        outcome = _of_images(outcome, result, inputs, found, near)
         write_page(result)
     result.save()  # last: with it the folder is finished
     return outcome
@@ -286,22 +276,41 @@ def _is_trained(result: Result) -> bool:
     return result.encoder is not None and result.encoder.is_trained_here
 
 
+def _copies(
+    result: Result, inputs: Inputs, rows: Int64[Tensor, "m"], alone: Float[Tensor, "n"], near: Neighbours | None
+) -> tuple[Pairs, float | None]:
+    """Copies among some images, and the recall of the search; how far these are from all others goes into ``alone``."""
+    assert inputs.embedded is not None
+    sketches, recall = inputs.embedded.sketches, Recall(inputs.features, rows, result.seed)
+    blocks = neighbours_by_cell(inputs.features, rows, result.seed) if near is None else near.blocks()
+
+    def found() -> Iterator[Neighbours]:
+        for block in blocks:
+            alone[block.rows] = isolation(block)
+            recall.add(block)
+            yield block
+
+    if sketches is not None:
+        trained = _is_trained(result)
+        pairs = copies(inputs.features, rows, found(), sketches, trained=trained, seed=result.seed)
+    else:
+        alike = _alike(result, inputs.features)
+        pairs = Pairs.of([Pairs.none(), *(pairs_by_cosine(block, alike) for block in found())])
+    return pairs, recall.share()
+
+
 def _of_images(
     outcome: Outcome, result: Result, inputs: Inputs, found: Assignments, near: Neighbours | None
 ) -> Outcome:
     """Duplicates, outliers and thumbnails: what there is to say of images and not of mere rows."""
     assert inputs.embedded is not None
     assert inputs.pictures is not None
-    assert near is not None
     folder, embedded = result.folder, inputs.embedded
     first = first_of_each(inputs.embedded.fingerprints)
-    if embedded.sketches is None:
-        pairs = pairs_by_cosine(near, _alike(result, inputs.features))
-    else:
-        trained = _is_trained(result)
-        pairs = copies(inputs.features, near, embedded.sketches, trained=trained, seed=result.seed)
+    rows, alone = first_rows(first), scratch((len(inputs),), torch.float32)
+    pairs, recall = _copies(result, inputs, rows, alone, near)
     same = duplicates(first, pairs, inputs.ids, links=embedded.links, sketches=embedded.sketches)
-    odd = outliers(near, found.labels)
+    odd = outliers(rows, alone, found.labels)
     write_duplicates(same, inputs.ids, folder.duplicates, embedded.sketches)
     write_outliers(odd, inputs.ids, folder.outliers)
     skipped, others = inputs.embedded.skipped, inputs.others
@@ -314,9 +323,10 @@ def _of_images(
         outcome,
         n_duplicates=len(same),
         n_outliers=len(odd),
-        n_different=len(torch.unique(first)),
+        n_different=len(rows),
         not_read=count_kinds(skipped, others),
         n_named=len(skipped) + len(others.reasons),
         n_links=0 if embedded.links is None else len(embedded.links),
+        recall=recall,
         note=_WITHOUT_SKETCHES if embedded.sketches is None else "",
     )

@@ -17,7 +17,7 @@ from shoal import job
 from shoal.clustering.rows import Metric, default_metric
 from shoal.data import Source, find_source, read_pixels, resolve_spec
 from shoal.data.greys import Ranges, describe
-from shoal.data.listing import others_of
+from shoal.data.listing import Names, others_of
 from shoal.data.sources.array import map_npy
 from shoal.data.unread import count_kinds, reading_notes
 from shoal.errors import UserError
@@ -276,7 +276,7 @@ def _unchanged(result: Result, progress: Progress) -> Int64[np.ndarray, "m"]:
 
 def _given(features: Float[Tensor, "n d"], source: str) -> Inputs:
     what = "rows, the pixels of the digits" if source == PIXELS else "rows"
-    return Inputs(features, [str(row) for row in range(len(features))], what, source)
+    return Inputs(features, Names(map(str, range(len(features)))), what, source)
 
 
 def _holds_images(path: Path) -> bool:

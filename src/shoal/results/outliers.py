@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from shoal.clustering.grouping import groups_of
 from shoal.clustering.neighbours import Neighbours
 from shoal.results.tables import as_utf8, write_columns
 
@@ -34,28 +35,45 @@ class Outlier:
     score: float
 
 
-def outliers(found: Neighbours, clusters: Int64[Tensor, "n"]) -> list[Outlier]:
+def isolation(found: Neighbours) -> Float[Tensor, "m"]:
+    """Mean distance of rows to their neighbours, 0 for a row without any."""
+    known = found.index >= 0
+    n_known = known.sum(1)
+    similarity = torch.where(known, found.similarity, 0.0).sum(1) / n_known.clamp(min=1)
+    return torch.where(n_known > 0, 1 - similarity, 0.0)
+
+
+def outliers(rows: Int64[Tensor, "m"], distance: Float[Tensor, "n"], clusters: Int64[Tensor, "n"]) -> list[Outlier]:
     """Find images whose ten most alike others are far, for their cluster; the farthest first.
 
     The mean distance to the nearest neighbours (Angiulli and Pizzuti 2002) finds what is alone, also within a
     cluster of several islands, whose centre lies between them. Clusters differ in density, so that it is taken less
     the median of the cluster and over its median absolute deviation; where that is 0, over that of all images. Copies
-    of an image do not hide it if ``found`` holds each only once.
+    of an image do not hide it if ``rows`` has each only once.
+
+    Args:
+        rows: the images that are looked at.
+        distance: of all images, as ``isolation`` says.
+        clusters: of all images, −1 for none.
     """
-    known = found.index >= 0
-    n_known = known.sum(1)
-    similarity = torch.where(known, found.similarity, 0.0).sum(1) / n_known.clamp(min=1)
-    distance = torch.where(n_known > 0, 1 - similarity, 0.0)
-    own = clusters[found.rows]
-    score = torch.zeros_like(distance)
-    overall = _spread(distance)
-    for cluster in torch.unique(own).tolist():
-        members = own == cluster
-        spread = _spread(distance[members]) or overall
-        score[members] = (distance[members] - distance[members].median()) / (spread or torch.inf)
-    far = (score > FAR).nonzero()[:, 0]
-    order = far[score[far].argsort(descending=True, stable=True)][: math.ceil(MAX_SHARE * len(clusters))]
-    return [Outlier(int(found.rows[i]), int(own[i]), float(score[i])) for i in order.tolist()]
+    overall: float | None = None
+    found, scores = [rows[:0]], [distance[:0]]
+    own = clusters[rows] + 1
+    for _, places in groups_of(own, int(own.max()) + 1 if len(own) else 1):
+        members = rows[places]
+        values = distance[members]
+        spread = _spread(values)
+        if not spread:
+            overall = _spread(distance[rows]) if overall is None else overall
+            spread = overall or math.inf
+        score = (values - values.median()) / spread
+        far = score > FAR
+        found.append(members[far])
+        scores.append(score[far])
+    order = torch.argsort(torch.cat(found), stable=True)
+    far_rows, score = torch.cat(found)[order], torch.cat(scores)[order]
+    order = score.argsort(descending=True, stable=True)[: math.ceil(MAX_SHARE * len(clusters))]
+    return [Outlier(int(far_rows[i]), int(clusters[far_rows[i]]), float(score[i])) for i in order.tolist()]
 
 
 def _spread(values: Float[Tensor, "m"]) -> float:

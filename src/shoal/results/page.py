@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering import UMAPHDBSCAN, map_method
+from shoal.clustering.grouping import group_sizes
 from shoal.clustering.rows import Metric
 from shoal.data.listing import as_images
 from shoal.errors import UserError
@@ -82,7 +83,7 @@ def report_data(result: Result, merge_to: int | None = None) -> ReportData:
         positions=shown.positions,
         map_method=map_method(len(found.labels)),
         seed=result.seed,
-        sizes=torch.bincount(found.labels[found.labels >= 0], minlength=k),
+        sizes=group_sizes(found.labels, k),
         merged=merged.nonzero()[:, 0].tolist(),
         layers={k: layer_command(result, k) for k in result.layers if merge_to is None},
         n_asked=result.asked if result.decided is None and merge_to is None else 0,

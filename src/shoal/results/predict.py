@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shoal import distributed, job
 from shoal.data import find_source
-from shoal.data.listing import others_of
+from shoal.data.listing import Names, others_of
 from shoal.data.sources.others import in_words
 from shoal.data.unread import reading_notes
 from shoal.errors import UserError
@@ -43,7 +43,7 @@ def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Pro
         if features.shape[1] != result.centers.shape[1]:
             width = result.centers.shape[1]
             raise UserError(f"{name} has {features.shape[1]} features in a row, and {width} were clustered.")
-        rows = [str(row) for row in range(len(features))]
+        rows = Names(map(str, range(len(features))))
         found = _assigned(result, features)
         write_assignments(found, rows, out, names=result.names)
         return len(features), int((found.labels < 0).sum())

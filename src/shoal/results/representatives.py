@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from shoal.clustering.grouping import groups_of, least
 from shoal.results.copies import ALIKE
 from shoal.results.rows import Assignments
 from shoal.results.tables import as_utf8, write_columns
@@ -43,18 +44,21 @@ def representatives(
     Of central images that are ``alike``, by their cosine, only the first is taken. Doubtful are those of
     least confidence, and among equals of least margin; where there is a single cluster, none.
     """
-    inwards = torch.argsort(assigned.distance, stable=True)
-    grouped = inwards[torch.argsort(assigned.labels[inwards], stable=True)]
-    numbers, sizes = torch.unique(assigned.labels, return_counts=True)
+    labels = assigned.labels
     found: list[Representative] = []
-    for cluster, own in zip(numbers.tolist(), torch.split(grouped, sizes.tolist()), strict=True):
-        if cluster < 0:
-            continue
-        central = _apart(features, own, alike)
+    n_clusters = 1 + int(labels.max()) if len(labels) else 0
+    for cluster, own in groups_of(labels, n_clusters):
+        central = _apart(features, _inwards(assigned, least(assigned.distance, own, _CANDIDATES)), alike)
         found += [Representative(cluster, "central", rank, row) for rank, row in enumerate(central, 1)]
-        doubtful = _doubtful(assigned, own, central) if (numbers >= 0).sum() > 1 else []
+        doubtful = _doubtful(assigned, own, central)
         found += [Representative(cluster, "doubtful", rank, row) for rank, row in enumerate(doubtful, 1)]
-    return found
+    several = len({each.cluster for each in found}) > 1
+    return found if several else [each for each in found if each.role == "central"]
+
+
+def _inwards(assigned: Assignments, rows: Int64[Tensor, "m"]) -> Int64[Tensor, "m"]:
+    """Rows of a cluster, nearest to its centre first."""
+    return rows[torch.argsort(assigned.distance[rows], stable=True)]
 
 
 def _apart(features: Float[Tensor, "n d"], own: Int64[Tensor, "m"], alike: float) -> list[int]:
@@ -72,6 +76,7 @@ def _apart(features: Float[Tensor, "n d"], own: Int64[Tensor, "m"], alike: float
 
 def _doubtful(assigned: Assignments, own: Int64[Tensor, "m"], central: Sequence[int]) -> list[int]:
     rest = own[~torch.isin(own, torch.tensor(central, dtype=torch.int64))]
+    rest = _inwards(assigned, least(assigned.confidence, rest, PER_ROLE))
     order = np.lexsort((assigned.margin[rest].numpy(), assigned.confidence[rest].numpy()))
     rows: list[int] = rest[torch.from_numpy(order[:PER_ROLE])].tolist()
     return rows

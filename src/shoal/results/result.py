@@ -19,6 +19,7 @@ from shoal.clustering.rows import Metric
 from shoal.data import Blob, Listing, Source, find_source, to_images
 from shoal.data.features import read_features
 from shoal.data.greys import Scale
+from shoal.data.listing import Files
 from shoal.data.sources.joined import files_source, joined_source
 from shoal.decisions.log import DecisionLog
 from shoal.errors import UserError
@@ -30,7 +31,7 @@ from shoal.results.decided import Decided, decided
 from shoal.results.far import Reference
 from shoal.results.model import Model
 from shoal.results.rows import Assignments
-from shoal.results.tables import as_utf8, read_assignments, stamp_of
+from shoal.results.tables import read_assignments, same_ids, stamp_of
 from shoal.tensors import damaged, read_tensors, write_tensors
 
 FLAGS = ("held_out", "clustered")
@@ -170,11 +171,11 @@ class Result:
         return found
 
     @cached_property
-    def clustered(self) -> tuple[list[str], Assignments, dict[int, str]]:
+    def clustered(self) -> tuple[Sequence[str], Assignments, dict[int, str]]:
         """Ids as tables hold them, the assignments before any decision, and the names that clusters had then."""
         path = self.folder.clustered if self.folder.clustered.exists() else self.folder.assignments
         ids, found, names = read_assignments(path)
-        if not ((found.labels >= -1) & (found.labels < len(self.centers))).all():
+        if len(found.labels) and not -1 <= int(found.labels.min()) <= int(found.labels.max()) < len(self.centers):
             raise UserError(f"{path} names clusters that there are not: cluster again.")
         return ids, found, names
 
@@ -260,7 +261,7 @@ class Result:
         """
         if self.embedded is None:
             return self.table_ids
-        if self.table_ids != [as_utf8(name) for name in self.embedded.ids]:
+        if not same_ids(self.table_ids, self.embedded.ids):
             raise UserError(f"{self.folder.assignments} names other images than were clustered: cluster again.")
         return self.embedded.ids
 
@@ -340,7 +341,8 @@ class Result:
     @property
     def paths(self) -> Sequence[Path | None]:
         """Files of ``present``; None for what lies inside an archive or a table."""
-        return [self.listing.path(row) for row in self.matched.rows[self.present].tolist()]
+        rows, files = self.matched.rows[self.present], self.listing.files
+        return files.take(rows) if isinstance(files, Files) else [self.listing.path(row) for row in rows.tolist()]
 
     def contents(self) -> Iterator[Blob]:
         """The images of ``present``; others are not read."""

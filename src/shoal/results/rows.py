@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shoal.clustering.kmeans.nearest import to_points
 from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, squared_distances
+from shoal.mapped import released, scratch
 
 CHUNK = 8192
 """Rows dealt with at once: of 1 280 features they take 42 MB."""
@@ -38,6 +39,12 @@ class Assignments:
     distance: Float32[Tensor, "n"]
     margin: Float32[Tensor, "n"]
     positions: Float32[Tensor, "n 2"] | None = None
+
+    @classmethod
+    def blank(cls, n: int, labels: Int64[Tensor, "n"], positions: Float32[Tensor, "n 2"] | None) -> Assignments:
+        """Those of n rows, of which nothing but the clusters is known yet; of many rows in scratch files."""
+        confidence, distance, margin = (scratch((n,), torch.float32) for _ in range(3))
+        return cls(labels, confidence, distance, margin, positions)
 
     def __getitem__(self, index: Int64[Tensor, "m"]) -> Assignments:
         """Those of some rows."""
@@ -80,10 +87,11 @@ def assign_rows(
     rows = Rows(features, metric, centers.float().mean(0))
     points = rows.prepare(centers).to(rows.dtype)
     n = len(rows)
-    own = torch.empty(n, dtype=torch.int64) if labels is None else labels
-    found = Assignments(own, torch.empty(n), torch.empty(n), torch.empty(n), positions)
-    for start in range(0, n, CHUNK):
-        part = slice(start, start + CHUNK)
+    own = scratch((n,), torch.int64) if labels is None else labels
+    found = Assignments.blank(n, own, positions)
+    finite = True
+    parts = (slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK))
+    for part in released(parts, features, own, found.confidence, found.distance, found.margin):
         probabilities = torch.as_tensor(clusterer.predict_proba(features[part]))
         if labels is None:
             most, own[part] = probabilities.max(1)
@@ -93,11 +101,12 @@ def assign_rows(
         x = rows[part]
         found.distance[part] = rows.distance(to_points(x, points[known]).square()).float()
         found.margin[part] = _to_others(rows, x, points, known) - found.distance[part]
-    if not torch.isfinite(found.distance).all():
+        finite = finite and bool(torch.isfinite(found.distance[part]).all())
+        nowhere = own[part] < 0
+        found.confidence[part][nowhere] = 0
+        found.distance[part][nowhere] = found.margin[part][nowhere] = torch.nan
+    if not finite:
         raise invalid_features_error(features)
-    nowhere = own < 0
-    found.confidence[nowhere] = 0
-    found.distance[nowhere] = found.margin[nowhere] = torch.nan
     return found
 
 

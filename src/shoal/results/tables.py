@@ -16,8 +16,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from shoal.data.listing import Names
 from shoal.errors import UserError
 from shoal.files import atomic_file, atomic_write
+from shoal.mapped import release, released, scratch
 from shoal.results.rows import Assignments
 from shoal.types import Others
 
@@ -92,51 +94,80 @@ def _chunks(
     classes: Sequence[str],
 ) -> Iterator[pa.RecordBatch]:
     each = iter(ids)
-    for start in range(0, len(ids), ROWS):
-        part = slice(start, start + ROWS)
-        labels = found.labels[part]
-        texts = [as_utf8(name) for name in islice(each, ROWS)]
-        columns: list[object] = [texts, labels.numpy(), [names.get(label) for label in labels.tolist()]]
-        columns += [values[part].numpy() for values in (found.confidence, found.distance, found.margin)]
-        nothing = [None] * len(labels)
-        columns += [nothing] * 2 if found.positions is None else list(found.positions[part].T.contiguous().numpy())
-        known = [-1] * len(labels) if targets is None else targets[part].tolist()
-        columns.append([None if target < 0 else classes[target] for target in known])
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-        yield pa.record_batch(arrays, SCHEMA)
+    numbers = (found.confidence, found.distance, found.margin)
+    parts = (slice(start, min(start + ROWS, len(ids))) for start in range(0, len(ids), ROWS))
+    for part in released(parts, found.labels, *numbers, *([] if found.positions is None else [found.positions])):
+        n, labels = part.stop - part.start, found.labels[part]
+        columns: list[pa.Array] = [pa.array([as_utf8(name) for name in islice(each, n)], pa.string())]
+        columns += [pa.array(labels.numpy()), _texts(labels, names)]
+        columns += [pa.array(values[part].numpy()) for values in numbers]
+        if found.positions is None:
+            columns += [pa.nulls(n, pa.float32())] * 2
+        else:
+            columns += map(pa.array, found.positions[part].T.contiguous().numpy())
+        columns.append(pa.nulls(n, pa.string()) if targets is None else _texts(targets[part], dict(enumerate(classes))))
+        yield pa.record_batch(columns, SCHEMA)
 
 
-def read_assignments(path: Path) -> tuple[list[str], Assignments, dict[int, str]]:
+def _texts(numbers: Int64[Tensor, "b"], texts: Mapping[int, str]) -> pa.Array:
+    """The text of each number, null for one that has none."""
+    if not texts:
+        return pa.nulls(len(numbers), pa.string())
+    return pa.array([texts.get(number) for number in numbers.tolist()], pa.string())
+
+
+def read_assignments(path: Path) -> tuple[Sequence[str], Assignments, dict[int, str]]:
     """Read ids, assignments and the names of clusters from assignments.parquet, also from one of version 0.1.
+
+    Rows are read a part at a time; those of many images lie in scratch files.
 
     Raises:
         UserError: the file cannot be read, or holds something else.
     """
     try:
         with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
-            table = pyarrow.parquet.read_table(file)
-        n = len(table)
-        for name, kind in (
-            ("confidence", pa.float32()),
-            ("x", pa.float32()),
-            ("y", pa.float32()),
-            ("name", pa.string()),
-        ):
-            if name not in table.column_names:  # version 0.1 had fewer columns
-                table = table.append_column(name, pa.nulls(n, kind))
-        table = table.select([*SCHEMA.names[:-1]]).cast(pa.schema([*SCHEMA][:-1]))
-        if table["id"].null_count or table["cluster"].null_count:
-            raise ValueError("an image without id or cluster")
-        numbers = {name: torch.from_numpy(table[name].to_numpy().copy()) for name in NUMBERS}
-        labels = torch.from_numpy(table["cluster"].to_numpy().copy())
-        names = table["name"].to_pylist() if table["name"].null_count < n else []
+            table = pyarrow.parquet.ParquetFile(file)
+            n = table.metadata.num_rows
+            found = Assignments.blank(n, scratch((n,), torch.int64), scratch((n, 2), torch.float32))
+            named: dict[int, str] = {}
+            ids = Names(_read_parts(table, found, named))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise UserError(f"cannot read {path} ({reason}): bring it back from a copy, or cluster again.") from error
-    positions = torch.stack([numbers["x"], numbers["y"]], 1)
-    found = Assignments(labels, numbers["confidence"], numbers["distance"], numbers["margin"], positions)
-    named = {label: name for label, name in zip(labels.tolist(), names, strict=False) if name}
-    return table["id"].to_pylist(), found, named
+    return ids, found, named
+
+
+def _read_parts(table: pyarrow.parquet.ParquetFile, found: Assignments, named: dict[int, str]) -> Iterator[str]:
+    """Ids, and on the way all numbers, and names of clusters; version 0.1 had fewer columns."""
+    assert found.positions is not None
+    columns = dict(zip(NUMBERS, (found.confidence, found.distance, found.margin, *found.positions.T), strict=True))
+    wanted, start = [name for name in SCHEMA.names[:-1] if name in table.schema_arrow.names], 0
+    for name in ("id", "cluster", "distance", "margin"):
+        if name not in wanted:
+            raise KeyError(name)
+    for batch in table.iter_batches(ROWS, columns=wanted):
+        part = slice(start, start + len(batch))
+        for name, kind in ((field.name, field.type) for field in SCHEMA if field.name in wanted):
+            values = batch.column(name).cast(kind)
+            if name in ("id", "cluster") and values.null_count:
+                raise ValueError("an image without id or cluster")
+            if name in columns:
+                columns[name][part] = torch.from_numpy(values.to_numpy(zero_copy_only=False).copy())
+            elif name == "cluster":
+                found.labels[part] = torch.from_numpy(values.to_numpy().copy())
+            elif name == "name" and values.null_count < len(values):
+                labels = batch.column("cluster").to_pylist()
+                named |= {label: text for label, text in zip(labels, values.to_pylist(), strict=True) if text}
+        for name in columns.keys() - set(wanted):
+            columns[name][part] = torch.nan
+        yield from batch.column("id").cast(pa.string()).to_pylist()
+        start += len(batch)
+        release(*columns.values(), found.labels)
+
+
+def same_ids(table: Sequence[str], ids: Sequence[str]) -> bool:
+    """Whether a table holds these names."""
+    return len(table) == len(ids) and all(map(str.__eq__, table, map(as_utf8, ids)))
 
 
 def write_table(path: Path, schema: pa.Schema, chunks: Iterable[pa.Table | pa.RecordBatch]) -> None:

@@ -15,9 +15,9 @@ from shoal import distributed
 from shoal.clustering import KMeans
 from shoal.clustering.kmeans import assign
 from shoal.clustering.occupied import renumbered
-from shoal.clustering.rows import equal_rows
 from shoal.config import RunConfig, config_digest, load_recipe, to_yaml
 from shoal.data import IN_MEMORY, Listing, find_source, load_images
+from shoal.data.equal import equal_groups, first_of_each
 from shoal.data.greys import describe
 from shoal.data.links import other_names
 from shoal.data.rgb import to_pillow
@@ -284,7 +284,8 @@ def _sketch(image: UInt8[Tensor, "3 h w"]) -> bytes:
 def _links(images: Images, fingerprints: Sequence[bytes], source: str | list[str]) -> Int64[np.ndarray, "m 2"]:
     """Rows that are other names of a file, and the row of that file; none where there are no files, or no more."""
     nothing = np.zeros((0, 2), np.int64)
-    equal = [*equal_rows(torch.frombuffer(bytearray(b"".join(fingerprints)), dtype=torch.uint8).view(-1, 16))]
+    prints = torch.frombuffer(bytearray(b"".join(fingerprints)), dtype=torch.uint8).view(-1, 16)
+    equal = [*equal_groups(first_of_each(prints))]
     if not equal or not (isinstance(source, list) or Path(source).exists() or is_pattern(source)):
         return nothing  # a data set by its name, or images given in Python
     try:

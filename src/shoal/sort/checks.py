@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
+
+import numpy as np
 
 from shoal.errors import UserError
 from shoal.files import DISK_FULL
@@ -48,31 +51,35 @@ def check_apart(into: Path, sources: Iterable[Path | None], folders: Iterable[Pa
             raise UserError(f"the images in {folder} lie inside {into}: sort into another folder.")
 
 
-def check_sources(rows: Iterable[tuple[int, Path | None, str]], how: How) -> None:
+def check_sources(rows: Callable[[], Iterable[tuple[int, Path | None, str]]], how: How) -> None:
     """Refuse what cannot be moved or linked.
 
     Raises:
         UserError: an image inside an archive; a link, or a file twice, or a folder that cannot be written.
     """
-    seen: set[Path] = set()
-    for _, path, target in rows:
+    seen, folders = array("q"), set[Path]()
+    for _, path, target in rows():
         if path is None:
             if how != "copy":
                 done = {"move": "moved", "link": "linked to"}[how]
                 raise UserError(f"{target} lies inside an archive or a table and cannot be {done}: use --copy.")
             continue
         if how == "move":
-            if path in seen:
-                raise UserError(f"{path} is there twice and can be moved once: use --copy or --link.")
-            seen.add(path)
+            seen.append(hash(path))
+            folders.add(path.parent)
             if path.is_symlink():
                 raise UserError(f"{path} is a link, which may lead nowhere from another place: use --copy or --link.")
-    for folder in {path.parent for path in seen}:
+    known, counts = np.unique(np.frombuffer(seen, np.int64), return_counts=True)
+    repeated = set(known[counts > 1].tolist())
+    twice = next((path for _, path, _ in rows() if hash(path) in repeated), None) if repeated else None
+    if twice is not None:
+        raise UserError(f"{twice} is there twice and can be moved once: use --copy or --link.")
+    for folder in folders:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(f"the folder {folder} cannot be written, so nothing can be moved out of it: use --copy.")
 
 
-def check_room(into: Path, n_bytes: int, sources: Sequence[Path | None], how: How) -> None:
+def check_room(into: Path, n_bytes: int, sources: Iterable[Path | None], how: How) -> None:
     """Refuse a folder that cannot be written, or a disk that is too small.
 
     Raises:
@@ -116,6 +123,8 @@ def check_free_targets(into: Path, folders: Iterable[str], destinations: Iterabl
             raise UserError(f"{folder} is in the way and no folder: sort into another folder, or rename the cluster.")
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(f"the folder {folder} cannot be written: sort into another one.")
+    if not into.exists():
+        return
     there = [target for target in destinations if os.path.lexists(into / target)]
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""

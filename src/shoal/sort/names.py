@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
+
+import numpy as np
 
 MAX_BYTES = 200
 """Of a name that is made here. File systems take 255, and some programs add to a name."""
@@ -73,6 +75,43 @@ class Taken:
             found = numbered(wanted, self._next[key])
         self._names.add((folder, _folded(found)))
         return found
+
+
+def distinct_names(wanted: Callable[[], Iterable[tuple[str, str]]], n: int) -> Iterator[str]:
+    """Names for n files in folders: those wanted, or the first ``wanted-2`` that no file before it has, as ``Taken``.
+
+    Memory is a few numbers per file: names are told apart by hashes of 64 bits. Two that fall together would number a
+    file without need.
+
+    Args:
+        wanted: folder and name of each file, which are asked for twice.
+        n: how many there are.
+    """
+    keys = np.fromiter((_key(folder, name) for folder, name in wanted()), np.int64, n)
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    given: set[int] = set()
+    numbers: dict[int, int] = {}
+
+    def is_taken(key: int, row: int) -> bool:
+        place = int(np.searchsorted(ordered, key))
+        return key in given or (place < n and ordered[place] == key and int(order[place]) < row)
+
+    for row, (folder, name) in enumerate(wanted()):
+        own = key = int(keys[row])
+        found = name
+        if own in repeated or own in given:
+            while is_taken(key, row):
+                numbers[own] = numbers.get(own, 1) + 1
+                found = numbered(name, numbers[own])
+                key = _key(folder, found)
+            given.add(key)
+        yield found
+
+
+def _key(folder: str, name: str) -> int:
+    return hash((folder, _folded(name)))
 
 
 def _folded(name: str) -> str:

@@ -8,24 +8,29 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
+from shoal.clustering.grouping import group_sizes
 from shoal.data.greys import Samples, Scale
 from shoal.data.kinds import is_image_name
-from shoal.data.listing import Blob
+from shoal.data.listing import Blob, Names
 from shoal.data.reading import open_content, read_blob
 from shoal.errors import UserError
 from shoal.files import real
 from shoal.sort import checks
 from shoal.sort.manifest import How, Step, Writer
 from shoal.sort.moving import digest, move, put
-from shoal.sort.names import Taken, folder_names, portable_name, safe_name
+from shoal.sort.names import distinct_names, folder_names, portable_name, safe_name
 
+_READ = 65_536
 _AT_ONCE = 64
 """Steps whose intentions are flushed to the disk together."""
 _BYTES_AT_ONCE = 2**25
@@ -49,16 +54,16 @@ class Plan:
     n_bytes: int
     n_adapted: int = 0
 
-    @property
+    @cached_property
     def folders(self) -> dict[str, int]:
         """How many files each folder gets, in the order of their names."""
         return dict(sorted(Counter(target.partition("/")[0] for target in self.destinations if target).items()))
 
     def check(self, how: How) -> None:
         """Raise a UserError for what would stop it on the way, before anything is done."""
-        checks.check_sources(self.rows(), how)
-        checks.check_room(self.into, self.n_bytes, [source for _, source, _ in self.rows()], how)
-        checks.check_free_targets(self.into, self.folders, [target for _, _, target in self.rows()])
+        checks.check_sources(self.rows, how)
+        checks.check_room(self.into, self.n_bytes, (source for _, source, _ in self.rows()), how)
+        checks.check_free_targets(self.into, self.folders, (target for _, _, target in self.rows()))
 
     def rows(self) -> Iterator[tuple[int, Path | None, str]]:
         """Number, source and target of each image that goes somewhere."""
@@ -177,28 +182,71 @@ def plan_sort(
         UserError: a file is gone; ``into`` lies in the source, or files in ``into``.
     """
     into = real(into)
-    labels = clusters.tolist()
-    folders = folder_names(sorted({label for label in labels if label >= 0}), names)
-    sources = [None if path is None else checks.located(path) for path in paths]
+    folders = folder_names(group_sizes(clusters).nonzero()[:, 0].tolist(), names)
+    sources = Planned("" if path is None else str(checks.located(path)) for path in paths)
     checks.check_apart(into, sources, folders_of_images)
-    names_of = [
-        path.name if path else safe_name(name.rpartition("/")[2], "image")
-        for name, path in zip(ids, paths, strict=True)
-    ]
-    fitting = [portable_name(name) for name in names_of]
-    if names_of == fitting or checks.holds_any_name(into):
-        fitting = names_of
-    taken, destinations, renamed, adapted = Taken(), list[str](), 0, 0
-    for name, wanted, label in zip(names_of, fitting, labels, strict=True):
-        if label < 0:
-            destinations.append("")
-            continue
-        given = taken.name(folders[label], wanted)
-        renamed += given != wanted
-        adapted += wanted != name
-        destinations.append(f"{folders[label]}/{given}")
-    n_bytes = sum(path.stat().st_size for path, target in zip(sources, destinations, strict=True) if path and target)
-    return Plan(into, sources, destinations, renamed, n_bytes, adapted)
+
+    def names_of() -> Iterator[str]:
+        for name, path in zip(ids, sources, strict=True):
+            yield path.name if path else safe_name(name.rpartition("/")[2], "image")
+
+    fits = all(portable_name(name) == name for name in names_of()) or checks.holds_any_name(into)
+
+    def wanted() -> Iterator[tuple[str, str, str]]:
+        for label, name in zip(_numbers(clusters), names_of(), strict=True):
+            if label >= 0:
+                yield folders[label], name if fits else portable_name(name), name
+
+    counts = Counter[str]()
+
+    def destinations() -> Iterator[str]:
+        given = distinct_names(
+            lambda: ((folder, fitting) for folder, fitting, _ in wanted()), int((clusters >= 0).sum())
+        )
+        named = zip(wanted(), given, strict=True)
+        for label, source in zip(_numbers(clusters), sources, strict=True):
+            if label < 0:
+                yield ""
+                continue
+            (folder, fitting, name), found = next(named)
+            counts["renamed"] += found != fitting
+            counts["adapted"] += fitting != name
+            counts["bytes"] += source.stat().st_size if source else 0
+            yield f"{folder}/{found}"
+
+    targets = Names(destinations())
+    return Plan(into, sources, targets, counts["renamed"], counts["bytes"], counts["adapted"])
+
+
+class Planned(Sequence[Path | None]):
+    """Files of many images, as text until they are asked for; None for one that has no file of its own."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = Names(paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Path | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Path | None]: ...
+    def __getitem__(self, index: int | slice) -> Path | list[Path | None] | None:
+        if isinstance(index, slice):
+            return [_path(text) for text in self._paths[index]]
+        return _path(self._paths[index])
+
+    def __iter__(self) -> Iterator[Path | None]:
+        return map(_path, self._paths)
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _numbers(clusters: Int64[Tensor, "n"]) -> Iterator[int]:
+    for part in torch.split(clusters, _READ):
+        yield from part.tolist()
 
 
 def _batches(steps: Iterable[tuple[Step, bytes]]) -> Iterator[list[tuple[Step, bytes]]]:

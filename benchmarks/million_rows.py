@@ -1,0 +1,194 @@
+"""Features of many images without the images: a folder of them, its clustering stage by stage, and what reads it."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from measured import Memory, measured
+
+SPREAD = 0.6
+"""Standard deviation of rows about the centre of their group, which has unit length, times √d."""
+
+GROUPS = 100
+COPIES = 0.01
+"""Share of the rows that are nearly copies of the row before, and as many that are the same file."""
+
+_CHUNK = 16_384
+
+
+def make(folder: Path, tree: Path | None, n: int, d: int) -> None:
+    """A features folder of n rows, of the files in a tree, or of made-up names."""
+    from shoal.data import find_source
+    from shoal.data.listing import Listing, Names, source_digest
+    from shoal.data.looks import look_at_all
+    from shoal.features import EncoderSpec
+    from shoal.features.embedded import Header
+    from shoal.features.store import Store, write_links
+
+    if tree is None:
+        names = Names(f"part {row // 20_000:04}/IMG_{row:08}.jpg" for row in range(n))
+        listing, images, source = Listing(names, np.full(n, -1), (), lambda: iter(())), "", None
+    else:
+        source = find_source(tree)
+        listing = source.listing()
+        images = source_digest(source, listing)
+    header = Header(EncoderSpec("timm", "tiny", digest="seed 0"), n, d, 64, images, listing.classes)
+    draw = np.random.default_rng(0)
+    centers = draw.standard_normal((GROUPS, d), np.float32) / d**0.5
+    with Store.begin(folder, header, listing) as store:
+        for start in range(0, n, _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, n))
+            features, sketches, fingerprints = _drawn(draw, centers, rows)
+            looks = None if source is None else [(*look,) for look in look_at_all(listing.files, rows).tolist()]
+            columns = store.columns(rows.tolist(), fingerprints, torch.from_numpy(features), looks, sketches)
+            store.append_columns(columns)
+        store.commit(n, 64)
+    write_links(folder, np.zeros((0, 2), np.int64))
+
+
+def _drawn(
+    draw: np.random.Generator, centers: NDArray[np.float32], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], list[bytes], list[bytes]]:
+    """Features, sketches and fingerprints of some rows."""
+    from shoal.data.sketch import SKETCH
+
+    n, d = len(rows), centers.shape[1]
+    features = centers[draw.integers(0, len(centers), n)] + draw.standard_normal((n, d), np.float32) * SPREAD / d**0.5
+    records = np.zeros(n, SKETCH)
+    records["luma"] = _smooth(draw, n)
+    records["chroma"] = draw.integers(100, 156, (n, 2, 4, 4))
+    records["width"], records["height"], records["bytes"], records["sharpness"] = 640, 480, 90_000, 1
+    copied = np.flatnonzero(draw.random(n - 1) < COPIES) + 1
+    features[copied] = features[copied - 1] + 0.01 * draw.standard_normal((len(copied), d), np.float32) / d**0.5
+    records[copied] = records[copied - 1]
+    numbers = rows.copy()
+    same = np.flatnonzero(draw.random(n - 1) < COPIES) + 1
+    features[same], records[same], numbers[same] = features[same - 1], records[same - 1], numbers[same - 1]
+    fingerprints = [blake2b(int(number).to_bytes(8, "little"), digest_size=16).digest() for number in numbers]
+    size = SKETCH.itemsize
+    data = records.tobytes()
+    return features, [data[at : at + size] for at in range(0, len(data), size)], fingerprints
+
+
+def _smooth(draw: np.random.Generator, n: int) -> NDArray[np.uint8]:
+    """Grey thumbnails of few frequencies, as those of photos are: none is like another."""
+    small = torch.from_numpy(draw.random((n, 1, 6, 6), np.float32))
+    luma = torch.nn.functional.interpolate(small, size=16, mode="bicubic")[:, 0]
+    return (255 * luma.clamp(0, 1)).round().to(torch.uint8).numpy()
+
+
+STAGES = {
+    "fit": "shoal.results.cluster_images._fitted",
+    "centres": "shoal.results.cluster_images.cluster_centers",
+    "calibration": "shoal.results.finish.fit_calibration",
+    "map": "shoal.results.finish.map_positions",
+    "assignments": "shoal.results.finish.assign_rows",
+    "tables": "shoal.results.finish._write_tables",
+    "equal files": "shoal.results.finish.first_of_each",
+    "neighbours and copies": "shoal.results.finish._copies",
+    "duplicates": "shoal.results.finish.duplicates",
+    "outliers": "shoal.results.finish.outliers",
+    "atlas": "shoal.results.finish.write_atlas",
+    "report": "shoal.results.finish.write_page",
+}
+"""What a clustering does, in this order, and the function that does it, as its caller knows it."""
+
+
+@contextmanager
+def _watched(memory: Memory, figures: dict[str, dict[str, float]]) -> Iterator[None]:
+    """Measure each stage where its function is called."""
+    with ExitStack() as stack:
+        for stage, path in STAGES.items():
+            module, _, name = path.rpartition(".")
+            __import__(module)
+            stack.enter_context(
+                mock.patch(path, _measuring(getattr(sys.modules[module], name), memory, figures, stage))
+            )
+        yield
+
+
+def _measuring(
+    work: Callable[..., Any], memory: Memory, figures: dict[str, dict[str, float]], stage: str
+) -> Callable[..., Any]:
+    def run(*args: Any, **options: Any) -> Any:
+        with measured(memory, figures.setdefault(stage, {})):
+            return work(*args, **options)
+
+    return run
+
+
+def cluster(folder: Path, tree: Path | None, k: int, method: str) -> dict[str, dict[str, float]]:
+    """Cluster the rows of ``folder / features`` as ``shoal cluster`` does after embedding, stage by stage."""
+    from shoal.clustering import MiniBatchKMeans, build_clusterer
+    from shoal.features import open_embedded
+    from shoal.folder import ResultFolder
+    from shoal.progress import Progress
+    from shoal.results import cluster_images
+    from shoal.results.inputs import Inputs
+
+    _warm_up()
+    memory, figures = Memory(), dict[str, dict[str, float]]()
+    whole: dict[str, float] = {}
+    with measured(memory, whole):
+        embedded = open_embedded(folder / "features")
+        draw = torch.Generator().manual_seed(0)
+
+        def pictures(index: torch.Tensor, edge: int) -> torch.Tensor:
+            return torch.randint(256, (len(index), 3, edge, edge), dtype=torch.uint8, generator=draw)
+
+        kept = (embedded.features, embedded.ids, "images", str(tree or folder), "", embedded, embedded.spec)
+        inputs = Inputs(*kept, str((folder / "features").resolve()), pictures)
+
+        def build(*args: Any, **options: Any) -> Any:
+            if method == "minibatch":
+                return MiniBatchKMeans(k, metric=options["metric"], random_state=options["seed"])
+            return build_clusterer(*args, **options)
+
+        with _watched(memory, figures), mock.patch.object(cluster_images, "build_clusterer", build):
+            result = ResultFolder(folder)
+            outcome = cluster_images.cluster(inputs, k, "kmeans", "cosine", 0, result, Progress())
+    found = {"duplicates": outcome.n_duplicates, "outliers": outcome.n_outliers, "clusters": outcome.n_clusters}
+    peaks = {name: max(each[name] for each in figures.values()) for name in ("MB", "with maps MB")}
+    return {**figures, "all": {**whole, **peaks, **found}, "files": _sizes(folder)}
+
+
+def _warm_up() -> None:
+    """Load all libraries, which are not counted, and start their pools of threads and memory."""
+    import umap  # noqa: F401 - part of what a start may load
+
+    from shoal.clustering import KMeans, map_positions
+    from shoal.clustering.agreement import spectral_clusters
+    from shoal.report import write_report  # noqa: F401
+
+    x = torch.randn(200, 8)
+    KMeans(3).fit(x)
+    map_positions(x, metric="cosine", seed=0)
+    spectral_clusters(x, 3, "cosine", 0)
+
+
+def _sizes(folder: Path) -> dict[str, float]:
+    """Megabytes of what a clustering leaves."""
+    files = {path.name: path for path in (*folder.iterdir(), *(folder / "features").iterdir()) if path.is_file()}
+    return {name: round(path.stat().st_size / 1e6, 3) for name, path in sorted(files.items())}
+
+
+def command(words: list[str]) -> dict[str, float]:
+    """Run a command of shoal in this process."""
+    from shoal.cli.main import main
+
+    _warm_up()
+    memory, figures = Memory(), dict[str, float]()
+    with measured(memory, figures), redirect_stdout(io.StringIO()):
+        figures["exit"] = main(words) or 0
+    return figures

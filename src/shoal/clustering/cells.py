@@ -1,0 +1,253 @@
+"""An inverted file: rows in cells, and the nearest of each row among those of some cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from shoal import job
+from shoal.clustering.grouping import grouped_rows
+from shoal.clustering.kmeans.restarts import kmeans
+from shoal.clustering.rows import LOCAL, Shards, squared_distances
+from shoal.mapped import release, scratch
+
+N_NEIGHBOURS = 10
+CELL_ROWS = 1000
+"""Mean number of rows in a cell of the inverted file."""
+
+PROBES = 4
+"""Cells that are searched for the neighbours of a row. With no more cells than these, the search is exact."""
+
+FLAT_CELLS = 1024
+"""Cells among which the nearest are looked for one by one; more are looked for by groups."""
+
+GROUPS = 3
+"""Groups of cells that are searched for the nearest cells of a row."""
+
+MOST_ROWS = 16 * CELL_ROWS
+"""Of a cell that are compared with each other."""
+
+_BLOCK = 4096  # rows compared with as many at once: 64 MB of cosines
+_SAMPLED = 50  # rows per cell on which k-means finds the cells
+_READ = 8192
+_RELEASED = 32  # readings after which pages are released
+
+
+@runtime_checkable
+class Vectors(Protocol):
+    """Rows of a matrix that are made when they are asked for."""
+
+    def __getitem__(self, rows: Int64[Tensor, "b"], /) -> Float[Tensor, "b d"]:
+        """Some of them."""
+
+    def release(self) -> None:
+        """Give back the pages that they were made of."""
+
+
+class Cells:
+    """Rows in cells, each of which is searched for the neighbours of the rows that it is near to."""
+
+    def __init__(
+        self, features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], seed: int, shards: Shards = LOCAL
+    ) -> None:
+        self.features, self.rows = features, rows
+        self.own, self.shards = shards.part(len(rows)), shards
+        n, j = self.own.stop - self.own.start, min(N_NEIGHBOURS, len(rows) - 1)
+        n_cells = -(-len(rows) // CELL_ROWS)
+        if n_cells <= PROBES:
+            self.near = torch.zeros(n, 1, dtype=torch.int32)
+            self.n_cells = 1
+        else:
+            tree = _Tree.of_first(features, rows, n_cells, torch.Generator().manual_seed(seed), shards)
+            self.n_cells = len(tree.centers)
+            self.near = scratch((n, PROBES), torch.int32)
+            for part in self._parts():
+                self.near[part] = tree.nearest(_unit_rows(features, self._asked(part)).float(), PROBES).int()
+        self.index = scratch((n, j), torch.int32)
+        self.far = scratch((n, j), torch.float32)  # 1 − cosine, which keeps its digits near 0
+
+    def run(self) -> Iterator[tuple[slice, Int64[Tensor, "b j"], Float64[Tensor, "b j"]]]:
+        """Slices of the rows, places of their neighbours, −1 where there are no more, and their cosines."""
+        for part in self._parts():
+            self.index[part], self.far[part] = -1, torch.inf
+        probing, starts = grouped_rows(self.near.flatten(), self.n_cells)
+        members, places = grouped_rows(self.shards.gather(self.near[:, 0].contiguous()), self.n_cells)
+        for cell in range(self.n_cells):
+            queries = self.own.start + probing[starts[cell] : starts[cell + 1]] // self.near.shape[1]
+            for asked, piece in _pieces(queries, members[places[cell] : places[cell + 1]]):
+                self._merge(asked, piece)
+            if cell % _RELEASED == 0:
+                self._release(probing, members)
+        for part in self._parts():
+            there = slice(self.own.start + part.start, self.own.start + part.stop)
+            yield there, self.index[part].long(), 1 - self.far[part].double()
+
+    def _asked(self, part: slice) -> Int64[Tensor, "b"]:
+        """Rows whose neighbours this rank looks for."""
+        return self.rows[self.own.start + part.start : self.own.start + part.stop]
+
+    def _parts(self) -> Iterator[slice]:
+        for number, start in enumerate(range(0, len(self.near), _READ)):
+            yield slice(start, min(start + _READ, len(self.near)))
+            if number % _RELEASED == 0:
+                self._release()
+
+    def _merge(self, queries: Int64[Tensor, "q"], members: Int64[Tensor, "c"]) -> None:
+        """Merge the members into the neighbours that each query has so far."""
+        for candidates in torch.split(members, _BLOCK):
+            y = _unit_rows(self.features, self.rows[candidates])
+            center = y.mean(0)  # about which differences of rows that are much alike keep their digits in float32
+            y, y_lengths = _about(y, center)
+            for block in torch.split(queries, _BLOCK):
+                x, x_lengths = _about(_unit_rows(self.features, self.rows[block]), center)
+                squared = torch.addmm(y_lengths, x, y.T, alpha=-2).add_(x_lengths[:, None])
+                squared.masked_fill_(block[:, None] == candidates, torch.inf)
+                best = squared.topk(min(self.far.shape[1], len(candidates)), largest=False)
+                place = block - self.own.start
+                values = torch.cat([self.far[place], best.values.clamp(min=0) / 2], 1)
+                found = torch.cat([self.index[place].long(), candidates[best.indices]], 1)
+                far, kept = values.topk(self.far.shape[1], largest=False)
+                self.far[place] = far
+                self.index[place] = torch.where(far == torch.inf, -1, found.gather(1, kept)).int()
+
+    def _release(self, *more: Tensor) -> None:
+        release(self.near, self.rows, *more)
+        if hasattr(self, "index"):
+            release(self.index, self.far)
+        if isinstance(self.features, Tensor):
+            release(self.features)
+        else:
+            self.features.release()
+
+
+def _pieces(
+    queries: Int64[Tensor, "q"], members: Int64[Tensor, "c"]
+) -> Iterator[tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]]]:
+    """The members of a cell, in pieces of no more than can be compared with each other, and whom each is for.
+
+    A query that is a member is for its own piece.
+    """
+    n_pieces = -(-len(members) // MOST_ROWS)
+    if n_pieces < 2:
+        yield queries, members
+        return
+    place = torch.searchsorted(members, queries).clamp(max=len(members) - 1)
+    inside = members[place] == queries
+    piece = torch.where(inside, place * n_pieces // len(members), queries % n_pieces)
+    of_member = torch.arange(len(members)) * n_pieces // len(members)
+    for number in range(n_pieces):
+        yield queries[piece == number], members[of_member == number]
+
+
+@dataclass(frozen=True, eq=False)
+class _Tree:
+    """Centres of cells, group by group, where there are many."""
+
+    centers: Float[Tensor, "c d"]
+    groups: Float[Tensor, "g d"]
+    places: Sequence[int]
+    """Where the cells of each group begin, with the end of the last."""
+
+    @classmethod
+    def of_first(
+        cls,
+        features: Float[Tensor, "n d"] | Vectors,
+        rows: Int64[Tensor, "m"],
+        n_cells: int,
+        generator: torch.Generator,
+        shards: Shards,
+    ) -> _Tree:
+        """Cells of some rows, found by the first of the ranks that share the work."""
+
+        def found() -> list[Tensor]:
+            tree = cls.of(features, rows, n_cells, generator)
+            return [tree.centers, tree.groups, torch.tensor(tree.places, dtype=torch.int64)]
+
+        centers, groups, places = job.tensors_of_first(found) if shards.cut else found()
+        return cls(centers, groups, tuple(places.tolist()))
+
+    @classmethod
+    def of(
+        cls,
+        features: Float[Tensor, "n d"] | Vectors,
+        rows: Int64[Tensor, "m"],
+        n_cells: int,
+        generator: torch.Generator,
+    ) -> _Tree:
+        """Cells of some rows."""
+        drawn = torch.randperm(len(rows), generator=generator)[: _SAMPLED * n_cells].sort().values
+        if n_cells <= FLAT_CELLS:
+            centers = _centers(_unit_rows(features, rows[drawn]).float(), n_cells, generator)
+            return cls(centers, centers, ())
+        n_groups = round(n_cells**0.5)
+        some = drawn[torch.randperm(len(drawn), generator=generator)[: _SAMPLED * n_groups].sort().values]
+        groups = _centers(_unit_rows(features, rows[some]).float(), n_groups, generator)
+        own = torch.cat(
+            [
+                squared_distances(_unit_rows(features, rows[part]).float(), groups).argmin(1)
+                for part in torch.split(drawn, _READ)
+            ]
+        )
+        found, places = list[Tensor](), [0]
+        for group in range(n_groups):
+            sample = drawn[own == group]
+            if len(sample):
+                n = max(1, round(n_cells * len(sample) / len(drawn)))
+                found.append(_centers(_unit_rows(features, rows[sample]).float(), n, generator))
+            places.append(sum(map(len, found)))
+        return cls(torch.cat(found), groups, places)
+
+    def nearest(self, x: Float[Tensor, "b d"], n: int) -> Int64[Tensor, "b n"]:
+        """The nearest cells of some rows, nearest first; beyond ``FLAT_CELLS`` those of the nearest groups."""
+        if not self.places:
+            return squared_distances(x, self.centers).topk(n, largest=False).indices
+        near = squared_distances(x, self.groups).topk(GROUPS, largest=False).indices
+        values = torch.full((len(x), GROUPS * n), torch.inf)
+        cells = torch.full((len(x), GROUPS * n), -1)
+        for group in torch.unique(near).tolist():
+            row, slot = (near == group).nonzero(as_tuple=True)
+            start, end = self.places[group], self.places[group + 1]
+            m = min(n, end - start)
+            if not m:
+                continue
+            best = squared_distances(x[row], self.centers[start:end]).topk(m, largest=False)
+            columns = slot[:, None] * n + torch.arange(m)
+            values[row[:, None], columns], cells[row[:, None], columns] = best.values, best.indices + start
+        best = values.topk(n, largest=False)
+        found: Tensor = cells.gather(1, best.indices)  # −1 where there are fewer
+        return found
+
+
+def _centers(sample: Float[Tensor, "s d"], n: int, generator: torch.Generator) -> Float[Tensor, "c d"]:
+    options = {"metric": "euclidean", "init": "random", "n_init": 1, "max_iter": 10}
+    return kmeans(sample, min(n, len(sample)), generator=generator, **options).centers  # type: ignore[arg-type]
+
+
+def _unit_rows(features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "b"]) -> Float64[Tensor, "b d"]:
+    return normalize(features[rows].double())
+
+
+def _about(
+    unit: Float64[Tensor, "b d"], center: Float64[Tensor, "d"]
+) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b"]]:
+    """Rows about a point in float32, and their squared lengths; a zero row adds 1, so that its cosines are 0."""
+    x = (unit - center).float()
+    return x, x.square().sum(1) + (~unit.any(1)).float()
+
+
+def nearest_of_all(
+    features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], asked: Int64[Tensor, "q"], j: int
+) -> Float[Tensor, "q j"]:
+    """Cosines of some rows with the j nearest of all others, nearest first."""
+    x = _unit_rows(features, asked)
+    best = torch.full((len(asked), j), -torch.inf, dtype=torch.float64)
+    for others in torch.split(rows, _READ):
+        cosines = (x @ _unit_rows(features, others).T).masked_fill_(asked[:, None] == others, -torch.inf)
+        best = torch.cat([best, cosines], 1).topk(j).values
+    return best.float()
