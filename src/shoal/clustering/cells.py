@@ -50,6 +50,11 @@ class Vectors(Protocol):
         """Give back the pages that they were made of."""
 
 
+def compares_all(n: int) -> bool:
+    """Whether so many rows are all compared with each other."""
+    return -(-n // CELL_ROWS) <= PROBES
+
+
 class Cells:
     """Rows in cells, each of which is searched for the neighbours of the rows that it is near to."""
 
@@ -60,7 +65,7 @@ class Cells:
         self.own, self.shards = shards.part(len(rows)), shards
         n, j = self.own.stop - self.own.start, min(N_NEIGHBOURS, len(rows) - 1)
         n_cells = -(-len(rows) // CELL_ROWS)
-        if n_cells <= PROBES:
+        if compares_all(len(rows)):
             self.near = torch.zeros(n, 1, dtype=torch.int32)
             self.n_cells = 1
         else:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shoal.clustering.cells import CELL_ROWS, N_NEIGHBOURS, PROBES, Cells, Vectors, nearest_of_all
+from shoal.clustering.cells import N_NEIGHBOURS, Cells, Vectors, compares_all, nearest_of_all
 from shoal.clustering.inputs import ArrayOrTensor, as_input_type, features_from
 from shoal.clustering.parameters import check_counts
 from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error
@@ -236,7 +236,7 @@ class Recall:
 
     def share(self) -> float | None:
         """Of all neighbours once they are there, by comparing with all rows; None where the search did so itself."""
-        if -(-len(self._rows) // CELL_ROWS) <= PROBES:
+        if compares_all(len(self._rows)):
             return None
         true = nearest_of_all(self._features, self._rows, self._asked, N_NEIGHBOURS)
         return float((self._found >= true[:, -1:] - _ROUNDING).float().mean())
