@@ -135,7 +135,7 @@ def cluster_rows(tree: Path, at: Path, args: argparse.Namespace) -> dict[str, An
     """Cluster them, by k-means of all rows or by mini-batches."""
     import million_rows
 
-    return million_rows.cluster(at, None if args.no_tree else tree, args.k, args.method)
+    return million_rows.cluster(at, None if args.no_tree else tree, args.k, args.method, args.leave_out)
 
 
 def read_result(words: list[str]) -> dict[str, Any]:
@@ -171,6 +171,7 @@ def run_step(step: str, tree: Path, at: Path, args: argparse.Namespace) -> dict[
     """Run a step in a process of its own, whose memory nothing else has grown."""
     command = [sys.executable, __file__, "--step", step, "--tree", str(tree), "--at", str(at), "--n", str(args.n)]
     command += ["--d", str(args.d), "--k", str(args.k), "--method", args.method, *(["--no-tree"] * args.no_tree)]
+    command += ["--leave-out", *args.leave_out]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | {"FEATURES": "whole"})
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
@@ -186,6 +187,7 @@ def main() -> None:
     parser.add_argument("--method", choices=("kmeans", "minibatch"), default="kmeans")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--no-tree", action="store_true", help="no files, only features")
+    parser.add_argument("--leave-out", nargs="*", default=[], choices=("map", "neighbours and copies"), help="stages")
     parser.add_argument("--folder", type=Path, help="where they are kept for the next time; else they are removed")
     parser.add_argument("--save", help="name under benchmarks/results, which keeps the figures of other steps")
     for name in ("--step", "--tree", "--at"):

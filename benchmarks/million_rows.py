@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from measured import Memory, measured
+from shoal.results.copies import Pairs
 
 SPREAD = 0.6
 """Standard deviation of rows about the centre of their group, which has unit length, times √d."""
@@ -46,27 +46,27 @@ def make(folder: Path, tree: Path | None, n: int, d: int) -> None:
     header = Header(EncoderSpec("timm", "tiny", digest="seed 0"), n, d, 64, images, listing.classes)
     draw = np.random.default_rng(0)
     centers = draw.standard_normal((GROUPS, d), np.float32) / d**0.5
+    thumbnails = _smooth(draw, _CHUNK)
     with Store.begin(folder, header, listing) as store:
         for start in range(0, n, _CHUNK):
             rows = np.arange(start, min(start + _CHUNK, n))
-            features, sketches, fingerprints = _drawn(draw, centers, rows)
-            looks = None if source is None else [(*look,) for look in look_at_all(listing.files, rows).tolist()]
-            columns = store.columns(rows.tolist(), fingerprints, torch.from_numpy(features), looks, sketches)
-            store.append_columns(columns)
+            looks = np.full((len(rows), 3), -1) if source is None else look_at_all(listing.files, rows)
+            columns = {"rows.i64": rows, "looks.i64": looks, **_drawn(draw, centers, thumbnails, rows)}
+            store.append_columns({name: np.ascontiguousarray(x).reshape(len(rows), -1) for name, x in columns.items()})
         store.commit(n, 64)
     write_links(folder, np.zeros((0, 2), np.int64))
 
 
 def _drawn(
-    draw: np.random.Generator, centers: NDArray[np.float32], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], list[bytes], list[bytes]]:
+    draw: np.random.Generator, centers: NDArray[np.float32], thumbnails: NDArray[np.uint8], rows: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
     """Features, sketches and fingerprints of some rows."""
     from shoal.data.sketch import SKETCH
 
     n, d = len(rows), centers.shape[1]
     features = centers[draw.integers(0, len(centers), n)] + draw.standard_normal((n, d), np.float32) * SPREAD / d**0.5
     records = np.zeros(n, SKETCH)
-    records["luma"] = _smooth(draw, n)
+    records["luma"] = thumbnails[:n] // 2 + thumbnails[draw.permutation(len(thumbnails))[:n]] // 2
     records["chroma"] = draw.integers(100, 156, (n, 2, 4, 4))
     records["width"], records["height"], records["bytes"], records["sharpness"] = 640, 480, 90_000, 1
     copied = np.flatnonzero(draw.random(n - 1) < COPIES) + 1
@@ -75,10 +75,17 @@ def _drawn(
     numbers = rows.copy()
     same = np.flatnonzero(draw.random(n - 1) < COPIES) + 1
     features[same], records[same], numbers[same] = features[same - 1], records[same - 1], numbers[same - 1]
-    fingerprints = [blake2b(int(number).to_bytes(8, "little"), digest_size=16).digest() for number in numbers]
-    size = SKETCH.itemsize
-    data = records.tobytes()
-    return features, [data[at : at + size] for at in range(0, len(data), size)], fingerprints
+    fingerprints = np.stack([_mixed(2 * numbers), _mixed(2 * numbers + 1)], 1)
+    return {"features.f32": features, "sketches.bin": records, "fingerprints.bin": fingerprints}
+
+
+def _mixed(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Numbers whose bits look random: splitmix64 (Steele, Lea and Flood 2014)."""
+    x = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
+    return mixed
 
 
 def _smooth(draw: np.random.Generator, n: int) -> NDArray[np.uint8]:
@@ -106,10 +113,10 @@ STAGES = {
 
 
 @contextmanager
-def _watched(memory: Memory, figures: dict[str, dict[str, float]]) -> Iterator[None]:
+def _watched(memory: Memory, figures: dict[str, dict[str, float]], left_out: Sequence[str]) -> Iterator[None]:
     """Measure each stage where its function is called."""
     with ExitStack() as stack:
-        for stage, path in STAGES.items():
+        for stage, path in ((stage, path) for stage, path in STAGES.items() if stage not in left_out):
             module, _, name = path.rpartition(".")
             __import__(module)
             stack.enter_context(
@@ -128,7 +135,16 @@ def _measuring(
     return run
 
 
-def cluster(folder: Path, tree: Path | None, k: int, method: str) -> dict[str, dict[str, float]]:
+LEFT_OUT: dict[str, Callable[..., Any]] = {
+    "map": lambda features, **_: torch.zeros(1, 2).expand(len(features), 2),
+    "neighbours and copies": lambda *_: Pairs.none(),
+}
+"""What stands for stages that take longest, where they are not measured."""
+
+
+def cluster(
+    folder: Path, tree: Path | None, k: int, method: str, left_out: Sequence[str]
+) -> dict[str, dict[str, float]]:
     """Cluster the rows of ``folder / features`` as ``shoal cluster`` does after embedding, stage by stage."""
     from shoal.clustering import MiniBatchKMeans, build_clusterer
     from shoal.features import open_embedded
@@ -155,7 +171,11 @@ def cluster(folder: Path, tree: Path | None, k: int, method: str) -> dict[str, d
                 return MiniBatchKMeans(k, metric=options["metric"], random_state=options["seed"])
             return build_clusterer(*args, **options)
 
-        with _watched(memory, figures), mock.patch.object(cluster_images, "build_clusterer", build):
+        with ExitStack() as stack:
+            for stage in left_out:
+                stack.enter_context(mock.patch(STAGES[stage], LEFT_OUT[stage]))
+            stack.enter_context(_watched(memory, figures, left_out))
+            stack.enter_context(mock.patch.object(cluster_images, "build_clusterer", build))
             result = ResultFolder(folder)
             outcome = cluster_images.cluster(inputs, k, "kmeans", "cosine", 0, result, Progress())
     found = {"duplicates": outcome.n_duplicates, "outliers": outcome.n_outliers, "clusters": outcome.n_clusters}

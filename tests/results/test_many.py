@@ -57,6 +57,8 @@ def test_a_table_is_written_and_read_with_no_memory_for_a_row(tmp_path, monkeypa
     monkeypatch.setattr(tables, "ROWS", 4096)
     names = Names(f"folder {row % 97}/IMG_{row:08}.jpg" for row in range(N))
     found = assigned(N)
+    write_assignments(assigned(10), names[:10], tmp_path / "few.parquet")
+    read_assignments(tmp_path / "few.parquet")  # loads what is loaded once
     _, written = growth(lambda: write_assignments(found, names, tmp_path / "table.parquet"))
     (ids, again, _), read = growth(lambda: read_assignments(tmp_path / "table.parquet"))
     assert max(written, read) < 20 * N, "a list of the names takes 110 bytes for each"

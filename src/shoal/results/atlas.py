@@ -7,8 +7,9 @@ Without the columns of the map it would ask for a column to embed, and download 
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,13 +84,15 @@ def read_atlas(path: Path) -> tuple[list[str], UInt8[Tensor, "n 3 h w"]]:
     Raises:
         UserError: there is no such file, or it is damaged.
     """
-    ids, encoded = read_encoded(path)
-    try:
-        pixels = torch.empty(len(encoded), *decode(encoded[0]).shape, dtype=torch.uint8)
-        for row, each in enumerate(encoded):
-            pixels[row] = decode(each)
-    except (OSError, ValueError, TypeError, RuntimeError, IndexError) as error:
-        raise _unreadable(path, error) from error
+    ids, pixels = list[str](), torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+    with _read(path) as batches:
+        for n, names, encoded in batches:
+            for row, each in enumerate(encoded, len(ids)):
+                image = decode(each)
+                if not row:
+                    pixels = torch.empty(n, *image.shape, dtype=torch.uint8)
+                pixels[row] = image
+            ids += names
     return ids, pixels
 
 
@@ -99,11 +102,31 @@ def read_encoded(path: Path) -> tuple[list[str], list[bytes]]:
     Raises:
         UserError: there is no such file, or it is damaged.
     """
+    ids, images = list[str](), list[bytes]()
+    with _read(path) as batches:
+        for _, names, encoded in batches:
+            ids += names
+            images += encoded
+    return ids, images
+
+
+@contextlib.contextmanager
+def _read(path: Path) -> Iterator[Iterator[tuple[int, list[str], list[bytes]]]]:
+    """How many rows there are, and ids and thumbnails, a part at a time.
+
+    Raises:
+        UserError: there is no such file, or what it holds is damaged.
+    """
+
+    def batches() -> Iterator[tuple[int, list[str], list[bytes]]]:
+        for batch in table.iter_batches(_ROWS, columns=["id", "image"]):
+            yield table.metadata.num_rows, batch["id"].to_pylist(), batch["image"].field("bytes").to_pylist()
+
     try:
         with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
-            table = pyarrow.parquet.read_table(file, columns=["id", "image"])
-        return table["id"].to_pylist(), table["image"].combine_chunks().field("bytes").to_pylist()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+            table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
+            yield batches()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
 
 

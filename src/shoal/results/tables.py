@@ -126,7 +126,7 @@ def read_assignments(path: Path) -> tuple[Sequence[str], Assignments, dict[int, 
     """
     try:
         with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
-            table = pyarrow.parquet.ParquetFile(file)
+            table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)  # that would hold the whole file
             n = table.metadata.num_rows
             found = Assignments.blank(n, scratch((n,), torch.int64), scratch((n, 2), torch.float32))
             named: dict[int, str] = {}
