@@ -21,6 +21,7 @@ LAYERS = [
         "tensors",
         "device",
         "distributed",
+        "heartbeat",
         "job",
         "progress",
         "noise",
