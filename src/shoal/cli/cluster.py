@@ -14,6 +14,7 @@ from shoal.cli.terminal import Stopped, complain, say
 from shoal.clustering import ClusteringMethod
 from shoal.clustering.rows import Metric
 from shoal.data.greys import chosen_ranges
+from shoal.data.video.every import check_every
 from shoal.errors import UserError
 from shoal.features import EncoderSpec
 from shoal.folder import ResultFolder
@@ -67,6 +68,9 @@ class ClusterCommand(Command):
     """Images that a cluster by density has at least; by default 1.5 times the square root of their number."""
     backbone: BackboneFlags = field(default_factory=BackboneFlags)
     data: PixelConfig = field(default_factory=PixelConfig)
+    every: Annotated[str, tyro.conf.arg(metavar="INTERVAL", help_behavior_hint="")] = ""
+    """Take frames of the videos among the files: one every 2s, 500ms or 1min, or scene for one of each scene; by default
+    videos are not read."""
     metric: Metric | None = None
     """Distance between features; by default cosine, but euclidean for features of fewer than 16 columns."""
     seed: int = 0
@@ -92,6 +96,7 @@ class ClusterCommand(Command):
             raise UserError(f"--seed {self.seed} must lie between 0 and 2**63 - 1.")
         self._check_density()
         chosen_ranges(self.data.range)
+        check_every(self.every)
         _ = self.backbone.specs
         chosen_sorting(self.copy, self.move, self.link)
 
@@ -130,6 +135,7 @@ class ClusterCommand(Command):
                     self.metric,
                     folder,
                     fewest=fewest,
+                    every=self.every,
                     ranges=chosen_ranges(self.data.range),
                     strict=self.strict,
                     progress=progress,

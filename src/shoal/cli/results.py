@@ -25,6 +25,8 @@ class PredictCommand(Command):
     """Whatever 'shoal cluster' takes; a .npy file of features where features were clustered."""
     out: Path = Path("assignments.csv")
     """Table to write, .csv or .parquet; an existing file is not overwritten."""
+    every: Annotated[str, tyro.conf.arg(metavar="INTERVAL", help_behavior_hint="")] = ""
+    """Take a frame of each video so often, as 'shoal cluster' does; by default as for the result."""
     strict: bool = False
     """Fail on the first image that cannot be read instead of skipping it."""
 
@@ -39,7 +41,9 @@ class PredictCommand(Command):
         check_free(self.out)
         result = Result.load(local_result(self.result))
         with open_progress(quiet=False) as progress:
-            n, nowhere = predict(result, self.images, self.out, strict=self.strict, progress=progress)
+            n, nowhere = predict(
+                *(result, self.images, self.out), every=self.every, strict=self.strict, progress=progress
+            )
         none = f", {nowhere} of them in none" if nowhere else ""
         say(f"{n} image{'s' if n != 1 else ''} in {len(result.model.numbers)} clusters{none}: {self.out}")
         return 0

@@ -37,7 +37,7 @@ from shoal.data.decode import (
 )
 from shoal.data.greys import Extremes, Ranges, Samples, Scale, clipping_note
 from shoal.data.kinds import HEAD, RAW, TIFF, Kind, kind_of_content, kind_of_name
-from shoal.data.listing import Blob, Listing, Member, Pixels, check_regular
+from shoal.data.listing import Blob, Frame, Listing, Member, Pixels, check_regular
 from shoal.data.reach import LostError, Reach
 from shoal.data.rgb import centre_square, samples_to_rgb, to_array, to_pillow
 from shoal.data.sketch import sketch
@@ -249,6 +249,8 @@ def read_blob(blob: Blob) -> tuple[bytes | Pixels | Samples | str, bytes]:
             blob = _read_file(blob)
         elif isinstance(blob, Member):
             blob = blob.read()
+        elif isinstance(blob, Frame):
+            return read_blob(blob.read())
     except UnreadableError as error:
         return str(error), _UNREAD
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
@@ -300,7 +302,7 @@ def map_rows(
     work: Callable[[Blob], Result], listing: Listing, rows: Sequence[int], *, ahead: int = 0
 ) -> Generator[Result, None, None]:
     """``map_blobs`` for the images of some rows, in ascending order."""
-    return _map(work, _select(listing, rows), ahead)
+    return _map(work, select(listing, rows), ahead)
 
 
 def _map(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) -> Generator[Result, None, None]:
@@ -328,13 +330,17 @@ def _size_of(blob: Blob) -> int:
     """Bytes that an image takes before it is decoded, as far as they are in memory."""
     if isinstance(blob, bytes):
         return len(blob)
+    if isinstance(blob, Frame):
+        return blob.n_bytes
     values = blob.values if isinstance(blob, Samples) else blob
     return values.nbytes if isinstance(values, np.ndarray) else 0
 
 
-def _select(listing: Listing, ordered: Sequence[int]) -> Iterator[Blob]:
+def select(listing: Listing, ordered: Sequence[int]) -> Iterator[Blob]:
     """Iterate over the images of ascending rows."""
-    if len(listing.files):
+    if listing.select is not None:
+        yield from listing.select(ordered)
+    elif len(listing.files):
         yield from (listing.files[row] for row in ordered)
     elif len(ordered):
         blobs, at = listing.blobs_from(ordered[0]), ordered[0]

@@ -19,7 +19,7 @@ from torch import Tensor
 from shoal.clustering.rows import equal_rows
 from shoal.data.greys import ANY, Ranges, Scale
 from shoal.data.links import other_names
-from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
+from shoal.data.listing import Blob, Frame, Listing, Pixels, Source, source_digest
 from shoal.data.looks import NO_LOOK, Look, look_at
 from shoal.data.reach import LostError, Reach, out_of_reach
 from shoal.data.reading import Decoded, Preparing, decode_blob, map_rows, source_scale
@@ -304,7 +304,7 @@ class _Filling:
 
 def _prepared(preparing: Preparing, scale: Scale, by_pixels: bool, blob: Blob) -> tuple[Decoded, Look]:
     """What is made of an image, and its file as it was before it was read."""
-    look = look_at(blob) if isinstance(blob, Path) else NO_LOOK
+    look = look_at(blob) if isinstance(blob, Path) else blob.look if isinstance(blob, Frame) else NO_LOOK
     found = decode_blob(preparing, scale, blob, sketched=True)
     if by_pixels and not isinstance(found.pixels, str):
         found = found._replace(fingerprint=pixel_fingerprint(found.pixels))

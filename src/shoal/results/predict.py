@@ -12,6 +12,7 @@ from torch import Tensor
 from shoal.data import find_source
 from shoal.data.listing import others_of
 from shoal.data.sources.others import in_words
+from shoal.data.sources.video import check_has_videos
 from shoal.data.unread import reading_notes
 from shoal.errors import UserError
 from shoal.progress import Progress
@@ -21,8 +22,18 @@ from shoal.results.rows import Assignments, assign_rows
 from shoal.results.tables import write_assignments
 
 
-def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Progress) -> tuple[int, int]:
+def predict(
+    result: Result, name: str, out: Path, *, every: str = "", strict: bool, progress: Progress
+) -> tuple[int, int]:
     """Write the cluster of each new image, or of each row of a ``.npy`` file where features were clustered.
+
+    Args:
+        result: finished.
+        name: of the images or features.
+        out: the table.
+        every: how often a frame of a video is taken; by default as for the result.
+        strict: whether to fail on the first image that cannot be read.
+        progress: told how far it is.
 
     Returns:
         How many there are, and how many of them belong nowhere.
@@ -39,7 +50,8 @@ def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Pro
         found = _assigned(result, features)
         write_assignments(found, rows, out, names=result.names)
         return len(features), int((found.labels < 0).sum())
-    source = find_source(name)
+    source = find_source(name, every=every or result.every)
+    check_has_videos(source, every, name)
     with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
         ranges = None if result.embedded is None else result.embedded.ranges
         at = Path(folder) / "features"
