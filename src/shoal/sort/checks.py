@@ -59,7 +59,9 @@ def check_sources(rows: Iterable[tuple[int, Path | None, str]], how: How) -> Non
         if path is None:
             if how != "copy":
                 done = {"move": "moved", "link": "linked to"}[how]
-                raise UserError(f"{target} lies inside an archive, a table or a video and cannot be {done}: use --copy.")
+                raise UserError(
+                    f"{target} lies inside an archive, a table or a video and cannot be {done}: use --copy."
+                )
             continue
         if how == "move":
             if path in seen:

@@ -21,7 +21,9 @@ from shoal.types import Others
 def files_source(files: Sequence[str], names: Sequence[str], every: str = "") -> Source:
     """Files as they were listed, by their absolute paths; unlike those of a new list, some may be gone."""
     paths = Files(Names(files), str)
-    return Source(("list", *files), Files(Names(dict.fromkeys(files)), str), lambda: listed_frames(paths, Names(names), every))
+    return Source(
+        ("list", *files), Files(Names(dict.fromkeys(files)), str), lambda: listed_frames(paths, Names(names), every)
+    )
 
 
 def joined_source(first: Source, others: Sequence[tuple[str, str]], every: str = "") -> Source:
@@ -83,11 +85,15 @@ def _joined(sources: Sequence[tuple[str, Source]]) -> Listing:
     found = Listing(ids, truth, classes, blobs, files=files, others=_all_others(sources))
     if not (of_files and any(len(listing.times) for _, listing in parts)):
         return found
-    times = np.concatenate([listing.times if len(listing.times) else np.full(len(listing.ids), -1) for _, listing in parts])
+    times = np.concatenate(
+        [listing.times if len(listing.times) else np.full(len(listing.ids), -1) for _, listing in parts]
+    )
     places, starts = np.flatnonzero(kept), np.cumsum([0, *(len(listing.ids) for _, listing in parts)])
 
     def some(wanted: Sequence[int]) -> Iterator[Blob]:
-        for number, rows in groupby(places[wanted].tolist(), key=lambda row: int(np.searchsorted(starts, row, "right"))):
+        for number, rows in groupby(
+            places[wanted].tolist(), key=lambda row: int(np.searchsorted(starts, row, "right"))
+        ):
             yield from select(parts[number - 1][1], [row - int(starts[number - 1]) for row in rows])
 
     return replace(found, times=times[places], select=some)

@@ -87,7 +87,9 @@ def _key(path: Path, every: Every) -> str:
 
 def microseconds(stamp: int, base: Fraction) -> int:
     """A time stamp, or the difference of two, in microseconds."""
-    return round(stamp * base.numerator * 10**6 / base.denominator) if abs(stamp) < 2**31 else round(stamp * base * 10**6)
+    return (
+        round(stamp * base.numerator * 10**6 / base.denominator) if abs(stamp) < 2**31 else round(stamp * base * 10**6)
+    )
 
 
 def stamp_of(item: Packet | VideoFrame) -> int | None:
@@ -103,8 +105,8 @@ class _Walk:
         self._video = video
         self._told = told
         self._base = video.stream.time_base or Fraction(1, 10**6)
-        self._end = 0  # of all streams, in microseconds after the beginning that the header states
-        self._start = video.container.start_time or 0
+        self._end = 0  # of all streams, in microseconds
+        self._start = min(0, video.container.start_time or 0)
         self.stamps: list[int] = []
         self.keys: list[int] = []
         self.broken = ""
@@ -146,14 +148,22 @@ class _Walk:
 
     def damage(self) -> str:
         """Why there may be more, if there may."""
-        end = f"kept up to {self._end / 10**6:.1f} s"
-        stated = self._video.container.duration
-        lasts = stated if self._video.container.format.name in _STATED and stated else 0
+        end, lasts = f"kept up to {self._end / 10**6:.1f} s", self._stated()
         if self.broken:
             return damaged(VIDEO, f"one that was cut off: {end} ({self.broken})")
         if self._end + max(_LACKING, lasts // 50) < lasts:
             return damaged(VIDEO, f"one that was cut off: {end} of {lasts / 10**6:.1f} s")
         return ""
+
+    def _stated(self) -> int:
+        """How long the video is by its header, in microseconds; 0 if that does not say it."""
+        container, stream = self._video.container, self._video.stream
+        if container.format.name not in _STATED:
+            return 0
+        found = container.duration or 0
+        if container.format.name == "avi" and stream is not None and stream.average_rate:  # of what is there
+            found = max(found, round(stream.frames * 10**6 / stream.average_rate))
+        return found
 
 
 def _scan(path: Path, every: Every, told: Callable[[int], object]) -> Timeline:
