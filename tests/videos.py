@@ -40,7 +40,6 @@ def encode(
     tags=None,
     source="rgb24",
     sound=False,
-    cover=False,
 ):
     """Write a video of n frames, which ``draw`` makes by their numbers.
 
@@ -61,7 +60,6 @@ def encode(
         tags: ``colorspace``, ``color_range`` and the like, of the stream and its frames.
         source: format of what ``draw`` makes; the same as ``pixels``, it is not converted.
         sound: whether there is a stream of sound, too.
-        cover: whether there is an attached picture.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=container or {}) as file:
@@ -91,10 +89,10 @@ def encode(
     return path
 
 
-def _frame(array, format):
-    if not format.startswith("yuv444p"):
-        return av.VideoFrame.from_ndarray(array, format=format)
-    frame = av.VideoFrame(array.shape[2], array.shape[1], format)
+def _frame(array, pixels):
+    if not pixels.startswith("yuv444p"):
+        return av.VideoFrame.from_ndarray(array, format=pixels)
+    frame = av.VideoFrame(array.shape[2], array.shape[1], pixels)
     for plane, values in zip(frame.planes, array, strict=True):
         rows = np.zeros((plane.height, plane.line_size), np.uint8)
         rows[:, : values.shape[1] * values.itemsize] = values.view(np.uint8)

@@ -47,6 +47,15 @@ class BackboneFlags:
 
 
 @dataclass(frozen=True)
+class PixelFlags(PixelConfig):
+    """How images are read."""
+
+    every: Annotated[str, tyro.conf.arg(aliases=("--every",), metavar="INTERVAL", help_behavior_hint="")] = ""
+    """How often to take a frame of each video: 2s, 500ms, 1min, or scene for one frame of each scene; by default videos
+    are not read."""
+
+
+@dataclass(frozen=True)
 class ClusterCommand(Command):
     """Cluster images by the features of a pretrained network; choose how many clusters, or let shoal suggest it.
 
@@ -67,10 +76,7 @@ class ClusterCommand(Command):
     min_cluster_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Images that a cluster by density has at least; by default 1.5 times the square root of their number."""
     backbone: BackboneFlags = field(default_factory=BackboneFlags)
-    data: PixelConfig = field(default_factory=PixelConfig)
-    every: Annotated[str, tyro.conf.arg(metavar="INTERVAL", help_behavior_hint="")] = ""
-    """Take frames of the videos among the files: one every 2s, 500ms or 1min, or scene for one of each scene; by default
-    videos are not read."""
+    data: PixelFlags = field(default_factory=PixelFlags)
     metric: Metric | None = None
     """Distance between features; by default cosine, but euclidean for features of fewer than 16 columns."""
     seed: int = 0
@@ -96,7 +102,7 @@ class ClusterCommand(Command):
             raise UserError(f"--seed {self.seed} must lie between 0 and 2**63 - 1.")
         self._check_density()
         chosen_ranges(self.data.range)
-        check_every(self.every)
+        check_every(self.data.every)
         _ = self.backbone.specs
         chosen_sorting(self.copy, self.move, self.link)
 
@@ -135,8 +141,7 @@ class ClusterCommand(Command):
                     self.metric,
                     folder,
                     fewest=fewest,
-                    every=self.every,
-                    ranges=chosen_ranges(self.data.range),
+                    pixels=self.data,
                     strict=self.strict,
                     progress=progress,
                 )

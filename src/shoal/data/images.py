@@ -44,8 +44,8 @@ class DataConfig:
     root: str = ""
     """Folder with the files of a named data set; by default they are downloaded to the cache."""
     every: str = ""
-    """How often to take a frame of each video in a folder or list: 2s, 500ms, 1min, or scene for one frame of each scene;
-    by default videos are not read."""
+    """How often to take a frame of each video: 2s, 500ms, 1min, or scene for one frame of each scene; by default videos
+    are not read."""
     size: Annotated[int, Ge(1)] | None = None
     """Resize the short side to this many pixels and crop the central square; None keeps the size."""
     range: tuple[float, float] | None = None

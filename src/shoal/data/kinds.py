@@ -316,6 +316,7 @@ _BRANDS = {
     b"crx ": RAW,
 }
 _ATOMS = (b"moov", b"mdat", b"wide")  # with which a QuickTime movie without brands begins
+_SYNC = b"GGG"  # at the beginning of each packet of an MPEG transport stream, which may have a time before it
 _GENERAL_BRANDS = (b"mif1", b"msf1", b"miaf")  # of images whose coding only the other brands tell
 _PCX = re.compile(rb"\n[\0\x02\x03\x05]\x01[\x01\x02\x04\x08]", re.DOTALL)
 _PPM = re.compile(rb"P([1-6f]|F)\s")
@@ -329,8 +330,6 @@ def kind_of_content(head: bytes) -> Kind | None:
         return JPEG_LS if _is_jpeg_ls(head) else JPEG
     if head[4:8] == b"ftyp":
         return _kind_of_brands(head)
-    if head[4:8] in _ATOMS or head[0:377:188] == b"GGG" or head[4:389:192] == b"GGG":
-        return VIDEO
     if head[:4] == b"RIFF":
         return {b"WEBP": _BY_NAME["WebP"], b"AVI ": VIDEO}.get(head[8:12], _BY_NAME["sound"])
     for magic, name in _MAGIC:
@@ -338,7 +337,8 @@ def kind_of_content(head: bytes) -> Kind | None:
             return _BY_NAME[name]
     if head[128:132] == b"DICM":
         return DICOM
-    return _kind_of_weak_magic(head) or _kind_of_text(head)
+    is_stream = head[4:8] in _ATOMS or _SYNC in (head[0:377:188], head[4:389:192])
+    return _kind_of_weak_magic(head) or (VIDEO if is_stream else _kind_of_text(head))
 
 
 def _is_jpeg_ls(head: bytes) -> bool:

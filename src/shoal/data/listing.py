@@ -190,8 +190,8 @@ class Frame:
 
 
 Blob: TypeAlias = bytes | Path | Pixels | Samples | Member | Frame | None
-"""One undecoded image: an encoded image, its file, its pixels, its samples of more than 8 bits, an archive entry, a frame
-of a video, or None: missing in its table."""
+"""One undecoded image: an encoded image, its file, its pixels, its samples of more than 8 bits, an archive entry, a
+frame of a video, or None: missing in its table."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,8 @@ class Listing:
     ``clustered`` those that take part in the clustering (empty: all). ``files`` holds the file of each image, and is
     empty for archives and tables; for a frame it is the video, and ``times`` has the frame's microseconds, −1 for other
     images (empty: there are no videos). ``seek`` starts at a row, if that is faster than skipping the rows before it,
-    ``select`` iterates over some rows, which ascend, and ``measure`` finds the ranges of samples of more than 8 bits, if
-    that is faster than looking at every image. ``others`` is what there is beside the images.
+    ``select`` iterates over some rows, which ascend, and ``measure`` finds the ranges of samples of more than 8 bits,
+    if that is faster than looking at every image. ``others`` is what there is beside the images.
     """
 
     ids: Sequence[str]

@@ -241,23 +241,21 @@ def read_blob(blob: Blob) -> tuple[bytes | Pixels | Samples | str, bytes]:
     """Return the bytes, pixels or samples of an image, or the reason why there are none, and a 16-byte fingerprint."""
     if blob is None:
         return "no bytes in the table", _NONE
-    if isinstance(blob, np.ndarray | Samples):
-        values = blob.values if isinstance(blob, Samples) else blob
-        return blob, blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
     try:
         if isinstance(blob, Path):
             blob = _read_file(blob)
-        elif isinstance(blob, Member):
+        elif isinstance(blob, Member | Frame):
             blob = blob.read()
-        elif isinstance(blob, Frame):
-            return read_blob(blob.read())
     except UnreadableError as error:
         return str(error), _UNREAD
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         return (getattr(error, "strerror", None) or str(error)).lower(), _UNREAD
     except MemoryError:
         return NO_MEMORY, _UNREAD
-    return blob, blake2b(blob, digest_size=16).digest()
+    if isinstance(blob, bytes):
+        return blob, blake2b(blob, digest_size=16).digest()
+    values = blob.values if isinstance(blob, Samples) else blob
+    return blob, blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
 
 
 def _read_file(file: Path) -> bytes:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shoal.clustering.rows import Metric, default_metric
 from shoal.data import Source, find_source, read_pixels, resolve_spec
-from shoal.data.greys import Ranges, describe
+from shoal.data.greys import chosen_ranges, describe
 from shoal.data.listing import others_of
 from shoal.data.sources.array import map_npy
 from shoal.data.sources.video import check_has_videos
@@ -42,6 +42,9 @@ class PixelConfig:
     range: tuple[float, float] | None = None
     """Values of more than 8 bits that become black and white; None takes what the files state, else measures the whole
     source."""
+    every: str = ""
+    """How often to take a frame of each video: 2s, 500ms, 1min, or scene for one frame of each scene; by default videos
+    are not read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +97,7 @@ def read_inputs(
     folder: ResultFolder,
     *,
     fewest: int = 1,
-    every: str = "",
-    ranges: Ranges | None = None,
+    pixels: PixelConfig | None = None,
     strict: bool,
     progress: Progress,
 ) -> Inputs:
@@ -107,15 +109,15 @@ def read_inputs(
         metric: of the distances; None for what suits the features.
         folder: of the new result.
         fewest: how many images there must be.
-        every: how often a frame of a video is taken; "" reads no videos.
-        ranges: what becomes black and white.
+        pixels: how images are read.
         strict: whether to fail on the first image that cannot be read.
         progress: told how far it is.
 
     Raises:
         UserError: there is nothing that can be clustered, fewer than ``fewest`` images, or no network to embed with.
     """
-    path = Path(name)
+    pixels = pixels or PixelConfig()
+    path, ranges, every = Path(name), chosen_ranges(pixels.range), pixels.every
     result = Result.load(path) if path.is_dir() and ResultFolder(path).is_finished else None
     made = name == PIXELS or path.suffix.lower() == ".npy" or result is not None
     of_images = result is not None and result.encoder is not None

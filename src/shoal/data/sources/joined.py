@@ -21,9 +21,8 @@ from shoal.types import Others
 def files_source(files: Sequence[str], names: Sequence[str], every: str = "") -> Source:
     """Files as they were listed, by their absolute paths; unlike those of a new list, some may be gone."""
     paths = Files(Names(files), str)
-    return Source(
-        ("list", *files), Files(Names(dict.fromkeys(files)), str), lambda: listed_frames(paths, Names(names), every)
-    )
+    each = Files(Names(dict.fromkeys(files)), str)
+    return Source(("list", *files), each, lambda: listed_frames(paths, Names(names), every))
 
 
 def joined_source(first: Source, others: Sequence[tuple[str, str]], every: str = "") -> Source:
@@ -83,20 +82,20 @@ def _joined(sources: Sequence[tuple[str, Source]]) -> Listing:
     files = Files(Names(compress(paths, kept)), str) if of_files else ()
     truth = np.fromiter(compress(targets(), kept), np.int64, len(ids))
     found = Listing(ids, truth, classes, blobs, files=files, others=_all_others(sources))
-    if not (of_files and any(len(listing.times) for _, listing in parts)):
-        return found
-    times = np.concatenate(
-        [listing.times if len(listing.times) else np.full(len(listing.ids), -1) for _, listing in parts]
-    )
-    places, starts = np.flatnonzero(kept), np.cumsum([0, *(len(listing.ids) for _, listing in parts)])
+    frames = any(len(listing.times) for _, listing in parts)
+    return _with_frames(found, [listing for _, listing in parts], kept) if frames else found
+
+
+def _with_frames(joined: Listing, parts: Sequence[Listing], kept: bytearray) -> Listing:
+    """A joined listing that reads the frames of videos as its parts do."""
+    times = [part.times if len(part.times) else np.full(len(part.ids), -1) for part in parts]
+    places, starts = np.flatnonzero(kept), np.cumsum([0, *(len(part.ids) for part in parts)])
 
     def some(wanted: Sequence[int]) -> Iterator[Blob]:
-        for number, rows in groupby(
-            places[wanted].tolist(), key=lambda row: int(np.searchsorted(starts, row, "right"))
-        ):
-            yield from select(parts[number - 1][1], [row - int(starts[number - 1]) for row in rows])
+        for part, rows in groupby(places[wanted].tolist(), key=lambda row: int(np.searchsorted(starts, row, "right"))):
+            yield from select(parts[part - 1], [row - int(starts[part - 1]) for row in rows])
 
-    return replace(found, times=times[places], select=some)
+    return replace(joined, times=np.concatenate(times)[places], select=some)
 
 
 def _first_names(parts: Sequence[tuple[str, Listing]]) -> bytearray:

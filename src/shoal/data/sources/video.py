@@ -195,8 +195,9 @@ def listed_frames(files: Files, names: Sequence[str], every: str) -> Listing:
 
     def select(wanted: Sequence[int]) -> Iterator[Blob]:
         for path, group in groupby(wanted, key=files.text):
-            for is_frame, rows in groupby(group, key=lambda each: bool(times[each] >= 0)):
-                yield from _of_one(path, [*rows], one) if is_frame else (Path(path) for _ in rows)
+            for is_frame, some in groupby(group, key=lambda each: bool(times[each] >= 0)):
+                rows = [*some]
+                yield from _of_one(path, rows, one) if is_frame else [Path(path)] * len(rows)
 
     return replace(listing, times=times, blobs=lambda: select(range(len(names))), select=select)
 

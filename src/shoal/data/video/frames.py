@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from shoal.data.decode import UnreadableError
 from shoal.data.kinds import VIDEO, damaged
@@ -127,7 +127,7 @@ class _Reader:
                 last = max(time, 0)
                 yield last, frame
 
-    def _packets(self) -> Iterator[Packet]:
+    def _packets(self) -> Iterator[Packet[Any]]:
         from av.error import FFmpegError
 
         try:
@@ -135,7 +135,7 @@ class _Reader:
         except FFmpegError:
             self._failed = True
 
-    def _decode(self, packet: Packet) -> list[VideoFrame]:
+    def _decode(self, packet: Packet[Any]) -> list[VideoFrame]:
         from av.error import FFmpegError
 
         try:

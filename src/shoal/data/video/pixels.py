@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from fractions import Fraction
+from functools import cache
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shoal.data.decode import NO_MEMORY, UnreadableError
 from shoal.data.greys import Samples
@@ -16,6 +18,7 @@ from shoal.data.rgb import to_array, to_rgb, turned
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+    from av.video.reformatter import VideoReformatter
 
 _UNSPECIFIED, _BT709, _SMPTE170M = 2, 1, 6  # of H.273, table 4: matrices
 _RESERVED = (0, 3)
@@ -37,6 +40,17 @@ _TURNS = {
 """The orientations of EXIF, by the signs of a display matrix."""
 
 
+_lock = Lock()
+
+
+@cache
+def _for_hdr() -> VideoReformatter:
+    """One for all videos: it keeps the table of the last one's conversion, which takes seconds to make."""
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
+
+
 class Converter:
     """Makes pixels of the frames of a video, in any thread, one at a time."""
 
@@ -45,8 +59,7 @@ class Converter:
         from av.video.reformatter import VideoReformatter
 
         self._aspect = aspect
-        self._reformatter = VideoReformatter()  # it keeps the table for HDR, which takes seconds to make
-        self._lock = Lock()
+        self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> Pixels | Samples:
         """RGB, or the samples of a grey frame of more than 8 bits.
@@ -58,13 +71,12 @@ class Converter:
         from PIL import Image
 
         try:
-            with self._lock:
+            with _lock:
                 turn = orientation_of(frame)
-                frame = _deinterlaced(frame)
-                if _is_deep_grey(frame):
-                    return _upright_samples(self._shaped(frame, "gray16le").to_ndarray(), turn)
-                mode = "rgba" if _has_alpha(frame) else "rgb24"
+                mode = "gray16le" if _is_deep_grey(frame) else "rgba" if _has_alpha(frame) else "rgb24"
                 pixels = self._shaped(frame, mode).to_ndarray()
+                if mode == "gray16le":
+                    return _upright_samples(pixels, turn)
         except MemoryError as error:
             raise UnreadableError(NO_MEMORY) from error
         except (FFmpegError, ValueError) as error:
@@ -78,6 +90,7 @@ class Converter:
 
         _settle_matrix(frame)
         width, height = frame.width, frame.height
+        frame = _one_field(frame)
         aspect = self._aspect or Fraction(1)
         if 1 < aspect <= _MOST_STRETCHED:
             width = round(width * aspect)
@@ -87,7 +100,7 @@ class Converter:
         flags = Interpolation.BILINEAR | exact
         if frame.color_trc in _HDR:
             with contextlib.suppress(FFmpegError):  # a combination that libswscale does not know
-                return self._reformatter.reformat(
+                return _for_hdr().reformat(
                     *(frame, width, height, mode),
                     interpolation=flags,
                     dst_color_trc=ColorTrc.BT709,
@@ -112,7 +125,7 @@ def _has_alpha(frame: VideoFrame) -> bool:
     return frame.format.has_palette or any(each.is_alpha for each in frame.format.components)
 
 
-def _upright_samples(values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]], turn: int) -> Samples:
+def _upright_samples(values: NDArray[Any], turn: int) -> Samples:
     from PIL import Image
 
     return Samples(np.asarray(turned(Image.fromarray(values), turn)) if turn != 1 else values)
@@ -129,8 +142,8 @@ def orientation_of(frame: VideoFrame) -> int:
     return _TURNS.get(tuple((each > 0) - (each < 0) for each in signs), 1)  # type: ignore[arg-type]
 
 
-def _deinterlaced(frame: VideoFrame) -> VideoFrame:
-    """Make a frame of the first field of an interlaced one, whose two fields show different moments."""
+def _one_field(frame: VideoFrame) -> VideoFrame:
+    """Take the upper field of an interlaced frame, half as high: its two fields show different moments."""
     if not frame.interlaced_frame:
         return frame
     from av.filter import Graph
@@ -139,9 +152,9 @@ def _deinterlaced(frame: VideoFrame) -> VideoFrame:
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
     )
-    graph.link_nodes(source, graph.add("yadif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
+    graph.link_nodes(source, graph.add("field", "type=top"), graph.add("buffersink"))
     graph.configure()
     graph.push(frame)
-    graph.push(None)
     found = graph.pull()
-    return found  # type: ignore[return-value]
+    assert isinstance(found, type(frame))
+    return found

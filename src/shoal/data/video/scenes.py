@@ -1,8 +1,9 @@
 """Where the scenes of a video change, told from its frames alone.
 
 Half a second of frames is compared with the half second before, as thumbnails of luma and colour. A cut is a peak of
-their difference. A cross-fade is one, too, and wider; and while the camera moves the difference is high, but has no peak
-that stands out. The means differ most right at a cut, and the medians not at all by a flash: the smaller difference counts.
+their difference. A cross-fade is one, too, and wider; and while the camera moves the difference is high, but has no
+peak that stands out. The means differ most right at a cut, and the medians not at all by a flash: the smaller
+difference counts.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class SceneDetector:
             return np.zeros(0, np.int64)
         for _ in range(self._width):  # behind the last frame all is as in it
             self._push(self._recent[-1])
-        changes = np.array([*self._changes, 0.0])  # a peak needs something around it
+        changes = np.array(self._changes)
         peaks, found = find_peaks(changes, height=_LEAST, distance=self._width, prominence=0.0)
         cuts = peaks[found["prominences"] >= _PROMINENCE * changes[peaks]]
         return np.concatenate([[0], cuts[cuts > 0]]).astype(np.int64)
@@ -74,7 +75,8 @@ class SceneDetector:
         starts = self.starts()
         if not len(starts):
             return starts
-        return (starts + np.append(starts[1:], self._n) - 1) // 2
+        middles: Int64[np.ndarray, "m"] = (starts + np.append(starts[1:], self._n) - 1) // 2
+        return middles
 
 
 def _difference(one: Float[np.ndarray, "3 s s"], other: Float[np.ndarray, "3 s s"]) -> float:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -87,12 +88,10 @@ def _key(path: Path, every: Every) -> str:
 
 def microseconds(stamp: int, base: Fraction) -> int:
     """A time stamp, or the difference of two, in microseconds."""
-    return (
-        round(stamp * base.numerator * 10**6 / base.denominator) if abs(stamp) < 2**31 else round(stamp * base * 10**6)
-    )
+    return (2 * stamp * base.numerator * 10**6 + base.denominator) // (2 * base.denominator)
 
 
-def stamp_of(item: Packet | VideoFrame) -> int | None:
+def stamp_of(item: Packet[Any] | VideoFrame) -> int | None:
     """The time stamp of a packet or a frame; some formats only have that of decoding."""
     return item.pts if item.pts is not None else item.dts
 
@@ -111,7 +110,7 @@ class _Walk:
         self.keys: list[int] = []
         self.broken = ""
 
-    def packets(self) -> Iterator[Packet]:
+    def packets(self) -> Iterator[Packet[Any]]:
         """Those of the pictures."""
         from av.error import FFmpegError
 
@@ -127,7 +126,7 @@ class _Walk:
         except FFmpegError as error:
             self.broken = reason_of(error)
 
-    def _note(self, packet: Packet) -> None:
+    def _note(self, packet: Packet[Any]) -> None:
         stamp = stamp_of(packet)
         if stamp is None:  # of a part of a frame, or of one right behind the last
             return
@@ -135,7 +134,7 @@ class _Walk:
         if packet.is_keyframe:
             self.keys.append(stamp)
 
-    def _note_end(self, packet: Packet) -> None:
+    def _note_end(self, packet: Packet[Any]) -> None:
         stamp = stamp_of(packet)
         if stamp is not None and packet.time_base:
             end = microseconds(stamp + (packet.duration or 0), packet.time_base) - self._start
@@ -143,7 +142,7 @@ class _Walk:
 
     def times(self) -> Int64[np.ndarray, "n"]:
         """When the frames are shown, each once and in order."""
-        first = min(self.stamps)
+        first = min(self.stamps, default=0)
         return np.unique(np.array([microseconds(stamp - first, self._base) for stamp in self.stamps], np.int64))
 
     def damage(self) -> str:
@@ -171,14 +170,13 @@ def _scan(path: Path, every: Every, told: Callable[[int], object]) -> Timeline:
         if video.stream is None:
             return Timeline(has_pictures=False)
         walk = _Walk(video, told)
-        scenes = _scenes(video, walk) if every == SCENE else None
-        if scenes is None:
-            for _ in walk.packets():
-                pass
+        if every == SCENE:
+            times = shown = _scenes(video, walk)
+        else:
+            deque(walk.packets(), 0)
+            times, shown = _at_intervals(walk.times(), every)
         if not walk.stamps:
             return Timeline(damage=walk.damage() or damaged(VIDEO, "one without a frame"))
-        frames = walk.times()
-        times, shown = _at_intervals(frames, every) if scenes is None else (scenes, scenes)
         keys = sorted(set(walk.keys))
         return Timeline(times.tolist(), shown.tolist(), keys, min(walk.stamps), walk.damage())
 
@@ -191,7 +189,7 @@ def _at_intervals(frames: Int64[np.ndarray, "n"], every: int) -> tuple[Int64[np.
         every: the interval.
     """
     usual = int(np.median(np.diff(frames))) if len(frames) > 1 else 1
-    gone = np.append(frames[1:], frames[-1] + max(1, usual))
+    gone = np.append(frames[1:], frames[-1:] + max(1, usual))
     times = -(-frames // every) * every
     taken = times < gone
     return times[taken], frames[taken]
