@@ -7,11 +7,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from PIL import Image
+from tests.pictures import png
 from tests.videos import RATE, SIZE, colour_of, encode, plain
 
 from shoal.data import find_source, to_images
 from shoal.data.greys import Samples
 from shoal.data.reading import read_blob, select
+from shoal.data.sources.joined import files_source
 from shoal.data.video import every as every_module
 from shoal.data.video.every import SCENE, frame_name, parse_every, time_in_name
 from shoal.data.video.scenes import SceneDetector
@@ -487,3 +489,39 @@ def test_the_cache_of_another_version_is_read_anew(tmp_path):
     for kept in (tmp_path / "cache").glob("*.video"):
         kept.write_text(json.dumps({"times": [0], "unknown": 1}))
     assert [name for name, _ in read(path)] == before
+
+
+def test_videos_in_lists_and_tables(tmp_path):
+    film, photo = encode(tmp_path / "a.mkv"), tmp_path / "b.png"
+    Image.new("RGB", SIZE).save(photo)
+    listing = find_source([film, photo], every="1s").listing()
+    assert list(listing.ids) == [f"{film}#t=0.0", f"{film}#t=1.0", str(photo)]
+    (tmp_path / "table.csv").write_text("path,label,id\na.mkv,cat,film\nb.png,dog,photo\n")
+    listing = find_source(str(tmp_path / "table.csv"), every="1s").listing()
+    assert list(listing.ids) == ["film#t=0.0", "film#t=1.0", "photo"]
+    assert np.asarray(listing.targets).tolist() == [0, 0, 1]
+    assert numbers_of([("", read_blob(blob)[0]) for blob in list(listing.blobs())[:2]]) == [0, 10]
+
+
+def test_frames_that_were_listed_are_found_again_by_their_names(tmp_path):
+    film, photo = str(encode(tmp_path / "a.mkv")), str(tmp_path / "b.png")
+    Image.new("RGB", SIZE).save(photo)
+    names = ["x#t=0.0", "x#t=1.0", "x#t=7.0", "photo", "x#t=1.5"]
+    listing = files_source([film, film, film, photo, film], names, "500ms").listing()
+    found = [read_blob(blob)[0] for blob in listing.blobs()]
+    assert numbers_of([("", found[row]) for row in (0, 1, 4)]) == [0, 10, 15]
+    assert "no frame at this time" in found[2]
+    assert not isinstance(found[3], str)
+    assert [read_blob(blob)[1] for blob in select(listing, [1, 3])] == [
+        read_blob(blob)[1] for row, blob in enumerate(listing.blobs()) if row in (1, 3)
+    ]
+
+
+def test_videos_in_archives_are_named_and_not_read(tmp_path):
+    from tests.packing import write_zip
+
+    film = encode(tmp_path / "a.mkv").read_bytes()
+    write_zip(tmp_path / "in.zip", {"a.mkv": film, "b.png": png("red", SIZE)})
+    listing = find_source(str(tmp_path / "in.zip"), every="1s").listing()
+    assert list(listing.ids) == ["in.zip/b.png"]
+    assert not len(listing.times)

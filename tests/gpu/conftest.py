@@ -12,6 +12,8 @@ ON = os.environ.get("SHOAL_GPU_TESTS_ON", "cuda")
 @pytest.fixture(scope="session")
 def device():
     """The GPU, or the CPU for a rehearsal."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("a GPU is for one process at a time: run these tests alone, with -m gpu")
     if ON == "cuda" and not torch.cuda.is_available():
         pytest.skip("there is no CUDA GPU here: SHOAL_GPU_TESTS_ON=cpu rehearses these tests on a CPU")
     return torch.device(ON)

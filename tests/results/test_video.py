@@ -99,7 +99,7 @@ def test_new_videos_are_put_into_the_clusters(films, tmp_path):
     assert {row["cluster"] for row in usual} == {clusters["blue.mkv#t=0.0"]}
 
 
-def test_an_update_sees_renamed_new_and_vanished_videos(films, tmp_path, monkeypatch, capsys):
+def test_an_update_sees_renamed_new_and_vanished_videos(films, tmp_path, capsys):
     here = tmp_path / "here"
     shutil.copytree(Path("film"), here)
     (here / "blue.mkv").rename(here / "azure.mkv")
@@ -193,3 +193,22 @@ def test_a_run_trains_on_frames(tmp_path, monkeypatch):
     assert ids[1] == "blue.mkv#t=0.5"
     assert main(["sort", str(tmp_path / "run"), "--copy", str(tmp_path / "sorted"), "--yes"]) == 0
     assert len([*(tmp_path / "sorted").glob("*/*.png")]) == 36
+
+
+def test_a_list_of_videos_is_found_again(made, weights, tmp_path, monkeypatch, capsys):
+    from shoal.data.sources import find
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHOAL_CACHE", str(made / "cache"))
+    shutil.copytree(made / "film", tmp_path / "film")
+    paths = ["film/red.mkv", "film/0.png", "film/blue.mkv"]
+    monkeypatch.setattr(find, "_stdin_paths", lambda: paths)
+    assert main(["cluster", "-", "-k", "2", "--every", "2s", "--out", "found", "--quiet", *flags_of(weights)]) == 0
+    assert len(table(Path("found/assignments.csv"))) == 7
+    assert main(["sort", "found", "--copy", "sorted", "--yes"]) == 0
+    assert len([*Path("sorted").glob("*/*.png")]) == 7
+    assert main(["update", "found"]) == 0
+    assert "nothing has changed" in capsys.readouterr().out
+    Path("film/blue.mkv").unlink()
+    assert main(["update", "found"]) == 0
+    assert "3 vanished" in capsys.readouterr().out
