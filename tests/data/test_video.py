@@ -525,3 +525,20 @@ def test_videos_in_archives_are_named_and_not_read(tmp_path):
     listing = find_source(str(tmp_path / "in.zip"), every="1s").listing()
     assert list(listing.ids) == ["in.zip/b.png"]
     assert not len(listing.times)
+
+
+def test_frames_that_were_read_are_not_kept(tmp_path):
+    """Not even until cycles are collected: hours of video would fill the memory."""
+    import gc
+
+    import av
+
+    path = encode(tmp_path / "a.mkv", 60)
+    gc.collect()
+    gc.disable()
+    try:
+        for blob in find_source(str(path), every="100ms").listing().blobs():
+            read_blob(blob)
+        assert sum(isinstance(each, av.VideoFrame) for each in gc.get_objects()) < 10
+    finally:
+        gc.enable()

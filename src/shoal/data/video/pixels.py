@@ -60,6 +60,7 @@ class Converter:
 
         self._aspect = aspect
         self._reformatter = VideoReformatter()
+        self._turn: int | None = None  # of all frames; to ask each keeps it in memory until cycles are collected
 
     def __call__(self, frame: VideoFrame) -> Pixels | Samples:
         """RGB, or the samples of a grey frame of more than 8 bits.
@@ -72,7 +73,9 @@ class Converter:
 
         try:
             with _lock:
-                turn = orientation_of(frame)
+                if self._turn is None:
+                    self._turn = orientation_of(frame)
+                turn = self._turn
                 mode = "gray16le" if _is_deep_grey(frame) else "rgba" if _has_alpha(frame) else "rgb24"
                 pixels = self._shaped(frame, mode).to_ndarray()
                 if mode == "gray16le":

@@ -145,6 +145,13 @@ class _Walk:
         first = min(self.stamps, default=0)
         return np.unique(np.array([microseconds(stamp - first, self._base) for stamp in self.stamps], np.int64))
 
+    def places(self) -> list[int]:
+        """Stamps of key frames, one in half a second: in some formats all frames are."""
+        found: dict[int, int] = {}
+        for stamp in self.keys:
+            found.setdefault(2 * microseconds(stamp, self._base) // 10**6, stamp)
+        return sorted(found.values())
+
     def damage(self) -> str:
         """Why there may be more, if there may."""
         end, lasts = f"kept up to {self._end / 10**6:.1f} s", self._stated()
@@ -177,8 +184,7 @@ def _scan(path: Path, every: Every, told: Callable[[int], object]) -> Timeline:
             times, shown = _at_intervals(walk.times(), every)
         if not walk.stamps:
             return Timeline(damage=walk.damage() or damaged(VIDEO, "one without a frame"))
-        keys = sorted(set(walk.keys))
-        return Timeline(times.tolist(), shown.tolist(), keys, min(walk.stamps), walk.damage())
+        return Timeline(times.tolist(), shown.tolist(), walk.places(), min(walk.stamps), walk.damage())
 
 
 def _at_intervals(frames: Int64[np.ndarray, "n"], every: int) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
