@@ -31,6 +31,7 @@ def reference():
     return {name: steps(name, CPU, MODES["float32"]) for name in SMALL}
 
 
+@pytest.mark.timeout(240)  # the first that is compiled starts the compiler's processes
 @pytest.mark.parametrize(("name", "mode"), [*EAGER, *COMPILED])
 def test_a_step_is_that_of_float32_on_the_cpu(device, figures, reference, name, mode):
     if MODES[mode].precision == "bfloat16" and device.type == "cuda" and not multiplies_bfloat16(device):
@@ -148,6 +149,9 @@ def test_steps_take_the_memory_of_the_first_and_about_what_a_dry_run_says(device
 
     batch, backbone, side = (512, "resnet18", 32) if device.type == "cuda" else (16, "small", 16)
     config = config_of(batch, backbone, side)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     before = memory(device)
     run = noise_run(config, side, tmp_path / "run", 4 * batch)
     step = step_of(run)

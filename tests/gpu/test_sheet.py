@@ -11,7 +11,7 @@ import torch
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(200), pytest.mark.filterwarnings("default")]
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MINUTES = 1.8
+MINUTES = 1.7
 
 
 def test_the_speed_sheet(device, figures, tmp_path):
