@@ -179,6 +179,7 @@ def test_what_cannot_be_is_said_in_a_sentence(made, monkeypatch, capsys, words, 
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_frames(tmp_path, monkeypatch):
     from tests.runs import tiny_recipe
 
@@ -195,6 +196,7 @@ def test_a_run_trains_on_frames(tmp_path, monkeypatch):
     assert len([*(tmp_path / "sorted").glob("*/*.png")]) == 36
 
 
+@pytest.mark.slow
 def test_a_list_of_videos_is_found_again(made, weights, tmp_path, monkeypatch, capsys):
     from shoal.data.sources import find
 
