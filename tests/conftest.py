@@ -17,6 +17,11 @@ CHECKED = ["shoal.losses", "shoal.methods", "shoal.data.augment"]
 install_import_hook("shoal" if os.environ.get("SHOAL_CHECK_SHAPES") == "all" else CHECKED, "beartype.beartype")
 
 
+def pytest_xdist_auto_num_workers(config):
+    """One process for a GPU; None: as many as there are cores."""
+    return 0 if "gpu" in config.option.markexpr and "not gpu" not in config.option.markexpr else None
+
+
 @pytest.fixture
 def no_umap(monkeypatch):
     """The first columns in place of UMAP, which takes half a minute to import and compile itself."""

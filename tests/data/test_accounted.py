@@ -43,7 +43,7 @@ READ = {
     "m.png": encoded(picture(), "GIF"),  # of another kind than it says
 }
 NAMED = {
-    "clip.MP4": "video: save frames of it as images",
+    "clip.MP4": "video: take frames of it with --every 2s",
     "paper.pdf": "PDF: export its pages as images",
     "logo.svg": "SVG: export it as PNG",
     "scan.jxr": "JPEG XR: export it as PNG",
@@ -169,7 +169,7 @@ def test_an_empty_folder_says_what_there_is(tmp_path):
         to_images(tmp_path)
     for name in ("a.mov", "b.mov", "c.txt"):
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UserError, match=r"only 2 videos, 1 text\.$"):
+    with pytest.raises(UserError, match=r"only 2 videos, 1 text; --every 2s takes frames of videos\.$"):
         to_images(tmp_path)
 
 

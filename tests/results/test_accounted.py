@@ -40,7 +40,7 @@ def test_a_folder_as_a_phone_leaves_it(mixed, tmp_path, weights, capsys):
     skipped = {row["id"]: row["reason"] for row in table(tmp_path / "c/skipped.csv")}
     assert sorted(skipped) == sorted(f"IMG_0001.{ending}" for ending in ODD)
     assert skipped["IMG_0001.HEIC"] == "a damaged HEIC, or no image"
-    assert skipped["IMG_0001.mp4"] == "video: save frames of it as images"
+    assert skipped["IMG_0001.mp4"] == "video: take frames of it with --every 2s"
     line = next(line for line in said.splitlines() if line.startswith("not read"))
     for part in ("not read     16: ", "2 HEIC", "3 camera raw", "1 DICOM", "1 PDF", "1 video", "1 text", "1 @eaDir"):
         assert part in line, part

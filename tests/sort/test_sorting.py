@@ -211,7 +211,7 @@ def test_images_in_archives_are_written_under_safe_names(tmp_path):
     plan = plan_sort(ids, paths, clusters, {}, tmp_path / "sorted")
     assert "4 of them come out of archives" in plan.summary("copy")
     for how in ("move", "link"):
-        with pytest.raises(UserError, match=r"up\.jpg lies inside an archive or a table .*: use --copy\."):
+        with pytest.raises(UserError, match=r"up\.jpg lies inside an archive, a table or a video .*: use --copy\."):
             plan.carry_out(how, lambda: contents)
     manifest = plan.carry_out("copy", lambda: contents)
     found = tmp_path / "sorted/cluster-00"

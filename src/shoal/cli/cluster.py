@@ -15,6 +15,7 @@ from shoal.cli.terminal import Stopped, complain_at_once, say, stopped
 from shoal.clustering import ClusteringMethod
 from shoal.clustering.rows import Metric
 from shoal.data.greys import chosen_ranges
+from shoal.data.video.every import check_every
 from shoal.errors import UserError
 from shoal.features import EncoderSpec
 from shoal.folder import ResultFolder
@@ -50,6 +51,15 @@ class BackboneFlags:
 
 
 @dataclass(frozen=True)
+class PixelFlags(PixelConfig):
+    """How images are read."""
+
+    every: Annotated[str, tyro.conf.arg(aliases=("--every",), metavar="INTERVAL", help_behavior_hint="")] = ""
+    """How often to take a frame of each video: 2s, 500ms, 1min, or scene for one frame of each scene; by default videos
+    are not read."""
+
+
+@dataclass(frozen=True)
 class ClusterCommand(Command):
     """Cluster images by the features of a pretrained network; choose how many clusters, or let shoal suggest it.
 
@@ -70,7 +80,7 @@ class ClusterCommand(Command):
     min_cluster_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Images that a cluster by density has at least; by default 1.5 times the square root of their number."""
     backbone: BackboneFlags = field(default_factory=BackboneFlags)
-    data: PixelConfig = field(default_factory=PixelConfig)
+    data: PixelFlags = field(default_factory=PixelFlags)
     metric: Metric | None = None
     """Distance between features; by default cosine, but euclidean for features of fewer than 16 columns."""
     seed: int = 0
@@ -96,6 +106,7 @@ class ClusterCommand(Command):
             raise UserError(f"--seed {self.seed} must lie between 0 and 2**63 - 1.")
         self._check_density()
         chosen_ranges(self.data.range)
+        check_every(self.data.every)
         _ = self.backbone.specs
         chosen_sorting(self.copy, self.move, self.link)
 
@@ -148,7 +159,7 @@ class ClusterCommand(Command):
                 self.metric,
                 folder,
                 fewest=fewest,
-                ranges=chosen_ranges(self.data.range),
+                pixels=self.data,
                 strict=self.strict,
                 progress=progress,
             )

@@ -25,6 +25,8 @@ class PredictCommand(Command):
     """Whatever 'shoal cluster' takes; a .npy file of features where features were clustered."""
     out: Path = Path("assignments.csv")
     """Table to write, .csv or .parquet; an existing file is not overwritten."""
+    every: Annotated[str, tyro.conf.arg(metavar="INTERVAL", help_behavior_hint="")] = ""
+    """Take a frame of each video so often, as 'shoal cluster' does; by default as for the result."""
     strict: bool = False
     """Fail on the first image that cannot be read instead of skipping it."""
 
@@ -45,7 +47,9 @@ class PredictCommand(Command):
                 with job.first_first():  # an update that is whole is put in place once
                     result = Result.load(path)
                 with open_progress(quiet=not distributed.is_first()) as progress:
-                    found = predict(result, self.images, self.out, strict=self.strict, progress=progress)
+                    found = predict(
+                        *(result, self.images, self.out), every=self.every, strict=self.strict, progress=progress
+                    )
             except Stopped as stop:
                 return stopped(stop, "stopped.")
         if found is None:

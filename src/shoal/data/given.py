@@ -34,6 +34,7 @@ from shoal.data.sources.find import find_source
 from shoal.data.sources.item import blob_of, image_of, label_of
 from shoal.data.sources.items import Items, as_paths, items_of, read_item
 from shoal.data.sources.labels import classes_of
+from shoal.data.sources.video import check_has_videos
 from shoal.data.unread import reading_notes
 from shoal.errors import UserError
 from shoal.progress import ProgressCallback
@@ -64,19 +65,23 @@ def to_images(
     given: Any,
     *,
     root: str = "",
+    every: str = "",
     size: int | None = None,
     ranges: Ranges | None = None,
     strict: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Images:
     """Read images from whatever ``read_given`` takes."""
-    return read_given(given, root=root, size=size, ranges=ranges, strict=strict, progress=progress).images
+    found = read_given(given, root=root, every=every, size=size, ranges=ranges, strict=strict, progress=progress)
+    return found.images
 
 
 def read_given(
     given: Any,
     *,
     root: str = "",
+    every: str = "",
+    any_videos: bool = False,
     size: int | None = None,
     ranges: Ranges | None = None,
     strict: bool = False,
@@ -95,6 +100,8 @@ def read_given(
     Args:
         given: the images.
         root: folder with the files of a named data set.
+        every: how often a frame of a video is taken, such as 2s, or scene; "" reads no videos.
+        any_videos: ``every`` is for videos if there are any, as in what is predicted; else there have to be some.
         size: the short side is resized to so many pixels and the central square cropped; None keeps the size.
         ranges: values that become black and white, by type of number.
         strict: whether to fail on the first image that cannot be read.
@@ -112,7 +119,9 @@ def read_given(
     paths = given if isinstance(given, str | Path) else as_paths(given)
     if paths is None:
         return _read_items(items_of(given), size, ranges or {}, strict, progress)
-    source = find_source(paths, root=root, progress=progress)
+    source = find_source(paths, root=root, every=every, progress=progress)
+    if not any_videos:
+        check_has_videos(source, every, str(given) if isinstance(given, str | Path) else "the list")
     images = images_of(source, size=size, ranges=ranges, strict=strict, progress=progress)
     return _whole(images) if isinstance(given, str | Path) else _of_listed(images, source)
 

@@ -24,6 +24,7 @@ from shoal.data.looks import look_at_all
 from shoal.data.reach import out_of_reach
 from shoal.data.reading import content_digest, read_all, source_scale
 from shoal.data.sources.find import find_source
+from shoal.data.sources.video import check_has_videos
 from shoal.data.threads import map_in_threads
 from shoal.data.unread import reading_notes, refuse_skipped
 from shoal.progress import ProgressCallback
@@ -42,6 +43,9 @@ class DataConfig:
     paths from standard input."""
     root: str = ""
     """Folder with the files of a named data set; by default they are downloaded to the cache."""
+    every: str = ""
+    """How often to take a frame of each video: 2s, 500ms, 1min, or scene for one frame of each scene; by default videos
+    are not read."""
     size: Annotated[int, Ge(1)] | None = None
     """Resize the short side to this many pixels and crop the central square; None keeps the size."""
     range: tuple[float, float] | None = None
@@ -59,8 +63,10 @@ def load_images(config: DataConfig, *, progress: ProgressCallback | None = None)
     Raises:
         UserError: the path leads to no images, or they cannot be read (see ``images_of``).
     """
+    source = find_source(config.path, root=config.root, every=config.every, progress=progress)
+    check_has_videos(source, config.every, config.path)
     return images_of(
-        find_source(config.path, root=config.root, progress=progress),
+        source,
         size=config.size,
         ranges=chosen_ranges(config.range),
         strict=config.strict,

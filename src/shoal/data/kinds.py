@@ -22,6 +22,11 @@ HEAD = 512
 INSTALL = "pip install 'shoal[formats]'"
 
 
+@cache
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of file."""
@@ -33,7 +38,7 @@ class Kind:
     reader: str = ""
     """Name of a format of Pillow, as whose ``formats`` it is opened."""
     package: str = ""
-    """A package of the extra ``formats`` that reads it, by the name of its module."""
+    """A package of the extra ``formats``, or ``video``, that reads it, by the name of its module."""
     remedy: str = ""
     """How to have it read nevertheless."""
     role: Literal["image", "other", "plain"] = "image"
@@ -54,7 +59,9 @@ class Kind:
     @property
     def refusal(self) -> str:
         """Why it is not read, in a few words."""
-        if self.package:
+        if self is VIDEO and not _is_installed(self.package):
+            return f"{self.name}: pip install 'shoal[video]', then {self.remedy}"
+        if self.package and self is not VIDEO:
             return f"{self.name}: {INSTALL}"
         return f"{self.name}: {self.remedy}" if self.remedy else self.name
 
@@ -81,7 +88,8 @@ JPEG_LS = Kind("JPEG-LS", "jls", remedy=_AS_PNG, role="other")
 VIDEO = Kind(
     "video",
     "mp4 m4v mov qt avi mkv webm wmv flv mpg mpeg mpe m2v m2ts mts 3gp 3g2 ogv vob insv lrv asf rm rmvb mxf braw r3d",
-    remedy=_FRAMES,
+    package="av",
+    remedy="take frames of it with --every 2s",
     role="other",
     many="videos",
 )
@@ -179,6 +187,7 @@ _BY_SUFFIX = {f".{suffix}": kind for kind in KINDS[:-1] for suffix in kind.suffi
 _BY_FILE_NAME = dict.fromkeys(KINDS[-1].suffixes.split(), KINDS[-1])
 _BY_NAME = {kind.name: kind for kind in KINDS}
 _BY_REFUSAL = {kind.refusal: kind for kind in KINDS if kind.package or kind.remedy}
+_BY_REFUSAL |= dict.fromkeys((f"{VIDEO.name}: {_FRAMES}",), VIDEO)  # as earlier versions said
 
 IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in _BY_SUFFIX.items() if kind.role == "image")
 """Suffixes of images, in lower case with the dot."""
@@ -281,6 +290,9 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\0\0\x01\xba", "video"),
     (b"\0\0\x01\xb3", "video"),
     (b"0&\xb2u\x8ef\xcf\x11", "video"),
+    (b"\x06\x0e+4\x02\x05\x01\x01", "video"),
+    (b".RMF", "video"),
+    (b"DKIF", "video"),
     (b"PK\x03\x04", "archive"),
     (b"\x1f\x8b", "archive"),
     (b"BZh", "archive"),
@@ -303,6 +315,8 @@ _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), AVIF),
     b"crx ": RAW,
 }
+_ATOMS = (b"moov", b"mdat", b"wide")  # with which a QuickTime movie without brands begins
+_SYNC = b"GGG"  # at the beginning of each packet of an MPEG transport stream, which may have a time before it
 _GENERAL_BRANDS = (b"mif1", b"msf1", b"miaf")  # of images whose coding only the other brands tell
 _PCX = re.compile(rb"\n[\0\x02\x03\x05]\x01[\x01\x02\x04\x08]", re.DOTALL)
 _PPM = re.compile(rb"P([1-6f]|F)\s")
@@ -323,7 +337,8 @@ def kind_of_content(head: bytes) -> Kind | None:
             return _BY_NAME[name]
     if head[128:132] == b"DICM":
         return DICOM
-    return _kind_of_weak_magic(head) or _kind_of_text(head)
+    is_stream = head[4:8] in _ATOMS or _SYNC in (head[0:377:188], head[4:389:192])
+    return _kind_of_weak_magic(head) or (VIDEO if is_stream else _kind_of_text(head))
 
 
 def _is_jpeg_ls(head: bytes) -> bool:
@@ -376,11 +391,6 @@ def _kind_of_text(head: bytes) -> Kind | None:
 
 
 @cache
-def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-@cache
 def _formats_of_pillow() -> frozenset[str]:
     Image.init()  # AVIF and JPEG 2000 are not in every build of Pillow
     return frozenset(Image.OPEN)
@@ -389,5 +399,5 @@ def _formats_of_pillow() -> frozenset[str]:
 @cache
 def readers() -> tuple[str, ...]:
     """The packages of the extra ``formats`` that are installed: with others, other files are read."""
-    packages = {kind.package for kind in KINDS if kind.package} | {"tifffile", "imagecodecs"}
+    packages = {kind.package for kind in KINDS if kind.package and kind is not VIDEO} | {"tifffile", "imagecodecs"}
     return tuple(sorted(filter(_is_installed, packages)))

@@ -175,15 +175,14 @@ class Files(Sequence[Path]):
         """The path of a row as text."""
         return self._locate(self._names[row])
 
+    def take(self, rows: Int64[np.ndarray, "m"]) -> Files:
+        """The files of some rows, which may repeat."""
+        names = self._names if isinstance(self._names, Names) else Names(self._names)
+        return Files(names.take(rows), self._locate)
+
     def texts(self) -> Iterator[str]:
         """Iterate over the paths as text, ten times as fast as over ``Path`` objects."""
         return map(self._locate, self._names)
-
-    def take(self, rows: Int64[np.ndarray, "m"]) -> Files:
-        """The files of some rows."""
-        names = self._names
-        some = names.take(rows) if isinstance(names, Names) else [names[row] for row in rows.tolist()]
-        return Files(some, self._locate)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -221,9 +220,21 @@ class Member:
     read: Callable[[], bytes]
 
 
-Blob: TypeAlias = bytes | Path | Pixels | Samples | Member | None
-"""One undecoded image: an encoded image, its file, its pixels, its samples of more than 8 bits, an archive entry, or
-None: missing in its table."""
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A frame of a video, of which ``read`` makes pixels in any thread; it raises ``UnreadableError``.
+
+    It takes ``n_bytes`` of memory, and ``look`` is a first look at the video (``looks``) before it was opened.
+    """
+
+    read: Callable[[], Pixels | Samples]
+    n_bytes: int
+    look: tuple[int, int, int]
+
+
+Blob: TypeAlias = bytes | Path | Pixels | Samples | Member | Frame | None
+"""One undecoded image: an encoded image, its file, its pixels, its samples of more than 8 bits, an archive entry, a
+frame of a video, or None: missing in its table."""
 
 
 @dataclass(frozen=True)
@@ -232,9 +243,10 @@ class Listing:
 
     ``blobs`` iterates over the images. ``held_out`` marks those of the data set's test split (empty: none),
     ``clustered`` those that take part in the clustering (empty: all). ``files`` holds the file of each image, and is
-    empty for archives and tables. ``seek`` starts at a row, if that is faster than
-    skipping the rows before it, and ``measure`` finds the ranges of samples of more than 8 bits, if that is faster than
-    looking at every image. ``others`` is what there is beside the images.
+    empty for archives and tables; for a frame it is the video, and ``times`` has the frame's microseconds, −1 for other
+    images (empty: there are no videos). ``seek`` starts at a row, if that is faster than skipping the rows before it,
+    ``select`` iterates over some rows, which ascend, and ``measure`` finds the ranges of samples of more than 8 bits,
+    if that is faster than looking at every image. ``others`` is what there is beside the images.
     """
 
     ids: Sequence[str]
@@ -244,18 +256,26 @@ class Listing:
     held_out: Sequence[bool] = ()
     clustered: Sequence[bool] = ()
     files: Sequence[Path] = ()
+    times: Int64[np.ndarray, "n"] | Sequence[int] = ()
     seek: Callable[[int], Iterator[Blob]] | None = None
+    select: Callable[[Sequence[int]], Iterator[Blob]] | None = None
     measure: Callable[[], Ranges] | None = None
     others: Others = field(default_factory=Others)
 
     def path(self, row: int) -> Path | None:
-        """Return the file of a row's image; None in archives and tables."""
-        return self.files[row] if len(self.files) else None
+        """Return the file of a row's image; None in archives, tables and videos."""
+        return self.files[row] if len(self.files) and not self.is_frame(row) else None
+
+    def is_frame(self, row: int) -> bool:
+        """Tell whether a row's image is a frame of a video."""
+        return len(self.times) > 0 and self.times[row] >= 0
 
     def blobs_from(self, start: int) -> Iterator[Blob]:
         """Iterate over the images from row ``start`` on."""
         if self.seek is not None:
             return self.seek(start)
+        if self.select is not None:
+            return self.select(range(start, len(self.ids)))
         return iter(self.files[start:]) if len(self.files) else islice(self.blobs(), start, None)
 
 

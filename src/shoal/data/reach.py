@@ -58,7 +58,9 @@ class Reach:
         if reason != _NO_FILE:
             self._failed += 1
             return self._failed >= _IN_A_ROW
-        path = self._listing.path(row)
-        if path is None or path.is_symlink() or not self._read:  # a link to nowhere is no loss
+        if not len(self._listing.files):
             return False
-        return all(look_at(str(self._listing.path(each))) == NO_LOOK for each in self._read)
+        path = self._listing.files[row]
+        if path.is_symlink() or not self._read:  # a link to nowhere is no loss
+            return False
+        return all(look_at(self._listing.files[each]) == NO_LOOK for each in self._read)

@@ -37,7 +37,7 @@ from shoal.data.decode import (
 )
 from shoal.data.greys import Extremes, Ranges, Samples, Scale, clipping_note
 from shoal.data.kinds import HEAD, RAW, TIFF, Kind, kind_of_content, kind_of_name
-from shoal.data.listing import Blob, Listing, Member, Pixels, check_regular
+from shoal.data.listing import Blob, Frame, Listing, Member, Pixels, check_regular
 from shoal.data.reach import LostError, Reach
 from shoal.data.rgb import centre_square, samples_to_rgb, to_array, to_pillow
 from shoal.data.sketch import sketch
@@ -241,13 +241,10 @@ def read_blob(blob: Blob) -> tuple[bytes | Pixels | Samples | str, bytes]:
     """Return the bytes, pixels or samples of an image, or the reason why there are none, and a 16-byte fingerprint."""
     if blob is None:
         return "no bytes in the table", _NONE
-    if isinstance(blob, np.ndarray | Samples):
-        values = blob.values if isinstance(blob, Samples) else blob
-        return blob, blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
     try:
         if isinstance(blob, Path):
             blob = _read_file(blob)
-        elif isinstance(blob, Member):
+        elif isinstance(blob, Member | Frame):
             blob = blob.read()
     except UnreadableError as error:
         return str(error), _UNREAD
@@ -255,7 +252,10 @@ def read_blob(blob: Blob) -> tuple[bytes | Pixels | Samples | str, bytes]:
         return (getattr(error, "strerror", None) or str(error)).lower(), _UNREAD
     except MemoryError:
         return NO_MEMORY, _UNREAD
-    return blob, blake2b(blob, digest_size=16).digest()
+    if isinstance(blob, bytes):
+        return blob, blake2b(blob, digest_size=16).digest()
+    values = blob.values if isinstance(blob, Samples) else blob
+    return blob, blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
 
 
 def _read_file(file: Path) -> bytes:
@@ -300,7 +300,7 @@ def map_rows(
     work: Callable[[Blob], Result], listing: Listing, rows: Sequence[int], *, ahead: int = 0
 ) -> Generator[Result, None, None]:
     """``map_blobs`` for the images of some rows, in ascending order."""
-    return _map(work, _select(listing, rows), ahead)
+    return _map(work, select(listing, rows), ahead)
 
 
 def _map(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) -> Generator[Result, None, None]:
@@ -329,13 +329,17 @@ def _size_of(blob: Blob) -> int:
     """Bytes that an image takes before it is decoded, as far as they are in memory."""
     if isinstance(blob, bytes):
         return len(blob)
+    if isinstance(blob, Frame):
+        return blob.n_bytes
     values = blob.values if isinstance(blob, Samples) else blob
     return values.nbytes if isinstance(values, np.ndarray) else 0
 
 
-def _select(listing: Listing, ordered: Sequence[int]) -> Iterator[Blob]:
+def select(listing: Listing, ordered: Sequence[int]) -> Iterator[Blob]:
     """Iterate over the images of ascending rows."""
-    if len(listing.files):
+    if listing.select is not None:
+        yield from listing.select(ordered)
+    elif len(listing.files):
         yield from (listing.files[row] for row in ordered)
     elif len(ordered):
         blobs, at = listing.blobs_from(ordered[0]), ordered[0]

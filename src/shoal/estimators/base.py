@@ -125,7 +125,9 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
             data, counter = config.data, progress.counter("reading images")
             known = chosen_ranges(data.range)
-            given = read_given(X, root=data.root, size=size, ranges=known, strict=data.strict, progress=counter)
+            given = read_given(
+                *(X,), root=data.root, every=data.every, size=size, ranges=known, strict=data.strict, progress=counter
+            )
             images = given.images
             earlier = None if self.out is None else ResultFolder(Path(self.out).resolve())
             ours = earlier is not None and self._wrote == earlier.path and earlier.is_finished
@@ -304,7 +306,8 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     def _read(self, X: ImageSource) -> Given:
         """Images as the network takes them."""
         trained = self._trained()
-        return read_given(X, size=trained.square, ranges=trained.ranges, strict=False)
+        every = trained.config.data.every
+        return read_given(X, every=every, any_videos=True, size=trained.square, ranges=trained.ranges)
 
     def _embed(self, X: ImageSource) -> tuple[Given, Tensor]:
         given = self._read(X)

@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from shoal.data.greys import Scale
-from shoal.data.listing import Blob, Listing, Pixels
+from shoal.data.listing import Blob, Frame, Listing, Pixels
 from shoal.data.looks import NO_LOOK, Look, look_at
 from shoal.data.reach import LostError, Reach
 from shoal.data.reading import Decoded, Preparing, decode_blob, map_rows
@@ -187,7 +187,7 @@ class Filling:
 
 def _prepared(preparing: Preparing, scale: Scale, by_pixels: bool, blob: Blob) -> tuple[Decoded, Look]:
     """What is made of an image, and its file as it was before it was read."""
-    look = look_at(blob) if isinstance(blob, Path) else NO_LOOK
+    look = look_at(blob) if isinstance(blob, Path) else blob.look if isinstance(blob, Frame) else NO_LOOK
     found = decode_blob(preparing, scale, blob, sketched=True)
     if by_pixels and not isinstance(found.pixels, str):
         found = found._replace(fingerprint=pixel_fingerprint(found.pixels))

@@ -117,6 +117,7 @@ def cluster(
         features_at=Path(inputs.features_at) if inputs.features_at else folder.features,
         encoder=inputs.encoder,
         joined=inputs.joined,
+        every=inputs.every,
         asked=n_clusters or len(occupied),
     )
     measured = measure(result, inputs, labels, shards)
@@ -267,6 +268,7 @@ def config_of(result: Result) -> str:
     """The settings, for people to read; ``clustering.safetensors`` has them as well."""
     settings = {
         "source": result.source,
+        **({"every": result.every} if result.every else {}),
         "n_clusters": result.asked,
         "method": result.method,
         **_smallest(result),

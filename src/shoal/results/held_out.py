@@ -44,7 +44,7 @@ def evaluate_held_out(result: Result, name: str, *, strict: bool, progress: Prog
             f"{result.folder.path} holds clusters of features, so no images can be put into them: give 'shoal "
             "evaluate' --features, --labels, --test-features and --test-labels."
         )
-    source = find_source(name)
+    source = find_source(name, every=result.every)
     ranges = result.embedded.ranges
     with tempfile.TemporaryDirectory(prefix="shoal-") as scratch:
         at = Path(scratch) / "features"

@@ -16,9 +16,10 @@ from torch import Tensor
 from shoal import job
 from shoal.clustering.rows import Metric, default_metric
 from shoal.data import Source, find_source, read_pixels, resolve_spec
-from shoal.data.greys import Ranges, describe
+from shoal.data.greys import chosen_ranges, describe
 from shoal.data.listing import Names, others_of
 from shoal.data.sources.array import map_npy
+from shoal.data.sources.video import check_has_videos
 from shoal.data.unread import count_kinds, reading_notes
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded
@@ -43,6 +44,9 @@ class PixelConfig:
     range: tuple[float, float] | None = None
     """Values of more than 8 bits that become black and white; None takes what the files state, else measures the whole
     source."""
+    every: str = ""
+    """How often to take a frame of each video: 2s, 500ms, 1min, or scene for one frame of each scene; by default videos
+    are not read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +73,8 @@ class Inputs:
     """What there is beside the images."""
     joined: tuple[tuple[str, str], ...] = ()
     """Sources that have joined the first, as ``Result`` has them."""
+    every: str = ""
+    """How often a frame of a video was taken, as ``Result`` has it."""
     earlier: Result | None = None
     """The result that is clustered again, if it is one."""
 
@@ -93,7 +99,7 @@ def read_inputs(
     folder: ResultFolder,
     *,
     fewest: int = 1,
-    ranges: Ranges | None = None,
+    pixels: PixelConfig | None = None,
     strict: bool,
     progress: Progress,
 ) -> Inputs:
@@ -105,14 +111,15 @@ def read_inputs(
         metric: of the distances; None for what suits the features.
         folder: of the new result.
         fewest: how many images there must be.
-        ranges: what becomes black and white.
+        pixels: how images are read.
         strict: whether to fail on the first image that cannot be read.
         progress: told how far it is.
 
     Raises:
         UserError: there is nothing that can be clustered, fewer than ``fewest`` images, or no network to embed with.
     """
-    path = Path(name)
+    pixels = pixels or PixelConfig()
+    path, ranges, every = Path(name), chosen_ranges(pixels.range), pixels.every
     with job.first_first():  # an update that is whole is put in place once
         result = Result.load(path) if path.is_dir() and ResultFolder(path).is_finished else None
     made = name == PIXELS or path.suffix.lower() == ".npy" or result is not None
@@ -120,6 +127,8 @@ def read_inputs(
     if made and ((specs and not of_images) or ranges) and not (path.exists() and _holds_images(path)):
         names = "" if of_images else "--backbone.name, --backbone.weights and "
         raise UserError(f"{name} has features already: leave out {names}--data.range.")
+    if made and every and not (path.exists() and _holds_images(path)):
+        raise UserError(f"{name} has features already, or those of an earlier result: leave out --every.")
     if name == PIXELS and not path.exists():
         return _given(given_features(name), name)
     if result is not None:
@@ -129,8 +138,10 @@ def read_inputs(
         columns = map_npy(path).shape[-1:]
         cosine = (metric or default_metric(*columns or (1,))) == "cosine"
         return _given(given_features(str(path), cosine=cosine), str(path.resolve()))
+    told = progress.counter("looking through videos, MB") if every else None
     with contextlib.nullcontext() if path.exists() else job.local_first():  # what is downloaded is downloaded once
-        source = find_source(name)
+        source = find_source(name, every=every, progress=told)
+    check_has_videos(source, every, name)
     listing = source.listing()  # what is wrong with the images is told before anything is downloaded
     if len(listing.ids) < fewest:
         n = "1 image is" if len(listing.ids) == 1 else f"{len(listing.ids)} images are"
@@ -142,8 +153,8 @@ def read_inputs(
     if shown := describe(embedded.ranges):
         progress.say(f"range        {shown}; --data.range LOW HIGH sets another")
     # A list on the standard input is read once; what it named is found again by these names.
-    origin = [str(file) for file in source.files] if name == "-" else resolve_spec(name)
-    return _of_images(source, embedded, folder, origin)
+    origin = [str(file) for file in listing.files] if name == "-" else resolve_spec(name)
+    return replace(_of_images(source, embedded, folder, origin), every=every)
 
 
 def metric_for(inputs: Inputs) -> Metric:
@@ -194,7 +205,7 @@ def by_other_networks(
     )
     _tell_read(embedded, progress)
     inputs = _of_images(result.images, embedded, folder, result.source)
-    return replace(inputs, root=result.root, joined=result.joined)
+    return replace(inputs, root=result.root, joined=result.joined, every=result.every)
 
 
 def _means(asked: EncoderSpec, theirs: EncoderSpec) -> bool:
@@ -245,6 +256,7 @@ def of_result(
         *(own.features, own.ids, "images", source, result.root),
         *(own, encoder, at, pictures),
         joined=result.joined,
+        every=result.every,
         earlier=result,
     )
 

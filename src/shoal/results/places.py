@@ -47,8 +47,9 @@ class Places:
             for file, name in zip(result.source, result.embedded.listed, strict=False):  # behind: those that joined
                 names[file].append(name)
             known = [names[file].popleft() for file in self.source]
-            return joined_source(files_source(self.source, known), self.joined)
-        return joined_source(find_source(self.source, root=self.root), self.joined)
+            return joined_source(files_source(self.source, known, result.every), self.joined, result.every)
+        found = find_source(self.source, root=self.root, every=result.every)
+        return joined_source(found, self.joined, result.every)
 
 
 def places_of(result: Result, given: str | None) -> Places:
@@ -76,10 +77,11 @@ def places_of(result: Result, given: str | None) -> Places:
     moved = Places(spec, "", tuple((name, each) for name, each in result.joined if not _lies_in(each, spec)))
     if any(_lies_in(known, spec) for known in own):
         return moved
-    images = find_source(spec)
+    find = partial(find_source, every=result.every)
+    images = find(spec)
     images.listing()
     assert result.embedded is not None
-    lost = [name for name, each in result.joined if not _is_found(partial(find_source, each))]
+    lost = [name for name, each in result.joined if not _is_found(partial(find, each))]
     if lost and _is_found(lambda: result.first_images):
         return _moved_joined(result, same, lost, spec)
     if _any_left(result):

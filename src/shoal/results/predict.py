@@ -15,6 +15,7 @@ from shoal import distributed, job
 from shoal.data import find_source
 from shoal.data.listing import Names, others_of
 from shoal.data.sources.others import in_words
+from shoal.data.sources.video import check_has_videos
 from shoal.data.unread import reading_notes
 from shoal.errors import UserError
 from shoal.features.store import writing
@@ -25,10 +26,20 @@ from shoal.results.rows import Assignments, assign_rows
 from shoal.results.tables import write_assignments
 
 
-def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Progress) -> tuple[int, int] | None:
+def predict(
+    result: Result, name: str, out: Path, *, every: str = "", strict: bool, progress: Progress
+) -> tuple[int, int] | None:
     """Write the cluster of each new image, or of each row of a ``.npy`` file where features were clustered.
 
     The processes of a job call it together and embed together; the first does the rest.
+
+    Args:
+        result: finished.
+        name: of the images or features.
+        out: the table.
+        every: how often a frame of a video is taken; by default as for the result.
+        strict: whether to fail on the first image that cannot be read.
+        progress: told how far it is.
 
     Returns:
         How many there are, and how many of them belong nowhere; None in processes other than the first.
@@ -48,7 +59,8 @@ def predict(result: Result, name: str, out: Path, *, strict: bool, progress: Pro
         write_assignments(found, rows, out, names=result.names)
         return len(features), int((found.labels < 0).sum())
     with contextlib.nullcontext() if Path(name).exists() else job.local_first():  # it downloads what the others find
-        source = find_source(name)
+        source = find_source(name, every=every or result.every)
+    check_has_videos(source, every, name)
     with _folder_for_features(out) as folder:
         ranges = None if result.embedded is None else result.embedded.ranges
         embedded = embed_more(result, source, folder / "features", ranges=ranges, strict=strict, progress=progress)

@@ -20,6 +20,7 @@ from shoal.data import Blob, Listing, Source, find_source, to_images
 from shoal.data.features import read_features
 from shoal.data.greys import Scale
 from shoal.data.listing import Files
+from shoal.data.reading import select
 from shoal.data.sources.joined import files_source, joined_source
 from shoal.decisions.log import DecisionLog
 from shoal.errors import UserError
@@ -66,6 +67,8 @@ class Result:
     """Whether a training method's own head has put the images into clusters."""
     joined: tuple[tuple[str, str], ...] = ()
     """Sources that have joined since, and the folder under which their images are named."""
+    every: str = ""
+    """How often a frame of a video was taken; "": videos were not read."""
     reference: Reference | None = None
     """What was far from its centre when the images were clustered; None until an update asks for it."""
     calibration: Calibration | None = None
@@ -86,6 +89,7 @@ class Result:
             "source": self.source,
             "root": self.root,
             "joined": self.joined,
+            "every": self.every,
             "features": "features" if own_features else str(self.features_at),  # the folder may be moved
             "encoder": None if self.encoder is None else _movable(self.encoder, self.folder).as_values(),
             "by_head": self.by_head,
@@ -131,6 +135,7 @@ class Result:
                 asked=int(header.get("asked", len(centers))),
                 reference=Reference(**header["reference"]) if header.get("reference") else None,
                 joined=tuple((str(name), str(spec)) for name, spec in header.get("joined", ())),
+                every=str(header.get("every", "")),
                 calibration=Calibration(**header["calibration"]) if header.get("calibration") else None,
                 flags=flags,
             )
@@ -272,7 +277,7 @@ class Result:
         Raises:
             UserError: features were clustered, or there are no images any more.
         """
-        return joined_source(self.first_images, self.joined)
+        return joined_source(self.first_images, self.joined, self.every)
 
     @cached_property
     def first_images(self) -> Source:
@@ -284,8 +289,8 @@ class Result:
         if self.embedded is None:
             raise self._without_images()
         if isinstance(self.source, str):
-            return find_source(self.source, root=self.root)
-        return files_source(self.source, self.embedded.listed[: len(self.source)])
+            return find_source(self.source, root=self.root, every=self.every)
+        return files_source(self.source, self.embedded.listed[: len(self.source)], self.every)
 
     @property
     def listing(self) -> Listing:
@@ -340,18 +345,17 @@ class Result:
 
     @property
     def paths(self) -> Sequence[Path | None]:
-        """Files of ``present``; None for what lies inside an archive or a table."""
+        """Files of ``present``; None for what lies inside an archive, a table or a video."""
         rows, files = self.matched.rows[self.present], self.listing.files
-        return files.take(rows) if isinstance(files, Files) else [self.listing.path(row) for row in rows.tolist()]
+        return (
+            files.take(rows)
+            if isinstance(files, Files) and not self.every
+            else [self.listing.path(row) for row in rows.tolist()]
+        )
 
     def contents(self) -> Iterator[Blob]:
         """The images of ``present``; others are not read."""
-        wanted = iter(self.matched.rows[self.present].tolist())
-        row = next(wanted, -1)
-        for at, blob in enumerate(self.listing.blobs()):
-            if at == row:
-                yield blob
-                row = next(wanted, -1)
+        yield from select(self.listing, self.matched.rows[self.present].tolist())
 
     @cached_property
     def network(self) -> Encoder:

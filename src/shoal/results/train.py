@@ -200,7 +200,7 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     config = trained.config
     source, root = config.data.path, config.data.root
     if source == "-":  # it is read once; what it named is found again by these names
-        listing = find_source(source).listing()
+        listing = find_source(source, every=config.data.every).listing()
         files = dict(zip(listing.ids, map(str, listing.files), strict=True))
         source_files: str | list[str] = [files[name] for name in (*images.ids, *images.skipped)]  # as features are kept
     else:
@@ -216,6 +216,7 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
         seed=config.seed,
         source=source_files,
         root=root,
+        every=config.data.every,
         features_at=folder.features.absolute(),
         encoder=spec,
         by_head=trained.method.head_centers() is not None,
@@ -237,7 +238,7 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
         str(folder.features),
         pictures,
     )
-    return finish(result, Inputs(*kept, others=images.others), finished.labels)
+    return finish(result, Inputs(*kept, every=config.data.every, others=images.others), finished.labels)
 
 
 def _kept_features(

@@ -62,7 +62,9 @@ def check_sources(rows: Callable[[], Iterable[tuple[int, Path | None, str]]], ho
         if path is None:
             if how != "copy":
                 done = {"move": "moved", "link": "linked to"}[how]
-                raise UserError(f"{target} lies inside an archive or a table and cannot be {done}: use --copy.")
+                raise UserError(
+                    f"{target} lies inside an archive, a table or a video and cannot be {done}: use --copy."
+                )
             continue
         if how == "move":
             seen.append(hash(path))

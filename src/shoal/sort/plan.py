@@ -79,7 +79,7 @@ class Plan:
         width = min(_WIDEST, max(map(len, map(_shown, folders)), default=0))
         lines += [f"  {_shown(folder):<{width}}  {count}" for folder, count in folders.items()]
         if inside:
-            lines.append(f"{inside} of them come out of archives or tables, on top of that size")
+            lines.append(f"{inside} of them come out of archives, tables or videos, on top of that size")
         if self.n_renamed:
             lines.append(f"{self.n_renamed} get a number after their name: their folder has that name already")
         if self.n_adapted:
@@ -101,7 +101,7 @@ class Plan:
 
         Args:
             how: what becomes of the files.
-            contents: all images in their order, for those inside archives or tables.
+            contents: all images in their order, for those inside archives, tables or videos.
 
         Raises:
             UserError: it would overwrite something, cannot be done, or stopped on the way (and can be undone).

@@ -33,6 +33,8 @@ from shoal.data.sources.own import own_source, scheme_of
 from shoal.data.sources.parquet import parquet_source
 from shoal.data.sources.published import DATA_SETS, named_source
 from shoal.data.sources.table import is_table_of_paths, table_source
+from shoal.data.sources.video import framed_source, is_video
+from shoal.data.video.every import check_every
 from shoal.errors import UserError
 from shoal.files import expand_home, real
 from shoal.progress import ProgressCallback
@@ -47,20 +49,36 @@ _KINDS = "an image, a folder, a .zip, .tar, .parquet, .csv or .npy file"
 
 
 def find_source(
-    spec: str | Path | Sequence[str | Path], *, root: str = "", progress: ProgressCallback | None = None
+    spec: str | Path | Sequence[str | Path],
+    *,
+    root: str = "",
+    every: str = "",
+    progress: ProgressCallback | None = None,
 ) -> Source:
-    """Find images without opening archives and tables yet.
+    """Find images without opening archives, tables and videos yet.
 
     Args:
         spec: a folder, an image, a file (``.zip``, ``.tar``, ``.tar.gz``, ``.parquet``, ``.csv``, ``.npy``), a pattern
             such as ``photos/**/*.jpg`` or ``shards/{000..099}.tar``, ``hf://owner/name``, ``scheme://...`` of a plugin,
             the name of a data set, a list of paths, or ``-`` for one on standard input.
         root: folder with the files of a named data set.
-        progress: called while a data set is downloaded, with the downloaded share of its images.
+        every: how often a frame of a video is taken, such as 2s, or scene; "" reads no videos.
+        progress: called while a data set is downloaded, with the downloaded share of its images, and while videos are
+            gone through, with megabytes.
 
     Raises:
-        UserError: it leads to no images.
+        UserError: it leads to no images, or videos cannot be read.
     """
+    if not every:
+        return _found(spec, root, progress)
+    check_every(every)
+    return framed_source(_found(spec, root, progress, videos=True), every, progress)
+
+
+def _found(
+    spec: str | Path | Sequence[str | Path], root: str, progress: ProgressCallback | None, *, videos: bool = False
+) -> Source:
+    """``find_source``, with videos as they are among the files where they are asked for."""
     if not isinstance(spec, str | Path):
         return list_source(spec)
     if spec in DATA_SETS:
@@ -78,7 +96,7 @@ def find_source(
         return hub_source(str(spec))
     if scheme_of(str(spec)):
         return own_source(str(spec))
-    return _at_path(expand_home(spec))
+    return _at_path(expand_home(spec), videos)
 
 
 def resolve_spec(spec: str) -> str:
@@ -113,22 +131,22 @@ def _named(name: str, root: str, progress: ProgressCallback | None) -> Source:
     return named_source(name, root, progress)
 
 
-def _at_path(path: Path) -> Source:
+def _at_path(path: Path, videos: bool) -> Source:
     try:
         if not path.exists():
             if is_pattern(str(path)):
-                return _matching(str(path))
+                return _matching(str(path), videos)
             raise UserError(_missing(path))
         is_folder = path.is_dir()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
     if not is_folder:
-        return _in_file(path)
-    passed = Collector()
+        return _in_file(path, videos)
+    passed = Collector(videos=videos)
     return _of_files(path, walk(path, passed=passed), passed)
 
 
-def _in_file(path: Path) -> Source:
+def _in_file(path: Path, videos: bool) -> Source:
     kind = path.suffix.lower()
     if kind == ".npy":
         file = path.absolute()
@@ -139,14 +157,16 @@ def _in_file(path: Path) -> Source:
         return parquet_source(path.parent, [path.name])
     if is_archive(path.name):
         return archive_source(path.parent, [path.name])
-    if is_image_name(path.name):
+    if is_image_name(path.name) or (videos and is_video(str(path))):
         return folder_source(path.parent, [path.name])
+    if is_video(str(path)):
+        raise UserError(f"{path} is a video: say how often to take a frame of it, as with --every 2s.")
     raise UserError(f"cannot take images from {path}: give {_KINDS}.")
 
 
-def _matching(pattern: str) -> Source:
+def _matching(pattern: str, videos: bool) -> Source:
     root = pattern_root(pattern)
-    passed = Collector()
+    passed = Collector(videos=videos)
     found = Names(match_files(pattern, passed) if root.is_dir() else ())
     if not len(found):
         raise UserError(f"no file matches {pattern}: correct it, and quote it so that the shell does not expand it.")
@@ -163,6 +183,7 @@ def _of_files(folder: Path, found: Iterable[str], passed: Collector) -> Source:
     if tables and not len(names):
         return dataclasses.replace(parquet_source(folder, tables), others=passed.others())
     if archives and not len(names):
+        passed.videos = False  # those in archives are not read
         return archive_source(folder, archives, passed)
     if archives and len(names):
         what = "1 archive" if len(archives) == 1 else f"{len(archives)} archives"

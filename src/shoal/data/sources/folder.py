@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shoal.data.kinds import CLOSED_FOLDER, HIDDEN, HIDDEN_FOLDER, OUTPUT, PASSED_FOLDERS, kind_named
+from shoal.data.kinds import CLOSED_FOLDER, HIDDEN, HIDDEN_FOLDER, OUTPUT, PASSED_FOLDERS, VIDEO, kind_named
 from shoal.data.listing import Files, Listing, Names, Source
 from shoal.data.sources.labels import subfolder_classes
 from shoal.data.sources.others import Collector, in_words
@@ -31,7 +31,8 @@ def folder_source(folder: Path, names: Sequence[str], others: Others | None = No
     others = others or Others()
     if not names:
         looked = f"only {in_words(others.counts)}" if others else "it is empty"
-        raise UserError(f"there are no image files in {folder}, nor Parquet files or archives of them: {looked}.")
+        hint = "; --every 2s takes frames of videos" if others.counts.get(VIDEO.name) else ""
+        raise UserError(f"there are no image files in {folder}, nor Parquet files or archives of them: {looked}{hint}.")
     root = folder.absolute()
     files = Files(names, os.path.join(root, "").__add__)  # noqa: PTH118 - a Path for each of a million is slow
 

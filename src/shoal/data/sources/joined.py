@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain, compress
+from dataclasses import replace
+from itertools import chain, compress, groupby
 
 import numpy as np
 
 from shoal.data.listing import Blob, Files, Listing, Names, Source, distinct, others_of
+from shoal.data.reading import select
 from shoal.data.sources.find import find_source
+from shoal.data.sources.video import listed_frames
 from shoal.errors import UserError
 from shoal.types import Others
 
 
-def files_source(files: Sequence[str], names: Sequence[str]) -> Source:
+def files_source(files: Sequence[str], names: Sequence[str], every: str = "") -> Source:
     """Files as they were listed, by their absolute paths; unlike those of a new list, some may be gone."""
     paths = Files(Names(files), str)
-    listing = Listing(Names(names), np.full(len(files), -1), (), lambda: iter(paths), files=paths)
-    return Source(("list", *files), paths, lambda: listing)
+    each = Files(Names(dict.fromkeys(files)), str)
+    return Source(("list", *files), each, lambda: listed_frames(paths, Names(names), every))
 
 
-def joined_source(first: Source, others: Sequence[tuple[str, str]]) -> Source:
+def joined_source(first: Source, others: Sequence[tuple[str, str]], every: str = "") -> Source:
     """A source and others that have joined it: their images are named with a folder before, and come behind.
 
     A file that is listed already, as by a table or a list of some files of a folder, is not listed again.
@@ -30,6 +33,7 @@ def joined_source(first: Source, others: Sequence[tuple[str, str]]) -> Source:
     Args:
         first: its images keep their names.
         others: the folder of the names of each, and its path.
+        every: how often a frame of a video is taken; "" reads no videos.
 
     Raises:
         UserError: one of them cannot be reached: its images are not gone, it may be on a drive that is.
@@ -39,7 +43,7 @@ def joined_source(first: Source, others: Sequence[tuple[str, str]]) -> Source:
     sources = [("", first)]
     for name, spec in others:
         try:
-            sources.append((f"{name}/", find_source(spec)))
+            sources.append((f"{name}/", find_source(spec, every=every)))
         except UserError as error:
             raise _away(f"of {name}/, which have joined,", str(error)) from error
     for name, source in sources:
@@ -77,7 +81,21 @@ def _joined(sources: Sequence[tuple[str, Source]]) -> Listing:
     paths = chain.from_iterable(_texts(listing) for _, listing in parts)
     files = Files(Names(compress(paths, kept)), str) if of_files else ()
     truth = np.fromiter(compress(targets(), kept), np.int64, len(ids))
-    return Listing(ids, truth, classes, blobs, files=files, others=_all_others(sources))
+    found = Listing(ids, truth, classes, blobs, files=files, others=_all_others(sources))
+    frames = any(len(listing.times) for _, listing in parts)
+    return _with_frames(found, [listing for _, listing in parts], kept) if frames else found
+
+
+def _with_frames(joined: Listing, parts: Sequence[Listing], kept: bytearray) -> Listing:
+    """A joined listing that reads the frames of videos as its parts do."""
+    times = [part.times if len(part.times) else np.full(len(part.ids), -1) for part in parts]
+    places, starts = np.flatnonzero(kept), np.cumsum([0, *(len(part.ids) for part in parts)])
+
+    def some(wanted: Sequence[int]) -> Iterator[Blob]:
+        for part, rows in groupby(places[wanted].tolist(), key=lambda row: int(np.searchsorted(starts, row, "right"))):
+            yield from select(parts[part - 1], [row - int(starts[part - 1]) for row in rows])
+
+    return replace(joined, times=np.concatenate(times)[places], select=some)
 
 
 def _first_names(parts: Sequence[tuple[str, Listing]]) -> bytearray:

@@ -7,14 +7,26 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from shoal.data.kinds import DENIED, EMPTY, HEAD, IRREGULAR, UNKNOWN, Kind, kind_named, kind_of_content, kind_of_name
+from shoal.data.kinds import (
+    DENIED,
+    EMPTY,
+    HEAD,
+    IRREGULAR,
+    UNKNOWN,
+    VIDEO,
+    Kind,
+    kind_named,
+    kind_of_content,
+    kind_of_name,
+)
 from shoal.types import Others
 
 
 class Collector:
-    """Counts what a source passes over, and names what may hold pictures."""
+    """Counts what a source passes over, and names what may hold pictures; ``videos`` says whether frames are taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, videos: bool = False) -> None:
+        self.videos = videos
         self._counts: Counter[str] = Counter()
         self._reasons: dict[str, str] = {}
 
@@ -30,7 +42,7 @@ class Collector:
             self.add(kind, name)
 
     def is_image(self, name: str, head: Callable[[], bytes | Kind]) -> bool:
-        """Tell whether a file is an image that is to be read, and count it if it is not.
+        """Tell whether a file is an image, or a video, that is to be read, and count it if it is not.
 
         Args:
             name: the file's, which is enough for most.
@@ -40,7 +52,7 @@ class Collector:
         if kind is None:
             found = head()
             kind = found if isinstance(found, Kind) else (kind_of_content(found) or UNKNOWN) if found else EMPTY
-        if kind.role == "image":
+        if kind.role == "image" or (self.videos and kind is VIDEO):
             return True
         self.add(kind, name)
         return False
