@@ -251,6 +251,8 @@ def _in_words(error: ValidationError, prefix: str, known: list[str]) -> str:
         return f"there is no setting {where!r}: {hint}"
     if first["type"] == "dataclass_type":
         return f"{where} holds settings of its own, as in '{where}: {{...}}'."
+    if first["type"] == "tuple_type":
+        return f"{where} takes a list, which stands in brackets, not {first['input']!r}."
     if first["type"] == "value_error":  # raised by a dataclass of ours, in our words
         return f"{where}: {first['ctx']['error']}"
     return f"{where}: {first['msg'].lower()}, not {first['input']!r}."

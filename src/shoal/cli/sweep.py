@@ -58,11 +58,13 @@ class SweepCommand(Command):
         """Train what is not done yet."""
         from shoal.sweeps.folder import SweepFolder
         from shoal.sweeps.grid import parse_grid, parse_seeds, plan
+        from shoal.sweeps.ready import check_ready
 
         points = plan(self.recipes, parse_seeds(self.seeds), parse_grid(self.grid))
         folder = SweepFolder(self.out or _default_folder(self.recipes))
         folder.check(points)
         states = {point.name: folder.status(point) for point in points}
+        check_ready([point for point in points if states[point.name] == "new"])
         if self.dry_run:
             words = {"done": "done", "begun": "resumed", "new": "new"}
             for name, state in states.items():

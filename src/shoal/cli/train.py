@@ -16,6 +16,7 @@ from shoal.cli.flags import Command, OptionalPath, no_such_flag
 from shoal.cli.terminal import Stopped, asked_to_stop, complain, say
 from shoal.config import RunConfig, fields_of, load_recipe, recipe_names, validate, with_reachable_clusters
 from shoal.data import resolve_spec
+from shoal.device import return_large_blocks
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
 from shoal.testing import check_plugins
@@ -230,6 +231,7 @@ def _to_its_end(command: TrainCommand, path: Path) -> str:
 
     first = distributed.is_first()
     quiet = command.quiet or not first
+    return_large_blocks()
     begun = distributed.any_rank(first and ResultFolder(path).is_run)
     resumed = command.resume or (distributed.restarted() and begun)
     text = ""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.parameters import Array, check_choice, check_counts, generator_from, precision_of
+from shoal.clustering.parameters import Array, check_choice, check_counts, generator_from, hinting, precision_of
 from shoal.clustering.rows import Metric, Rows, coincide, distinct_rows, invalid_features_error, subsample
 from shoal.clustering.umap import (
     MAX_ROWS,
@@ -112,6 +112,7 @@ class UMAPHDBSCAN(SharesEstimator):
         n_features_in_: d.
     """
 
+    @hinting
     def __init__(
         self,
         layer: int | None = None,

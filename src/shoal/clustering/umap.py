@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type, warn_if_fewer
 from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.parameters import Array, check_choice, check_n_clusters, generator_from, precision_of
+from shoal.clustering.parameters import Array, check_choice, check_n_clusters, generator_from, hinting, precision_of
 from shoal.clustering.rows import Metric, coincide, distinct_rows, subsample, unit_length
 from shoal.device import hold_threads
 from shoal.errors import UserError
@@ -207,6 +207,7 @@ class UMAPKMeans(SharesEstimator):
         n_features_in_: d.
     """
 
+    @hinting
     def __init__(
         self,
         n_clusters: int = 8,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import shutil
 import tempfile
@@ -20,15 +21,17 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from shoal.clustering.kmeans import assign
-from shoal.config import RunConfig, load_recipe, to_yaml, with_reachable_clusters, with_settings
+from shoal.clustering.parameters import hinting
+from shoal.config import RunConfig, fields_of, load_recipe, to_yaml, with_reachable_clusters, with_settings
 from shoal.data import IN_MEMORY, Given, read_given, resolve_spec
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
 from shoal.estimators.interrupt import saved_on_interrupt
 from shoal.evaluation import HeldOut, clustering_signals
+from shoal.features.start import resolve_weights
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
-from shoal.methods import Method
+from shoal.methods import METHODS, Method
 from shoal.progress import open_progress
 from shoal.report import write_report
 from shoal.results.held_out import Own, score_given
@@ -86,6 +89,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     _wrote: Path | None = None
     """The folder that the last fit wrote."""
 
+    @hinting
     def __init__(
         self,
         n_clusters: int | Literal["auto"] = 10,
@@ -120,6 +124,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         if self.out is not None and (not isinstance(self.out, str | Path) or not str(self.out)):
             raise UserError(f"out is the path of a folder to write, or None, not {self.out!r}.")
         check_plugins(config)
+        self._check_start(config)
         config = replace(config, data=replace(config.data, path=_path_of(X)))
         with open_progress(quiet=not self.verbose) as progress, tempfile.TemporaryDirectory() as scratch:
             size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
@@ -266,6 +271,14 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_finished") or hasattr(self, "_loaded")
 
+    @classmethod
+    def _hint(cls, keyword: str) -> str:
+        """The setting that may be meant by a keyword that is no parameter; empty if none is near."""
+        known = [path for path, _ in fields_of(RunConfig, {"method": METHODS[cls._method].config_class})]
+        last = {path.rpartition(".")[2]: path for path in reversed(known)}
+        near = difflib.get_close_matches(keyword, last, n=1, cutoff=0.8)
+        return f"did you mean settings={{{last[near[0]]!r}: ...}}?" if near else ""
+
     def _config(self) -> RunConfig:
         """The recipe with this estimator's parameters put over it."""
         recipe = load_recipe(self.recipe or f"{self._method}-folder")
@@ -289,6 +302,17 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         if note:
             logging.getLogger("shoal").warning(note)
         return config
+
+    def _check_start(self, config: RunConfig) -> None:
+        """Raise a UserError where the fit would have two starts: the last one's network, and weights named since."""
+        weights = resolve_weights(config.backbone.weights)
+        if not (weights and self.warm_start and self.__sklearn_is_fitted__()):
+            return
+        if weights != self._trained().config.backbone.weights:
+            raise UserError(
+                "warm_start goes on with the network of the last fit, and backbone.weights names another start: set "
+                "warm_start=False to begin with those weights, or leave them out."
+            )
 
     def _trained(self) -> Trained:
         if not self.__sklearn_is_fitted__():

@@ -77,7 +77,7 @@ def cluster(
         seed: random seed.
         folder: to write.
         progress: told of what takes long.
-        min_cluster_size: for the density alone.
+        min_cluster_size: for the density alone; None takes that of an earlier result by density.
 
     Raises:
         UserError: there are fewer rows than clusters, they cannot be clustered so, no group is dense, no layer has so
@@ -92,6 +92,8 @@ def cluster(
         seed, how = inputs.earlier.seed, f"a layer of the density in {inputs.earlier.folder.path}; nothing was fitted"
     else:
         row_bytes = inputs.features.nbytes // len(inputs)
+        if method == "density" and min_cluster_size is None and inputs.earlier is not None:
+            min_cluster_size = getattr(inputs.earlier.clusterer, "min_cluster_size", None)
         unfitted = build_clusterer(
             *(method, n_clusters),
             metric=metric,

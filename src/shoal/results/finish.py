@@ -110,7 +110,8 @@ class Outcome:
         if self.n_clusters == self.n_asked:
             return ""
         repeats = self.n_different is not None and self.n_different <= self.n_clusters
-        others = f"and the other {self.n_asked - self.n_clusters} are empty"
+        left = self.n_asked - self.n_clusters
+        others = "and one is empty" if left == 1 else f"and the other {left} are empty"
         return f"; {self.n_asked} were asked for, {f'but only {self.n_different} images differ' if repeats else others}"
 
 

@@ -117,14 +117,20 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def _split(text: str) -> list[str]:
-    """Parts between the commas that are in no brackets."""
-    parts, depth = [""], 0
+    """Parts between the commas that are in no brackets or quotes; a quote within a word is a letter of it."""
+    parts, depth, quote, before = [""], 0, "", ","
     for letter in text:
-        depth += (letter == "[") - (letter == "]")
-        if letter == "," and depth == 0:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'" and before in "[{,":
+            quote = letter
+        else:
+            depth = max(0, depth + (letter in "[{") - (letter in "]}"))
+        if letter == "," and not quote and depth == 0:
             parts.append("")
         else:
             parts[-1] += letter
+        before = before if letter.isspace() else letter
     return parts
 
 
@@ -132,9 +138,22 @@ def _value(text: str, word: str) -> Any:
     if not text.strip():
         raise UserError(f"--grid {word!r} has an empty value: write each value between two commas.")
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--grid {word!r}: {text!r} cannot be read as a value; a list is written [0.8,1.2].") from error
+    return _whole_specs(value) if isinstance(value, list) else value
+
+
+def _whole_specs(items: Sequence[Any]) -> list[Any]:
+    """A list in which settings stand behind what they belong to again: ``erase:p=0.8``, ``side=0.4`` are one spec."""
+    found: list[Any] = []
+    for item in items:
+        text = isinstance(item, str) and found and isinstance(found[-1], str)
+        if text and ":" in found[-1] and re.match(r"[A-Za-z_]\w*\s*=", item):
+            found[-1] += f",{item}"
+        else:
+            found.append(item)
+    return found
 
 
 def _combinations(recipe: str, grid: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], RunConfig]]:

@@ -55,7 +55,8 @@ def _stat(variant: Variant, name: str, variants: Sequence[Variant], comparable: 
         return None
     text = _with_spread(stat)
     means = [each.stats[name].mean for each in variants if name in each.stats]
-    is_best = stat.mean == max(means) and len(means) > 1 and name in comparable
+    # Those that look the same are equally good.
+    is_best = _number(stat.mean) == _number(max(means)) and len(means) > 1 and name in comparable
     return Best(text) if is_best else text
 
 
