@@ -18,7 +18,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from shoal import distributed
-
+from shoal.progress import counted
 
 M_MMAP_THRESHOLD = -3
 """The number in glibc's malloc.h of the size from which a block is a map of its own."""
@@ -49,7 +49,7 @@ def in_words(device: torch.device, precision: Precision) -> str:
         return f"{torch.cuda.get_device_name(device)}, {arithmetic}"
     n = torch.get_num_threads()
     unused = "; the GPU of this Mac is not used" if torch.backends.mps.is_available() else ""
-    return f"CPU, {n} thread{'s' if n != 1 else ''}, {arithmetic}{unused}"
+    return f"CPU, {counted(n, 'thread')}, {arithmetic}{unused}"
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -15,6 +15,7 @@ from shoal.cli.sort import tell_left_out
 from shoal.cli.terminal import complain, say
 from shoal.errors import UserError
 from shoal.files import expand_home, real
+from shoal.progress import counted
 
 if TYPE_CHECKING:
     from shoal.export.xmp import Written
@@ -76,11 +77,11 @@ class ExportCommand(Command):
 
                 n, by_person = export_label_studio(result, folder, counter)
                 said = f", {by_person} of them annotated by a person" if by_person else ""
-                say(f"tasks        {folder / TASKS}, {_images(n)}{said}\nlabels       {folder / CONFIG}")
+                say(f"tasks        {folder / TASKS}, {counted(n, 'image')}{said}\nlabels       {folder / CONFIG}")
             else:
                 from shoal.export.fiftyone import LABELS, export_fiftyone
 
-                say(f"labels       {folder / LABELS}, {_images(export_fiftyone(result, folder, counter))}")
+                say(f"labels       {folder / LABELS}, {counted(export_fiftyone(result, folder, counter), 'image')}")
         return 0
 
 
@@ -124,8 +125,8 @@ def export_backbone(folder: Path, file: Path, licence: str) -> int:
     say(
         f"weights      {done.file}, {done.file.stat().st_size / 1e6:.1f} MB, {note.architecture}"
         f"{'' if note.stem == 'native' else ' with the stem for small images'}\n"
-        f"checked      on {done.n_images} images: features of plain timm differ by at most {done.deviation:.1e} of the "
-        f"largest\nfor timm     {hub}\nmodel card   {done.card}\n"
+        f"checked      on {counted(done.n_images, 'image')}: features of plain timm differ by at most "
+        f"{done.deviation:.1e} of the largest\nfor timm     {hub}\nmodel card   {done.card}\n"
         f"licence      {licence or 'none yet: give --licence, such as cc-by-4.0, or put it into the card'}"
     )
     return 0
@@ -155,7 +156,7 @@ def export_network(folder: Path, file: Path) -> int:
     )
     say(
         f"network      {file}, {file.stat().st_size / 1e6:.1f} MB\n"
-        f"checked      on {deviation.n_images} images: features differ from PyTorch's by at most "
+        f"checked      on {counted(deviation.n_images, 'image')}: features differ from PyTorch's by at most "
         f"{deviation.features:.1e}, probabilities by {deviation.probabilities:.1e}"
     )
     return 0
@@ -189,8 +190,4 @@ def _tell_sidecars(done: Written, folder: Path) -> None:
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     say(f"sidecars     in {shlex.quote(str(folder))}: {told}")
     if done.left:
-        complain(f"{len(done.left)} sidecar{'' if len(done.left) == 1 else 's'} not written: {left}{more}.")
-
-
-def _images(n: int) -> str:
-    return f"{n} image{'' if n == 1 else 's'}"
+        complain(f"{counted(len(done.left), 'sidecar')} not written: {left}{more}.")

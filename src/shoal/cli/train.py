@@ -19,6 +19,7 @@ from shoal.data import resolve_spec
 from shoal.device import return_large_blocks
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
+from shoal.progress import counted
 from shoal.testing import check_plugins
 from shoal.training.trackers import TrackerName, check_installed
 
@@ -173,10 +174,10 @@ def _fine_tune(command: TrainCommand) -> int:
     if found.n_named:
         own = f"the network itself puts {found.n_right} of them there"
         own += f", the clustering without answers {found.n_right_without}"
-        say(f"answers      {found.n_named} images have a cluster by a person: {own}")
+        say(f"answers      {counted(found.n_named, 'image has', 'images have')} a cluster by a person: {own}")
     if found.n_ruled_out:
-        say(f"ruled out    {found.n_ruled_out} images are known not to be in some clusters")
-    say(f"changed      {found.n_changed} of {found.outcome.n_rows} images are in another cluster than in {run}")
+        say(f"ruled out    {counted(found.n_ruled_out, 'image is', 'images are')} known not to be in some clusters")
+    say(f"changed      {found.n_changed} of {counted(found.outcome.n_rows, 'image')} in another cluster than in {run}")
     say(found.outcome.as_text(found.folder))
     return 0
 
@@ -253,7 +254,7 @@ def _to_its_end(command: TrainCommand, path: Path) -> str:
             else:
                 fit(run, progress)
     if command.profile and first and not run.folder.profile.exists():
-        complain(f"the run ended before --profile had seen its {command.profile} steps: give fewer.")
+        complain(f"the run ended before --profile had seen its {counted(command.profile, 'step')}: give fewer.")
     return text
 
 

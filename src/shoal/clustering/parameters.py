@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from numbers import Integral, Real
-from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,10 @@ from shoal.errors import UserError
 
 Array = npt.NDArray[Any]
 
-Own, Given = TypeVar("Own"), ParamSpec("Given")
+Init = TypeVar("Init", bound=Callable[..., None])
 
 
-def hinting(init: Callable[Concatenate[Own, Given], None]) -> Callable[Concatenate[Own, Given], None]:
+def hinting(init: Init) -> Init:
     """Let a constructor say which keyword may have been meant by one that it does not have.
 
     A class may know more: its ``_hint`` takes the keyword, and gives a hint or an empty text.
@@ -31,7 +31,7 @@ def hinting(init: Callable[Concatenate[Own, Given], None]) -> Callable[Concatena
     names = list(inspect.signature(init).parameters)[1:]
 
     @wraps(init)
-    def checked(self: Own, *args: Given.args, **kwargs: Given.kwargs) -> None:
+    def checked(self: object, *args: Any, **kwargs: Any) -> None:
         for name in kwargs.keys() - names:
             kind = type(self)
             near = difflib.get_close_matches(name, names, n=1)
@@ -40,7 +40,7 @@ def hinting(init: Callable[Concatenate[Own, Given], None]) -> Callable[Concatena
             raise TypeError(f"{kind.__name__} has no parameter {name!r}: {hint}")
         init(self, *args, **kwargs)
 
-    return checked
+    return cast("Init", checked)
 
 
 def check_counts(**counts: int) -> None:

@@ -16,6 +16,7 @@ from shoal.clustering.parameters import Array, check_choice, check_n_clusters, g
 from shoal.clustering.rows import Metric, coincide, distinct_rows, subsample, unit_length
 from shoal.device import hold_threads
 from shoal.errors import UserError
+from shoal.progress import counted
 
 N_NEIGHBORS = 10
 N_COMPONENTS = 3
@@ -51,7 +52,7 @@ def umap_embedding(
     """
     n = len(features)
     if n < MIN_ROWS:
-        raise UserError(f"UMAP has no graph of {n} rows (n_samples={n}): give at least {MIN_ROWS}.")
+        raise UserError(f"UMAP has no graph of {counted(n, 'row')} (n_samples={n}): give at least {MIN_ROWS}.")
     first, inverse = distinct_rows(features)
     if MIN_ROWS <= len(first) < n:
         settings = {"n_components": n_components, "n_neighbors": n_neighbors}

@@ -32,7 +32,7 @@ from shoal.features.start import resolve_weights
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
 from shoal.methods import METHODS, Method
-from shoal.progress import open_progress
+from shoal.progress import counted, open_progress
 from shoal.report import write_report
 from shoal.results.held_out import Own, score_given
 from shoal.results.page import report_data
@@ -368,7 +368,10 @@ def _classes(y: Labels, given: Given) -> list[object]:
         raise UserError(f"labels are a list or an array with a class for each image, not {y!r}.")
     classes = [*classes]
     if len(classes) != given.n:
-        raise UserError(f"there are {len(classes)} labels and {given.n} images: give a label for each, None for none.")
+        raise UserError(
+            f"there are {counted(len(classes), 'label')} and {counted(given.n, 'image')}: give a label for each, None "
+            "for none."
+        )
     return [classes[row] for row in given.rows.tolist()]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 
 from shoal.evaluation.result import Baseline, Evaluation, Ranking
+from shoal.progress import counted
 
 SCORES = {
     "acc": "Accuracy (one-to-one matching)",
@@ -75,7 +76,8 @@ def tables(found: Evaluation) -> list[Table]:
 def as_text(found: Evaluation) -> str:
     """Every figure of an evaluation, for the terminal; shares are fractions of 1."""
     labelled = "all" if found.labelled == found.images else found.labelled
-    summary = f"{found.images} images, {labelled} labelled, {found.held_out} held out; {found.clusters} clusters"
+    summary = f"{counted(found.images, 'image')}, {labelled} labelled, {found.held_out} held out; "
+    summary += counted(found.clusters, "cluster")
     more = (_calibration(found), _reliability(found), _classes(found))
     every = [*tables(found), *(table for table in more if table is not None)]
     return "\n\n".join([summary, *("\n".join(_lines(table)) for table in every)])
@@ -112,13 +114,11 @@ def _agreement(found: Evaluation) -> Table | None:
             "the train part alone."
         )
     if unlabelled := found.images - found.labelled:
-        notes.append(f"{unlabelled} images without a label are left out.")
+        notes.append(f"{counted(unlabelled, 'image without a label is', 'images without a label are')} left out.")
     if found.nowhere:
         inside = 1 - found.nowhere / found.labelled
-        notes.append(
-            f"{found.nowhere} images that belong nowhere are left out; as errors they would make the accuracy "
-            f"{inside * found.scores['acc']:.4f}."
-        )
+        left_out = counted(found.nowhere, "image that belongs nowhere is", "images that belong nowhere are")
+        notes.append(f"{left_out} left out; as errors they would make the accuracy {inside * found.scores['acc']:.4f}.")
     return Table("Clusters against classes", ["all", "test"] if split else ["all"], rows, notes)
 
 
@@ -167,7 +167,7 @@ def _name(plain: Baseline) -> str:
 def _notes_on_baselines(found: Evaluation) -> Iterator[str]:
     on_pixels = any(plain.of == "pixels" for plain in found.baselines)
     for size in {plain.sampled for plain in found.baselines if plain.sampled}:
-        yield f"* on a random sample of {size} images."
+        yield f"* on a random sample of {counted(size, 'image')}."
     for plain in found.baselines:
         if plain.failed:
             yield f"{_name(plain)}: {plain.failed}"
@@ -193,7 +193,9 @@ def _classifiers(found: Evaluation) -> Table | None:
     if knn := found.knn:
         ranked[f"{knn.k} nearest neighbours"] = knn.accuracy
         bank = "all others" if knn.protocol == "leave one out" else f"{knn.bank} train images"
-        notes.append(f"Nearest neighbours: {knn.queries} images, each among {bank}, T = {knn.temperature:g}.")
+        notes.append(
+            f"Nearest neighbours: {counted(knn.queries, 'image')}, each among {bank}, T = {knn.temperature:g}."
+        )
     if linear := found.linear:
         ranked["Linear probe (SGD)"] = linear.sgd
         if linear.lars:

@@ -78,7 +78,10 @@ class Outcome:
         """One line per figure and per file to look at."""
         lines = [f"clusters     {self.n_clusters}, of {self.n_rows}{self._shortfall()}"]
         if self.n_nowhere:
-            lines.append(f"nowhere      {self.n_nowhere} ({self.n_nowhere / self.n_rows:.1%}) are in no cluster")
+            share = f"({self.n_nowhere / self.n_rows:.1%})"
+            lines.append(
+                f"nowhere      {self.n_nowhere} {share} {'is' if self.n_nowhere == 1 else 'are'} in no cluster"
+            )
         if self.layers:
             k = next((k for k in self.layers if k > self.n_clusters), max(self.layers))
             lines.append(f"layers       also {in_series([*self.layers])} clusters: {self.layers[k]}")

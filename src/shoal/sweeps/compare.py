@@ -21,6 +21,7 @@ from shoal.clustering.contingency import adjusted_rand
 from shoal.errors import UserError
 from shoal.evaluation import collapse_warning
 from shoal.folder import ResultFolder
+from shoal.progress import counted
 from shoal.results.figures import LABELLED, Figures, read_figures
 from shoal.sweeps.folder import Member, SweepFolder
 
@@ -134,7 +135,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
     ]
     chosen, choice = _choose(variants, same=same)
     return Comparison(
-        title=paths[0].resolve().name if len(paths) == 1 else f"{len(found.figures)} results",
+        title=paths[0].resolve().name if len(paths) == 1 else counted(len(found.figures), "result"),
         variants=variants,
         measured=measured,
         comparable=comparable,
@@ -181,8 +182,8 @@ def _finished(path: Path, notes: list[str]) -> Iterator[tuple[Path, Member | Non
         raise UserError(f"{path} holds a sweep without a finished run: give its 'shoal sweep' command again.")
     if left_out:
         names = ", ".join(left_out[:3]) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
-        are = "is" if len(left_out) == 1 else "are"
-        notes.append(f"{len(left_out)} of {len(members)} runs of {path} {are} not finished and left out: {names}.")
+        n, are = counted(len(members), "run"), "is" if len(left_out) == 1 else "are"
+        notes.append(f"{len(left_out)} of {n} of {path} {are} not finished and left out: {names}.")
     yield from ((path / member.name, member) for member in done)
 
 
