@@ -76,7 +76,7 @@ class Plan:
         lines += [f"  {_shown(folder):<{width}}  {count}" for folder, count in folders.items()]
         if inside:
             lines.append(
-                f"{inside} of them {'comes' if inside == 1 else 'come'} out of archives or tables, beside that size"
+                f"{inside} of them {'comes' if inside == 1 else 'come'} out of archives or tables, on top of that size"
             )
         if self.n_renamed:
             get, their = ("gets", "its") if self.n_renamed == 1 else ("get", "their")
