@@ -92,9 +92,8 @@ class TrainCommand(Command):
             return dataclasses.replace(command, length=(epochs, own.max_steps if "--max-steps" in given else None))
         if not name:
             raise UserError(f"give a recipe, as in 'shoal train propos-digits': there are {', '.join(recipe_names())}.")
-        if not any(flag.replace("_", "-").startswith("--cluster-from") for flag in flags):
-            scaled, note = with_reachable_clusters(command.config, config)
-            command = dataclasses.replace(command, config=scaled, note=note)
+        scaled, note = with_reachable_clusters(command.config, config, flags)
+        command = dataclasses.replace(command, config=scaled, note=note)
         return _resolved(command, name)
 
     def run(self) -> int:

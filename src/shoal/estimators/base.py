@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
@@ -197,8 +196,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         agreement of seeds instead. 0 where all images are in one cluster. Of more than 2 000 images a sample is taken.
         """
         _, features, found = self._assigned(X)
-        generator = torch.Generator().manual_seed(self._trained().config.seed)
-        return clustering_signals(features, found, None, generator)["silhouette"]
+        return clustering_signals(features, found, self._trained().config.seed)["silhouette"]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name; if ``deep``, also each of ``settings`` by the name it has there."""
@@ -296,9 +294,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         config = with_settings(recipe, given, name)
         if config.method.name != self._method:
             raise UserError(f"the recipe {self.recipe} is one of {config.method.name}, not of {self._method}.")
-        if "cluster_from" in over:
-            return config
-        config, note = with_reachable_clusters(config, recipe)
+        config, note = with_reachable_clusters(config, recipe, given)
         if note:
             logging.getLogger("shoal").warning(note)
         return config

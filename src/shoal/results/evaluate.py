@@ -70,9 +70,8 @@ def _merged(result: Result, truth: Truth, merge_to: int) -> Merged:
     found, model = merge(result, merge_to)
     write_merged_tables(result, found, merge_to)
     labels = found.labels.where(truth.clustered, -1)
-    generator = torch.Generator().manual_seed(result.seed)
     clustering = Clustering(labels, model.centers, found.distance)
-    signals = clustering_signals(result.features, clustering, None, generator)
+    signals = clustering_signals(result.features, clustering, result.seed)
     return Merged(merge_to, clustering_scores(truth.targets, labels), signals)
 
 

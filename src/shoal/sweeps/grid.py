@@ -162,8 +162,7 @@ def _combinations(recipe: str, grid: Mapping[str, Sequence[Any]]) -> list[tuple[
     for values in itertools.product(*grid.values()):
         over = dict(zip(grid, values, strict=True))
         config = with_settings(base, over, recipe)
-        if "cluster_from" not in over:
-            config, _ = with_reachable_clusters(config, base)
+        config, _ = with_reachable_clusters(config, base, over)
         data = config.data
         if data.path == "-":
             raise UserError("a sweep cannot read paths from standard input: give a folder, a pattern or a table.")
