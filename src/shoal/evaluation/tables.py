@@ -33,7 +33,11 @@ SHARES = {"acc", "purity", "smallest", "largest"}
 MAX_CLASSES = 50
 """Classes printed in the terminal; evaluation.json has all."""
 
-NAME_WIDTH, VALUE_WIDTH, TEXT_WIDTH = 38, 9, 86
+NAME_WIDTH, VALUE_WIDTH = 38, 8
+"""Characters of a name and of a value at least, so that the tables of an evaluation stand in line."""
+
+CELL_WIDTH, TEXT_WIDTH = 60, 86
+"""Characters of a cell at most, and of a note's lines."""
 
 
 class Share(float):
@@ -80,21 +84,27 @@ def as_text(found: Evaluation) -> str:
     summary += counted(found.clusters, "cluster")
     more = (_calibration(found), _reliability(found), _classes(found))
     every = [*tables(found), *(table for table in more if table is not None)]
-    return "\n\n".join([summary, *("\n".join(_lines(table)) for table in every)])
+    return "\n\n".join([summary, *("\n".join(text_lines(table, NAME_WIDTH, VALUE_WIDTH)) for table in every)])
 
 
-def _lines(table: Table) -> Iterator[str]:
-    width = max(NAME_WIDTH, len(table.title), *(len(row.name) for row in table.rows))
-    yield _line(table.title, table.columns, width)
-    for row in table.rows:
-        yield _line(row.name, row.values, width)
+def text_lines(table: Table, name_width: int = 0, value_width: int = 0) -> list[str]:
+    """A table for the terminal, with columns as wide as they must be, and at least so wide."""
+    rows = [[table.title, *table.columns], *([row.name, *map(cell_text, row.values)] for row in table.rows)]
+    cut = [[text if len(text) <= CELL_WIDTH else f"{text[: CELL_WIDTH - 1]}…" for text in row] for row in rows]
+    name, *values = (max(map(len, column)) for column in zip(*cut, strict=True))
+    name, values = max(name, name_width), [max(width, value_width) for width in values]
+    found = []
+    for first, *others in cut:
+        cells = (f"{text:>{width}}" for text, width in zip(others, values, strict=True))
+        found.append("  ".join([f"{first:<{name}}", *cells]).rstrip())
     for note in table.notes:
-        yield from wrap(note, TEXT_WIDTH)
+        found += wrap(note, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return found
 
 
-def _line(name: str, values: Sequence[Cell], width: int) -> str:
-    text = ("" if v is None else f"{v:.4f}" if isinstance(v, float) else v for v in values)
-    return " ".join([f"{name:<{width}}", *(f"{each:>{VALUE_WIDTH}}" for each in text)]).rstrip()
+def cell_text(value: Cell) -> str:
+    """A value as text: numbers with four digits, nothing for none."""
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else value
 
 
 def _agreement(found: Evaluation) -> Table | None:
