@@ -105,7 +105,8 @@ def cluster(
         clusterer = _fitted(unfitted, inputs, progress)
         found, how = torch.as_tensor(clusterer.labels_), how_fitted(clusterer, len(inputs))
     labels, occupied = renumbered(found)
-    if len(occupied) < (n_clusters or getattr(clusterer, "n_clusters_", 0)):
+    found_k = n_clusters or int(getattr(clusterer, "n_clusters_", 0))
+    if len(occupied) < found_k:
         clusterer = restricted(clusterer, occupied)
     result = Result(
         folder=folder,

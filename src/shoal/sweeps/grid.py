@@ -189,6 +189,8 @@ def _in_name(value: Any) -> str:
     """A value as part of a file's name; of a path its last part."""
     if isinstance(value, str):
         return Path(value).name or value
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return f"[{','.join(value)}]"
     return json.dumps(value, separators=(",", ":"))
 
 
