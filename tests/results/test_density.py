@@ -116,7 +116,7 @@ def test_noise_and_layers_are_told_and_kept(once, made):
     assert np.load(made / "centers.npy").shape == (8, 96)
     page = (made / "report.html").read_text()
     assert "2 (2.4\u202f%) in no cluster" in page
-    assert "2 are other layers" in page
+    assert "2 is another layer" in page
     assert "2 images are in no cluster" in page
     assert "-k 2 --out" in page
     assert "min_cluster_size: 6" in (made / "config.yaml").read_text()
