@@ -12,6 +12,7 @@ can be stopped and run again.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from command import keep
+from command import RESULTS, keep
 from shoal.evaluation import clustering_scores
 from shoal.evaluation.metrics import class_scores
 from shoal.results.result import Result
@@ -85,7 +86,10 @@ def main() -> None:
                 row |= {name: statistics.fmean(values), f"{name}_runs": values}
             rows.append(row)
             print({key: value for key, value in row.items() if not key.endswith("_runs")}, flush=True)
-    keep("skew_digits", {"recipe": RECIPE, "rows": rows})
+    kept = RESULTS / "skew_digits.json"
+    known = json.loads(kept.read_text())["rows"] if kept.exists() else []
+    others = [row for row in known if (row["seeds"], row["ratio"]) not in {(args.seeds, each) for each in args.ratios}]
+    keep("skew_digits", {"recipe": RECIPE, "rows": [*others, *rows]})
 
 
 if __name__ == "__main__":

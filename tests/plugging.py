@@ -19,6 +19,7 @@ def unplugged(monkeypatch):
         monkeypatch.setattr(registry, "_known", dict(registry._known))
         monkeypatch.setattr(registry, "_packages", dict(registry._packages))
     monkeypatch.setattr(plugins, "_FILES", {})
+    monkeypatch.setattr(plugins, "_EXECUTED", set())
 
 
 def files_of_page() -> dict[str, str]:

@@ -1,5 +1,7 @@
 """The scikit-learn face."""
 
+import inspect
+import re
 import signal
 
 import numpy as np
@@ -13,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 
 import shoal
 from shoal.cli.main import main
+from shoal.clustering import UMAPHDBSCAN, KMeans
 from shoal.evaluation import clustering_scores
 from shoal.results.result import Result
 from shoal.training import loop
@@ -241,6 +244,26 @@ def test_a_warm_start_goes_on_with_the_network():
     assert np.corrcoef(first.ravel(), cold.ravel())[0, 1] < 0.9
     with pytest.raises(shoal.UserError, match="these settings make another one"):
         model.set_params(warm_start=True, settings={**SETTINGS, "backbone.width": 8}).fit(images)
+    model.set_params(settings={**SETTINGS, "backbone.weights": "others.safetensors"})
+    with pytest.raises(shoal.UserError, match=r"backbone\.weights names another start: set warm_start=False"):
+        model.fit(images)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "sentence"),
+    [
+        (shoal.ProPos, {"epoch": 1}, "ProPos has no parameter 'epoch': did you mean 'epochs'?"),
+        (shoal.CC, {"lr": 0.1}, "CC has no parameter 'lr': did you mean settings={'optim.lr': ...}?"),
+        (shoal.PCL, {"granularity": (250,)}, "did you mean settings={'method.granularities': ...}?"),
+        (shoal.BYOL, {"zzz": 1}, "it has n_clusters, recipe, epochs, settings"),
+        (KMeans, {"n_cluster": 3}, "KMeans has no parameter 'n_cluster': did you mean 'n_clusters'?"),
+        (UMAPHDBSCAN, {"min_size": 3}, "did you mean 'min_cluster_size'?"),
+    ],
+)
+def test_a_parameter_that_there_is_not_gets_a_hint(kind, given, sentence):
+    with pytest.raises(TypeError, match=re.escape(sentence)):
+        kind(**given)
+    assert "n_clusters" in inspect.signature(kind).parameters or kind is UMAPHDBSCAN
 
 
 def test_features_are_those_of_the_backbone():

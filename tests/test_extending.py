@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import shlex
+from importlib import import_module
 
 import pytest
 
@@ -11,7 +13,7 @@ from shoal.cli.main import main
 from shoal.data import find_source
 from shoal.errors import UserError
 from shoal.testing import check_augmentation, check_source
-from tests.plugging import commands_of_page, files_of_page, unplugged  # noqa: F401 - a fixture
+from tests.plugging import ROOT, commands_of_page, files_of_page, unplugged  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.usefixtures("unplugged")
 
@@ -81,3 +83,19 @@ def test_the_source_of_the_page_keeps_the_contract_and_says_what_is_wrong():
     assert find_source("bars://7").listing().ids[6] == "bar 6"
     with pytest.raises(UserError, match="say how many"):
         find_source("bars://many")
+
+
+def test_all_that_the_page_imports_is_in_the_reference():
+    page = (ROOT / "docs" / "extending.md").read_text()
+    reference = "\n".join(each.read_text() for each in (ROOT / "docs" / "api").glob("*.md"))
+    known = {line.rpartition(".")[2] for line in re.findall(r"^::: (\S+)", reference, re.M)}
+    known |= set(re.findall(r"members: \[(.*)\]", reference))
+    names = {
+        name.strip()
+        for line in re.findall(r"^from shoal[\w.]* import (.*)$", page, re.M)
+        for name in line.strip("()").split(",")
+    }
+    names = names - {"distributed"} | set(re.findall(r"\bdistributed\.(\w+)\(", page))
+    names |= set(re.findall(r"`(?:shoal\.\w+\.)?([A-Z]\w+)`", page)) & set(dir(import_module("shoal.models")))
+    assert {"Target", "Queue", "Backbone", "mlp"} <= names
+    assert not names - known

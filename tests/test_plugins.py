@@ -440,6 +440,39 @@ def test_errors_of_shoal_itself_stay_errors():
     assert plugins.told_fault(ValueError("of nobody")) is None
 
 
+RAISED = ("KeyboardInterrupt", "KeyboardInterrupt('now')", "GeneratorExit", "SystemExit(0)", "BaseException('odd')")
+RAISED += ("__import__('asyncio').CancelledError()", "BaseExceptionGroup('some', [KeyboardInterrupt()])")
+
+
+@pytest.mark.parametrize("what", RAISED)
+def test_whatever_a_plugin_raises_is_told_with_its_line(what, vicreg, tmp_path, capsys):
+    kind = re.search(r"\w+(Exit|Interrupt|Error|Exception|Group)\b", what)[0]
+    broken = tmp_path / "broken.py"
+    broken.write_text(f"x = 1\nraise {what}\n")
+    told = complaint(["recipes", "--plugin", broken], capsys)
+    assert told.startswith(f"shoal: the plugin {broken} fails in line 2: {kind}")
+    assert complaint(["recipes", "--plugin", broken], capsys) == told  # again, and not as if it were known
+    vicreg.write_text(changed(FORWARD, '"alike": late(),') + f"\n\ndef late():\n    raise {what}\n")
+    told = complaint(["train", "vicreg-digits", "--plugin", vicreg, "--dry-run"], capsys)
+    assert f"line {at(f'§raise {what}§', vicreg.read_text())}: {kind}" in told
+
+
+@pytest.mark.parametrize("what", ["KeyboardInterrupt", pytest.param("GeneratorExit", marks=pytest.mark.slow)])
+def test_whatever_a_plugin_raises_in_training_is_told(what, vicreg, tmp_path, capsys):
+    text = changed(FORWARD, '"alike": F.mse_loss(z1, z2) * late(batch.index.numel() == 256),')
+    vicreg.write_text(text + f"\n\ndef late(is_real):\n    if is_real:\n        raise {what}\n    return 1\n")
+    told = complaint(["train", "vicreg-digits", "--plugin", vicreg, "--quiet", "--out", tmp_path / "run"], capsys)
+    assert told == f"shoal: the plugin {vicreg} fails in line {at(f'§raise {what}§', vicreg.read_text())}: {what}."
+
+
+def test_ctrl_c_while_a_plugin_is_loaded_in_python_stays_ctrl_c(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("raise KeyboardInterrupt\n")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            load_plugin(path)
+
+
 ERASE = files_of_page()["erase.py"]
 DRAW = "return torch.rand(n, 3, generator=generator, device=generator.device)"
 APPLY = "return views.masked_fill(erased[:, None], 0)"

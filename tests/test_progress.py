@@ -7,7 +7,7 @@ import pytest
 
 from shoal import progress as module
 from shoal.cli.main import main
-from shoal.progress import PlainProgress, TerminalProgress
+from shoal.progress import PlainProgress, TerminalProgress, counted
 
 ROW = {"epoch": 11, "loss": 0.1214, "acc": 0.94, "nmi": 0.87, "ari": 0.85, "silhouette": 0.3, "changed": 0.01}
 
@@ -87,3 +87,9 @@ def test_in_a_pipe_there_is_a_line_per_epoch_and_one_a_minute(capsys, monkeypatc
         "epoch 12 of 90  loss 0.121  acc 0.940  nmi 0.870  ari 0.850  silhouette 0.300  changed 0.010  32 images/s, "
         "E-step 25 %, 82 d 4 h left",
     ]
+
+
+@pytest.mark.parametrize(("n", "said"), [(0, "0 images are"), (1, "1 image is"), (2, "2 images are")])
+def test_numbers_take_the_right_plural(n, said):
+    assert counted(n, "image is", "images are") == said
+    assert counted(n, "row") == f"{n} row{'' if n == 1 else 's'}"

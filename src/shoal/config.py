@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -251,6 +251,8 @@ def _in_words(error: ValidationError, prefix: str, known: list[str]) -> str:
         return f"there is no setting {where!r}: {hint}"
     if first["type"] == "dataclass_type":
         return f"{where} holds settings of its own, as in '{where}: {{...}}'."
+    if first["type"] == "tuple_type":
+        return f"{where} takes a list, which stands in brackets, not {first['input']!r}."
     if first["type"] == "value_error":  # raised by a dataclass of ours, in our words
         return f"{where}: {first['ctx']['error']}"
     return f"{where}: {first['msg'].lower()}, not {first['input']!r}."
@@ -352,17 +354,19 @@ def _dump(raw: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(raw), sort_keys=False, default_flow_style=None, width=110)
 
 
-def with_reachable_clusters(config: RunConfig, recipe: RunConfig) -> tuple[RunConfig, str]:
+def with_reachable_clusters(config: RunConfig, recipe: RunConfig, given: Iterable[str]) -> tuple[RunConfig, str]:
     """Where a recipe is cut to so few epochs that its losses would never use clusters, scale ``cluster_from`` as well.
 
     Args:
-        config: the recipe with other settings put over it, ``cluster_from`` not among them.
+        config: the recipe with other settings put over it.
         recipe: as it is written.
+        given: names of these settings, or the words of a command that give them; ``cluster_from`` stays if it is one.
 
     Returns:
         The config, and what has become of it, in words; empty where nothing has.
     """
-    late = config.epochs <= config.cluster_from < recipe.epochs
+    names = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in given}
+    late = config.epochs <= config.cluster_from < recipe.epochs and "cluster_from" not in names
     if not (config.method.uses_clusters and late):
         return config, ""
     first = config.cluster_from * config.epochs // recipe.epochs

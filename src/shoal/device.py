@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
 import sys
@@ -16,6 +18,13 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from shoal import distributed
+from shoal.progress import counted
+
+M_MMAP_THRESHOLD = -3
+"""The number in glibc's malloc.h of the size from which a block is a map of its own."""
+
+LARGE_BLOCK = 2**20
+"""Bytes."""
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -40,7 +49,7 @@ def in_words(device: torch.device, precision: Precision) -> str:
         return f"{torch.cuda.get_device_name(device)}, {arithmetic}"
     n = torch.get_num_threads()
     unused = "; the GPU of this Mac is not used" if torch.backends.mps.is_available() else ""
-    return f"CPU, {n} thread{'s' if n != 1 else ''}, {arithmetic}{unused}"
+    return f"CPU, {counted(n, 'thread')}, {arithmetic}{unused}"
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
@@ -72,6 +81,16 @@ def process_memory() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return 0
+
+
+def return_large_blocks() -> None:
+    """Let the C library give large blocks back to the system as soon as they are freed, for the rest of the process.
+
+    glibc would keep freed ones of up to 32 MB to use them again, and the maps of a network leave gaps in what it keeps.
+    Other systems are left as they are.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 States = dict[str, UInt8[Tensor, "_"]]

@@ -3,6 +3,7 @@
 FOLDER/
   report.html             the clusters to look at, to rename and to merge
   report-12.html          the same of its clusters merged into 12, if that was asked for
+  assignments-12.parquet, .csv  who is in which of these
   assignments.parquet     id, cluster, name, confidence, distance, margin, x, y, label: a row per image
   assignments.csv         the same
   representatives.csv     the most central and the most doubtful images of each cluster
@@ -126,6 +127,22 @@ class ResultFolder:
         found = {entry.name for entry in path.iterdir() if not is_unfinished(entry)} if path.is_dir() else set()
         if not {name.partition(ASIDE)[0] for name in found} <= ours:
             check_free_folder(path)
+
+    def check_finished(self) -> None:
+        """Raise a UserError where there are no finished clusters, which says how to get them."""
+        if self.is_finished:
+            return
+        path = self.path
+        resume = f"'shoal train --resume {path}'"
+        if self.is_run and self.model.is_file():
+            kept = self.features.exists()
+            why = "lacks clustering.safetensors" if kept else "was trained by shoal 0.1, which kept no features"
+            raise UserError(f"{path} {why}: {resume} adds what is missing.")
+        if self.is_run:
+            raise UserError(f"{path} has not been trained to its end: resume it with {resume}.")
+        raise UserError(
+            f"{path} holds no finished clusters: give a folder that 'shoal train' or 'shoal cluster' wrote."
+        )
 
     @contextlib.contextmanager
     def set_aside(self) -> Iterator[None]:

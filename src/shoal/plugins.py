@@ -30,7 +30,10 @@ Kind = TypeVar("Kind")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _REGISTRIES: list[Registry[Any]] = []
 _FILES: dict[str, str] = {}
-"""Path of every plugin file that was executed, and the digest of what it held."""
+"""Path of every plugin file whose classes are known, and the digest of what it held."""
+
+_EXECUTED: set[str] = set()
+"""Those that were executed, also in vain."""
 
 BASES = "shoal.methods.Method, shoal.data.Augmentation or shoal.data.ImageSource"
 """What a plugin's classes derive from."""
@@ -134,7 +137,9 @@ class Registry(Mapping[str, type[Kind]], Generic[Kind]):
         package = _package(point)
         try:
             kind = point.load()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise UserError(
                 f"the {self.noun} {point.name!r} of the package {package} cannot be imported: {words(error)}."
             ) from error
@@ -147,6 +152,7 @@ class Registry(Mapping[str, type[Kind]], Generic[Kind]):
                 f"the package {package} announces the {self.noun} {name!r} as {point.name!r}: rename either."
             )
         _FILES.setdefault(_file_of(kind), "")
+        _EXECUTED.add(_file_of(kind))
         self.add(kind, package)
 
     def __iter__(self) -> Iterator[str]:
@@ -201,6 +207,7 @@ def load_plugin(path: str | Path) -> tuple[type, ...]:
         return tuple(each for each in known if each.__module__ == module)
     before = [(registry, dict(registry._known)) for registry in _REGISTRIES]
     _FILES[str(file)] = digest
+    _EXECUTED.add(str(file))
     try:
         loaded = _executed(module, file, source)
         found = tuple(each for registry in _REGISTRIES for each in registry.take(loaded))
@@ -208,7 +215,7 @@ def load_plugin(path: str | Path) -> tuple[type, ...]:
             raise UserError(
                 f"the plugin {path} holds nothing for shoal: it should define a class that derives from {BASES}."
             )
-    except UserError:
+    except BaseException:  # Ctrl-C as well: what is half there must not be taken for the whole
         for registry, known_before in before:
             registry._known = known_before
         del _FILES[str(file)]
@@ -247,7 +254,9 @@ def _executed(name: str, file: Path, source: bytes) -> ModuleType:
         if line is None and fault_line(error) is None:
             raise UserError(f"the plugin {file} is not Python: {words(error)}.") from error
         raise UserError(f"the plugin {file} fails in line {line or fault_line(error)}: {words(error)}.") from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # Ctrl-C; the command knows its own from a plugin's
+        raise
+    except BaseException as error:
         hint = ""
         if isinstance(error, ModuleNotFoundError) and file.with_name(f"{error.name}.py").exists():
             hint = f" A plugin is one file: put what it needs of {error.name}.py into it, or make a package of both."
@@ -269,7 +278,7 @@ def told_fault(error: BaseException) -> str | None:
 
 def _fault(error: BaseException) -> tuple[str, int] | None:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename in _FILES:
+        if frame.filename in _EXECUTED:
             return frame.filename, frame.lineno or 0
     return _fault(error.__cause__) if error.__cause__ is not None else None
 

@@ -187,6 +187,11 @@ def open_progress(*, quiet: bool) -> Progress:
     return TerminalProgress() if sys.stderr.isatty() else PlainProgress()
 
 
+def counted(n: int, one: str, many: str = "") -> str:
+    """A number and what there is so often: 1 image, 2 images; ``many`` where more than an s makes the plural."""
+    return f"{n} {one if n == 1 else many or f'{one}s'}"
+
+
 def metrics_line(row: Mapping[str, int | float]) -> str:
     """The metrics of a row that fit on a line."""
     return "  ".join(f"{name} {row[name]:.3f}" for name in SHOWN if row.get(name) is not None)

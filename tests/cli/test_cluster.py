@@ -92,7 +92,7 @@ def test_digits_are_clustered_by_their_pixels(tmp_path, capsys):
     [
         (["photos/"], "there is no file or folder photos: did you mean photos.npy?"),
         (["missing.npy"], "cannot read missing.npy: No such file or directory."),
-        (["zero.npy"], "zero.npy contains 1 rows of zeros, which have no cosine: remove them."),
+        (["zero.npy"], "zero.npy contains 1 row of zeros, which has no cosine: remove it."),
         (["nan.npy"], "nan.npy contains NaN or infinity in 1 of 30 rows: remove them."),
         (["photos.npy", "--out", "full"], "full exists and is not an empty folder: give another --out."),
         (["photos.npy", "-k", "3", "--k-range", "2", "5"], "-k 3 leaves no range to try: give --k-range with -k auto."),

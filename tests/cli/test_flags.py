@@ -49,3 +49,11 @@ def test_every_flag_of_the_help_is_known(verb, capsys):
     module, _, name = VERBS[verb].partition(".")
     known = set(_flags_of(getattr(import_module(f"shoal.cli.{module}"), name)))
     assert set(shown) == known | {"-h", "--help"}
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "train"])
+def test_help_shows_no_choice_of_none(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert "{None," not in capsys.readouterr().out

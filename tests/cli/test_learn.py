@@ -111,7 +111,7 @@ def test_what_was_edited_on_a_copy_of_the_report_counts(clusters, capsys):
     with Path("edited.json").open("w") as file:
         json.dump(edited, file)
     assert main(["learn", str(clusters), "edited.json"]) == 0
-    assert "1 clusters merged, 1 renamed, 1 images moved" in capsys.readouterr().out
+    assert "1 cluster merged, 1 renamed, 1 image moved" in capsys.readouterr().out
     assert main(["learn", str(clusters), "edited.json", "--yes"]) == 0
     assert labels_of(clusters) == {each["id"]: each["cluster"] for each in edited["images"]}
     assert Result.load(clusters).names == {0: "both"}

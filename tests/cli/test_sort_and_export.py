@@ -66,7 +66,7 @@ def test_sorting_asks_first_and_can_be_undone(clusters, tmp_path, capsys):
     assert (into / "cats" / "c").read_bytes() == b"c"
     assert capsys.readouterr().out.endswith(f"to undo it: shoal sort --undo {into}/sorted.jsonl\n")
     (tmp_path / "photos" / "b").write_bytes(b"new")
-    with pytest.raises(UserError, match=r"1 file left as they are: there is another file .*/b: .*/cats/b stays"):
+    with pytest.raises(UserError, match=r"1 file is left as it is: there is another file .*/b: .*/cats/b stays"):
         SortCommand(undo=into / "sorted.jsonl").run()
     (tmp_path / "photos" / "b").unlink()
     assert SortCommand(undo=into / "sorted.jsonl").run() == 0

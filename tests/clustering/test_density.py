@@ -173,6 +173,17 @@ def test_some_of_the_clusters():
 
 
 @first_columns
+def test_without_one_of_its_clusters_a_layer_has_the_others_beside_it():
+    x, group = nested()
+    fitted = UMAPHDBSCAN(random_state=0).fit(x)
+    found = restricted(fitted, torch.tensor([0, 1, 2, 3, 5, 6, 7, 8]))
+    assert (found.n_clusters_, found.choices_) == (8, [3, 8])
+    coarse = clusterer_from(*through_files(found)).with_clusters(3)
+    left = (group >= 0) & (fitted.predict(x) != 4)
+    assert adjusted_rand_score(group[left] // 3, coarse.predict(x)[left]) == 1
+
+
+@first_columns
 def test_equal_rows_count_once_and_share_their_cluster():
     x, _ = nested(n=20)
     copies = x.repeat(5, 1)

@@ -6,13 +6,15 @@ import os
 import sys
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from shoal.data import feed
-from shoal.data.batches import _is_mapped
+from shoal.data.batches import _mapping
+from shoal.data.images import digest
 from shoal.data.listing import as_images
 
 CPU = torch.device("cpu")
@@ -73,7 +75,45 @@ def test_images_come_in_the_order_of_the_parts(tmp_path, layout, device):
 @on_linux
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_map_is_told_from_memory(tmp_path, layout):
-    assert _is_mapped(tensor(layouts(tmp_path)[layout])) == layout.startswith("mapped")
+    assert _mapping(tensor(layouts(tmp_path)[layout])) == ("shared" if layout.startswith("mapped") else None)
+
+
+def resident_here(path):
+    """Kilobytes of a file that count as this process's memory."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.partition(" ")[0]:
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            found += int(line.split()[1])
+    return found
+
+
+@on_linux
+def test_pages_of_a_map_that_were_read_are_the_systems_again(tmp_path):
+    path = tmp_path / "map"
+    array = noise(400, 3, 16, 16)
+    images = as_images(mapped(path, array), [-1] * 400, (), [str(i) for i in range(400)], {})
+    assert resident_here(path) == 0
+    (found,) = feed(images.pixels, rows([range(0, 400, 3)]), CPU)
+    assert np.array_equal(found.numpy(), array[::3])
+    assert resident_here(path) < array.nbytes // 1024 // 4
+    digest(images)
+    assert resident_here(path) < array.nbytes // 1024 // 4
+    assert np.array_equal(images.pixels.numpy(), array)
+    assert resident_here(path) >= array.nbytes // 1024  # as they were not without
+
+
+@on_linux
+def test_changes_of_a_private_map_are_not_lost(tmp_path):
+    mapped(tmp_path / "map", noise(30, 3, 16, 16))
+    array = np.memmap(tmp_path / "map", np.uint8, mode="c", shape=(30, 3, 16, 16))
+    array[7] = 200
+    images = as_images(array, [-1] * 30, (), [str(i) for i in range(30)], {})
+    assert _mapping(images.pixels) == "private"
+    digest(images)
+    list(feed(images.pixels, rows([range(30)]), CPU))
+    assert (array[7] == 200).all()
 
 
 @pytest.mark.parametrize("device", [CPU, pytest.param(torch.device("cuda"), marks=on_gpu)], ids=str)

@@ -63,7 +63,7 @@ def test_plain_methods_stand_beside():
     assert lines[start].split()[4:] == ["accuracy", "purity", "NMI", "ARI", "agreement"]
     own = [f"{figures.scores[key]:.4f}" for key in ("acc", "purity", "nmi", "ari")]
     assert lines[start + 1].split() == ["These", "clusters", *own]
-    assert lines[start + 2].endswith("   0.5123    0.6123    0.4123    0.3123    0.7123")
+    assert lines[start + 2].endswith("    0.5123    0.6123    0.4123    0.3123     0.7123")
     assert lines[start + 3].startswith("UMAP + k-means on the features *")
     assert lines[start + 4] == "k-means on pixels"
     assert len(lines[start + 2]) == len(lines[start + 3]) == len(lines[start])

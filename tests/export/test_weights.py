@@ -1,11 +1,13 @@
 """A run's backbone for others: plain timm makes the same features, by the lines of the page and of the card."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from PIL import Image
@@ -82,10 +84,70 @@ def test_the_card_of_the_page_and_of_the_run_say_the_same_lines(exported):
 def test_the_card_is_one_that_the_hub_reads(exported):
     _, head, body = exported.with_name("README.md").read_text().split("---\n", 2)
     about = yaml.safe_load(head)
-    assert (about["library_name"], about["license"]) == ("timm", "unknown")
+    assert about["library_name"] == "timm"
+    assert "license" not in about  # none is better than one that the hub does not know
+    assert "None is chosen yet" in body
     for part in ("## Recipe", "method:", "## Data", "photos", "## Figures", "| acc |", "## Licence"):
         assert part in body
     assert "secret" not in body
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, images):
+    """A finished run of a network as timm has it."""
+    path = tmp_path_factory.mktemp("plain") / "run"
+    config = tiny_config(max_steps=1)
+    backbone = dataclasses.replace(config.backbone, name="test_resnet", mean=(0.4, 0.5, 0.6))
+    workflow.train(new_run(path, dataclasses.replace(config, backbone=backbone), images), Progress())
+    return path
+
+
+@pytest.mark.parametrize("name", ["backbone.safetensors", "model.safetensors"])
+def test_timm_builds_the_network_from_the_folder_alone(plain, name, images, tmp_path, capsys):
+    assert main(["export", str(plain), str(tmp_path / name), "--licence", "cc-by-4.0"]) == 0
+    said = capsys.readouterr().out
+    assert f"for timm     {tmp_path / 'config.json'}, with which timm.create_model('hf-hub:OWNER/NAME'" in said
+    assert "licence      cc-by-4.0" in said
+    card = (tmp_path / "README.md").read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["license"] == "cc-by-4.0"
+    assert 'timm.create_model("hf-hub:OWNER/NAME", pretrained=True)' in card
+    network = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    prepared = timm.data.resolve_model_data_config(network)
+    assert [*prepared["input_size"], *prepared["mean"], prepared["crop_pct"]] == [3, 32, 32, 0.4, 0.5, 0.6, 1.0]
+    transform = timm.data.create_transform(**prepared)
+    views = [transform(Image.fromarray(each.permute(1, 2, 0).numpy())) for each in images.pixels[:5]]
+    with torch.no_grad():
+        found = network(torch.stack(views)).numpy()
+    expected = shoal.ProPos.load(plain).features(images.pixels[:5])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    about = json.loads((tmp_path / "config.json").read_text())
+    assert about["pretrained_cfg"]["hf_hub_filename"] == name  # by which timm finds the file on the hub
+    assert (about["architecture"], about["num_features"]) == ("test_resnet", expected.shape[1])
+
+
+def test_where_timm_has_no_such_network_or_there_is_a_config_nothing_is_claimed(run, plain, exported, tmp_path, capsys):
+    assert not exported.with_name("config.json").exists()
+    assert "hf-hub" not in exported.with_name("README.md").read_text()
+    assert main(["export", str(run), str(tmp_path / "a" / "b.safetensors")]) == 0
+    assert "timm has no network with this stem" in capsys.readouterr().out
+    (tmp_path / "config.json").write_text("mine")
+    assert main(["export", str(plain), str(tmp_path / "b.safetensors")]) == 0
+    assert "there is a config.json of something else" in capsys.readouterr().out
+    assert (tmp_path / "config.json").read_text() == "mine"
+
+
+def test_a_licence_is_one_of_the_hub(plain, tmp_path, capsys):
+    file = tmp_path / "b.safetensors"
+    for name, hint in [
+        ("CC-BY", "did you mean 'cc-by-"),
+        ("mine", "it has apache-2.0"),
+        ("MIT", "did you mean 'mit'?"),
+    ]:
+        assert main(["export", str(plain), str(file), "--licence", name]) == 2
+        assert hint in capsys.readouterr().err
+    assert main(["export", str(plain), str(tmp_path / "b.onnx"), "--licence", "mit"]) == 2
+    assert "give a .safetensors file, or leave it out" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_shoal_takes_what_it_has_exported(exported, run, images):

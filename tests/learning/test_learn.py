@@ -198,3 +198,16 @@ def test_small_clusters_are_not_smoothed():
     assert torch.equal(smooth(labels, graph.coordinates.of(x), graph), labels)
     told = [Answer(row, int(labels[row])) for row in (0, 100, 170)]
     assert torch.equal(learn(x, labels, told, metric="euclidean", graph=graph).labels, labels)
+
+
+def test_where_the_clustering_is_kept_each_row_is_as_sure_as_its_own_cluster(blobs):
+    x, _, labels, graph = blobs
+    rows = torch.arange(len(x))[labels == 1][:2].tolist()
+    found = learn(x, labels, [Answer(rows[0], 0), Answer(rows[1], 2)], metric="euclidean", graph=graph, smoothing=False)
+    assert "kept" in found.used
+    rest = torch.ones(len(x), dtype=torch.bool)
+    rest[rows] = False
+    assert torch.equal(found.labels[rest], labels[rest])
+    # Two of five weights speak against the cluster; elsewhere nothing does.
+    assert found.confidence[rest].min() >= 0.3
+    assert found.confidence[rest & (labels != 1)].min() >= 0.5

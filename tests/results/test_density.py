@@ -7,9 +7,11 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.metrics import adjusted_rand_score
 from tests.clustering.test_density import nested
@@ -114,7 +116,7 @@ def test_noise_and_layers_are_told_and_kept(once, made):
     assert np.load(made / "centers.npy").shape == (8, 96)
     page = (made / "report.html").read_text()
     assert "2 (2.4\u202f%) in no cluster" in page
-    assert "2 are other layers" in page
+    assert "2 is another layer" in page
     assert "2 images are in no cluster" in page
     assert "-k 2 --out" in page
     assert "min_cluster_size: 6" in (made / "config.yaml").read_text()
@@ -311,3 +313,18 @@ def test_layers_of_features(tmp_path, monkeypatch, capsys):
     assert [row["cluster"] for row in table(tmp_path / "again.csv")] == [
         row["cluster"] for row in table(tmp_path / "three/assignments.csv")
     ]
+
+
+def test_clustered_again_without_a_number_it_keeps_its_smallest_cluster(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("rows.npy", nested(n=30)[0].numpy())
+    density = ["--method", "density", "--quiet", "--min-cluster-size"]
+    assert main(["cluster", "rows.npy", *density, "60", "--out", "one"]) == 0
+    first = Result.load(Path("one"))
+    assert (len(first.centers), first.layers) == (3, [9])
+    assert main(["cluster", "one", "--quiet", "--out", "two"]) == 0
+    again = Result.load(Path("two"))
+    assert torch.equal(again.labels, first.labels)
+    assert "min_cluster_size: 60" in Path("two/config.yaml").read_text()
+    assert main(["cluster", "one", *density, "10", "--out", "three"]) == 0
+    assert len(Result.load(Path("three")).centers) == 9

@@ -55,7 +55,7 @@ def test_the_summary_says_what_would_happen(photos, tmp_path):
     assert text[0] == f"move 6 files (0.0 MB) into {tmp_path}/sorted"
     assert text[1:3] == ["  cats        2", "  cluster-00  4"]
     assert "2 get a number after their name" in text[3]
-    assert text[4] == "1 images are in no cluster and stay where they are"
+    assert text[4] == "1 image is in no cluster and stays where it is"
 
 
 HOSTILE = [

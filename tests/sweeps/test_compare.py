@@ -229,3 +229,49 @@ def test_a_sweep_that_is_not_finished(run, tmp_path, capsys):
     shutil.copytree(run, tmp_path / names[0])
     assert main(["compare", str(tmp_path)]) == 0
     assert "1 of 2 runs of" in capsys.readouterr().out
+
+
+READ = ("config.yaml", "metrics.jsonl", "clustering.safetensors", "assignments.parquet", "features", "decisions.jsonl")
+"""What a comparison reads of a result."""
+
+
+@pytest.mark.parametrize("spoilt", [*READ, "evaluation.json", "report.html", "state.safetensors"])
+@pytest.mark.parametrize(
+    "how", [b"", b"\0\xff{]: - :\n", b"[1, 2]\n", b'{"acc": []}\n'], ids=["empty", "noise", "list", "other"]
+)
+def test_a_damaged_result_is_named_and_left_out(spoilt, how, run, tmp_path, capsys):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        shutil.copytree(run, folder)
+    if spoilt == "decisions.jsonl":
+        shutil.copy(broken / "assignments.parquet", broken / "clustered.parquet")
+    targets = [*(broken / spoilt).iterdir()] if spoilt == "features" else [broken / spoilt]
+    for target in targets:
+        target.write_bytes(how)
+    assert main(["compare", str(whole), str(broken)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    harmless = spoilt not in READ or (how == b"" and spoilt in ("metrics.jsonl", "decisions.jsonl"))
+    assert ("broken is damaged and left out: " in said) == (not harmless)
+    assert "whole" in said
+    if not harmless:
+        assert main(["compare", str(broken)]) == 2
+        assert "no result can be compared" in complaint(capsys)
+
+
+def test_means_that_look_the_same_are_all_the_best(compared, tmp_path):
+    runs = [figures(tmp_path / str(acc), {"x": acc}, 0, acc=acc) for acc in (0.90004, 0.9, 0.8)]
+    text = tables.as_markdown(compared(*runs))
+    assert text.count("**0.900**") == 2
+    assert "**0.800**" not in text
+
+
+def test_what_was_trained_for_less_than_an_epoch_has_no_curve_and_a_word(compared, tmp_path):
+    short, long = figures(tmp_path / "short", {"x": 1}, 0), figures(tmp_path / "long", {"x": 2}, 0)
+    short.rows[:] = short.rows[:1]
+    tables.write(compared(short, long), tmp_path / "t.html")
+    page = (tmp_path / "t.html").read_text()
+    assert "No curve is drawn of short: that takes values of two epochs" in page
+    tables.write(compared(short), tmp_path / "s.html")
+    assert "No curve is drawn of short" in (tmp_path / "s.html").read_text()
+    tables.write(compared(long), tmp_path / "l.html")
+    assert "No curve" not in (tmp_path / "l.html").read_text()

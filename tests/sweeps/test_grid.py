@@ -114,3 +114,30 @@ def test_a_setting_that_one_recipe_lacks_is_named_with_the_recipe():
         plan(["propos-digits", "byol-digits"], [0], parse_grid(["method.psl_weight=1"]))
     with pytest.raises(UserError, match="two recipes"):
         plan(["propos-digits", "propos-digits"], [0], {})
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("[erase:p=0.8,side=0.4]", [["erase:p=0.8,side=0.4"]]),
+        ("[],[erase: p=0.8, side=0.4]", None),
+        ("[erase:p=0.8, side=0.4,tint:r=1,g=2],[erase]", [["erase:p=0.8,side=0.4", "tint:r=1,g=2"], ["erase"]]),
+        ('["erase:p=0.8,side=0.4",tint]', [["erase:p=0.8,side=0.4", "tint"]]),
+        ("'a,b',c", ["a,b", "c"]),
+        ("/home/o'brien/x,/y", ["/home/o'brien/x", "/y"]),
+        ("[a=1,b=2]", [["a=1", "b=2"]]),
+        ("[250,500],[100]", [[250, 500], [100]]),
+        ("{a: [1,2]},3", [{"a": [1, 2]}, 3]),
+    ],
+)
+def test_lists_stand_in_brackets_and_specs_keep_their_settings(text, values):
+    found = parse_grid([f"augment.own={text}"])["augment.own"]
+    if values is None:  # a space makes a mapping of YAML, which no setting takes
+        assert len(found) == 2
+    else:
+        assert found == values
+
+
+def test_a_list_without_brackets_is_told():
+    with pytest.raises(UserError, match=r"augment.own takes a list, which stands in brackets, not 'erase:p=0.8'"):
+        plan(["propos-digits"], [0], parse_grid(["augment.own=erase:p=0.8"]))

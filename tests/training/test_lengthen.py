@@ -162,14 +162,14 @@ def recipe(epochs, cluster_from, **changes):
 )
 def test_clusters_are_reached_in_fewer_epochs(of_recipe, asked, first):
     base = recipe(*of_recipe)
-    config, note = with_reachable_clusters(dataclasses.replace(base, epochs=asked), base)
+    config, note = with_reachable_clusters(dataclasses.replace(base, epochs=asked), base, ["epochs"])
     assert config.cluster_from == first
     assert bool(note) == (first != base.cluster_from)
 
 
 def test_methods_without_clusters_are_left_alone():
     base = recipe(100, 20, method=METHODS["byol"].config_class())
-    assert with_reachable_clusters(dataclasses.replace(base, epochs=5), base)[0].cluster_from == 20
+    assert with_reachable_clusters(dataclasses.replace(base, epochs=5), base, ())[0].cluster_from == 20
     assert use_of_clusters(base, 2) == ("", True)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from shoal import distributed, job
-from shoal.cli.flags import Command, OptionalPath
+from shoal.cli.flags import Command, OptionalPath, one_of
 from shoal.cli.sort import chosen_sorting, sort_into
 from shoal.cli.terminal import Stopped, complain_at_once, say, stopped
 from shoal.clustering import ClusteringMethod
@@ -73,15 +73,16 @@ class ClusterCommand(Command):
     such as those of an earlier result, and auto takes the clusters of --min-cluster-size."""
     k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="")] = None
     """Smallest and largest number for auto to choose; by default any."""
-    method: ClusteringMethod | None = None
+    method: Annotated[ClusteringMethod | None, one_of(ClusteringMethod)] = None
     """k-means, k-means in a UMAP embedding, a Gaussian mixture, TEMI, which trains for a minute or more, or density,
     which finds how many clusters there are, and images that belong nowhere; by default kmeans, or the density of a
     result."""
     min_cluster_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Images that a cluster by density has at least; by default 1.5 times the square root of their number."""
+    """Images that a cluster by density has at least; by default as in the result that is clustered again, or else 1.5
+    times the square root of their number."""
     backbone: BackboneFlags = field(default_factory=BackboneFlags)
     data: PixelFlags = field(default_factory=PixelFlags)
-    metric: Metric | None = None
+    metric: Annotated[Metric | None, one_of(Metric)] = None
     """Distance between features; by default cosine, but euclidean for features of fewer than 16 columns."""
     seed: int = 0
     """Random seed."""

@@ -15,6 +15,7 @@ from shoal.cli.sort import tell_left_out
 from shoal.cli.terminal import complain, say
 from shoal.errors import UserError
 from shoal.files import expand_home, real
+from shoal.progress import counted
 
 if TYPE_CHECKING:
     from shoal.export.xmp import Written
@@ -43,11 +44,16 @@ class ExportCommand(Command):
     """What to write: network and clusters as one graph, an XMP sidecar with the cluster as a keyword for each image
     (beside the images that lie in PATH, by their names for others), or a data set for Label Studio or FiftyOne."""
 
+    licence: Annotated[str, tyro.conf.arg(metavar="ID", help_behavior_hint="")] = ""
+    """Of weights, for the model card: the name that the Hugging Face hub has for it, such as cc-by-4.0."""
+
     def run(self) -> int:
         """Write it."""
         path = expand_home(self.path)
         if self.to == "onnx" and path.suffix.lower() == ".safetensors":
-            return export_backbone(self.result, path)
+            return export_backbone(self.result, path, self.licence)
+        if self.licence:
+            raise UserError("--licence is for the model card of weights: give a .safetensors file, or leave it out.")
         return export_network(self.result, path) if self.to == "onnx" else self._export_images(path)
 
     def _export_images(self, folder: Path) -> int:
@@ -71,11 +77,11 @@ class ExportCommand(Command):
 
                 n, by_person = export_label_studio(result, folder, counter)
                 said = f", {by_person} of them annotated by a person" if by_person else ""
-                say(f"tasks        {folder / TASKS}, {_images(n)}{said}\nlabels       {folder / CONFIG}")
+                say(f"tasks        {folder / TASKS}, {counted(n, 'image')}{said}\nlabels       {folder / CONFIG}")
             else:
                 from shoal.export.fiftyone import LABELS, export_fiftyone
 
-                say(f"labels       {folder / LABELS}, {_images(export_fiftyone(result, folder, counter))}")
+                say(f"labels       {folder / LABELS}, {counted(export_fiftyone(result, folder, counter), 'image')}")
         return 0
 
 
@@ -91,28 +97,37 @@ def check_onnx_name(result: Path, path: Path) -> None:
         )
 
 
-def export_backbone(folder: Path, file: Path) -> int:
+def export_backbone(folder: Path, file: Path, licence: str) -> int:
     """Write the weights of a run's backbone, once plain timm has made the same features with them."""
-    from shoal.export.weights import export_weights
+    from shoal.export.weights import check_licence, export_weights
     from shoal.features.weights import Note
     from shoal.results.atlas import example_images
     from shoal.results.result import Result
 
     if file.exists():
         raise UserError(f"{file} exists already: give another name.")
+    if licence:
+        check_licence(licence)
     result = Result.load(folder)
     if result.encoder is None or result.encoder.kind != "run" or not result.folder.model.is_file():
         raise UserError(
             f"{folder} is no training run, so it has no weights of its own: its config.yaml names the network."
         )
     images = example_images(result.folder.atlas, TRIED, result.network.input_size)
-    done = export_weights(folder, file, images)
+    done = export_weights(folder, file, images, licence)
     note: Note = done.note
+    if done.config is not None:
+        hub = f"{done.config}, with which timm.create_model('hf-hub:OWNER/NAME', pretrained=True) loads it"
+    elif note.stem == "native":
+        hub = "none: there is a config.json of something else, so give the weights a folder of their own to share"
+    else:
+        hub = "none: timm has no network with this stem, so the card has the lines that make it"
     say(
         f"weights      {done.file}, {done.file.stat().st_size / 1e6:.1f} MB, {note.architecture}"
         f"{'' if note.stem == 'native' else ' with the stem for small images'}\n"
-        f"checked      on {done.n_images} images: features of plain timm differ by at most {done.deviation:.1e} of the "
-        f"largest\nmodel card   {done.card}; choose a licence in it"
+        f"checked      on {counted(done.n_images, 'image')}: features of plain timm differ by at most "
+        f"{done.deviation:.1e} of the largest\nfor timm     {hub}\nmodel card   {done.card}\n"
+        f"licence      {licence or 'none yet: give --licence, such as cc-by-4.0, or put it into the card'}"
     )
     return 0
 
@@ -141,7 +156,7 @@ def export_network(folder: Path, file: Path) -> int:
     )
     say(
         f"network      {file}, {file.stat().st_size / 1e6:.1f} MB\n"
-        f"checked      on {deviation.n_images} images: features differ from PyTorch's by at most "
+        f"checked      on {counted(deviation.n_images, 'image')}: features differ from PyTorch's by at most "
         f"{deviation.features:.1e}, probabilities by {deviation.probabilities:.1e}"
     )
     return 0
@@ -175,8 +190,4 @@ def _tell_sidecars(done: Written, folder: Path) -> None:
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     say(f"sidecars     in {shlex.quote(str(folder))}: {told}")
     if done.left:
-        complain(f"{len(done.left)} sidecar{'' if len(done.left) == 1 else 's'} not written: {left}{more}.")
-
-
-def _images(n: int) -> str:
-    return f"{n} image{'' if n == 1 else 's'}"
+        complain(f"{counted(len(done.left), 'sidecar')} not written: {left}{more}.")

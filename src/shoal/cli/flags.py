@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -25,6 +25,11 @@ ResultPath: TypeAlias = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(meta
 
 OptionalPath: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 """A path that need not be given."""
+
+
+def one_of(kind: Any) -> Any:
+    """For a flag that takes one of the names of a ``Literal`` and need not be given: how help shows it."""
+    return tyro.conf.arg(metavar=f"{{{','.join(get_args(kind))}}}", help_behavior_hint="")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import tyro
 from shoal.cli.flags import Command, OptionalPath, ResultPath
 from shoal.cli.terminal import say
 from shoal.errors import UserError
+from shoal.progress import counted
 
 if TYPE_CHECKING:
     from shoal.decisions.log import Decision
@@ -52,7 +53,7 @@ class AskCommand(Command):
         found = questions(result, self.n_questions, [])
         write_questions(result, found, self.out)
         words = shlex.join(["shoal", "learn", str(self.result), str(self.out)])
-        say(f"{len(found)} questions: {self.out}\nfill in the column 'answer', then: {words}")
+        say(f"{counted(len(found), 'question')}: {self.out}\nfill in the column 'answer', then: {words}")
         return 0
 
 
@@ -123,16 +124,16 @@ def _as_text(result: Result, decisions: Sequence[Decision], proposal: Proposal |
         counts = Counter(each["do"] for each in decisions)
         moved = sum(len(each["images"]) for each in decisions if each["do"] in ("move", "new"))
         words = {
-            "answer": f"{counts['answer']} answer{'' if counts['answer'] == 1 else 's'}",
-            "new": f"{counts['new']} new clusters",
-            "merge": f"{sum(len(each['clusters']) for each in decisions if each['do'] == 'merge')} clusters merged",
+            "answer": counted(counts["answer"], "answer"),
+            "new": counted(counts["new"], "new cluster"),
+            "merge": f"{counted(sum(len(d['clusters']) for d in decisions if d['do'] == 'merge'), 'cluster')} merged",
             "rename": f"{counts['rename']} renamed",
-            "move": f"{moved} images moved",
+            "move": f"{counted(moved, 'image')} moved",
         }
         lines.append(f"taken in     {', '.join(words[kind] for kind in words if counts[kind])}")
     if proposal is not None:
         lines.append(f"learnt       {proposal.how}")
-        lines.append(f"changed      {len(proposal.changed)} of {len(result.table_ids)} images")
+        lines.append(f"changed      {len(proposal.changed)} of {counted(len(result.table_ids), 'image')}")
         for source, target, n in proposal.flows[:SHOWN_FLOWS]:
             lines.append(f"  {n:>6}     {_named(result, source)} to {_named(result, target)}")
     return "\n".join(lines)

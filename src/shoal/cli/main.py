@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ Try it:                       shoal train propos-digits
 On your own images:           shoal cluster photos/ -k 12, or -k auto
 Help for a verb:              shoal VERB --help"""
 
+HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+"""By this torch learns, before it allocates anything, to ask Linux for pages of 2 MB: fewer page faults in training."""
+
 VERBS = {
     "train": "train.TrainCommand",
     "sweep": "sweep.SweepCommand",
@@ -70,6 +74,7 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the status is 0, 2 for a user's mistake, or 128 + the signal that stopped it."""
     args = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault(HUGE_PAGES, "1")
     if logging.lastResort:  # it looks sys.stderr up for each warning, so that a live line can make room
         logging.lastResort.setFormatter(OneLine())
     try:
@@ -85,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + stop.signum
     except BrokenPipeError:  # whoever reads the output has seen enough
         return 128 + signal.SIGPIPE
-    except (Exception, SystemExit) as error:  # a plugin must not end a command as if it were done
+    except BaseException as error:  # a plugin may raise anything, and must not end a command as if it were done
         return _told(error)
 
 

@@ -13,6 +13,7 @@ import tyro
 from shoal.cli.flags import Command, OptionalPath, ResultPath
 from shoal.cli.terminal import Stopped, complain, complain_at_once, say, stopped
 from shoal.errors import UserError
+from shoal.progress import counted
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class PredictCommand(Command):
     """Table to write, .csv or .parquet; an existing file is not overwritten."""
     every: Annotated[str, tyro.conf.arg(metavar="INTERVAL", help_behavior_hint="")] = ""
     """Take a frame of each video so often, as 'shoal cluster' does; by default as for the result."""
+    merge_to: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Merge the clusters of the result until so many are left, as 'shoal report --merge-to' does."""
     strict: bool = False
     """Fail on the first image that cannot be read instead of skipping it."""
 
@@ -48,15 +51,20 @@ class PredictCommand(Command):
                     result = Result.load(path)
                 with open_progress(quiet=not distributed.is_first()) as progress:
                     found = predict(
-                        *(result, self.images, self.out), every=self.every, strict=self.strict, progress=progress
+                        *(result, self.images, self.out),
+                        every=self.every,
+                        strict=self.strict,
+                        progress=progress,
+                        merge_to=self.merge_to,
                     )
             except Stopped as stop:
                 return stopped(stop, "stopped.")
         if found is None:
             return 0
         n, nowhere = found
+        k = self.merge_to or len(result.model.numbers)
         none = f", {nowhere} of them in none" if nowhere else ""
-        say(f"{n} image{'s' if n != 1 else ''} in {len(result.model.numbers)} clusters{none}: {self.out}")
+        say(f"{counted(n, 'image')} in {counted(k, 'cluster')}{none}: {self.out}")
         return 0
 
 
@@ -86,7 +94,8 @@ class EvaluateCommand(Command):
     n_clusters: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Number of clusters to find among the features; by default that of the classes."""
     merge_to: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Merge the clusters of the result until so many are left, and give the figures of both."""
+    """Merge the clusters of the result until so many are left, give the figures of both, and write who is in which
+    merged cluster, assignments-INT.csv and .parquet."""
     out: OptionalPath = None
     """JSON file to write the figures of features, or of HELDOUT, to."""
     strict: bool = False
@@ -152,6 +161,8 @@ class EvaluateCommand(Command):
         found.save(result.folder.evaluation)
         again = f"'shoal report {shlex.quote(str(path))}' puts them into the report"
         say(f"\nfigures: {result.folder.evaluation}; {again}")
+        if self.merge_to is not None:
+            say(f"merged clusters: {path / f'assignments-{self.merge_to}.csv'}")
         return 0
 
 
@@ -165,18 +176,20 @@ class ReportCommand(Command):
     result: ResultPath
     """The folder that 'shoal train' or 'shoal cluster' wrote."""
     merge_to: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Merge its clusters until so many are left, and write a report of those beside its own, report-INT.html."""
+    """Merge its clusters until so many are left, and write a report and tables of those beside its own,
+    report-INT.html and assignments-INT.csv and .parquet."""
 
     def run(self) -> int:
         """Write report.html."""
         from shoal.results.changes import changes_of, update_hint
         from shoal.results.finish import rewrite
-        from shoal.results.page import write_merged_page, write_page
+        from shoal.results.page import write_merged, write_page
         from shoal.results.result import Result
 
         result = Result.load(self.result)
         if self.merge_to is not None:
-            say(str(write_merged_page(result, self.merge_to)))
+            page, table = write_merged(result, self.merge_to)
+            say(f"report       {page}\nassignments  {table}")
             return 0
         if result.tables_are_behind:
             rewrite(result)

@@ -14,6 +14,7 @@ from shoal.cli.flags import Command, OptionalPath
 from shoal.cli.terminal import Stopped, complain, say
 from shoal.errors import UserError
 from shoal.files import expand_home, real
+from shoal.progress import counted
 from shoal.sort.manifest import NAME, How
 
 if TYPE_CHECKING:
@@ -147,13 +148,10 @@ def _undo(manifest: Path) -> int:
     from shoal.sort.moving import undo
 
     done = undo(manifest)
-    say(f"undone       {_files(done.n_files)}")
+    say(f"undone       {counted(done.n_files, 'file')}")
     if not done.left:
         return 0
     shown = "; ".join(reason.rstrip(".") for reason in done.left[:5])
     more = f"; and {len(done.left) - 5} more" if len(done.left) > 5 else ""
-    raise UserError(f"{_files(len(done.left))} left as they are: {shown}{more}. See to these, then undo again.")
-
-
-def _files(n: int) -> str:
-    return f"{n} file{'s' if n != 1 else ''}"
+    left = counted(len(done.left), "file is left as it is", "files are left as they are")
+    raise UserError(f"{left}: {shown}{more}. See to these, then undo again.")

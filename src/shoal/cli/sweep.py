@@ -14,6 +14,7 @@ import tyro
 from shoal.cli.flags import Command, OptionalPath
 from shoal.cli.terminal import complain, on_signals, say
 from shoal.errors import UserError
+from shoal.progress import counted
 
 if TYPE_CHECKING:
     from shoal.sweeps.folder import SweepFolder
@@ -58,16 +59,18 @@ class SweepCommand(Command):
         """Train what is not done yet."""
         from shoal.sweeps.folder import SweepFolder
         from shoal.sweeps.grid import parse_grid, parse_seeds, plan
+        from shoal.sweeps.ready import check_ready
 
         points = plan(self.recipes, parse_seeds(self.seeds), parse_grid(self.grid))
         folder = SweepFolder(self.out or _default_folder(self.recipes))
         folder.check(points)
         states = {point.name: folder.status(point) for point in points}
+        check_ready([point for point in points if states[point.name] == "new"])
         if self.dry_run:
             words = {"done": "done", "begun": "resumed", "new": "new"}
             for name, state in states.items():
                 say(f"{words[state]:<8} {folder.path / name}")
-            say(f"{len(points)} runs, {sum(state == 'done' for state in states.values())} of them done")
+            say(f"{counted(len(points), 'run')}, {sum(state == 'done' for state in states.values())} of them done")
             return 0
         left = [point for point in points if states[point.name] != "done"]
         ended = self._train(folder, points, left)
@@ -90,12 +93,12 @@ class SweepCommand(Command):
         for failure in ended.failed:
             complain(f"{failure.point.name} failed: {failure.reason} (log: {failure.log})")
         if ended.signum is not None:
-            complain(f"stopped: {done} of {len(points)} runs are done; rerun the same command to resume.")
+            complain(f"stopped with {done} of {counted(len(points), 'run')} done; rerun the same command to resume.")
             return 128 + ended.signum
         if ended.failed:
             raise UserError(
-                f"{len(ended.failed)} of {len(points)} runs failed: mend that and rerun the same command, which skips "
-                "those that are done."
+                f"{len(ended.failed)} of {counted(len(points), 'run')} failed: mend that and rerun the same command, "
+                "which skips those that are done."
             )
         if not self.quiet:
             n = len(points)

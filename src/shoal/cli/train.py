@@ -16,8 +16,10 @@ from shoal.cli.flags import Command, OptionalPath, no_such_flag
 from shoal.cli.terminal import Stopped, asked_to_stop, complain, say
 from shoal.config import RunConfig, fields_of, load_recipe, recipe_names, validate, with_reachable_clusters
 from shoal.data import resolve_spec
+from shoal.device import return_large_blocks
 from shoal.errors import UserError
 from shoal.folder import ResultFolder
+from shoal.progress import counted
 from shoal.testing import check_plugins
 from shoal.training.trackers import TrackerName, check_installed
 
@@ -90,9 +92,8 @@ class TrainCommand(Command):
             return dataclasses.replace(command, length=(epochs, own.max_steps if "--max-steps" in given else None))
         if not name:
             raise UserError(f"give a recipe, as in 'shoal train propos-digits': there are {', '.join(recipe_names())}.")
-        if not any(flag.replace("_", "-").startswith("--cluster-from") for flag in flags):
-            scaled, note = with_reachable_clusters(command.config, config)
-            command = dataclasses.replace(command, config=scaled, note=note)
+        scaled, note = with_reachable_clusters(command.config, config, flags)
+        command = dataclasses.replace(command, config=scaled, note=note)
         return _resolved(command, name)
 
     def run(self) -> int:
@@ -172,10 +173,10 @@ def _fine_tune(command: TrainCommand) -> int:
     if found.n_named:
         own = f"the network itself puts {found.n_right} of them there"
         own += f", the clustering without answers {found.n_right_without}"
-        say(f"answers      {found.n_named} images have a cluster by a person: {own}")
+        say(f"answers      {counted(found.n_named, 'image has', 'images have')} a cluster by a person: {own}")
     if found.n_ruled_out:
-        say(f"ruled out    {found.n_ruled_out} images are known not to be in some clusters")
-    say(f"changed      {found.n_changed} of {found.outcome.n_rows} images are in another cluster than in {run}")
+        say(f"ruled out    {counted(found.n_ruled_out, 'image is', 'images are')} known not to be in some clusters")
+    say(f"changed      {found.n_changed} of {counted(found.outcome.n_rows, 'image')} in another cluster than in {run}")
     say(found.outcome.as_text(found.folder))
     return 0
 
@@ -230,6 +231,7 @@ def _to_its_end(command: TrainCommand, path: Path) -> str:
 
     first = distributed.is_first()
     quiet = command.quiet or not first
+    return_large_blocks()
     begun = distributed.any_rank(first and ResultFolder(path).is_run)
     resumed = command.resume or (distributed.restarted() and begun)
     text = ""
@@ -251,7 +253,7 @@ def _to_its_end(command: TrainCommand, path: Path) -> str:
             else:
                 fit(run, progress)
     if command.profile and first and not run.folder.profile.exists():
-        complain(f"the run ended before --profile had seen its {command.profile} steps: give fewer.")
+        complain(f"the run ended before --profile had seen its {counted(command.profile, 'step')}: give fewer.")
     return text
 
 

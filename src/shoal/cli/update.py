@@ -13,6 +13,7 @@ from shoal.cli.flags import Command, ResultPath
 from shoal.cli.terminal import Stopped, complain_at_once, say, stopped
 from shoal.files import real
 from shoal.folder import ResultFolder
+from shoal.progress import counted
 
 if TYPE_CHECKING:
     from shoal.results.update import Updated
@@ -60,15 +61,11 @@ class UpdateCommand(Command):
         if quiet:
             return 0
         if found is None:
-            say(f"nothing has changed: {len(result.ids)} images in {_clusters(len(result.model.numbers))}")
+            k = len(result.model.numbers)
+            say(f"nothing has changed: {counted(len(result.ids), 'image')} in {counted(k, 'cluster')}")
         else:
             say(_as_text(found, result.folder))
         return 0
-
-
-def _clusters(k: int) -> str:
-    """So many clusters, in words."""
-    return f"{k} cluster{'s' if k != 1 else ''}"
 
 
 def _as_text(found: Updated, folder: ResultFolder) -> str:

@@ -12,6 +12,7 @@ from annotated_types import Gt
 from shoal.cli.flags import Command, OptionalPath, ResultPath
 from shoal.cli.terminal import one_line, say
 from shoal.errors import UserError
+from shoal.progress import counted
 
 if TYPE_CHECKING:
     from shoal.results.naming import SuggestedName
@@ -91,7 +92,7 @@ class FindCommand(Command):
                 "similarity": (pa.float32(), cosines.tolist()),
             },
         )
-        say(f"{len(ids)} image{'s' if len(ids) != 1 else ''}: {self.out}")
+        say(f"{counted(len(ids), 'image')}: {self.out}")
         return 0
 
 

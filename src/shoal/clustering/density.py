@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shoal.clustering.inputs import AT_ONCE, ArrayOrTensor, SharesEstimator, as_input_type
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.parameters import Array, check_choice, check_counts, generator_from, precision_of
+from shoal.clustering.parameters import Array, check_choice, check_counts, generator_from, hinting, precision_of
 from shoal.clustering.rows import Metric, Rows, coincide, distinct_rows, invalid_features_error, subsample
 from shoal.clustering.umap import (
     MAX_ROWS,
@@ -29,6 +29,7 @@ from shoal.clustering.umap import (
 from shoal.device import hold_threads
 from shoal.errors import UserError
 from shoal.mapped import release
+from shoal.progress import counted
 
 N_COMPONENTS = 5
 
@@ -113,6 +114,7 @@ class UMAPHDBSCAN(SharesEstimator):
         n_features_in_: d.
     """
 
+    @hinting
     def __init__(
         self,
         layer: int | None = None,
@@ -163,7 +165,7 @@ class UMAPHDBSCAN(SharesEstimator):
         if size is not None and (not isinstance(size, Integral) or isinstance(size, bool) or size < 2):
             raise UserError(f"min_cluster_size={size!r} must be a whole number, at least 2.")
         if n < MIN_ROWS:
-            raise UserError(f"UMAP has no graph of {n} rows (n_samples={n}): give at least {MIN_ROWS}.")
+            raise UserError(f"UMAP has no graph of {counted(n, 'row')} (n_samples={n}): give at least {MIN_ROWS}.")
 
     def _layers(self, rows: Float[Tensor, "m d"], size: int, seed: int) -> tuple[Int64[Tensor, "l m"], int]:
         """The layers of rows that differ, most clusters first, and which of them has that smallest cluster."""
@@ -193,7 +195,7 @@ class UMAPHDBSCAN(SharesEstimator):
             known = in_series(self.choices_)
             one = "that" if len(self.choices_) == 1 else "one of these"
             have = f"the density suggests {known}, so give {one}" if known else "no group is dense"
-            raise UserError(f"there is no layer of {n_clusters} clusters: {have}.")
+            raise UserError(f"there is no layer of {counted(n_clusters, 'cluster')}: {have}.")
         self.row_labels_: Array | Tensor = self.layers_[sizes.index(n_clusters)]
         self.n_clusters_ = n_clusters
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type
-from shoal.clustering.parameters import Array, precision_of
+from shoal.clustering.parameters import Array, hinting, precision_of
 from shoal.clustering.rows import Metric, Rows, invalid_features_error, unit_length
 from shoal.errors import UserError
 
@@ -72,6 +72,7 @@ class LinearHead(SharesEstimator):
         n_features_in_: d.
     """
 
+    @hinting
     def __init__(self, n_clusters: int = 8, *, metric: Metric = "cosine") -> None:
         self.n_clusters = n_clusters
         self.metric = metric

@@ -67,8 +67,22 @@ def restricted(clusterer: Clusterer, occupied: Int64[Tensor, "m"]) -> Clusterer:
         tensors = {each: value[known] for each, value in tensors.items()}
         tensors["row_labels_"] = torch.searchsorted(occupied, tensors["row_labels_"])
     if isinstance(clusterer, UMAPHDBSCAN):
-        labels = torch.as_tensor(clusterer.row_labels_).cpu()
-        known = torch.isin(labels, occupied) | (labels < 0)
-        tensors = {"rows_": tensors["rows_"][known], "cores_": tensors["cores_"][known]}
-        tensors["layers_"] = renumbered(labels[known])[0][None]
+        tensors |= _layers_without(clusterer, occupied)
     return clusterer_from(header, tensors)
+
+
+def _layers_without(clusterer: UMAPHDBSCAN, occupied: Int64[Tensor, "m"]) -> dict[str, Tensor]:
+    """What a density keeps without the embedded rows of some clusters of its layer: these rows, and all layers of them.
+
+    A layer that is left without a cluster is none, nor is a second one with as many clusters.
+    """
+    labels = torch.as_tensor(clusterer.row_labels_).cpu()
+    known = torch.isin(labels, occupied) | (labels < 0)
+    found: dict[int, Tensor] = {}
+    for layer in (labels, *torch.as_tensor(clusterer.layers_).cpu()):  # that which was taken is kept in any case
+        left, clusters = renumbered(layer[known])
+        if len(clusters):
+            found.setdefault(len(clusters), left)
+    rows, cores = (torch.as_tensor(each).cpu()[known] for each in (clusterer.rows_, clusterer.cores_))
+    layers = torch.stack([found[k] for k in sorted(found, reverse=True)])
+    return {"rows_": rows.contiguous(), "cores_": cores.contiguous(), "layers_": layers}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from numbers import Integral, Real
-from typing import Any, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +19,28 @@ from shoal.clustering.rows import Rows
 from shoal.errors import UserError
 
 Array = npt.NDArray[Any]
+
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def hinting(init: Init) -> Init:
+    """Let a constructor say which keyword may have been meant by one that it does not have.
+
+    A class may know more: its ``_hint`` takes the keyword, and gives a hint or an empty text.
+    """
+    names = list(inspect.signature(init).parameters)[1:]
+
+    @wraps(init)
+    def checked(self: object, *args: Any, **kwargs: Any) -> None:
+        for name in kwargs.keys() - names:
+            kind = type(self)
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else getattr(kind, "_hint", lambda _name: "")(name)
+            hint = hint or f"it has {', '.join(names)}."
+            raise TypeError(f"{kind.__name__} has no parameter {name!r}: {hint}")
+        init(self, *args, **kwargs)
+
+    return cast("Init", checked)
 
 
 def check_counts(**counts: int) -> None:

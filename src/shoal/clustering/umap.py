@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_type, warn_if_fewer
 from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.parameters import Array, check_choice, check_n_clusters, generator_from, precision_of
+from shoal.clustering.parameters import Array, check_choice, check_n_clusters, generator_from, hinting, precision_of
 from shoal.clustering.rows import Metric, coincide, distinct_rows, subsample, unit_length
 from shoal.device import hold_threads
 from shoal.errors import UserError
+from shoal.progress import counted
 
 N_NEIGHBORS = 10
 N_COMPONENTS = 3
@@ -51,7 +52,7 @@ def umap_embedding(
     """
     n = len(features)
     if n < MIN_ROWS:
-        raise UserError(f"UMAP has no graph of {n} rows (n_samples={n}): give at least {MIN_ROWS}.")
+        raise UserError(f"UMAP has no graph of {counted(n, 'row')} (n_samples={n}): give at least {MIN_ROWS}.")
     first, inverse = distinct_rows(features)
     if MIN_ROWS <= len(first) < n:
         settings = {"n_components": n_components, "n_neighbors": n_neighbors}
@@ -207,6 +208,7 @@ class UMAPKMeans(SharesEstimator):
         n_features_in_: d.
     """
 
+    @hinting
     def __init__(
         self,
         n_clusters: int = 8,

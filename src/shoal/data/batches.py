@@ -7,7 +7,7 @@ import mmap
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -102,7 +102,7 @@ class _Reader:
     """Reads rows of a tensor that may be a memory-mapped file, without read-ahead around them.
 
     A page fault in a map reads up to 8 MB around an image of 12 KB, one image after the other. ``madvise`` before the
-    access reads just the requested images, all at once.
+    access reads just the requested images, all at once. After it their pages are the system's again, not the process's.
     """
 
     def __init__(self, pixels: Pixels) -> None:
@@ -111,16 +111,40 @@ class _Reader:
         self._stride = pixels.stride(0)
         self._extent = 1 + sum((n - 1) * step for n, step in zip(self.shape, pixels.stride()[1:], strict=True))
         contiguous = self._extent <= self._stride  # else each image is spread over the file
-        self._madvise = _madvise() if contiguous and _is_mapped(pixels) else None
+        mapping = _mapping(pixels) if contiguous else None
+        self._madvise = _madvise() if mapping else None
+        self._shared = mapping == "shared"
 
     def read(self, rows: Rows, out: Pixels | None = None) -> Pixels:
         """Copy images, to ``out`` if given."""
+        self._advise(rows, mmap.MADV_WILLNEED)
+        found = torch.index_select(self._pixels, 0, rows, out=out)  # several times as fast as indexing
+        if self._shared:
+            self._advise(rows, mmap.MADV_DONTNEED)
+        return found
+
+    def _advise(self, rows: Rows, advice: int) -> None:
         if self._madvise:
             for row in rows.tolist():
                 first = self._pixels.data_ptr() + row * self._stride
                 before = first % mmap.PAGESIZE
-                self._madvise(first - before, before + self._extent, mmap.MADV_WILLNEED)
-        return torch.index_select(self._pixels, 0, rows, out=out)  # several times as fast as indexing
+                self._madvise(first - before, before + self._extent, advice)
+
+
+def page_dropper(pixels: Pixels) -> Callable[[Pixels], None]:
+    """What gives the pages of some of ``pixels`` back once they were read, if these lie in a mapped file.
+
+    They stay in the system's cache of files, so that reading them again costs little.
+    """
+    if _mapping(pixels) != "shared" or not pixels.is_contiguous():
+        return lambda _part: None
+    madvise = _madvise()
+
+    def drop(part: Pixels) -> None:
+        before = part.data_ptr() % mmap.PAGESIZE
+        madvise(part.data_ptr() - before, before + part.nbytes, mmap.MADV_DONTNEED)
+
+    return drop
 
 
 def _copied(reader: _Reader, parts: Iterable[Rows], stream: torch.cuda.Stream) -> Generator[Pixels, None, None]:
@@ -140,16 +164,19 @@ def _copied(reader: _Reader, parts: Iterable[Rows], stream: torch.cuda.Stream) -
             yield images
 
 
-def _is_mapped(pixels: Pixels) -> bool:
-    """Tell whether the pixels lie in a memory-mapped file; known on Linux only."""
+def _mapping(pixels: Pixels) -> Literal["shared", "private"] | None:
+    """How the pixels' memory-mapped file is mapped; None where they lie in none. Known on Linux only.
+
+    A private map may hold changes of its own, which are lost with its pages.
+    """
     if pixels.device.type != "cpu" or not _MAPS.exists():
-        return False
+        return None
     for line in _MAPS.read_text().splitlines():
-        span, _, _, _, inode, *_ = line.split()
+        span, permissions, _, _, inode, *_ = line.split()
         first, end = (int(address, 16) for address in span.split("-"))
         if first <= pixels.data_ptr() < end:
-            return inode != "0"
-    return False
+            return None if inode == "0" else "shared" if permissions.endswith("s") else "private"
+    return None
 
 
 def _madvise() -> Callable[[int, int, int], int]:

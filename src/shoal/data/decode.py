@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from shoal.data import plugins, tiff
+from shoal.data import plugins, tiff, tiff_tags
 from shoal.data.greys import Samples, Scale, clipping_note
 from shoal.data.kinds import HEAD, RAW, TGA, Kind, damaged, kind_of_content
 from shoal.data.repair import (
@@ -129,7 +129,7 @@ def open_noted(data: bytes, min_side: int | None = None, scale: Scale | None = N
         return _open(data, min_side, scale or Scale())
     except UnreadableError:
         raise
-    except (tiff.UnsupportedTiffError, tiff.MissingReaderError) as error:
+    except (tiff_tags.UnsupportedTiffError, tiff.MissingReaderError) as error:
         raise UnreadableError(str(error)) from error
     except ImportError as error:
         raise UnreadableError(f"the package that reads it cannot be imported: {error}") from error
@@ -171,8 +171,8 @@ def _deep_kind(data: bytes) -> str:
     kind = _readable_kind(data)
     if kind is RAW:
         return ""
-    if tiff.is_tiff(data):
-        return tiff.layout_of(data).kind
+    if tiff_tags.is_tiff(data):
+        return tiff_tags.layout_of(data).kind
     if png_depth(data) > 8:
         return "uint16"
     if (opener := plugins.opener_of(kind)) is not None:
@@ -235,12 +235,12 @@ def _opened(data: bytes, min_side: int | None, use: Callable[[Image.Image | Samp
         return _by_preview(data, min_side, use)
     if (opener := plugins.opener_of(kind)) is not None:
         return _by_plugin(opener(data), data, use)
-    return _by_tiff(data, min_side, use) if tiff.is_tiff(data) else _by_pillow(data, min_side, None, use)
+    return _by_tiff(data, min_side, use) if tiff_tags.is_tiff(data) else _by_pillow(data, min_side, None, use)
 
 
 def _by_tiff(data: bytes, min_side: int | None, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
-    layout = tiff.layout_of(data)
-    tiff.check_size(layout, len(data))
+    layout = tiff_tags.layout_of(data)
+    tiff_tags.check_size(layout, len(data))
     if tiff.reader_of(layout) == "pillow":
         try:
             return _by_pillow(data, min_side, layout, use)
@@ -267,7 +267,7 @@ def _readable_kind(data: bytes) -> Kind | None:
         UnreadableError: it is no image, or one that is not read here.
     """
     kind = kind_of_content(data[:HEAD])
-    if tiff.is_tiff(data) and plugins.is_raw_tiff(data):
+    if tiff_tags.is_tiff(data) and plugins.is_raw_tiff(data):
         kind = RAW
     if kind is not None and not kind.is_read:
         raise UnreadableError(NO_IMAGE if kind.role == "plain" else kind.refusal)
@@ -299,7 +299,7 @@ def _check_size(n_pixels: int) -> None:
         raise Image.DecompressionBombError
 
 
-def _by_tifffile(data: bytes, layout: tiff.Layout, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
+def _by_tifffile(data: bytes, layout: tiff_tags.Layout, use: Callable[[Image.Image | Samples, int], Use]) -> Use:
     n_pixels = layout.width * layout.height
     _check_size(n_pixels)
     with _budget.of(n_pixels * _BYTES_DEEP * max(1, layout.n_samples)):
@@ -307,7 +307,7 @@ def _by_tifffile(data: bytes, layout: tiff.Layout, use: Callable[[Image.Image | 
 
 
 def _by_pillow(
-    data: bytes, min_side: int | None, layout: tiff.Layout | None, use: Callable[[Image.Image | Samples, int], Use]
+    data: bytes, min_side: int | None, layout: tiff_tags.Layout | None, use: Callable[[Image.Image | Samples, int], Use]
 ) -> Use:
     image, n_pixels = _headed(data, min_side)
     with image:

@@ -14,6 +14,7 @@ from torch import Tensor
 from shoal.clustering.inputs import check_exact, tensor_on
 from shoal.data.sources.array import map_npy
 from shoal.errors import UserError
+from shoal.progress import counted
 
 LARGEST = 1e150
 """Values beyond have squares that float64 does not hold."""
@@ -42,11 +43,12 @@ def read_features(path: Path, *, cosine: bool) -> Float[Tensor, "n d"]:
         n_zero += int((part == 0).all(1).sum())
         largest = max(largest, float(part.abs().max()))
     if n_bad:
-        raise UserError(f"{path} contains NaN or infinity in {n_bad} of {len(rows)} rows: remove them.")
+        raise UserError(f"{path} contains NaN or infinity in {n_bad} of {counted(len(rows), 'row')}: remove them.")
     if largest > LARGEST:
         raise UserError(f"{path} contains values up to {largest:g}, whose squares overflow: divide all by a constant.")
     if cosine and n_zero:
-        raise UserError(f"{path} contains {n_zero} rows of zeros, which have no cosine: remove them.")
+        zeros = counted(n_zero, "row of zeros, which has", "rows of zeros, which have")
+        raise UserError(f"{path} contains {zeros} no cosine: remove {'it' if n_zero == 1 else 'them'}.")
     return rows
 
 

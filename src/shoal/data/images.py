@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from shoal.data import cache
+from shoal.data.batches import page_dropper
 from shoal.data.greys import Ranges, Scale, chosen_ranges
 from shoal.data.listing import Files, Listing, Source, as_images
 from shoal.data.looks import look_at_all
@@ -170,12 +171,14 @@ def digest(images: Images) -> str:
     """Return a hash of the images' size, names and pixels, computed in threads."""
     summary = hashlib.blake2b(repr((tuple(images.pixels.shape), list(images.ids))).encode(), digest_size=16)
     threads = os.cpu_count() or 1
-    blocks = torch.split(images.pixels, 1024)
-    with closing(map_in_threads(_block_digest, blocks, threads=threads, ahead=2 * threads)) as digests:
+    blocks, drop = torch.split(images.pixels, 1024), page_dropper(images.pixels)
+
+    def digest_of(block: UInt8[Tensor, "b 3 h w"]) -> bytes:
+        found = hashlib.blake2b(block.cpu().contiguous().view(-1).numpy().data, digest_size=32).digest()
+        drop(block)
+        return found
+
+    with closing(map_in_threads(digest_of, blocks, threads=threads, ahead=2 * threads)) as digests:
         for each in digests:
             summary.update(each)
     return summary.hexdigest()
-
-
-def _block_digest(pixels: UInt8[Tensor, "b 3 h w"]) -> bytes:
-    return hashlib.blake2b(pixels.cpu().contiguous().view(-1).numpy().data, digest_size=32).digest()

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from shoal.data import tiff
+from shoal.data import tiff, tiff_tags
 from shoal.data.greys import Samples, Scale, find_missing, full_range, to_8_bits
 from shoal.data.repair import png_depth, repaired, significant_bits
 
@@ -77,7 +77,7 @@ def to_array(image: Image.Image) -> UInt8[np.ndarray, "3 h w"]:
 
 
 def interpret(
-    image: Image.Image, data: bytes, layout: tiff.Layout | None, largest: int | None
+    image: Image.Image, data: bytes, layout: tiff_tags.Layout | None, largest: int | None
 ) -> Image.Image | Samples:
     """Apply what Pillow has read but not applied."""
     if layout is not None:

@@ -1,17 +1,14 @@
-"""TIFF: what its tags say of the pixels, and reading the kinds that Pillow opens wrongly or not at all.
+"""TIFF: reading the kinds that Pillow opens wrongly or not at all.
 
 Pillow ignores min-is-white of 16 bits, the sign of bytes, colour maps of 16-bit indices or 8-bit entries, and the
 stated largest value, and it takes planes of 16 bits for 8. ``reader_of`` therefore says by the tags who reads a file:
-Pillow, or tifffile (the extra ``formats``), or nobody. Tags and their
-numbers: TIFF 6.0; GDAL_NODATA: GDAL's GeoTIFF driver.
+Pillow, or tifffile (the extra ``formats``), or nobody.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import struct
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal, TypeAlias
 
@@ -19,120 +16,36 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from shoal.data.greys import Range, Samples, find_missing, full_range
+from shoal.data.tiff_tags import (
+    BLACK_IS_ZERO,
+    CMYK,
+    FLOAT,
+    LAB,
+    LZW,
+    PALETTE,
+    RGB,
+    SIGNED,
+    UNSIGNED,
+    WHITE_IS_ZERO,
+    YCBCR,
+    Layout,
+    UnsupportedTiffError,
+    in_words,
+)
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
-_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-_LZW = 5
-_BY_PILLOW = (1, 2, 3, 4, _LZW, 6, 7, 8, 32773, 32946)  # compressions that every Pillow decompresses
-_DENSEST = 2**16  # bytes that one may stand for where a file is compressed; zstd and LZMA reach some ten thousand
 _JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
 _ODD_COLOURS = {9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a colour filter array", 34892: "linear raw colours"}
 _ODD_COLOURS |= {32844: "LogL", 32845: "LogLuv", 4: "a transparency mask"}
 _MAX_SAMPLES = 16
-_MAX_BYTES = 2**31  # of one decoded image
 
 Reader: TypeAlias = Literal["pillow", "tifffile"]
 
 
-class UnsupportedTiffError(Exception):
-    """A kind of TIFF that nobody here reads right; the message names it."""
-
-
 class MissingReaderError(Exception):
     """A kind of TIFF that an extra would read; the message says which."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a TIFF stores its first image."""
-
-    width: int
-    height: int
-    bits: int
-    """Per sample; 0 if samples differ."""
-    n_samples: int
-    sample_format: int
-    photometric: int
-    planar: bool
-    """Each channel stands by itself."""
-    extra: tuple[int, ...]
-    """Kinds of the channels beyond the colours: 1 premultiplied alpha, 2 alpha, 0 unknown."""
-    compression: int
-    orientation: int
-    little: bool
-    stated: Range | None
-    """The range by MinSampleValue and MaxSampleValue, or by an odd number of bits."""
-    no_data: float | None
-    color_map: tuple[int, ...]
-
-    @property
-    def n_colors(self) -> int:
-        """Channels of colour by the photometric interpretation."""
-        return {_RGB: 3, _CMYK: 4, _YCBCR: 3, _LAB: 3}.get(self.photometric, 1)
-
-    @property
-    def is_deep(self) -> bool:
-        """Whether samples have more than 8 bits, or a sign."""
-        return self.bits > 8 or self.sample_format != _UNSIGNED
-
-    @property
-    def kind(self) -> str:
-        """Type of the samples by NumPy's name if they have more than 8 bits, else ""."""
-        if self.bits <= 8:
-            return ""
-        name = {_UNSIGNED: "uint", _SIGNED: "int", _FLOAT: "float"}.get(self.sample_format, "")
-        return f"{name}{next((bits for bits in (16, 32) if self.bits <= bits), 64)}"
-
-    @property
-    def may_lack_codec(self) -> bool:
-        """Whether Pillow may fail because it cannot decompress this, and not because the file is damaged."""
-        return self.compression not in _BY_PILLOW
-
-    @property
-    def is_plain_color(self) -> bool:
-        """Whether Pillow reads at least the upper bytes right: 16-bit colours side by side."""
-        plain = self.bits == 16 and self.sample_format == _UNSIGNED and not self.planar
-        return plain and self.photometric in (_RGB, _CMYK)
-
-
-def is_tiff(data: bytes) -> bool:
-    """Tell a TIFF by its first bytes."""
-    return data[:4] in MAGIC
-
-
-def check_size(layout: Layout, n_bytes: int) -> None:
-    """Refuse what a file of so many bytes cannot hold, before memory is taken for it.
-
-    Raises:
-        MemoryError: the image is too large.
-        OSError: the file is too short for it.
-    """
-    n_samples = 1 if layout.photometric == _YCBCR else layout.n_samples  # chroma may have fewer pixels
-    claimed = layout.width * layout.height * n_samples * layout.bits // 8
-    if claimed > _MAX_BYTES:
-        raise MemoryError
-    if claimed > (n_bytes if layout.compression == 1 else _DENSEST * n_bytes):
-        raise OSError("truncated")
-
-
-def layout_of(data: bytes) -> Layout:
-    """Read the tags of the first image.
-
-    Raises:
-        UnsupportedTiffError: they are damaged, or belong to no image.
-    """
-    try:
-        return _layout(data)
-    except UnsupportedTiffError:
-        raise
-    except Exception as error:  # Pillow raises whatever its parsing stumbles over
-        raise UnsupportedTiffError("damaged TIFF tags") from error
 
 
 def reader_of(layout: Layout) -> Reader:
@@ -145,8 +58,8 @@ def reader_of(layout: Layout) -> Reader:
     if not layout.is_deep and layout.bits in (1, 2, 4, 8):
         extra = layout.n_samples > layout.n_colors
         return "tifffile" if layout.planar and extra else "pillow"
-    grey = layout.n_samples == 1 and layout.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
-    if grey and (layout.bits, layout.sample_format) in ((8, _SIGNED), (16, _UNSIGNED), (16, _SIGNED), (32, _FLOAT)):
+    grey = layout.n_samples == 1 and layout.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+    if grey and (layout.bits, layout.sample_format) in ((8, SIGNED), (16, UNSIGNED), (16, SIGNED), (32, FLOAT)):
         return "pillow"
     return "tifffile"
 
@@ -163,7 +76,7 @@ def read_with_tifffile(data: bytes, layout: Layout) -> Samples | Image.Image:
     try:
         import tifffile
     except ImportError as error:
-        raise MissingReaderError(f"{_describe(layout)}, which needs pip install 'shoal[formats]'") from error
+        raise MissingReaderError(f"{in_words(layout)}, which needs pip install 'shoal[formats]'") from error
     log = logging.getLogger("tifffile")  # damage becomes a reason; nothing is printed
     log.propagate = False
     if not log.handlers:
@@ -173,7 +86,7 @@ def read_with_tifffile(data: bytes, layout: Layout) -> Samples | Image.Image:
         if page.imagedepth > 1:
             raise UnsupportedTiffError(f"a TIFF volume of {page.imagedepth} slices: save its slices as images")
         try:
-            values: NDArray[Any] = _by_libtiff(page, data) if layout.compression == _LZW else page.asarray(maxworkers=1)
+            values: NDArray[Any] = _by_libtiff(page, data) if layout.compression == LZW else page.asarray(maxworkers=1)
         except ValueError as error:
             if "imagecodecs" in str(error):
                 raise MissingReaderError(
@@ -214,8 +127,8 @@ def _decompress(data: bytes, width: int, height: int) -> bytes:
         256: width,
         257: height,
         258: 8,
-        259: _LZW,
-        262: _BLACK_IS_ZERO,
+        259: LZW,
+        262: BLACK_IS_ZERO,
         273: 0,
         277: 1,
         278: height,
@@ -231,8 +144,8 @@ def _decompress(data: bytes, width: int, height: int) -> bytes:
 
 def as_samples(values: NDArray[Any], layout: Layout) -> Samples:
     """Samples of a grey image that Pillow has read, (h, w), in the types that Pillow has for them."""
-    kind = {_UNSIGNED: "u", _SIGNED: "i", _FLOAT: "f"}[layout.sample_format]
-    if layout.sample_format == _SIGNED and layout.bits == 8:
+    kind = {UNSIGNED: "u", SIGNED: "i", FLOAT: "f"}[layout.sample_format]
+    if layout.sample_format == SIGNED and layout.bits == 8:
         values = values.view(np.int8)
     elif layout.bits == 12:
         values = values.astype(np.uint16)
@@ -249,71 +162,6 @@ def fix_palette(image: Image.Image, layout: Layout) -> Image.Image:
     return image
 
 
-def _layout(data: bytes) -> Layout:
-    file = BytesIO(data)
-    head = file.read(8)
-    if head[2:4] in (b"+\0", b"\0+"):
-        head += file.read(8)
-    tags: Any = ImageFileDirectory_v2(head)
-    file.seek(tags.next)
-    tags.load(file)
-
-    def number(tag: int, default: int) -> int:
-        value = tags.get(tag, default)
-        return int(value[0] if isinstance(value, tuple) else value)
-
-    width, height = number(256, 0), number(257, 0)
-    if width <= 0 or height <= 0:
-        raise UnsupportedTiffError("a TIFF without an image")
-    depths, formats = _tuple(tags.get(258, (1,))), _tuple(tags.get(339, (1,)))
-    bits = int(depths[0]) if len(set(depths)) == 1 else 0
-    n_samples = number(277, 1)
-    sample_format = int(formats[0]) if len(set(formats)) == 1 else 0
-    return Layout(
-        width=width,
-        height=height,
-        bits=bits,
-        n_samples=n_samples,
-        sample_format=1 if sample_format == 4 else sample_format,  # 4: "undefined"
-        photometric=number(262, _WHITE_IS_ZERO),
-        planar=number(284, 1) == 2,
-        extra=tuple(int(kind) for kind in _tuple(tags.get(338, ()))),
-        compression=number(259, 1),
-        orientation=number(274, 1),
-        little=head[:1] == b"I",
-        stated=_stated(tags, bits, sample_format),
-        no_data=_no_data(tags),
-        color_map=tuple(int(entry) for entry in _tuple(tags.get(320, ()))),
-    )
-
-
-def _tuple(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
-
-
-def _stated(tags: Any, bits: int, sample_format: int) -> Range | None:
-    """The range by the tags: 12 bits have one, and 16 or more where the smallest and largest values are given."""
-    dtype = np.dtype("i2" if sample_format == _SIGNED else "u2")
-    if sample_format in (_UNSIGNED, _SIGNED) and 0 < bits < 16:
-        return full_range(dtype, bits)
-    largest, smallest = (tags.get(341, tags.get(281)), tags.get(340, tags.get(280)))
-    if largest is None:
-        return None
-    high, low = float(max(_tuple(largest))), float(min(_tuple(0 if smallest is None else smallest)))
-    if sample_format == _FLOAT:
-        return (low, high) if smallest is not None and low < high else None
-    if sample_format != _UNSIGNED or not 1 < high < 2**bits:
-        return None
-    # Some writers give what an image holds, not what it may hold; images of one camera must keep one scale.
-    return 0.0, float(2 ** int(high).bit_length() - 1)
-
-
-def _no_data(tags: Any) -> float | None:
-    with contextlib.suppress(ValueError):
-        return float(str(tags[42113]).strip(" \0")) if 42113 in tags else None
-    return None
-
-
 def _check_supported(layout: Layout) -> None:
     if layout.n_samples > _MAX_SAMPLES:
         raise UnsupportedTiffError(f"a TIFF of {layout.n_samples} channels: save it as grey or RGB")
@@ -321,22 +169,15 @@ def _check_supported(layout: Layout) -> None:
         raise UnsupportedTiffError("a TIFF whose channels differ in their bits: save it as grey or RGB")
     if layout.photometric in _ODD_COLOURS:
         raise UnsupportedTiffError(f"a TIFF with {_ODD_COLOURS[layout.photometric]}: save it as grey or RGB")
-    if layout.sample_format not in (_UNSIGNED, _SIGNED, _FLOAT):
+    if layout.sample_format not in (UNSIGNED, SIGNED, FLOAT):
         raise UnsupportedTiffError("a TIFF of complex numbers or mixed types: save it as grey or RGB")
     unnamed = layout.n_samples - layout.n_colors - len(layout.extra)
-    if layout.n_samples < layout.n_colors or (unnamed > 0 and not (layout.photometric == _RGB and unnamed == 1)):
+    if layout.n_samples < layout.n_colors or (unnamed > 0 and not (layout.photometric == RGB and unnamed == 1)):
         raise UnsupportedTiffError(f"a TIFF of {layout.n_samples} channels without colours: save it as grey or RGB")
     if layout.n_colors == 1 and layout.n_samples > 2:
         raise UnsupportedTiffError(f"a TIFF of {layout.n_samples} channels without colours: save it as grey or RGB")
-    if layout.sample_format != _UNSIGNED and layout.photometric in (_PALETTE, _CMYK, _YCBCR):
+    if layout.sample_format != UNSIGNED and layout.photometric in (PALETTE, CMYK, YCBCR):
         raise UnsupportedTiffError("a TIFF of signed colours: save it as grey or RGB")
-
-
-def _describe(layout: Layout) -> str:
-    kind = {_SIGNED: "signed ", _FLOAT: "floating-point "}.get(layout.sample_format, "")
-    color = {_RGB: "RGB", _PALETTE: "colour-map", _CMYK: "CMYK", _YCBCR: "YCbCr", _LAB: "L*a*b*"}
-    where = "planar " if layout.planar and layout.n_samples > 1 else ""
-    return f"a {where}{layout.bits}-bit {kind}{color.get(layout.photometric, 'grey')} TIFF"
 
 
 def _coloured(values: NDArray[Any], layout: Layout) -> Samples | Image.Image:
@@ -347,17 +188,17 @@ def _coloured(values: NDArray[Any], layout: Layout) -> Samples | Image.Image:
         raise UnsupportedTiffError(f"a TIFF of {values.dtype}: save it as grey or RGB")
     alpha, associated = _alpha(values, layout)
     colors = values[..., : layout.n_colors]
-    if layout.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
+    if layout.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):
         grey = _unassociated(colors, alpha, layout) if associated else colors
         return _grey(grey[..., 0], _to_byte(alpha, layout), layout)
-    if layout.photometric == _PALETTE:
+    if layout.photometric == PALETTE:
         return _with_alpha(_mapped(colors[..., 0], layout), _to_byte(alpha, layout))
-    if layout.photometric == _CMYK:
+    if layout.photometric == CMYK:
         return _with_alpha(Image.fromarray(_byte(colors, layout), "CMYK").convert("RGB"), _to_byte(alpha, layout))
-    if layout.photometric == _LAB:
+    if layout.photometric == LAB:
         return _lab(colors, layout)
-    if layout.photometric == _YCBCR and layout.compression not in _JPEG_COMPRESSIONS:
-        raise UnsupportedTiffError(f"{_describe(layout)}: save it as grey or RGB")
+    if layout.photometric == YCBCR and layout.compression not in _JPEG_COMPRESSIONS:
+        raise UnsupportedTiffError(f"{in_words(layout)}: save it as grey or RGB")
     rgb = _unassociated(colors, alpha, layout) if associated else colors
     stated = layout.stated or (full_range(rgb.dtype, layout.bits) if layout.bits <= 8 else None)
     return Samples(rgb, _credible(stated, rgb), _to_byte(alpha, layout), find_missing(rgb, layout.no_data))
@@ -366,7 +207,7 @@ def _coloured(values: NDArray[Any], layout: Layout) -> Samples | Image.Image:
 def _grey(values: NDArray[Any], alpha: UInt8[np.ndarray, "h w"] | None, layout: Layout) -> Samples:
     stated = layout.stated or (full_range(values.dtype, layout.bits) if layout.bits <= 8 else None)
     missing = find_missing(values, layout.no_data)
-    return Samples(values, _credible(stated, values), alpha, missing, layout.photometric == _WHITE_IS_ZERO)
+    return Samples(values, _credible(stated, values), alpha, missing, layout.photometric == WHITE_IS_ZERO)
 
 
 def _credible(stated: Range | None, values: NDArray[Any]) -> Range | None:
@@ -379,7 +220,7 @@ def _credible(stated: Range | None, values: NDArray[Any]) -> Range | None:
 def _alpha(values: NDArray[Any], layout: Layout) -> tuple[NDArray[Any] | None, bool]:
     """The channel of opacity, and whether the colours are premultiplied by it."""
     beyond = values.shape[-1] - layout.n_colors
-    kinds = layout.extra or ((_UNASSOCIATED,) if layout.photometric == _RGB and beyond == 1 else ())
+    kinds = layout.extra or ((_UNASSOCIATED,) if layout.photometric == RGB and beyond == 1 else ())
     for number, kind in enumerate(kinds[:beyond]):
         if kind in (_ASSOCIATED, _UNASSOCIATED):
             return values[..., layout.n_colors + number], kind == _ASSOCIATED
@@ -421,7 +262,7 @@ def _mapped(index: NDArray[Any], layout: Layout) -> Image.Image:
 def _lab(colors: NDArray[Any], layout: Layout) -> Image.Image:
     """CIE L*a*b* of 8 or 16 bits: L unsigned, a and b signed, as the upper bytes of Pillow's mode LAB."""
     if layout.bits not in (8, 16):
-        raise UnsupportedTiffError(f"{_describe(layout)}: save it as grey or RGB")
+        raise UnsupportedTiffError(f"{in_words(layout)}: save it as grey or RGB")
     upper = (colors.view(f"u{colors.dtype.itemsize}") >> (layout.bits - 8)).astype(np.uint8)
     size = (layout.width, layout.height)
     return Image.frombytes("LAB", size, np.ascontiguousarray(upper).tobytes(), "raw", "LAB")

@@ -11,6 +11,7 @@ from shoal.data.greys import CLIPPED
 from shoal.data.kinds import AVIF, damaged, kind_of_name, kind_of_reason, refused_kind
 from shoal.data.listing import Listing
 from shoal.errors import UserError
+from shoal.progress import counted
 from shoal.types import Others
 
 _SHOWN = 5  # skipped files that a warning names
@@ -60,7 +61,9 @@ def skip_note(skipped: Mapping[str, str], n_read: int) -> str:
     named = [f"{repr(name)[1:-1]} ({reason})" for name, reason in single[:_SHOWN]]
     more = ", …" if len(single) > _SHOWN else ""
     some = ", ".join([*kinds, *named])
-    return f"{len(skipped)} of {n_read + len(skipped)} images could not be read and were skipped: {some}{more}"
+    were = "was" if len(skipped) == 1 else "were"
+    of = counted(n_read + len(skipped), "image")
+    return f"{len(skipped)} of {of} could not be read and {were} skipped: {some}{more}"
 
 
 def count_kinds(skipped: Mapping[str, str], others: Others) -> dict[str, int]:
@@ -79,7 +82,7 @@ def part_note(notes: Mapping[str, str]) -> str:
 def _clip_note(notes: Mapping[str, str]) -> str:
     """Say how many images have values that are not told apart, and what to do."""
     name, note = next(iter(notes.items()))
-    many = "1 image is" if len(notes) == 1 else f"{len(notes)} images are"
+    many = counted(len(notes), "image is", "images are")
     return (
         f"{many} brighter or darker than the range that was measured, and clipped, such as {repr(name)[1:-1]} "
         f"({note.removeprefix(f'{CLIPPED}: ')}): to tell their values apart, embed all images again, into another "

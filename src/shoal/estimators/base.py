@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import shutil
 import tempfile
@@ -14,22 +15,23 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from shoal.clustering.kmeans import assign
-from shoal.config import RunConfig, load_recipe, to_yaml, with_reachable_clusters, with_settings
+from shoal.clustering.parameters import hinting
+from shoal.config import RunConfig, fields_of, load_recipe, to_yaml, with_reachable_clusters, with_settings
 from shoal.data import IN_MEMORY, Given, read_given, resolve_spec
 from shoal.data.greys import chosen_ranges
 from shoal.errors import UserError
 from shoal.estimators.interrupt import saved_on_interrupt
 from shoal.evaluation import HeldOut, clustering_signals
+from shoal.features.start import resolve_weights
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
-from shoal.methods import Method
-from shoal.progress import open_progress
+from shoal.methods import METHODS, Method
+from shoal.progress import counted, open_progress
 from shoal.report import write_report
 from shoal.results.held_out import Own, score_given
 from shoal.results.page import report_data
@@ -86,6 +88,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     _wrote: Path | None = None
     """The folder that the last fit wrote."""
 
+    @hinting
     def __init__(
         self,
         n_clusters: int | Literal["auto"] = 10,
@@ -120,6 +123,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         if self.out is not None and (not isinstance(self.out, str | Path) or not str(self.out)):
             raise UserError(f"out is the path of a folder to write, or None, not {self.out!r}.")
         check_plugins(config)
+        self._check_start(config)
         config = replace(config, data=replace(config.data, path=_path_of(X)))
         with open_progress(quiet=not self.verbose) as progress, tempfile.TemporaryDirectory() as scratch:
             size = None if isinstance(X, np.ndarray | Tensor | Images) else config.data.size
@@ -194,8 +198,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         agreement of seeds instead. 0 where all images are in one cluster. Of more than 2 000 images a sample is taken.
         """
         _, features, found = self._assigned(X)
-        generator = torch.Generator().manual_seed(self._trained().config.seed)
-        return clustering_signals(features, found, None, generator)["silhouette"]
+        return clustering_signals(features, found, self._trained().config.seed)["silhouette"]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name; if ``deep``, also each of ``settings`` by the name it has there."""
@@ -268,6 +271,14 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_finished") or hasattr(self, "_loaded")
 
+    @classmethod
+    def _hint(cls, keyword: str) -> str:
+        """The setting that may be meant by a keyword that is no parameter; empty if none is near."""
+        known = [path for path, _ in fields_of(RunConfig, {"method": METHODS[cls._method].config_class})]
+        last = {path.rpartition(".")[2]: path for path in reversed(known)}
+        near = difflib.get_close_matches(keyword, last, n=1, cutoff=0.8)
+        return f"did you mean settings={{{last[near[0]]!r}: ...}}?" if near else ""
+
     def _config(self) -> RunConfig:
         """The recipe with this estimator's parameters put over it."""
         recipe = load_recipe(self.recipe or f"{self._method}-folder")
@@ -285,12 +296,21 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         config = with_settings(recipe, given, name)
         if config.method.name != self._method:
             raise UserError(f"the recipe {self.recipe} is one of {config.method.name}, not of {self._method}.")
-        if "cluster_from" in over:
-            return config
-        config, note = with_reachable_clusters(config, recipe)
+        config, note = with_reachable_clusters(config, recipe, given)
         if note:
             logging.getLogger("shoal").warning(note)
         return config
+
+    def _check_start(self, config: RunConfig) -> None:
+        """Raise a UserError where the fit would have two starts: the last one's network, and weights named since."""
+        weights = resolve_weights(config.backbone.weights)
+        if not (weights and self.warm_start and self.__sklearn_is_fitted__()):
+            return
+        if weights != self._trained().config.backbone.weights:
+            raise UserError(
+                "warm_start goes on with the network of the last fit, and backbone.weights names another start: set "
+                "warm_start=False to begin with those weights, or leave them out."
+            )
 
     def _trained(self) -> Trained:
         if not self.__sklearn_is_fitted__():
@@ -347,7 +367,10 @@ def _classes(y: Labels, given: Given) -> list[object]:
         raise UserError(f"labels are a list or an array with a class for each image, not {y!r}.")
     classes = [*classes]
     if len(classes) != given.n:
-        raise UserError(f"there are {len(classes)} labels and {given.n} images: give a label for each, None for none.")
+        raise UserError(
+            f"there are {counted(len(classes), 'label')} and {counted(given.n, 'image')}: give a label for each, None "
+            "for none."
+        )
     return [classes[row] for row in given.rows.tolist()]
 
 

@@ -56,7 +56,6 @@ def evaluate(  # noqa: PLR0913
         UserError: a feature is NaN or infinite, or there are too few labels.
     """
     k = len(clustering.centers)
-    generator = torch.Generator(features.device).manual_seed(seed)
     represented = features if represented is None else represented
     return Evaluation(
         images=len(features),
@@ -64,7 +63,7 @@ def evaluate(  # noqa: PLR0913
         held_out=int(truth.held_out.sum()),
         clusters=int(_occupied(clustering).sum()),
         scores=clustering_scores(truth.targets, clustering.labels),
-        signals=clustering_signals(features, clustering, None, generator) | dispersion_signals(features, clustering),
+        signals=clustering_signals(features, clustering, seed) | dispersion_signals(features, clustering),
         baselines=[],
         train_to_test=_train_to_test(truth, features, k, seed, clustering.centers if by_head else None),
         classes=class_scores(truth.targets, clustering.labels, k, truth.classes),

@@ -56,9 +56,8 @@ def score(
     method's own head leaves some empty. ``previous`` are the clusters at the last E-step. The random sample has its own
     generator, so that scoring does not change the run.
     """
-    generator = torch.Generator(features.device).manual_seed(seed)
     scores = clustering_scores(images.targets, clustering.labels)
-    signals = clustering_signals(features, clustering, previous, generator)
+    signals = clustering_signals(features, clustering, seed, previous)
     clusters = {"clusters": len(torch.unique(clustering.labels[clustering.labels >= 0]))}
     return {key: scores[key] for key in WATCHED if scores} | clusters | signals
 
@@ -66,8 +65,8 @@ def score(
 def clustering_signals(
     features: Float[Tensor, "n d"],
     clustering: Clustering,
-    previous: Int64[Tensor, "n"] | None,
-    generator: torch.Generator,
+    seed: int,
+    previous: Int64[Tensor, "n"] | None = None,
 ) -> dict[str, float]:
     """Signals of a clustering that need no labels.
 
@@ -83,12 +82,13 @@ def clustering_signals(
     Args:
         features: what was clustered.
         clustering: label -1 leaves a row out.
+        seed: of the sample of rows of the silhouette.
         previous: clusters of the same rows at the last E-step, if there was one.
-        generator: samples the rows of the silhouette.
 
     Raises:
         UserError: a feature is NaN or infinite.
     """
+    generator = torch.Generator(features.device).manual_seed(seed)
     clustered = clustering.labels >= 0
     feature_std = _feature_std(features, clustered)
     if not math.isfinite(feature_std):

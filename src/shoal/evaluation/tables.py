@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 
 from shoal.evaluation.result import Baseline, Evaluation, Ranking
+from shoal.progress import counted
 
 SCORES = {
     "acc": "Accuracy (one-to-one matching)",
@@ -32,7 +33,11 @@ SHARES = {"acc", "purity", "smallest", "largest"}
 MAX_CLASSES = 50
 """Classes printed in the terminal; evaluation.json has all."""
 
-NAME_WIDTH, VALUE_WIDTH, TEXT_WIDTH = 38, 9, 86
+NAME_WIDTH, VALUE_WIDTH = 38, 8
+"""Characters of a name and of a value at least, so that the tables of an evaluation stand in line."""
+
+CELL_WIDTH, TEXT_WIDTH = 60, 86
+"""Characters of a cell at most, and of a note's lines."""
 
 
 class Share(float):
@@ -75,24 +80,31 @@ def tables(found: Evaluation) -> list[Table]:
 def as_text(found: Evaluation) -> str:
     """Every figure of an evaluation, for the terminal; shares are fractions of 1."""
     labelled = "all" if found.labelled == found.images else found.labelled
-    summary = f"{found.images} images, {labelled} labelled, {found.held_out} held out; {found.clusters} clusters"
+    summary = f"{counted(found.images, 'image')}, {labelled} labelled, {found.held_out} held out; "
+    summary += counted(found.clusters, "cluster")
     more = (_calibration(found), _reliability(found), _classes(found))
     every = [*tables(found), *(table for table in more if table is not None)]
-    return "\n\n".join([summary, *("\n".join(_lines(table)) for table in every)])
+    return "\n\n".join([summary, *("\n".join(text_lines(table, NAME_WIDTH, VALUE_WIDTH)) for table in every)])
 
 
-def _lines(table: Table) -> Iterator[str]:
-    width = max(NAME_WIDTH, len(table.title), *(len(row.name) for row in table.rows))
-    yield _line(table.title, table.columns, width)
-    for row in table.rows:
-        yield _line(row.name, row.values, width)
+def text_lines(table: Table, name_width: int = 0, value_width: int = 0) -> list[str]:
+    """A table for the terminal, with columns as wide as they must be, and at least so wide."""
+    rows = [[table.title, *table.columns], *([row.name, *map(cell_text, row.values)] for row in table.rows)]
+    cut = [[text if len(text) <= CELL_WIDTH else f"{text[: CELL_WIDTH - 1]}…" for text in row] for row in rows]
+    name, *values = (max(map(len, column)) for column in zip(*cut, strict=True))
+    name, values = max(name, name_width), [max(width, value_width) for width in values]
+    found = []
+    for first, *others in cut:
+        cells = (f"{text:>{width}}" for text, width in zip(others, values, strict=True))
+        found.append("  ".join([f"{first:<{name}}", *cells]).rstrip())
     for note in table.notes:
-        yield from wrap(note, TEXT_WIDTH)
+        found += wrap(note, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return found
 
 
-def _line(name: str, values: Sequence[Cell], width: int) -> str:
-    text = ("" if v is None else f"{v:.4f}" if isinstance(v, float) else v for v in values)
-    return " ".join([f"{name:<{width}}", *(f"{each:>{VALUE_WIDTH}}" for each in text)]).rstrip()
+def cell_text(value: Cell) -> str:
+    """A value as text: numbers with four digits, nothing for none."""
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else value
 
 
 def _agreement(found: Evaluation) -> Table | None:
@@ -112,13 +124,11 @@ def _agreement(found: Evaluation) -> Table | None:
             "the train part alone."
         )
     if unlabelled := found.images - found.labelled:
-        notes.append(f"{unlabelled} images without a label are left out.")
+        notes.append(f"{counted(unlabelled, 'image without a label is', 'images without a label are')} left out.")
     if found.nowhere:
         inside = 1 - found.nowhere / found.labelled
-        notes.append(
-            f"{found.nowhere} images that belong nowhere are left out; as errors they would make the accuracy "
-            f"{inside * found.scores['acc']:.4f}."
-        )
+        left_out = counted(found.nowhere, "image that belongs nowhere is", "images that belong nowhere are")
+        notes.append(f"{left_out} left out; as errors they would make the accuracy {inside * found.scores['acc']:.4f}.")
     return Table("Clusters against classes", ["all", "test"] if split else ["all"], rows, notes)
 
 
@@ -167,7 +177,7 @@ def _name(plain: Baseline) -> str:
 def _notes_on_baselines(found: Evaluation) -> Iterator[str]:
     on_pixels = any(plain.of == "pixels" for plain in found.baselines)
     for size in {plain.sampled for plain in found.baselines if plain.sampled}:
-        yield f"* on a random sample of {size} images."
+        yield f"* on a random sample of {counted(size, 'image')}."
     for plain in found.baselines:
         if plain.failed:
             yield f"{_name(plain)}: {plain.failed}"
@@ -193,7 +203,9 @@ def _classifiers(found: Evaluation) -> Table | None:
     if knn := found.knn:
         ranked[f"{knn.k} nearest neighbours"] = knn.accuracy
         bank = "all others" if knn.protocol == "leave one out" else f"{knn.bank} train images"
-        notes.append(f"Nearest neighbours: {knn.queries} images, each among {bank}, T = {knn.temperature:g}.")
+        notes.append(
+            f"Nearest neighbours: {counted(knn.queries, 'image')}, each among {bank}, T = {knn.temperature:g}."
+        )
     if linear := found.linear:
         ranked["Linear probe (SGD)"] = linear.sgd
         if linear.lars:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from shoal.features.weights import Note, fill, hub_file, note_of, read_weights, 
 from shoal.files import real
 from shoal.folder import ResultFolder
 from shoal.methods import Method
-from shoal.models import Backbone, BackboneConfig
+from shoal.models import Backbone, BackboneConfig, build_backbone
 from shoal.models.backbone import Channels
 from shoal.training.trained import Trained
 
@@ -53,7 +53,18 @@ def start_from_weights(method: Method, config: BackboneConfig) -> str:
     """
     if not config.weights:
         return ""
-    backbones = [part for part in method.modules() if isinstance(part, Backbone)]
+    return _start([part for part in method.modules() if isinstance(part, Backbone)], config)
+
+
+def check_weights(config: BackboneConfig) -> None:
+    """Raise a UserError for a backbone that there is not, or weights that cannot be read or do not fit it."""
+    backbone = build_backbone(config)
+    if config.weights:
+        _start([backbone], config)
+
+
+def _start(backbones: Sequence[Backbone], config: BackboneConfig) -> str:
+    """Give backbones the weights that their config names; what these are, in a line."""
     start = _read(config, backbones[0])
     _check_architecture(start, config)
     for backbone in backbones:

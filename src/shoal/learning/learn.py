@@ -149,7 +149,8 @@ class _Average:
     opinion: Float32[Tensor, "before1 k"]
     """P(class | cluster); last of rows without a cluster."""
     keep: bool
-    """Whether the clustering has all the weight: rows stay where they are, and a head says how sure that is."""
+    """Whether the clustering has all the weight: rows stay where they are, and a head and what the answers say of
+    their clusters tell, as equals, how sure that is."""
 
     def each(self, z: Float32[Tensor, "b c"], before: Int64[Tensor, "b"]) -> list[Float32[Tensor, "b k"]]:
         """Probabilities by each way and by the clustering, of rows in the coordinates, given their clusters."""
@@ -169,7 +170,8 @@ def _average(evidence: Evidence, told: Bool[Tensor, "a"], weights: Float32[Tenso
     keep = bool(weights[-1] == 1)
     heads: list[tuple[Tensor, Tensor]] = []
     if keep:
-        heads, weights = [fit_head(given, evidence.prior(opinion))], torch.tensor([1.0, 0.0])
+        # A head is surer than it should be, also of what the clustering, which is kept, speaks against.
+        heads, weights = [fit_head(given, evidence.prior(opinion))], torch.tensor([0.5, 0.5])
     else:
         arrived = evidence.arrived(told)
         for way in WAYS:

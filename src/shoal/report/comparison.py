@@ -42,13 +42,16 @@ def write_comparison(title: str, tables: Sequence[Table], curves: Sequence[Curve
     Raises:
         UserError: the disk is full, or the folder cannot be written.
     """
-    drawn = [each for each in curves if any(each.runs)]
+    trained = [each for each in curves if any(each.runs)]
+    panels = comparison_panels(trained[:MAX_LINES])
+    lines = {line.name for panel in panels for line in panel.lines}
     template = environment().get_template("comparison.html.jinja")
     page = template.render(
         title=title,
         tables=tables,
-        panels=comparison_panels(drawn[:MAX_LINES]),
-        n_left_out=max(0, len(drawn) - MAX_LINES),
+        panels=panels,
+        n_left_out=max(0, len(trained) - MAX_LINES),
+        short=[each.label for each in trained[:MAX_LINES] if each.label not in lines],
         scripts=("training.js",),
     )
     atomic_write(path, page.encode("utf-8", "replace"))

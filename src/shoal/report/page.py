@@ -141,8 +141,11 @@ def _clusters(sizes: Int64[Tensor, "k"], data: ReportData) -> Figure:
     """How many clusters have images, how many of those that were asked for have none, and how many there may be."""
     n_asked = data.n_asked
     notes = [f"{count(int(sizes.min()))} to {count(int(sizes.max()))} images each"] if len(sizes) > 1 else []
-    notes += [f"{count(n_asked - len(sizes))} more were asked for and are empty"] if len(sizes) < n_asked else []
-    notes += [f"{in_series([*data.layers])} are other layers"] if data.layers else []
+    if (left := n_asked - len(sizes)) > 0:
+        notes.append(f"{count(left)} more {'was asked for and is' if left == 1 else 'were asked for and are'} empty")
+    if data.layers:
+        are = "is another layer" if len(data.layers) == 1 else "are other layers"
+        notes.append(f"{in_series([*data.layers])} {are}")
     return Figure("Clusters", count(len(sizes)), "; ".join(notes))
 
 

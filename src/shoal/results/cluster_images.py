@@ -83,7 +83,7 @@ def cluster(
         seed: random seed.
         folder: to write.
         progress: told of what takes long.
-        min_cluster_size: for the density alone.
+        min_cluster_size: for the density alone; None takes that of an earlier result by density.
 
     Raises:
         UserError: there are fewer rows than clusters, they cannot be clustered so, no group is dense, no layer has so
@@ -98,11 +98,14 @@ def cluster(
         assert inputs.earlier is not None
         seed, how = inputs.earlier.seed, f"a layer of the density in {inputs.earlier.folder.path}; nothing was fitted"
     else:
+        if method == "density" and min_cluster_size is None and inputs.earlier is not None:
+            min_cluster_size = getattr(inputs.earlier.clusterer, "min_cluster_size", None)
         unfitted = _unfitted(inputs, n_clusters, method, metric, seed, min_cluster_size)
         how = how_fitted(unfitted, len(inputs))
         clusterer, found = _fitted(unfitted, inputs, progress)
     labels, occupied = renumbered(found)
-    if len(occupied) < (n_clusters or 0):
+    found_k = n_clusters or int(getattr(clusterer, "n_clusters_", 0))
+    if len(occupied) < found_k:
         clusterer = restricted(clusterer, occupied)
     own = shards.part(len(inputs))
     result = Result(

@@ -125,9 +125,19 @@ class Decided:
         found = assign_rows(features, model, model.centers, metric, labels=slots, positions=positions)
         confidence = found.confidence
         if self.learned is not None:
-            confidence = torch.where(labels == self.learned.labels, self.learned.confidence, confidence)
+            # A learnt cluster may have been merged since; and the head alone may speak against what was learnt.
+            stays = self._present(self.learned.labels) == labels
+            known = torch.where(labels == self.learned.labels, torch.zeros_like(confidence), confidence)
+            confidence = torch.where(stays, torch.maximum(self.learned.confidence, known), confidence)
         confidence[torch.from_numpy(self.replayed.fixed) & (labels >= 0)] = 1
         return replace(found, labels=labels, confidence=confidence)
+
+    def _present(self, clusters: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
+        """The clusters that these are in now; −1 stays."""
+        into = torch.full((2 + max(self.replayed.into, default=-1),), -1)
+        for number, now in self.replayed.into.items():
+            into[number] = now
+        return into[clusters]  # −1 is the last
 
 
 class Reader:

@@ -13,7 +13,7 @@ from shoal.errors import UserError
 from shoal.evaluation import Evaluation, Truth, clustering_scores, clustering_signals
 from shoal.evaluation.result import Merged
 from shoal.progress import Progress
-from shoal.results.merging import merge
+from shoal.results.merging import merge, write_merged_tables
 from shoal.results.result import Result
 from shoal.results.run_images import images_of_run
 from shoal.training.trained import Trained
@@ -29,7 +29,7 @@ def evaluate(
 
     Of a training run, ``knn`` and ``linear`` ask for figures of the backbone's features, which takes a pass over the
     images, as does a method that clusters by a head of its own. Figures on pixels need the images as well.
-    ``merge_to`` asks for figures of the clusters merged into so many.
+    ``merge_to`` asks for figures of the clusters merged into so many, and writes the tables of these.
 
     Raises:
         UserError: a figure needs labels and there are none, or the images, and they are gone.
@@ -68,10 +68,10 @@ def evaluate(
 
 def _merged(result: Result, truth: Truth, merge_to: int) -> Merged:
     found, model = merge(result, merge_to)
+    write_merged_tables(result, found, merge_to)
     labels = found.labels.where(truth.clustered, -1)
-    generator = torch.Generator().manual_seed(result.seed)
     clustering = Clustering(labels, model.centers, found.distance)
-    signals = clustering_signals(result.features, clustering, None, generator)
+    signals = clustering_signals(result.features, clustering, result.seed)
     return Merged(merge_to, clustering_scores(truth.targets, labels), signals)
 
 

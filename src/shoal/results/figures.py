@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from jaxtyping import Int64
 from torch import Tensor
@@ -103,8 +102,7 @@ def _measured(result: Result) -> dict[str, float]:
     """Scores and signals of clusters as they were found."""
     _, found, _ = result.clustered
     clustering = Clustering(found.labels, result.centers, found.distance)
-    generator = torch.Generator().manual_seed(result.seed)
-    signals = clustering_signals(result.features, clustering, None, generator)
+    signals = clustering_signals(result.features, clustering, result.seed)
     embedded = result.embedded
     scores = {} if embedded is None else clustering_scores(embedded.targets, found.labels)
     return {**signals, **scores}

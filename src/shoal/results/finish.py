@@ -87,7 +87,10 @@ class Outcome:
         """One line per figure and per file to look at."""
         lines = [f"clusters     {self.n_clusters}, of {self.n_rows}{self._shortfall()}"]
         if self.n_nowhere:
-            lines.append(f"nowhere      {self.n_nowhere} ({self.n_nowhere / self.n_rows:.1%}) are in no cluster")
+            share = f"({self.n_nowhere / self.n_rows:.1%})"
+            lines.append(
+                f"nowhere      {self.n_nowhere} {share} {'is' if self.n_nowhere == 1 else 'are'} in no cluster"
+            )
         if self.layers:
             k = next((k for k in self.layers if k > self.n_clusters), max(self.layers))
             lines.append(f"layers       also {in_series([*self.layers])} clusters: {self.layers[k]}")
@@ -122,7 +125,8 @@ class Outcome:
         if self.n_clusters == self.n_asked:
             return ""
         repeats = self.n_different is not None and self.n_different <= self.n_clusters
-        others = f"and the other {self.n_asked - self.n_clusters} are empty"
+        left = self.n_asked - self.n_clusters
+        others = "and one is empty" if left == 1 else f"and the other {left} are empty"
         return f"; {self.n_asked} were asked for, {f'but only {self.n_different} images differ' if repeats else others}"
 
 

@@ -24,7 +24,7 @@ from shoal.data.unread import count_kinds, reading_notes
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded
 from shoal.folder import ResultFolder
-from shoal.progress import Progress
+from shoal.progress import Progress, counted
 from shoal.results.atlas import read_atlas
 from shoal.results.changes import changes_of, update_hint
 from shoal.results.chosen import chosen_networks
@@ -144,7 +144,7 @@ def read_inputs(
     check_has_videos(source, every, name)
     listing = source.listing()  # what is wrong with the images is told before anything is downloaded
     if len(listing.ids) < fewest:
-        n = "1 image is" if len(listing.ids) == 1 else f"{len(listing.ids)} images are"
+        n = counted(len(listing.ids), "image is", "images are")
         raise UserError(f"{n} fewer than the {fewest} clusters asked for: lower -k.")
     embedded = embed_first(
         source, specs or chosen_networks(None, None), folder.features, ranges=ranges, strict=strict, progress=progress
@@ -282,7 +282,7 @@ def _unchanged(result: Result, progress: Progress) -> Int64[np.ndarray, "m"]:
     for line in changes_of(result):
         progress.warn(line.rstrip("."))
     if len(found) < len(everything):
-        progress.warn(f"{len(found)} images are clustered again; {update_hint(result)}")
+        progress.warn(f"{counted(len(found), 'image is', 'images are')} clustered again; {update_hint(result)}")
     return found
 
 

@@ -31,5 +31,10 @@ def is_layer(found: Result, result: Result, n_clusters: int) -> bool:
     mine, theirs = result.clusterer, found.clusterer
     if not isinstance(mine, UMAPHDBSCAN) or not isinstance(theirs, UMAPHDBSCAN):
         return False
-    same = torch.equal(torch.as_tensor(mine.rows_), torch.as_tensor(theirs.rows_))
-    return same and n_clusters in (theirs.n_clusters_, found.asked)
+    return _same_rows(mine, theirs) and n_clusters in (theirs.n_clusters_, found.asked)
+
+
+def _same_rows(one: UMAPHDBSCAN, other: UMAPHDBSCAN) -> bool:
+    """Whether both embedded the same rows; a layer that has lost a cluster lacks the rows of that."""
+    rows, others = ({row.tobytes() for row in torch.as_tensor(each.rows_).cpu().numpy()} for each in (one, other))
+    return rows <= others or others <= rows

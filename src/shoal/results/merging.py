@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch.nn.functional import one_hot
 
@@ -10,6 +12,7 @@ from shoal.clustering.merging import merged_clusters
 from shoal.results.model import Combine, Model
 from shoal.results.result import Result
 from shoal.results.rows import Assignments, assign_rows
+from shoal.results.tables import write_assignments
 
 
 def merge(result: Result, merge_to: int) -> tuple[Assignments, Model]:
@@ -31,3 +34,17 @@ def merge(result: Result, merge_to: int) -> tuple[Assignments, Model]:
     own = Model(model, centers, torch.arange(merge_to), combine)
     assigned = assign_rows(result.features, own, centers, result.metric, labels=labels, positions=found.positions)
     return assigned, own
+
+
+def write_merged_tables(result: Result, found: Assignments, merge_to: int) -> Path:
+    """Write who is in which merged cluster, as ``assignments-INT.csv`` and ``.parquet``; the former is returned.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    embedded, folder = result.embedded, result.folder
+    targets, classes = (None, ()) if embedded is None else (embedded.targets, embedded.classes)
+    paths = [folder.path / f"{folder.assignments.stem}-{merge_to}{suffix}" for suffix in (".csv", ".parquet")]
+    for path in paths:
+        write_assignments(found, result.ids, path, targets=targets, classes=classes)
+    return paths[0]

@@ -24,8 +24,10 @@ from shoal.report.data import Copy
 from shoal.results.atlas import read_atlas
 from shoal.results.chosen import as_flags
 from shoal.results.layers import layer_command
-from shoal.results.merging import merge
+from shoal.results.merging import merge, write_merged_tables
+from shoal.results.model import Model
 from shoal.results.result import Result
+from shoal.results.rows import Assignments
 from shoal.results.tables import read_csv
 from shoal.types import Clustering
 
@@ -39,28 +41,29 @@ def write_page(result: Result) -> None:
     write_report(report_data(result), result.folder.report)
 
 
-def write_merged_page(result: Result, merge_to: int) -> Path:
-    """Write the report of a result whose clusters are merged into fewer, beside its own.
+def write_merged(result: Result, merge_to: int) -> tuple[Path, Path]:
+    """Write the report of a result whose clusters are merged into fewer, and their tables, beside its own.
 
     Raises:
         UserError: as ``write_page``, or there are no more clusters than that.
     """
-    path = result.folder.path / f"report-{merge_to}.html"
-    write_report(report_data(result, merge_to), path)
-    return path
+    merged = merge(result, merge_to)
+    page = result.folder.path / f"report-{merge_to}.html"
+    write_report(report_data(result, merged), page)
+    return page, write_merged_tables(result, merged[0], merge_to)
 
 
-def report_data(result: Result, merge_to: int | None = None) -> ReportData:
-    """What the report of a result shows, or of the result with its clusters merged into fewer.
+def report_data(result: Result, merged_into: tuple[Assignments, Model] | None = None) -> ReportData:
+    """What the report of a result shows, or of the result with its clusters merged into fewer, as by ``merge``.
 
     Raises:
-        UserError: as ``write_page``, and as ``merge``.
+        UserError: as ``write_page``.
     """
     embedded, folder = result.embedded, result.folder
     if embedded is None:
         raise UserError(f"{folder.path} holds clusters of features, so there are no images to show in a report.")
-    merged_into = None if merge_to is None else merge(result, merge_to)
     found, model = (result.assignments, result.model) if merged_into is None else merged_into
+    whole = merged_into is None
     ids, pixels = read_atlas(folder.atlas)
     index = rows_of(ids, result)
     shown, clusters = found[index], model.numbers
@@ -73,9 +76,9 @@ def report_data(result: Result, merge_to: int | None = None) -> ReportData:
     images = as_images(pixels.numpy(), embedded.targets[index].tolist(), embedded.classes, ids, embedded.skipped)
     return ReportData(
         title=folder.place.resolve().name,
-        command=command_of(result) if merge_to is None else _merging_command(result, merge_to),
+        command=command_of(result) if whole else _merging_command(result, len(model.numbers)),
         config_yaml=folder.config.read_text("utf-8", "replace") if folder.is_run else "",
-        metrics=_metrics(folder, clustering_scores(embedded.targets, found.labels), merged=merge_to is not None),
+        metrics=_metrics(folder, clustering_scores(embedded.targets, found.labels), merged=not whole),
         images=images,
         features=_comparable(embedded.features[index], result.metric),
         clustering=Clustering(shown.labels, centers, shown.distance),
@@ -85,13 +88,13 @@ def report_data(result: Result, merge_to: int | None = None) -> ReportData:
         seed=result.seed,
         sizes=group_sizes(found.labels, k),
         merged=merged.nonzero()[:, 0].tolist(),
-        layers={k: layer_command(result, k) for k in result.layers if merge_to is None},
-        n_asked=result.asked if result.decided is None and merge_to is None else 0,
+        layers={k: layer_command(result, k) for k in result.layers if whole},
+        n_asked=result.asked if result.decided is None and whole else 0,
         n_images=len(found.labels),
-        names=result.names if merge_to is None else {},
+        names=result.names if whole else {},
         duplicates=[*read_copies(folder.duplicates).values()],
         outliers=[name for (name,) in read_csv(folder.outliers, "id")],
-        evaluation=Evaluation.load(folder.evaluation) if merge_to is None else None,
+        evaluation=Evaluation.load(folder.evaluation) if whole else None,
     )
 
 

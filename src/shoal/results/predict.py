@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shoal import distributed, job
+from shoal.clustering.rows import Metric
 from shoal.data import find_source
 from shoal.data.listing import Names, others_of
 from shoal.data.sources.others import in_words
@@ -20,6 +21,8 @@ from shoal.data.unread import reading_notes
 from shoal.errors import UserError
 from shoal.features.store import writing
 from shoal.progress import Progress
+from shoal.results.merging import merge
+from shoal.results.model import Model
 from shoal.results.networks import embed_more
 from shoal.results.result import Result, given_features
 from shoal.results.rows import Assignments, assign_rows
@@ -27,7 +30,14 @@ from shoal.results.tables import write_assignments
 
 
 def predict(
-    result: Result, name: str, out: Path, *, every: str = "", strict: bool, progress: Progress
+    result: Result,
+    name: str,
+    out: Path,
+    *,
+    every: str = "",
+    strict: bool,
+    progress: Progress,
+    merge_to: int | None = None,
 ) -> tuple[int, int] | None:
     """Write the cluster of each new image, or of each row of a ``.npy`` file where features were clustered.
 
@@ -40,6 +50,7 @@ def predict(
         every: how often a frame of a video is taken; by default as for the result.
         strict: whether to fail on the first image that cannot be read.
         progress: told how far it is.
+        merge_to: number of clusters into which those of the result are merged first, as ``merge`` does it.
 
     Returns:
         How many there are, and how many of them belong nowhere; None in processes other than the first.
@@ -47,6 +58,7 @@ def predict(
     Raises:
         UserError: they cannot be read, the network's weights have changed or are gone, or ``out`` cannot be written.
     """
+    model, names = (result.model, result.names) if merge_to is None else (merge(result, merge_to)[1], {})
     if result.encoder is None:
         if not distributed.is_first():
             return None
@@ -55,8 +67,8 @@ def predict(
             width = result.centers.shape[1]
             raise UserError(f"{name} has {features.shape[1]} features in a row, and {width} were clustered.")
         rows = Names(map(str, range(len(features))))
-        found = _assigned(result, features)
-        write_assignments(found, rows, out, names=result.names)
+        found = _assigned(model, features, result.metric)
+        write_assignments(found, rows, out, names=names)
         return len(features), int((found.labels < 0).sum())
     with contextlib.nullcontext() if Path(name).exists() else job.local_first():  # it downloads what the others find
         source = find_source(name, every=every or result.every)
@@ -70,8 +82,9 @@ def predict(
             progress.warn(line)
         if others := others_of(source):
             progress.warn(f"{sum(others.counts.values())} other files were not read: {in_words(others.counts)}")
-        found, targets, classes = _assigned(result, embedded.features), embedded.targets, embedded.classes
-        write_assignments(found, embedded.ids, out, names=result.names, targets=targets, classes=classes)
+        found = _assigned(model, embedded.features, result.metric)
+        targets, classes = embedded.targets, embedded.classes
+        write_assignments(found, embedded.ids, out, names=names, targets=targets, classes=classes)
         return len(embedded.ids), int((found.labels < 0).sum())
 
 
@@ -93,6 +106,6 @@ def _folder_for_features(out: Path) -> Iterator[Path]:
         job.meet()  # nobody reads it any more
 
 
-def _assigned(result: Result, features: Float[Tensor, "n d"]) -> Assignments:
-    found = assign_rows(features, result.model, result.model.centers, result.metric)
-    return replace(found, labels=result.model.numbers_of(found.labels))
+def _assigned(model: Model, features: Float[Tensor, "n d"], metric: Metric) -> Assignments:
+    found = assign_rows(features, model, model.centers, metric)
+    return replace(found, labels=model.numbers_of(found.labels))

@@ -110,8 +110,7 @@ class Result:
         """
         folder = ResultFolder(path)
         folder.complete_update()
-        if not folder.is_finished:
-            raise UserError(_unfinished(folder))
+        folder.check_finished()
         header, tensors = read_tensors(folder.clustering)
         try:
             centers = tensors.pop("centers")
@@ -394,18 +393,3 @@ def _movable(encoder: EncoderSpec, folder: ResultFolder) -> EncoderSpec:
     """The spec without the path of the run itself, whose folder may be moved."""
     own = encoder.kind == "run" and Path(encoder.name).resolve() == folder.place.resolve()
     return replace(encoder, name="") if own else encoder
-
-
-def _unfinished(folder: ResultFolder) -> str:
-    path = folder.path
-    resume = f"'shoal train --resume {path}'"
-    if folder.is_run and folder.model.is_file():
-        why = (
-            "lacks clustering.safetensors"
-            if folder.features.exists()
-            else "was trained by shoal 0.1, which kept no features"
-        )
-        return f"{path} {why}: {resume} adds what is missing."
-    if folder.is_run:
-        return f"{path} has not been trained to its end: resume it with {resume}."
-    return f"{path} holds no finished clusters: give a folder that 'shoal train' or 'shoal cluster' wrote."

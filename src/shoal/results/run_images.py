@@ -7,7 +7,7 @@ import torch
 from shoal.data.images import images_of
 from shoal.errors import UserError
 from shoal.features.matching import pixel_fingerprint
-from shoal.progress import Progress
+from shoal.progress import Progress, counted
 from shoal.results.changes import update_hint
 from shoal.results.result import Result
 from shoal.training.trained import Trained
@@ -35,7 +35,7 @@ def images_of_run(result: Result, trained: Trained, progress: Progress) -> Image
     )
     if same < len(rows):
         lost = len(rows) - same
-        many = "1 image is" if lost == 1 else f"{lost} images are"
+        many = counted(lost, "image is", "images are")
         raise UserError(f"{many} gone, renamed or changed since: {update_hint(result)}")
     if rows == [*range(len(read))]:  # else they would be copied
         return read

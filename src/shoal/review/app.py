@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 from shoal.errors import UserError
 from shoal.features.text import reads_text
+from shoal.progress import counted
 from shoal.report.contents import map_coordinates
 from shoal.results.naming import search_text
 from shoal.review.desk import Desk
@@ -335,7 +336,7 @@ class Api:
         text = request.query_params.get(name, "")
         rows = [_whole(each, 0, self.session.n - 1) for each in text.split(",")] if text else []
         if len(rows) > most:
-            raise Refused(400, f"at most {most} images at a time")
+            raise Refused(400, f"at most {counted(most, 'image')} at a time")
         return rows
 
 

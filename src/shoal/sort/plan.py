@@ -25,6 +25,7 @@ from shoal.data.listing import Blob, Names
 from shoal.data.reading import open_content, read_blob
 from shoal.errors import UserError
 from shoal.files import real
+from shoal.progress import counted
 from shoal.sort import checks
 from shoal.sort.manifest import How, Step, Writer
 from shoal.sort.moving import digest, move, put
@@ -75,22 +76,26 @@ class Plan:
         """What would happen, in words and a line for each folder."""
         folders = self.folders
         n, inside = sum(folders.values()), sum(source is None for _, source, _ in self.rows())
-        lines = [f"{how} {n} files ({self.n_bytes / 1e6:.1f} MB) into {self.into}"]
+        lines = [f"{how} {counted(n, 'file')} ({self.n_bytes / 1e6:.1f} MB) into {self.into}"]
         width = min(_WIDEST, max(map(len, map(_shown, folders)), default=0))
         lines += [f"  {_shown(folder):<{width}}  {count}" for folder, count in folders.items()]
         if inside:
-            lines.append(f"{inside} of them come out of archives, tables or videos, on top of that size")
+            come = "comes" if inside == 1 else "come"
+            lines.append(f"{inside} of them {come} out of archives, tables or videos, on top of that size")
         if self.n_renamed:
-            lines.append(f"{self.n_renamed} get a number after their name: their folder has that name already")
+            get, their = ("gets", "its") if self.n_renamed == 1 else ("get", "their")
+            lines.append(f"{self.n_renamed} {get} a number after {their} name: {their} folder has that name already")
         if self.n_adapted:
+            get, have = ("gets", "it has") if self.n_adapted == 1 else ("get", "they have")
             refused = 'marks such as : ? * " <, endings or words'
-            lines.append(f"{self.n_adapted} get another name: {self.into} cannot hold the {refused} that they have")
-        if n < len(self.destinations):
-            lines.append(f"{len(self.destinations) - n} images are in no cluster and stay where they are")
+            lines.append(f"{self.n_adapted} {get} another name: {self.into} cannot hold the {refused} that {have}")
+        if left := len(self.destinations) - n:
+            stay = ("image is", "stays where it is") if left == 1 else ("images are", "stay where they are")
+            lines.append(f"{left} {stay[0]} in no cluster and {stay[1]}")
         apart = sum(checks.on_other_disk(self.into, (source for _, source, _ in self.rows() if source is not None)))
         if apart and how != "copy":
             effect = "each is copied, checked and removed" if how == "move" else "links there need it mounted"
-            lines.append(f"{apart} lie on another file system: {effect}")
+            lines.append(f"{counted(apart, 'lies', 'lie')} on another file system: {effect}")
         return "\n".join(lines)
 
     def carry_out(self, how: How, contents: Callable[[], Iterable[Blob]] | None = None) -> Path:

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from scipy.stats import t as student
 from shoal.clustering.contingency import adjusted_rand
 from shoal.errors import UserError
 from shoal.evaluation import collapse_warning
+from shoal.folder import ResultFolder
+from shoal.progress import counted
 from shoal.results.figures import LABELLED, Figures, read_figures
 from shoal.sweeps.folder import Member, SweepFolder
 
@@ -115,10 +117,10 @@ class _Found:
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
-    """Compare results, and the finished runs of sweeps.
+    """Compare results, and the finished runs of sweeps; damaged ones are left out and named.
 
     Raises:
-        UserError: a result is not finished or damaged, is given twice, or a sweep has no finished run.
+        UserError: a result is not finished or is given twice, a sweep has no finished run, or all are damaged.
     """
     found = _read(paths)
     groups = _groups(found)
@@ -133,7 +135,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
     ]
     chosen, choice = _choose(variants, same=same)
     return Comparison(
-        title=paths[0].resolve().name if len(paths) == 1 else f"{len(found.figures)} results",
+        title=paths[0].resolve().name if len(paths) == 1 else counted(len(found.figures), "result"),
         variants=variants,
         measured=measured,
         comparable=comparable,
@@ -147,28 +149,53 @@ def compare(paths: Sequence[Path]) -> Comparison:
 def _read(paths: Sequence[Path]) -> _Found:
     found = _Found()
     seen: set[Path] = set()
-    for path in paths:
-        sweep = SweepFolder(path)
-        members = sweep.members() if sweep.is_sweep else []
-        folders = {path / member.name: member for member in members} if sweep.is_sweep else {path: _member_at(path)}
-        left_out = [folder.name for folder in folders if sweep.is_sweep and not sweep.run(folder.name).is_finished]
-        if left_out:
-            names = ", ".join(left_out[:3]) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
-            found.notes.append(
-                f"{len(left_out)} of {len(folders)} runs of {path} are not finished and left out: {names}."
-            )
-        if sweep.is_sweep and len(left_out) == len(folders):
-            raise UserError(f"{path} holds a sweep without a finished run: give its 'shoal sweep' command again.")
-        for folder, member in folders.items():
-            if folder.name in left_out:
-                continue
-            if folder.resolve() in seen:
-                raise UserError(f"{folder} is given twice: each result counts once.")
-            seen.add(folder.resolve())
-            found.figures.append(read_figures(folder))
-            if member is not None:
-                found.members[folder] = member
+    damaged: list[str] = []
+    for folder, member in (each for path in paths for each in _finished(path, found.notes)):
+        if folder.resolve() in seen:
+            raise UserError(f"{folder} is given twice: each result counts once.")
+        seen.add(folder.resolve())
+        try:
+            found.figures.append(_whole_figures(folder))
+        except UserError as error:
+            if not ResultFolder(folder).is_finished:  # a wrong path
+                raise
+            damaged.append(f"{folder} is damaged and left out: {error}")
+            continue
+        if member is not None:
+            found.members[folder] = member
+    if not found.figures:
+        raise UserError(" ".join(["no result can be compared.", *damaged]))
+    found.notes += damaged
     return found
+
+
+def _finished(path: Path, notes: list[str]) -> Iterator[tuple[Path, Member | None]]:
+    """The finished runs of a sweep, or the one result in a folder; ``notes`` are told which runs are left out."""
+    sweep = SweepFolder(path)
+    if not sweep.is_sweep:
+        yield path, _member_at(path)
+        return
+    members = sweep.members()
+    done = [member for member in members if sweep.run(member.name).is_finished]
+    left_out = [member.name for member in members if member not in done]
+    if not done:
+        raise UserError(f"{path} holds a sweep without a finished run: give its 'shoal sweep' command again.")
+    if left_out:
+        names = ", ".join(left_out[:3]) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
+        n, are = counted(len(members), "run"), "is" if len(left_out) == 1 else "are"
+        notes.append(f"{len(left_out)} of {n} of {path} {are} not finished and left out: {names}.")
+    yield from ((path / member.name, member) for member in done)
+
+
+def _whole_figures(path: Path) -> Figures:
+    """The figures of a result, once all that a comparison reads of it has been read.
+
+    Raises:
+        UserError: something in its folder is damaged.
+    """
+    figures = read_figures(path)
+    _ = figures.images, figures.labels, figures.result.decided
+    return figures
 
 
 def _member_at(path: Path) -> Member | None:
@@ -176,7 +203,11 @@ def _member_at(path: Path) -> Member | None:
     sweep = SweepFolder(path.resolve().parent)
     if not sweep.is_sweep:
         return None
-    return next((member for member in sweep.members() if member.name == path.resolve().name), None)
+    try:
+        members = sweep.members()
+    except UserError:  # only a name for the run is lost
+        return None
+    return next((member for member in members if member.name == path.resolve().name), None)
 
 
 def _groups(found: _Found) -> list[list[Figures]]:

@@ -117,14 +117,20 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def _split(text: str) -> list[str]:
-    """Parts between the commas that are in no brackets."""
-    parts, depth = [""], 0
+    """Parts between the commas that are in no brackets or quotes; a quote within a word is a letter of it."""
+    parts, depth, quote, before = [""], 0, "", ","
     for letter in text:
-        depth += (letter == "[") - (letter == "]")
-        if letter == "," and depth == 0:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'" and before in "[{,":
+            quote = letter
+        else:
+            depth = max(0, depth + (letter in "[{") - (letter in "]}"))
+        if letter == "," and not quote and depth == 0:
             parts.append("")
         else:
             parts[-1] += letter
+        before = before if letter.isspace() else letter
     return parts
 
 
@@ -132,9 +138,22 @@ def _value(text: str, word: str) -> Any:
     if not text.strip():
         raise UserError(f"--grid {word!r} has an empty value: write each value between two commas.")
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--grid {word!r}: {text!r} cannot be read as a value; a list is written [0.8,1.2].") from error
+    return _whole_specs(value) if isinstance(value, list) else value
+
+
+def _whole_specs(items: Sequence[Any]) -> list[Any]:
+    """A list in which settings stand behind what they belong to again: ``erase:p=0.8``, ``side=0.4`` are one spec."""
+    found: list[Any] = []
+    for item in items:
+        text = isinstance(item, str) and found and isinstance(found[-1], str)
+        if text and ":" in found[-1] and re.match(r"[A-Za-z_]\w*\s*=", item):
+            found[-1] += f",{item}"
+        else:
+            found.append(item)
+    return found
 
 
 def _combinations(recipe: str, grid: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], RunConfig]]:
@@ -143,8 +162,7 @@ def _combinations(recipe: str, grid: Mapping[str, Sequence[Any]]) -> list[tuple[
     for values in itertools.product(*grid.values()):
         over = dict(zip(grid, values, strict=True))
         config = with_settings(base, over, recipe)
-        if "cluster_from" not in over:
-            config, _ = with_reachable_clusters(config, base)
+        config, _ = with_reachable_clusters(config, base, over)
         data = config.data
         if data.path == "-":
             raise UserError("a sweep cannot read paths from standard input: give a folder, a pattern or a table.")
@@ -171,6 +189,8 @@ def _in_name(value: Any) -> str:
     """A value as part of a file's name; of a path its last part."""
     if isinstance(value, str):
         return Path(value).name or value
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return f"[{','.join(value)}]"
     return json.dumps(value, separators=(",", ":"))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from shoal.progress import Progress, duration
+from shoal.progress import Progress, counted, duration
 from shoal.sweeps.folder import SweepFolder
 from shoal.sweeps.grid import Point
 
@@ -166,7 +166,7 @@ class Launcher:
         elif self.stop_signal is not None and not self._stopping:
             self._stopping = True
             n = len(self._running)
-            progress.say(f"stopping: {n} {_runs(n)} save{'s' if n == 1 else ''} first; a second signal stops at once")
+            progress.say(f"stopping: {counted(n, 'run saves', 'runs save')} first; a second signal stops at once")
             for job in self._running:
                 job.process.terminate()
 
@@ -236,10 +236,6 @@ class _Teller:
 def _epochs(point: Point) -> int:
     """Epochs that a run will log, at most."""
     return min(point.config.epochs, point.config.max_steps or point.config.epochs)
-
-
-def _runs(n: int) -> str:
-    return "run" if n == 1 else "runs"
 
 
 Handler = Callable[[int, object], None]

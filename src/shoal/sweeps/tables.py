@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from shoal.errors import UserError
-from shoal.evaluation.tables import Best, Cell, Row, Table
+from shoal.evaluation.tables import Best, Cell, Row, Table, cell_text, text_lines
 from shoal.files import atomic_write
 from shoal.report.comparison import Curves, write_comparison
 from shoal.sweeps.compare import LEVEL, SHOWN, Comparison, Difference, Stat, Variant
-
-MAX_WIDTH = 60
-"""Characters of a cell in the terminal."""
 
 
 def tables(found: Comparison) -> list[Table]:
@@ -55,7 +52,8 @@ def _stat(variant: Variant, name: str, variants: Sequence[Variant], comparable: 
         return None
     text = _with_spread(stat)
     means = [each.stats[name].mean for each in variants if name in each.stats]
-    is_best = stat.mean == max(means) and len(means) > 1 and name in comparable
+    # Those that look the same are equally good.
+    is_best = _number(stat.mean) == _number(max(means)) and len(means) > 1 and name in comparable
     return Best(text) if is_best else text
 
 
@@ -145,26 +143,14 @@ def _signed(value: float) -> str:
 
 def as_text(found: Comparison) -> str:
     """All tables for the terminal."""
-    return "\n\n".join("\n".join(_lines(table)) for table in tables(found))
-
-
-def _lines(table: Table) -> list[str]:
-    rows = [[table.title, *table.columns], *([row.name, *(_cell(value) for value in row.values)] for row in table.rows)]
-    cut = [[text if len(text) <= MAX_WIDTH else f"{text[: MAX_WIDTH - 1]}…" for text in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cut, strict=True)]
-    lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in cut]
-    return [*lines, *table.notes]
-
-
-def _cell(value: Cell) -> str:
-    return "" if value is None else str(value)
+    return "\n\n".join("\n".join(text_lines(table)) for table in tables(found))
 
 
 def as_markdown(found: Comparison) -> str:
     """All tables as Markdown; the best mean of a column is bold."""
 
     def cell(value: Cell) -> str:
-        text = re.sub(r"([\\|*_`<\[\]])", r"\\\1", _cell(value)).replace("\n", " ")
+        text = re.sub(r"([\\|*_`<\[\]])", r"\\\1", cell_text(value)).replace("\n", " ")
         return f"**{text}**" if isinstance(value, Best) else text
 
     parts = [f"# {found.title}"]
@@ -197,7 +183,7 @@ def as_latex(found: Comparison) -> str:
     """Figures and differences as tables for LaTeX with booktabs; the best mean of a column is bold."""
 
     def cell(value: Cell) -> str:
-        text = "".join(LATEX.get(letter, letter) for letter in _cell(value))
+        text = "".join(LATEX.get(letter, letter) for letter in cell_text(value))
         return rf"\textbf{{{text}}}" if isinstance(value, Best) else text
 
     parts = [f"% {' '.join(found.title.split())}; needs \\usepackage{{booktabs}}"]

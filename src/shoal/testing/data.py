@@ -36,9 +36,9 @@ def check_augmentation(augmentation: Augmentation | type[Augmentation]) -> None:
     with preserve_rng(torch.device("cpu")):
         try:
             found = [(changed(slice(6), v), changed(slice(6), v, 1), changed(slice(2, 4), v)) for v in (0, 1)]
-        except UserError:
+        except (UserError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:
             line = fault_line(error)
             raise UserError(f"{breaks}: it fails{f' in line {line}' if line else ''}: {words(error)}.") from error
     for one, again, part in found:

@@ -83,9 +83,9 @@ class _Trial:
         """Tell an error of the method's code by what was called, and its line."""
         try:
             yield
-        except UserError:
+        except (UserError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:
             line = fault_line(error) or _line_in_class(self.kind, error)
             where = f" in line {line}" if line else ""
             self.require(False, f"{what} fails{where}: {words(error)}")

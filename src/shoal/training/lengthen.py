@@ -8,6 +8,7 @@ from shoal import distributed
 from shoal.config import to_yaml
 from shoal.errors import UserError
 from shoal.files import atomic_write
+from shoal.progress import counted
 from shoal.training.optim import full_lr, lr_factor
 from shoal.training.run import Run
 
@@ -54,7 +55,7 @@ def lengthen(run: Run, epochs: int | None = None, max_steps: int | None = None) 
         atomic_write(run.folder.config, to_yaml(config).encode())
     if last == done:
         return f"schedule     the run has done its {done} steps, and ends here"
-    length = f"{config.epochs} epoch{'' if config.epochs == 1 else 's'}"
+    length = counted(config.epochs, "epoch")
     share = "" if config.epochs == before.epochs else f", as does all that depends on the share of {length} done"
     return (
         f"schedule     step {done + 1} to {last}: the rate was {old:.3g}, and from {new:.3g} on follows the schedule "

@@ -25,6 +25,7 @@ from shoal.errors import UserError
 from shoal.folder import ResultFolder
 from shoal.methods import build
 from shoal.models import Backbone, average_statistics, sync_batch_norm
+from shoal.progress import counted
 from shoal.report import ReportData
 from shoal.tensors import damaged, read_tensors, write_tensors
 from shoal.training.optim import build_optimizer, restore_optimizer
@@ -134,12 +135,12 @@ class Run:
         height, width = self.images.pixels.shape[2:]
         epochs, steps = self.config.epochs, self.n_steps
         each = self.steps_per_epoch
-        cut = f", ended after {steps} steps" if steps < epochs * each else ""
+        cut = f", ended after {counted(steps, 'step')}" if steps < epochs * each else ""
         return {
             "run": str(self.folder.path),
             "device": in_words(self.device, self.config.precision),
             "images": f"{len(self.images)} of {height} × {width} px",
-            "length": f"{epochs} epochs, each {each} step{'s' if each != 1 else ''} of {self.batch_size} images{cut}",
+            "length": f"{counted(epochs, 'epoch')}, each {counted(each, 'step')} of {self.batch_size} images{cut}",
         }
 
     @property

@@ -22,6 +22,7 @@ from shoal.clustering.parameters import (
     check_choice,
     check_counts,
     generator_from,
+    hinting,
     points_from,
     precision_of,
     put_ahead,
@@ -235,6 +236,7 @@ class KMeans(CentersEstimator):
         n_features_in_: d.
     """
 
+    @hinting
     def __init__(  # noqa: PLR0913 - scikit-learn's parameters and two of our own
         self,
         n_clusters: int = 8,

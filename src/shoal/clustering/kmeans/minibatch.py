@@ -26,6 +26,7 @@ from shoal.clustering.parameters import (
     check_n_clusters,
     check_not_negative,
     generator_from,
+    hinting,
     weights_from,
 )
 from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, angle_of_rounding, count_distinct
@@ -130,6 +131,7 @@ class MiniBatchKMeans(CentersEstimator):
     labels_: Array | Tensor
     counts_: Array | Tensor
 
+    @hinting
     def __init__(  # noqa: PLR0913 - a setting each
         self,
         n_clusters: int = 8,

@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from shoal.clustering.inputs import ArrayOrTensor, TakesTensors, as_input_type
-from shoal.clustering.parameters import Array, check_counts, check_not_negative, precision_of
+from shoal.clustering.parameters import Array, check_counts, check_not_negative, hinting, precision_of
 from shoal.clustering.rows import invalid_features_error
 from shoal.errors import UserError
 
@@ -57,6 +57,7 @@ class BetaMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignore[mi
         n_features_in_: 1.
     """
 
+    @hinting
     def __init__(self, *, max_iter: int = 1000, tol: float = 1e-5) -> None:
         self.max_iter = max_iter
         self.tol = tol

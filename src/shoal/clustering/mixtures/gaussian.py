@@ -30,6 +30,7 @@ from shoal.clustering.parameters import (
     check_n_clusters,
     check_not_negative,
     generator_from,
+    hinting,
     precision_of,
 )
 from shoal.clustering.rows import Metric, Rows, Shards, invalid_features_error, too_far, unit_length
@@ -105,6 +106,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         n_features_in_: d.
     """
 
+    @hinting
     def __init__(  # noqa: PLR0913
         self,
         n_components: int = 1,

@@ -22,6 +22,7 @@ from shoal.clustering.parameters import (
     check_n_clusters,
     check_not_negative,
     generator_from,
+    hinting,
     precision_of,
 )
 from shoal.clustering.rows import Metric, Rows, count_distinct, invalid_features_error, subsample
@@ -112,6 +113,7 @@ class TEMI(SharesEstimator):
         n_features_in_: d.
     """
 
+    @hinting
     def __init__(
         self,
         n_clusters: int = 8,
