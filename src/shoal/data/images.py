@@ -20,7 +20,7 @@ from torch import Tensor
 from shoal.data import cache
 from shoal.data.greys import Ranges, Scale, chosen_ranges
 from shoal.data.listing import Files, Listing, Source, as_images
-from shoal.data.looks import look_at_all
+from shoal.data.looks import looks_in
 from shoal.data.reach import out_of_reach
 from shoal.data.reading import content_digest, read_all, source_scale
 from shoal.data.sources.find import find_source
@@ -103,7 +103,8 @@ def place_on(images: Images, device: torch.device) -> Images:
 def _from_source(
     source: Source, size: int | None, known: Ranges, strict: bool, progress: ProgressCallback | None
 ) -> Images:
-    looks = look_at_all(source.listing().files) if isinstance(source.files, Files) else None
+    looked = isinstance(source.files, Files) or source.has_looks
+    looks = looks_in(source.listing(), range(len(source.listing().ids))) if looked else None
     stamp = cache.stamp_of(source, size, known)
     images = cache.recall(stamp) if source.stable else None
     if images is None:

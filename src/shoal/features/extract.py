@@ -19,8 +19,8 @@ from torch import Tensor
 from shoal.clustering.rows import equal_rows
 from shoal.data.greys import ANY, Ranges, Scale
 from shoal.data.links import other_names
-from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
-from shoal.data.looks import NO_LOOK, Look, look_at
+from shoal.data.listing import Blob, Listing, Look, Pixels, Source, source_digest
+from shoal.data.looks import look_of
 from shoal.data.reach import LostError, Reach, out_of_reach
 from shoal.data.reading import Decoded, Preparing, decode_blob, map_rows, source_scale
 from shoal.data.unread import nothing_readable, reason_of, refuse_skipped
@@ -304,7 +304,7 @@ class _Filling:
 
 def _prepared(preparing: Preparing, scale: Scale, by_pixels: bool, blob: Blob) -> tuple[Decoded, Look]:
     """What is made of an image, and its file as it was before it was read."""
-    look = look_at(blob) if isinstance(blob, Path) else NO_LOOK
+    look = look_of(blob)
     found = decode_blob(preparing, scale, blob, sketched=True)
     if by_pixels and not isinstance(found.pixels, str):
         found = found._replace(fingerprint=pixel_fingerprint(found.pixels))

@@ -17,6 +17,7 @@ from shoal.data import Source, find_source, read_pixels, resolve_spec
 from shoal.data.greys import Ranges, describe
 from shoal.data.listing import others_of
 from shoal.data.sources.array import map_npy
+from shoal.data.sources.joined import places_in
 from shoal.data.unread import count_kinds, reading_notes
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded
@@ -138,7 +139,7 @@ def read_inputs(
     if shown := describe(embedded.ranges):
         progress.say(f"range        {shown}; --data.range LOW HIGH sets another")
     # A list on the standard input is read once; what it named is found again by these names.
-    origin = [str(file) for file in source.files] if name == "-" else resolve_spec(name)
+    origin = places_in(source) if name == "-" else resolve_spec(name)
     return _of_images(source, embedded, folder, origin)
 
 
