@@ -64,7 +64,7 @@ def failure_of(error: BaseException) -> Failure:
     chain = [*_chain(error)]
     code = next(filter(None, map(_code, chain)), "")
     status = next(filter(None, map(_status, chain)), 0)
-    if code or status:
+    if (code or status) and not any(type(each).__name__ == "ClientPayloadError" for each in chain):
         return _of_answer(code, status, error)
     names = {each.__name__ for one in chain for each in type(one).__mro__}
     numbers = {one.errno for one in chain if isinstance(one, OSError)}
@@ -85,7 +85,7 @@ def failure_of(error: BaseException) -> Failure:
 def _of_answer(code: str, status: int, error: BaseException) -> Failure:
     """Of a server that answered."""
     words = _phrase(status)
-    reason = " ".join(each for each in (words, code) if each and each not in (str(status), words))
+    reason = " ".join(each for each in (words, code) if each and each != str(status))
     if code in _BUSY_CODES or status in (408, 425, 429, 509) or (status >= 500 and status != 501):
         return Failure("busy", reason)
     if code in _LAPSED_CODES or status in (401, 407):

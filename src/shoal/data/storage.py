@@ -158,6 +158,8 @@ class Storage:
             try:
                 request = self._fs._cat_file(path, start=start, end=end, **more)
                 return self._checked(await asyncio.wait_for(request, limit), start, end)
+            except InWholeError:
+                raise
             except Exception as error:  # each file system has its own
                 failure = failure_of(error)
             pause = self._patience.pause(failure, tried)
@@ -187,7 +189,7 @@ class Storage:
             time.sleep(self._patience.wait())
             try:
                 return request()
-            except UserError:
+            except (UserError, InWholeError):
                 raise
             except Exception as error:
                 failures.append(failure_of(error))
