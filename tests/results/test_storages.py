@@ -54,7 +54,7 @@ def test_the_clusters_are_those_of_a_folder(web, photos, tmp_path, network):
 @pytest.mark.slow
 def test_after_a_failure_the_same_command_resumes(web, tmp_path, network, capsys):
     names = sorted(path for path in web.files if path.endswith(".png"))
-    web.faults |= {name: ("503", -1) for name in names[12:]}
+    web.faults |= dict.fromkeys(names[12:], ("503", -1))
     flags = [*network, "--out", tmp_path / "out"]
     assert cluster(f"{web.home}/p/", *flags) == 2
     told = complaint(capsys)
