@@ -330,6 +330,24 @@ def test_what_is_no_single_place():
         find_source("simplecache::memory://x".replace("simplecache::", "zip://x::"))
 
 
+@pytest.mark.slow
+def test_sftp(tmp_path):
+    from tests.sftp import sftp_server
+
+    (tmp_path / "p/in").mkdir(parents=True)
+    for number, picture in enumerate(PICTURES):
+        (tmp_path / f"p/in/{number}.png").write_bytes(picture)
+    (tmp_path / "z.zip").write_bytes(zipped())
+    with sftp_server(tmp_path) as host:
+        found = to_images(f"sftp://me:{PASSWORD}@{host}/p")
+        assert shown(found, *range(6))
+        assert found.ids[0] == "in/0.png"
+        assert shown(to_images(f"sftp://me:{PASSWORD}@{host}/z.zip"), 0, 1, 2)
+        with pytest.raises(UserError, match=r"may not be read \(Authentication failed\)") as told:
+            find_source(f"sftp://me:{SIGNATURE}@{host}/p")
+    assert SIGNATURE not in str(told.value)
+
+
 # Secrets
 
 SIGNATURE, PASSWORD = "5ecret51gnature", "pa55w0rd"

@@ -103,7 +103,7 @@ def test_no_secret_is_written(web, tmp_path, network, capfd):
     assert main(["update", str(out), spec]) == 0
     assert main(["predict", str(out), spec, "--out", str(tmp_path / "new.csv")]) == 0
     web.key = "revoked"
-    storage._connect.cache_clear()
+    storage._connected.cache_clear()
     assert main(["update", str(out), spec]) == 2
     assert main(["cluster", f"{spec}x", "-k", "4", *network]) == 2
     assert main(["cluster", f"http://me:{password}/@{host}/x.zip", "-k", "4", *network]) == 2
@@ -139,7 +139,7 @@ def s3():
 
 
 def _forget():
-    storage._connect.cache_clear()
+    storage._connected.cache_clear()
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 

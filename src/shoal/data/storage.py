@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from functools import cache, partial
@@ -29,14 +30,17 @@ Answer = TypeVar("Answer")
 CONNECTIONS = 32
 """Requests at once: at 20 ms each that is 1 600 images a second."""
 
-_THREADS = 8  # for file systems whose requests wait
+_THREADS = 4  # for file systems whose requests wait, each with a connection of its own
 
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each further request
 _TRIES_AWAY = 3  # where nobody answers at all
+_PATIENT = ("gs", "gcs")  # gcsfs itself asks six times, and cannot be told not to
 _CONNECT, _SILENCE = 10, 30  # seconds until a connection is there, and without a byte
 _SLOWEST = 2**16  # bytes a second, below which a request is given up
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http", "sftp": "sftp"}
 _EXTRAS |= {"ssh": "sftp", "az": "azure", "abfs": "azure", "abfss": "azure", "adl": "azure", "hf": "hub"}
+_LOGGERS = ("fsspec", "s3fs", "gcsfs", "adlfs", "paramiko", "aiobotocore", "botocore", "aiohttp", "asyncio", "google")
+_SILENT = logging.NullHandler()
 _WHERE = "environment variables, or files in ~/.config/fsspec"
 
 
@@ -51,9 +55,10 @@ class Storage:
         self.url = url
         self.scheme = scheme_of_url(url)
         self.is_web = self.scheme in ("http", "https")
-        self._patience = _Patience()
+        self._patience = _Patience(() if self.scheme in _PATIENT else _PAUSES)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="storage")
-        self._fs, self.path = self.asked(partial(_connect, private(url), self.scheme))
+        self._own = threading.local()
+        self._fs, self.path = self.asked(partial(_connected, private(url), self.scheme))
 
     def asked(self, request: Callable[[], Answer], url: str = "") -> Answer:
         """The answer to a request without which there are no images; ``url`` is what was asked for.
@@ -169,9 +174,21 @@ class Storage:
         raise AssertionError("unreachable")
 
     def _answered(self, path: str, start: int | None, end: int | None) -> bytes:
-        """The bytes of a file in a file system whose requests wait."""
+        """The bytes of a file in a file system whose requests wait.
+
+        Paramiko's connections, and perhaps others, are no good for two threads, so each has one of its own. It is made
+        anew after a failure, which may have been its end.
+        """
+
+        def request() -> bytes:
+            fs = getattr(self._own, "fs", None) or _connect(private(self.url), self.scheme, fresh=True)[0]
+            self._own.fs = None
+            data = self._checked(fs.cat_file(path, start=start, end=end), start, end)
+            self._own.fs = fs
+            return data
+
         failures: list[Failure] = []
-        data = self._tried(lambda: self._checked(self._fs.cat_file(path, start=start, end=end), start, end), failures)
+        data = self._tried(request, failures)
         if data is None:
             raise unread(failures[-1])
         return data
@@ -207,7 +224,8 @@ class InWholeError(OSError):
 class _Patience:
     """When to ask again. All requests wait while the storage asks to be left alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, pauses: Sequence[float]) -> None:
+        self._pauses = pauses
         self._lock = threading.Lock()
         self._quiet_until = 0.0
 
@@ -217,9 +235,9 @@ class _Patience:
 
     def pause(self, failure: Failure, tried: int) -> float | None:
         """Seconds before a request that failed so many times is made again; None: it is not."""
-        if not failure.may_pass or tried > len(_PAUSES) or (failure.why == "away" and tried >= _TRIES_AWAY):
+        if not failure.may_pass or tried > len(self._pauses) or (failure.why == "away" and tried >= _TRIES_AWAY):
             return None
-        pause = _PAUSES[tried - 1] * random.uniform(0.8, 1.2)
+        pause = self._pauses[tried - 1] * random.uniform(0.8, 1.2)
         if failure.reason[:3] in ("429", "503"):
             with self._lock:
                 self._quiet_until = max(self._quiet_until, time.monotonic() + pause)
@@ -261,22 +279,30 @@ def is_known(scheme: str) -> bool:
 
 
 @cache
-def _connect(url: str, scheme: str) -> tuple[Any, str]:
-    """The file system of an address, and its path there."""
+def _connected(url: str, scheme: str) -> tuple[Any, str]:
+    return _connect(url, scheme)
+
+
+def _connect(url: str, scheme: str, *, fresh: bool = False) -> tuple[Any, str]:
+    """The file system of an address, a ``fresh`` one if that is asked for, and its path there."""
     import fsspec.core
 
+    for name in _LOGGERS:  # without a handler, tracebacks with whole addresses would go to the terminal
+        logging.getLogger(name).addHandler(_SILENT)
     if "::" in url:
         raise UserError(
             f"shoal does not read chains of addresses such as {redacted(url)}: give the address of the archive itself."
         )
     try:
-        fs, path = fsspec.core.url_to_fs(url, **_options(scheme))
+        fs, path = fsspec.core.url_to_fs(url, **_options(scheme), skip_instance_cache=fresh)
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
         advice = f"pip install 'shoal[{extra}]'" if extra else " ".join(redacted(str(error)).split()).rstrip(".")
         raise UserError(f"{scheme}:// needs a package that is missing: {advice}.") from None
     if scheme in ("s3", "s3a"):
         fs.retries = 1  # requests are made again here
+    if scheme in ("sftp", "ssh"):
+        fs.ftp.get_channel().settimeout(_SILENCE)
     return fs, str(path)
 
 
@@ -325,8 +351,9 @@ def _nanoseconds(info: Mapping[str, Any]) -> int:
 
 def entries_of(storage: Storage) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Name below the address of a storage, path and what is said of each file there; not of empty folders' marks."""
-    base = storage.path.rstrip("/")
-    for path, info in storage.found(storage.path).items():
+    base, found = storage.path.rstrip("/"), dict(storage.found(storage.path))
+    while found:  # what is said of a file takes a kilobyte
+        path, info = found.popitem()
         name = path[len(base) + 1 :] if path.startswith(f"{base}/") else ""
         if name and not name.endswith("/") and info.get("type") != "directory":
             yield name, path, info

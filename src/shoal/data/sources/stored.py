@@ -108,10 +108,11 @@ class StoredFolder:
         """
         if not storage.path.strip("/") and not storage.is_web and storage.scheme != "memory":
             raise UserError(f"{storage.url} names no bucket or folder: add one, as in {storage.scheme}://name/photos.")
-        found = sorted(_web_entries(storage) if storage.is_web else entries_of(storage), key=lambda each: each[0])
+        entries = _web_entries(storage) if storage.is_web else entries_of(storage)
+        found = sorted((name, path, look_of(info)) for name, path, info in entries)
         if not found:
             raise UserError(f"there is nothing at {storage.url}: check the address.")
-        looks = np.array([look_of(info) for _, _, info in found], np.int64)
+        looks = np.array([look for _, _, look in found], np.int64)
         names, paths = Names(name for name, _, _ in found), Names(path for _, path, _ in found)
         return cls(storage, distinct(names), paths, looks)
 
