@@ -38,8 +38,8 @@ class DataConfig:
 
     path: str = "digits"
     """Folder; .zip, .tar (also .gz, .bz2, .xz), .parquet, .npy, or .csv of paths; pattern in quotes, such as
-    'photos/**/*.jpg' or 'shards/{000..099}.tar'; hf://owner/name; name of a data set, such as cifar10; or - to read
-    paths from standard input."""
+    'photos/**/*.jpg' or 'shards/{000..099}.tar'; any of these in a storage, such as s3://bucket/photos; hf://owner/name;
+    name of a data set, such as cifar10; or - to read paths from standard input."""
     root: str = ""
     """Folder with the files of a named data set; by default they are downloaded to the cache."""
     size: Annotated[int, Ge(1)] | None = None
