@@ -60,15 +60,18 @@ class Bucket:
         key = unquote(parts.path).lstrip("/").partition("/")[2]
         if not key:
             return "200 OK\r\nContent-Type: application/xml\r\n", self.listed(parse_qs(parts.query))
+        start, _, end = headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")
         try:
-            data, found = (self.folder / key).read_bytes(), (self.folder / key).stat()
+            with (self.folder / key).open("rb") as file:
+                found = os.fstat(file.fileno())
+                file.seek(int(start))
+                data = file.read(int(end) + 1 - int(start) if end else -1)
         except OSError:
             return "404 Not Found\r\n", b"" if method == "HEAD" else b"<Error><Code>NoSuchKey</Code></Error>"
         status = "200 OK"
-        if asked := headers.get("range"):
-            start, _, end = asked.removeprefix("bytes=").partition("-")
-            whole, data = len(data), data[int(start) : int(end) + 1 if end else None]
-            status = f"206 Partial Content\r\nContent-Range: bytes {start}-{int(start) + len(data) - 1}/{whole}"
+        if "range" in headers:
+            last = int(start) + len(data) - 1
+            status = f"206 Partial Content\r\nContent-Range: bytes {start}-{last}/{found.st_size}"
         when = datetime.fromtimestamp(int(found.st_mtime), UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
         return f'{status}\r\nETag: "{_tag(found)}"\r\nLast-Modified: {when}\r\n', data
 

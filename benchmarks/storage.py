@@ -1,8 +1,9 @@
 """Embedding images from an S3 server against a local folder: images a second, processor time and memory.
 
 The files are hard links to two hundred JPEG files of 500 × 375 pixels. The server (``s3_server.py``) runs on the same
-machine, and makes each request wait; its processor time is told apart, as on a real job it is another machine's. Both
-sources are embedded in turn, in a process of their own, by the same network with random weights.
+machine, and makes each request wait; its processor time is told apart, as on a real job it is another machine's. A
+folder, the same files in a bucket, and tar archives of them in a bucket are embedded in turn, each in a process of its
+own, by the same network with random weights.
 
     python benchmarks/storage.py [--n 20000] [--delay 0.02] [--network mobilenetv3_small_050] [--folder FOLDER]
 """
@@ -16,6 +17,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Mapping
@@ -110,11 +112,26 @@ def measure(source: str, network: str, port: str = "") -> Mapping[str, float]:
     return figures
 
 
-def main(folder: Path, n: int, delay: float, network: str) -> None:
-    """Measure both, and print a line for each."""
-    tree = build(folder, n)
-    local = measure(str(tree), network)
-    command = [sys.executable, str(Path(__file__).with_name("s3_server.py")), str(tree), "--delay", str(delay)]
+def pack(tree: Path) -> Path:
+    """Put the files of each folder into a tar archive, or take those that are there."""
+    shards = tree.with_name(f"shards-{tree.name}")
+    if not shards.is_dir():
+        begun = tree.with_name(f"begun-{shards.name}")
+        begun.mkdir(exist_ok=True)
+        for folder in sorted(tree.iterdir()):
+            with tarfile.open(begun / f"{folder.name}.tar", "w", dereference=True) as archive:
+                for file in sorted(folder.iterdir()):
+                    entry = archive.gettarinfo(file, file.name)
+                    entry.type, entry.size = tarfile.REGTYPE, file.stat().st_size  # not a hard link to another
+                    with file.open("rb") as opened:
+                        archive.addfile(entry, opened)
+        begun.rename(shards)
+    return shards
+
+
+def measure_stored(bucket: Path, delay: float, network: str) -> dict[str, float]:
+    """Embed what a server serves, and add what that took of it."""
+    command = [sys.executable, str(Path(__file__).with_name("s3_server.py")), str(bucket), "--delay", str(delay)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -122,10 +139,17 @@ def main(folder: Path, n: int, delay: float, network: str) -> None:
         finally:
             server.send_signal(signal.SIGTERM)
         used, n_requests = map(float, server.stdout.readline().split())
-    for name, figures in (("folder", local), ("S3", stored)):
-        print(f"{name:<8}" + "  ".join(f"{what} {value:.4g}" for what, value in figures.items()))
-    print(f"server  CPU ms {1000 * used / n:.3g} an image, {n_requests:.0f} requests, each after {1000 * delay:.0f} ms")
-    print(f"S3 / folder: {stored['images/s'] / local['images/s']:.2f} of the images a second")
+    return {**stored, "server CPU ms": 1000 * used / stored["images"], "requests": n_requests}
+
+
+def main(folder: Path, n: int, delay: float, network: str) -> None:
+    """Measure all three, and print a line for each."""
+    tree = build(folder, n)
+    found = {"folder": measure(str(tree), network), "S3": measure_stored(tree, delay, network)}
+    found["S3, tar"] = measure_stored(pack(tree), delay, network)
+    for name, figures in found.items():
+        share = figures["images/s"] / found["folder"]["images/s"]
+        print(f"{name:<8} {share:.2f}  " + "  ".join(f"{what} {value:.4g}" for what, value in figures.items()))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from shoal.data.reach import out_of_reach
 from shoal.data.sources.formats import DAMAGE
 from shoal.data.sources.labels import classes_of, subfolder_classes
 from shoal.data.sources.others import Collector, in_words
-from shoal.data.sources.stored import File, Folder, cannot_read, local_files, version_of
+from shoal.data.sources.stored import File, Folder, Span, StoredFile, cannot_read, local_files, version_of
 from shoal.data.sources.zipped import MAX_BYTES, open_zip, unreadable, zip_blobs
 from shoal.errors import UserError
 
@@ -321,9 +321,11 @@ def _refused(size: int) -> Member | None:
 
 def _seek_tar(file: File, offsets: Iterable[int], sizes: Iterable[int]) -> Iterator[Blob]:
     """Iterate over the images of an uncompressed archive, each of which is read at its offset in any thread."""
-    opened = _OpenFile(file) if isinstance(file, Path) else file
-    for offset, size in zip(offsets, sizes, strict=True):
-        yield _refused(size) or opened.part(offset, offset + size)
+    places = zip(offsets, sizes, strict=True)
+    if isinstance(file, StoredFile):
+        return file.parts(_refused(size) or Span(offset, offset + size) for offset, size in places)
+    opened = _OpenFile(file)
+    return (_refused(size) or opened.member(offset, size) for offset, size in places)
 
 
 class _OpenFile:
@@ -336,8 +338,8 @@ class _OpenFile:
             raise UserError(f"cannot read {file}: {error.strerror}.") from error
         weakref.finalize(self, os.close, self._file)
 
-    def part(self, start: int, end: int) -> Member:
-        return Member(lambda: self._read(start, end - start))
+    def member(self, offset: int, size: int) -> Member:
+        return Member(lambda: self._read(offset, size))
 
     def _read(self, offset: int, size: int) -> bytes:
         data = os.pread(self._file, size, offset)

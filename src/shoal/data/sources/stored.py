@@ -16,7 +16,8 @@ from hashlib import blake2b
 from html.parser import HTMLParser
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from threading import Lock
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import unquote, urljoin, urlsplit
 
 import numpy as np
@@ -24,7 +25,7 @@ from jaxtyping import Int64
 
 from shoal.data.decode import UnreadableError
 from shoal.data.kinds import DENIED, HEAD, Kind
-from shoal.data.listing import Blob, Files, Listing, Look, Names, Remote, Source, distinct
+from shoal.data.listing import Blob, Files, Listing, Look, Member, Names, Remote, Source, distinct
 from shoal.data.looks import NO_LOOK
 from shoal.data.reach import UNREACHED
 from shoal.data.sources.labels import subfolder_classes
@@ -37,6 +38,7 @@ from shoal.types import Others
 _MAX_BYTES = 2**30  # of an image file, as on a disk
 _FIRST, _MOST, _AHEAD = 2**16, 2**22, 4
 """Bytes of the first request of a file that is read as a stream, of the largest, and how many are made in advance."""
+_RUN = 2**20  # bytes of entries of an archive that come by one request
 _DEEPEST = 32  # web pages of web pages
 
 
@@ -83,11 +85,57 @@ class StoredFile:
         """All of it."""
         return _whole(self.storage, self.path, self.look)
 
-    def part(self, start: int, end: int, unpack: Callable[[bytes], bytes] = bytes) -> Remote:
-        """Some of its bytes, and what they are made into."""
-        return Remote(
-            partial(self.storage.begin, self.path, start, end, end - start), end - start, unpack=unpack, look=None
-        )
+    def parts(self, spans: Iterable[Span | Member]) -> Iterator[Remote | Member]:
+        """Parts of it, in order; those that lie close together come by one request. Members are as they are."""
+        run: list[Span] = []
+        for span in spans:
+            if run and (isinstance(span, Member) or not _is_next(span, run)):
+                yield from self._together(run)
+                run = []
+            if isinstance(span, Member):
+                yield span
+            else:
+                run.append(span)
+        if run:
+            yield from self._together(run)
+
+    def _together(self, run: Sequence[Span]) -> Iterator[Remote]:
+        first, last = run[0].start, run[-1].end
+        request = _Once(partial(self.storage.begin, self.path, first, last, last - first))
+        for span in run:
+            yield Remote(request, span.end - span.start, unpack=partial(_cut, span, first))
+
+
+class Span(NamedTuple):
+    """Some bytes of a file, and what makes an image file of them."""
+
+    start: int
+    end: int
+    unpack: Callable[[bytes], bytes] = bytes
+
+
+def _is_next(span: Span, run: Sequence[Span]) -> bool:
+    """Whether a part lies close behind others, and is not too much with them."""
+    return 0 <= span.start - run[-1].end <= _FIRST and span.end - run[0].start <= _RUN
+
+
+def _cut(span: Span, first: int, data: bytes) -> bytes:
+    return span.unpack(data[span.start - first : span.end - first])
+
+
+class _Once:
+    """Makes a request when it is first asked to."""
+
+    def __init__(self, request: Callable[[], Future[bytes]]) -> None:
+        self._request = request
+        self._lock = Lock()
+        self._future: Future[bytes] | None = None
+
+    def __call__(self) -> Future[bytes]:
+        with self._lock:
+            if self._future is None:
+                self._future = self._request()
+            return self._future
 
 
 class StoredFolder:

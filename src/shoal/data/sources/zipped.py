@@ -1,4 +1,4 @@
-"""The entries of a zip archive, on a disk or in a storage, where each is read by one request for its bytes."""
+"""The entries of a zip archive, on a disk or in a storage, where those side by side are read by one request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shoal.data.decode import UnreadableError
 from shoal.data.listing import Blob, Member
 from shoal.data.reach import out_of_reach
 from shoal.data.sources.formats import DAMAGE
-from shoal.data.sources.stored import File, StoredFile, cannot_read
+from shoal.data.sources.stored import File, Span, StoredFile, cannot_read
 from shoal.errors import UserError
 
 MAX_BYTES = 2**28
@@ -47,9 +47,12 @@ def open_zip(file: File) -> zipfile.ZipFile:
 def zip_blobs(file: File, images: bytearray) -> Iterator[Blob]:
     """Iterate over the entries that ``images`` marks with 1; the archive stays open while there are members of it."""
     archive = open_zip(file)
-    member = _stored(archive, file) if isinstance(file, StoredFile) else _local(archive)
-    for entry in compress(archive.infolist(), images):
-        yield _refused(entry) or member(entry)
+    wanted = compress(archive.infolist(), images)
+    if isinstance(file, StoredFile):
+        span = _span_of(archive, file)
+        return file.parts(_refused(entry) or span(entry) for entry in wanted)
+    member = _local(archive)
+    return (_refused(entry) or member(entry) for entry in wanted)
 
 
 def unreadable(reason: str) -> Member:
@@ -86,19 +89,19 @@ def _local(archive: zipfile.ZipFile) -> Callable[[zipfile.ZipInfo], Blob]:
     return lambda entry: Member(partial(read, entry))
 
 
-def _stored(archive: zipfile.ZipFile, file: StoredFile) -> Callable[[zipfile.ZipInfo], Blob]:
-    """Each entry by one request, from its header to where the next entry or the directory begins."""
+def _span_of(archive: zipfile.ZipFile, file: StoredFile) -> Callable[[zipfile.ZipInfo], Span | Member]:
+    """Where an entry is: from its header to where the next entry or the directory begins."""
     starts = sorted({entry.header_offset for entry in archive.infolist()} | {archive.start_dir})
 
-    def part(entry: zipfile.ZipInfo) -> Blob:
+    def span(entry: zipfile.ZipInfo) -> Span | Member:
         start = entry.header_offset
         behind = bisect_right(starts, start)
         end = min(starts[behind] if behind < len(starts) else file.size, start + _LONGEST + entry.compress_size)
         if end <= start:
             return unreadable("damaged: its place is outside the archive")
-        return file.part(start, end, partial(_unpacked, entry))
+        return Span(start, end, partial(_unpacked, entry))
 
-    return part
+    return span
 
 
 def _unpacked(entry: zipfile.ZipInfo, data: bytes) -> bytes:
