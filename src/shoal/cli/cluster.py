@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 SOURCE = (
     "Images: a folder, .zip, .tar, Parquet file or table of paths, a pattern such as 'photos/**/*.jpg', - for paths on "
-    "standard input, hf://OWNER/NAME, or the name of a data set. Features: a .npy file (n, d), an earlier result, or "
+    "standard input, any of these in a storage such as s3://bucket/photos, hf://OWNER/NAME, or the name of a data set. "
+    "Features: a .npy file (n, d), an earlier result, or "
     "digits, whose pixels are then the features."
 )
 

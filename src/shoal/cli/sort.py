@@ -75,6 +75,7 @@ def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None,
         raise UserError(f"{into} is the folder of the clusters, or lies in it: sort into a folder of its own.")
     try:
         result = Result.load(path)
+        _check_local(result)
         _tell_changes(result, goal)
         plan = _plan(result, into, assignments)
         plan.check(how)
@@ -93,6 +94,19 @@ def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None,
         return 128 + stop.signum
     say(f"done; to undo it: shoal sort --undo {shlex.quote(str(manifest))}")
     return 0
+
+
+def _check_local(result: Result) -> None:
+    """Raise a UserError where images are in a storage."""
+    from shoal.data.sources.find import is_stored
+
+    specs = result.source if isinstance(result.source, list) else [result.source]
+    stored = next((spec for spec in (*specs, *(spec for _, spec in result.joined)) if is_stored(spec)), "")
+    if stored:
+        raise UserError(
+            f"the images are in {stored}, and only files on this machine are sorted: download them, then give their "
+            f"folder to 'shoal update {shlex.quote(str(result.folder.path))} FOLDER'."
+        )
 
 
 def _tell_changes(result: Result, into: Path) -> None:

@@ -55,7 +55,9 @@ def stamp_of(source: Source, size: int | None, known: Ranges | None = None) -> s
     """
     return _hash(
         chain(
-            [_FORMAT, size, dict(known or {}), readers()], source.origin, [_paths(source), map(_stat, _paths(source))]
+            [_FORMAT, size, dict(known or {}), readers()],
+            source.origin,
+            [_paths(source), map(_stat, _paths(source)), *([source.version] if source.version else [])],
         )
     )
 

@@ -21,7 +21,7 @@ from shoal.data import cache
 from shoal.data.batches import page_dropper
 from shoal.data.greys import Ranges, Scale, chosen_ranges
 from shoal.data.listing import Files, Listing, Source, as_images
-from shoal.data.looks import look_at_all
+from shoal.data.looks import looks_in
 from shoal.data.reach import out_of_reach
 from shoal.data.reading import content_digest, read_all, source_scale
 from shoal.data.sources.find import find_source
@@ -40,8 +40,8 @@ class DataConfig:
 
     path: str = "digits"
     """Folder; .zip, .tar (also .gz, .bz2, .xz), .parquet, .npy, or .csv of paths; pattern in quotes, such as
-    'photos/**/*.jpg' or 'shards/{000..099}.tar'; hf://owner/name; name of a data set, such as cifar10; or - to read
-    paths from standard input."""
+    'photos/**/*.jpg' or 'shards/{000..099}.tar'; any of these in a storage, such as s3://bucket/photos; hf://owner/name;
+    name of a data set, such as cifar10; or - to read paths from standard input."""
     root: str = ""
     """Folder with the files of a named data set; by default they are downloaded to the cache."""
     every: str = ""
@@ -110,7 +110,8 @@ def place_on(images: Images, device: torch.device) -> Images:
 def _from_source(
     source: Source, size: int | None, known: Ranges, strict: bool, progress: ProgressCallback | None
 ) -> Images:
-    looks = look_at_all(source.listing().files) if isinstance(source.files, Files) else None
+    looked = isinstance(source.files, Files) or source.has_looks
+    looks = looks_in(source.listing(), range(len(source.listing().ids))) if looked else None
     stamp = cache.stamp_of(source, size, known)
     images = cache.recall(stamp) if source.stable else None
     if images is None:

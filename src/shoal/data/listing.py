@@ -8,6 +8,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
@@ -212,12 +213,19 @@ def check_regular(file: Path) -> None:
 
 Pixels: TypeAlias = UInt8[np.ndarray, "3 _h _w"]
 
+Look: TypeAlias = tuple[int, int, int]
+"""What ``looks.look_at`` finds."""
+
 
 @dataclass(frozen=True)
 class Member:
-    """An entry of an archive, read by ``read`` in any thread; it raises ``UnreadableError`` or ``OSError``."""
+    """An entry of an archive, read by ``read`` in any thread; it raises ``UnreadableError`` or ``OSError``.
+
+    ``look`` is what ``looks.look_at`` would say of it, where it is a file whose storage has told when it was listed.
+    """
 
     read: Callable[[], bytes]
+    look: Look | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,9 +240,26 @@ class Frame:
     look: tuple[int, int, int]
 
 
-Blob: TypeAlias = bytes | Path | Pixels | Samples | Member | Frame | None
+@dataclass(frozen=True)
+class Remote:
+    """An image in a storage. ``begin`` asks for about ``n_bytes`` bytes, of which ``unpack`` makes the image file.
+
+    Both raise as ``Member.read`` does, the former in its future.
+    """
+
+    begin: Callable[[], Future[bytes]]
+    n_bytes: int
+    look: Look | None = None
+    unpack: Callable[[bytes], bytes] = bytes
+
+    def read(self) -> bytes:
+        """Ask for it and wait."""
+        return self.unpack(self.begin().result())
+
+
+Blob: TypeAlias = bytes | Path | Pixels | Samples | Member | Frame | Remote | None
 """One undecoded image: an encoded image, its file, its pixels, its samples of more than 8 bits, an archive entry, a
-frame of a video, or None: missing in its table."""
+frame of a video, an image in a storage, or None: missing in its table."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +271,8 @@ class Listing:
     empty for archives and tables; for a frame it is the video, and ``times`` has the frame's microseconds, −1 for other
     images (empty: there are no videos). ``seek`` starts at a row, if that is faster than skipping the rows before it,
     ``select`` iterates over some rows, which ascend, and ``measure`` finds the ranges of samples of more than 8 bits,
-    if that is faster than looking at every image. ``others`` is what there is beside the images.
+    if that is faster than looking at every image. ``others`` is what there is beside the images. ``looks``
+    are those of images whose storage has told their sizes and times when it was listed.
     """
 
     ids: Sequence[str]
@@ -261,6 +287,7 @@ class Listing:
     select: Callable[[Sequence[int]], Iterator[Blob]] | None = None
     measure: Callable[[], Ranges] | None = None
     others: Others = field(default_factory=Others)
+    looks: Int64[np.ndarray, "n 3"] | None = None
 
     def path(self, row: int) -> Path | None:
         """Return the file of a row's image; None in archives, tables and videos."""
@@ -295,6 +322,12 @@ class Source:
     """What there is beside the images, where it is known before they are listed, and not part of the listing."""
     stable: bool = True
     """Whether origin and files tell these images from those of another time; else they are read to be told apart."""
+    places: Sequence[str] = ()
+    """Where each image of a list is, if not all are files on this machine."""
+    has_looks: bool = False
+    """Whether the listing, which opens no file, has ``looks``."""
+    version: str = ""
+    """Tells the images from those of another time where the files behind them are in a storage."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "listing", cache(self.listing))
@@ -344,6 +377,7 @@ def source_digest(source: Source, listing: Listing) -> str:
         digest.update(f"{name}\0{int(target)}\n".encode("utf-8", "surrogateescape"))
     for file in source.files.texts() if isinstance(source.files, Files) else map(str, source.files):
         digest.update(_look(file))
+    digest.update(source.version.encode())
     return digest.hexdigest()
 
 

@@ -6,16 +6,13 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Int64
 
-from shoal.data.listing import Files
+from shoal.data.listing import Blob, Files, Frame, Listing, Member, Remote
+from shoal.data.listing import Look as Look  # where it is used most
 from shoal.data.threads import map_in_threads
-
-Look: TypeAlias = tuple[int, int, int]
-"""What ``look_at`` finds."""
 
 NO_LOOK: Look = (-1, -1, -1)
 """In place of a look where there is no file."""
@@ -58,3 +55,22 @@ def look_at_all(
             found[end : end + len(each)] = each
             end += len(each)
     return found
+
+
+def look_of(blob: Blob) -> Look:
+    """``look_at`` the file of an image, as it is now or as its storage told; ``NO_LOOK`` for what has none."""
+    if isinstance(blob, Member | Remote):
+        return blob.look or NO_LOOK
+    if isinstance(blob, Frame):
+        return blob.look
+    return look_at(blob) if isinstance(blob, Path) else NO_LOOK
+
+
+def has_looks(listing: Listing) -> bool:
+    """Whether the images of a listing are files that can be looked at."""
+    return len(listing.files) > 0 or listing.looks is not None
+
+
+def looks_in(listing: Listing, rows: Sequence[int] | Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m 3"]:
+    """``look_at`` the files of some images, of a listing that has them."""
+    return look_at_all(listing.files, rows) if listing.looks is None else listing.looks[np.asarray(rows)]

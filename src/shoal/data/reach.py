@@ -17,6 +17,9 @@ _CODES = frozenset(getattr(errno, name) for name in _NAMES if hasattr(errno, nam
 _REASONS = frozenset(os.strerror(code).lower() for code in _CODES)
 _NO_FILE = os.strerror(errno.ENOENT).lower()
 
+UNREACHED = "not reached: "
+"""Begins the reason of an image that its storage did not give: another time it may."""
+
 _IN_A_ROW = 10
 """Reads that fail one after the other: bad sectors of a card spoil fewer."""
 
@@ -25,9 +28,11 @@ class LostError(UserError):
     """The images cannot be reached any more, as when their drive has gone away; read so far is what was there."""
 
     def __init__(self, name: str, reason: str, kept: str = "") -> None:
+        bring = "bring their folder or drive back"
+        if reason.startswith(UNREACHED):
+            bring = "check the network and the credentials, or wait until their storage has recovered"
         super().__init__(
-            f"the images cannot be reached any more ({name}: {reason}): bring their folder or drive back, then run the "
-            f"same command again{kept}."
+            f"the images cannot be reached any more ({name}: {reason}): {bring}, then run the same command again{kept}."
         )
 
 
@@ -35,7 +40,7 @@ def out_of_reach(reason: str | Exception) -> bool:
     """Whether an image could not be read because it, or its drive, was not there: another time it may be."""
     if isinstance(reason, Exception):
         return isinstance(reason, OSError) and reason.errno in _CODES
-    return reason in _REASONS
+    return reason in _REASONS or reason.startswith(UNREACHED)
 
 
 class Reach:

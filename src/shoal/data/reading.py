@@ -37,7 +37,8 @@ from shoal.data.decode import (
 )
 from shoal.data.greys import Extremes, Ranges, Samples, Scale, clipping_note
 from shoal.data.kinds import HEAD, RAW, TIFF, Kind, kind_of_content, kind_of_name
-from shoal.data.listing import Blob, Frame, Listing, Member, Pixels, check_regular
+from shoal.data.listing import Blob, Frame, Listing, Member, Pixels, Remote, check_regular
+from shoal.data.prefetch import Prefetched
 from shoal.data.reach import LostError, Reach
 from shoal.data.rgb import centre_square, samples_to_rgb, to_array, to_pillow
 from shoal.data.sketch import sketch
@@ -244,7 +245,7 @@ def read_blob(blob: Blob) -> tuple[bytes | Pixels | Samples | str, bytes]:
     try:
         if isinstance(blob, Path):
             blob = _read_file(blob)
-        elif isinstance(blob, Member | Frame):
+        elif isinstance(blob, Member | Frame | Remote):
             blob = blob.read()
     except UnreadableError as error:
         return str(error), _UNREAD
@@ -304,11 +305,13 @@ def map_rows(
 
 
 def _map(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) -> Generator[Result, None, None]:
-    batches = iter(lambda: _next_batch(blobs), [])
+    requested = Prefetched(blobs)
+    batches = iter(lambda: _next_batch(requested), [])
     threads = min(job.own_cores(), _MOST_THREADS)
     n_waiting = max(threads, -(-ahead // _BATCH))
     results = map_in_threads(lambda batch: [work(blob) for blob in batch], batches, threads=threads, ahead=n_waiting)
-    with warnings.catch_warnings(), muffled(), contextlib.closing(results):
+    # Requests are withdrawn before the threads that wait for them are.
+    with warnings.catch_warnings(), muffled(), contextlib.closing(results), contextlib.closing(requested):
         warnings.simplefilter("ignore")  # Pillow's warnings about odd files; what matters is in the reasons
         for batch in results:
             yield from batch

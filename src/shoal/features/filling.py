@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -18,8 +17,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from shoal.data.greys import Scale
-from shoal.data.listing import Blob, Frame, Listing, Pixels
-from shoal.data.looks import NO_LOOK, Look, look_at
+from shoal.data.listing import Blob, Listing, Pixels
+from shoal.data.looks import Look, look_of
 from shoal.data.reach import LostError, Reach
 from shoal.data.reading import Decoded, Preparing, decode_blob, map_rows
 from shoal.data.unread import reason_of, refuse_skipped
@@ -187,7 +186,7 @@ class Filling:
 
 def _prepared(preparing: Preparing, scale: Scale, by_pixels: bool, blob: Blob) -> tuple[Decoded, Look]:
     """What is made of an image, and its file as it was before it was read."""
-    look = look_at(blob) if isinstance(blob, Path) else blob.look if isinstance(blob, Frame) else NO_LOOK
+    look = look_of(blob)
     found = decode_blob(preparing, scale, blob, sketched=True)
     if by_pixels and not isinstance(found.pixels, str):
         found = found._replace(fingerprint=pixel_fingerprint(found.pixels))

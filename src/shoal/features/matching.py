@@ -18,7 +18,7 @@ from shoal import job
 from shoal.data.decode import UnreadableError
 from shoal.data.greys import Samples
 from shoal.data.listing import Blob, Listing, Names, Pixels, Source, source_digest
-from shoal.data.looks import NO_LOOK, look_at_all
+from shoal.data.looks import NO_LOOK, has_looks, looks_in
 from shoal.data.reading import map_rows, read_blob
 from shoal.features.embedded import Embedded
 
@@ -67,7 +67,7 @@ def match(embedded: Embedded, source: Source, prepare: Prepare | None = None) ->
     """
     listing = source.listing()
     kept = embedded.rows.numpy()
-    n, files = len(kept), len(listing.files) > 0
+    n, files = len(kept), has_looks(listing)
     looks = np.full((n, len(NO_LOOK)), NO_LOOK, np.int64)
     nothing = np.zeros(n, dtype=bool)
     known = embedded.looks if files else None
@@ -110,8 +110,8 @@ def _by_content(
     strange = np.ones(len(listing.ids), dtype=bool)
     strange[rows[rows >= 0]] = False
     others = np.flatnonzero(strange) if len(missing) else np.zeros(0, np.int64)
-    other_looks = _looks(listing, others) if len(listing.files) else np.full((len(others), 3), NO_LOOK, np.int64)
-    if len(listing.files):
+    other_looks = _looks(listing, others) if has_looks(listing) else np.full((len(others), 3), NO_LOOK, np.int64)
+    if has_looks(listing):
         worth = ~(other_looks == NO_LOOK).all(1)
         if embedded.looks is not None and not embedded.of_pixels:  # of another size it is another file
             worth &= np.isin(other_looks[:, 0], embedded.looks.numpy()[missing, 0])
@@ -156,7 +156,7 @@ def _taken(names: Sequence[str], rows: Int64[np.ndarray, "m"]) -> Sequence[str]:
 
 
 def _looks(listing: Listing, rows: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m 3"]:
-    return look_at_all(listing.files, rows)
+    return looks_in(listing, rows)
 
 
 def contents(listing: Listing, rows: Int64[np.ndarray, "m"], prepare: Prepare | None) -> Iterator[tuple[int, bytes]]:

@@ -19,6 +19,7 @@ from shoal.data import Source, find_source, read_pixels, resolve_spec
 from shoal.data.greys import chosen_ranges, describe
 from shoal.data.listing import Names, others_of
 from shoal.data.sources.array import map_npy
+from shoal.data.sources.joined import places_in
 from shoal.data.sources.video import check_has_videos
 from shoal.data.unread import count_kinds, reading_notes
 from shoal.errors import UserError
@@ -153,7 +154,7 @@ def read_inputs(
     if shown := describe(embedded.ranges):
         progress.say(f"range        {shown}; --data.range LOW HIGH sets another")
     # A list on the standard input is read once; what it named is found again by these names.
-    origin = [str(file) for file in listing.files] if name == "-" else resolve_spec(name)
+    origin = places_in(source) if name == "-" else resolve_spec(name)
     return replace(_of_images(source, embedded, folder, origin), every=every)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from shoal.data import Source, find_source, resolve_spec
 from shoal.data.sources.find import STDIN, short_name
 from shoal.data.sources.joined import files_source, joined_source
+from shoal.data.urls import is_url, is_within, public
 from shoal.errors import UserError
 from shoal.features.matching import match
 from shoal.results.result import Result
@@ -64,7 +65,7 @@ def places_of(result: Result, given: str | None) -> Places:
     """
     source = result.source
     if isinstance(source, list):
-        source = [file for file in source if Path(file).exists()]
+        source = [file for file in source if is_url(file) or Path(file).exists()]
     same = Places(source, result.root, result.joined)
     if given is None:
         return same
@@ -91,7 +92,7 @@ def places_of(result: Result, given: str | None) -> Places:
     if not len(found):
         raise UserError(
             f"the images of {result.folder.path} are gone from {_shown(result.source)}, and none of them is in "
-            f"{given}: bring them back, or give the folder they are in now."
+            f"{public(given)}: bring them back, or give the folder they are in now."
         )
     here = {result.ids[i].partition("/")[0] for i in found.tolist()}
     return replace(moved, joined=tuple(each for each in moved.joined if each[0] not in lost or each[0] not in here))
@@ -124,6 +125,8 @@ def _any_left(result: Result) -> bool:
 
 
 def _lies_in(inner: str, outer: str) -> bool:
+    if is_url(inner) and is_url(outer):
+        return is_within(inner, outer)
     return inner == outer or (Path(outer).is_dir() and Path(outer) in Path(inner).parents)
 
 

@@ -23,6 +23,7 @@ from shoal.data.links import other_names
 from shoal.data.rgb import to_pillow
 from shoal.data.sketch import sketch
 from shoal.data.sources.folder import is_pattern
+from shoal.data.sources.joined import places_in
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded, remove_features, write_features, write_links
 from shoal.features.embedded import Header
@@ -200,8 +201,8 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     config = trained.config
     source, root = config.data.path, config.data.root
     if source == "-":  # it is read once; what it named is found again by these names
-        listing = find_source(source, every=config.data.every).listing()
-        files = dict(zip(listing.ids, map(str, listing.files), strict=True))
+        listed = find_source(source, every=config.data.every)
+        files = dict(zip(listed.listing().ids, places_in(listed), strict=True))
         source_files: str | list[str] = [files[name] for name in (*images.ids, *images.skipped)]  # as features are kept
     else:
         source_files = source

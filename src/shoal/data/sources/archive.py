@@ -16,31 +16,28 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress
 from pathlib import Path
-from threading import Lock
-from typing import Literal, NoReturn
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
 
 from shoal.data.decode import UnreadableError
-from shoal.data.kinds import DENIED, HEAD, HIDDEN, IRREGULAR, PASSED_FOLDERS, Kind, kind_named
+from shoal.data.kinds import DENIED, HEAD, IRREGULAR, Kind
 from shoal.data.listing import Blob, Listing, Member, Names, Source, check_regular, distinct
 from shoal.data.reach import out_of_reach
 from shoal.data.sources.formats import DAMAGE
 from shoal.data.sources.labels import classes_of, subfolder_classes
 from shoal.data.sources.others import Collector, in_words
+from shoal.data.sources.stored import File, Folder, Span, StoredFile, cannot_read, local_files, version_of
+from shoal.data.sources.zipped import MAX_BYTES, open_zip, unreadable, zip_blobs
 from shoal.errors import UserError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """File extensions of archives."""
 
 _DAMAGE = (*DAMAGE, lzma.LZMAError)
-_MAX_BYTES = 2**28  # of an entry: Pillow opens no larger image, so more is a mistake or a bomb
 _MAX_LABEL_BYTES = 64  # of a .cls member: a number fits
-_BOMB_BYTES, _BOMB_RATIO = 2**24, 500  # no image of this size compresses so well
-_ENCRYPTED = 0x1  # zip flag
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVES)
 
 
-def archive_source(root: Path, names: Sequence[str], passed: Collector | None = None) -> Source:
+def archive_source(root: Folder, names: Sequence[str], passed: Collector | None = None) -> Source:
     """Read the archives ``names`` under the folder ``root``, joined in this order; ``passed`` is what was beside them.
 
     An image is named by archive and entry, ``photos.zip/cat/1.jpg``. Classes are the numbers of ``.cls`` members or, if
@@ -69,10 +66,11 @@ def archive_source(root: Path, names: Sequence[str], passed: Collector | None = 
     """
     folder = root.absolute()
     files = [folder / name for name in names]
-    return Source(("packed", str(folder), *names), files, lambda: _listing(files, names, passed or Collector()))
+    origin, version = ("packed", str(folder), *names), version_of(files)
+    return Source(origin, local_files(files), lambda: _listing(files, names, passed or Collector()), version=version)
 
 
-def _listing(files: Sequence[Path], names: Sequence[str], passed: Collector) -> Listing:
+def _listing(files: Sequence[File], names: Sequence[str], passed: Collector) -> Listing:
     archives = [_open_archive(file, _Sifter(name, passed)) for file, name in zip(files, names, strict=True)]
     if not any(len(archive.names) for archive in archives):
         damage = next((f", which is {archive.damage}" for archive in archives if archive.damage), "")
@@ -84,7 +82,7 @@ def _listing(files: Sequence[Path], names: Sequence[str], passed: Collector) -> 
         for archive in archives:
             yield from archive.blobs()
             if archive.damage:
-                yield _unreadable(archive.damage)
+                yield unreadable(archive.damage)
 
     targets, classes = _targets(archives)
     return Listing(distinct(Names(_ids(archives, names))), targets, classes, blobs, others=passed.others())
@@ -101,7 +99,7 @@ class _Sifter:
 
     def is_image(self, name: str, head: Callable[[], bytes | Kind]) -> bool:
         """Tell an image by its name, or else by its ``head``; hidden entries and thumbnails of a system are none."""
-        found = not self._is_passed(name) and self._passed.is_image(f"{self._archive}/{name}", head)
+        found = not self._passed.is_passed(name) and self._passed.is_image(f"{self._archive}/{name}", head)
         self.images.append(found)
         return found
 
@@ -111,18 +109,11 @@ class _Sifter:
         if kind is not None:
             self._passed.add(kind)
 
-    def _is_passed(self, name: str) -> bool:
-        for part in name.split("/"):
-            folder = part.lower() in PASSED_FOLDERS
-            if folder or (part.startswith(".") and part not in (".", "..")):
-                self._passed.add(kind_named(part) if folder else HIDDEN)
-                return True
-        return False
 
-
-def _open_archive(file: Path, sifter: _Sifter) -> _Archive:
+def _open_archive(file: File, sifter: _Sifter) -> _Archive:
     try:
-        check_regular(file)
+        if isinstance(file, Path):
+            check_regular(file)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}.") from error
     return _list_zip(file, sifter) if file.suffix.lower() == ".zip" else _list_tar(file, sifter)
@@ -170,19 +161,10 @@ def _label_in(text: bytes) -> int:
     return int(words[0]) if len(words) == 1 and words[0].isdigit() and len(words[0]) < 19 else -1
 
 
-def _unreadable(reason: str) -> Member:
-    """Stand in for an entry that cannot be read."""
-
-    def refuse() -> NoReturn:
-        raise UnreadableError(reason)
-
-    return Member(refuse)
-
-
 # Zip
 
 
-def _list_zip(file: Path, sifter: _Sifter) -> _Archive:
+def _list_zip(file: File, sifter: _Sifter) -> _Archive:
     """List a zip archive from its central directory.
 
     Raises:
@@ -202,9 +184,9 @@ def _list_zip(file: Path, sifter: _Sifter) -> _Archive:
             elif sifter.is_image(entry.filename, partial(_head_in_zip, archive, entry)):
                 yield entry.filename
 
-    with _open_zip(file) as archive:
+    with open_zip(file) as archive:
         found = Names(names())
-    return _Archive(found, labels, lambda: _zip_blobs(file, sifter.images))
+    return _Archive(found, labels, lambda: zip_blobs(file, sifter.images))
 
 
 def _head_in_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | Kind:
@@ -213,38 +195,6 @@ def _head_in_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | Ki
             return opened.read(HEAD)
     except _DAMAGE:
         return DENIED
-
-
-def _open_zip(file: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(file)
-    except _DAMAGE as error:
-        raise UserError(f"cannot read {file}: it is damaged, or no zip archive ({error}).") from error
-
-
-def _zip_blobs(file: Path, images: bytearray) -> Iterator[Blob]:
-    """Iterate over the images; the archive stays open while there are members of it."""
-    archive = _open_zip(file)
-    lock = Lock()  # the archive has one read position
-
-    def read(entry: zipfile.ZipInfo) -> bytes:
-        try:
-            with lock, archive.open(entry) as opened:
-                return opened.read(_MAX_BYTES)  # never more than the entry's stated size
-        except _DAMAGE as error:
-            if out_of_reach(error):
-                raise
-            raise UnreadableError(f"damaged: {error}") from error
-
-    def member(entry: zipfile.ZipInfo) -> Member:
-        if entry.flag_bits & _ENCRYPTED:
-            return _unreadable("encrypted")
-        size, packed = entry.file_size, entry.compress_size
-        if size > _MAX_BYTES or (size > _BOMB_BYTES and size > _BOMB_RATIO * packed):
-            return _unreadable(f"{size} bytes unpacked, perhaps a decompression bomb")
-        return Member(lambda: read(entry))
-
-    yield from map(member, compress(archive.infolist(), images))
 
 
 # Tar, plain or compressed as a whole
@@ -283,7 +233,7 @@ class _TarEntry(tarfile.TarInfo):
 class _TarWalk:
     """Iterates over the entries of an archive; ``damage`` says where it had to stop, if it had to."""
 
-    def __init__(self, file: Path, mode: _Mode) -> None:
+    def __init__(self, file: File, mode: _Mode) -> None:
         self.damage = ""
         self.n_images = 0
         """Told by who walks."""
@@ -292,11 +242,14 @@ class _TarWalk:
 
     def __iter__(self) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
         try:
-            archive = tarfile.open(self._file, self._mode, tarinfo=_TarEntry, encoding="utf-8")  # noqa: SIM115 - below
+            opened = self._file.open("rb")
+            archive = tarfile.open(None, self._mode, opened, tarinfo=_TarEntry, encoding="utf-8")  # noqa: SIM115 - below
         except _DAMAGE as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"cannot read {self._file}: it is damaged, or no tar archive ({reason}).") from error
-        with contextlib.closing(archive):
+            raise cannot_read(self._file, error) or UserError(
+                f"cannot read {self._file}: it is damaged, or no tar archive ({reason})."
+            ) from error
+        with contextlib.closing(opened), contextlib.closing(archive):
             try:
                 while (entry := archive.next()) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every entry
@@ -305,11 +258,12 @@ class _TarWalk:
                     yield entry, archive
             except _DAMAGE as error:
                 if out_of_reach(error):  # its drive has gone away
-                    raise UserError(f"cannot read {self._file}: {error}.") from error
+                    away = UserError(f"cannot read {self._file}: {error}.")
+                    raise cannot_read(self._file, error) or away from error
                 self.damage = f"damaged after {self.n_images} images: {error}"
 
 
-def _list_tar(file: Path, sifter: _Sifter) -> _Archive:
+def _list_tar(file: File, sifter: _Sifter) -> _Archive:
     """List a tar archive from its headers up to the first damage, without links, devices and pipes.
 
     Raises:
@@ -349,27 +303,29 @@ def _head_in_tar(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes | Ki
         return DENIED
 
 
-def _tar_mode(file: Path) -> _Mode:
+def _tar_mode(file: File) -> _Mode:
     try:
         with file.open("rb") as start:
             magic = start.read(6)
     except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}.") from error
+        raise cannot_read(file, error) or UserError(f"cannot read {file}: {error.strerror}.") from error
     return next((mode for begin, mode in _MAGIC.items() if magic.startswith(begin)), "r:")
 
 
 def _refused(size: int) -> Member | None:
     """Refuse an entry by its size, -1 if it is sparse."""
     if size < 0:
-        return _unreadable("a sparse entry")
-    return _unreadable(f"{size} bytes, too many for an image") if size > _MAX_BYTES else None
+        return unreadable("a sparse entry")
+    return unreadable(f"{size} bytes, too many for an image") if size > MAX_BYTES else None
 
 
-def _seek_tar(file: Path, offsets: Iterable[int], sizes: Iterable[int]) -> Iterator[Blob]:
+def _seek_tar(file: File, offsets: Iterable[int], sizes: Iterable[int]) -> Iterator[Blob]:
     """Iterate over the images of an uncompressed archive, each of which is read at its offset in any thread."""
+    places = zip(offsets, sizes, strict=True)
+    if isinstance(file, StoredFile):
+        return file.parts(_refused(size) or Span(offset, offset + size) for offset, size in places)
     opened = _OpenFile(file)
-    for offset, size in zip(offsets, sizes, strict=True):
-        yield _refused(size) or opened.member(offset, size)
+    return (_refused(size) or opened.member(offset, size) for offset, size in places)
 
 
 class _OpenFile:
@@ -392,7 +348,7 @@ class _OpenFile:
         return data
 
 
-def _stream_tar(file: Path, mode: _Mode, images: bytearray) -> Iterator[Blob]:
+def _stream_tar(file: File, mode: _Mode, images: bytearray) -> Iterator[Blob]:
     """Read a compressed archive from its start; images that are no longer there are damaged."""
     missing = sum(images)
     for (entry, archive), wanted in zip(_TarWalk(file, mode), images, strict=False):
@@ -400,7 +356,7 @@ def _stream_tar(file: Path, mode: _Mode, images: bytearray) -> Iterator[Blob]:
             missing -= 1
             yield _refused(-1 if entry.issparse() else entry.size) or _content_or_reason(archive, entry)
     for _ in range(missing):
-        yield _unreadable("damaged")
+        yield unreadable("damaged")
 
 
 def _content_or_reason(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Blob:
@@ -409,7 +365,7 @@ def _content_or_reason(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Blob
     except _DAMAGE as error:
         if out_of_reach(error):
             raise
-        return _unreadable("truncated")
+        return unreadable("truncated")
 
 
 def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:

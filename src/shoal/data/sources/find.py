@@ -14,17 +14,20 @@ from functools import partial
 from pathlib import Path
 
 from shoal import job
-from shoal.data.kinds import ARCHIVE, TABLE, is_image_name
+from shoal.data.kinds import ARCHIVE, TABLE, Kind, is_image_name
 from shoal.data.listing import Blob, Listing, Names, Source
 from shoal.data.sources.archive import archive_source, is_archive
 from shoal.data.sources.array import digits, images_from_npy, npy_listing
 from shoal.data.sources.folder import (
+    check_any,
     first_missing,
     folder_source,
     is_pattern,
     list_source,
     match_files,
+    matcher,
     pattern_root,
+    root_of,
     walk,
 )
 from shoal.data.sources.hub import SCHEME, hub_source
@@ -32,12 +35,24 @@ from shoal.data.sources.others import Collector, head_of
 from shoal.data.sources.own import own_source, scheme_of
 from shoal.data.sources.parquet import parquet_source
 from shoal.data.sources.published import DATA_SETS, named_source
+from shoal.data.sources.stored import (
+    Folder,
+    StoredFile,
+    StoredFolder,
+    exists_at,
+    folder_of,
+    found_at,
+    stored_source,
+)
 from shoal.data.sources.table import is_table_of_paths, table_source
 from shoal.data.sources.video import framed_source, is_video
+from shoal.data.storage import Storage
+from shoal.data.urls import is_url, public, scheme_of_url
 from shoal.data.video.every import check_every
 from shoal.errors import UserError
 from shoal.files import expand_home, real
 from shoal.progress import ProgressCallback
+from shoal.types import Others
 
 _LOG = logging.getLogger("shoal")
 IN_MEMORY = "(images given in Python)"
@@ -45,6 +60,10 @@ IN_MEMORY = "(images given in Python)"
 STDIN = "-"
 """Stands for a list of paths on standard input."""
 
+_LOCAL = ("file", "local")
+"""Schemes of files on this machine."""
+_HUB_FILES = ("hf://datasets/", "hf://buckets/", "hf://spaces/")
+"""Begin addresses of files on the hub; hf://owner/name is a data set of Parquet files, which is downloaded."""
 _KINDS = "an image, a folder, a .zip, .tar, .parquet, .csv or .npy file"
 
 
@@ -59,7 +78,8 @@ def find_source(
 
     Args:
         spec: a folder, an image, a file (``.zip``, ``.tar``, ``.tar.gz``, ``.parquet``, ``.csv``, ``.npy``), a pattern
-            such as ``photos/**/*.jpg`` or ``shards/{000..099}.tar``, ``hf://owner/name``, ``scheme://...`` of a plugin,
+            such as ``photos/**/*.jpg`` or ``shards/{000..099}.tar``, ``hf://owner/name``, an address that fsspec knows
+            (``s3://bucket/photos``, ``https://host/photos.zip``), ``scheme://...`` of a plugin,
             the name of a data set, a list of paths, or ``-`` for one on standard input.
         root: folder with the files of a named data set.
         every: how often a frame of a video is taken, such as 2s, or scene; "" reads no videos.
@@ -92,25 +112,33 @@ def _found(
         raise UserError(f"the path of the images is empty: give {_KINDS}, or a data set name.")
     if spec == STDIN:
         return list_source(_stdin_paths())
-    if str(spec).startswith(SCHEME):
-        return hub_source(str(spec))
-    if scheme_of(str(spec)):
-        return own_source(str(spec))
+    if scheme := scheme_of_url(str(spec)):
+        return _at_url(str(spec), scheme, videos)
     return _at_path(expand_home(spec), videos)
 
 
 def resolve_spec(spec: str) -> str:
-    """Make paths in a spec absolute, so that it holds from any folder; other specs are returned unchanged."""
-    if spec in DATA_SETS or spec in ("", STDIN, IN_MEMORY) or spec.startswith(SCHEME) or scheme_of(spec):
+    """Make paths in a spec absolute, so that it holds from any folder, and leave out what is secret of an address."""
+    if spec in DATA_SETS or spec in ("", STDIN, IN_MEMORY) or scheme_of(spec):
         return spec
+    if scheme := scheme_of_url(spec):
+        return str(real(_local_path(spec))) if scheme in _LOCAL else public(spec)
     if is_pattern(spec) and not os.path.lexists(spec):
         return str(Path.cwd() / expand_home(spec))
     return str(real(spec))
 
 
+def is_stored(spec: str) -> bool:
+    """Whether a spec leads to a storage, of which nothing is on this machine."""
+    scheme = scheme_of_url(spec)
+    if not scheme or scheme in _LOCAL or scheme_of(spec):
+        return False
+    return scheme != SCHEME.partition(":")[0] or spec.startswith(_HUB_FILES)
+
+
 def short_name(spec: str) -> str:
     """A name for what a spec leads to: of photos/, photos.zip and photos/**/*.jpg, photos."""
-    whole = spec.split("://")[-1]
+    whole = _path_in(spec) if is_url(spec) else spec
     if is_pattern(whole) and not os.path.lexists(whole):
         root = pattern_root(whole)
         path = real(root) if root != Path() else Path("images")
@@ -131,6 +159,49 @@ def _named(name: str, root: str, progress: ProgressCallback | None) -> Source:
     return named_source(name, root, progress)
 
 
+def _at_url(spec: str, scheme: str, videos: bool) -> Source:
+    """Read what an address leads to: by a plugin, from the hub's downloads, or in place by fsspec."""
+    if scheme in _LOCAL:
+        return _at_path(_local_path(spec), videos)
+    if scheme_of(spec):
+        return own_source(spec)
+    if scheme == SCHEME.partition(":")[0] and not spec.startswith(_HUB_FILES):
+        return hub_source(spec)
+    url = public(spec)
+    if is_pattern(url) and ("*" in url or not exists_at(url)):
+        return _matching_urls(url)
+    found = found_at(url)
+    if isinstance(found, StoredFile):
+        return _in_file(folder_of(found), found.name, videos)
+    passed = Collector()
+    return _of_files(found, passed.without_passed(found.names), passed)
+
+
+def _matching_urls(pattern: str) -> Source:
+    root = root_of(pattern)
+    folder, passed = StoredFolder.listed(Storage(root)), Collector()
+    wanted = matcher(pattern)
+    found = Names(name for name in passed.without_passed(folder.names) if wanted(name))
+    if not len(found):
+        raise UserError(f"no file matches {pattern}: correct it, and quote it so that the shell does not expand it.")
+    if "{" in pattern and (name := first_missing(pattern, set(found))) is not None:
+        raise UserError(f"there is no file {root}{name}, which {pattern} stands for: correct the braces.")
+    return _of_files(folder, found, passed)
+
+
+def _local_path(spec: str) -> Path:
+    return expand_home(spec.partition("://")[2])
+
+
+def _path_in(spec: str) -> str:
+    """What an address is named by: its last part before any wildcard, or else its host or bucket."""
+    path = public(spec).partition("://")[2]
+    if is_pattern(path):
+        path = root_of(path)
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+    return parts[-1].replace(":", "-") if parts else "images"
+
+
 def _at_path(path: Path, videos: bool) -> Source:
     try:
         if not path.exists():
@@ -141,25 +212,29 @@ def _at_path(path: Path, videos: bool) -> Source:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
     if not is_folder:
-        return _in_file(path, videos)
+        return _in_file(path.parent, path.name, videos)
     passed = Collector(videos=videos)
     return _of_files(path, walk(path, passed=passed), passed)
 
 
-def _in_file(path: Path, videos: bool) -> Source:
+def _in_file(folder: Folder, name: str, videos: bool) -> Source:
+    path = folder / name
     kind = path.suffix.lower()
     if kind == ".npy":
+        if isinstance(path, StoredFile):
+            raise UserError(f"{path} would have to be mapped into memory: download it, and give the path of the file.")
         file = path.absolute()
         return Source(("npy", str(file)), [file], partial(npy_listing, path), partial(images_from_npy, path))
     if kind == ".csv" or (kind == ".parquet" and is_table_of_paths(path)):
         return table_source(path)
     if kind == ".parquet":
-        return parquet_source(path.parent, [path.name])
-    if is_archive(path.name):
-        return archive_source(path.parent, [path.name])
-    if is_image_name(path.name) or (videos and is_video(str(path))):
-        return folder_source(path.parent, [path.name])
-    if is_video(str(path)):
+        return parquet_source(folder, [name])
+    if is_archive(name):
+        return archive_source(folder, [name])
+    local = isinstance(path, Path) and not is_image_name(name) and is_video(str(path))
+    if is_image_name(name) or (videos and local):
+        return _of_images(folder, Names([name]), Others())
+    if local:
         raise UserError(f"{path} is a video: say how often to take a frame of it, as with --every 2s.")
     raise UserError(f"cannot take images from {path}: give {_KINDS}.")
 
@@ -175,7 +250,7 @@ def _matching(pattern: str, videos: bool) -> Source:
     return _of_files(root, found, passed)
 
 
-def _of_files(folder: Path, found: Iterable[str], passed: Collector) -> Source:
+def _of_files(folder: Folder, found: Iterable[str], passed: Collector) -> Source:
     """Read the image files among those found in a folder, or else its Parquet files, or else its archives."""
     tables: list[str] = []
     archives: list[str] = []
@@ -190,11 +265,18 @@ def _of_files(folder: Path, found: Iterable[str], passed: Collector) -> Source:
         _LOG.warning("skipping %s beside the image files in %s: give the path of an archive to read it", what, folder)
     passed.add_all(TABLE, tables)
     passed.add_all(ARCHIVE, archives)
-    return folder_source(folder, names, passed.others())
+    return _of_images(folder, names, passed.others())
+
+
+def _of_images(folder: Folder, names: Names, others: Others) -> Source:
+    check_any(folder, names, others)
+    if isinstance(folder, Path):
+        return folder_source(folder, names, others)
+    return stored_source(folder, names, others)
 
 
 def _image_files(
-    folder: Path, found: Iterable[str], tables: list[str], archives: list[str], passed: Collector
+    folder: Folder, found: Iterable[str], tables: list[str], archives: list[str], passed: Collector
 ) -> Iterator[str]:
     """Iterate over the names of image files; tables, archives and all others go into their collections."""
     for name in found:
@@ -204,8 +286,13 @@ def _image_files(
             tables.append(name)
         elif is_archive(name):
             archives.append(name)
-        elif passed.is_image(name, partial(head_of, folder / name)):
+        elif passed.is_image(name, partial(_head_of, folder, name)):
             yield name
+
+
+def _head_of(folder: Folder, name: str) -> bytes | Kind:
+    file = folder / name
+    return head_of(file) if isinstance(file, Path) else file.head()
 
 
 def _digits_listing() -> Listing:

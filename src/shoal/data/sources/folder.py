@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from shoal.data.kinds import CLOSED_FOLDER, HIDDEN, HIDDEN_FOLDER, OUTPUT, PASSE
 from shoal.data.listing import Files, Listing, Names, Source
 from shoal.data.sources.labels import subfolder_classes
 from shoal.data.sources.others import Collector, in_words
+from shoal.data.sources.stored import has_urls, listed_source
+from shoal.data.urls import is_url
 from shoal.errors import UserError
 from shoal.files import expand_home
 from shoal.types import Others
@@ -29,10 +31,7 @@ def folder_source(folder: Path, names: Sequence[str], others: Others | None = No
         UserError: ``names`` is empty.
     """
     others = others or Others()
-    if not names:
-        looked = f"only {in_words(others.counts)}" if others else "it is empty"
-        hint = "; --every 2s takes frames of videos" if others.counts.get(VIDEO.name) else ""
-        raise UserError(f"there are no image files in {folder}, nor Parquet files or archives of them: {looked}{hint}.")
+    check_any(folder, names, others)
     root = folder.absolute()
     files = Files(names, os.path.join(root, "").__add__)  # noqa: PTH118 - a Path for each of a million is slow
 
@@ -41,6 +40,18 @@ def folder_source(folder: Path, names: Sequence[str], others: Others | None = No
         return Listing(names, targets, classes, lambda: iter(files), files=files, others=others)
 
     return Source(("folder", str(root)), files, listing, others=others)
+
+
+def check_any(folder: object, names: Sequence[str], others: Others) -> None:
+    """Refuse a folder without image files.
+
+    Raises:
+        UserError: ``names`` is empty.
+    """
+    if not names:
+        looked = f"only {in_words(others.counts)}" if others else "it is empty"
+        hint = "; --every 2s takes frames of videos" if others.counts.get(VIDEO.name) else ""
+        raise UserError(f"there are no image files in {folder}, nor Parquet files or archives of them: {looked}{hint}.")
 
 
 def list_source(paths: Sequence[str | Path]) -> Source:
@@ -54,11 +65,14 @@ def list_source(paths: Sequence[str | Path]) -> Source:
     here = Path.cwd()
 
     def locate(name: str) -> str:
-        return str(here / expand_home(name))
+        return name if is_url(name) else str(here / expand_home(name))
 
     def existing() -> Iterator[str]:
         for name in map(str, paths):
             file = locate(name)
+            if is_url(name):
+                yield name
+                continue
             # The methods of Path raise for names that are too long.
             if not os.path.isfile(file):  # noqa: PTH113
                 what = f"{name} is a folder" if os.path.isdir(file) else f"there is no file {name}"  # noqa: PTH112
@@ -67,6 +81,8 @@ def list_source(paths: Sequence[str | Path]) -> Source:
 
     ids = Names(existing())
     files = Files(ids, locate)
+    if has_urls(ids):
+        return listed_source(ids, files)
     listing = Listing(ids, np.full(len(ids), -1), (), lambda: iter(files), files=files)
     return Source(Names(chain(["list"], ids)), files, lambda: listing)
 
@@ -193,9 +209,22 @@ def match_files(pattern: str, passed: Collector | None = None) -> Iterator[str]:
     """
     _, rest = _split(pattern)
     max_depth = None if "**" in rest else rest.count("/") + 1
-    wanted = re.compile("|".join(map(_regex, _expand(rest, pattern))))
     found = walk(pattern_root(pattern), max_depth, passed=passed, asked=rest.split("/"))
-    return (name for name in found if wanted.fullmatch(name))
+    return filter(matcher(pattern), found)
+
+
+def matcher(pattern: str) -> Callable[[str], object]:
+    """Tell whether a path, relative to the root of a pattern, matches it.
+
+    Raises:
+        UserError: the braces expand to too many paths.
+    """
+    return re.compile("|".join(map(_regex, _expand(_split(pattern)[1], pattern)))).fullmatch
+
+
+def root_of(pattern: str) -> str:
+    """What a pattern begins with before its first wildcard or brace: '', or it ends in '/'."""
+    return _split(pattern)[0]
 
 
 def first_missing(pattern: str, found: set[str]) -> str | None:

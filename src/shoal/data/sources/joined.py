@@ -11,8 +11,10 @@ from itertools import chain, compress, groupby
 import numpy as np
 
 from shoal.data.listing import Blob, Files, Listing, Names, Source, distinct, others_of
+from shoal.data.looks import has_looks, looks_in
 from shoal.data.reading import select
 from shoal.data.sources.find import find_source
+from shoal.data.sources.stored import has_urls, listed_source
 from shoal.data.sources.video import listed_frames
 from shoal.errors import UserError
 from shoal.types import Others
@@ -21,8 +23,16 @@ from shoal.types import Others
 def files_source(files: Sequence[str], names: Sequence[str], every: str = "") -> Source:
     """Files as they were listed, by their absolute paths; unlike those of a new list, some may be gone."""
     paths = Files(Names(files), str)
+    if has_urls(files):
+        return listed_source(Names(names), paths)
     each = Files(Names(dict.fromkeys(files)), str)
     return Source(("list", *files), each, lambda: listed_frames(paths, Names(names), every))
+
+
+def places_in(source: Source) -> list[str]:
+    """Where each image of a list is, as ``files_source`` takes it."""
+    files = source.listing().files
+    return [str(file) for file in files] if len(files) else [*source.places]
 
 
 def joined_source(first: Source, others: Sequence[tuple[str, str]], every: str = "") -> Source:
@@ -52,7 +62,8 @@ def joined_source(first: Source, others: Sequence[tuple[str, str]], every: str =
             raise _away(f"of {name}, which have joined," if name else "to which others have joined", "none is there.")
     files = list(chain.from_iterable(source.files for _, source in sources))
     origin = tuple(chain(first.origin, *([name, *source.origin] for name, source in sources[1:])))
-    return Source(origin, files, lambda: _joined(sources))
+    version = " ".join(source.version for _, source in sources).strip()
+    return Source(origin, files, lambda: _joined(sources), version=version)
 
 
 def _away(which: str, why: str) -> UserError:
@@ -81,7 +92,12 @@ def _joined(sources: Sequence[tuple[str, Source]]) -> Listing:
     paths = chain.from_iterable(_texts(listing) for _, listing in parts)
     files = Files(Names(compress(paths, kept)), str) if of_files else ()
     truth = np.fromiter(compress(targets(), kept), np.int64, len(ids))
-    found = Listing(ids, truth, classes, blobs, files=files, others=_all_others(sources))
+    looks = None
+    if not of_files and all(has_looks(listing) for _, listing in parts):
+        looks = np.concatenate([looks_in(listing, range(len(listing.ids))) for _, listing in parts])[
+            np.frombuffer(kept, np.uint8).astype(bool)
+        ]
+    found = Listing(ids, truth, classes, blobs, files=files, others=_all_others(sources), looks=looks)
     frames = any(len(listing.times) for _, listing in parts)
     return _with_frames(found, [listing for _, listing in parts], kept) if frames else found
 

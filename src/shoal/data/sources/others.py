@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from shoal.data.kinds import (
     DENIED,
     EMPTY,
     HEAD,
+    HIDDEN,
     IRREGULAR,
+    PASSED_FOLDERS,
     UNKNOWN,
     VIDEO,
     Kind,
@@ -55,6 +57,19 @@ class Collector:
         if kind.role == "image" or (self.videos and kind is VIDEO):
             return True
         self.add(kind, name)
+        return False
+
+    def without_passed(self, names: Iterable[str]) -> Iterator[str]:
+        """Of names of files at any depth those that are looked at, counting the others (``is_passed``)."""
+        return (name for name in names if not self.is_passed(name))
+
+    def is_passed(self, name: str) -> bool:
+        """Tell hidden files and folders, and those of a system, by names with '/' between the parts, and count them."""
+        for part in name.split("/"):
+            folder = part.lower() in PASSED_FOLDERS
+            if folder or (part.startswith(".") and part not in (".", "..")):
+                self.add(kind_named(part) if folder else HIDDEN)
+                return True
         return False
 
     def update(self, more: Collector) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from shoal.data.listing import Listing, Source
+from shoal.data.storage import is_known
 from shoal.errors import UserError
 from shoal.plugins import Registry, place_of
 
@@ -48,7 +49,9 @@ _SCHEME = re.compile(r"([a-z][a-z0-9_]+)://")
 def scheme_of(spec: str) -> str:
     """The scheme of a spec that a plugin must read, ``myscheme://...``; '' for others."""
     found = _SCHEME.match(spec)
-    return found[1] if found and found[1] != "hf" and not os.path.lexists(spec) else ""
+    if found is None or os.path.lexists(spec):
+        return ""
+    return found[1] if found[1] in SOURCES or not is_known(found[1]) else ""
 
 
 def own_source(spec: str) -> Source:
@@ -64,7 +67,7 @@ def own_source(spec: str) -> Source:
     listed = source.listing(spec)
     _check(source, listed)
     version, files = str(source.version(spec)), [Path(file).absolute() for file in listed.files]
-    return Source((spec, version), files, lambda: listed, stable=bool(version or files))
+    return Source((spec, version), files, lambda: listed, stable=bool(version or files), version=version)
 
 
 def _check(source: ImageSource, found: object) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from shoal.data.listing import Blob, Listing, Names, Source, check_regular
 from shoal.data.sources.labels import classes_of
+from shoal.data.sources.stored import File, Folder, cannot_read, local_files, version_of
 from shoal.errors import UserError
 
 _IMAGE_COLUMNS = ("img", "image")
@@ -24,14 +25,15 @@ _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
 _ROWS = 64  # read from a row group at a time
 
 
-def parquet_source(path: Path, names: Sequence[str]) -> Source:
+def parquet_source(path: Folder, names: Sequence[str]) -> Source:
     """Read the shards ``names`` under the folder ``path``, joined in this order."""
     root = path.absolute()
     files = [root / name for name in names]
-    return Source(("parquet", str(root), *names), files, lambda: _listing(files, names))
+    origin, version = ("parquet", str(root), *names), version_of(files)
+    return Source(origin, local_files(files), lambda: _listing(files, names), version=version)
 
 
-def _listing(files: Sequence[Path], names: Sequence[str]) -> Listing:
+def _listing(files: Sequence[File], names: Sequence[str]) -> Listing:
     """Read names and labels, not the images.
 
     Images are named by the path beside their bytes if all have one and these are unique, else by shard and row.
@@ -84,18 +86,21 @@ def _split_of(shard: Path) -> str:
 
 
 @contextlib.contextmanager
-def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
+def open_parquet(file: File) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file.
 
     Raises:
         UserError: it cannot be read as Parquet, on opening or later.
     """
     try:
-        check_regular(file)
-        with pq.ParquetFile(file) as shard:
+        if isinstance(file, Path):
+            check_regular(file)
+        with pq.ParquetFile(file if isinstance(file, Path) else file.open()) as shard:
             yield shard
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file} as Parquet: {' '.join(str(error).split())}") from error
+        raise cannot_read(file, error) or UserError(
+            f"cannot read {file} as Parquet: {' '.join(str(error).split())}"
+        ) from error
 
 
 def image_column(schema: pa.Schema) -> str | None:
@@ -130,7 +135,7 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
         return ()
 
 
-def _blobs(files: Sequence[Path], image: str, start: int = 0) -> Iterator[Blob]:
+def _blobs(files: Sequence[File], image: str, start: int = 0) -> Iterator[Blob]:
     """Iterate over the images from row ``start`` on, skipping the row groups before it."""
     for file in files:
         with open_parquet(file) as shard:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +15,18 @@ from typing import Any, TypeAlias
 from shoal.data.listing import Files, Listing, Names, Source, check_regular, distinct
 from shoal.data.sources.labels import classes_of
 from shoal.data.sources.parquet import image_column, is_text, open_parquet
+from shoal.data.sources.stored import (
+    File,
+    StoredFile,
+    blobs_at,
+    cannot_read,
+    folder_of,
+    has_urls,
+    local_files,
+    located_in,
+    version_of,
+)
+from shoal.data.urls import public
 from shoal.errors import UserError
 
 PATHS = (
@@ -37,7 +51,7 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace(" ", "").replace("-", "")
 
 
-def is_table_of_paths(file: Path) -> bool:
+def is_table_of_paths(file: File) -> bool:
     """Tell a Parquet file of image paths from one of images.
 
     Raises:
@@ -49,8 +63,8 @@ def is_table_of_paths(file: Path) -> bool:
     return found is not None and image_column(schema) is None
 
 
-def table_source(file: Path) -> Source:
-    """Read the images whose paths a table lists; relative paths are relative to the table.
+def table_source(file: File) -> Source:
+    """Read the images whose paths or addresses a table lists; relative paths are relative to the table.
 
     An image is named by the column ``id``, or else by its path as written.
 
@@ -65,27 +79,35 @@ def table_source(file: Path) -> Source:
     paths = Names(_complete(column(where), where, file))
     if not len(paths):
         raise UserError(f"there are no images in {file}: it has no rows.")
-    root = file.absolute().parent
-    files = Files(paths, lambda name: str(root / name))
-    if is_csv:
+    root = file.absolute().parent if isinstance(file, Path) else folder_of(file)
+    files = Files(paths, partial(located_in, root))
+    remote = isinstance(file, StoredFile) or has_urls(paths)
+    if is_csv and not remote:
         _check_encoding(file, paths, files)
     label = first_of(LABELS, columns)
 
     def listing() -> Listing:
-        ids = distinct(paths)
+        ids = distinct(Names(map(public, paths)) if remote else paths)
         if _ID in columns:
             ids = Names(map(str, _complete(column(_ID), _ID, file)))
             if distinct(ids) is not ids:
                 raise UserError(f"two rows of {file} have the same id: make the ids unique, or drop the column.")
         values: Iterator[Any] = column(label) if label is not None else repeat(None, len(paths))
         targets, classes = classes_of(_numbers(_whole(values, file)) if is_csv else values, (), ids)
+        if remote:
+            blobs = partial(blobs_at, files)
+            return Listing(ids, targets, classes, blobs, seek=blobs)
         return Listing(ids, targets, classes, lambda: iter(files), files=files)
 
+    if remote:
+        # What is behind addresses may change without the table.
+        table = local_files([file])
+        return Source(("manifest", str(file)), table, listing, stable=False, version=version_of([file]))
     everything = Files(Names(chain([file.name], paths)), lambda name: str(root / name))
-    return Source(("manifest", str(file.absolute())), everything, listing)
+    return Source(("manifest", str(root / file.name)), everything, listing)
 
 
-def _no_paths(file: Path, columns: Sequence[str]) -> UserError:
+def _no_paths(file: File, columns: Sequence[str]) -> UserError:
     found = ", ".join(columns[:20]) or "no columns"
     one = len(columns) == 1 and (";" in columns[0] or "\t" in columns[0])
     hint = "; separate the columns by commas" if one else ""
@@ -94,14 +116,14 @@ def _no_paths(file: Path, columns: Sequence[str]) -> UserError:
     )
 
 
-def _complete(values: Iterable[Any], name: str, file: Path) -> Iterator[Any]:
+def _complete(values: Iterable[Any], name: str, file: File) -> Iterator[Any]:
     for row, value in enumerate(values, 1):
         if value is None or value == "":
             raise UserError(f"row {row} of {file}, not counting the header, has no {name}: correct or remove it.")
         yield value
 
 
-def _check_encoding(file: Path, paths: Sequence[str], files: Sequence[Path]) -> None:
+def _check_encoding(file: File, paths: Sequence[str], files: Sequence[Path]) -> None:
     """Refuse a table that is not UTF-8, unless its stray bytes are those of names on the disk.
 
     Raises:
@@ -112,7 +134,7 @@ def _check_encoding(file: Path, paths: Sequence[str], files: Sequence[Path]) -> 
             raise _not_utf8(file, name)
 
 
-def _whole(labels: Iterable[str | None], file: Path) -> Iterator[str | None]:
+def _whole(labels: Iterable[str | None], file: File) -> Iterator[str | None]:
     for label in labels:
         if label and not _is_utf8(label):
             raise _not_utf8(file, label)
@@ -123,7 +145,7 @@ def _is_utf8(text: str) -> bool:
     return text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
-def _not_utf8(file: Path, text: str) -> UserError:
+def _not_utf8(file: File, text: str) -> UserError:
     shown = text.encode("utf-8", "backslashreplace").decode()
     return UserError(f"{file} is not encoded as UTF-8, since it holds {shown!r}: save it as UTF-8.")
 
@@ -136,18 +158,21 @@ def _numbers(values: Iterable[str | None]) -> Iterator[int | str | None]:
     return ((int(text) if whole else text) if text else None for text in texts)
 
 
-def _csv(file: Path) -> tuple[list[str], Column]:
+def _csv(file: File) -> tuple[list[str], Column]:
     def rows() -> Iterator[list[str]]:
         try:
-            check_regular(file)
+            if isinstance(file, Path):
+                check_regular(file)
             with file.open("rb") as start:
                 head = start.read(4)
             if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or 0 in head:
                 raise UserError(f"{file} is encoded as UTF-16: save it as UTF-8.")
-            with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+            with io.TextIOWrapper(file.open("rb"), encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
                 yield from (row for row in csv.reader(lines) if row)
         except (OSError, csv.Error) as error:
-            raise UserError(f"cannot read {file} as CSV: {getattr(error, 'strerror', None) or error}.") from error
+            raise cannot_read(file, error) or UserError(
+                f"cannot read {file} as CSV: {getattr(error, 'strerror', None) or error}."
+            ) from error
 
     columns = [name.strip() for name in next(rows(), [])]
 
@@ -160,7 +185,7 @@ def _csv(file: Path) -> tuple[list[str], Column]:
     return columns, column
 
 
-def _parquet(file: Path) -> tuple[list[str], Column]:
+def _parquet(file: File) -> tuple[list[str], Column]:
     with open_parquet(file) as table:
         schema = table.schema_arrow
     known = set(map(_plain, PATHS))
