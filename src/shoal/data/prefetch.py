@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import partial
 
-from shoal.data.listing import Blob, Member, Remote
+from shoal.data.listing import Blob, Frame, Member, Remote
 from shoal.data.storage import CONNECTIONS
 
 _BYTES = 2**26
@@ -40,7 +40,9 @@ class Prefetched(Iterator[Blob]):
             if isinstance(blob, Remote):
                 blob = Member(partial(self._requests.read, blob, self._requests.add(blob)), blob.look)
             ahead.append(blob)
-            while len(ahead) > (CONNECTIONS if self._requests.used else 0):  # else a folder on this machine
+            # Nobody waits for a folder on this machine, and each frame of a video holds a picture.
+            most = CONNECTIONS if self._requests.used and not isinstance(blob, Frame) else 0
+            while len(ahead) > most:
                 yield ahead.popleft()
         yield from ahead
 
