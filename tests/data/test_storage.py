@@ -180,6 +180,16 @@ def test_tars_are_streamed(memory, name, mode, bulk):
     assert shown(to_images(f"memory://{name}"), 0, 1, 2)
 
 
+def test_a_tar_is_listed_by_few_requests(memory, monkeypatch):
+    memory.pipe("/t.tar", tarred("w", 6, bulk=500_000))  # 3 MB
+    ranges, cat = [], type(memory).cat_file
+    monkeypatch.setattr(type(memory), "cat_file", lambda *args, **how: ranges.append(how) or cat(*args, **how))
+    assert len(find_source("memory://t.tar").listing().ids) == 6
+    assert len(ranges) < 10
+    asked = sorted((each["start"], each["end"]) for each in ranges)
+    assert sum(end - start for start, end in asked) < 1.3 * 3_000_000 + 2**17
+
+
 def test_shards_are_joined(memory):
     memory.pipe({f"/s/{number}.tar": tarred("w", n) for number, n in ((0, 2), (1, 3))})
     assert shown(to_images("memory://s"), 0, 1, 0, 1, 2)

@@ -29,7 +29,8 @@ from shoal.data.reach import out_of_reach
 from shoal.data.sources.formats import DAMAGE
 from shoal.data.sources.labels import classes_of, subfolder_classes
 from shoal.data.sources.others import Collector, in_words
-from shoal.data.sources.stored import File, Folder, Span, StoredFile, cannot_read, local_files, version_of
+from shoal.data.sources.stored import Folder
+from shoal.data.sources.stored_file import File, Span, StoredFile, cannot_read, local_files, version_of
 from shoal.data.sources.zipped import MAX_BYTES, open_zip, unreadable, zip_blobs
 from shoal.errors import UserError
 

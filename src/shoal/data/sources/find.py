@@ -35,15 +35,8 @@ from shoal.data.sources.others import Collector, head_of
 from shoal.data.sources.own import own_source, scheme_of
 from shoal.data.sources.parquet import parquet_source
 from shoal.data.sources.published import DATA_SETS, named_source
-from shoal.data.sources.stored import (
-    Folder,
-    StoredFile,
-    StoredFolder,
-    exists_at,
-    folder_of,
-    found_at,
-    stored_source,
-)
+from shoal.data.sources.stored import Folder, StoredFolder, exists_at, folder_of, found_at, stored_source
+from shoal.data.sources.stored_file import StoredFile
 from shoal.data.sources.table import is_table_of_paths, table_source
 from shoal.data.sources.video import framed_source, is_video
 from shoal.data.storage import Storage

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from shoal.data.listing import Blob, Listing, Names, Source, check_regular
 from shoal.data.sources.labels import classes_of
-from shoal.data.sources.stored import File, Folder, cannot_read, local_files, version_of
+from shoal.data.sources.stored import Folder
+from shoal.data.sources.stored_file import File, cannot_read, local_files, version_of
 from shoal.errors import UserError
 
 _IMAGE_COLUMNS = ("img", "image")

@@ -15,17 +15,8 @@ from typing import Any, TypeAlias
 from shoal.data.listing import Files, Listing, Names, Source, check_regular, distinct
 from shoal.data.sources.labels import classes_of
 from shoal.data.sources.parquet import image_column, is_text, open_parquet
-from shoal.data.sources.stored import (
-    File,
-    StoredFile,
-    blobs_at,
-    cannot_read,
-    folder_of,
-    has_urls,
-    local_files,
-    located_in,
-    version_of,
-)
+from shoal.data.sources.stored import blobs_at, folder_of, has_urls, located_in
+from shoal.data.sources.stored_file import File, StoredFile, cannot_read, local_files, version_of
 from shoal.data.urls import public
 from shoal.errors import UserError
 

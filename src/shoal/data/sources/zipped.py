@@ -16,7 +16,7 @@ from shoal.data.decode import UnreadableError
 from shoal.data.listing import Blob, Member
 from shoal.data.reach import out_of_reach
 from shoal.data.sources.formats import DAMAGE
-from shoal.data.sources.stored import File, Span, StoredFile, cannot_read
+from shoal.data.sources.stored_file import File, Span, StoredFile, cannot_read
 from shoal.errors import UserError
 
 MAX_BYTES = 2**28

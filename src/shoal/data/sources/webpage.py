@@ -1,0 +1,68 @@
+"""The files that a web page, and the pages below it, have links to."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+from shoal.data.storage import CONNECTIONS, Storage
+from shoal.data.threads import map_in_threads
+
+_DEEPEST = 32  # web pages of web pages
+
+
+def web_entries(storage: Storage) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Name, address and what the server says of each file that a page, and the pages below it, have links to."""
+    base, links = _files_below(storage)
+
+    def asked(link: str) -> tuple[str, Mapping[str, Any]]:
+        try:
+            return link, storage.info(link)
+        except OSError:  # it is told when it is read
+            return link, {}
+
+    for link, info in map_in_threads(asked, links, threads=CONNECTIONS, ahead=2 * CONNECTIONS):
+        yield unquote(urlsplit(link).path[len(base) :]), link, info
+
+
+def _files_below(storage: Storage) -> tuple[str, list[str]]:
+    """The path that all files share, and their addresses."""
+    first = storage.page(storage.path)
+    root = urlsplit(first[0])
+    base = root.path.rpartition("/")[0] + "/"
+    pages, files, seen = deque([(first, 0)]), dict[str, str](), {root.path}
+    below = deque[tuple[str, int]]()
+    while pages or below:
+        if pages:
+            (page, text), depth = pages.popleft()
+        else:
+            address, depth = below.popleft()
+            page, text = storage.page(address)
+        for link in _links(text, page):
+            parts = urlsplit(link)
+            inside = parts.netloc == root.netloc and parts.path.startswith(base) and parts.path != base
+            if not inside or parts.path in seen or depth > _DEEPEST:
+                continue
+            seen.add(parts.path)
+            if parts.path.endswith("/"):
+                below.append((link, depth + 1))
+            else:
+                files[parts.path] = link
+    return base, [*files.values()]
+
+
+def _links(text: str, page: str) -> Iterator[str]:
+    class Links(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.extend(value for name, value in attrs if name in ("href", "src") and value and tag in ("a", "img"))
+
+    found: list[str] = []
+    Links().feed(text)
+    for value in found:
+        try:
+            yield urljoin(page, value).partition("#")[0]
+        except ValueError:  # an address with half a bracket
+            continue
