@@ -240,7 +240,7 @@ def test_a_broken_item_is_skipped_by_its_index(fault, caplog):
     assert given.rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9]
     assert torch.equal(given.images.pixels, FIRST[given.rows])
     assert [*given.images.skipped] == ["7"]
-    assert "1 of 10 images could not be read and were skipped: 7 (" in caplog.text
+    assert "1 of 10 images could not be read and was skipped: 7 (" in caplog.text
     assert given.in_order(torch.arange(9), -1.0).tolist() == [0, 1, 2, 3, 4, 5, 6, -1, 7, 8]
     with pytest.raises(UserError, match=f"cannot read the image 7 \\(.*{reason}"):
         read_given(items, strict=True)

@@ -43,7 +43,7 @@ def test_a_line_break_in_a_name_does_not_break_the_warning(tmp_path, paint, capl
     (tmp_path / "two\nlines é.png").touch()
     images = to_images(tmp_path)
     assert list(images.skipped) == ["two\nlines é.png"]
-    assert caplog.messages == [r"1 of 2 images could not be read and were skipped: two\nlines é.png (empty file)"]
+    assert caplog.messages == [r"1 of 2 images could not be read and was skipped: two\nlines é.png (empty file)"]
 
 
 def test_a_path_too_long_to_exist():

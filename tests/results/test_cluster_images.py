@@ -292,7 +292,7 @@ def test_new_images_that_cannot_be_read_are_named(tmp_path, photos, network, cap
         shutil.copy(photos / "red-0.png", tmp_path / "new" / label)
     (tmp_path / "new" / "a" / "broken.png").write_text("no image")
     assert main(["predict", "clusters/photos", "new", "--out", "new.csv"]) == 0
-    assert "1 of 3 images could not be read and were skipped: a/broken.png (not an image)" in caplog.text
+    assert "1 of 3 images could not be read and was skipped: a/broken.png (not an image)" in caplog.text
     assert [(row["id"], row["label"]) for row in table(tmp_path / "new.csv")] == [
         ("a/red-0.png", "a"),
         ("b/red-0.png", "b"),

@@ -18,9 +18,12 @@ from tests.results.conftest import photograph
 
 from shoal.cli.main import main
 from shoal.decisions.log import DecisionLog
+from shoal.decisions.replay import Replayed
 from shoal.errors import UserError
+from shoal.results.decided import Decided, Learned
 from shoal.results.deciding import record
 from shoal.results.finish import rewrite
+from shoal.results.model import Model
 from shoal.results.result import Result
 
 
@@ -350,3 +353,28 @@ def test_an_update_counts_no_cluster_as_empty_that_a_person_has_merged_or_made(r
     photograph(tmp_path / "photos", "red", 70)
     assert main(["update", str(clusters)]) == 0
     assert "clusters     6, of 33\n" in capsys.readouterr().out
+
+
+class Sure:
+    """A clusterer that is sure of the first cluster."""
+
+    def predict_proba(self, X):
+        return torch.tensor([[1 - 1e-7, 1e-7]]).repeat(len(X), 1)
+
+
+def test_confidence_is_that_of_the_cluster_that_is_shown():
+    labels = np.array([7, 7, 2, -1, 7])
+    replayed = Replayed(
+        labels=labels,
+        names={},
+        base=labels,
+        into={2: 2, 3: 7, 7: 7},
+        fixed=np.array([False, False, False, False, True]),
+        unsaid=labels,
+    )
+    learned = Learned(torch.tensor([3, 7, 2, -1, 2]), torch.tensor([0.9, 0.8, 0.6, 0.0, 0.7]), Sure(), [2, 7])
+    model = Model(Sure(), torch.eye(2, 3), torch.tensor([2, 7]))
+    rows = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
+    found = Decided(replayed, learned, 0).assignments(model, rows, "euclidean", None)
+    # The first was learnt to be in 3, which has been merged into 7 since.
+    torch.testing.assert_close(found.confidence, torch.tensor([0.9, 0.8, 0.6, 0.0, 1.0]))
