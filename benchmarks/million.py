@@ -7,6 +7,7 @@ The files are hard links in nested folders to a few thousand real JPEG files, so
 - They are listed as every command does before it reads one.
 - Some of them, ``--embed``, are embedded by a tiny network, so that nearly all time goes into reading; and once more
   while that is killed with signal 9 three times: the features must be the same.
+- ``parts`` measures some things that are done for each image alone, with as many rows.
 - What comes after embedding is measured on features that were made up, written by the project's own ``Store`` for all
   files: 1 % are near copies of others, 1 % the same file. Their clustering is measured stage by stage, then the
   commands that read the result.
@@ -156,6 +157,10 @@ def of_step(args: argparse.Namespace) -> dict[str, Any]:
         return make_rows(tree, at, args)
     if step == "cluster":
         return cluster_rows(tree, at, args)
+    if step == "part":
+        import million_rows
+
+        return million_rows.part(args.part, args.n)
     words = {
         "report": ["report", str(at)],
         "evaluate": ["evaluate", str(at)],
@@ -164,14 +169,14 @@ def of_step(args: argparse.Namespace) -> dict[str, Any]:
     return read_result(words[step])
 
 
-STEPS = ("list", "embed", "killed", "rows", "cluster", "report", "evaluate", "sort")
+STEPS = ("list", "embed", "killed", "rows", "cluster", "report", "evaluate", "sort", "parts")
 
 
-def run_step(step: str, tree: Path, at: Path, args: argparse.Namespace) -> dict[str, Any]:
+def run_step(step: str, tree: Path, at: Path, args: argparse.Namespace, *more: str) -> dict[str, Any]:
     """Run a step in a process of its own, whose memory nothing else has grown."""
     command = [sys.executable, __file__, "--step", step, "--tree", str(tree), "--at", str(at), "--n", str(args.n)]
     command += ["--d", str(args.d), "--k", str(args.k), "--method", args.method, *(["--no-tree"] * args.no_tree)]
-    command += ["--leave-out", *args.leave_out]
+    command += ["--leave-out", *args.leave_out, *more]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | {"FEATURES": "whole"})
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
@@ -190,8 +195,8 @@ def main() -> None:
     parser.add_argument("--leave-out", nargs="*", default=[], choices=("map", "neighbours and copies"), help="stages")
     parser.add_argument("--folder", type=Path, help="where they are kept for the next time; else they are removed")
     parser.add_argument("--save", help="name under benchmarks/results, which keeps the figures of other steps")
-    for name in ("--step", "--tree", "--at"):
-        parser.add_argument(name, type=str if name == "--step" else Path, help=argparse.SUPPRESS)
+    for name in ("--step", "--part", "--tree", "--at"):
+        parser.add_argument(name, type=str if name in ("--step", "--part") else Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step:
         print(json.dumps(of_step(args)))
@@ -213,6 +218,10 @@ def run_all(folder: Path, args: argparse.Namespace) -> None:
             shutil.rmtree(few.parent / ("whole" if step == "embed" else "killed"), ignore_errors=True)
         if step == "killed":
             figures = embed_killed(few, kept(args.save)["embed"]["s"] if args.save else 60)
+        elif step == "parts":
+            from million_rows import PARTS
+
+            figures = {part: run_step("part", tree, folder, args, "--part", part) for part in PARTS}
         else:
             figures = run_step(step, few if step == "embed" else tree, folder / f"rows-{args.n}", args)
         tell(step, figures)

@@ -212,3 +212,46 @@ def command(words: list[str]) -> dict[str, float]:
     with measured(memory, figures), redirect_stdout(io.StringIO()):
         figures["exit"] = main(words) or 0
     return figures
+
+
+def part(name: str, n: int) -> dict[str, float]:
+    """Measure one thing that is done for each of n images, with the numbers of the others in scratch files."""
+    from shoal.data.equal import equal_groups, first_of_each
+    from shoal.data.listing import Names
+    from shoal.mapped import release, released, scratch
+    from shoal.report import sample_of_page
+    from shoal.results.outliers import outliers
+    from shoal.results.representatives import representatives
+    from shoal.results.rows import Assignments
+    from shoal.types import Clustering
+
+    found = Assignments.blank(n, scratch((n,), torch.int64), None)
+    prints, features = scratch((n, 16), torch.uint8), scratch((n, 8), torch.float32)
+    draw = np.random.default_rng(0)
+    columns = (found.labels, found.confidence, found.distance, prints, features)
+    for rows in released((slice(at, min(at + _CHUNK, n)) for at in range(0, n, _CHUNK)), *columns):
+        size = rows.stop - rows.start
+        found.labels[rows] = torch.from_numpy(draw.integers(0, GROUPS, size))
+        found.confidence[rows], found.distance[rows] = torch.from_numpy(draw.random((2, size), np.float32))
+        numbers = np.arange(rows.start, rows.stop)
+        numbers[draw.random(size) < COPIES] //= 2
+        prints[rows] = torch.from_numpy(np.stack([_mixed(2 * numbers), _mixed(2 * numbers + 1)], 1).view(np.uint8))
+        features[rows] = torch.from_numpy(draw.standard_normal((size, 8), np.float32))
+    release(*columns)
+    memory, figures = Memory(), dict[str, float]()
+    with measured(memory, figures):
+        if name == "names":
+            figures["names"] = len(Names(f"part {row // 20_000:04}/IMG_{row:08}.jpg" for row in range(n)))
+        elif name == "equal files":
+            figures["groups"] = sum(1 for _ in equal_groups(first_of_each(prints)))
+        elif name == "outliers":
+            figures["outliers"] = len(outliers(torch.arange(n), found.distance, found.labels))
+        elif name == "representatives":
+            figures["representatives"] = len(representatives(features, found))
+        else:
+            clustering = Clustering(found.labels, torch.zeros(GROUPS, 8), found.distance)
+            figures["shown"] = int(sample_of_page(clustering, found.confidence, 0).sum())
+    return figures
+
+
+PARTS = ("names", "equal files", "outliers", "representatives", "images of the page")

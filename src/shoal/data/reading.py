@@ -45,6 +45,7 @@ from shoal.data.sketch import sketch
 from shoal.data.threads import map_in_threads
 from shoal.data.unread import nothing_readable, reason_of, refuse_skipped
 from shoal.errors import UserError
+from shoal.mapped import scratch
 from shoal.noise import muffled
 from shoal.progress import ProgressCallback
 
@@ -171,7 +172,8 @@ def read_pixels(
     ``ranges`` are those of their data set; by default each image of more than 8 bits has its own.
     """
     wanted = list(rows)
-    pixels = np.full((len(wanted), 3, size, size), _GREY, np.uint8)
+    kept = scratch((len(wanted), 3, size, size), torch.uint8).fill_(_GREY)
+    pixels = kept.numpy()
     places: dict[int, list[int]] = {}
     for place, row in enumerate(wanted):
         places.setdefault(row, []).append(place)
@@ -181,7 +183,7 @@ def read_pixels(
         for row, found in zip(ordered, results, strict=True):
             if isinstance(found.pixels, np.ndarray):
                 pixels[places[row]] = found.pixels
-    return torch.from_numpy(pixels)
+    return kept
 
 
 def decode_blob(preparing: Preparing, scale: Scale, blob: Blob, *, sketched: bool = False) -> Decoded:

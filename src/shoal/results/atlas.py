@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from shoal.errors import UserError
+from shoal.mapped import release, scratch
 from shoal.report.pictures import LOSSLESS_UP_TO, edge_for, thumbnail
 from shoal.results.rows import Assignments
 from shoal.results.tables import as_utf8, write_table
@@ -90,9 +91,10 @@ def read_atlas(path: Path) -> tuple[list[str], UInt8[Tensor, "n 3 h w"]]:
             for row, each in enumerate(encoded, len(ids)):
                 image = decode(each)
                 if not row:
-                    pixels = torch.empty(n, *image.shape, dtype=torch.uint8)
+                    pixels = scratch((n, *image.shape), torch.uint8)
                 pixels[row] = image
             ids += names
+            release(pixels)
     return ids, pixels
 
 
