@@ -542,3 +542,64 @@ def test_frames_that_were_read_are_not_kept(tmp_path):
         assert sum(type(each) is av.VideoFrame for each in gc.get_objects()) < 10
     finally:
         gc.enable()
+
+
+def test_a_drive_that_goes_away_is_told_from_damage(tmp_path, monkeypatch):
+    import errno
+
+    from shoal.data.video.opening import VideoFile
+
+    path = encode(tmp_path / "a.mkv", 100, draw=noisy)
+    whole = read(path, "1s")
+    gone, size = path.stat().st_size // 2, path.stat().st_size
+
+    class Failing:
+        def __init__(self, file):
+            self.file = file
+
+        def read(self, n):
+            if self.file.tell() + n > gone and size > gone:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return self.file.read(n)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    begin = VideoFile.__init__
+    monkeypatch.setattr(VideoFile, "__init__", lambda self, file: begin(self, Failing(file)))
+    monkeypatch.setattr("shoal.data.video.opening._BUFFER", 4096)
+    found = read(path, "1s")
+    assert [name for name, _ in found] == [name for name, _ in whole]  # of the cache
+    lost = [pixels for _, pixels in found if isinstance(pixels, str)]
+    assert 3 <= len(lost) <= 7
+    assert set(lost) == {"input/output error"}
+    assert read(path, "2s") == [("a.mkv", "input/output error")]
+    monkeypatch.undo()
+    monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
+    assert len(read(path, "2s")) == 5  # it was not kept that there was none
+
+
+def test_what_is_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    assert read(tmp_path) == [("a.mp4", "not a regular file")]
+
+
+def test_of_several_streams_the_default_one_is_read(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "a.mkv"), "w") as file:
+        streams = [file.add_stream("ffv1", rate=RATE) for _ in range(2)]
+        for stream, size in zip(streams, ((64, 48), SIZE), strict=True):
+            stream.width, stream.height = size
+            stream.pix_fmt = "bgr0"
+        streams[0].disposition, streams[1].disposition = 0, av.stream.Disposition.default
+        for number in range(10):
+            for stream, size, shift in zip(streams, ((64, 48), SIZE), (5, 0), strict=True):
+                frame = av.VideoFrame.from_ndarray(plain(number + shift, size), format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, RATE)
+                file.mux(stream.encode(frame))
+        for stream in streams:
+            file.mux(stream.encode())
+    found = read(tmp_path / "a.mkv")
+    assert [pixels.shape[1:] for _, pixels in found] == [SIZE[::-1]] * 2
+    assert numbers_of(found) == [0, 5]

@@ -131,9 +131,12 @@ class _Reader:
         from av.error import FFmpegError
 
         try:
-            yield from self._video.container.demux(self._stream)
+            for packet in self._video.container.demux(self._stream):
+                if self._video.file.lost is None:  # the rest of the last packet would be taken for damage
+                    yield packet
         except FFmpegError:
             self._failed = True
+        self._video.file.check()
 
     def _decode(self, packet: Packet[Any]) -> list[VideoFrame]:
         from av.error import FFmpegError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +30,43 @@ _MOST_PIXELS = 2**26
 """Of a frame. Decoders hold some 20 of them, so the limit is lower than that of images; 8K has half as many."""
 
 
+class VideoFile:
+    """A file as libav reads it. Errors are kept in ``lost`` and look like its end: raised, PyAV would print some."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.lost: OSError | None = None
+
+    def read(self, n: int) -> bytes:
+        """The next bytes; none at the end, or where they cannot be read."""
+        try:
+            return self._file.read(n)
+        except OSError as error:
+            self.lost = error
+            return b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place; −1 where there is none, as damaged headers may ask for."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
+
+    def tell(self) -> int:
+        """The place where it is."""
+        return self._file.tell()
+
+    def check(self) -> None:
+        """Raise the OSError for which less was read than there is, if there was one."""
+        if self.lost is not None:
+            raise self.lost
+
+
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A video that is open. ``file`` tells how far it has been read."""
+    """A video that is open."""
 
-    file: IO[bytes]
+    file: VideoFile
     container: InputContainer
     stream: VideoStream | None
     """The pictures; None where there is only sound, perhaps with a cover."""
@@ -52,10 +85,11 @@ def opened(path: Path) -> Iterator[Opened]:
 
     check_regular(path)
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(path.open("rb"))
-        if not file.read(1):
+        raw = stack.enter_context(path.open("rb"))
+        if not raw.read(1):
             raise UnreadableError("empty file")
-        file.seek(0)
+        raw.seek(0)
+        file = VideoFile(raw)
         # As an open file and not by its name, which might look like a protocol.
         try:
             found = av.open(
@@ -65,6 +99,7 @@ def opened(path: Path) -> Iterator[Opened]:
                 buffer_size=_BUFFER,
             )
         except FFmpegError as error:
+            file.check()
             raise UnreadableError(damaged(VIDEO, f"no video ({reason_of(error)})")) from error
         container = stack.enter_context(found)
         yield Opened(file, container, _pictures(container))

@@ -125,6 +125,7 @@ class _Walk:
                     yield packet
         except FFmpegError as error:
             self.broken = reason_of(error)
+        self._video.file.check()
 
     def _note(self, packet: Packet[Any]) -> None:
         stamp = stamp_of(packet)
