@@ -115,7 +115,7 @@ def test_a_zip_bomb_that_lies_is_cut(nothing_is_written):
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
 def test_an_entry_that_is_too_large_is_not_read(nothing_is_written, monkeypatch, ending):
     path = write_tar(nothing_is_written / f"a{ending}", {"large.bmp": bytes(5000), "a.png": png("red")})
-    monkeypatch.setattr(archive, "_MAX_BYTES", 4999)
+    monkeypatch.setattr(archive, "MAX_BYTES", 4999)
     assert to_images(path).skipped == {f"a{ending}/large.bmp": "5000 bytes, too many for an image"}
 
 

@@ -264,3 +264,18 @@ def test_answers_of_s3(bad_s3, monkeypatch):
     _forget()
     with pytest.raises(UserError, match=r"may not be read \(Unable to locate credentials\)"):
         find_source("s3://bucket/photos/")
+
+
+@pytest.mark.slow
+def test_a_list_of_addresses_on_standard_input(web, tmp_path, network, capsys, monkeypatch):
+    names = sorted(path for path in web.files if path.endswith(".png"))
+    places = [f"{web.home}{name}?token={SECRETS[2]}" for name in names]
+    monkeypatch.setattr("shoal.data.sources.find._stdin_paths", lambda: places)
+    out = tmp_path / "out"
+    assert cluster("-", *network, "--out", out) == 0
+    assert Result.load(out).source == [f"{web.home}{name}" for name in names]
+    assert main(["update", str(out)]) == 0
+    assert "nothing has changed" in capsys.readouterr().out
+    assert main(["sort", str(out), "--copy", str(tmp_path / "sorted")]) == 2
+    assert "only files on this machine are sorted" in complaint(capsys)
+    assert not any(SECRETS[2].encode() in file.read_bytes() for file in out.rglob("*") if file.is_file())

@@ -242,26 +242,30 @@ class _TarWalk:
         self._mode = mode
 
     def __iter__(self) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-        try:
-            opened = self._file.open("rb")
-            archive = tarfile.open(None, self._mode, opened, tarinfo=_TarEntry, encoding="utf-8")  # noqa: SIM115 - below
-        except _DAMAGE as error:
-            reason = " ".join(str(error).split())
-            raise cannot_read(self._file, error) or UserError(
-                f"cannot read {self._file}: it is damaged, or no tar archive ({reason})."
-            ) from error
-        with contextlib.closing(opened), contextlib.closing(archive):
+        with contextlib.ExitStack() as stack:
             try:
-                while (entry := archive.next()) is not None:
-                    archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every entry
-                    if entry.size < 0:  # would start again further up, forever
-                        raise tarfile.ReadError(f"a header says {entry.size} bytes")
-                    yield entry, archive
+                opened = stack.enter_context(self._file.open("rb"))
+                archive = tarfile.open(None, self._mode, opened, tarinfo=_TarEntry, encoding="utf-8")  # noqa: SIM115 - below
+                stack.enter_context(contextlib.closing(archive))
             except _DAMAGE as error:
-                if out_of_reach(error):  # its drive has gone away
-                    away = UserError(f"cannot read {self._file}: {error}.")
-                    raise cannot_read(self._file, error) or away from error
-                self.damage = f"damaged after {self.n_images} images: {error}"
+                reason = " ".join(str(error).split())
+                raise cannot_read(self._file, error) or UserError(
+                    f"cannot read {self._file}: it is damaged, or no tar archive ({reason})."
+                ) from error
+            yield from self._entries(archive)
+
+    def _entries(self, archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
+        try:
+            while (entry := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every entry
+                if entry.size < 0:  # would start again further up, forever
+                    raise tarfile.ReadError(f"a header says {entry.size} bytes")
+                yield entry, archive
+        except _DAMAGE as error:
+            if out_of_reach(error):  # its drive has gone away
+                away = UserError(f"cannot read {self._file}: {error}.")
+                raise cannot_read(self._file, error) or away from error
+            self.damage = f"damaged after {self.n_images} images: {error}"
 
 
 def _list_tar(file: File, sifter: _Sifter) -> _Archive:
