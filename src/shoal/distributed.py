@@ -1,4 +1,4 @@
-"""Communication between the processes of a run; no-ops in a single process.
+"""Communication between the processes of a job; no-ops in a single process.
 
 Processes are started by ``torchrun``. Random numbers are drawn for the global batch from a generator that has the same
 state on every rank, and each rank keeps its share. So N ranks draw what one process would.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import socket
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -19,86 +17,25 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
-from torch.distributed import TCPStore  # type: ignore[attr-defined,unused-ignore]
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
-
-from shoal.errors import UserError
 
 _PATIENCE = timedelta(days=30)
 """How long ranks wait while one of them works alone. A rank that dies is noticed at once."""
-
-_RENDEZVOUS_SECONDS = 300.0
-"""Time in which processes must find each other."""
-
-_stores: list[object] = []
-"""Stores that this process serves for as long as it lives."""
 
 _control: Any = None
 """A gloo group for messages between hosts, which do not wait for GPUs. None: the default group."""
 
 
-@contextmanager
-def joined() -> Iterator[None]:
-    """Join the processes started by ``torchrun``, if any, over gloo on CPUs and NCCL on GPUs.
-
-    Raises:
-        UserError: another process has died.
-    """
+def connect_hosts() -> None:
+    """Open the group for messages between hosts; all ranks must call this once they have joined."""
     global _control
-    if not _by_torchrun():
-        yield
-        return
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend = "cpu:gloo,cuda:nccl"
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group(backend, store=_store(rank), rank=rank, world_size=world_size)
     _control = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise UserError(
-                "another process of this run has ended; its own message says why. Resume from the last save with "
-                "'shoal train --resume' and the run's folder."
-            ) from error
-        raise
-    dist.destroy_process_group()
+
+
+def disconnect_hosts() -> None:
+    """Forget that group."""
+    global _control
     _control = None
-
-
-def _by_torchrun() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
-
-
-def _store(rank: int) -> Any:
-    """Where the processes find each other: a store for this attempt alone, served by rank 0.
-
-    The store of ``torchrun`` outlives its processes. After a restart it still holds the addresses of the dead ones, and
-    torch would connect to those.
-    """
-    outer, host = next(rendezvous("env://"))[0], os.environ["MASTER_ADDR"]
-    if rank == 0:
-        served = TCPStore(host, 0, is_master=True, wait_for_workers=False)
-        outer.set("port", str(served.port))
-        _stores.append(outer)
-        return served
-    deadline = time.monotonic() + _RENDEZVOUS_SECONDS
-    while not _serves(host, port := int(outer.get("port"))):  # the port of a process that has died
-        if time.monotonic() > deadline:
-            raise UserError(f"the first process does not answer at {host}:{port}: open this address to all machines.")
-        time.sleep(0.2)
-    return TCPStore(host, port, is_master=False)
-
-
-def _serves(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def restarted() -> bool:
@@ -131,6 +68,13 @@ def share(n: int) -> slice:
 def part(n: int) -> slice:
     """This rank's share of ``n`` rows, of about the same size on all ranks."""
     return slice(rank() * n // world_size(), (rank() + 1) * n // world_size())
+
+
+def host_from_first(values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """The values of rank 0, on the host, which must have the same shape and type everywhere; they are overwritten."""
+    if world_size() > 1 and values.numel():
+        dist.broadcast(values, 0, group=_control)
+    return values
 
 
 def largest(numbers: Sequence[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The one exception that a user can mend."""
+"""The exception that a user can mend."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,10 @@ class UserError(ValueError):
     The command line prints the text alone and exits with 2. In Python it is a ``ValueError``, as scikit-learn
     raises for bad input.
     """
+
+    claimed: bool = False
+    """Whether this process is the one of several that says it."""
+
+
+class EchoedError(UserError):
+    """What another process of the job says already."""

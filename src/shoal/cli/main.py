@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from shoal.cli.terminal import OneLine, Stopped, complain, flushed_output, on_signals, raise_stopped, say
-from shoal.errors import UserError
+from shoal.errors import EchoedError, UserError
 from shoal.noise import own_words
 
 OVERVIEW = """\
@@ -75,8 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with own_words(), on_signals(raise_stopped), flushed_output():
             return _dispatch(args)
+    except EchoedError:
+        return 2
     except UserError as error:
-        complain(str(error))
+        complain(str(error), at_once=error.claimed)
         return 2
     except Stopped as stop:
         complain("stopped.")

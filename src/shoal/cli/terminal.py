@@ -80,13 +80,13 @@ def say(text: str) -> None:
         print(text.encode(error.encoding, "backslashreplace").decode(error.encoding))  # noqa: T201 - as above
 
 
-def complain(text: str) -> None:
+def complain(text: str, *, at_once: bool = False) -> None:
     """Print what went wrong, to standard error.
 
     Where ``torchrun`` has started several processes, those but the first wait before they speak: mostly it says the
-    same, and with its end they are ended.
+    same, and with its end they are ended. They do not wait ``at_once``, where they have agreed on who speaks.
     """
-    if rank := int(os.environ.get("RANK", "0")):
+    if (rank := int(os.environ.get("RANK", "0"))) and not at_once:
         time.sleep(FIRST_SPEAKS)
         text = f"process {rank}: {text}"
     print(f"shoal: {one_line(text)}", file=sys.stderr)  # noqa: T201 - a command's output

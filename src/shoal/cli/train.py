@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from shoal import distributed
+from shoal import distributed, job
 from shoal.cli.flags import Command, OptionalPath, no_such_flag
 from shoal.cli.terminal import Stopped, asked_to_stop, complain, say
 from shoal.config import RunConfig, fields_of, load_recipe, recipe_names, validate, with_reachable_clusters
@@ -99,7 +99,7 @@ class TrainCommand(Command):
         """Train, or print what training would take."""
         if not self.resume:
             check_plugins(self.config)  # by each process for itself
-        with distributed.joined():
+        with job.joined():
             if self.dry_run:
                 from shoal.training.dry_run import forecast
 

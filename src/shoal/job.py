@@ -1,0 +1,276 @@
+"""A job of several processes: how they find each other, what they tell each other, who waits and who speaks.
+
+Processes are started by ``torchrun``. Beside the collectives of ``distributed``, which move tensors, they leave each
+other notes in its store: waiting for a note can be interrupted by a signal, and takes hardly any time of a core. In a
+single process all of this does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined,unused-ignore]
+from torch.distributed.rendezvous import rendezvous
+
+from shoal import distributed
+from shoal.distributed import is_first, rank, world_size
+from shoal.errors import EchoedError, UserError
+
+_RENDEZVOUS_SECONDS = 300.0
+"""Time in which processes must find each other."""
+
+_board: Any = None
+"""The store of ``torchrun``, on which processes leave each other notes: it outlives them. None: the default group's."""
+
+_notes = ""
+"""How the notes of this attempt begin: after a restart, those of the last one are still there."""
+
+_n_met = 0
+"""How often all processes have met."""
+
+_LONGEST_PAUSE = 0.25
+"""Seconds between two looks at the notes, at most."""
+
+RESUME_RUN = "Resume from the last save with 'shoal train --resume' and the run's folder."
+
+
+@contextmanager
+def joined(resume: str = RESUME_RUN) -> Iterator[None]:
+    """Join the processes started by ``torchrun``, if any, over gloo on CPUs and NCCL on GPUs.
+
+    Args:
+        resume: a sentence that says how the job is resumed.
+
+    Raises:
+        UserError: as the block, or another process has died.
+        EchoedError: the same, and another process says so.
+    """
+    if not _by_torchrun():
+        yield
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    own, n = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=_store(own), rank=own, world_size=n)
+    distributed.connect_hosts()
+    try:
+        yield
+    except EchoedError:
+        raise
+    except UserError as error:
+        _claim(error)
+        raise
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
+            raise
+        ended = UserError(f"another process of this run has ended; its own message says why. {resume}")
+        _claim(ended)
+        raise ended from error
+    dist.destroy_process_group()
+    distributed.disconnect_hosts()
+
+
+def _claim(error: UserError) -> None:
+    """Mark an error as the one that is said, if no other process says what is wrong.
+
+    Raises:
+        EchoedError: one does.
+    """
+    if not is_first_to_speak():
+        raise EchoedError(str(error)) from error
+    error.claimed = True
+
+
+def is_first_to_speak() -> bool:
+    """Whether no other process has said, or is about to say, why the job ends; then this one must."""
+    if world_size() == 1:
+        return True
+    try:
+        return bool(_place().add(f"{_notes}ends", 1) == 1)
+    except RuntimeError:  # where the notes were is gone as well
+        return True
+
+
+def is_told() -> bool:
+    """Whether a process has said why the job ends."""
+    return world_size() > 1 and bool(_place().check([f"{_notes}ends"]))
+
+
+def _place() -> Any:
+    """Where notes are left."""
+    return _board if _board is not None else dist.distributed_c10d._get_default_store()
+
+
+def _by_torchrun() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
+
+
+def _store(own: int) -> Any:
+    """Where the processes find each other: a store for this attempt alone, served by rank 0.
+
+    The store of ``torchrun`` outlives its processes. After a restart it still holds the addresses of the dead ones, and
+    torch would connect to those.
+    """
+    global _board, _notes
+    outer, host = next(rendezvous("env://"))[0], os.environ["MASTER_ADDR"]
+    _board = outer
+    if own == 0:
+        served = TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        outer.set("port", str(served.port))
+        _notes = f"{served.port}/"
+        return served
+    deadline = time.monotonic() + _RENDEZVOUS_SECONDS
+    while not _serves(host, port := int(outer.get("port"))):  # the port of a process that has died
+        if time.monotonic() > deadline:
+            raise UserError(f"the first process does not answer at {host}:{port}: open this address to all machines.")
+        time.sleep(0.2)
+    _notes = f"{port}/"
+    return TCPStore(host, port, is_master=False)
+
+
+def _serves(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def meet(meanwhile: Callable[[], object] | None = None) -> None:
+    """Wait for all processes, which call this as often as each other.
+
+    Unlike a collective, it can be interrupted by a signal, and takes hardly any time of a core.
+
+    Args:
+        meanwhile: called now and then while the others are not there yet.
+
+    Raises:
+        EchoedError: another process has said why the job ends.
+    """
+    global _n_met
+    if world_size() == 1:
+        return
+    _n_met += 1
+    note = f"{_notes}met {_n_met}"
+    _place().add(note, 1)
+    _wait(lambda: bool(_place().add(note, 0) >= world_size()), meanwhile)
+
+
+def of_first(make: Callable[[], str]) -> str:
+    """The text that rank 0 makes, alone and once, while the others wait as in ``meet``.
+
+    Raises:
+        EchoedError: as ``meet``.
+    """
+    global _n_met
+    if world_size() == 1:
+        return make()
+    _n_met += 1
+    note = f"{_notes}text {_n_met}"
+    if is_first():
+        with all_cores():
+            text = make()
+        _place().set(note, text.encode("utf-8", "surrogateescape"))
+        return text
+    _wait(lambda: bool(_place().check([note])), None)
+    found: bytes = _place().get(note)
+    return found.decode("utf-8", "surrogateescape")
+
+
+def tensors_of_first(make: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
+    """The tensors that rank 0 makes, alone and once, on the host.
+
+    Raises:
+        EchoedError: as ``meet``.
+    """
+    if world_size() == 1:
+        return list(make())
+    made: list[Tensor] = []
+
+    def shapes() -> str:
+        made.extend(make())
+        return json.dumps([(str(each.dtype).removeprefix("torch."), list(each.shape)) for each in made])
+
+    told = json.loads(of_first(shapes))
+    if not is_first():
+        made.extend(torch.empty(shape, dtype=getattr(torch, name)) for name, shape in told)
+    return [distributed.host_from_first(each) for each in made]
+
+
+def _wait(ready: Callable[[], bool], meanwhile: Callable[[], object] | None) -> None:
+    pause = 0.002
+    while not ready():
+        check_others()
+        if meanwhile is not None:
+            meanwhile()
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def check_others() -> None:
+    """Stop where another process has said why the job ends.
+
+    Raises:
+        EchoedError: it has.
+    """
+    if is_told():
+        raise EchoedError("another process has said why")
+
+
+def post(name: str, number: int) -> None:
+    """Leave a number for the other processes, in place of an earlier one under this name."""
+    if world_size() > 1:
+        _place().set(f"{_notes}{name} {rank()}", str(number))
+
+
+def posted(name: str) -> int:
+    """The sum of the numbers that processes have left under a name."""
+    notes = [f"{_notes}{name} {each}" for each in range(world_size())]
+    return sum(int(_place().get(note)) for note in notes if _place().check([note]))
+
+
+def n_nodes() -> int:
+    """Number of machines, as far as ``torchrun`` tells."""
+    return max(1, world_size() // local_world_size())
+
+
+def local_world_size() -> int:
+    """Number of processes of the job on this machine."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if world_size() > 1 or _by_torchrun() else 1
+
+
+def own_cores() -> int:
+    """Cores for this process: those of the machine that it may use, shared by the job's processes there."""
+    return max(1, _cores() // local_world_size())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_cores() -> None:
+    """Let torch use this process's share of the cores, where ``torchrun`` has set it to one thread unasked."""
+    if world_size() > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(own_cores())
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Let torch use the cores of the processes that wait as well."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before * local_world_size(), max(_cores(), before)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
