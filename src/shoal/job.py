@@ -24,6 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 from shoal import distributed
 from shoal.distributed import is_first, rank, world_size
 from shoal.errors import EchoedError, UserError
+from shoal.progress import ProgressCallback
 
 _RENDEZVOUS_SECONDS = 300.0
 """Time in which processes must find each other."""
@@ -39,6 +40,9 @@ _n_met = 0
 
 _LONGEST_PAUSE = 0.25
 """Seconds between two looks at the notes, at most."""
+
+_TOLD_SECONDS = 0.5
+"""Seconds after which processes tell each other again how far they are."""
 
 RESUME_RUN = "Resume from the last save with 'shoal train --resume' and the run's folder."
 
@@ -228,16 +232,63 @@ def check_others() -> None:
         raise EchoedError("another process has said why")
 
 
-def post(name: str, number: int) -> None:
-    """Leave a number for the other processes, in place of an earlier one under this name."""
-    if world_size() > 1:
-        _place().set(f"{_notes}{name} {rank()}", str(number))
+class Tally:
+    """How far all processes are with a job that they share, which the first one says."""
+
+    def __init__(self, progress: ProgressCallback | None, done: int, total: int) -> None:
+        """Of ``total`` items, ``done`` are done before; all processes must call this."""
+        global _n_met
+        _n_met += 1
+        self._name = f"{_notes}tally {_n_met}"
+        self._progress, self._before, self._total = progress, done, total
+        self._kept = self._own = 0
+        self._due = 0.0
+
+    def count(self, done: int) -> None:
+        """This process has done so many items since ``keep``.
+
+        Raises:
+            EchoedError: another process has said why the job ends.
+        """
+        self._own = self._kept + done
+        if world_size() == 1:
+            self._say(self._own)
+        elif time.monotonic() > self._due:
+            self._due = time.monotonic() + _TOLD_SECONDS
+            self.tell()
+            check_others()
+
+    def keep(self) -> None:
+        """Count from here on."""
+        self._kept = self._own
+
+    def tell(self) -> None:
+        """Tell the others how far this process is, and the first one says how far all are."""
+        if world_size() == 1:
+            return
+        _place().set(f"{self._name} {rank()}", str(self._own))
+        if is_first():
+            notes = [f"{self._name} {each}" for each in range(world_size())]
+            self._say(sum(int(_place().get(note)) for note in notes if _place().check([note])))
+
+    def finish(self) -> None:
+        """Wait for all processes to have done their items.
+
+        Raises:
+            EchoedError: another process has said why the job ends.
+        """
+        self.tell()
+        meet(self.tell)
+        self.tell()
+
+    def _say(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress(self._before + done, self._total)
 
 
-def posted(name: str) -> int:
-    """The sum of the numbers that processes have left under a name."""
-    notes = [f"{_notes}{name} {each}" for each in range(world_size())]
-    return sum(int(_place().get(note)) for note in notes if _place().check([note]))
+def this_process() -> str:
+    """This process in words."""
+    return f"process {rank()} on {socket.gethostname()}"
 
 
 def n_nodes() -> int:

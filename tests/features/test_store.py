@@ -14,7 +14,7 @@ from PIL import Image
 
 from shoal.data.sources.folder import folder_source, walk
 from shoal.errors import UserError
-from shoal.features import embed, load_encoder, open_embedded, store
+from shoal.features import embed, filling, load_encoder, open_embedded, store
 from shoal.features import extract as pipeline
 from shoal.files import try_lock
 from tests.features.examples import pictures, source_of, write_weights
@@ -34,9 +34,9 @@ FILES = (
 @pytest.fixture
 def small_batches(monkeypatch):
     """Batches of 4, one after the other, each of which is committed."""
-    monkeypatch.setattr(pipeline, "_COMPUTING", 1)
+    monkeypatch.setattr(filling, "_COMPUTING", 1)
     monkeypatch.setattr(pipeline, "choose_batch_size", lambda _encoder: 4)
-    monkeypatch.setattr(pipeline, "_COMMIT_SECONDS", 0)
+    monkeypatch.setattr(filling, "_COMMIT_SECONDS", 0)
 
 
 def same(a, b):
@@ -70,7 +70,7 @@ def test_a_folder_holds_all_that_is_needed_later(vit, tmp_path):
 def test_a_finished_folder_is_not_computed_again(vit, tmp_path, monkeypatch):
     source = source_of(pictures(5))
     first = embed(source, vit, tmp_path)
-    monkeypatch.setattr(pipeline, "map_rows", None)
+    monkeypatch.setattr(filling, "map_rows", None)
     assert torch.equal(embed(source, vit, tmp_path).features, first.features)
 
 
@@ -264,9 +264,10 @@ import torch
 torch.set_num_threads(1)  # a fork has no others
 from shoal.features import EncoderSpec, embed, load_encoder
 from shoal.features import extract as pipeline
+from shoal.features import filling
 from tests.features.examples import pictures, source_of
 
-pipeline._COMMIT_SECONDS = 0
+filling._COMMIT_SECONDS = 0
 pipeline.choose_batch_size = lambda _encoder: 4
 folder, encoder = Path(sys.argv[1]), load_encoder(EncoderSpec("timm", "test_vit", sys.argv[2]))
 blobs = pictures(120)

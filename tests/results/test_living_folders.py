@@ -11,7 +11,7 @@ from tests.commands import complaint
 from tests.results.conftest import EACH, photograph
 
 from shoal.cli.main import main
-from shoal.features import Encoder, extract, open_embedded
+from shoal.features import Encoder, extract, filling, open_embedded
 
 pytestmark = pytest.mark.usefixtures("no_umap")
 
@@ -125,8 +125,8 @@ def test_what_another_command_has_left_is_not_overwritten(photos, network, clust
 def stop_after(n, monkeypatch):
     """Embed a few images and be stopped."""
     monkeypatch.setattr(extract, "choose_batch_size", lambda _encoder: 4)
-    monkeypatch.setattr(extract, "_COMPUTING", 1)
-    monkeypatch.setattr(extract, "_COMMIT_SECONDS", 0)
+    monkeypatch.setattr(filling, "_COMPUTING", 1)
+    monkeypatch.setattr(filling, "_COMMIT_SECONDS", 0)
     compute, seen = Encoder.embed, []
 
     def counted(encoder, pixels):
@@ -172,7 +172,7 @@ def test_a_drive_that_goes_away_is_an_error_that_resumes(tmp_path, photos, netwo
     drive = tmp_path / "drive"
     drive.mkdir()
     photos.rename(drive / "p")
-    read, seen = extract.decode_blob, []
+    read, seen = filling.decode_blob, []
 
     def unplugged(*given, **how):
         seen.append(given)
@@ -181,7 +181,7 @@ def test_a_drive_that_goes_away_is_an_error_that_resumes(tmp_path, photos, netwo
         return read(*given, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(extract, "decode_blob", unplugged)
+        patch.setattr(filling, "decode_blob", unplugged)
         assert main(["cluster", "drive/p", "-k", "4", "--out", "c", *network]) == 2
     assert "bring their folder or drive back, then run the same command again to resume" in complaint(capsys)
     (tmp_path / "unplugged").rename(drive)

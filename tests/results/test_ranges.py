@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from shoal.cli.main import main
-from shoal.features import extract, open_embedded
+from shoal.features import extract, filling, open_embedded
 from shoal.features.embedded import read_header
 from shoal.results.result import Result
 
@@ -54,8 +54,8 @@ def test_twelve_bits_become_the_clusters_of_sixteen(cells, network, capsys):
 @pytest.mark.usefixtures("cells")
 def test_a_new_image_is_as_bright_as_it_was_among_the_others(network, monkeypatch):
     assert main(["cluster", "cells", "-k", "3", *network]) == 0
-    seen, real = [], extract.decode_blob
-    monkeypatch.setattr(extract, "decode_blob", lambda *given, **how: seen.append(real(*given, **how)) or seen[-1])
+    seen, real = [], filling.decode_blob
+    monkeypatch.setattr(filling, "decode_blob", lambda *given, **how: seen.append(real(*given, **how)) or seen[-1])
     assert main(["predict", "clusters/cells", "new", "--out", "new.csv"]) == 0
     assert seen[0].pixels.max() < 255 / 8  # alone, it would reach 255
 
@@ -76,7 +76,7 @@ def test_another_range_does_not_go_on_in_a_folder_that_was_begun(cells, network,
         if done > 10:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(extract, "_COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(filling, "_COMMIT_SECONDS", 0.0)
     from shoal.progress import Progress
 
     monkeypatch.setattr(Progress, "counter", lambda *_: stop)
@@ -100,7 +100,7 @@ def test_an_interrupted_embedding_resumes_bit_for_bit(cells, network, monkeypatc
     from shoal.progress import Progress
 
     with monkeypatch.context() as patch:
-        patch.setattr(extract, "_COMMIT_SECONDS", 0.0)
+        patch.setattr(filling, "_COMMIT_SECONDS", 0.0)
         patch.setattr(extract, "choose_batch_size", lambda _: 4)
         patch.setattr(Progress, "counter", lambda *_: stop)
         with pytest.raises(KeyboardInterrupt):

@@ -36,6 +36,10 @@ LINKS = "links.i64"
 SKETCHES = "sketches.bin"
 
 
+SHARDS = "shards"
+"""A folder within, with parts that several processes have computed, until they are taken in."""
+
+
 FILES = (
     *("names.txt", "names.i64", "labels.i64", FEATURES, "rows.i64", "fingerprints.bin", "looks.i64", SKETCHES),
     *(LINKS, "journal.jsonl"),

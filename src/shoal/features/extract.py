@@ -1,53 +1,42 @@
-"""Images in, features on the disk: decoding in threads, while the network computes."""
+"""Images in, features on the disk: what is there already, what is left, and which process does it."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import time
-from collections import deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
+from secrets import token_hex
+from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
+from jaxtyping import Int64
 
+from shoal import distributed, job
 from shoal.clustering.rows import equal_rows
 from shoal.data.greys import ANY, Ranges, Scale
 from shoal.data.links import other_names
-from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
-from shoal.data.looks import NO_LOOK, Look, look_at
-from shoal.data.reach import LostError, Reach, out_of_reach
-from shoal.data.reading import Decoded, Preparing, decode_blob, map_rows, source_scale
-from shoal.data.unread import nothing_readable, reason_of, refuse_skipped
+from shoal.data.listing import Listing, Source, source_digest
+from shoal.data.reach import out_of_reach
+from shoal.data.reading import source_scale
+from shoal.data.unread import nothing_readable, refuse_skipped
 from shoal.errors import UserError
 from shoal.features.batching import choose_batch_size
 from shoal.features.embedded import Embedded, Header, has_links, open_embedded, read_header
 from shoal.features.encoder import Encoder
+from shoal.features.filling import Filling, block_size
 from shoal.features.known import Known
-from shoal.features.matching import Matched, Prepare, match, pixel_fingerprint
-from shoal.features.store import (
-    Store,
-    check_free,
-    check_idle,
-    remove_features,
-    write_links,
-    writing,
-)
+from shoal.features.matching import Matched, Prepare, match, match_once
+from shoal.features.shards import Span, cut, gaps, shard_folder, shards_of, span_of, take_in
+from shoal.features.store import Store, check_free, remove_features, write_links, writing
 from shoal.folder import ASIDE
 from shoal.progress import ProgressCallback
 
-_COMMIT_SECONDS = 1.0
-"""Seconds between commits, roughly the work lost in a crash; a commit takes some milliseconds."""
-
-_COMPUTING = 8
-"""Batches that a CPU computes at once at most: with more, threads would wait for the interpreter's lock."""
-
-_NOT_FINITE = "its features hold NaN or infinity"
+_SEEN_SECONDS = 90.0
+"""Time in which what one machine writes must be seen by the others: network drives remember what was not there."""
 
 
 def embed(
@@ -64,8 +53,10 @@ def embed(
     """Compute the features of all images and keep them in ``folder``; resume from those already saved.
 
     A process killed at any moment loses a second of work: the next call resumes, and computes the same features bit by
-    bit on the same machine. Images that have come, gone or changed since are seen: the features of all others are kept.
-    Memory does not grow with the number of images.
+    bit on the same machine, on any number of processes. Images that have come, gone or changed since are seen: the
+    features of all others are kept. Memory does not grow with the number of images.
+
+    The processes of a job call it together; each embeds its part, and the folder is that of one process.
 
     Args:
         source: the images.
@@ -79,57 +70,220 @@ def embed(
 
     Raises:
         UserError: the folder has features of another encoder or of other images, no image can be read, or, if
-            ``strict``, one that cannot; the disk is full; the drive of the images has gone away.
+            ``strict``, one that cannot; the disk is full; the drive of the images has gone away; processes see
+            different images, or not the same folder.
     """
-    listing = source.listing()
-    images = source_digest(source, listing)
-    spec, pixels = (replace(encoder.spec, name=""), encoder.input_size) if own else (encoder.spec, None)
-    header = read_header(folder)
-    begun: Ranges = {} if header is None else header.ranges
-    prepare = partial(encoder.prepare, scale=Scale(begun or ranges)) if own else None
-    if header is not None:
-        _check_same(folder, header, encoder)
-        _check_range(folder, header, ranges or {})
-        if header.images != images or any(map(out_of_reach, Store(folder, header).skipped.values())):
-            _set_aside(folder, source, prepare)
-            header = None
-    if header is None:
-        check_free(folder)
-        size, known = choose_batch_size(encoder), {**begun, **(ranges or {})}
-        header = Header(spec, len(listing.ids), encoder.n_features, size, images, listing.classes, pixels, known)
-        store = Store.begin(folder, header, listing)
-    else:
-        store = Store(folder, header)
-    if strict:
-        refuse_skipped({listing.ids[row]: reason for row, reason in store.skipped.items()})
-    if store.done.looked_at < header.n:
-        _fill(store, encoder, listing, _earlier(folder, earlier, source, prepare), strict=strict, progress=progress)
-    for aside in _asides(folder):
-        remove_features(aside)
-        with contextlib.suppress(OSError):  # somebody has put something there
-            aside.rmdir()
-    if not store.done.kept:
-        raise UserError(nothing_readable({listing.ids[row]: reason for row, reason in store.skipped.items()}))
-    if not has_links(folder):
-        write_links(folder, _links(open_embedded(folder), listing))
+    work = _Embedding(source, encoder, folder, own, ranges or {}, strict)
+    work.check_images()
+    job.of_first(work.begin)
+    header = work.seen_by_all()
+    if job.of_first(lambda: str(Store(folder, header).done.looked_at < header.n)) == str(True):
+        _fill(work, header, earlier, progress)
+    job.of_first(work.complete)
     return open_embedded(folder)
 
 
+@dataclass(frozen=True, eq=False)
+class _Embedding:
+    """What is embedded, how, and where to; the first process writes the folder."""
+
+    source: Source
+    encoder: Encoder
+    folder: Path
+    own: bool
+    ranges: Ranges
+    strict: bool
+
+    @cached_property
+    def listing(self) -> Listing:
+        """The images."""
+        return self.source.listing()
+
+    @cached_property
+    def images(self) -> str:
+        """Tells them from others."""
+        return source_digest(self.source, self.listing)
+
+    def check_images(self) -> None:
+        """Raise a UserError where processes find different images."""
+        if job.of_first(lambda: self.images) != self.images:
+            raise UserError(
+                f"{job.this_process()} finds other images than the first process: give all machines the same files, "
+                "with the same names, sizes and times, as in a folder that they share."
+            )
+
+    def prepare(self, begun: Ranges) -> Prepare | None:
+        """What makes pixels of images that are told apart by them."""
+        return partial(self.encoder.prepare, scale=Scale(begun or self.ranges)) if self.own else None
+
+    def begin(self) -> str:
+        """Create the folder, or see that what is there belongs to the same images; returns a word that is left there.
+
+        Raises:
+            UserError: as ``embed``.
+        """
+        header = read_header(self.folder)
+        begun: Ranges = {} if header is None else header.ranges
+        if header is not None:
+            _check_same(self.folder, header, self.encoder)
+            _check_range(self.folder, header, self.ranges)
+            skipped = _skipped(self.folder, header)
+            if header.images != self.images or any(map(out_of_reach, skipped.values())):
+                _set_aside(self.folder, header, self.source, self.prepare(begun))
+                header = None
+            elif self.strict:
+                refuse_skipped({self.listing.ids[row]: reason for row, reason in sorted(skipped.items())})
+        if header is None:
+            check_free(self.folder)
+            spec, pixels = self.encoder.spec, None
+            if self.own:
+                spec, pixels = replace(spec, name=""), self.encoder.input_size
+            size, known = choose_batch_size(self.encoder), {**begun, **self.ranges}
+            n, classes = len(self.listing.ids), self.listing.classes
+            header = Header(spec, n, self.encoder.n_features, size, self.images, classes, pixels, known)
+            Store.begin(self.folder, header, self.listing)
+        return ""
+
+    def seen_by_all(self) -> Header:
+        """What the folder is for, as every process sees it.
+
+        Raises:
+            UserError: this process does not see what the first one writes.
+        """
+        word = job.of_first(self._leave_word)
+        if word:
+            _wait_for(self.folder / word)
+            job.meet()
+            if distributed.is_first():
+                (self.folder / word).unlink(missing_ok=True)
+        header = read_header(self.folder)
+        assert header is not None
+        return header
+
+    def _leave_word(self) -> str:
+        """Write a file that nobody else has, where there are others to look for it, and return its name."""
+        word = f".{token_hex(8)}.tmp" if distributed.world_size() > 1 else ""
+        if word:
+            with writing(self.folder, 0):
+                (self.folder / word).touch()
+        return word
+
+    def earlier(self, given: tuple[Path, Matched] | None, begun: Ranges) -> list[tuple[Path, Matched]]:
+        """Folders that have some of the features, and where their images are."""
+        prepare = self.prepare(begun)
+        found = [(path, match_once(open_embedded(path, unfinished=True), self.source, prepare)) for path in self.asides]
+        return [*([given] if given else []), *found]
+
+    @property
+    def asides(self) -> list[Path]:
+        """Features of images that have changed since, until those of all images are there."""
+        named = self.folder.parent.glob(f"{self.folder.name}{ASIDE}*")
+        return sorted(path for path in named if (path / "header.json").is_file())
+
+    def complete(self) -> str:
+        """Note what is found out in the end, and remove what is no longer needed.
+
+        Raises:
+            UserError: no image could be read, or the folder cannot be written.
+        """
+        for aside in self.asides:
+            remove_features(aside)
+            with contextlib.suppress(OSError):  # somebody has put something there
+                aside.rmdir()
+        header = read_header(self.folder)
+        assert header is not None
+        store = Store(self.folder, header)
+        if not store.done.kept:
+            raise UserError(nothing_readable({self.listing.ids[row]: why for row, why in store.skipped.items()}))
+        if not has_links(self.folder):
+            write_links(self.folder, _links(open_embedded(self.folder), self.listing))
+        return ""
+
+
 def _fill(
-    store: Store,
-    encoder: Encoder,
-    listing: Listing,
-    earlier: list[tuple[Path, Matched]],
-    *,
-    strict: bool,
-    progress: ProgressCallback | None,
+    work: _Embedding, header: Header, given: tuple[Path, Matched] | None, progress: ProgressCallback | None
 ) -> None:
-    """Compute what no earlier folder has, and take over the rest."""
-    known = Known.found(earlier, len(listing.ids))
-    scale = source_scale(listing, store.header.ranges)
-    with store:
-        store.note(known.notes)
-        _Filling(store, encoder, listing, known, scale, strict=strict).run(progress)
+    """Compute what no earlier folder has, and take over the rest; each process has its part of the rows.
+
+    The first process writes into the folder itself, since its rows follow what is there, and takes in the shards of the
+    others once all of them are done.
+    """
+    known = Known.found(work.earlier(given, header.ranges), header.n)
+    store = Store(work.folder, header)
+    with contextlib.ExitStack() as stack:
+        if distributed.is_first():
+            stack.enter_context(store)
+        old = _taken_in(store, known) if distributed.is_first() else []
+        plan = json.loads(job.of_first(lambda: json.dumps(_plan(store, old, known))))
+        store.header = replace(header, ranges={name: (low, high) for name, (low, high) in plan["ranges"].items()})
+        scale, tally = source_scale(work.listing, store.header.ranges), job.Tally(progress, plan["done"], header.n)
+        for start, end in plan["spans"][distributed.rank()]:
+            if distributed.is_first():
+                take_in(store, old)
+            _fill_span(work, store, (start, end), known, scale, tally)
+        tally.finish()
+        if distributed.is_first():
+            others = [shard_folder(work.folder, start) for spans in plan["spans"][1:] for start, _ in spans]
+            for folder in others:
+                _wait_for(folder / "header.json")
+            take_in(store, sorted([*old, *(Store(folder, header) for folder in others)], key=span_of))
+
+
+def _fill_span(work: _Embedding, store: Store, span: Span, known: Known, scale: Scale, tally: job.Tally) -> None:
+    """Compute some rows, in the folder itself or in a shard of it."""
+    start, end = span
+    own = (end, work.encoder, work.listing, known, scale)
+    if distributed.is_first():
+        Filling(store, *own, strict=work.strict).run(tally.count)
+    else:
+        with store.begin_part(shard_folder(work.folder, start), start) as shard:
+            Filling(shard, *own, strict=work.strict).run(tally.count)
+    tally.keep()
+
+
+def _taken_in(store: Store, known: Known) -> list[Store]:
+    """Take in the shards of an earlier job that follow what is there; returns those that do not follow yet."""
+    store.note(known.notes)
+    old = shards_of(store.folder)
+    for shard in old:
+        store.keep_ranges({**shard.header.ranges, **store.header.ranges})
+    take_in(store, old)
+    return [shard for shard in old if shard.folder.is_dir()]
+
+
+def _plan(store: Store, old: Sequence[Store], known: Known) -> dict[str, Any]:
+    """Which rows each process computes, and what all need to know for it."""
+    n = store.header.n
+    left = gaps(store.done.looked_at, n, [span_of(shard) for shard in old])
+    missing = np.asarray(known.missing(0, n), np.int64)
+    spans = cut(left, missing, block_size(store.header.batch_size), distributed.world_size())
+    done = n - sum(end - start for start, end in left)
+    return {"spans": spans, "done": done, "ranges": dict(store.header.ranges)}
+
+
+def _skipped(folder: Path, header: Header) -> dict[int, str]:
+    """Reasons of rows that a folder and its shards have no features of."""
+    found = Store(folder, header).skipped
+    for shard in shards_of(folder):
+        found |= shard.skipped
+    return found
+
+
+def _wait_for(path: Path) -> None:
+    """Wait until this machine sees what another one has written.
+
+    Raises:
+        UserError: it does not.
+    """
+    until = time.monotonic() + _SEEN_SECONDS
+    while not path.is_file():
+        if distributed.n_nodes() == 1 or time.monotonic() > until:
+            raise UserError(
+                f"{job.this_process()} does not see {path.parent}, into which another process writes: give an --out on "
+                "a file system that all machines share."
+            )
+        job.check_others()
+        time.sleep(0.5)
 
 
 def _links(embedded: Embedded, listing: Listing) -> Int64[np.ndarray, "m 2"]:
@@ -137,20 +291,7 @@ def _links(embedded: Embedded, listing: Listing) -> Int64[np.ndarray, "m 2"]:
     return other_names(lambda row: listing.path(int(embedded.rows[row])), equal_rows(embedded.fingerprints))
 
 
-def _earlier(
-    folder: Path, earlier: tuple[Path, Matched] | None, source: Source, prepare: Prepare | None
-) -> list[tuple[Path, Matched]]:
-    """Folders that have some of the features, and where their images are."""
-    asides = [(aside, match(open_embedded(aside, unfinished=True), source, prepare)) for aside in _asides(folder)]
-    return [*([earlier] if earlier else []), *asides]
-
-
-def _asides(folder: Path) -> list[Path]:
-    """Features of images that have changed since, until those of all images are there."""
-    return sorted(path for path in folder.parent.glob(f"{folder.name}{ASIDE}*") if (path / "header.json").is_file())
-
-
-def _set_aside(folder: Path, source: Source, prepare: Prepare | None) -> None:
+def _set_aside(folder: Path, header: Header, source: Source, prepare: Prepare | None) -> None:
     """Give way to features of the images as they are now.
 
     Raises:
@@ -159,173 +300,13 @@ def _set_aside(folder: Path, source: Source, prepare: Prepare | None) -> None:
     kept = open_embedded(folder, unfinished=True)
     if len(kept.rows) and not len(match(kept, source, prepare).there):
         raise UserError(f"{folder} holds features of other images: give another --out, or remove this one.")
-    check_idle(folder)
+    with Store(folder, header) as store:
+        take_in(store, shards_of(folder), holes=True)
     number = 1
     while (aside := folder.with_name(f"{folder.name}{ASIDE}{number}")).exists():
         number += 1
     with writing(folder, len(kept.rows)):
         folder.rename(aside)
-
-
-@dataclass
-class _Batch:
-    """Images that go through the network at once, and those between them that cannot be read."""
-
-    rows: list[int] = field(default_factory=list)
-    fingerprints: list[bytes] = field(default_factory=list)
-    looks: list[Look] = field(default_factory=list)
-    pixels: list[Pixels] = field(default_factory=list)
-    sketches: list[bytes] = field(default_factory=list)
-    notes: dict[int, str] = field(default_factory=dict)
-    skipped: dict[int, str] = field(default_factory=dict)
-    end: int = 0
-    """Row of the listing behind the last of them."""
-    features: Float[Tensor, "b d"] | None = None
-
-
-class _Filling:
-    """Features on their way into a store."""
-
-    def __init__(
-        self, store: Store, encoder: Encoder, listing: Listing, known: Known, scale: Scale, *, strict: bool
-    ) -> None:
-        self.store = store
-        self.encoder = encoder
-        self.listing = listing
-        self.known = known
-        self.scale = scale
-        self.strict = strict
-        self.batch_size = store.done.batch_size or store.header.batch_size
-        self.end = store.done.looked_at
-        self.committed = time.monotonic()
-
-    def run(self, progress: ProgressCallback | None) -> None:
-        """Go on from the last commit to the last image."""
-        waiting: deque[Future[_Batch]] = deque()
-        with (
-            _computing(self.encoder.device) as (pool, workers),
-            contextlib.closing(self._batches(workers, progress)) as batches,
-        ):
-            try:
-                for batch in batches:
-                    waiting.append(pool.submit(self._compute, batch))
-                    if len(waiting) > workers:
-                        self._keep(waiting.popleft().result())
-            except LostError:  # what has been read before it can be kept
-                for each in waiting:
-                    self._keep(each.result())
-                self.store.commit(self.end, self.batch_size)
-                raise
-            while waiting:
-                self._keep(waiting.popleft().result())
-        self.store.commit(self.store.header.n, self.batch_size)
-
-    def _batches(self, workers: int, progress: ProgressCallback | None) -> Generator[_Batch, None, None]:
-        """Prepared images, in batches; the last may be smaller, or empty."""
-        start, n = self.store.done.looked_at, self.store.header.n
-        rows = self.known.missing(start, n)
-        reach = Reach(self.listing)
-        work = partial(_prepared, self.encoder.preparing, self.scale, self.store.header.pixels is not None)
-        ahead = (workers + 1) * self.batch_size
-        batch = _Batch()
-        with contextlib.closing(map_rows(work, self.listing, rows, ahead=ahead)) as results:
-            for row, (found, look) in zip(rows, results, strict=True):
-                if isinstance(found.pixels, str):
-                    self._skip(batch, reach, row, found.pixels)
-                else:
-                    reach.saw(row)
-                    batch.rows.append(row)
-                    batch.fingerprints.append(found.fingerprint)
-                    batch.looks.append(look)
-                    batch.pixels.append(found.pixels)
-                    batch.sketches.append(found.sketch)
-                    if found.note:
-                        batch.notes[row] = found.note
-                batch.end = row + 1
-                if len(batch.rows) >= self.batch_size:
-                    yield batch
-                    batch = _Batch()
-                if progress is not None:
-                    progress(row + 1, n)
-        batch.end = n
-        yield batch
-
-    def _skip(self, batch: _Batch, reach: Reach, row: int, reason: str) -> None:
-        name, reason = self.listing.ids[row], reason_of(self.listing, row, reason)
-        if self.strict:
-            refuse_skipped({name: reason})
-        if reach.is_lost(row, reason):
-            raise LostError(name, reason, " to resume: the features of the images before it are kept")
-        batch.skipped[row] = reason
-
-    def _compute(self, batch: _Batch) -> _Batch:
-        if batch.rows:
-            batch.features = self._features(torch.from_numpy(np.stack(batch.pixels)))
-        batch.pixels = []
-        return batch
-
-    def _keep(self, batch: _Batch) -> None:
-        """Add features that are finite, and commit now and then: a resumed run makes the same batches."""
-        columns: dict[str, UInt8[np.ndarray, "b _bytes"]] = {}
-        if batch.features is not None:
-            finite = torch.isfinite(batch.features).all(1)
-            odd = [row for row, good in zip(batch.rows, finite.tolist(), strict=True) if not good]
-            batch.skipped |= dict.fromkeys(odd, _NOT_FINITE)
-            if odd and self.strict:
-                refuse_skipped({self.listing.ids[odd[0]]: _NOT_FINITE})
-            kept = torch.nonzero(finite)[:, 0].tolist()
-            lists = (batch.rows, batch.fingerprints, batch.looks, batch.sketches)
-            rows, prints, looks, sketches = ([each[i] for i in kept] for each in lists)
-            columns = self.store.columns(rows, prints, batch.features[finite], looks, sketches)
-            self.store.keep_ranges(self.scale.ranges)  # before any image that was scaled by them
-        for part in self.known.merged(columns, range(self.end, batch.end)):
-            self.store.append_columns(part)
-        for row, reason in batch.skipped.items():
-            self.store.skip(row, reason)
-        self.store.note({row: note for row, note in batch.notes.items() if row not in batch.skipped})
-        self.end = batch.end
-        if batch.rows and time.monotonic() - self.committed > _COMMIT_SECONDS:
-            self.store.commit(batch.end, self.batch_size)
-            self.committed = time.monotonic()
-
-    def _features(self, pixels: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """Features of a batch; where memory runs out it is halved, and so are all after it."""
-        while True:
-            size = self.batch_size
-            try:
-                return torch.cat([self.encoder.embed(part) for part in torch.split(pixels, size)])
-            except torch.OutOfMemoryError as error:
-                if size == 1:
-                    where = f"the device {self.encoder.device} has no memory for a single image"
-                    raise UserError(f"{where}: stop what else uses it, or give a smaller --backbone.name.") from error
-                self.batch_size = size // 2
-                torch.cuda.empty_cache()
-
-
-def _prepared(preparing: Preparing, scale: Scale, by_pixels: bool, blob: Blob) -> tuple[Decoded, Look]:
-    """What is made of an image, and its file as it was before it was read."""
-    look = look_at(blob) if isinstance(blob, Path) else NO_LOOK
-    found = decode_blob(preparing, scale, blob, sketched=True)
-    if by_pixels and not isinstance(found.pixels, str):
-        found = found._replace(fingerprint=pixel_fingerprint(found.pixels))
-    return found, look
-
-
-@contextlib.contextmanager
-def _computing(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Threads for the network, and how many.
-
-    On a CPU each takes a batch of its own. Several threads that share one would wait for each other after every
-    layer, and for as long as the system takes one of them off its core to decode, or for another program.
-    """
-    threads = torch.get_num_threads()
-    workers = min(threads, _COMPUTING) if device.type == "cpu" else 1
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,))
-    try:
-        yield pool, workers
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # parts of it hold for the whole process
 
 
 def _check_same(folder: Path, header: Header, encoder: Encoder) -> None:

@@ -57,6 +57,10 @@ class Known:
         rows: list[int] = (start + np.flatnonzero(self.folder[start:end] < 0)).tolist()
         return rows
 
+    def n_missing(self, end: int) -> int:
+        """How many rows before ``end`` have to be computed."""
+        return int(np.count_nonzero(self.folder[:end] < 0))
+
     def merged(self, computed: Columns, span: range) -> Iterator[Columns]:
         """Computed rows, which lie in a span of the listing, and the known ones there, in the order of the listing."""
         known = span.start + np.flatnonzero(self.folder[span.start : span.stop] >= 0)

@@ -10,8 +10,11 @@ from functools import partial
 from hashlib import blake2b
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int64
+from torch import Tensor
 
+from shoal import job
 from shoal.data.decode import UnreadableError
 from shoal.data.greys import Samples
 from shoal.data.listing import Blob, Listing, Pixels, Source, source_digest
@@ -76,6 +79,17 @@ def match(embedded: Embedded, source: Source, prepare: Prepare | None = None) ->
         rows[(looks == NO_LOOK).all(1)] = -1  # named in a table, and not there
     same = nothing if known is None else (rows >= 0) & (looks == known.numpy()).all(1)
     return _by_content(embedded, listing, rows, looks, same, prepare)
+
+
+def match_once(embedded: Embedded, source: Source, prepare: Prepare | None = None) -> Matched:
+    """``match`` by the first process of a job, for all."""
+
+    def found() -> list[Tensor]:
+        one = match(embedded, source, prepare)
+        return [torch.from_numpy(each) for each in (one.rows, one.looks, one.renamed, one.changed)]
+
+    rows, looks, renamed, changed = (each.numpy() for each in job.tensors_of_first(found))
+    return Matched(rows, looks, renamed, changed)
 
 
 def _by_content(

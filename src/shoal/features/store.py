@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from shoal.features.embedded import (
     FILES,
     FORMAT,
     LINKS,
+    SHARDS,
     SINGLE,
     SKETCHES,
     Header,
@@ -73,6 +75,21 @@ class Store:
                     _sync(folder / name)
             write_header(folder, header)
         return cls(folder, header)
+
+    def begin_part(self, folder: Path, start: int) -> Store:
+        """A folder for a part of the images, from a row of the listing on, which has what this one has of an image.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        with writing(folder, 0):
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in self.row_bytes:
+                (folder / name).write_bytes(b"")
+            begun = {**asdict(Progressed(start, 0, 0)), "skipped": []}
+            (folder / "journal.jsonl").write_text(f"{json.dumps(begun)}\n")
+            write_header(folder, self.header)
+        return Store(folder, self.header)
 
     def __enter__(self) -> Store:
         """Open the files and truncate what was not committed."""
@@ -250,6 +267,7 @@ def remove_features(folder: Path) -> None:
     for name in ("header.json", *FILES):
         for path in (folder / name, *folder.glob(f".{name}.*.tmp")):
             path.unlink(missing_ok=True)
+    shutil.rmtree(folder / SHARDS, ignore_errors=True)
 
 
 def write_features(
