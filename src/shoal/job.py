@@ -7,7 +7,9 @@ single process all of this does nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import socket
 import time
@@ -85,13 +87,32 @@ def joined(resume: str = RESUME_RUN) -> Iterator[None]:
     distributed.disconnect_hosts()
 
 
+@contextmanager
+def together() -> Iterator[None]:
+    """``joined`` for a command that is resumed by itself; the first process alone warns, and all share the cores.
+
+    Raises:
+        UserError: as ``joined``.
+        EchoedError: as ``joined``.
+    """
+    with joined("Run the same command again to resume, on any number of processes."):
+        if world_size() > 1:
+            share_cores()
+        if not is_first():
+            logging.getLogger("shoal").setLevel(logging.CRITICAL)
+        yield
+
+
 def _claim(error: UserError) -> None:
     """Mark an error as the one that is said, if no other process says what is wrong.
 
     Raises:
         EchoedError: one does.
     """
-    if not is_first_to_speak():
+    first = is_first_to_speak()
+    with contextlib.suppress(RuntimeError):  # where notes were is gone
+        _place().set(f"{_notes}failed", "")
+    if not first:
         raise EchoedError(str(error)) from error
     error.claimed = True
 
@@ -109,6 +130,14 @@ def is_first_to_speak() -> bool:
 def is_told() -> bool:
     """Whether a process has said why the job ends."""
     return world_size() > 1 and bool(_place().check([f"{_notes}ends"]))
+
+
+def has_failed() -> bool:
+    """Whether a process has met an error that a user can mend."""
+    try:
+        return world_size() > 1 and bool(_place().check([f"{_notes}failed"]))
+    except RuntimeError:
+        return False
 
 
 def _place() -> Any:
@@ -171,20 +200,20 @@ def meet(meanwhile: Callable[[], object] | None = None) -> None:
     _wait(lambda: bool(_place().add(note, 0) >= world_size()), meanwhile)
 
 
-def of_first(make: Callable[[], str]) -> str:
-    """The text that rank 0 makes, alone and once, while the others wait as in ``meet``.
+def of_first(make: Callable[[], str | None]) -> str:
+    """The text, if any, that rank 0 makes, alone and once, while the others wait as in ``meet``.
 
     Raises:
         EchoedError: as ``meet``.
     """
     global _n_met
     if world_size() == 1:
-        return make()
+        return make() or ""
     _n_met += 1
     note = f"{_notes}text {_n_met}"
     if is_first():
         with all_cores():
-            text = make()
+            text = make() or ""
         _place().set(note, text.encode("utf-8", "surrogateescape"))
         return text
     _wait(lambda: bool(_place().check([note])), None)
@@ -230,6 +259,41 @@ def check_others() -> None:
     """
     if is_told():
         raise EchoedError("another process has said why")
+
+
+@contextmanager
+def local_first() -> Iterator[None]:
+    """Let one process per machine go first, so that the others find what it has downloaded.
+
+    Raises:
+        EchoedError: as ``meet``.
+    """
+    global _n_met
+    if world_size() == 1:
+        yield
+        return
+    _n_met += 1
+    note = f"{_notes}local {_n_met} {os.environ.get('GROUP_RANK', '0')}"
+    goes_first = os.environ.get("LOCAL_RANK", str(rank())) == "0"
+    if not goes_first:
+        _wait(lambda: bool(_place().check([note])), None)
+    yield
+    if goes_first:
+        _place().set(note, "")
+
+
+@contextmanager
+def first_first() -> Iterator[None]:
+    """Let the first process go first, so that the others find what it has written.
+
+    Raises:
+        EchoedError: as ``meet``.
+    """
+    if not is_first():
+        meet()
+    yield
+    if is_first():
+        meet()
 
 
 class Tally:
@@ -312,7 +376,7 @@ def _cores() -> int:
 
 def share_cores() -> None:
     """Let torch use this process's share of the cores, where ``torchrun`` has set it to one thread unasked."""
-    if world_size() > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+    if os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(own_cores())
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from shoal import distributed, job
 from shoal.cli.flags import Command, OptionalPath
 from shoal.cli.sort import chosen_sorting, sort_into
-from shoal.cli.terminal import Stopped, complain, say
+from shoal.cli.terminal import Stopped, say, stopped
 from shoal.clustering import ClusteringMethod
 from shoal.clustering.rows import Metric
 from shoal.data.greys import chosen_ranges
@@ -19,6 +20,9 @@ from shoal.features import EncoderSpec
 from shoal.folder import ResultFolder
 from shoal.results.chosen import chosen_networks
 from shoal.results.inputs import Inputs, PixelConfig, metric_for
+
+if TYPE_CHECKING:
+    from shoal.results.finish import Outcome
 
 SOURCE = (
     "Images: a folder, .zip, .tar, Parquet file or table of paths, a pattern such as 'photos/**/*.jpg', - for paths on "
@@ -112,47 +116,66 @@ class ClusterCommand(Command):
             raise UserError("--method density finds the number of clusters itself: leave out --k-range.")
 
     def run(self) -> int:
-        """Embed, cluster, and say where the result is."""
+        """Embed, cluster, and say where the result is; the processes of a job do it together."""
         from shoal.data.sources.find import short_name
-        from shoal.progress import open_progress
-        from shoal.results.cluster_images import cluster, suggest
-        from shoal.results.inputs import read_inputs
 
         folder = ResultFolder(self.out or Path("clusters") / short_name(self.source))
-        folder.check_free(resumable=True)
-        tell = (lambda _text: None) if self.quiet else say
-        try:
-            with open_progress(quiet=self.quiet) as progress:
-                fewest = 1 if self.n_clusters == "auto" else self.n_clusters
-                inputs = read_inputs(
-                    self.source,
-                    self.backbone.specs,
-                    self.metric,
-                    folder,
-                    fewest=fewest,
-                    ranges=chosen_ranges(self.data.range),
-                    strict=self.strict,
-                    progress=progress,
-                )
-            tell(f"features     {inputs.features.shape[1]} of each of {len(inputs)} {inputs.what}{_joined(inputs)}")
-            method, metric = self._method_and_metric(inputs)
-            k = None if self.n_clusters == "auto" else self.n_clusters
-            if k is None and method != "density":
-                tell("looking for the number of clusters")
-                suggestion = suggest(inputs, self.k_range, metric, self.seed, folder)
-                tell(f"\n{suggestion.as_text()}\n\nwhy          {folder.suggestion_page}")
-                k = suggestion.k
-            with open_progress(quiet=self.quiet) as progress:
-                outcome = cluster(
-                    *(inputs, k, method, metric, self.seed, folder, progress),
-                    min_cluster_size=self.min_cluster_size,
-                )
-        except Stopped as stop:
-            complain("stopped; rerun the same command to resume.")
-            return 128 + stop.signum
-        tell(outcome.as_text(folder))
+        with job.together():
+            if distributed.is_first():
+                folder.check_free(resumable=True)
+            try:
+                outcome = self._cluster(folder)
+            except Stopped as stop:
+                return stopped(stop, "stopped; rerun the same command to resume.")
+            if outcome is None:
+                return 0
+        self._tell(outcome.as_text(folder))
         chosen = chosen_sorting(self.copy, self.move, self.link)
         return sort_into(folder.path, *chosen, yes=False) if chosen else 0
+
+    def _cluster(self, folder: ResultFolder) -> Outcome | None:
+        """What came of it; None for processes other than the first."""
+        from shoal.progress import open_progress
+        from shoal.results.cluster_images import cluster
+        from shoal.results.inputs import read_inputs
+
+        quiet = self.quiet or not distributed.is_first()
+        with open_progress(quiet=quiet) as progress:
+            fewest = 1 if self.n_clusters == "auto" else self.n_clusters
+            inputs = read_inputs(
+                self.source,
+                self.backbone.specs,
+                self.metric,
+                folder,
+                fewest=fewest,
+                ranges=chosen_ranges(self.data.range),
+                strict=self.strict,
+                progress=progress,
+            )
+        self._tell(f"features     {inputs.features.shape[1]} of each of {len(inputs)} {inputs.what}{_joined(inputs)}")
+        method, metric = self._method_and_metric(inputs)
+        k = None if self.n_clusters == "auto" else self.n_clusters
+        if k is None and method != "density":
+            k = int(job.of_first(lambda: str(self._suggested(inputs, metric, folder))))
+        with open_progress(quiet=quiet) as progress:
+            return cluster(
+                *(inputs, k, method, metric, self.seed, folder, progress),
+                min_cluster_size=self.min_cluster_size,
+            )
+
+    def _suggested(self, inputs: Inputs, metric: Metric, folder: ResultFolder) -> int:
+        """The number of clusters that is suggested, and why."""
+        from shoal.results.cluster_images import suggest
+
+        self._tell("looking for the number of clusters")
+        suggestion = suggest(inputs, self.k_range, metric, self.seed, folder)
+        self._tell(f"\n{suggestion.as_text()}\n\nwhy          {folder.suggestion_page}")
+        return suggestion.k
+
+    def _tell(self, text: str) -> None:
+        """Say what has come so far, in one process of a job."""
+        if not self.quiet and distributed.is_first():
+            say(text)
 
 
 def _joined(inputs: Inputs) -> str:

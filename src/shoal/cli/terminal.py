@@ -92,6 +92,15 @@ def complain(text: str, *, at_once: bool = False) -> None:
     print(f"shoal: {one_line(text)}", file=sys.stderr)  # noqa: T201 - a command's output
 
 
+def stopped(stop: Stopped, text: str) -> int:
+    """Say that a command was stopped, by one process of a job; returns the exit status."""
+    from shoal import job  # it loads torch
+
+    if job.is_first_to_speak():
+        complain(text, at_once=True)
+    return 2 if job.has_failed() else 128 + stop.signum
+
+
 def one_line(text: str) -> str:
     """Write what does not print as its number: a name of a file breaks no line and gives the terminal no orders."""
     return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -24,6 +24,9 @@ from shoal.errors import UserError
 Unsupervised = KMeans | MiniBatchKMeans | UMAPKMeans | GaussianMixture | TEMI | UMAPHDBSCAN
 """What is fitted to rows alone."""
 
+Sharded = KMeans | MiniBatchKMeans | GaussianMixture
+"""What the processes of a job fit together, each to its own rows."""
+
 Clusterer = Unsupervised | LinearHead
 
 SHARE_OF_MEMORY = 0.5

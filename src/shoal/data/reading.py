@@ -11,7 +11,6 @@ first of them is met: a source of 8-bit images is read once.
 from __future__ import annotations
 
 import contextlib
-import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from shoal import job
 from shoal.data.decode import (
     NO_IMAGE,
     NO_MEMORY,
@@ -52,7 +52,7 @@ _BATCH = 16  # images per task: with one per task, the threads would wait for ea
 _BATCH_BYTES = 2**26  # encoded bytes after which a task gets no more images
 _NONE, _UNREAD = b"none".ljust(16), b"unread".ljust(16)  # fingerprints of images without bytes
 _GREY = 128
-_THREADS = min(os.cpu_count() or 1, 8)  # more would only wait: for a small image, Pillow mostly holds the GIL
+_MOST_THREADS = 8  # more would only wait: for a small image, Pillow mostly holds the GIL
 _MAX_BYTES = 2**30  # of a file: Pillow's pixel limit at 16 bits per channel
 
 
@@ -305,8 +305,9 @@ def map_rows(
 
 def _map(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) -> Generator[Result, None, None]:
     batches = iter(lambda: _next_batch(blobs), [])
-    n_waiting = max(_THREADS, -(-ahead // _BATCH))
-    results = map_in_threads(lambda batch: [work(blob) for blob in batch], batches, threads=_THREADS, ahead=n_waiting)
+    threads = min(job.own_cores(), _MOST_THREADS)
+    n_waiting = max(threads, -(-ahead // _BATCH))
+    results = map_in_threads(lambda batch: [work(blob) for blob in batch], batches, threads=threads, ahead=n_waiting)
     with warnings.catch_warnings(), muffled(), contextlib.closing(results):
         warnings.simplefilter("ignore")  # Pillow's warnings about odd files; what matters is in the reasons
         for batch in results:

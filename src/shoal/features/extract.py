@@ -116,8 +116,8 @@ class _Embedding:
         """What makes pixels of images that are told apart by them."""
         return partial(self.encoder.prepare, scale=Scale(begun or self.ranges)) if self.own else None
 
-    def begin(self) -> str:
-        """Create the folder, or see that what is there belongs to the same images; returns a word that is left there.
+    def begin(self) -> None:
+        """Create the folder, or see that what is there belongs to the same images.
 
         Raises:
             UserError: as ``embed``.
@@ -142,7 +142,6 @@ class _Embedding:
             n, classes = len(self.listing.ids), self.listing.classes
             header = Header(spec, n, self.encoder.n_features, size, self.images, classes, pixels, known)
             Store.begin(self.folder, header, self.listing)
-        return ""
 
     def seen_by_all(self) -> Header:
         """What the folder is for, as every process sees it.
@@ -180,7 +179,7 @@ class _Embedding:
         named = self.folder.parent.glob(f"{self.folder.name}{ASIDE}*")
         return sorted(path for path in named if (path / "header.json").is_file())
 
-    def complete(self) -> str:
+    def complete(self) -> None:
         """Note what is found out in the end, and remove what is no longer needed.
 
         Raises:
@@ -197,7 +196,6 @@ class _Embedding:
             raise UserError(nothing_readable({self.listing.ids[row]: why for row, why in store.skipped.items()}))
         if not has_links(self.folder):
             write_links(self.folder, _links(open_embedded(self.folder), self.listing))
-        return ""
 
 
 def _fill(

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from shoal import job
 from shoal.data.greys import Ranges
 from shoal.data.listing import Listing, Source
 from shoal.device import in_words
@@ -27,7 +28,7 @@ from shoal.features.embedded import FEATURES, Embedded, open_embedded, read_head
 from shoal.features.encoder import Encoder, EncoderSpec, load_encoder
 from shoal.features.extract import embed
 from shoal.features.joining import JoinedNetworks, Joining
-from shoal.features.matching import match
+from shoal.features.matching import match_once
 from shoal.features.store import Store, remove_features, write_links, writing
 from shoal.folder import ASIDE
 from shoal.progress import Progress
@@ -131,7 +132,7 @@ def embed_networks(
         before = next((path for path, theirs in known.items() if spec.is_same_as(theirs)), None)
         taken = None
         if before is not None and not (there := open_embedded(before, unfinished=True)).of_pixels:
-            taken = (before, match(there, source))
+            taken = (before, match_once(there, source))
         counter = progress.counter(f"embedding images, network {number} of {len(parts)}")
         encoder = load_encoder(spec)
         if number == 1:
@@ -139,7 +140,8 @@ def embed_networks(
         embed(source, encoder, at, earlier=taken, ranges=ranges, strict=strict, progress=counter)
         del encoder
         folders.append(at)
-    return join(folders, parts, folder, joining=joining, earlier=earlier)
+    job.of_first(lambda: str(join(folders, parts, folder, joining=joining, earlier=earlier).spec.digest))
+    return open_embedded(folder)
 
 
 def adopt(features: Path, specs: Sequence[EncoderSpec]) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import torch
 import yaml
+from jaxtyping import Int64
 from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
 
+from shoal import distributed, job
 from shoal.clustering import (
     TEMI,
     UMAPHDBSCAN,
@@ -28,7 +31,7 @@ from shoal.clustering import (
 from shoal.clustering.density import in_series
 from shoal.clustering.occupied import renumbered, restricted
 from shoal.clustering.rows import Metric
-from shoal.clustering.saved import Unsupervised
+from shoal.clustering.saved import Sharded, Unsupervised
 from shoal.clustering.temi.estimator import MAX_ROWS as TEMI_ROWS
 from shoal.clustering.umap import MAX_ROWS as UMAP_ROWS
 from shoal.errors import UserError
@@ -66,8 +69,11 @@ def cluster(
     folder: ResultFolder,
     progress: Progress,
     min_cluster_size: int | None = None,
-) -> Outcome:
+) -> Outcome | None:
     """Cluster rows and write the result, without the clusters that no row is in.
+
+    The processes of a job call it together. Those but the first have their share of what can be shared, and return
+    None.
 
     Args:
         inputs: the rows.
@@ -85,13 +91,15 @@ def cluster(
     """
     layers = earlier_layers(inputs, method, metric, seed, min_cluster_size)
     if layers is not None and n_clusters is not None:
+        if not distributed.is_first():
+            return None
         layer = layers.with_clusters(n_clusters)
         clusterer: Clusterer = layer
         found = torch.as_tensor(layer.predict(inputs.features))
         assert inputs.earlier is not None
         seed, how = inputs.earlier.seed, f"a layer of the density in {inputs.earlier.folder.path}; nothing was fitted"
     else:
-        row_bytes = inputs.features.nbytes // len(inputs)
+        row_bytes = inputs.features.nbytes // len(inputs) // job.n_nodes()  # each machine reads its part
         unfitted = build_clusterer(
             *(method, n_clusters),
             metric=metric,
@@ -100,8 +108,14 @@ def cluster(
             row_bytes=row_bytes,
             min_cluster_size=min_cluster_size,
         )
-        clusterer = _fitted(unfitted, inputs, progress)
-        found, how = torch.as_tensor(clusterer.labels_), how_fitted(clusterer, len(inputs))
+        if distributed.any_rank(isinstance(unfitted, MiniBatchKMeans)):  # a machine has less memory than this one
+            assert n_clusters is not None
+            unfitted = MiniBatchKMeans(n_clusters, metric=metric, random_state=seed)
+        fitted = _fitted(unfitted, inputs, progress)
+        if not distributed.is_first():
+            return None
+        clusterer, found = fitted
+        how = how_fitted(clusterer, len(inputs))
     labels, occupied = renumbered(found)
     if len(occupied) < (n_clusters or 0):
         clusterer = restricted(clusterer, occupied)
@@ -153,18 +167,30 @@ def layer_result(result: Result, n_clusters: int) -> Result:
     return Result.load(path)
 
 
-def _fitted(clusterer: Unsupervised, inputs: Inputs, progress: Progress) -> Unsupervised:
-    """The clusterer fitted to the rows.
+def _fitted(clusterer: Unsupervised, inputs: Inputs, progress: Progress) -> tuple[Unsupervised, Int64[Tensor, "n"]]:
+    """The clusterer fitted to the rows, and the cluster of each.
+
+    Where its sums can be shared each process of a job has a part of the rows; else the first fits it while the others
+    are gone already, and is the only one to return something that is fitted.
 
     Raises:
         UserError: as ``cluster``.
     """
+    features = inputs.features
+    if isinstance(clusterer, Sharded) and distributed.world_size() > 1:
+        clusterer.sharded = True
+        features = features[distributed.part(len(features))]
+    elif not distributed.is_first():
+        return clusterer, torch.empty(0, dtype=torch.int64)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", ConvergenceWarning)
         if isinstance(clusterer, TEMI):
-            clusterer.fit(inputs.features, after_epoch=progress.counter("training heads"))
+            clusterer.fit(features, after_epoch=progress.counter("training heads"))
         else:
-            clusterer.fit(inputs.features)
+            clusterer.fit(features)
+    labels = torch.as_tensor(clusterer.labels_)
+    if isinstance(clusterer, Sharded) and clusterer.sharded:
+        labels, clusterer.sharded = distributed.gather_uneven(labels), False
     for each in told:
         progress.warn(str(each.message))
     if isinstance(clusterer, UMAPHDBSCAN) and not clusterer.n_clusters_:
@@ -175,7 +201,7 @@ def _fitted(clusterer: Unsupervised, inputs: Inputs, progress: Progress) -> Unsu
             f"{len(inputs)} would belong nowhere: lower --min-cluster-size (at least 2){smaller}, or cut them into "
             "parts with --method kmeans -k N."
         )
-    return clusterer
+    return clusterer, labels
 
 
 def how_fitted(clusterer: Clusterer, n: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from shoal import job
 from shoal.clustering.rows import Metric, default_metric
 from shoal.data import Source, find_source, read_pixels, resolve_spec
 from shoal.data.greys import Ranges, describe
@@ -111,7 +113,8 @@ def read_inputs(
         UserError: there is nothing that can be clustered, fewer than ``fewest`` images, or no network to embed with.
     """
     path = Path(name)
-    result = Result.load(path) if path.is_dir() and ResultFolder(path).is_finished else None
+    with job.first_first():  # an update that is whole is put in place once
+        result = Result.load(path) if path.is_dir() and ResultFolder(path).is_finished else None
     made = name == PIXELS or path.suffix.lower() == ".npy" or result is not None
     of_images = result is not None and result.encoder is not None
     if made and ((specs and not of_images) or ranges) and not (path.exists() and _holds_images(path)):
@@ -126,7 +129,8 @@ def read_inputs(
         columns = map_npy(path).shape[-1:]
         cosine = (metric or default_metric(*columns or (1,))) == "cosine"
         return _given(given_features(str(path), cosine=cosine), str(path.resolve()))
-    source = find_source(name)
+    with contextlib.nullcontext() if path.exists() else job.local_first():  # what is downloaded is downloaded once
+        source = find_source(name)
     listing = source.listing()  # what is wrong with the images is told before anything is downloaded
     if len(listing.ids) < fewest:
         n = "1 image is" if len(listing.ids) == 1 else f"{len(listing.ids)} images are"
@@ -220,11 +224,11 @@ def of_result(
         return replace(_given(result.features, result.source), earlier=result)
     embedded, ids = result.embedded, result.ids
     assert embedded is not None
-    index = _unchanged(result, progress)
-    specs = specs or result.encoder.networks
-    share_networks(result, specs, folder.features, index)
+    [unchanged] = job.tensors_of_first(lambda: [torch.from_numpy(_unchanged(result, progress))])
+    index, own_specs = unchanged.numpy(), specs or result.encoder.networks
+    job.of_first(lambda: share_networks(result, own_specs, folder.features, index))
     own = open_embedded(folder.features)
-    encoder = own.spec if len(specs) > 1 else specs[0]  # features that a run has itself do not name it
+    encoder = own.spec if len(own_specs) > 1 else own_specs[0]  # features that a run has itself do not name it
 
     def pictures(wanted: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
         known, kept = read_atlas(result.folder.atlas)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from shoal import job
 from shoal.data import Source
 from shoal.data.greys import Ranges
 from shoal.device import in_words
@@ -123,13 +124,15 @@ def embed_first(
         UserError: as ``embed``; a network cannot be used, which is found before the first image is read.
     """
     if len(specs) == 1:
-        encoder = load_encoder(specs[0])
-        adopt(folder, (encoder.spec,))
+        with job.local_first():  # it downloads what the others find
+            encoder = load_encoder(specs[0])
+        job.of_first(lambda: adopt(folder, (encoder.spec,)))
         counter = progress.counter("embedding images")
         progress.say(f"device       {in_words(encoder.device, encoder.precision)}")
         return embed(source, encoder, folder, ranges=ranges, strict=strict, progress=counter)
-    settled = settle(specs)
-    adopt(folder, settled)
+    with job.local_first():
+        settled = settle(specs)
+    job.of_first(lambda: adopt(folder, settled))
     earlier = None if known is None else Earlier(known.features_at)
     return embed_networks(source, settled, folder, earlier=earlier, ranges=ranges, strict=strict, progress=progress)
 

@@ -28,7 +28,8 @@ from shoal.clustering.parameters import (
     generator_from,
     weights_from,
 )
-from shoal.clustering.rows import LOCAL, Metric, Rows, angle_of_rounding, count_distinct
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, angle_of_rounding, count_distinct
+from shoal.errors import UserError
 
 FROM_MAP = 256
 """Rows read from a map before its pages are released: with each row the system maps about 64 KiB around it."""
@@ -113,6 +114,7 @@ class MiniBatchKMeans(CentersEstimator):
         verbose: whether to print the inertia of each batch.
         compute_labels: whether ``partial_fit`` also finds the clusters of its batch, which takes as long again.
         random_state: an int makes the result reproducible; None draws new seeds and batches each time.
+        sharded: as in ``KMeans``, for ``fit`` without weights; each rank reads its own rows of a batch.
 
     Attributes:
         cluster_centers_: float (k, d), at unit length for the cosine.
@@ -144,6 +146,7 @@ class MiniBatchKMeans(CentersEstimator):
         verbose: int = 0,
         compute_labels: bool = True,
         random_state: int | np.random.RandomState | None = None,
+        sharded: bool = False,
     ) -> None:
         self.n_clusters = n_clusters
         self.metric = metric
@@ -158,6 +161,7 @@ class MiniBatchKMeans(CentersEstimator):
         self.verbose = verbose
         self.compute_labels = compute_labels
         self.random_state = random_state
+        self.sharded = sharded
 
     def fit(self, X: ArrayOrTensor, y: object = None, sample_weight: Array | Tensor | None = None) -> MiniBatchKMeans:
         """Find the clusters of rows (n, d); ``y`` is ignored, and ``sample_weight`` (n,) says how often a row counts.
@@ -168,18 +172,22 @@ class MiniBatchKMeans(CentersEstimator):
         """
         source = self._source(X)
         weights = None if sample_weight is None else weights_from(sample_weight, source[:1].expand(len(source), -1))
-        self._check_parameters(len(source))
+        shards = Shards(self.sharded)
+        if shards.cut and weights is not None:
+            raise UserError("sharded=True takes no sample_weight: leave one of them out.")
+        n = shards.total(len(source))
+        self._check_parameters(n)
         self._generator = generator_from(self.random_state)
         equal = weights is None or bool((weights == weights[0]).all())
         edges = None if weights is None or equal else weights.cumsum(0, dtype=torch.float64)
         size = self._sample_size()
-        if len(source) <= size:
-            sample = Rows(source[:], self.metric, weights=weights)
+        if n <= size:
+            sample = Rows(shards.gather(source[:]), self.metric, weights=weights)
         else:
-            sample = Rows(source[self._drawn(size, len(source), edges)], self.metric)
+            sample = Rows(shards.gather(source[self._drawn(size, n, edges, source)]), self.metric)
         bound = self.tol * self._start(X, sample)
         self.n_steps_ = self._steps(source, edges, bound)
-        self.n_iter_ = math.ceil(self.n_steps_ * min(self.batch_size, len(source)) / len(source))
+        self.n_iter_ = math.ceil(self.n_steps_ * min(self.batch_size, n) / n)
         self._label(X, source, weights)
         return self
 
@@ -285,14 +293,16 @@ class MiniBatchKMeans(CentersEstimator):
 
     def _steps(self, source: Source, edges: Float64[Tensor, "n"] | None, bound: float) -> int:
         """Run batches until convergence, for at most ``max_iter`` passes; returns how many."""
-        size = min(self.batch_size, len(source))
-        n_steps = self.max_iter * len(source) // size
+        shards = Shards(self.sharded)
+        n = shards.total(len(source))
+        size = min(self.batch_size, n)
+        n_steps = self.max_iter * n // size
         smoothed, least, no_improvement = math.inf, math.inf, 0
-        share = min(1.0, 2 * size / (len(source) + 1))
+        share = min(1.0, 2 * size / (n + 1))
         for step in range(1, n_steps + 1):
             before = self._running.centers
-            batch = self._running.rows(source[self._drawn(size, len(source), edges)])
-            inertia = self._running.step(batch, self.reassignment_ratio, self._generator) / size
+            batch = self._running.rows(source[self._drawn(size, n, edges, source)])
+            inertia = self._running.step(batch, self.reassignment_ratio, self._generator, shards) / size
             if step == 1:  # inertia of the seeds
                 continue
             smoothed = inertia if step == 2 else smoothed + share * (inertia - smoothed)
@@ -311,10 +321,17 @@ class MiniBatchKMeans(CentersEstimator):
         if self.verbose:
             sys.stdout.write(f"{line}\n")
 
-    def _drawn(self, size: int, n: int, edges: Float64[Tensor, "n"] | None) -> Int64[Tensor, "b"]:
-        """Rows drawn with replacement, by their weights if they have some, in the order in which they lie on a disk."""
+    def _drawn(self, size: int, n: int, edges: Float64[Tensor, "n"] | None, source: Source) -> Int64[Tensor, "b"]:
+        """Rows drawn with replacement, by their weights if they have some, in the order in which they lie on a disk.
+
+        Of shards those among them that are this rank's.
+        """
         if edges is None:
-            return torch.randint(n, (size,), generator=self._generator).sort().values
+            drawn = torch.randint(n, (size,), generator=self._generator).sort().values
+            if not self.sharded:
+                return drawn
+            drawn -= Shards(self.sharded).before(torch.tensor(len(source)))
+            return drawn[(drawn >= 0) & (drawn < len(source))]
         draws = torch.rand(size, dtype=torch.float64, generator=self._generator).sort().values.to(edges.device)
         return torch.searchsorted(edges, draws * edges[-1], right=True).clamp(max=n - 1)
 
@@ -331,6 +348,8 @@ class MiniBatchKMeans(CentersEstimator):
             reach.scatter_reduce_(0, labels[part], apart.to(reach.dtype), "amax")
             squared = apart.double().square()
             total += float(squared.sum() if weights is None else squared @ weights[part].double())
+        shards = Shards(self.sharded)
+        total, reach = float(shards.sum(torch.tensor(total, dtype=torch.float64))), shards.gather(reach[None]).amax(0)
         self.inertia_ = total / 2 if self.metric == "cosine" else total
         merged = False
         if self.metric == "cosine":
@@ -340,12 +359,13 @@ class MiniBatchKMeans(CentersEstimator):
         self.labels_ = as_input_type(X, labels)
         self.cluster_centers_ = as_input_type(X, self._found())
         self.counts_ = as_input_type(X, self._running.counts)
-        weight = len(source) if weights is None else weights.sum(dtype=torch.float64)
+        weight = shards.total(len(source)) if weights is None else weights.sum(dtype=torch.float64)
         self.variance_ = self._spread(total, float(weight))
         # A centre without rows is usual where batches are drawn, unless there are too few rows that differ.
         chunks = (self._running.rows(source[part])[:] for part in Rows(everything, self.metric).parts(1))
-        if merged or count_distinct(chunks, self.n_clusters) < self.n_clusters:
-            warn_if_fewer(len(torch.unique(labels)), self.n_clusters)
+        if merged or shards.total(count_distinct(chunks, self.n_clusters)) < self.n_clusters:
+            sizes = shards.sum(torch.bincount(labels, minlength=self.n_clusters))
+            warn_if_fewer(int((sizes > 0).sum()), self.n_clusters)
 
     def _found(self) -> Float[Tensor, "k d"]:
         return self._running.centers + self._running.shift

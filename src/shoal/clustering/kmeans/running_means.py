@@ -8,7 +8,7 @@ from torch import Tensor
 
 from shoal.clustering.kmeans.nearest import nearest_two
 from shoal.clustering.kmeans.partition import ClusterSums
-from shoal.clustering.rows import Metric, Rows, directions, invalid_features_error
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, directions, invalid_features_error
 
 ROWS_PER_CLUSTER = 10
 """Rows per centre after which centres with too few rows are reassigned."""
@@ -36,16 +36,16 @@ class RunningMeans:
         """Rows in the coordinates of the centres."""
         return Rows(features, self.metric, self.shift, weights=weights)
 
-    def step(self, rows: Rows, ratio: float, generator: torch.Generator) -> float:
+    def step(self, rows: Rows, ratio: float, generator: torch.Generator, shards: Shards = LOCAL) -> float:
         """Assign a batch to its nearest centres and move them; returns the sum of squared distances before.
 
         As in scikit-learn, after enough rows for all centres, those with less than ``ratio`` of the rows of the
-        largest, such as empty ones, move to rows of the batch.
+        largest, such as empty ones, move to rows of the batch, of which each rank may hold a share.
 
         Raises:
             UserError: NaN, infinity or, under the cosine, a zero row.
         """
-        self._n_since += len(rows)
+        self._n_since += shards.total(len(rows))
         due = self._n_since >= ROWS_PER_CLUSTER * len(self.counts) or bool((self.counts == 0).any())
         centers = self.centers.to(rows.dtype)
         sums = ClusterSums(len(centers), centers.shape[1], centers.device)
@@ -55,30 +55,32 @@ class RunningMeans:
             weights = rows.weights_of(part)
             sums.move(x, torch.full_like(labels, -1), labels, weights)
             inertia += float(distances.square().sum() if weights is None else distances.square() @ weights)
+        sums.sums, sums.counts = shards.sum(sums.sums), shards.sum(sums.counts)
         self.counts += sums.counts
         given = self.counts.clamp(min=torch.finfo(torch.float64).tiny)[:, None]
         self.means += (sums.sums - sums.counts[:, None] * self.means) / given
         if due:
             self._n_since = 0
-            self._relocate_empty_clusters(rows, ratio, generator)
+            self._relocate_empty_clusters(rows, ratio, generator, shards)
         self.centers = self._at_means()
-        return inertia
+        return float(shards.sum(torch.tensor(inertia, dtype=torch.float64)))
 
-    def _relocate_empty_clusters(self, rows: Rows, ratio: float, generator: torch.Generator) -> None:
+    def _relocate_empty_clusters(self, rows: Rows, ratio: float, generator: torch.Generator, shards: Shards) -> None:
         """Move centres with no or too few rows to rows of the batch, at most half of which become centres."""
         low = (self.counts < ratio * self.counts.max()).nonzero()[:, 0]
         if not len(low):
             return
-        low = low[self.counts[low].argsort(stable=True)][: len(rows) // 2]
+        n = shards.total(len(rows))
+        low = low[self.counts[low].argsort(stable=True)][: n // 2]
         if rows.weights is None:
-            drawn = torch.randperm(len(rows), generator=generator)[: len(low)]
+            drawn = torch.randperm(n, generator=generator)[: len(low)]
         else:
             low = low[: int((rows.weights > 0).sum())]
             if not len(low):
                 return
             drawn = rows.weights.double().cpu().multinomial(len(low), generator=generator)
         drawn = drawn.to(low.device)
-        self.means[low] = rows[drawn].double()
+        self.means[low] = rows_of_ranks(rows, drawn, shards).double()
         # With a count of zero they would be moved again at once.
         others = torch.ones_like(self.counts, dtype=torch.bool)
         others[low] = False
@@ -103,3 +105,13 @@ def nearest(
         raise invalid_features_error(rows.features)
     labels, distances, _ = nearest_two(x, centers, squared)
     return labels, distances
+
+
+def rows_of_ranks(rows: Rows, drawn: Int64[Tensor, "m"], shards: Shards) -> Float[Tensor, "m d"]:
+    """Some of the rows of all ranks, by their numbers in rank order."""
+    if not shards.cut:
+        return rows[drawn]
+    order, start = drawn.argsort(), int(shards.before(torch.tensor(len(rows))))
+    own = drawn[order] - start
+    found = shards.gather(rows[own[(own >= 0) & (own < len(rows))]])
+    return found[order.argsort()]

@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from shoal.clustering.rows import Metric, Rows, directions, squared_distances
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, directions, squared_distances
 from shoal.errors import UserError
 
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
@@ -127,6 +127,12 @@ class _Moments:
         else:
             self.products.addmm_(shares.T, x.square())
 
+    def gather(self, shards: Shards) -> None:
+        """Add the rows of all ranks."""
+        self.counts, self.moves, self.sums, self.products = map(
+            shards.sum, (self.counts, self.moves, self.sums, self.products)
+        )
+
     def _add_about(self, j: int, away: Float64[Tensor, "b d"], shares: Float64[Tensor, "b"]) -> None:
         self.moves[j] += shares @ away
         if self.kind == "full":
@@ -176,14 +182,19 @@ class _Moments:
 
 
 def mixture_of(
-    rows: Rows, labels: Int64[Tensor, "n"], centers: Float64[Tensor, "k d"], kind: CovarianceType, reg_covar: float
+    rows: Rows,
+    labels: Int64[Tensor, "n"],
+    centers: Float64[Tensor, "k d"],
+    kind: CovarianceType,
+    reg_covar: float,
+    shards: Shards = LOCAL,
 ) -> Mixture:
     """The Gaussians of clusters: an M-step with hard assignments.
 
     An empty cluster keeps its centre as its mean.
     """
     k = len(centers)
-    return mixture_from(rows, lambda part: one_hot(labels[part], k).double(), centers, kind, reg_covar)
+    return mixture_from(rows, lambda part: one_hot(labels[part], k).double(), centers, kind, reg_covar, shards)
 
 
 Shares = Callable[[slice], Float64[Tensor, "b k"]]
@@ -191,7 +202,12 @@ Shares = Callable[[slice], Float64[Tensor, "b k"]]
 
 
 def mixture_from(
-    rows: Rows, shares: Shares, reference: Float64[Tensor, "k d"], kind: CovarianceType, reg_covar: float
+    rows: Rows,
+    shares: Shares,
+    reference: Float64[Tensor, "k d"],
+    kind: CovarianceType,
+    reg_covar: float,
+    shards: Shards = LOCAL,
 ) -> Mixture:
     """The Gaussians of shares of rows: an M-step; an empty component has the mean of its reference."""
 
@@ -199,6 +215,7 @@ def mixture_from(
         moments = _Moments(reference, kind, far_apart=far_apart)
         for part, x in rows.chunks(len(reference)):
             moments.add(x, shares(part))
+        moments.gather(shards)
         return moments.mixture(reg_covar, rows.metric)
 
     found = mixture(far_apart=False)
@@ -206,7 +223,14 @@ def mixture_from(
 
 
 def expectation_maximisation(
-    rows: Rows, start: Mixture, *, reg_covar: float, tol: float, max_iter: int, continued: bool = False
+    rows: Rows,
+    start: Mixture,
+    *,
+    reg_covar: float,
+    tol: float,
+    max_iter: int,
+    continued: bool = False,
+    shards: Shards = LOCAL,
 ) -> Fit:
     """EM in log space from ``start``, until an update raises the bound by no more than ``tol``.
 
@@ -214,12 +238,13 @@ def expectation_maximisation(
     best of the run: ``reg_covar`` and means of unit length can make an update lower it.
 
     Args:
-        rows: the data, in float64.
+        rows: the data, or this rank's share of it, in float64.
         start: the initial mixture.
         reg_covar: added to the variances.
         tol: smallest gain of the bound, the mean log density, that justifies another update.
         max_iter: the most mixtures whose bound is computed.
         continued: whether ``start`` was tried in an earlier run, so that only its updates count.
+        shards: whether each rank holds a share.
 
     Raises:
         UserError: a covariance is not positive definite.
@@ -227,7 +252,7 @@ def expectation_maximisation(
     mixture, best, bound = start, start, -math.inf
     bounds: list[float] = []
     for number in range(continued + max_iter):
-        found, update = _step(rows, mixture, reg_covar)
+        found, update = _step(rows, mixture, reg_covar, shards)
         if number >= continued:
             bounds.append(found)
         if found - bound <= tol:
@@ -236,7 +261,7 @@ def expectation_maximisation(
     return Fit(best, bound, bounds, False)
 
 
-def _step(rows: Rows, mixture: Mixture, reg_covar: float) -> tuple[float, Mixture]:
+def _step(rows: Rows, mixture: Mixture, reg_covar: float, shards: Shards) -> tuple[float, Mixture]:
     """Bound of a mixture (E-step) and the next mixture (M-step), in one pass over the rows."""
     moments = _Moments(mixture.means, mixture.kind, far_apart=mixture.far_apart)
     total = mixture.weights.new_zeros(())
@@ -245,7 +270,8 @@ def _step(rows: Rows, mixture: Mixture, reg_covar: float) -> tuple[float, Mixtur
         density = joint.logsumexp(1, keepdim=True)
         total += density.sum()
         moments.add(x, (joint - density).exp_())
-    return float(total) / len(rows), moments.mixture(reg_covar, rows.metric)
+    moments.gather(shards)
+    return float(shards.sum(total)) / shards.total(len(rows)), moments.mixture(reg_covar, rows.metric)
 
 
 def _check_definite(failed: Tensor) -> None:

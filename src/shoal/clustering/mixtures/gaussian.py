@@ -32,7 +32,7 @@ from shoal.clustering.parameters import (
     generator_from,
     precision_of,
 )
-from shoal.clustering.rows import Metric, Rows, invalid_features_error, too_far, unit_length
+from shoal.clustering.rows import Metric, Rows, Shards, invalid_features_error, too_far, unit_length
 from shoal.errors import UserError
 
 InitParams = Literal["kmeans", "k-means++", "random", "random_from_data"]
@@ -91,6 +91,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
             each come to the mixture of a single fit.
         verbose: whether to print when a run starts and ends.
         random_state: an int makes the result reproducible; None draws new seeds each time.
+        sharded: as in ``KMeans``; for a start from "kmeans", or from given means.
 
     Attributes:
         labels_: int64 (n,), the most probable component of each row.
@@ -121,6 +122,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         warm_start: bool = False,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
+        sharded: bool = False,
     ) -> None:
         self.n_components = n_components
         self.metric = metric
@@ -136,6 +138,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         self.warm_start = warm_start
         self.verbose = verbose
         self.random_state = random_state
+        self.sharded = sharded
 
     def fit(self, X: ArrayOrTensor, y: object = None) -> GaussianMixture:
         """Find the Gaussians of rows (n, d); ``y`` is ignored.
@@ -147,11 +150,13 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         """
         continued = bool(self.warm_start) and hasattr(self, "means_")
         features = self._features(X, reset=True)
-        self._check(len(features))
+        shards = Shards(self.sharded)
+        n = shards.total(len(features))
+        self._check(n)
         rows = Rows(features, self.metric, dtype=torch.float64)
-        mean, variance = rows.moments()
+        mean, variance = rows.moments(shards)
         # The largest sum of squared distances that k-means, in the rows' own precision, could come to.
-        if not variance * 4 * len(rows) * features.numel() < torch.finfo(precision_of(features)).max:
+        if not variance * 4 * n**2 * features.shape[1] < torch.finfo(precision_of(features)).max:
             raise too_far(features)
         if self.metric == "euclidean":
             rows = Rows(features, self.metric, mean, torch.float64)
@@ -275,13 +280,21 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         if self.max_iter != 0:
             check_counts(max_iter=self.max_iter)
         check_not_negative(tol=self.tol, reg_covar=self.reg_covar)
+        if self.sharded and self.init_params != "kmeans" and self.means_init is None:
+            raise UserError(f"sharded=True does not start from {self.init_params!r}: take init_params='kmeans'.")
 
     def _run(self, rows: Rows, number: int, start: Mixture, continued: bool) -> Fit:
         """EM from a start."""
         if self.verbose:
             sys.stdout.write(f"Initialization {number}\n")
         fit = expectation_maximisation(
-            rows, start, reg_covar=self.reg_covar, tol=self.tol, max_iter=self.max_iter, continued=continued
+            rows,
+            start,
+            reg_covar=self.reg_covar,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            continued=continued,
+            shards=Shards(self.sharded),
         )
         if self.verbose:
             how = "converged" if fit.converged else "did not converge"
@@ -327,8 +340,16 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
                 kind, reg_covar = self.covariance_type, self.reg_covar
                 yield random_mixture(rows, self.n_components, kind, reg_covar, generator)
                 continue
-            found = kmeans(rows.features, self.n_components, generator=generator, metric=self.metric, n_init=1)
-            warn_if_fewer(len(torch.unique(found.labels)), self.n_components)
+            found = kmeans(
+                rows.features,
+                self.n_components,
+                generator=generator,
+                metric=self.metric,
+                n_init=1,
+                sharded=self.sharded,
+            )
+            sizes = Shards(self.sharded).sum(torch.bincount(found.labels, minlength=self.n_components))
+            warn_if_fewer(int((sizes > 0).sum()), self.n_components)
             yield self._of_clusters(rows, found.labels, rows.prepare(found.centers))
 
     def _about(self, rows: Rows, means: Float64[Tensor, "k d"]) -> Mixture:
@@ -337,7 +358,8 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         return replace(self._of_clusters(rows, labels, means), means=means)
 
     def _of_clusters(self, rows: Rows, labels: Int64[Tensor, "n"], centers: Float64[Tensor, "k d"]) -> Mixture:
-        return mixture_of(rows, labels, centers, self.covariance_type, self.reg_covar)
+        shards = Shards(self.sharded)
+        return mixture_of(rows, labels, centers, self.covariance_type, self.reg_covar, shards)
 
     def _log_density(self, features: Float[Tensor, "n d"]) -> Float64[Tensor, "n"]:
         density = torch.empty(len(features), dtype=torch.float64, device=features.device)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from shoal import job
 from shoal.data.kinds import ARCHIVE, TABLE, is_image_name
 from shoal.data.listing import Blob, Listing, Names, Source
 from shoal.data.sources.archive import archive_source, is_archive
@@ -208,7 +209,9 @@ def _missing(path: Path) -> str:
 @functools.cache  # standard input can be read once
 def _stdin_paths() -> Names:
     """Read paths from standard input: one per line, or each ended by a zero byte as by ``find -print0``."""
-    data = b"" if sys.stdin is None else sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8)
+    # Of several processes the first reads; any byte is a letter of latin-1.
+    text = job.of_first(lambda: "" if sys.stdin is None else sys.stdin.buffer.read().decode("latin-1"))
+    data = text.encode("latin-1").removeprefix(codecs.BOM_UTF8)
     if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise UserError("the list of paths on standard input is encoded as UTF-16: save it as UTF-8.")
     lines = data.split(b"\0") if b"\0" in data else data.splitlines()
