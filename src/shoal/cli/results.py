@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from shoal.cli.flags import Command, OptionalPath, ResultPath
-from shoal.cli.terminal import complain, say
+from shoal.cli.terminal import Stopped, complain, say, stopped
 from shoal.errors import UserError
 
 
@@ -29,17 +29,28 @@ class PredictCommand(Command):
     """Fail on the first image that cannot be read instead of skipping it."""
 
     def run(self) -> int:
-        """Write the table."""
+        """Write the table; the processes of a job do it together."""
+        from shoal import distributed, job
         from shoal.features.shared import local_result
         from shoal.progress import open_progress
         from shoal.results.predict import predict
         from shoal.results.result import Result
         from shoal.results.tables import check_free
 
-        check_free(self.out)
-        result = Result.load(local_result(self.result))
-        with open_progress(quiet=False) as progress:
-            n, nowhere = predict(result, self.images, self.out, strict=self.strict, progress=progress)
+        with job.together():
+            job.of_first(lambda: check_free(self.out))
+            try:
+                with job.local_first():  # it downloads what the others find
+                    path = local_result(self.result)
+                with job.first_first():  # an update that is whole is put in place once
+                    result = Result.load(path)
+                with open_progress(quiet=not distributed.is_first()) as progress:
+                    found = predict(result, self.images, self.out, strict=self.strict, progress=progress)
+            except Stopped as stop:
+                return stopped(stop, "stopped.")
+        if found is None:
+            return 0
+        n, nowhere = found
         none = f", {nowhere} of them in none" if nowhere else ""
         say(f"{n} image{'s' if n != 1 else ''} in {len(result.model.numbers)} clusters{none}: {self.out}")
         return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from shoal.cli.flags import Command, ResultPath
-from shoal.cli.terminal import Stopped, complain, say
+from shoal.cli.terminal import Stopped, say, stopped
 from shoal.files import real
 from shoal.folder import ResultFolder
 
@@ -42,19 +42,22 @@ class UpdateCommand(Command):
     """Print nothing but warnings and errors."""
 
     def run(self) -> int:
-        """Update, and say what has changed."""
+        """Update, and say what has changed; the processes of a job do it together."""
+        from shoal import distributed, job
         from shoal.progress import open_progress
         from shoal.results.result import Result
         from shoal.results.update import update
 
-        result = Result.load(self.result)
-        try:
-            with open_progress(quiet=self.quiet) as progress:
-                found = update(result, self.source or None, progress, strict=self.strict)
-        except Stopped as stop:
-            complain("stopped, and the result is as it was; rerun the same command to resume.")
-            return 128 + stop.signum
-        if self.quiet:
+        with job.together():
+            quiet = self.quiet or not distributed.is_first()
+            try:
+                with job.first_first():  # an update that is whole is put in place once
+                    result = Result.load(self.result)
+                with open_progress(quiet=quiet) as progress:
+                    found = update(result, self.source or None, progress, strict=self.strict)
+            except Stopped as stop:
+                return stopped(stop, "stopped, and the result is as it was; rerun the same command to resume.")
+        if quiet:
             return 0
         if found is None:
             say(f"nothing has changed: {len(result.ids)} images in {_clusters(len(result.model.numbers))}")

@@ -275,7 +275,7 @@ def _wait_for(path: Path) -> None:
     """
     until = time.monotonic() + _SEEN_SECONDS
     while not path.is_file():
-        if distributed.n_nodes() == 1 or time.monotonic() > until:
+        if job.n_nodes() == 1 or time.monotonic() > until:
             raise UserError(
                 f"{job.this_process()} does not see {path.parent}, into which another process writes: give an --out on "
                 "a file system that all machines share."

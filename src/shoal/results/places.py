@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,16 @@ class Places:
     source: str | list[str]
     root: str
     joined: tuple[tuple[str, str], ...]
+
+    def as_json(self) -> str:
+        """As text, for other processes."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Places:
+        """What ``as_json`` gave."""
+        values = json.loads(text)
+        return cls(values["source"], values["root"], tuple((name, each) for name, each in values["joined"]))
 
     def images(self, result: Result) -> Source:
         """The images there.

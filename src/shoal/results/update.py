@@ -16,16 +16,17 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from shoal import distributed, job
 from shoal.clustering.maps import MAX_ROWS, place_among
 from shoal.clustering.rows import subsample
 from shoal.data.greys import Ranges, Scale, describe
-from shoal.data.listing import Listing, others_of
+from shoal.data.listing import Listing, Source, others_of
 from shoal.data.reach import LostError, Reach
 from shoal.data.reading import map_rows, read_blob, read_pixels
 from shoal.data.unread import reading_notes
 from shoal.errors import UserError
 from shoal.features import Embedded
-from shoal.features.matching import Matched, known_rows, match
+from shoal.features.matching import Matched, known_rows, match_once
 from shoal.files import atomic_write
 from shoal.folder import ResultFolder
 from shoal.progress import Progress
@@ -82,7 +83,8 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
     """Embed what is new or changed, put it into the clusters that there are, and leave out what is gone.
 
     Everything else stays as it is, to the last bit. The new files are made ready beside the old ones and put in their
-    place together, so that an interrupted update leaves the old result, and the next call resumes it.
+    place together, so that an interrupted update leaves the old result, and the next call resumes it. The processes of
+    a job call it together and embed together; the first alone does the rest.
 
     Args:
         result: finished.
@@ -91,7 +93,7 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
         strict: whether to fail on the first new image that cannot be read instead of skipping it.
 
     Returns:
-        What has changed; None if nothing has.
+        What has changed; None if nothing has, and in processes other than the first.
 
     Raises:
         UserError: features were clustered and not images; the images or the network are gone; none of the images is
@@ -100,18 +102,18 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
     embedded = result.embedded
     if embedded is None:
         raise UserError(f"{result.folder.path} holds clusters of features, not of images: cluster all of them again.")
-    with result.folder.alone():
-        places = places_of(result, given)
+    first = distributed.is_first()
+    with result.folder.alone() if first else contextlib.nullcontext():
+        places = Places.from_json(job.of_first(lambda: places_of(result, given).as_json()))
         images = places.images(result)
-        matched = match(embedded, images, result.prepare)
+        matched = match_once(embedded, images, result.prepare)
         if not len(matched.there):
             raise none_left(result)
-        _check_reach(result, matched, images.listing())
         others = others_of(images)
-        if _is_same(result, places, matched, images.listing()):
-            _keep_skipped(result.folder, embedded, others)
+        if job.of_first(lambda: str(_is_done(result, places, matched, images))) == str(True):
+            if first:
+                _keep_skipped(result.folder, embedded, others)
             return None
-        _earlier_changes(result.folder)  # so that it is told before anything is embedded
         staged = result.folder.staged()
         after = embed_more(
             *(result, images, staged.features),
@@ -120,6 +122,8 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
             strict=strict,
             progress=progress,
         )
+        if not first:
+            return None
         for line in reading_notes(after.skipped, after.notes, len(after.ids)):
             progress.warn(line)
         if after.ranges != embedded.ranges and (shown := describe(after.ranges)):
@@ -131,6 +135,19 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
             shutil.rmtree(staged.path)  # what could not be read before cannot be read now
             return None
         return _finish(step, places, staged)
+
+
+def _is_done(result: Result, places: Places, matched: Matched, images: Source) -> bool:
+    """Whether there is nothing to do; whatever stands in the way is told before anything is embedded.
+
+    Raises:
+        UserError: a drive has gone away, or somebody has changed the table of changes.
+    """
+    _check_reach(result, matched, images.listing())
+    done = _is_same(result, places, matched, images.listing())
+    if not done:
+        _earlier_changes(result.folder)
+    return done
 
 
 def _keep_skipped(folder: ResultFolder, embedded: Embedded, others: Others) -> None:
