@@ -7,12 +7,16 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering.kmeans.partition import ClusterSums
-from shoal.clustering.rows import Metric, Rows, directions, invalid_features_error
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, directions, invalid_features_error
 from shoal.errors import UserError
 
 
 def cluster_centers(
-    features: Float[Tensor, "n d"], labels: Int64[Tensor, "n"], k: int, metric: Metric
+    features: Float[Tensor, "n d"],
+    labels: Int64[Tensor, "n"],
+    k: int,
+    metric: Metric,
+    shards: Shards = LOCAL,
 ) -> Float[Tensor, "k d"]:
     """Mean of each cluster's rows, for the cosine the direction of the mean of their directions.
 
@@ -24,6 +28,7 @@ def cluster_centers(
         labels: cluster of each row, −1 for none.
         k: number of clusters.
         metric: of the centres.
+        shards: whether each rank holds a share of the rows.
 
     Raises:
         UserError: NaN, infinity, a zero row under the cosine; labels that are not (n,) or not below k; no row at all
@@ -37,18 +42,19 @@ def cluster_centers(
         or (len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < k)
     ):
         raise UserError(f"labels must be ({len(rows)},) numbers from -1 to {k - 1}: give one for each row of features.")
-    if not (labels >= 0).any():
+    if not shards.sum((labels >= 0).sum()):
         raise UserError("no row has a cluster, so there are no centres: give labels from 0 on.")
     totals = ClusterSums(k, features.shape[1], features.device)
     for part, x in rows.chunks(1):
         clustered = (labels[part] >= 0).nonzero()[:, 0]
         own = labels[part][clustered]
         totals.move(x[clustered], torch.full_like(own, -1), own, None)
+    totals.sums, totals.counts = shards.sum(totals.sums), shards.sum(totals.counts)
     if not torch.isfinite(totals.sums).all():
-        raise invalid_features_error(features)
+        raise invalid_features_error(features, shards)
     empty = totals.counts == 0
     sums = torch.where(empty[:, None], totals.sums.sum(0), totals.sums)
     means = sums / totals.counts.where(~empty, totals.counts.sum())[:, None]
     if metric == "cosine":
-        means = directions(means, rows[:1].expand(k, -1))  # where directions cancel, any
+        means = directions(means, shards.gather(rows[:1])[:1].expand(k, -1))  # where directions cancel, any
     return means.to(rows.dtype)

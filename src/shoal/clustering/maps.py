@@ -8,8 +8,9 @@ from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shoal import job
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.rows import Metric, Rows, invalid_features_error, subsample
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, subsample
 from shoal.device import hold_threads
 
 MAX_ROWS = 10_000
@@ -31,7 +32,9 @@ PERPLEXITY = 15.0
 time; see ``benchmarks/layout.py``."""
 
 
-def map_positions(features: Float[Tensor, "n d"], *, metric: Metric, seed: int) -> Float32[Tensor, "n 2"]:
+def map_positions(
+    features: Float[Tensor, "n d"], *, metric: Metric, seed: int, shards: Shards = LOCAL
+) -> Float32[Tensor, "n 2"]:
     """Positions in the plane by t-SNE (van der Maaten and Hinton 2008) of up to 50 principal components.
 
     Of more than 10 000 rows a random sample is laid out; each of the others is placed at the mean of its 3 nearest
@@ -42,6 +45,7 @@ def map_positions(features: Float[Tensor, "n d"], *, metric: Metric, seed: int) 
         features: on any device, or a memory map; only the sample is held in memory, the rest is read in chunks.
         metric: decides which rows are neighbours.
         seed: for the sample and the embedding, 0 or more.
+        shards: whether all ranks see the features and place a share of the rows each; the first lays out the sample.
 
     Raises:
         UserError: NaN, infinity, zero rows under the cosine, squares that overflow in float32.
@@ -55,14 +59,19 @@ def map_positions(features: Float[Tensor, "n d"], *, metric: Metric, seed: int) 
     rows = (rows - rows.mean(0)).float()
     if not torch.isfinite(4 * rows.square().sum()):
         raise invalid_features_error(features)
-    # A single thread gives the same map on any machine, and on busy cores is far faster than threads that wait.
-    with hold_threads(1):
-        embedded = _embed(rows.cpu().numpy(), seed % 2**32)
-    positions[sample] = torch.from_numpy(embedded).to(features.device)
+
+    def laid_out() -> list[Tensor]:
+        # A single thread gives the same map on any machine, and on busy cores is far faster than threads that wait.
+        with hold_threads(1):
+            return [torch.from_numpy(_embed(rows.cpu().numpy(), seed % 2**32))]
+
+    [embedded] = job.tensors_of_first(laid_out) if shards.cut else laid_out()
+    positions[sample] = embedded.to(features.device)
     if len(sample) < len(features):
         others = torch.ones(len(features), dtype=torch.bool, device=features.device)
         others[sample] = False
-        placed = place_among(features[sample], positions[sample], features, metric=metric)
+        own = features[shards.part(len(features))]
+        placed = shards.gather(place_among(features[sample], positions[sample], own, metric=metric))
         positions[others] = placed[others]
     return positions
 

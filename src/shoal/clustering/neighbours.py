@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from shoal.clustering.inputs import ArrayOrTensor, as_input_type, features_from
 from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.parameters import check_counts
-from shoal.clustering.rows import Metric, Rows, invalid_features_error, squared_distances
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, squared_distances
 from shoal.errors import UserError
 
 CHUNK = 2**22
@@ -192,43 +192,49 @@ class Neighbours:
     similarity: Float[Tensor, "m j"]
 
 
-def approximate_neighbours(features: Float[Tensor, "n d"], rows: Int64[Tensor, "m"], seed: int = 0) -> Neighbours:
+def approximate_neighbours(
+    features: Float[Tensor, "n d"], rows: Int64[Tensor, "m"], seed: int = 0, shards: Shards = LOCAL
+) -> Neighbours:
     """The ten nearest by cosine of each of some rows, among these rows, by an inverted file.
 
     k-means on a sample partitions the rows into cells, and each row is compared with those of its four nearest cells
     (Jégou, Douze and Schmid 2011, section IV). Up to 4 000 rows all are compared. Time is O(4 000 · m · d), memory
-    O(m). The features may be a memory map, of which rows are read a cell at a time.
+    O(m). The features may be a memory map, of which rows are read a cell at a time. Ranks that see all rows each look
+    for the neighbours of a share of them (``shards``), and get those of all.
     """
-    j = min(N_NEIGHBOURS, max(len(rows) - 1, 0))
-    index = torch.full((len(rows), j), -1)
-    similarity = torch.full((len(rows), j), -torch.inf, dtype=torch.float64)
+    j, own = min(N_NEIGHBOURS, max(len(rows) - 1, 0)), shards.part(len(rows))
+    index = torch.full((own.stop - own.start, j), -1)
+    similarity = torch.full(index.shape, -torch.inf, dtype=torch.float64)
     if j:
-        for queries, members in _cells(features, rows, seed):
-            _merge_members(features, rows, queries, members, index, similarity)
+        for queries, members in _cells(features, rows, seed, shards):
+            _merge_members(features, rows, queries, members, index, similarity, own.start)
+        index, similarity = shards.gather(index), shards.gather(similarity)
     return Neighbours(rows, torch.where(index < 0, -1, rows[index.clamp(min=0)]), similarity.float())
 
 
 def _cells(
-    features: Float[Tensor, "n d"], rows: Int64[Tensor, "m"], seed: int
+    features: Float[Tensor, "n d"], rows: Int64[Tensor, "m"], seed: int, shards: Shards
 ) -> Iterator[tuple[Int64[Tensor, "q"], Int64[Tensor, "c"]]]:
-    """The queries and the members of each cell, as positions in ``rows``."""
+    """This rank's queries and the members of each cell, as positions in ``rows``."""
+    own = shards.part(len(rows))
     n_cells = -(-len(rows) // CELL_ROWS)
     if n_cells <= PROBES:
-        everything = torch.arange(len(rows))
-        yield everything, everything
+        yield torch.arange(own.start, own.stop), torch.arange(len(rows))
         return
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(rows), generator=generator)[: _SAMPLED * n_cells].sort().values
-    sample = _unit_rows(features, rows[drawn]).float()
-    options = {"metric": "euclidean", "init": "random", "n_init": 1, "max_iter": 10}
+    sample = _unit_rows(features, rows[drawn[shards.part(len(drawn))]]).float()
+    options = {"metric": "euclidean", "init": "random", "n_init": 1, "max_iter": 10, "sharded": shards.cut}
     centers = kmeans(sample, n_cells, generator=generator, **options).centers  # type: ignore[arg-type]
-    near = torch.empty(len(rows), PROBES, dtype=torch.int64)
-    for start in range(0, len(rows), _READ):
-        x = _unit_rows(features, rows[start : start + _READ]).float()
+    mine = rows[own]
+    near = torch.empty(len(mine), PROBES, dtype=torch.int64)
+    for start in range(0, len(mine), _READ):
+        x = _unit_rows(features, mine[start : start + _READ]).float()
         near[start : start + _READ] = squared_distances(x, centers).topk(PROBES, largest=False).indices
-    probing, lists = _positions_by_cell(near.flatten(), n_cells), _positions_by_cell(near[:, 0], n_cells)
+    nearest = shards.gather(near[:, 0].contiguous())
+    probing, lists = _positions_by_cell(near.flatten(), n_cells), _positions_by_cell(nearest, n_cells)
     for queries, members in zip(probing, lists, strict=True):
-        yield queries // PROBES, members
+        yield own.start + queries // PROBES, members
 
 
 def _positions_by_cell(cells: Int64[Tensor, "m"], n_cells: int) -> tuple[Tensor, ...]:
@@ -241,10 +247,11 @@ def _merge_members(
     rows: Int64[Tensor, "m"],
     queries: Int64[Tensor, "q"],
     members: Int64[Tensor, "c"],
-    index: Int64[Tensor, "m j"],
-    similarity: Float[Tensor, "m j"],
+    index: Int64[Tensor, "own j"],
+    similarity: Float[Tensor, "own j"],
+    first: int,
 ) -> None:
-    """Merge the members into the neighbours that each query has so far."""
+    """Merge the members into the neighbours that each query has so far; ``first`` is the query of the first row."""
     for candidates in torch.split(members, _BLOCK):
         y = _unit_rows(features, rows[candidates])
         center = y.mean(0)  # about which differences of rows that are much alike keep their digits in float32
@@ -254,10 +261,11 @@ def _merge_members(
             squared = torch.addmm(y_lengths, x, y.T, alpha=-2).add_(x_lengths[:, None])
             squared.masked_fill_(block[:, None] == candidates, torch.inf)
             best = squared.topk(min(index.shape[1], len(candidates)), largest=False)
-            values = torch.cat([similarity[block], 1 - best.values.double().clamp(min=0) / 2], 1)
-            found = torch.cat([index[block], candidates[best.indices]], 1)
-            similarity[block], kept = values.topk(index.shape[1])
-            index[block] = torch.where(similarity[block] == -torch.inf, -1, found.gather(1, kept))
+            place = block - first
+            values = torch.cat([similarity[place], 1 - best.values.double().clamp(min=0) / 2], 1)
+            found = torch.cat([index[place], candidates[best.indices]], 1)
+            similarity[place], kept = values.topk(index.shape[1])
+            index[place] = torch.where(similarity[place] == -torch.inf, -1, found.gather(1, kept))
 
 
 def _unit_rows(features: Float[Tensor, "n d"], rows: Int64[Tensor, "b"]) -> Float64[Tensor, "b d"]:

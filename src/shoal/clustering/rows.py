@@ -39,6 +39,10 @@ class Shards:
         """The first rank's values: what each rank computes for itself may differ in the last digit."""
         return distributed.from_first_rank(values) if self.cut else values
 
+    def part(self, n: int) -> slice:
+        """This rank's share of n rows that all ranks see."""
+        return distributed.part(n) if self.cut else slice(0, n)
+
     def total(self, n: int) -> int:
         """How many rows the ranks hold together."""
         return int(self.sum(torch.tensor(n)))

@@ -80,7 +80,9 @@ def embed(
     if job.of_first(lambda: str(Store(folder, header).done.looked_at < header.n)) == str(True):
         _fill(work, header, earlier, progress)
     job.of_first(work.complete)
-    return open_embedded(folder)
+    found = open_embedded(folder)
+    job.meet()  # from here on the first process may rename the folder
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -141,7 +141,9 @@ def embed_networks(
         del encoder
         folders.append(at)
     job.of_first(lambda: str(join(folders, parts, folder, joining=joining, earlier=earlier).spec.digest))
-    return open_embedded(folder)
+    found = open_embedded(folder)
+    job.meet()  # from here on the first process may rename the folder
+    return found
 
 
 def adopt(features: Path, specs: Sequence[EncoderSpec]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
@@ -30,8 +30,8 @@ from shoal.clustering import (
 )
 from shoal.clustering.density import in_series
 from shoal.clustering.occupied import renumbered, restricted
-from shoal.clustering.rows import Metric
-from shoal.clustering.saved import Sharded, Unsupervised
+from shoal.clustering.rows import Metric, Shards
+from shoal.clustering.saved import Sharded, Unsupervised, clusterer_from, state_of
 from shoal.clustering.temi.estimator import MAX_ROWS as TEMI_ROWS
 from shoal.clustering.umap import MAX_ROWS as UMAP_ROWS
 from shoal.errors import UserError
@@ -40,7 +40,7 @@ from shoal.folder import CLUSTERING_CONFIG, ResultFolder
 from shoal.progress import Progress
 from shoal.report import write_suggestion
 from shoal.results.chosen import as_flags
-from shoal.results.finish import Outcome, finish
+from shoal.results.finish import Outcome, measure, write_measured
 from shoal.results.inputs import Inputs, of_result
 from shoal.results.layers import is_layer, layer_command, layer_folders
 from shoal.results.result import Result
@@ -89,41 +89,27 @@ def cluster(
         UserError: there are fewer rows than clusters, they cannot be clustered so, no group is dense, no layer has so
             many clusters, or the folder cannot be written.
     """
+    shards = Shards(distributed.world_size() > 1)
     layers = earlier_layers(inputs, method, metric, seed, min_cluster_size)
     if layers is not None and n_clusters is not None:
-        if not distributed.is_first():
-            return None
         layer = layers.with_clusters(n_clusters)
         clusterer: Clusterer = layer
-        found = torch.as_tensor(layer.predict(inputs.features))
+        [found] = job.tensors_of_first(lambda: [torch.as_tensor(layer.predict(inputs.features))])
         assert inputs.earlier is not None
         seed, how = inputs.earlier.seed, f"a layer of the density in {inputs.earlier.folder.path}; nothing was fitted"
     else:
-        row_bytes = inputs.features.nbytes // len(inputs) // job.n_nodes()  # each machine reads its part
-        unfitted = build_clusterer(
-            *(method, n_clusters),
-            metric=metric,
-            seed=seed,
-            n=len(inputs),
-            row_bytes=row_bytes,
-            min_cluster_size=min_cluster_size,
-        )
-        if distributed.any_rank(isinstance(unfitted, MiniBatchKMeans)):  # a machine has less memory than this one
-            assert n_clusters is not None
-            unfitted = MiniBatchKMeans(n_clusters, metric=metric, random_state=seed)
-        fitted = _fitted(unfitted, inputs, progress)
-        if not distributed.is_first():
-            return None
-        clusterer, found = fitted
-        how = how_fitted(clusterer, len(inputs))
+        unfitted = _unfitted(inputs, n_clusters, method, metric, seed, min_cluster_size)
+        how = how_fitted(unfitted, len(inputs))
+        clusterer, found = _fitted(unfitted, inputs, progress)
     labels, occupied = renumbered(found)
     if len(occupied) < (n_clusters or 0):
         clusterer = restricted(clusterer, occupied)
+    own = shards.part(len(inputs))
     result = Result(
         folder=folder,
         method=method,
         clusterer=clusterer,
-        centers=cluster_centers(inputs.features, labels, len(occupied), metric),
+        centers=cluster_centers(inputs.features[own], labels[own], len(occupied), metric, shards),
         metric=metric,
         seed=seed,
         source=inputs.source,
@@ -133,8 +119,42 @@ def cluster(
         joined=inputs.joined,
         asked=n_clusters or len(occupied),
     )
-    atomic_write(folder.config, config_of(result).encode())
-    return replace(finish(result, inputs, labels), how=how, layers={k: layer_command(result, k) for k in result.layers})
+    measured = measure(result, inputs, labels, shards)
+    if not distributed.is_first():
+        return None
+    with job.all_cores():  # the others are done
+        atomic_write(folder.config, config_of(result).encode())
+        outcome = write_measured(measured, inputs)
+        result = measured.result
+        return replace(outcome, how=how, layers={k: layer_command(result, k) for k in result.layers})
+
+
+def _unfitted(
+    inputs: Inputs,
+    n_clusters: int | None,
+    method: ClusteringMethod,
+    metric: Metric,
+    seed: int,
+    min_cluster_size: int | None,
+) -> Unsupervised:
+    """What will be fitted, the same in all processes of a job.
+
+    Raises:
+        UserError: as ``build_clusterer``.
+    """
+    row_bytes = inputs.features.nbytes // len(inputs) // job.n_nodes()  # each machine reads its part
+    found = build_clusterer(
+        *(method, n_clusters),
+        metric=metric,
+        seed=seed,
+        n=len(inputs),
+        row_bytes=row_bytes,
+        min_cluster_size=min_cluster_size,
+    )
+    if distributed.any_rank(isinstance(found, MiniBatchKMeans)):  # some machine has too little memory
+        assert n_clusters is not None
+        return MiniBatchKMeans(n_clusters, metric=metric, random_state=seed)
+    return found
 
 
 def earlier_layers(
@@ -167,30 +187,50 @@ def layer_result(result: Result, n_clusters: int) -> Result:
     return Result.load(path)
 
 
-def _fitted(clusterer: Unsupervised, inputs: Inputs, progress: Progress) -> tuple[Unsupervised, Int64[Tensor, "n"]]:
+def _fitted(clusterer: Unsupervised, inputs: Inputs, progress: Progress) -> tuple[Clusterer, Int64[Tensor, "n"]]:
     """The clusterer fitted to the rows, and the cluster of each.
 
-    Where its sums can be shared each process of a job has a part of the rows; else the first fits it while the others
-    are gone already, and is the only one to return something that is fitted.
+    Where its sums can be shared, each process of a job has a part of the rows; else the first fits it, and the others
+    get what came of it.
 
     Raises:
         UserError: as ``cluster``.
     """
-    features = inputs.features
-    if isinstance(clusterer, Sharded) and distributed.world_size() > 1:
+    if distributed.world_size() == 1:
+        _fit(clusterer, inputs.features, inputs, progress)
+        return clusterer, torch.as_tensor(clusterer.labels_)
+    if isinstance(clusterer, Sharded):
         clusterer.sharded = True
-        features = features[distributed.part(len(features))]
-    elif not distributed.is_first():
-        return clusterer, torch.empty(0, dtype=torch.int64)
+        _fit(clusterer, inputs.features[distributed.part(len(inputs))], inputs, progress)
+        clusterer.sharded = False
+        return clusterer, distributed.gather_uneven(torch.as_tensor(clusterer.labels_))
+    tensors: dict[str, Tensor] = {}
+
+    def fitted() -> str:
+        _fit(clusterer, inputs.features, inputs, progress)
+        header, state = state_of(clusterer)
+        tensors.update(state)
+        return json.dumps({"header": header, "names": [*state]})
+
+    told = json.loads(job.of_first(fitted))
+    labels, *state = job.tensors_of_first(lambda: [torch.as_tensor(clusterer.labels_), *tensors.values()])
+    if distributed.is_first():
+        return clusterer, labels
+    return clusterer_from(told["header"], dict(zip(told["names"], state, strict=True))), labels
+
+
+def _fit(clusterer: Unsupervised, features: Float[Tensor, "n d"], inputs: Inputs, progress: Progress) -> None:
+    """Fit it, telling what it warns of.
+
+    Raises:
+        UserError: as ``cluster``.
+    """
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", ConvergenceWarning)
         if isinstance(clusterer, TEMI):
             clusterer.fit(features, after_epoch=progress.counter("training heads"))
         else:
             clusterer.fit(features)
-    labels = torch.as_tensor(clusterer.labels_)
-    if isinstance(clusterer, Sharded) and clusterer.sharded:
-        labels, clusterer.sharded = distributed.gather_uneven(labels), False
     for each in told:
         progress.warn(str(each.message))
     if isinstance(clusterer, UMAPHDBSCAN) and not clusterer.n_clusters_:
@@ -201,7 +241,6 @@ def _fitted(clusterer: Unsupervised, inputs: Inputs, progress: Progress) -> tupl
             f"{len(inputs)} would belong nowhere: lower --min-cluster-size (at least 2){smaller}, or cut them into "
             "parts with --method kmeans -k N."
         )
-    return clusterer, labels
 
 
 def how_fitted(clusterer: Clusterer, n: int) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from shoal import job
 from shoal.clustering import approximate_neighbours, map_positions
-from shoal.clustering.calibration import fit_calibration
+from shoal.clustering.calibration import Calibration, fit_calibration
 from shoal.clustering.density import in_series
+from shoal.clustering.neighbours import Neighbours
+from shoal.clustering.rows import LOCAL, Shards
 from shoal.data.sources.others import in_words
 from shoal.data.unread import count_kinds
 from shoal.evaluation import clustering_scores
@@ -114,6 +118,56 @@ class Outcome:
         return f"; {self.n_asked} were asked for, {f'but only {self.n_different} images differ' if repeats else others}"
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is found out about the rows before anything is written."""
+
+    result: Result
+    """With its calibration."""
+    found: Assignments
+    near: Neighbours | None
+    """Of the images that differ; None where rows were clustered."""
+
+
+def measure(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"], shards: Shards = LOCAL) -> Measured:
+    """Calibrate the probabilities, draw the map, and look for neighbours.
+
+    Args:
+        result: the fitted clusters, none of them empty.
+        inputs: what was clustered.
+        labels: the cluster of each row.
+        shards: whether all ranks see all rows and have a share of the work each.
+
+    Raises:
+        UserError: features hold NaN or infinity.
+    """
+    features = inputs.features
+
+    def calibrated() -> str:
+        found = fit_calibration(result.clusterer, features, labels, result.metric, result.seed)
+        return json.dumps(None if found is None else asdict(found))
+
+    values = json.loads(job.of_first(calibrated) if shards.cut else calibrated())
+    result = replace(result, calibration=None if values is None else Calibration(**values))
+    positions = map_positions(features, metric=result.metric, seed=result.seed, shards=shards)
+    found = assign_rows(
+        *(features, result.posterior, result.centers, result.metric),
+        labels=labels,
+        positions=positions,
+        shards=shards,
+    )
+    return Measured(result, found, _near(inputs, result.seed, shards))
+
+
+def _near(inputs: Inputs, seed: int, shards: Shards = LOCAL) -> Neighbours | None:
+    """Neighbours among the images that differ."""
+    if inputs.embedded is None:
+        return None
+    first = first_of_each(inputs.embedded.fingerprints)
+    different = (first == torch.arange(len(inputs))).nonzero()[:, 0]
+    return approximate_neighbours(inputs.features, different, seed, shards)
+
+
 def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> Outcome:
     """Calibrate the probabilities; write tables, map, report and last the clustering itself.
 
@@ -125,23 +179,35 @@ def finish(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"]) -> Outcom
     Raises:
         UserError: features hold NaN or infinity, or the folder cannot be written.
     """
-    features = inputs.features
-    calibration = fit_calibration(result.clusterer, features, labels, result.metric, result.seed)
-    result = replace(result, calibration=calibration)
-    positions = map_positions(features, metric=result.metric, seed=result.seed)
-    found = assign_rows(features, result.posterior, result.centers, result.metric, labels=labels, positions=positions)
+    return write_measured(measure(result, inputs, labels), inputs)
+
+
+def write_measured(measured: Measured, inputs: Inputs) -> Outcome:
+    """The last part of ``finish``.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    result, found, near = measured.result, measured.found, measured.near
     if not result.folder.clustered.exists():
-        return write_files(result, inputs, found)
+        return write_files(result, inputs, found, near=near)
     if not keep_decisions(result.folder, inputs.ids, found):  # other clusters than a person has decided about
-        return replace(write_files(replace(result), inputs, found), note=_SET_ASIDE.format(result.folder.earlier))
+        outcome = write_files(replace(result), inputs, found, near=near)
+        return replace(outcome, note=_SET_ASIDE.format(result.folder.earlier))
     decided = result.decided
     assert decided is not None
-    found = decided.assignments(result.model, features, result.metric, positions)
-    return write_files(result, inputs, found, result.names)
+    found = decided.assignments(result.model, inputs.features, result.metric, found.positions)
+    return write_files(result, inputs, found, result.names, near)
 
 
-def write_files(result: Result, inputs: Inputs, found: Assignments, names: Mapping[int, str] | None = None) -> Outcome:
-    """``finish`` for assignments that are known; ``names`` are those of clusters that have one.
+def write_files(
+    result: Result,
+    inputs: Inputs,
+    found: Assignments,
+    names: Mapping[int, str] | None = None,
+    near: Neighbours | None = None,
+) -> Outcome:
+    """``finish`` for assignments that are known; ``names`` are those of clusters that have one, ``near`` neighbours.
 
     Raises:
         UserError: the folder cannot be written.
@@ -152,7 +218,7 @@ def write_files(result: Result, inputs: Inputs, found: Assignments, names: Mappi
     scores, nowhere = clustering_scores(inputs.targets, found.labels), int((found.labels < 0).sum())
     outcome = Outcome(len(inputs), n_clusters, n_asked, scores, n_nowhere=nowhere)
     if inputs.embedded is not None:
-        outcome = _of_images(outcome, result, inputs, found)
+        outcome = _of_images(outcome, result, inputs, found, near or _near(inputs, result.seed))
         write_page(result)
     result.save()  # last: with it the folder is finished
     return outcome
@@ -207,13 +273,15 @@ def _is_trained(result: Result) -> bool:
     return result.encoder is not None and result.encoder.is_trained_here
 
 
-def _of_images(outcome: Outcome, result: Result, inputs: Inputs, found: Assignments) -> Outcome:
+def _of_images(
+    outcome: Outcome, result: Result, inputs: Inputs, found: Assignments, near: Neighbours | None
+) -> Outcome:
     """Duplicates, outliers and thumbnails: what there is to say of images and not of mere rows."""
     assert inputs.embedded is not None
     assert inputs.pictures is not None
+    assert near is not None
     folder, embedded = result.folder, inputs.embedded
     first = first_of_each(inputs.embedded.fingerprints)
-    near = approximate_neighbours(inputs.features, (first == torch.arange(len(inputs))).nonzero()[:, 0], result.seed)
     if embedded.sketches is None:
         pairs = pairs_by_cosine(near, _alike(result, inputs.features))
     else:

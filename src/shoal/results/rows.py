@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from shoal.clustering.kmeans.nearest import to_points
-from shoal.clustering.rows import Metric, Rows, invalid_features_error, squared_distances
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, squared_distances
 
 CHUNK = 8192
 """Rows dealt with at once: of 1 280 features they take 42 MB."""
@@ -55,6 +55,7 @@ def assign_rows(
     *,
     labels: Int64[Tensor, "n"] | None = None,
     positions: Float32[Tensor, "n 2"] | None = None,
+    shards: Shards = LOCAL,
 ) -> Assignments:
     """Put rows into clusters, a chunk at a time, so that the features may be a memory map.
 
@@ -66,10 +67,16 @@ def assign_rows(
         labels: the clusters where they are known, as those of a fit are; else the most probable, and none where all
             probabilities are 0. Rows in no cluster (−1) have confidence 0, and distances of NaN.
         positions: x and y of each row on the map, if there is one.
+        shards: whether all ranks see all rows and put a share of them into clusters each.
 
     Raises:
         UserError: NaN, infinity, or a zero row under the cosine.
     """
+    if shards.cut:
+        part = shards.part(len(features))
+        mine = assign_rows(features[part], clusterer, centers, metric, labels=None if labels is None else labels[part])
+        labels, confidence = shards.gather(mine.labels), shards.gather(mine.confidence)
+        return Assignments(labels, confidence, shards.gather(mine.distance), shards.gather(mine.margin), positions)
     rows = Rows(features, metric, centers.float().mean(0))
     points = rows.prepare(centers).to(rows.dtype)
     n = len(rows)
