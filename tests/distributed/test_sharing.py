@@ -15,7 +15,7 @@ from tests.ranks import on_ranks
 from shoal import distributed
 from shoal.cli.main import main
 from shoal.clustering import GaussianMixture, KMeans, MiniBatchKMeans
-from shoal.clustering.neighbours import approximate_neighbours
+from shoal.clustering.neighbours import approximate_neighbours, nearest_neighbours, neighbour_recall
 from shoal.clustering.rows import Shards
 from shoal.features import EncoderSpec, embed, extract, filling, load_encoder, open_embedded
 from shoal.features.embedded import FILES, SHARDS
@@ -148,7 +148,8 @@ def fitted() -> list[list[float]]:
         bound = getattr(model, "inertia_", None) or model.lower_bound_
         found.append([bound, *distributed.gather_uneven(labels).tolist()])
     near = approximate_neighbours(x, torch.arange(0, 6000), 0, Shards(sharded))
-    return [*found, near.index.flatten().tolist()]
+    recall = neighbour_recall(x, near, 0, Shards(sharded))
+    return [*found, [recall, *near.index.flatten().tolist()]]
 
 
 def clustered(out: Path, *flags: str) -> int:
@@ -182,4 +183,11 @@ def test_clusters_and_neighbours_of_ranks_are_those_of_one_process():
         for one, other in zip(alone[:-1], answer[:-1], strict=True):
             assert other[0] == pytest.approx(one[0], rel=1e-5)
             assert np.mean(np.array(one[1:]) == np.array(other[1:])) > 0.9999
+        assert answer[-1][0] == pytest.approx(alone[-1][0], abs=0.01)
         assert np.mean(np.array(alone[-1]) == np.array(answer[-1])) > 0.999
+    index = np.array(alone[-1][1:], dtype=int).reshape(6000, 10)
+    true, _ = nearest_neighbours(rows(), 10, "cosine", None)
+    drawn = np.arange(0, 6000, 10)
+    recall = np.mean([len({*index[i]} & {*true[i].tolist()}) / 10 for i in drawn])
+    assert alone[-1][0] == pytest.approx(recall, abs=0.04)
+    assert 0.5 < recall < 1

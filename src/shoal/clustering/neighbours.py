@@ -29,6 +29,8 @@ PROBES = 4
 _BLOCK = 4096  # rows compared with as many at once: 64 MB of cosines
 _SAMPLED = 50  # rows per cell on which k-means finds the cells
 _READ = 8192
+_ASKED = 200  # rows whose neighbours are looked for among all
+_ROUNDING = 1e-6  # of cosines
 
 
 SPARE = 4
@@ -207,9 +209,28 @@ def approximate_neighbours(
     similarity = torch.full(index.shape, -torch.inf, dtype=torch.float64)
     if j:
         for queries, members in _cells(features, rows, seed, shards):
-            _merge_members(features, rows, queries, members, index, similarity, own.start)
+            _merge_members(features, rows, queries, members, index, similarity, queries - own.start)
         index, similarity = shards.gather(index), shards.gather(similarity)
     return Neighbours(rows, torch.where(index < 0, -1, rows[index.clamp(min=0)]), similarity.float())
+
+
+def neighbour_recall(
+    features: Float[Tensor, "n d"], near: Neighbours, seed: int = 0, shards: Shards = LOCAL
+) -> float | None:
+    """Share of the true neighbours of 200 rows, drawn at random, that ``approximate_neighbours`` has found.
+
+    These rows are compared with all others, in O(200 · m · d). None where all rows were.
+    """
+    n, j = len(near.rows), near.index.shape[1]
+    if -(-n // CELL_ROWS) <= PROBES:
+        return None
+    drawn = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:_ASKED].sort().values
+    own = drawn[shards.part(len(drawn))]
+    index = torch.full((len(own), j), -1)
+    similarity = torch.full(index.shape, -torch.inf, dtype=torch.float64)
+    _merge_members(features, near.rows, own, torch.arange(n), index, similarity, torch.arange(len(own)))
+    found = (near.similarity[own] >= similarity[:, -1:] - _ROUNDING).sum()
+    return int(shards.sum(found)) / (len(drawn) * j)
 
 
 def _cells(
@@ -249,19 +270,18 @@ def _merge_members(
     members: Int64[Tensor, "c"],
     index: Int64[Tensor, "own j"],
     similarity: Float[Tensor, "own j"],
-    first: int,
+    places: Int64[Tensor, "q"],
 ) -> None:
-    """Merge the members into the neighbours that each query has so far; ``first`` is the query of the first row."""
+    """Merge the members into the neighbours that each query has so far, which are at its place."""
     for candidates in torch.split(members, _BLOCK):
         y = _unit_rows(features, rows[candidates])
         center = y.mean(0)  # about which differences of rows that are much alike keep their digits in float32
         y, y_lengths = _about(y, center)
-        for block in torch.split(queries, _BLOCK):
+        for block, place in zip(torch.split(queries, _BLOCK), torch.split(places, _BLOCK), strict=True):
             x, x_lengths = _about(_unit_rows(features, rows[block]), center)
             squared = torch.addmm(y_lengths, x, y.T, alpha=-2).add_(x_lengths[:, None])
             squared.masked_fill_(block[:, None] == candidates, torch.inf)
             best = squared.topk(min(index.shape[1], len(candidates)), largest=False)
-            place = block - first
             values = torch.cat([similarity[place], 1 - best.values.double().clamp(min=0) / 2], 1)
             found = torch.cat([index[place], candidates[best.indices]], 1)
             similarity[place], kept = values.topk(index.shape[1])

@@ -17,7 +17,7 @@ from shoal import job
 from shoal.clustering import approximate_neighbours, map_positions
 from shoal.clustering.calibration import Calibration, fit_calibration
 from shoal.clustering.density import in_series
-from shoal.clustering.neighbours import Neighbours
+from shoal.clustering.neighbours import Neighbours, neighbour_recall
 from shoal.clustering.rows import LOCAL, Shards
 from shoal.data.sources.others import in_words
 from shoal.data.unread import count_kinds
@@ -69,6 +69,8 @@ class Outcome:
     """Those of them that the table of skipped files names: not texts and others that plainly are no images."""
     n_links: int = 0
     """Images that are other names of a file."""
+    recall: float | None = None
+    """Share of the true neighbours of an image that were found, where not all images were compared; None: all."""
     note: str = ""
     """What stands in the way of finding duplicates."""
     how: str = ""
@@ -96,6 +98,9 @@ class Outcome:
             ("outliers", self.n_outliers, folder.outliers),
         ):
             lines += [f"{what:<12} {n}: {path}"] if n else []
+        if self.recall is not None:
+            found = f"{self.recall:.1%} of the ten nearest were found, as 200 images show"
+            lines.append(f"neighbours   {found}: of so many images not all pairs are compared")
         if self.not_read:
             n, where = sum(self.not_read.values()), f": {folder.skipped}"
             if self.n_named < n:
@@ -127,6 +132,8 @@ class Measured:
     found: Assignments
     near: Neighbours | None
     """Of the images that differ; None where rows were clustered."""
+    recall: float | None
+    """Share of the true neighbours that were found, where not all images were compared."""
 
 
 def measure(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"], shards: Shards = LOCAL) -> Measured:
@@ -156,7 +163,9 @@ def measure(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"], shards: 
         positions=positions,
         shards=shards,
     )
-    return Measured(result, found, _near(inputs, result.seed, shards))
+    near = _near(inputs, result.seed, shards)
+    recall = None if near is None else neighbour_recall(features, near, result.seed, shards)
+    return Measured(result, found, near, recall)
 
 
 def _near(inputs: Inputs, seed: int, shards: Shards = LOCAL) -> Neighbours | None:
@@ -188,6 +197,10 @@ def write_measured(measured: Measured, inputs: Inputs) -> Outcome:
     Raises:
         UserError: the folder cannot be written.
     """
+    return replace(_written(measured, inputs), recall=measured.recall)
+
+
+def _written(measured: Measured, inputs: Inputs) -> Outcome:
     result, found, near = measured.result, measured.found, measured.near
     if not result.folder.clustered.exists():
         return write_files(result, inputs, found, near=near)
