@@ -24,10 +24,12 @@ LONG = ("--epochs", "100000", "--compile", "off")
 
 
 @contextmanager
-def torchrun(*args: str, restarts: int = 0) -> Iterator[subprocess.Popen[str]]:
-    """The command on two ranks, in a process group of its own that is ended with the block."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["--max-restarts", str(restarts), "-m", "tests.distributed.saving_often", *args]
+def torchrun(
+    *args: str, restarts: int = 0, n: int = 2, module: str = "saving_often"
+) -> Iterator[subprocess.Popen[str]]:
+    """The command on some ranks, in a process group of its own that is ended with the block."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
+    command += ["--max-restarts", str(restarts), "-m", f"tests.distributed.{module}", *args]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with tempfile.TemporaryFile("w+") as said:
         job = subprocess.Popen(
@@ -52,7 +54,7 @@ def ended(job: subprocess.Popen[str]) -> str:
 def ranks(job: subprocess.Popen[str]) -> list[int]:
     """Process numbers of the ranks, the first one first."""
     found = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
-    return sorted(int(pid) for pid in found if b"saving_often" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return sorted(int(pid) for pid in found if b"tests.distributed." in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def steps(folder: Path) -> int:

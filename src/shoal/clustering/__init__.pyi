@@ -8,7 +8,7 @@ from .linear import LinearHead
 from .maps import layout, map_method, map_positions
 from .mixtures.beta import BetaMixture
 from .mixtures.gaussian import GaussianMixture
-from .neighbours import approximate_neighbours, nearest_neighbours
+from .neighbours import approximate_neighbours, nearest_neighbours, neighbour_recall
 from .rows import ClusteringMethod
 from .saved import Clusterer, build_clusterer, clusterer_from, state_of
 from .suggest.suggest import Suggestion, suggest_k
@@ -39,6 +39,7 @@ __all__ = [
     "map_method",
     "map_positions",
     "nearest_neighbours",
+    "neighbour_recall",
     "silhouette",
     "state_of",
     "suggest_k",
