@@ -13,7 +13,20 @@ import shoal
 
 SOURCE = Path(shoal.__file__).parent
 LAYERS = [
-    {"types", "errors", "files", "folder", "tensors", "device", "distributed", "job", "progress", "noise", "plugins"},
+    {
+        "types",
+        "errors",
+        "files",
+        "folder",
+        "tensors",
+        "device",
+        "distributed",
+        "heartbeat",
+        "job",
+        "progress",
+        "noise",
+        "plugins",
+    },
     {"losses", "models", "data", "clustering", "decisions"},
     {"learning"},
     {"methods"},

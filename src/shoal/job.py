@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined,unused-ignore]
 from torch.distributed.rendezvous import rendezvous
 
-from shoal import distributed
+from shoal import distributed, heartbeat
 from shoal.distributed import is_first, rank, world_size
 from shoal.errors import EchoedError, UserError
 from shoal.progress import ProgressCallback
@@ -88,18 +88,30 @@ def joined(resume: str = RESUME_RUN) -> Iterator[None]:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def together(complain: Callable[[str], object]) -> Iterator[None]:
     """``joined`` for a command that is resumed by itself; the first process alone warns, and all share the cores.
+
+    Args:
+        complain: says that a process on another machine has vanished, before this one ends.
 
     Raises:
         UserError: as ``joined``.
         EchoedError: as ``joined``.
     """
-    with joined("Run the same command again to resume, on any number of processes."):
+    resume = "Run the same command again to resume, on any number of processes."
+    with joined(resume), contextlib.ExitStack() as stack:
         if world_size() > 1:
             share_cores()
         if not is_first():
             logging.getLogger("shoal").setLevel(logging.CRITICAL)
+
+        def missed(number: int) -> None:
+            if is_first_to_speak():
+                who = "the machine of the first process" if number == rank() else f"process {number}"
+                complain(f"nothing is heard of {who} any more. {resume}")
+
+        if n_nodes() > 1:
+            stack.enter_context(heartbeat.heard(_place(), _notes, rank(), world_size(), missed))
         yield
 
 
@@ -357,7 +369,7 @@ def this_process() -> str:
 
 def n_nodes() -> int:
     """Number of machines, as far as ``torchrun`` tells."""
-    return max(1, world_size() // local_world_size())
+    return int(os.environ.get("GROUP_WORLD_SIZE", "1")) if world_size() > 1 else 1
 
 
 def local_world_size() -> int:

@@ -3,10 +3,12 @@
 import sys
 import time
 
+from shoal import heartbeat
 from shoal.cli.main import main
 from shoal.features import Encoder, extract, filling
 
 filling._COMMIT_SECONDS, filling._COMPUTING = 0, 1
+heartbeat.BEAT_SECONDS, heartbeat.SILENT_SECONDS = 0.5, 5
 extract.choose_batch_size = lambda _encoder: 4
 embed = Encoder.embed
 

@@ -11,7 +11,7 @@ import tyro
 from shoal import distributed, job
 from shoal.cli.flags import Command, OptionalPath
 from shoal.cli.sort import chosen_sorting, sort_into
-from shoal.cli.terminal import Stopped, say, stopped
+from shoal.cli.terminal import Stopped, complain_at_once, say, stopped
 from shoal.clustering import ClusteringMethod
 from shoal.clustering.rows import Metric
 from shoal.data.greys import chosen_ranges
@@ -120,7 +120,7 @@ class ClusterCommand(Command):
         from shoal.data.sources.find import short_name
 
         folder = ResultFolder(self.out or Path("clusters") / short_name(self.source))
-        with job.together():
+        with job.together(complain_at_once):
             if distributed.is_first():
                 folder.check_free(resumable=True)
             try:

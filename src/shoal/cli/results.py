@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from shoal.cli.flags import Command, OptionalPath, ResultPath
-from shoal.cli.terminal import Stopped, complain, say, stopped
+from shoal.cli.terminal import Stopped, complain, complain_at_once, say, stopped
 from shoal.errors import UserError
 
 
@@ -37,7 +37,7 @@ class PredictCommand(Command):
         from shoal.results.result import Result
         from shoal.results.tables import check_free
 
-        with job.together():
+        with job.together(complain_at_once):
             job.of_first(lambda: check_free(self.out))
             try:
                 with job.local_first():  # it downloads what the others find

@@ -92,12 +92,17 @@ def complain(text: str, *, at_once: bool = False) -> None:
     print(f"shoal: {one_line(text)}", file=sys.stderr)  # noqa: T201 - a command's output
 
 
+def complain_at_once(text: str) -> None:
+    """``complain`` where processes have agreed on who speaks."""
+    complain(text, at_once=True)
+
+
 def stopped(stop: Stopped, text: str) -> int:
     """Say that a command was stopped, by one process of a job; returns the exit status."""
     from shoal import job  # it loads torch
 
     if job.is_first_to_speak():
-        complain(text, at_once=True)
+        complain_at_once(text)
     return 2 if job.has_failed() else 128 + stop.signum
 
 

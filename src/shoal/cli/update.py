@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from shoal.cli.flags import Command, ResultPath
-from shoal.cli.terminal import Stopped, say, stopped
+from shoal.cli.terminal import Stopped, complain_at_once, say, stopped
 from shoal.files import real
 from shoal.folder import ResultFolder
 
@@ -48,7 +48,7 @@ class UpdateCommand(Command):
         from shoal.results.result import Result
         from shoal.results.update import update
 
-        with job.together():
+        with job.together(complain_at_once):
             quiet = self.quiet or not distributed.is_first()
             try:
                 with job.first_first():  # an update that is whole is put in place once
