@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -110,12 +111,22 @@ def test_a_broken_image_in_the_part_of_the_second_is_told_once(flags, tmp_path):
 
 
 @pytest.mark.slow
-def test_more_processes_than_images(flags, tmp_path):
-    (tmp_path / "few").mkdir()
-    for number, data in enumerate(pictures(2)):
-        (tmp_path / "few" / f"{number}.png").write_bytes(data)
-    few = ["cluster", str(tmp_path / "few"), "-k", "2", *flags[4:], "--out", str(tmp_path / "out")]
-    with torchrun(*few, module=SLOWLY, n=4) as job:
-        said = ended(job)
-    assert job.returncode == 0, said
-    assert "clusters     2, of 2" in said
+@pytest.mark.timeout(240)
+def test_a_machine_that_vanishes_is_missed(flags, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    meeting = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", place, "--rdzv-id", "1"]
+    out = tmp_path / "out"
+    with torchrun(*flags, "--out", str(out), module=SLOWLY, n=1, meeting=meeting) as stays:
+        time.sleep(2)  # so that it is the one where both meet
+        with torchrun(*flags, "--out", str(out), module=SLOWLY, n=1, meeting=meeting) as vanishes:
+            after(out / "features", 4, stays)
+            for pid in (vanishes.pid, *ranks(vanishes)):  # torchrun first, so that it cannot tell
+                os.kill(pid, signal.SIGKILL)
+            start = time.monotonic()
+            said = ended(stays)
+        assert time.monotonic() - start < 60
+    assert "shoal: nothing is heard of process" in said, said
+    assert "Run the same command again to resume" in said
+    assert sum(done(out / "features")) >= 8

@@ -156,6 +156,23 @@ def clustered(out: Path, *flags: str) -> int:
     return main(["cluster", "digits", *flags, "--quiet", "--out", str(out)])
 
 
+def few_clustered(folder: Path, spec: EncoderSpec, out: Path) -> int:
+    network = ["--backbone.name", spec.name, "--backbone.weights", spec.weights]
+    return main(["cluster", str(folder), "-k", "2", *network, "--quiet", "--out", str(out)])
+
+
+@pytest.mark.slow
+def test_more_processes_than_images(spec, tmp_path):
+    (tmp_path / "few").mkdir()
+    for number, data in enumerate(pictures(2)):
+        (tmp_path / "few" / f"{number}.png").write_bytes(data)
+    assert few_clustered(tmp_path / "few", spec, tmp_path / "one") == 0
+    assert on_ranks(4, functools.partial(few_clustered, tmp_path / "few", spec, tmp_path / "four")) == [0] * 4
+    same(tmp_path / "one" / "features", tmp_path / "four" / "features")
+    for name in ("assignments.csv", "centers.npy", "outliers.csv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "four" / name).read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",

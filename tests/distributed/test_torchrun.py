@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,10 +25,14 @@ LONG = ("--epochs", "100000", "--compile", "off")
 
 @contextmanager
 def torchrun(
-    *args: str, restarts: int = 0, n: int = 2, module: str = "saving_often"
+    *args: str,
+    restarts: int = 0,
+    n: int = 2,
+    module: str = "saving_often",
+    meeting: Sequence[str] = ("--standalone",),
 ) -> Iterator[subprocess.Popen[str]]:
     """The command on some ranks, in a process group of its own that is ended with the block."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
+    command = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc-per-node", str(n)]
     command += ["--max-restarts", str(restarts), "-m", f"tests.distributed.{module}", *args]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with tempfile.TemporaryFile("w+") as said:
