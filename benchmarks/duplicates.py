@@ -38,13 +38,13 @@ from torch import Tensor
 
 from shoal.clustering import approximate_neighbours
 from shoal.data import find_source
+from shoal.data.equal import first_of_each, first_rows
 from shoal.data.greys import Scale
 from shoal.data.reading import open_content
 from shoal.data.sketch import SKETCH, sketch
 from shoal.features import Embedded, EncoderSpec, embed, load_encoder
 from shoal.features.encoder import Encoder
 from shoal.results.copies import Pairs, copies, pairs_by_cosine
-from shoal.results.duplicates import first_of_each
 
 EACH = 40
 N_OF_TABLE = 3000
@@ -179,13 +179,14 @@ def embedded_in(folder: Path, encoder: Encoder) -> tuple[Embedded, dict[str, Pai
         source = find_source(folder)
         embedded = embed(source, encoder, Path(kept) / "features")
         first = first_of_each(embedded.fingerprints)
-        found = approximate_neighbours(embedded.features, (first == torch.arange(len(first))).nonzero()[:, 0])
+        rows = first_rows(first)
+        found = approximate_neighbours(embedded.features, rows)
         assert embedded.sketches is not None
         codes = hashes([folder / name for name in embedded.ids])
         equal = Pairs(torch.arange(len(first)), first, torch.ones(len(first)))
         rules = {
-            "shoal": copies(embedded.features, found, embedded.sketches),
-            "thumbnails": copies(embedded.features, found, embedded.sketches, trained=True),
+            "shoal": copies(embedded.features, rows, [found], embedded.sketches),
+            "thumbnails": copies(embedded.features, rows, [found], embedded.sketches, trained=True),
             "cosine": pairs_by_cosine(found),
             "hash": pairs_by_hash(embedded.features, codes),
         }
@@ -282,7 +283,7 @@ def scale(n: int) -> None:
     start = time.perf_counter()
     found = approximate_neighbours(features, torch.arange(n))
     searched = time.perf_counter() - start
-    pairs = copies(features, found, sketches)
+    pairs = copies(features, torch.arange(n), [found], sketches)
     seconds = time.perf_counter() - start - searched
     right = int((pairs.other - pairs.one == n - len(originals)).sum())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

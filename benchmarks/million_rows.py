@@ -178,6 +178,7 @@ def cluster(
             stack.enter_context(mock.patch.object(cluster_images, "build_clusterer", build))
             result = ResultFolder(folder)
             outcome = cluster_images.cluster(inputs, k, "kmeans", "cosine", 0, result, Progress())
+    assert outcome is not None  # the only process is the first
     found = {"duplicates": outcome.n_duplicates, "outliers": outcome.n_outliers, "clusters": outcome.n_clusters}
     peaks = {name: max(each[name] for each in figures.values()) for name in ("MB", "with maps MB")}
     return {**figures, "all": {**whole, **peaks, **found}, "files": _sizes(folder)}
