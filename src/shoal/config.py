@@ -394,6 +394,10 @@ def config_digest(config: RunConfig) -> str:
     for name, before in (("views", 2), ("side", None)):
         if raw["augment"][name] == before:
             del raw["augment"][name]
+    if not raw["augment"]["neighbours"]:
+        del raw["augment"]["neighbours"], raw["augment"]["neighbour_p"]
+    if not raw["data"]["every"]:
+        del raw["data"]["every"]
     if raw["method"].get("boost_from") is None:
         raw["method"] = {name: value for name, value in raw["method"].items() if not name.startswith("boost_")}
     return hashlib.blake2b(_dump(raw).encode(), digest_size=16).hexdigest()

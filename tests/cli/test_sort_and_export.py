@@ -37,6 +37,8 @@ def clusters(tmp_path, monkeypatch):
         present=np.arange(3),
         paths=[folder / name for name in "abc"],
         source_folders=[folder],
+        source=str(folder),
+        joined=(),
         model=Model(found, torch.eye(3), torch.arange(3)),
         contents=lambda: iter([b"a", b"b", b"c"]),
         encoder=None,

@@ -16,7 +16,8 @@ from tests.runs import tiny_recipe
 
 from shoal import files as writing
 from shoal.cli.main import main
-from shoal.features import Encoder, matching
+from shoal.data import looks
+from shoal.features import Encoder
 from shoal.folder import ResultFolder
 from shoal.results.result import Result
 
@@ -375,7 +376,7 @@ def test_what_could_not_be_read_is_looked_at_again(tmp_path, photos, network, ca
 def test_a_drive_that_goes_away_takes_no_image_out(tmp_path, photos, clusters, monkeypatch, capsys):
     before = table(clusters)
     (photos / "red-1.png").unlink()
-    look = matching.look_at_all
+    look = looks.look_at_all
 
     def unplugged(files, rows=None):
         found = look(files, rows)
@@ -384,7 +385,7 @@ def test_a_drive_that_goes_away_takes_no_image_out(tmp_path, photos, clusters, m
             photos.rename(tmp_path / "unplugged")
         return found
 
-    monkeypatch.setattr("shoal.features.matching.look_at_all", unplugged)
+    monkeypatch.setattr("shoal.data.looks.look_at_all", unplugged)
     assert main(["update", str(clusters)]) == 2
     assert "cannot be reached any more" in complaint(capsys)
     assert table(clusters) == before

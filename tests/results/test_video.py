@@ -120,11 +120,11 @@ def test_an_update_sees_renamed_new_and_vanished_videos(films, tmp_path, capsys)
 
 
 def test_an_interrupted_embedding_goes_on_within_a_video(made, weights, tmp_path, monkeypatch):
-    from shoal.features import extract, load_encoder
+    from shoal.features import extract, filling, load_encoder
     from shoal.features.encoder import EncoderSpec
 
     monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(extract, "_COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(filling, "_COMMIT_SECONDS", 0.0)
     monkeypatch.setattr(extract, "choose_batch_size", lambda _encoder: 4)
     from shoal.data import find_source
 

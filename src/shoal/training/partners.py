@@ -29,12 +29,14 @@ def pixel_neighbours(pixels: UInt8[Tensor, "n 3 h w"], k: int) -> Int64[Tensor, 
     """
     if not distributed.is_first():
         return distributed.gather_uneven(torch.empty(0, k, dtype=torch.int64, device=pixels.device))
-    rows = torch.cat([_as_rows(part) for part in torch.split(pixels, _READ)])
+    parts = torch.split(pixels, _READ)
+    grey = all(bool((part == part[:, :1]).all()) for part in parts)
+    rows = torch.cat([_as_rows(part[:, :1] if grey else part) for part in parts])
     index, _ = nearest_neighbours(rows, k, "euclidean")
     return distributed.gather_uneven(torch.as_tensor(index))
 
 
-def _as_rows(pixels: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+def _as_rows(pixels: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
     height, width = pixels.shape[2:]
     small = F.interpolate(pixels.float() / 255, (min(height, SIDE), min(width, SIDE)), mode="area")
     return small.flatten(1)
