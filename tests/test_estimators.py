@@ -113,6 +113,7 @@ def test_save_and_load_predict_the_same(tmp_path):
         shoal.BYOL.load(tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_a_whole_result(tmp_path, capsys):
     write_pictures(tmp_path / "pictures")
     model = shoal.ProPos(4, epochs=1, settings=SETTINGS | {"data.size": 8}).fit(tmp_path / "pictures")
@@ -368,6 +369,7 @@ def test_held_out_images_are_scored(tmp_path):
         model.evaluate(tiny_images().pixels)
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     whole = shoal.ProPos(4, epochs=3, settings=SMALL, out=tmp_path / "whole").fit(Labelled())
     steps = []

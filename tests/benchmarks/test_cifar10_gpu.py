@@ -7,6 +7,8 @@ from tests.runs import tiny_recipe
 
 from shoal.errors import UserError
 
+pytestmark = pytest.mark.slow  # each trains several times
+
 
 def rows(curve):
     return [{key: value for key, value in row.items() if key not in CLOCK} for row in curve.rows()]

@@ -141,7 +141,7 @@ def test_fewer_rows_that_differ_than_clusters(tmp_path, capsys, caplog):
     assert "(7) found smaller than n_clusters (12)" in caplog.text
 
 
-@pytest.mark.parametrize("k", ["3", "auto"])
+@pytest.mark.parametrize("k", [pytest.param("3", marks=pytest.mark.slow), "auto"])
 def test_rows_of_one_direction_are_one_cluster(tmp_path, k):
     column = np.random.default_rng(0).uniform(1, 9, (60, 1)).astype(np.float32)
     for name, rows in (("column", column), ("multiples", column * np.float32([1.1, 2.3, 3.7]))):

@@ -32,6 +32,7 @@ def fill(rows, answer, path="answers.csv"):
     return path
 
 
+@pytest.mark.slow
 def test_questions_are_answered_learnt_from_and_taken_back(clusters, capsys):
     before = labels_of(clusters)
     rows = questions(clusters)
@@ -188,6 +189,7 @@ def test_answers_of_a_file_are_undone_as_one(clusters, capsys):
     assert main(["learn", str(clusters), "--undo"]) == 2
 
 
+@pytest.mark.slow
 def test_a_damaged_learnt_clustering_can_be_taken_back(clusters, capsys):
     assert main(["learn", str(clusters), fill(questions(clusters, 5), "0"), "--yes"]) == 0
     before = labels_of(clusters)
@@ -235,6 +237,7 @@ def test_an_answer_about_a_cluster_that_was_merged_since_is_about_the_one_it_is_
     assert labels_of(clusters)["grey-0.png"] == 0
 
 
+@pytest.mark.slow
 def test_a_result_that_was_changed_meanwhile_is_read_again(clusters, monkeypatch, capsys):
     """As where an update ends while something is learnt: what was learnt is about other images."""
     from shoal.results import learning

@@ -77,6 +77,7 @@ def test_evaluate_reads_the_backbone_and_the_report_shows_it(run, tmp_path, caps
     assert "Linear probe" not in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_images_without_labels_have_neither_neighbours_nor_a_probe(tmp_path, capsys):
     bare = tmp_path / "bare"
     photos(bare, n=40)
@@ -179,6 +180,7 @@ def test_both_kinds_of_result_have_the_same_tables(run, tmp_path):
         assert pq.read_schema(run / name).equals(pq.read_schema(tmp_path / "again" / name))
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_refused(run, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)

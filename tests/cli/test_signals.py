@@ -29,8 +29,8 @@ def signalled(monkeypatch, name: str, *signums: int) -> None:
     monkeypatch.setattr(workflow, name, and_a_signal)
 
 
-@pytest.mark.parametrize("output", ["finished_run", "write_result"])
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("output", [pytest.param("finished_run", marks=pytest.mark.slow), "write_result"])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_while_results_are_written_stops_the_run(tmp_path, capsys, monkeypatch, output, signum):
     out = tmp_path / "my run"
     with monkeypatch.context() as patch:
@@ -79,7 +79,9 @@ def piped(args: list[str], output: int) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("args", [["recipes"], ["--help"], ["predict", "--help"]])
+@pytest.mark.parametrize(
+    "args", [["recipes"], *(pytest.param([*of, "--help"], marks=pytest.mark.slow) for of in ([], ["predict"]))]
+)
 def test_output_that_nobody_reads(args):
     reader, writer = os.pipe()
     os.close(reader)

@@ -49,6 +49,7 @@ def test_a_run_is_the_folder_that_was_promised(run):
     assert "psl" in rows[1]
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_is_a_recipe_that_gives_the_same_run(run, tmp_path):
     assert main(["train", str(run / "config.yaml"), "--quiet", "--out", str(tmp_path / "again")]) == 0
     one, two = (pq.read_table(folder / "assignments.parquet") for folder in (run, tmp_path / "again"))
@@ -169,6 +170,7 @@ def test_metrics_are_json_that_anything_reads(run):
         assert all(value is None or np.isfinite(value) for value in json.loads(line).values())
 
 
+@pytest.mark.slow
 def test_the_command_in_the_report_makes_the_run_again(tmp_path, monkeypatch):
     recipe = str(tiny_recipe(tmp_path))
     assert main(["train", recipe, "--max-steps", "1", "--quiet", "--out", str(tmp_path / "it's mine")]) == 0

@@ -10,7 +10,8 @@ ZERO_ROWS = {"check_estimators_dtypes": "zero rows"}  # which have no direction
 
 @pytest.mark.usefixtures("without_type_checks", "no_umap")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning", "ignore:Number of distinct clusters")
-@pytest.mark.parametrize("metric", [pytest.param("euclidean", marks=pytest.mark.slow), "cosine"])
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize(
     "estimator",
     [UMAPKMeans(3), UMAPHDBSCAN(), TEMI(3, n_heads=2, epochs=6)],

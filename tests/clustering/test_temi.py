@@ -51,6 +51,7 @@ def test_it_tells_of_each_epoch():
     assert done == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.slow
 def test_the_clusters_come_of_the_votes_of_all_heads_numbered_as_in_the_best(monkeypatch):
     asked, voted, started = [], [], []
     vote, train = temi.votes, temi.classifier

@@ -81,6 +81,7 @@ def whole(tmp_path_factory, spec) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_by_ranks_that_are_stopped_is_that_of_one_process(whole, spec, tmp_path):
     folder = tmp_path / "f"
     stopped = on_ranks(2, functools.partial(embedded, folder, spec, (30, 13)))
@@ -196,6 +197,7 @@ def test_each_method_gives_the_clusters_of_one_process(tmp_path, flags):
     assert np.mean([mine == other for mine, other in zip(one, two, strict=True)]) > 0.999
 
 
+@pytest.mark.slow
 def test_clusters_and_neighbours_of_ranks_are_those_of_one_process():
     alone = fitted()
     for answer in on_ranks(3, fitted):

@@ -33,6 +33,7 @@ def test_sgd_reads_as_much_off_the_digits_as_logistic_regression():
     assert found == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.slow
 def test_lars_reads_as_much_off_many_rows_as_logistic_regression():
     rows, labels = blobs(22_000, 16, 5, overlap=3.0)
     train, test = slice(0, 20_000), slice(20_000, None)

@@ -33,7 +33,7 @@ def theirs(spec, pixels):
     [
         *("test_vit", "test_efficientnet", "test_resnet", "test_convnext", "test_nfnet", "test_byobnet"),
         "mobilenetv3_small_050",  # widens its features behind the pooling
-        "levit_128s",  # two heads on the same features
+        pytest.param("levit_128s", marks=pytest.mark.slow),  # two heads on the same features
         pytest.param("resnetv2_50", marks=pytest.mark.slow),  # a convolution for a classifier
         pytest.param("repvit_m0_9", marks=pytest.mark.slow),
     ],
@@ -51,7 +51,10 @@ def test_probabilities_are_those_of_the_whole_network(name, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["deit_tiny_distilled_patch16_224", "crossvit_tiny_240", pytest.param("volo_d1_224", marks=pytest.mark.slow)],
+    [
+        "deit_tiny_distilled_patch16_224",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("crossvit_tiny_240", "volo_d1_224")),
+    ],
 )
 def test_classifiers_that_read_more_than_the_features_are_not_used(name, tmp_path):
     encoder = load_encoder(write_weights(tmp_path / "w.safetensors", name))

@@ -204,7 +204,8 @@ def test_every_layout_of_the_table_has_a_case():
     assert all(cases[publisher] >= count for publisher, count in rows.items())
 
 
-@pytest.mark.parametrize("stem", [pytest.param("cifar", marks=pytest.mark.slow), "cifar-pad2"])
+@pytest.mark.slow
+@pytest.mark.parametrize("stem", ["cifar", "cifar-pad2"])
 def test_converted_weights_give_the_publishers_features(stem, tmp_path, capsys):
     good, other = backbone(stem=stem), MadeUp(stem=stem)
     torch.save((propos if stem == "cifar" else solo_learn)(good, other), tmp_path / "published.ckpt")

@@ -291,6 +291,7 @@ def test_a_merged_cluster_stands_for_the_one_that_it_is_in(result):
     assert result.names == {colour["red"]: "warm"}
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_again_keeps_what_was_decided(run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)

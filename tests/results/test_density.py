@@ -123,6 +123,7 @@ def test_noise_and_layers_are_told_and_kept(once, made):
     assert "--method density --min-cluster-size 6" in page
 
 
+@pytest.mark.slow
 def test_another_layer_needs_neither_network_nor_umap(made, monkeypatch, capsys):
     for what in ("shoal.clustering.density.umap_embedding", "shoal.features.Encoder.embed"):
         monkeypatch.setattr(what, lambda *_, **__: 1 / 0)
@@ -199,6 +200,7 @@ def test_a_person_takes_noise_in(made):
     assert state["layers"] == [2]
 
 
+@pytest.mark.slow
 def test_a_review_changes_to_another_layer_and_back(made):
     with Result.load(made).folder.alone():
         desk = Desk(Result.load(made))

@@ -96,6 +96,7 @@ def same_groups(one, two):
     return len(set(zip(one.values(), (two[name] for name in one), strict=True))) == len(set(one.values()))
 
 
+@pytest.mark.slow
 def test_each_networks_features_are_as_it_makes_them_alone(two, files):
     for name in (BACKBONE, SECOND):
         alone = embed(

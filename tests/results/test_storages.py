@@ -88,6 +88,7 @@ def test_sort_refuses(web, tmp_path, network, capsys):
     assert not (tmp_path / "sorted").exists()
 
 
+@pytest.mark.slow
 def test_no_secret_is_written(web, tmp_path, network, capfd):
     """Nothing that a command prints or writes has the password, the signature or the token of an address."""
     password, signature, token = SECRETS
@@ -163,6 +164,7 @@ def bucket(s3, photos):
 warnings = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
+@pytest.mark.slow
 @warnings
 def test_a_bucket(bucket, s3, tmp_path, network, capfd):
     out = tmp_path / "out"

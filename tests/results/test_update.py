@@ -454,6 +454,7 @@ def test_files_that_are_listed_already_do_not_join(tmp_path, photos, network, mo
         assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.slow
 def test_a_joined_folder_that_is_away_is_no_folder_of_vanished_images(tmp_path, photos, clusters, capsys):
     for colour in COLOURS:
         photograph(tmp_path / "december", colour, 70)
@@ -490,6 +491,7 @@ def test_what_joins_by_a_pattern_is_named_after_its_folder(tmp_path, clusters):
     assert "january/january.zip/red-71.png" in table(clusters)
 
 
+@pytest.mark.slow
 def test_a_listed_file_keeps_its_name_once_it_can_be_read(tmp_path, photos, network, monkeypatch):
     names = [f"photos/{path.name}" for path in sorted(photos.iterdir())]
     late = (tmp_path / names[3]).read_bytes()

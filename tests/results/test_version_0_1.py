@@ -39,6 +39,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_clusters_serve_every_command(home, capsys):
     before = pq.read_table("clusters/assignments.parquet")
     for command in (
