@@ -231,6 +231,7 @@ print(n, round(slowest, 2), peak())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1, pytest.param(60, marks=pytest.mark.slow)])
 def test_fuzzed_files_neither_crash_nor_hang_nor_fill_the_memory(seconds):
     """In a process of its own with 6 GB of addresses; its seed differs from day to day, and is told when it fails."""

@@ -43,6 +43,7 @@ def answers():
     return on_two_ranks(gradients_of_scattering)
 
 
+@pytest.mark.slow
 def test_the_loss_and_its_gradient_are_those_of_one_process(answers):
     _, batch, clustering = method_and_batch()
     weight = torch.ones(48, 6, requires_grad=True)

@@ -91,6 +91,7 @@ def test_a_list_that_spells_a_path_twice_names_one_file(tmp_path, photos, networ
     assert not [row for row in table(tmp_path / "clusters" / "list" / "duplicates.csv") if "red-0.png" in row["id"]]
 
 
+@pytest.mark.slow
 def test_features_of_an_earlier_version_have_neither_sketches_nor_links(tmp_path, photos, network, capsys):
     shutil.copy(photos / "red-0.png", photos / "again.png")
     assert main(["cluster", "photos", "-k", "4", *network]) == 0
@@ -268,6 +269,7 @@ def test_mistakes(tmp_path, capsys, args, sentence):
     assert not (tmp_path / "clusters").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_clusters_may_be_moved(tmp_path, photos, network, capsys):
     assert main(["cluster", "photos", "-k", "4", *network]) == 0
     (tmp_path / "clusters").rename(tmp_path / "moved")
@@ -332,6 +334,7 @@ def test_names_that_are_not_text(tmp_path, photos, network, monkeypatch, capsys)
     assert capsys.readouterr().err.endswith("shoal: there is no file or folder gone\\x1bc\\n: check the path.\n")
 
 
+@pytest.mark.slow
 def test_clusters_beside_the_images_are_no_images(tmp_path, photos, network, capsys):
     shutil.make_archive("inside/photos", "zip", photos)
     (tmp_path / "inside" / "runs").mkdir()

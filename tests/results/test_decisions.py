@@ -305,6 +305,7 @@ def test_a_run_that_ends_again_keeps_what_was_decided(run, tmp_path):
     assert "kept" in (copy / "assignments.csv").read_text()
 
 
+@pytest.mark.slow
 def test_decisions_about_other_clusters_are_set_aside(run, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)

@@ -304,6 +304,7 @@ def test_an_image_that_one_network_cannot_take_is_left_out_once(files, monkeypat
     assert clusters_of("same.csv") == clusters_of("two/assignments.csv")
 
 
+@pytest.mark.slow
 def test_text_and_classes_are_those_of_the_network_that_has_them(files, tmp_path):
     name = save_clip(new_clip(tmp_path / "clip"), tmp_path / "clip")
     names = ["--backbone.name", f"{BACKBONE},{name}", "--backbone.weights", f"{files[BACKBONE]},"]
