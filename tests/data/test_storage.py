@@ -186,8 +186,8 @@ def test_a_tar_is_listed_by_few_requests(memory, monkeypatch):
     monkeypatch.setattr(type(memory), "cat_file", lambda *args, **how: ranges.append(how) or cat(*args, **how))
     assert len(find_source("memory://t.tar").listing().ids) == 6
     assert len(ranges) < 16
-    asked = sorted((each["start"], each["end"]) for each in ranges)
-    assert sum(end - start for start, end in asked) < 2 * 3_000_000
+    # How much is asked for in advance depends on how long an answer takes.
+    assert sum(each["end"] - each["start"] for each in ranges) < 3 * 3_000_000
 
 
 def test_shards_are_joined(memory):
