@@ -369,7 +369,6 @@ def test_held_out_images_are_scored(tmp_path):
         model.evaluate(tiny_images().pixels)
 
 
-@pytest.mark.slow
 def test_an_interrupted_fit_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     whole = shoal.ProPos(4, epochs=3, settings=SMALL, out=tmp_path / "whole").fit(Labelled())
     steps = []

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import prod
-from typing import Any, Self
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -88,7 +88,7 @@ class Spool:
         self._n_filed = 0
         self._most = SMALL
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Spool:
         """Be written to."""
         return self
 

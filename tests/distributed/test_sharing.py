@@ -182,7 +182,6 @@ def test_more_processes_than_images(spec, tmp_path):
     [
         ("-k", "10"),
         ("-k", "10", "--method", "gmm"),
-        ("-k", "10", "--method", "temi"),
         ("-k", "10", "--method", "umap-kmeans"),
         ("--method", "density"),
         ("-k", "auto", "--k-range", "8", "12"),

@@ -64,7 +64,8 @@ def check_licence(name: str) -> None:
     """Raise a UserError for a licence that the hub does not know by this name."""
     if name in LICENCES:
         return
-    near = difflib.get_close_matches(name.lower(), LICENCES, n=1)
+    begun = [each for each in LICENCES if each.startswith(name.lower())]  # rather cc-by-4.0 than odc-by
+    near = begun or difflib.get_close_matches(name.lower(), LICENCES, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "it has apache-2.0, cc-by-4.0 and many others."
     raise UserError(
         f"the hub knows no licence {name!r}: {hint} Give 'other' for one of your own, and name it in the card."
