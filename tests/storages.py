@@ -72,10 +72,17 @@ def serving(files):
     server.files, server.faults, server.asked, server.targets = dict(files), {}, Counter(), []
     server.key, server.ranges, server.lock = "", True, threading.Lock()
     server.home = f"http://127.0.0.1:{server.server_port}"
+    with running(server):
+        yield server
+
+
+@contextmanager
+def running(server):
+    """A server that answers in a thread of its own."""
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield server
+        yield
     finally:
         server.shutdown()
         server.server_close()

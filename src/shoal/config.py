@@ -376,6 +376,19 @@ def with_reachable_clusters(config: RunConfig, recipe: RunConfig, given: Iterabl
     )
 
 
+ADDED: tuple[tuple[str, str, object], ...] = (
+    ("backbone", "freeze", 0),
+    ("optim", "backbone_lr_scale", 1),
+    ("data", "range", None),
+    ("data", "every", ""),
+    ("augment", "own", []),
+    ("augment", "views", 2),
+    ("augment", "side", None),
+    ("augment", "neighbours", 0),
+)
+"""Settings that came after the first runs were saved, by section and name, and what these runs did."""
+
+
 def config_digest(config: RunConfig) -> str:
     """Hash of the config but for the paths of the images and of the weights it began with, which may have moved."""
     raw = to_dict(replace(config, data=replace(config.data, path="", root="")))
@@ -383,21 +396,11 @@ def config_digest(config: RunConfig) -> str:
     del raw["backbone"]["weights"]
     del raw["recompute"]  # it changes no bit
     # Runs that began before there were these settings can be resumed.
-    if not raw["backbone"]["freeze"]:
-        del raw["backbone"]["freeze"]
-    if raw["optim"]["backbone_lr_scale"] == 1:
-        del raw["optim"]["backbone_lr_scale"]
-    if raw["data"]["range"] is None:
-        del raw["data"]["range"]
-    if not raw["augment"]["own"]:
-        del raw["augment"]["own"]
-    for name, before in (("views", 2), ("side", None)):
-        if raw["augment"][name] == before:
-            del raw["augment"][name]
     if not raw["augment"]["neighbours"]:
-        del raw["augment"]["neighbours"], raw["augment"]["neighbour_p"]
-    if not raw["data"]["every"]:
-        del raw["data"]["every"]
+        del raw["augment"]["neighbour_p"]
+    for section, name, before in ADDED:
+        if raw[section][name] == before:
+            del raw[section][name]
     if raw["method"].get("boost_from") is None:
         raw["method"] = {name: value for name, value in raw["method"].items() if not name.startswith("boost_")}
     return hashlib.blake2b(_dump(raw).encode(), digest_size=16).hexdigest()

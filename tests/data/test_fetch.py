@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from tests.archives import publish, write_cifar10, write_mnist
+from tests.storages import running
 
 from shoal.cli.main import main
 from shoal.data import DATA_SETS, to_images
@@ -46,14 +47,8 @@ def serving(folder, how=""):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.folder, server.how, server.asked = folder, how, []
     server.home = f"http://127.0.0.1:{server.server_port}/"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -11,7 +11,6 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from shoal import job
 from shoal.clustering.grouping import grouped_rows
 from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.rows import LOCAL, Shards, squared_distances
@@ -69,7 +68,9 @@ class Cells:
             self.near = torch.zeros(n, 1, dtype=torch.int32)
             self.n_cells = 1
         else:
-            tree = _Tree.of_first(features, rows, n_cells, torch.Generator().manual_seed(seed), shards)
+            generator = torch.Generator().manual_seed(seed)
+            # What each rank computes for itself may differ in the last digit.
+            tree = _Tree(*shards.tensors_of_first(lambda: _tree_of(features, rows, n_cells, generator)))
             self.n_cells = len(tree.centers)
             self.near = scratch((n, PROBES), torch.int32)
             for part in self._parts():
@@ -156,68 +157,19 @@ class _Tree:
 
     centers: Float[Tensor, "c d"]
     groups: Float[Tensor, "g d"]
-    places: Sequence[int]
-    """Where the cells of each group begin, with the end of the last."""
-
-    @classmethod
-    def of_first(
-        cls,
-        features: Float[Tensor, "n d"] | Vectors,
-        rows: Int64[Tensor, "m"],
-        n_cells: int,
-        generator: torch.Generator,
-        shards: Shards,
-    ) -> _Tree:
-        """Cells of some rows, found by the first of the ranks that share the work."""
-
-        def found() -> list[Tensor]:
-            tree = cls.of(features, rows, n_cells, generator)
-            return [tree.centers, tree.groups, torch.tensor(tree.places, dtype=torch.int64)]
-
-        centers, groups, places = job.tensors_of_first(found) if shards.cut else found()
-        return cls(centers, groups, tuple(places.tolist()))
-
-    @classmethod
-    def of(
-        cls,
-        features: Float[Tensor, "n d"] | Vectors,
-        rows: Int64[Tensor, "m"],
-        n_cells: int,
-        generator: torch.Generator,
-    ) -> _Tree:
-        """Cells of some rows."""
-        drawn = torch.randperm(len(rows), generator=generator)[: _SAMPLED * n_cells].sort().values
-        if n_cells <= FLAT_CELLS:
-            centers = _centers(_unit_rows(features, rows[drawn]).float(), n_cells, generator)
-            return cls(centers, centers, ())
-        n_groups = round(n_cells**0.5)
-        some = drawn[torch.randperm(len(drawn), generator=generator)[: _SAMPLED * n_groups].sort().values]
-        groups = _centers(_unit_rows(features, rows[some]).float(), n_groups, generator)
-        own = torch.cat(
-            [
-                squared_distances(_unit_rows(features, rows[part]).float(), groups).argmin(1)
-                for part in torch.split(drawn, _READ)
-            ]
-        )
-        found, places = list[Tensor](), [0]
-        for group in range(n_groups):
-            sample = drawn[own == group]
-            if len(sample):
-                n = max(1, round(n_cells * len(sample) / len(drawn)))
-                found.append(_centers(_unit_rows(features, rows[sample]).float(), n, generator))
-            places.append(sum(map(len, found)))
-        return cls(torch.cat(found), groups, places)
+    places: Int64[Tensor, "_"]
+    """Where the cells of each group begin, with the end of the last; none without groups."""
 
     def nearest(self, x: Float[Tensor, "b d"], n: int) -> Int64[Tensor, "b n"]:
         """The nearest cells of some rows, nearest first; beyond ``FLAT_CELLS`` those of the nearest groups."""
-        if not self.places:
+        if not len(self.places):
             return squared_distances(x, self.centers).topk(n, largest=False).indices
         near = squared_distances(x, self.groups).topk(GROUPS, largest=False).indices
         values = torch.full((len(x), GROUPS * n), torch.inf)
         cells = torch.full((len(x), GROUPS * n), -1)
         for group in torch.unique(near).tolist():
             row, slot = (near == group).nonzero(as_tuple=True)
-            start, end = self.places[group], self.places[group + 1]
+            start, end = self.places[group : group + 2].tolist()
             m = min(n, end - start)
             if not m:
                 continue
@@ -227,6 +179,33 @@ class _Tree:
         best = values.topk(n, largest=False)
         found: Tensor = cells.gather(1, best.indices)  # −1 where there are fewer
         return found
+
+
+def _tree_of(
+    features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], n_cells: int, generator: torch.Generator
+) -> list[Tensor]:
+    """What a tree of the cells of some rows is made of."""
+    drawn = torch.randperm(len(rows), generator=generator)[: _SAMPLED * n_cells].sort().values
+    if n_cells <= FLAT_CELLS:
+        centers = _centers(_unit_rows(features, rows[drawn]).float(), n_cells, generator)
+        return [centers, centers, torch.zeros(0, dtype=torch.int64)]
+    n_groups = round(n_cells**0.5)
+    some = drawn[torch.randperm(len(drawn), generator=generator)[: _SAMPLED * n_groups].sort().values]
+    groups = _centers(_unit_rows(features, rows[some]).float(), n_groups, generator)
+    own = torch.cat(
+        [
+            squared_distances(_unit_rows(features, rows[part]).float(), groups).argmin(1)
+            for part in torch.split(drawn, _READ)
+        ]
+    )
+    found, places = list[Tensor](), [0]
+    for group in range(n_groups):
+        sample = drawn[own == group]
+        if len(sample):
+            n = max(1, round(n_cells * len(sample) / len(drawn)))
+            found.append(_centers(_unit_rows(features, rows[sample]).float(), n, generator))
+        places.append(sum(map(len, found)))
+    return [torch.cat(found), groups, torch.tensor(places)]
 
 
 def _centers(sample: Float[Tensor, "s d"], n: int, generator: torch.Generator) -> Float[Tensor, "c d"]:

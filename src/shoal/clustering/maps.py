@@ -8,7 +8,6 @@ from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shoal import job
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, subsample
 from shoal.device import hold_threads
@@ -69,7 +68,7 @@ def map_positions(
         with hold_threads(1):
             return [torch.from_numpy(_embed(rows.cpu().numpy(), seed % 2**32))]
 
-    [embedded] = job.tensors_of_first(laid_out) if shards.cut else laid_out()
+    [embedded] = shards.tensors_of_first(laid_out)
     positions[sample] = embedded.to(features.device)
     if len(sample) < len(features):
         known, places, own = features[sample], positions[sample].clone(), shards.part(len(features))
@@ -77,7 +76,7 @@ def map_positions(
             part = slice(start, min(start + AT_ONCE, own.stop))
             positions[part] = place_among(known, places, features[part], metric=metric)
             release(features, positions)
-        positions = shards.gather(positions[own]) if shards.cut else positions
+        positions = shards.gather(positions[own])
         positions[sample] = places
     return positions
 

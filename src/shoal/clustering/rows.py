@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from shoal import distributed
+from shoal import distributed, job
 from shoal.errors import UserError
 from shoal.mapped import released
 
@@ -39,6 +39,10 @@ class Shards:
     def agree(self, values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """The first rank's values: what each rank computes for itself may differ in the last digit."""
         return distributed.from_first_rank(values) if self.cut else values
+
+    def tensors_of_first(self, make: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
+        """What the first rank makes, alone and once, on the host."""
+        return job.tensors_of_first(make) if self.cut else list(make())
 
     def part(self, n: int) -> slice:
         """This rank's share of n rows that all ranks see."""

@@ -126,9 +126,7 @@ class _Reader:
     def _advise(self, rows: Rows, advice: int) -> None:
         if self._madvise:
             for row in rows.tolist():
-                first = self._pixels.data_ptr() + row * self._stride
-                before = first % mmap.PAGESIZE
-                self._madvise(first - before, before + self._extent, advice)
+                self._madvise(self._pixels.data_ptr() + row * self._stride, self._extent, advice)
 
 
 def page_dropper(pixels: Pixels) -> Callable[[Pixels], None]:
@@ -140,11 +138,7 @@ def page_dropper(pixels: Pixels) -> Callable[[Pixels], None]:
         return lambda _part: None
     madvise = _madvise()
 
-    def drop(part: Pixels) -> None:
-        before = part.data_ptr() % mmap.PAGESIZE
-        madvise(part.data_ptr() - before, before + part.nbytes, mmap.MADV_DONTNEED)
-
-    return drop
+    return lambda part: madvise(part.data_ptr(), part.nbytes, mmap.MADV_DONTNEED)
 
 
 def _copied(reader: _Reader, parts: Iterable[Rows], stream: torch.cuda.Stream) -> Generator[Pixels, None, None]:
@@ -179,8 +173,13 @@ def _mapping(pixels: Pixels) -> Literal["shared", "private"] | None:
     return None
 
 
-def _madvise() -> Callable[[int, int, int], int]:
-    """Return the C library's ``madvise``: the ``mmap`` object behind a tensor is out of reach."""
+def _madvise() -> Callable[[int, int, int], None]:
+    """The C library's ``madvise``, from any address on: the ``mmap`` object behind a tensor is out of reach."""
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return madvise
+
+    def advise(first: int, n_bytes: int, advice: int) -> None:
+        before = first % mmap.PAGESIZE
+        madvise(first - before, before + n_bytes, advice)
+
+    return advise

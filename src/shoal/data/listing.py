@@ -293,6 +293,12 @@ class Listing:
         """Return the file of a row's image; None in archives, tables and videos."""
         return self.files[row] if len(self.files) and not self.is_frame(row) else None
 
+    def paths(self, rows: Int64[np.ndarray, "m"]) -> Sequence[Path | None]:
+        """``path`` of some rows."""
+        if isinstance(self.files, Files) and not len(self.times):
+            return self.files.take(rows)
+        return [self.path(row) for row in rows.tolist()]
+
     def is_frame(self, row: int) -> bool:
         """Tell whether a row's image is a frame of a video."""
         return len(self.times) > 0 and self.times[row] >= 0

@@ -92,14 +92,10 @@ def cluster(
     shards = Shards(distributed.world_size() > 1)
     layers = earlier_layers(inputs, method, metric, seed, min_cluster_size)
     if layers is not None and n_clusters is not None:
-        layer = layers.with_clusters(n_clusters)
-        clusterer: Clusterer = layer
-        [found] = job.tensors_of_first(lambda: [torch.as_tensor(layer.predict(inputs.features))])
         assert inputs.earlier is not None
         seed, how = inputs.earlier.seed, f"a layer of the density in {inputs.earlier.folder.path}; nothing was fitted"
+        clusterer, found = _layer(layers, n_clusters, inputs)
     else:
-        if method == "density" and min_cluster_size is None and inputs.earlier is not None:
-            min_cluster_size = getattr(inputs.earlier.clusterer, "min_cluster_size", None)
         unfitted = _unfitted(inputs, n_clusters, method, metric, seed, min_cluster_size)
         how = how_fitted(unfitted, len(inputs))
         clusterer, found = _fitted(unfitted, inputs, progress)
@@ -133,6 +129,17 @@ def cluster(
         return replace(outcome, how=how, layers={k: layer_command(result, k) for k in result.layers})
 
 
+def _layer(layers: UMAPHDBSCAN, n_clusters: int, inputs: Inputs) -> tuple[Clusterer, Int64[Tensor, "n"]]:
+    """A layer of a density, and the cluster of each row there.
+
+    Raises:
+        UserError: no layer has so many clusters.
+    """
+    layer = layers.with_clusters(n_clusters)
+    [found] = job.tensors_of_first(lambda: [torch.as_tensor(layer.predict(inputs.features))])
+    return layer, found
+
+
 def _unfitted(
     inputs: Inputs,
     n_clusters: int | None,
@@ -146,6 +153,8 @@ def _unfitted(
     Raises:
         UserError: as ``build_clusterer``.
     """
+    if method == "density" and min_cluster_size is None and inputs.earlier is not None:
+        min_cluster_size = getattr(inputs.earlier.clusterer, "min_cluster_size", None)
     row_bytes = inputs.features.nbytes // len(inputs) // job.n_nodes()  # each machine reads its part
     found = build_clusterer(
         *(method, n_clusters),

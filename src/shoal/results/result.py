@@ -19,7 +19,6 @@ from shoal.clustering.rows import Metric
 from shoal.data import Blob, Listing, Source, find_source, to_images
 from shoal.data.features import read_features
 from shoal.data.greys import Scale
-from shoal.data.listing import Files
 from shoal.data.reading import select
 from shoal.data.sources.joined import files_source, joined_source
 from shoal.decisions.log import DecisionLog
@@ -345,12 +344,7 @@ class Result:
     @property
     def paths(self) -> Sequence[Path | None]:
         """Files of ``present``; None for what lies inside an archive, a table or a video."""
-        rows, files = self.matched.rows[self.present], self.listing.files
-        return (
-            files.take(rows)
-            if isinstance(files, Files) and not self.every
-            else [self.listing.path(row) for row in rows.tolist()]
-        )
+        return self.listing.paths(self.matched.rows[self.present])
 
     def contents(self) -> Iterator[Blob]:
         """The images of ``present``; others are not read."""
