@@ -58,8 +58,10 @@ def shrunk(config: RunConfig) -> RunConfig:
         method = dataclasses.replace(method, granularities=(3, 4))
     if getattr(method, "boost_from", None) is not None:  # its one step is one of the last stage
         method = dataclasses.replace(method, boost_from=0.0)
+    augment = dataclasses.replace(config.augment, neighbours=min(2, config.augment.neighbours))
     optim = dataclasses.replace(config.optim, batch_size=batch, accumulate=min(2, config.optim.accumulate))
-    return dataclasses.replace(config, n_clusters=3, method=method, optim=optim, cluster_from=0, max_steps=1)
+    changed = {"n_clusters": 3, "cluster_from": 0, "max_steps": 1}
+    return dataclasses.replace(config, augment=augment, method=method, optim=optim, **changed)
 
 
 def distinct() -> list[str]:
