@@ -369,6 +369,15 @@ def test_held_out_images_are_scored(tmp_path):
         model.evaluate(tiny_images().pixels)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt, also where a shell started the tests in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_fit_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     whole = shoal.ProPos(4, epochs=3, settings=SMALL, out=tmp_path / "whole").fit(Labelled())
     steps = []
