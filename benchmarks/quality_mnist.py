@@ -6,19 +6,23 @@
 
 DIR holds the Parquet files of the data set as the Hugging Face hub stores it, train and test. Each run is the command
 in a process of its own, imports, decoding (unless the cache has the images) and report included. Scores are printed for
-every epoch that began with a clustering; figures go to ``benchmarks/results/`` as JSON.
+every epoch that began with a clustering; figures go to ``benchmarks/results/`` as JSON, beside those of other seeds of
+the same recipe.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from sklearn.cluster import KMeans
 
-from command import SCORES, keep, train
+from command import RESULTS, SCORES, keep, train
+from shoal.config import recipe_text
 from shoal.data import to_images
 from shoal.evaluation import clustering_scores
 
@@ -31,6 +35,15 @@ def kmeans_on_pixels(path: str, seed: int) -> dict[str, float]:
     return clustering_scores(images.targets, KMeans(10, n_init=10, random_state=seed).fit_predict(pixels))
 
 
+def kept(recipe: str) -> dict[str, Any]:
+    """Figures of seeds that ran before with the same recipe."""
+    path, settings = RESULTS / f"quality_{recipe}.json", recipe_text(recipe)
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if record.get("settings") != settings:
+        record = {"recipe": recipe, "settings": settings, "runs": [], "curves": {}}
+    return record
+
+
 def main() -> None:
     """Run, print a table by epoch, keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,27 +52,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args = parser.parse_args()
 
-    rows, curves = [], {}
+    record = kept(args.recipe)
+    record["kmeans_on_pixels"] = kmeans_on_pixels(args.path, args.seeds[0])
+    print("k-means on pixels: ACC {acc:.3f}, NMI {nmi:.3f}, ARI {ari:.3f}".format(**record["kmeans_on_pixels"]))
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as scratch:
             run = train(args.recipe, seed, Path(scratch) / "run", "--data.path", args.path)
         # Scores are those an epoch began with, minutes those after which it had ended: known by then at the latest.
-        curves[seed] = [
+        curve = [
             {name: row[name] for name in ("epoch", *SCORES)} | {"minutes": seconds / 60}
             for row, seconds in zip(run.metrics, run.after, strict=True)
             if "acc" in row
         ]
         print(f"seed {seed}\nepoch  minutes    ACC    NMI    ARI")
-        for scores in curves[seed]:
+        for scores in curve:
             print("{epoch:>5}  {minutes:7.1f}  {acc:.3f}  {nmi:.3f}  {ari:.3f}".format(**scores))
         print(f"{run.seconds / 60:.1f} minutes, peak {run.peak_gb:.2f} GB", flush=True)
-        rows.append(run.row(seed))
-    pixels = kmeans_on_pixels(args.path, args.seeds[0])
-    print("k-means on pixels: ACC {acc:.3f}, NMI {nmi:.3f}, ARI {ari:.3f}".format(**pixels))
-
-    median = {name: statistics.median(row[name] for row in rows) for name in rows[0] if name != "seed"}
-    record = {"recipe": args.recipe, "runs": rows, "median": median, "curves": curves, "kmeans_on_pixels": pixels}
-    keep(f"quality_{args.recipe}", record)
+        others = [row for row in record["runs"] if row["seed"] != seed]
+        rows = record["runs"] = sorted([*others, run.row(seed)], key=lambda row: row["seed"])
+        record["curves"][str(seed)] = curve
+        record["mean"] = {name: statistics.mean(row[name] for row in rows) for name in rows[0] if name != "seed"}
+        record.pop("machine", None)  # that of the last run is kept
+        keep(f"quality_{args.recipe}", record)
+    print(f"mean of {len(rows)}: " + ", ".join(f"{name} {record['mean'][name]:.4f}" for name in SCORES))
 
 
 if __name__ == "__main__":
