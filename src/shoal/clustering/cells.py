@@ -187,11 +187,11 @@ def _tree_of(
     """What a tree of the cells of some rows is made of."""
     drawn = torch.randperm(len(rows), generator=generator)[: _SAMPLED * n_cells].sort().values
     if n_cells <= FLAT_CELLS:
-        centers = _centers(_unit_rows(features, rows[drawn]).float(), n_cells, generator)
+        centers = _centers(features, rows[drawn], n_cells, generator)
         return [centers, centers, torch.zeros(0, dtype=torch.int64)]
     n_groups = round(n_cells**0.5)
     some = drawn[torch.randperm(len(drawn), generator=generator)[: _SAMPLED * n_groups].sort().values]
-    groups = _centers(_unit_rows(features, rows[some]).float(), n_groups, generator)
+    groups = _centers(features, rows[some], n_groups, generator)
     own = torch.cat(
         [
             squared_distances(_unit_rows(features, rows[part]).float(), groups).argmin(1)
@@ -203,12 +203,16 @@ def _tree_of(
         sample = drawn[own == group]
         if len(sample):
             n = max(1, round(n_cells * len(sample) / len(drawn)))
-            found.append(_centers(_unit_rows(features, rows[sample]).float(), n, generator))
+            found.append(_centers(features, rows[sample], n, generator))
         places.append(sum(map(len, found)))
     return [torch.cat(found), groups, torch.tensor(places)]
 
 
-def _centers(sample: Float[Tensor, "s d"], n: int, generator: torch.Generator) -> Float[Tensor, "c d"]:
+def _centers(
+    features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "s"], n: int, generator: torch.Generator
+) -> Float[Tensor, "c d"]:
+    """Centres of cells by k-means on a sample of the rows."""
+    sample = torch.cat([_unit_rows(features, part).float() for part in torch.split(rows, _READ)])
     options = {"metric": "euclidean", "init": "random", "n_init": 1, "max_iter": 10}
     return kmeans(sample, min(n, len(sample)), generator=generator, **options).centers  # type: ignore[arg-type]
 
