@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from tests.storages import page, serving
 
-from shoal.data import find_source, resolve_spec, to_images
+from shoal.data import connecting, find_source, resolve_spec, to_images
 from shoal.data.listing import Listing, Remote
 from shoal.data.looks import look_of
 from shoal.data.prefetch import Prefetched
@@ -238,6 +238,30 @@ def test_a_page_with_links():
         assert server.asked["/other/x.png"] == 0
 
 
+def test_an_index_of_a_web_server():
+    """As Apache and nginx write them: ways to sort, absolute addresses, letters written in two ways, other places."""
+    links = ("?C=N;O=D", "/~me/", "0.png", "/%7Eme/p/1.png", "{home}/~me/p/2.png", "//else.where/~me/p/3.png")
+    links += ("a&amp;b%20%23%3F%25.png", "in/", "closed/", "gone/", "mailto:me@host", "javascript:x()", "http://[x/")
+    with serving({"/~me/p/in/": page("../0.png", "./5.png", "../../p2/6.png", "../in/")}) as server:
+        server.files["/~me/p/"] = page(*links).replace(b"{home}", server.home.encode())
+        names = ("0.png", "1.png", "2.png", "a&b%20%23%3F%25.png", "in/5.png")
+        server.files |= {f"/~me/p/{name}": PICTURES[row] for row, name in enumerate(names)}
+        server.faults["/~me/p/closed/"] = ("403", -1)
+        found = to_images(f"{server.home}/~me/p/")
+    assert [*found.ids] == ["0.png", "1.png", "2.png", "a&b #?%.png", "in/5.png"]
+    assert shown(found, *range(5))
+
+
+def test_pages_that_may_not_be_read_are_passed_over_as_folders_are(caplog):
+    with serving({"/p/": page("0.png", "in/"), "/p/in/": page("1.png")} | {"/p/0.png": PICTURES[0]}) as server:
+        server.faults["/p/in/"] = ("403", -1)
+        assert [*find_source(f"{server.home}/p/").listing().ids] == ["0.png"]
+        assert "/p/in/ may not be read (403 Forbidden)" in caplog.text
+        server.faults["/p/in/"] = ("503", -1)
+        with pytest.raises(UserError, match="cannot be reached"):
+            find_source(f"{server.home}/p/")
+
+
 @pytest.mark.parametrize("fault", ["503", "429", "500", "drop", "truncated"])
 def test_what_fails_for_a_time_is_asked_for_again(fault):
     with serving({"/p/": page("0.png", "1.png"), "/p/0.png": PICTURES[0], "/p/1.png": PICTURES[1]}) as server:
@@ -324,6 +348,41 @@ def test_nobody_there():
     for spec in ("http://127.0.0.1:9/x.zip", "http://127.0.0.1:9/"):
         with pytest.raises(UserError, match=r"cannot be reached \(.*\): check the network"):
             find_source(spec)
+
+
+def test_a_server_that_never_answers(monkeypatch):
+    for module in ("connecting", "storage"):
+        monkeypatch.setattr(f"shoal.data.{module}.SILENCE", 0.1)
+    with serving({"/p/": page("0.png", "1.png"), "/p/0.png": PICTURES[0], "/p/1.png": PICTURES[1]}) as server:
+        server.faults |= {"/p/0.png": ("hang", -1), "/q/": ("hang", -1)}
+        with pytest.raises(UserError, match=r"/q/ cannot be reached \(it does not answer in time\): check the network"):
+            find_source(f"{server.home}/q/")
+        assert server.asked["/q/"] <= 4
+        found = to_images(f"{server.home}/p/")
+        assert found.skipped == {"0.png": "not reached: it does not answer in time"}
+
+
+def test_a_server_of_a_patient_package_is_looked_for_first(monkeypatch):
+    """gcsfs would ask for a minute whether somebody has come."""
+    pytest.importorskip("gcsfs")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    before = time.monotonic()
+    with pytest.raises(UserError, match=r"gs://photos/x cannot be reached \(no connection to 127\.0\.0\.1\): check"):
+        find_source("gs://photos/x")
+    assert time.monotonic() - before < 10
+
+
+def test_a_proxy_is_looked_for_in_place_of_the_server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving({}) as server:
+        connecting._try_connection(server.home)
+        monkeypatch.setenv("https_proxy", server.home)
+        connecting._try_connection("https://no.such.host.invalid/x")
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+        with pytest.raises(OSError, match=r"no connection to 127\.0\.0\.1"):
+            connecting._try_connection("https://storage.googleapis.com")
 
 
 @pytest.mark.parametrize("scheme", ["az", "gdrive", "oss"])

@@ -34,11 +34,12 @@ _LAPSED = (
 _AWAY = (
     *("EndpointConnectionError", "ClientConnectorError", "ConnectTimeoutError", "ConnectError", "gaierror"),
     *("NoValidConnectionsError", "ConnectionRefusedError", "ProxyConnectionError", "BadHostKeyException"),
+    *("TimeoutError", "Timeout", "TimeoutException"),
 )
 _BUSY = (
     *("ClientConnectionError", "ClientPayloadError", "HTTPClientError", "IncompleteReadError", "IncompleteRead"),
     *("ResponseStreamingError", "ResponseParserError", "TransportError", "ProtocolError", "SSHException", "SSLError"),
-    *("ConnectionError", "ChunkedEncodingError", "ConnectionClosedError", "TimeoutError", "Timeout", "EOFError"),
+    *("ConnectionError", "ChunkedEncodingError", "ConnectionClosedError", "EOFError"),
     *("ServiceRequestError", "ServiceResponseError", "ChecksumError", "RetryError"),
 )
 _BUSY_NUMBERS = {errno.EBUSY, errno.EIO, errno.EAGAIN, errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED}
@@ -77,7 +78,7 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(why, _words(chain, why))  # type: ignore[arg-type]  # mypy takes it for any text
     if "FileNotFoundError" in names or "RepositoryNotFoundError" in names:
         return Failure("missing", "there is nothing")
-    if "PermissionError" in names:
+    if "PermissionError" in names or str(error).startswith("Forbidden:"):  # the latter of gcsfs
         return Failure("denied", "permission denied")
     return Failure("other", _first_line(error))
 

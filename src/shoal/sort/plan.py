@@ -43,7 +43,8 @@ _WIDEST = 40
 class Plan:
     """Where each image goes: ``destinations`` under the folder ``into``, "" for an image that stays where it is.
 
-    ``sources`` are absolute, None where an image lies inside an archive or a table. ``n_renamed`` images have another
+    ``sources`` are absolute, None where an image lies inside an archive, a table, a video or a storage. ``n_renamed``
+    images have another
     name than before, because their folder has that one already, and ``n_adapted`` because the file system cannot hold
     the one they had. ``n_bytes`` counts the files of their own.
     """
@@ -81,7 +82,7 @@ class Plan:
         lines += [f"  {_shown(folder):<{width}}  {count}" for folder, count in folders.items()]
         if inside:
             come = "comes" if inside == 1 else "come"
-            lines.append(f"{inside} of them {come} out of archives, tables or videos, on top of that size")
+            lines.append(f"{inside} of them {come} out of archives, tables, videos or storages, on top of that size")
         if self.n_renamed:
             get, their = ("gets", "its") if self.n_renamed == 1 else ("get", "their")
             lines.append(f"{self.n_renamed} {get} a number after {their} name: {their} folder has that name already")
@@ -98,7 +99,7 @@ class Plan:
             lines.append(f"{counted(apart, 'lies', 'lie')} on another file system: {effect}")
         return "\n".join(lines)
 
-    def carry_out(self, how: How, contents: Callable[[], Iterable[Blob]] | None = None) -> Path:
+    def carry_out(self, how: How, contents: Callable[[Sequence[int]], Iterator[Blob]] | None = None) -> Path:
         """Do it; returns the manifest that ``undo`` takes.
 
         Links are symbolic and absolute: they show where an image is, and do not change with it by accident, as hard
@@ -106,7 +107,7 @@ class Plan:
 
         Args:
             how: what becomes of the files.
-            contents: all images in their order, for those inside archives, tables or videos.
+            contents: the images of some rows, which ascend: of those inside archives, tables, videos or storages.
 
         Raises:
             UserError: it would overwrite something, cannot be done, or stopped on the way (and can be undone).
@@ -137,14 +138,16 @@ class Plan:
             writer.close()
         return writer.path
 
-    def _steps(self, how: How, contents: Callable[[], Iterable[Blob]] | None) -> Iterator[tuple[Step, bytes]]:
+    def _steps(
+        self, how: How, contents: Callable[[Sequence[int]], Iterator[Blob]] | None
+    ) -> Iterator[tuple[Step, bytes]]:
         """Each step, and what is written where that is a copy."""
-        inside = any(source is None for _, source, _ in self.rows())
+        inside = [row for row, source, _ in self.rows() if source is None]
         assert contents is not None or not inside, "images inside archives come with their contents"
-        blobs = enumerate(contents() if contents is not None and inside else ())
-        for row, source, target in self.rows():
+        blobs = contents(inside) if contents is not None and inside else iter(())
+        for _, source, target in self.rows():
             if source is None:
-                data, ending = as_file(next((blob for place, blob in blobs if place == row), None), target)
+                data, ending = as_file(next(blobs, None), target)
                 named = target if is_image_name(target) else target + ending
                 yield Step(None, named, digest(data)), data
             elif how == "copy":

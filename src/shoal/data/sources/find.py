@@ -162,17 +162,17 @@ def _at_url(spec: str, scheme: str, videos: bool) -> Source:
         return hub_source(spec)
     url = public(spec)
     if is_pattern(url) and ("*" in url or not exists_at(url)):
-        return _matching_urls(url)
+        return _matching_urls(url, videos)
     found = found_at(url)
     if isinstance(found, StoredFile):
         return _in_file(folder_of(found), found.name, videos)
-    passed = Collector()
+    passed = Collector(videos=videos)
     return _of_files(found, passed.without_passed(found.names), passed)
 
 
-def _matching_urls(pattern: str) -> Source:
+def _matching_urls(pattern: str, videos: bool) -> Source:
     root = root_of(pattern)
-    folder, passed = StoredFolder.listed(Storage(root)), Collector()
+    folder, passed = StoredFolder.listed(Storage(root)), Collector(videos=videos)
     wanted = matcher(pattern)
     found = Names(name for name in passed.without_passed(folder.names) if wanted(name))
     if not len(found):
@@ -223,11 +223,11 @@ def _in_file(folder: Folder, name: str, videos: bool) -> Source:
     if kind == ".parquet":
         return parquet_source(folder, [name])
     if is_archive(name):
-        return archive_source(folder, [name])
-    local = isinstance(path, Path) and not is_image_name(name) and is_video(str(path))
-    if is_image_name(name) or (videos and local):
+        return archive_source(folder, [name], Collector(videos=videos))
+    film = not is_image_name(name) and is_video(name, partial(_head_of, folder, name))
+    if is_image_name(name) or (videos and film):
         return _of_images(folder, Names([name]), Others())
-    if local:
+    if film:
         raise UserError(f"{path} is a video: say how often to take a frame of it, as with --every 2s.")
     raise UserError(f"cannot take images from {path}: give {_KINDS}.")
 
@@ -251,7 +251,6 @@ def _of_files(folder: Folder, found: Iterable[str], passed: Collector) -> Source
     if tables and not len(names):
         return dataclasses.replace(parquet_source(folder, tables), others=passed.others())
     if archives and not len(names):
-        passed.videos = False  # those in archives are not read
         return archive_source(folder, archives, passed)
     if archives and len(names):
         what = "1 archive" if len(archives) == 1 else f"{len(archives)} archives"
