@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import threading
 from functools import cache
@@ -19,9 +20,9 @@ CONNECTIONS = 32
 
 PATIENT = ("gs", "gcs", "az", "abfs", "abfss")
 """Schemes whose packages ask again themselves, for a minute, and cannot be told not to."""
-_ENDPOINTS = {"gs": "_location", "gcs": "_location", "hf": "endpoint"}
-_ENDPOINTS |= dict.fromkeys(("az", "abfs", "abfss"), "account_url")
+_ENDPOINTS = {"hf": "endpoint"} | dict.fromkeys(("az", "abfs", "abfss"), "account_url")
 """Of these and the like, the attribute of their file systems that has the address of the server."""
+_GOOGLE = ("gs", "gcs")
 _CONNECT, SILENCE = 10, 30  # seconds until a connection is there, and without a byte
 _FIRST_CONNECT = 5  # seconds until one is there where it is only tried
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http", "sftp": "sftp"}
@@ -40,6 +41,8 @@ def connect(url: str, scheme: str, *, fresh: bool = False) -> tuple[Any, str]:
         raise UserError(
             f"shoal does not read chains of addresses such as {redacted(url)}: give the address of the archive itself."
         )
+    if scheme in _GOOGLE:  # which looks for credentials first, also on the network
+        _try_connection(_google())
     try:
         fs, path = fsspec.core.url_to_fs(url, **_options(scheme), skip_instance_cache=fresh)
     except ImportError as error:
@@ -53,6 +56,16 @@ def connect(url: str, scheme: str, *, fresh: bool = False) -> tuple[Any, str]:
     if scheme in ("sftp", "ssh"):
         fs.ftp.get_channel().settimeout(SILENCE)
     return fs, str(path)
+
+
+def _google() -> str:
+    """The address of Google's storage, or of what stands for it."""
+    import fsspec.config
+
+    found = fsspec.config.conf.get("gs", {}).get("endpoint_url") or os.environ.get("STORAGE_EMULATOR_HOST", "default")
+    if found in ("", "default"):
+        return "https://storage.googleapis.com"
+    return str(found) if "://" in found else f"http://{found}"
 
 
 @cache
