@@ -59,8 +59,8 @@ def check_has_videos(source: Source, every: str, where: str) -> None:
     """Raise a UserError where frames of videos are asked for and there are none that are read."""
     if not every or len(source.listing().times):
         return
-    if packed := source.listing().others.counts.get(PACKED_VIDEO.name):
-        raise UserError(f"the {PACKED_VIDEO.count(packed)} in {where} cannot be read there: {PACKED_VIDEO.remedy}.")
+    if source.listing().others.counts.get(PACKED_VIDEO.name):
+        raise UserError(f"the videos in {where} are in a compressed tar, which cannot be read in place: {PACKED_VIDEO.remedy}.")
     raise UserError(f"--every {every} takes frames of videos, and there are none in {where}: leave it out.")
 
 
