@@ -13,7 +13,7 @@ from shoal.data import storage
 from shoal.data.sources.find import find_source
 from shoal.errors import UserError
 from shoal.results.result import Result
-from shoal.review.facts import Facts
+from shoal.review.facts import UNKNOWN_DATE, Facts
 
 SECRETS = ("pa55w0rd", "5ecret51gnature", "topsecrettoken")
 
@@ -108,7 +108,7 @@ def test_a_review_shows_images_of_storages(web, photos, tmp_path, network):
     for row, name in enumerate(facts.ids):
         assert facts.full(row) == ((photos / name).read_bytes(), "image/png")
     assert all(facts.thumbs([*range(len(facts.ids))]))
-    assert (facts.dates == 0).all()  # what the server says
+    assert (facts.dates == UNKNOWN_DATE).all()  # neither the images nor the server say any
 
 
 @pytest.mark.slow
