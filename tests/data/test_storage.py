@@ -21,6 +21,8 @@ from shoal.data.prefetch import Prefetched
 from shoal.data.reach import LostError
 from shoal.data.reading import map_blobs, read_blob
 from shoal.data.sources.find import short_name
+from shoal.data.sources.stored import StoredFolder
+from shoal.data.storage import Storage
 from shoal.data.urls import private, public, redacted
 from shoal.errors import UserError
 
@@ -350,6 +352,27 @@ def test_nobody_there():
             find_source(spec)
 
 
+def test_a_page_of_a_listing_that_fails_is_asked_for_again_and_not_all_before_it(monkeypatch):
+    botocore = pytest.importorskip("botocore.exceptions")
+    pytest.importorskip("s3fs")
+    storage, asked = Storage("s3://bucket/p"), []
+
+    def answer(_method, Bucket, Prefix, ContinuationToken="0"):
+        asked.append(int(ContinuationToken))
+        assert (Bucket, Prefix) == ("bucket", "p/")
+        if asked.count(asked[-1]) < 3:
+            response = {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
+            raise botocore.ClientError(response, "ListObjectsV2")
+        keys = [{"Key": f"p/{asked[-1]}{letter}.png", "Size": 3, "ETag": "x"} for letter in "ab"]
+        more = {"NextContinuationToken": str(asked[-1] + 1)} if asked[-1] < 3 else {}
+        return {"Contents": keys, "IsTruncated": bool(more), **more}
+
+    monkeypatch.setattr(storage._fs, "call_s3", answer)
+    folder = StoredFolder.listed(storage)
+    assert [*folder.names] == [f"{number}{letter}.png" for number in range(4) for letter in "ab"]
+    assert asked == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
 def test_a_server_that_never_answers(monkeypatch):
     for module in ("connecting", "storage"):
         monkeypatch.setattr(f"shoal.data.{module}.SILENCE", 0.1)
@@ -445,6 +468,15 @@ def test_public_addresses(spec, expected):
     for text in (f"GET {spec} failed", f"'{spec.partition('://')[2]}'"):
         assert SIGNATURE not in redacted(text)
         assert PASSWORD not in redacted(text)
+
+
+def test_credentials_in_an_address_of_s3_are_refused_and_not_told():
+    pytest.importorskip("s3fs")
+    with pytest.raises(
+        UserError, match=r"no place for credentials: give s3://bucket/x/, and set AWS_ACCESS_KEY_ID"
+    ) as told:
+        find_source(f"s3://key:{PASSWORD}@bucket/x/")
+    assert PASSWORD not in str(told.value)
 
 
 def test_a_key_opens_and_is_never_told(caplog):

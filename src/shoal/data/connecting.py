@@ -23,6 +23,7 @@ PATIENT = ("gs", "gcs", "az", "abfs", "abfss")
 _ENDPOINTS = {"hf": "endpoint"} | dict.fromkeys(("az", "abfs", "abfss"), "account_url")
 """Of these and the like, the attribute of their file systems that has the address of the server."""
 _GOOGLE = ("gs", "gcs")
+S3 = ("s3", "s3a")
 _CONNECT, SILENCE = 10, 30  # seconds until a connection is there, and without a byte
 _FIRST_CONNECT = 5  # seconds until one is there where it is only tried
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http", "sftp": "sftp"}
@@ -41,6 +42,11 @@ def connect(url: str, scheme: str, *, fresh: bool = False) -> tuple[Any, str]:
         raise UserError(
             f"shoal does not read chains of addresses such as {redacted(url)}: give the address of the archive itself."
         )
+    if scheme in S3 and "@" in urlsplit(url).netloc:
+        raise UserError(
+            f"an address of {scheme}:// has no place for credentials: give {redacted(url)}, and set AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+        )
     if scheme in _GOOGLE:  # which looks for credentials first, also on the network
         _try_connection(_google())
     try:
@@ -51,7 +57,7 @@ def connect(url: str, scheme: str, *, fresh: bool = False) -> tuple[Any, str]:
         raise UserError(f"{scheme}:// needs a package that is missing: {advice}.") from None
     if scheme in _ENDPOINTS:
         _try_connection(str(getattr(fs, _ENDPOINTS[scheme], "")))
-    if scheme in ("s3", "s3a"):
+    if scheme in S3:
         fs.retries = 1  # requests are made again here
     if scheme in ("sftp", "ssh"):
         fs.ftp.get_channel().settimeout(SILENCE)
@@ -103,7 +109,7 @@ def _options(scheme: str) -> dict[str, Any]:
     import fsspec.config
 
     known = fsspec.config.conf.get(scheme, {})
-    if scheme in ("s3", "s3a"):
+    if scheme in S3:
         own = {"max_pool_connections": CONNECTIONS, "connect_timeout": _CONNECT, "read_timeout": SILENCE}
         own |= {"retries": {"total_max_attempts": 1}}  # type: ignore[dict-item]
         return {"config_kwargs": own | known.get("config_kwargs", {}), "use_listings_cache": False}
@@ -114,6 +120,6 @@ def _options(scheme: str) -> dict[str, Any]:
         return {"client_kwargs": {"timeout": limit} | known.get("client_kwargs", {})}
     if scheme in ("sftp", "ssh"):
         return {name: _CONNECT for name in ("timeout", "banner_timeout", "auth_timeout") if name not in known}
-    if scheme in ("gs", "gcs"):
+    if scheme in _GOOGLE:
         return {"requests_timeout": SILENCE} if "requests_timeout" not in known else {}
     return {}

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from itertools import count
 from typing import Any, TypeVar
 
-from shoal.data.connecting import PATIENT, SILENCE, connect
+from shoal.data.connecting import PATIENT, S3, SILENCE, connect
 from shoal.data.failures import Failure, failure_of
 from shoal.data.looks import Look
 from shoal.data.reach import UNREACHED
@@ -136,20 +136,36 @@ class Storage:
         """The path of an address of this storage."""
         return str(self._fs._strip_protocol(url))
 
-    def found(self, path: str) -> Mapping[str, Mapping[str, Any]]:
-        """Paths below a path, and what the storage says of each file, all in a few requests.
+    def found(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Each path below its address, and what the storage says of it, all in a few requests.
 
         Raises:
             UserError: it cannot be listed.
         """
         self._fs.invalidate_cache()
-        found: Mapping[str, Mapping[str, Any]] = self.asked(lambda: self._fs.find(path, detail=True))
-        return found
+        if self.scheme in S3 and not self._fs.version_aware:
+            yield from self._found_in_pages()
+            return
+        found = dict(self.asked(lambda: self._fs.find(self.path, detail=True)))
+        while found:  # what is said of a file takes a kilobyte
+            yield found.popitem()
+
+    def _found_in_pages(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """In S3 a page of a thousand is asked for again, and not all before it, where it fails."""
+        bucket, prefix, _ = self._fs.split_path(self.path)
+        where = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else ""}
+        while True:
+            page = self.asked(partial(self._fs.call_s3, "list_objects_v2", **where))
+            for each in page.get("Contents", ()):
+                yield f"{bucket}/{each['Key']}", {**each, "size": each["Size"]}
+            if not page.get("IsTruncated") or not page.get("NextContinuationToken"):
+                return
+            where["ContinuationToken"] = page["NextContinuationToken"]
 
     async def _answer(self, path: str, start: int | None, end: int | None, n_bytes: int) -> bytes:
         """The bytes of a file in a file system whose requests are coroutines."""
         # s3fs would first ask how large a file is, to read a large one in parts.
-        more = {"max_concurrency": 1} if self.scheme in ("s3", "s3a") else {}
+        more = {"max_concurrency": 1} if self.scheme in S3 else {}
         limit = 2 * SILENCE + n_bytes / _SLOWEST
         for tried in count(1):
             await asyncio.sleep(self._patience.wait())
@@ -309,9 +325,8 @@ def _nanoseconds(info: Mapping[str, Any]) -> int:
 
 def entries_of(storage: Storage) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Name below the address of a storage, path and what is said of each file there; not of empty folders' marks."""
-    base, found = storage.path.rstrip("/"), dict(storage.found(storage.path))
-    while found:  # what is said of a file takes a kilobyte
-        path, info = found.popitem()
+    base = storage.path.rstrip("/")
+    for path, info in storage.found():
         name = path[len(base) + 1 :] if path.startswith(f"{base}/") else ""
         if name and not name.endswith("/") and info.get("type") != "directory":
             yield name, path, info

@@ -60,7 +60,9 @@ def check_has_videos(source: Source, every: str, where: str) -> None:
     if not every or len(source.listing().times):
         return
     if source.listing().others.counts.get(PACKED_VIDEO.name):
-        raise UserError(f"the videos in {where} are in a compressed tar, which cannot be read in place: {PACKED_VIDEO.remedy}.")
+        raise UserError(
+            f"the videos in {where} are in a compressed tar, which cannot be read in place: {PACKED_VIDEO.remedy}."
+        )
     raise UserError(f"--every {every} takes frames of videos, and there are none in {where}: leave it out.")
 
 
