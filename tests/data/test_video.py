@@ -607,6 +607,24 @@ def test_videos_in_storages(films):
     memory.store.clear()
 
 
+def test_videos_behind_a_bad_connection(films, monkeypatch):
+    from tests.storages import page, serving
+
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr("shoal.data.storage._PAUSES", (0.01,) * 5)
+    names = sorted(each.name for each in films.iterdir())
+    files = {f"/p/{name}": (films / name).read_bytes() for name in names}
+    with serving(files | {"/p/": page(*names)}) as server:
+        spec = f"{server.home}/p/"
+        server.faults |= {"/p/a.mkv": ("503", 3), "/p/c.mp4": ("drop", -1)}
+        listing = find_source(spec, every="500ms").listing()
+        reasons = dict(zip(listing.ids, (read_blob(blob)[0] for blob in listing.blobs()), strict=True))
+        assert reasons["c.mp4"] == "not reached: the connection broke off"
+        assert len(listing.ids) == 15
+        server.faults.clear()
+        assert contents(spec) == contents(films)  # that it was away is not kept
+
+
 def test_frames_that_were_read_are_not_kept(tmp_path):
     """Not even until cycles are collected: hours of video would fill the memory."""
     import gc
