@@ -1,6 +1,7 @@
 """Images in storages: in memory, and on a web server that misbehaves."""
 
 import io
+import itertools
 import tarfile
 import time
 import zipfile
@@ -261,6 +262,16 @@ def test_pages_that_may_not_be_read_are_passed_over_as_folders_are(caplog):
         assert "/p/in/ may not be read (403 Forbidden)" in caplog.text
         server.faults["/p/in/"] = ("503", -1)
         with pytest.raises(UserError, match="cannot be reached"):
+            find_source(f"{server.home}/p/")
+
+
+def test_pages_that_lead_round_in_circles(monkeypatch):
+    monkeypatch.setattr("shoal.data.sources.webpage._MOST", 20)
+    with serving({"/p/": page("0.png", "a/", "b/")}) as server:
+        for depth in range(1, 6):
+            for path in itertools.product("ab", repeat=depth):
+                server.files[f"/p/{'/'.join(path)}/"] = page("a/", "b/")
+        with pytest.raises(UserError, match=r"more than 20 pages below http://.*/p/: give one of them"):
             find_source(f"{server.home}/p/")
 
 

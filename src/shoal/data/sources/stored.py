@@ -127,8 +127,8 @@ def stored_source(folder: StoredFolder, names: Names, others: Others) -> Source:
             yield whole_of(folder.storage, path, _as_look(look))
 
     def clip(row: int) -> Clip | None:
-        file = folder / names[row]
-        return file.clip() if is_video(file.name, file.head) else None
+        name = names[row]
+        return (folder / name).clip() if is_video(name, lambda: (folder / name).head()) else None
 
     def listing() -> Listing:
         targets, classes = subfolder_classes(names)

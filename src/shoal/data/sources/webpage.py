@@ -15,7 +15,7 @@ from shoal.data.threads import map_in_threads
 from shoal.errors import UserError
 
 _LOG = logging.getLogger("shoal")
-_DEEPEST = 32  # web pages of web pages
+_DEEPEST, _MOST = 32, 50_000  # web pages of web pages, which may lead round in circles
 
 
 def web_entries(storage: Storage) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -51,6 +51,8 @@ def _files_below(storage: Storage) -> tuple[str, list[str]]:
                     raise
                 _LOG.warning("%s Its contents are skipped.", error)
                 continue
+        if len(seen) - len(files) > _MOST:
+            raise UserError(f"there are more than {_MOST} pages below {storage.url}: give one of them.")
         for link in _links(text, page):
             path = _path_of(link)
             inside = urlsplit(link).netloc.lower() == root.netloc.lower() and path.startswith(base)
