@@ -89,8 +89,12 @@ def test_images_are_downloaded_where_files_are_needed(web, photos, tmp_path, net
         assert main(["sort", str(out), how, str(goal), "--yes"]) == 2
         assert f"the images are in {web.home}/p/, and only files on this machine are" in complaint(capsys)
     assert not goal.exists()
+    capsys.readouterr()
     assert main(["sort", str(out), "--copy", str(goal), "--yes"]) == 0
     expected = {file.name: file.read_bytes() for file in photos.iterdir()}
+    said = capsys.readouterr().out
+    assert f"copy 32 files ({sum(map(len, expected.values())) / 1e6:.1f} MB)" in said
+    assert "on top of" not in said
     assert {file.name: file.read_bytes() for file in goal.glob("*/*.png")} == expected
     assert main(["sort", "--undo", str(goal / "sorted.jsonl")]) == 0
     for name, inner in (("label-studio", "images"), ("fiftyone", "data")):

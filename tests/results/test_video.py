@@ -84,7 +84,7 @@ def test_frames_are_sorted_as_still_images(films, tmp_path, capsys):
     assert main(["sort", str(films), "--move", str(tmp_path / "sorted")]) == 2
     assert "a video or a storage and cannot be moved: use --copy." in capsys.readouterr().err
     assert main(["sort", str(films), "--copy", str(tmp_path / "sorted"), "--yes"]) == 0
-    assert "24 of them come out of archives, tables, videos or storages" in capsys.readouterr().out
+    assert "24 of them come out of archives, tables or videos" in capsys.readouterr().out
     (still,) = (tmp_path / "sorted").glob("*/blue.mkv#t=2.0.png")
     with Image.open(still) as image:
         assert np.array_equal(np.asarray(image), shots("blue")(20))

@@ -149,7 +149,7 @@ def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
         labels, names = edited.apply(result.ids, labels), names | dict(edited.names)
     present = result.present
     ids = result.ids.take(present) if isinstance(result.ids, Names) else [result.ids[i] for i in present.tolist()]
-    return plan_sort(ids, paths, labels[present], names, into, result.source_folders)
+    return plan_sort(ids, paths, labels[present], names, into, result.source_folders, result.sizes)
 
 
 def _with_undo(error: UserError, into: Path) -> UserError:

@@ -348,6 +348,16 @@ class Result:
         """Files of ``present``; None for what lies inside an archive, a table or a video."""
         return self.listing.paths(self.matched.rows[self.present])
 
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Bytes of ``present``, as their storage says; −1 where it does not. Empty: they are in none."""
+        listing, rows = self.listing, self.matched.rows[self.present]
+        if listing.looks is None:
+            return ()
+        frames = np.asarray(listing.times)[rows] >= 0 if len(listing.times) else False
+        found: list[int] = np.where(frames, -1, listing.looks[rows, 0]).tolist()
+        return found
+
     def contents(self, wanted: Sequence[int] | None = None) -> Iterator[Blob]:
         """The images of ``present``, or some of them, which ascend; each is to be read before the next is taken."""
         present = self.present if wanted is None else self.present[np.asarray(wanted, np.int64)]
