@@ -12,7 +12,7 @@ import zipfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO
 
@@ -195,6 +195,7 @@ def _list_zip(file: File, sifter: _Sifter) -> _Archive:
         UserError: the directory is damaged or missing, as after an interrupted download.
     """
     labels: dict[str, int] = {}
+    again = cache(partial(open_zip, file))  # once for all videos, each of which would read the directory
 
     def names() -> Iterator[str]:
         for entry in archive.infolist():
@@ -206,7 +207,7 @@ def _list_zip(file: File, sifter: _Sifter) -> _Archive:
                 with contextlib.suppress(*TAR_DAMAGE):
                     labels[_stem(entry.filename)] = _label_in(archive.read(entry))
             else:
-                head, clip = partial(_head_in_zip, archive, entry), partial(_clip_in_zip, file, entry)
+                head, clip = partial(_head_in_zip, archive, entry), partial(_clip_in_zip, file, again, entry)
                 if sifter.is_image(entry.filename, head, clip):
                     yield entry.filename
 
@@ -215,11 +216,11 @@ def _list_zip(file: File, sifter: _Sifter) -> _Archive:
     return _Archive(found, labels, lambda: zip_blobs(file, sifter.images), sifter.clips)
 
 
-def _clip_in_zip(file: File, entry: zipfile.ZipInfo) -> Clip:
+def _clip_in_zip(file: File, archive: Callable[[], zipfile.ZipFile], entry: zipfile.ZipInfo) -> Clip:
     def begin(stack: contextlib.ExitStack) -> IO[bytes]:
         if refused := refusal(entry, _MAX_VIDEO_BYTES):
             raise UnreadableError(refused)
-        return stack.enter_context(stack.enter_context(open_zip(file)).open(entry))
+        return stack.enter_context(archive().open(entry))
 
     return _clip_in(file, f"{entry.filename} {entry.header_offset} {entry.CRC}", begin, entry.file_size)
 
