@@ -95,6 +95,14 @@ def test_a_folder_is_listed_as_one_on_a_disk(memory):
     assert not any(read_blob(blob)[0] != PICTURES[0] for blob in listing.blobs())
 
 
+def test_an_empty_object_may_mark_a_folder(memory, monkeypatch):
+    memory.pipe({"/p/in/0.png": PICTURES[0], "/p/none.png": b""})
+    monkeypatch.setattr(Storage, "described", lambda _: {"type": "file", "size": 0})  # of S3
+    assert [*find_source("memory://p/in").listing().ids] == ["0.png"]
+    with pytest.raises(UserError, match="empty file"):
+        to_images("memory://p/none.png")
+
+
 def test_listing_reads_no_image(memory, monkeypatch):
     memory.pipe({f"/p/{number}.png": PICTURES[0] for number in range(5)})
     monkeypatch.setattr(type(memory), "cat_file", lambda *_, **__: pytest.fail("it was read"))

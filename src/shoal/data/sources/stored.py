@@ -85,7 +85,8 @@ def found_at(url: str) -> StoredFolder | StoredFile:
         return StoredFolder.listed(storage)
     if not url.endswith("/") and storage.path.strip("/"):
         info = storage.described()
-        if info.get("type") != "directory":
+        is_mark = info.get("size") == 0 and not posixpath.splitext(storage.path)[1]  # some tools mark a folder so
+        if info.get("type") != "directory" and not is_mark:
             return StoredFile(storage, storage.path, url, look_of(info))
     return StoredFolder.listed(storage)
 
