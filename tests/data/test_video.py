@@ -573,6 +573,12 @@ def test_videos_in_a_compressed_tar_are_named_with_what_to_do(films, tmp_path):
         check_has_videos(source, "1s", "in.tar.gz")
 
 
+def test_videos_at_addresses_in_lists_are_named_with_what_to_do():
+    source = find_source(["memory://p/a.mp4", "memory://p/b.png"], every="1s")
+    with pytest.raises(UserError, match="not read by addresses in a list or a table such as -: give their folder"):
+        check_has_videos(source, "1s", "-")
+
+
 def test_what_is_wrong_with_videos_in_archives(films, tmp_path):
     from tests.packing import write_zip
 

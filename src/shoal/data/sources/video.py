@@ -18,6 +18,7 @@ from shoal.data.looks import look_at
 from shoal.data.reading import select
 from shoal.data.sources.others import head_of
 from shoal.data.unread import unreadable
+from shoal.data.urls import is_url
 from shoal.data.video.clip import Clip
 from shoal.data.video.every import check_every, frame_name, parse_every, time_in_name
 from shoal.data.video.frames import frames_of
@@ -57,12 +58,15 @@ def framed_source(source: Source, every: str, progress: ProgressCallback | None 
 
 def check_has_videos(source: Source, every: str, where: str) -> None:
     """Raise a UserError where frames of videos are asked for and there are none that are read."""
-    if not every or len(source.listing().times):
+    listing = source.listing()
+    if not every or len(listing.times):
         return
-    if source.listing().others.counts.get(PACKED_VIDEO.name):
+    if listing.others.counts.get(PACKED_VIDEO.name):
         raise UserError(
             f"the videos in {where} are in a compressed tar, which cannot be read in place: {PACKED_VIDEO.remedy}."
         )
+    if any(is_url(name) and kind_of_name(name) is VIDEO for name in listing.ids):
+        raise UserError(f"videos are not read by addresses in a list or a table such as {where}: give their folder.")
     raise UserError(f"--every {every} takes frames of videos, and there are none in {where}: leave it out.")
 
 
