@@ -16,6 +16,7 @@ from PIL import Image
 from tests.storages import page, serving
 
 from shoal.data import connecting, find_source, resolve_spec, to_images
+from shoal.data.failures import failure_of
 from shoal.data.listing import Listing, Remote
 from shoal.data.looks import look_of
 from shoal.data.prefetch import Prefetched
@@ -23,7 +24,7 @@ from shoal.data.reach import LostError
 from shoal.data.reading import map_blobs, read_blob
 from shoal.data.sources.find import short_name
 from shoal.data.sources.stored import StoredFolder
-from shoal.data.storage import Storage
+from shoal.data.storage import Storage, told
 from shoal.data.urls import private, public, redacted
 from shoal.errors import UserError
 
@@ -369,6 +370,15 @@ def test_nobody_there():
     for spec in ("http://127.0.0.1:9/x.zip", "http://127.0.0.1:9/"):
         with pytest.raises(UserError, match=r"cannot be reached \(.*\): check the network"):
             find_source(spec)
+
+
+@pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed"])
+def test_a_bucket_in_another_region_is_named_with_the_setting(code):
+    botocore = pytest.importorskip("botocore.exceptions")
+    meta = {"HTTPStatusCode": 301, "HTTPHeaders": {"x-amz-bucket-region": "eu-west-1"}}
+    error = botocore.ClientError({"Error": {"Code": code}, "ResponseMetadata": meta}, "ListObjectsV2")
+    said = str(told("s3://bucket/p/", failure_of(error)))
+    assert said == "cannot read s3://bucket/p/: its bucket is in the region eu-west-1: set AWS_DEFAULT_REGION to that."
 
 
 def test_a_page_of_a_listing_that_fails_is_asked_for_again_and_not_all_before_it(monkeypatch):
