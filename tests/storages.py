@@ -26,6 +26,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(int(fault), b"leave me alone")
         if fault == "redirect":
             return self.answer(302, b"", {"Location": f"/moved{path}"})
+        if fault == "hang":
+            server.ended.wait(30)
+            self.close_connection = True
+            return None
         if fault == "drop":
             self.close_connection = True
             return self.connection.close()
@@ -70,10 +74,13 @@ def serving(files):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.files, server.faults, server.asked, server.targets = dict(files), {}, Counter(), []
-    server.key, server.ranges, server.lock = "", True, threading.Lock()
+    server.key, server.ranges, server.lock, server.ended = "", True, threading.Lock(), threading.Event()
     server.home = f"http://127.0.0.1:{server.server_port}"
     with running(server):
-        yield server
+        try:
+            yield server
+        finally:
+            server.ended.set()
 
 
 @contextmanager

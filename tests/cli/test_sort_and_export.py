@@ -40,7 +40,8 @@ def clusters(tmp_path, monkeypatch):
         source=str(folder),
         joined=(),
         model=Model(found, torch.eye(3), torch.arange(3)),
-        contents=lambda: iter([b"a", b"b", b"c"]),
+        sizes=(),
+        contents=lambda rows: ([b"a", b"b", b"c"][row] for row in rows),
         encoder=None,
         network=SimpleNamespace(
             module=torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()),

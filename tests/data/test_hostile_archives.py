@@ -12,7 +12,7 @@ from tests.pictures import png
 
 from shoal.data import find_source, to_images
 from shoal.data.decode import UnreadableError
-from shoal.data.sources import archive
+from shoal.data.sources import tarred
 from shoal.errors import UserError
 
 ODD = ["../../up.png", "/abs.png", "a/../b.png", "two\nlines.png", "./dot.png", "C:\\x\\y.png"]
@@ -115,7 +115,7 @@ def test_a_zip_bomb_that_lies_is_cut(nothing_is_written):
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
 def test_an_entry_that_is_too_large_is_not_read(nothing_is_written, monkeypatch, ending):
     path = write_tar(nothing_is_written / f"a{ending}", {"large.bmp": bytes(5000), "a.png": png("red")})
-    monkeypatch.setattr(archive, "MAX_BYTES", 4999)
+    monkeypatch.setattr(tarred, "MAX_BYTES", 4999)
     assert to_images(path).skipped == {f"a{ending}/large.bmp": "5000 bytes, too many for an image"}
 
 

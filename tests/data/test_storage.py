@@ -1,6 +1,7 @@
 """Images in storages: in memory, and on a web server that misbehaves."""
 
 import io
+import itertools
 import tarfile
 import time
 import zipfile
@@ -14,13 +15,16 @@ import pytest
 from PIL import Image
 from tests.storages import page, serving
 
-from shoal.data import find_source, resolve_spec, to_images
+from shoal.data import connecting, find_source, resolve_spec, to_images
+from shoal.data.failures import failure_of
 from shoal.data.listing import Listing, Remote
 from shoal.data.looks import look_of
 from shoal.data.prefetch import Prefetched
 from shoal.data.reach import LostError
 from shoal.data.reading import map_blobs, read_blob
 from shoal.data.sources.find import short_name
+from shoal.data.sources.stored import StoredFolder
+from shoal.data.storage import Storage, told
 from shoal.data.urls import private, public, redacted
 from shoal.errors import UserError
 
@@ -90,6 +94,14 @@ def test_a_folder_is_listed_as_one_on_a_disk(memory):
     assert listing.looks.shape == (4, 3)
     assert [look_of(blob) for blob in listing.blobs()] == [tuple(row) for row in listing.looks.tolist()]
     assert not any(read_blob(blob)[0] != PICTURES[0] for blob in listing.blobs())
+
+
+def test_an_empty_object_may_mark_a_folder(memory, monkeypatch):
+    memory.pipe({"/p/in/0.png": PICTURES[0], "/p/none.png": b""})
+    monkeypatch.setattr(Storage, "described", lambda _: {"type": "file", "size": 0})  # of S3
+    assert [*find_source("memory://p/in").listing().ids] == ["0.png"]
+    with pytest.raises(UserError, match="empty file"):
+        to_images("memory://p/none.png")
 
 
 def test_listing_reads_no_image(memory, monkeypatch):
@@ -238,6 +250,40 @@ def test_a_page_with_links():
         assert server.asked["/other/x.png"] == 0
 
 
+def test_an_index_of_a_web_server():
+    """As Apache and nginx write them: ways to sort, absolute addresses, letters written in two ways, other places."""
+    links = ("?C=N;O=D", "/~me/", "0.png", "/%7Eme/p/1.png", "{home}/~me/p/2.png", "//else.where/~me/p/3.png")
+    links += ("a&amp;b%20%23%3F%25.png", "in/", "closed/", "gone/", "mailto:me@host", "javascript:x()", "http://[x/")
+    with serving({"/~me/p/in/": page("../0.png", "./5.png", "../../p2/6.png", "../in/")}) as server:
+        server.files["/~me/p/"] = page(*links).replace(b"{home}", server.home.encode())
+        names = ("0.png", "1.png", "2.png", "a&b%20%23%3F%25.png", "in/5.png")
+        server.files |= {f"/~me/p/{name}": PICTURES[row] for row, name in enumerate(names)}
+        server.faults["/~me/p/closed/"] = ("403", -1)
+        found = to_images(f"{server.home}/~me/p/")
+    assert [*found.ids] == ["0.png", "1.png", "2.png", "a&b #?%.png", "in/5.png"]
+    assert shown(found, *range(5))
+
+
+def test_pages_that_may_not_be_read_are_passed_over_as_folders_are(caplog):
+    with serving({"/p/": page("0.png", "in/"), "/p/in/": page("1.png")} | {"/p/0.png": PICTURES[0]}) as server:
+        server.faults["/p/in/"] = ("403", -1)
+        assert [*find_source(f"{server.home}/p/").listing().ids] == ["0.png"]
+        assert "/p/in/ may not be read (403 Forbidden)" in caplog.text
+        server.faults["/p/in/"] = ("503", -1)
+        with pytest.raises(UserError, match="cannot be reached"):
+            find_source(f"{server.home}/p/")
+
+
+def test_pages_that_lead_round_in_circles(monkeypatch):
+    monkeypatch.setattr("shoal.data.sources.webpage._MOST", 20)
+    with serving({"/p/": page("0.png", "a/", "b/")}) as server:
+        for depth in range(1, 6):
+            for path in itertools.product("ab", repeat=depth):
+                server.files[f"/p/{'/'.join(path)}/"] = page("a/", "b/")
+        with pytest.raises(UserError, match=r"more than 20 pages below http://.*/p/: give one of them"):
+            find_source(f"{server.home}/p/")
+
+
 @pytest.mark.parametrize("fault", ["503", "429", "500", "drop", "truncated"])
 def test_what_fails_for_a_time_is_asked_for_again(fault):
     with serving({"/p/": page("0.png", "1.png"), "/p/0.png": PICTURES[0], "/p/1.png": PICTURES[1]}) as server:
@@ -326,6 +372,71 @@ def test_nobody_there():
             find_source(spec)
 
 
+@pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed"])
+def test_a_bucket_in_another_region_is_named_with_the_setting(code):
+    botocore = pytest.importorskip("botocore.exceptions")
+    meta = {"HTTPStatusCode": 301, "HTTPHeaders": {"x-amz-bucket-region": "eu-west-1"}}
+    error = botocore.ClientError({"Error": {"Code": code}, "ResponseMetadata": meta}, "ListObjectsV2")
+    said = str(told("s3://bucket/p/", failure_of(error)))
+    assert said == "cannot read s3://bucket/p/: its bucket is in the region eu-west-1: set AWS_DEFAULT_REGION to that."
+
+
+def test_a_page_of_a_listing_that_fails_is_asked_for_again_and_not_all_before_it(monkeypatch):
+    botocore = pytest.importorskip("botocore.exceptions")
+    pytest.importorskip("s3fs")
+    storage, asked = Storage("s3://bucket/p"), []
+
+    def answer(_method, Bucket, Prefix, ContinuationToken="0"):
+        asked.append(int(ContinuationToken))
+        assert (Bucket, Prefix) == ("bucket", "p/")
+        if asked.count(asked[-1]) < 3:
+            response = {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
+            raise botocore.ClientError(response, "ListObjectsV2")
+        keys = [{"Key": f"p/{asked[-1]}{letter}.png", "Size": 3, "ETag": "x"} for letter in "ab"]
+        more = {"NextContinuationToken": str(asked[-1] + 1)} if asked[-1] < 3 else {}
+        return {"Contents": keys, "IsTruncated": bool(more), **more}
+
+    monkeypatch.setattr(storage._fs, "call_s3", answer)
+    folder = StoredFolder.listed(storage)
+    assert [*folder.names] == [f"{number}{letter}.png" for number in range(4) for letter in "ab"]
+    assert asked == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+def test_a_server_that_never_answers(monkeypatch):
+    for module in ("connecting", "storage"):
+        monkeypatch.setattr(f"shoal.data.{module}.SILENCE", 0.1)
+    with serving({"/p/": page("0.png", "1.png"), "/p/0.png": PICTURES[0], "/p/1.png": PICTURES[1]}) as server:
+        server.faults |= {"/p/0.png": ("hang", -1), "/q/": ("hang", -1)}
+        with pytest.raises(UserError, match=r"/q/ cannot be reached \(it does not answer in time\): check the network"):
+            find_source(f"{server.home}/q/")
+        assert server.asked["/q/"] <= 4
+        found = to_images(f"{server.home}/p/")
+        assert found.skipped == {"0.png": "not reached: it does not answer in time"}
+
+
+def test_a_server_of_a_patient_package_is_looked_for_first(monkeypatch):
+    """gcsfs would ask for a minute whether somebody has come."""
+    pytest.importorskip("gcsfs")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    before = time.monotonic()
+    with pytest.raises(UserError, match=r"gs://photos/x cannot be reached \(no connection to 127\.0\.0\.1\): check"):
+        find_source("gs://photos/x")
+    assert time.monotonic() - before < 10
+
+
+def test_a_proxy_is_looked_for_in_place_of_the_server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving({}) as server:
+        connecting._try_connection(server.home)
+        monkeypatch.setenv("https_proxy", server.home)
+        connecting._try_connection("https://no.such.host.invalid/x")
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+        with pytest.raises(OSError, match=r"no connection to 127\.0\.0\.1"):
+            connecting._try_connection("https://storage.googleapis.com")
+
+
 @pytest.mark.parametrize("scheme", ["az", "gdrive", "oss"])
 def test_a_missing_package_is_named(scheme):
     with pytest.raises(UserError, match=f"{scheme}:// needs a package that is missing: ") as told:
@@ -386,6 +497,15 @@ def test_public_addresses(spec, expected):
     for text in (f"GET {spec} failed", f"'{spec.partition('://')[2]}'"):
         assert SIGNATURE not in redacted(text)
         assert PASSWORD not in redacted(text)
+
+
+def test_credentials_in_an_address_of_s3_are_refused_and_not_told():
+    pytest.importorskip("s3fs")
+    with pytest.raises(
+        UserError, match=r"no place for credentials: give s3://bucket/x/, and set AWS_ACCESS_KEY_ID"
+    ) as told:
+        find_source(f"s3://key:{PASSWORD}@bucket/x/")
+    assert PASSWORD not in str(told.value)
 
 
 def test_a_key_opens_and_is_never_told(caplog):

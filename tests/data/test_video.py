@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import zipfile
 from fractions import Fraction
 
 import numpy as np
@@ -12,8 +14,10 @@ from tests.videos import RATE, SIZE, colour_of, encode, plain
 
 from shoal.data import find_source, to_images
 from shoal.data.greys import Samples
+from shoal.data.looks import look_of
 from shoal.data.reading import read_blob, select
 from shoal.data.sources.joined import files_source
+from shoal.data.sources.video import check_has_videos
 from shoal.data.video import every as every_module
 from shoal.data.video.every import SCENE, frame_name, parse_every, time_in_name
 from shoal.data.video.scenes import SceneDetector
@@ -517,14 +521,114 @@ def test_frames_that_were_listed_are_found_again_by_their_names(tmp_path):
     ]
 
 
-def test_videos_in_archives_are_named_and_not_read(tmp_path):
+# In archives and storages
+
+
+def contents(spec, every="500ms"):
+    """Names and fingerprints of all images, and of some that are selected."""
+    listing = find_source(str(spec), every=every).listing()
+    found = [read_blob(blob)[1] for blob in listing.blobs()]
+    some = range(0, len(found), 2)
+    assert [read_blob(blob)[1] for blob in select(listing, some)] == [found[row] for row in some]
+    assert [read_blob(blob)[1] for blob in listing.blobs_from(1)] == found[1:]
+    return [*listing.ids], found
+
+
+@pytest.fixture
+def films(tmp_path):
+    """Files by their names: videos, of which one has its index at its end, and images between."""
+    folder = tmp_path / "films"
+    encode(folder / "a.mkv", 30)
+    encode(folder / "c.mp4", **H264)
+    (folder / "b.png").write_bytes(png("red", SIZE))
+    (folder / "d.png").write_bytes(png("blue", SIZE))
+    (folder / "e").write_bytes((folder / "a.mkv").read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("pack", ["zip", "tar"])
+def test_videos_in_archives(films, tmp_path, pack):
+    from tests.packing import write_tar, write_zip
+
+    path = tmp_path / f"in.{pack}"
+    {"zip": write_zip, "tar": write_tar}[pack](path, {each.name: each.read_bytes() for each in sorted(films.iterdir())})
+    ids, expected = contents(films)
+    found = contents(path)
+    assert found == ([f"in.{pack}/{name}" for name in ids], expected)
+    assert len(ids) == 18
+    shutil.copy(path, tmp_path / "films" / f"0.{pack}")  # beside others it is passed over, and alone it is read
+    assert contents(films)[0] == ids
+    assert contents(tmp_path / f"*.{pack}")[1] == expected
+
+
+def test_videos_in_a_compressed_tar_are_named_with_what_to_do(films, tmp_path):
+    from tests.packing import write_tar
+
+    path = write_tar(tmp_path / "in.tar.gz", {each.name: each.read_bytes() for each in sorted(films.iterdir())})
+    source = find_source(str(path), every="1s")
+    assert source.listing().others.reasons["in.tar.gz/c.mp4"] == (
+        "video in a compressed tar: unpack the archive, or pack it as .zip or .tar"
+    )
+    with pytest.raises(UserError, match=r"the videos in in\.tar\.gz are in a compressed tar, .*: unpack the archive"):
+        check_has_videos(source, "1s", "in.tar.gz")
+
+
+def test_videos_at_addresses_in_lists_are_named_with_what_to_do():
+    source = find_source(["memory://p/a.mp4", "memory://p/b.png"], every="1s")
+    with pytest.raises(UserError, match="not read by addresses in a list or a table such as -: give their folder"):
+        check_has_videos(source, "1s", "-")
+
+
+def test_what_is_wrong_with_videos_in_archives(films, tmp_path):
     from tests.packing import write_zip
 
-    film = encode(tmp_path / "a.mkv").read_bytes()
-    write_zip(tmp_path / "in.zip", {"a.mkv": film, "b.png": png("red", SIZE)})
-    listing = find_source(str(tmp_path / "in.zip"), every="1s").listing()
-    assert list(listing.ids) == ["in.zip/b.png"]
-    assert not len(listing.times)
+    video = (films / "a.mkv").read_bytes()
+    members = {"a.mkv": video, "b.mp4": b"text" * 99, "c.mkv": b"", "d.png": png("red", SIZE)}
+    path = write_zip(tmp_path / "in.zip", members, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    data[data.index(video[-900:-800]) + 50] ^= 0xFF  # stored, as ffv1 does not compress
+    path.write_bytes(data)
+    listing = find_source(str(path), every="1s").listing()
+    reasons = [read_blob(blob)[0] for blob in listing.blobs()][:3]
+    assert reasons[0].startswith("damaged: bad crc-32")
+    assert reasons[1].startswith("a damaged video, or no video")
+    assert reasons[2] == "empty file"
+
+
+def test_videos_in_storages(films):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    memory.pipe({f"/films/{each.name}": each.read_bytes() for each in films.iterdir()})
+    expected = contents(films)
+    assert contents("memory://films") == expected
+    listing = find_source("memory://films", every="500ms").listing()
+    assert listing.looks.shape == (18, 3)
+    assert [look_of(blob) for blob in listing.blobs()] == [tuple(row) for row in listing.looks.tolist()]
+    assert len(contents("memory://films/c.mp4")[0]) == len(contents("memory://films/c*")[0]) == 4
+    with pytest.raises(UserError, match=r"c\.mp4 is a video: say how often"):
+        find_source("memory://films/c.mp4")
+    assert find_source("memory://films").others.counts["video"] == 3
+    memory.store.clear()
+
+
+def test_videos_behind_a_bad_connection(films, monkeypatch):
+    from tests.storages import page, serving
+
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr("shoal.data.storage._PAUSES", (0.01,) * 5)
+    names = sorted(each.name for each in films.iterdir())
+    files = {f"/p/{name}": (films / name).read_bytes() for name in names}
+    with serving(files | {"/p/": page(*names)}) as server:
+        spec = f"{server.home}/p/"
+        server.faults |= {"/p/a.mkv": ("503", 3), "/p/c.mp4": ("drop", -1)}
+        listing = find_source(spec, every="500ms").listing()
+        reasons = dict(zip(listing.ids, (read_blob(blob)[0] for blob in listing.blobs()), strict=True))
+        assert reasons["c.mp4"] == "not reached: the connection broke off"
+        assert len(listing.ids) == 15
+        server.faults.clear()
+        assert contents(spec) == contents(films)  # that it was away is not kept
 
 
 def test_frames_that_were_read_are_not_kept(tmp_path):

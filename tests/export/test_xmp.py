@@ -52,6 +52,22 @@ def test_a_new_sidecar_says_cluster_confidence_and_who_has_chosen():
     assert "Confidence" not in own
 
 
+def test_a_video_has_the_clusters_of_its_frames_which_are_taken_back_as_those_of_an_image():
+    frames = [
+        image("fish", cluster=3),
+        image("cats", cluster=1, by_person=True, confidence=0.2),
+        image("fish", cluster=3),
+    ]
+    first = merged(EXISTING.encode(), *frames, image("", cluster=-1))
+    words, hierarchical, own = said(first)
+    assert words == ["sea", "cats", "fish"]
+    assert hierarchical == ["shoal|fish", "shoal|cats"]
+    assert (own["MachineMade"], own["Confidence"], own["Cluster"]) == ("True", "0.2", "3, 1")
+    assert merged(first, *frames) is None
+    assert said(merged(first, image("dogs")))[:2] == (["sea", "cats", "dogs"], ["shoal|dogs"])
+    assert said(merged(first, image("")))[:2] == (["sea", "cats"], [])
+
+
 def test_what_a_sidecar_holds_stays():
     first = merged(EXISTING.encode(), image("fish")).decode()
     assert said(first)[0] == ["sea", "cats", "fish"]

@@ -13,6 +13,7 @@ from shoal.data import storage
 from shoal.data.sources.find import find_source
 from shoal.errors import UserError
 from shoal.results.result import Result
+from shoal.review.facts import UNKNOWN_DATE, Facts
 
 SECRETS = ("pa55w0rd", "5ecret51gnature", "topsecrettoken")
 
@@ -80,12 +81,38 @@ def test_a_few_failures_are_skipped_and_tried_again_by_an_update(web, tmp_path, 
 
 
 @pytest.mark.slow
-def test_sort_refuses(web, tmp_path, network, capsys):
-    assert cluster(f"{web.home}/p/", *network, "--out", tmp_path / "out") == 0
+def test_images_are_downloaded_where_files_are_needed(web, photos, tmp_path, network, capsys):
+    out, goal = tmp_path / "out", tmp_path / "sorted"
+    assert cluster(f"{web.home}/p/", *network, "--out", out) == 0
     capsys.readouterr()
-    assert main(["sort", str(tmp_path / "out"), "--copy", str(tmp_path / "sorted"), "--yes"]) == 2
-    assert f"the images are in {web.home}/p/, and only files on this machine are sorted" in complaint(capsys)
-    assert not (tmp_path / "sorted").exists()
+    for how in ("--move", "--link"):
+        assert main(["sort", str(out), how, str(goal), "--yes"]) == 2
+        assert f"the images are in {web.home}/p/, and only files on this machine are" in complaint(capsys)
+    assert not goal.exists()
+    capsys.readouterr()
+    assert main(["sort", str(out), "--copy", str(goal), "--yes"]) == 0
+    expected = {file.name: file.read_bytes() for file in photos.iterdir()}
+    said = capsys.readouterr().out
+    assert f"copy 32 files ({sum(map(len, expected.values())) / 1e6:.1f} MB)" in said
+    assert "on top of" not in said
+    assert {file.name: file.read_bytes() for file in goal.glob("*/*.png")} == expected
+    assert main(["sort", "--undo", str(goal / "sorted.jsonl")]) == 0
+    for name, inner in (("label-studio", "images"), ("fiftyone", "data")):
+        assert main(["export", str(out), str(tmp_path / name), "--to", name]) == 0
+        copies = {file.read_bytes() for file in (tmp_path / name / inner).iterdir()}
+        assert copies == {*expected.values()}
+    assert main(["export", str(out), str(tmp_path / "xmp"), "--to", "xmp"]) == 0
+    assert {file.name for file in (tmp_path / "xmp").iterdir()} == {f"{name}.xmp" for name in expected}
+
+
+@pytest.mark.slow
+def test_a_review_shows_images_of_storages(web, photos, tmp_path, network):
+    assert cluster(f"{web.home}/p/", *network, "--out", tmp_path / "out") == 0
+    facts = Facts(Result.load(tmp_path / "out"))
+    for row, name in enumerate(facts.ids):
+        assert facts.full(row) == ((photos / name).read_bytes(), "image/png")
+    assert all(facts.thumbs([*range(len(facts.ids))]))
+    assert (facts.dates == UNKNOWN_DATE).all()  # neither the images nor the server say any
 
 
 @pytest.mark.slow
@@ -278,6 +305,6 @@ def test_a_list_of_addresses_on_standard_input(web, tmp_path, network, capsys, m
     assert Result.load(out).source == [f"{web.home}{name}" for name in names]
     assert main(["update", str(out)]) == 0
     assert "nothing has changed" in capsys.readouterr().out
-    assert main(["sort", str(out), "--copy", str(tmp_path / "sorted")]) == 2
-    assert "only files on this machine are sorted" in complaint(capsys)
+    assert main(["sort", str(out), "--link", str(tmp_path / "sorted")]) == 2
+    assert "only files on this machine are linked to" in complaint(capsys)
     assert not any(SECRETS[2].encode() in file.read_bytes() for file in out.rglob("*") if file.is_file())

@@ -1,6 +1,8 @@
 """Frames of videos through the commands: clustered, sorted, predicted, updated, exported."""
 
 import csv
+import io
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from tests.videos import SIZE, encode
 
 from shoal.cli.main import main
 from shoal.features import open_embedded
+from shoal.results.result import Result
+from shoal.review.facts import Facts
 
 
 def shots(colour):
@@ -78,7 +82,7 @@ def test_a_video_that_is_there_twice_is_a_duplicate_frame_by_frame(films):
 
 def test_frames_are_sorted_as_still_images(films, tmp_path, capsys):
     assert main(["sort", str(films), "--move", str(tmp_path / "sorted")]) == 2
-    assert "lies inside an archive, a table or a video and cannot be moved: use --copy." in capsys.readouterr().err
+    assert "a video or a storage and cannot be moved: use --copy." in capsys.readouterr().err
     assert main(["sort", str(films), "--copy", str(tmp_path / "sorted"), "--yes"]) == 0
     assert "24 of them come out of archives, tables or videos" in capsys.readouterr().out
     (still,) = (tmp_path / "sorted").glob("*/blue.mkv#t=2.0.png")
@@ -150,6 +154,31 @@ def test_an_interrupted_embedding_goes_on_within_a_video(made, weights, tmp_path
 def test_images_without_files_are_exported_as_copies(films, tmp_path):
     assert main(["export", str(films), str(tmp_path / "studio"), "--to", "label-studio"]) == 0
     assert len([*(tmp_path / "studio" / "images").iterdir()]) == 24
+    assert main(["export", str(films), str(tmp_path / "fifty"), "--to", "fiftyone"]) == 0
+    labels = json.loads((tmp_path / "fifty" / "labels.json").read_text())["labels"]
+    assert {file.stem for file in (tmp_path / "fifty" / "data").iterdir()} == {key for key in labels if key[0] != "/"}
+    (still,) = (tmp_path / "fifty" / "data").glob("*blue.mkv#t=2.0.png")
+    with Image.open(still) as image:
+        assert np.array_equal(np.asarray(image), shots("blue")(20))
+
+
+def test_a_video_has_one_sidecar(films, tmp_path):
+    assert main(["export", str(films), str(tmp_path / "xmp"), "--to", "xmp"]) == 0
+    expected = {"blue.mkv", "green.mkv", "red.mkv", "red again.mkv", "0.png", "1.png", "2.png"}
+    assert {file.name for file in (tmp_path / "xmp").iterdir()} == {f"{name}.xmp" for name in expected}
+    (cluster,) = {row["cluster"] for row in table(films / "assignments.csv") if row["id"].startswith("blue")}
+    assert f"<rdf:li>cluster {int(cluster):02}</rdf:li>" in (tmp_path / "xmp" / "blue.mkv.xmp").read_text()
+
+
+def test_a_review_shows_frames(films):
+    facts = Facts(Result.load(films))
+    assert all(facts.thumbs([*range(len(facts.ids))]))
+    row = facts.ids.index("blue.mkv#t=2.0")
+    content, kind = facts.full(row)
+    with Image.open(io.BytesIO(content)) as image:
+        assert np.abs(np.asarray(image).astype(int) - shots("blue")(20)).mean() < 12
+    assert kind == "image/jpeg"
+    assert facts.dates[row] == int(Path("film/blue.mkv").stat().st_mtime // 60)
 
 
 def test_strict_fails_with_a_damaged_video(weights, tmp_path, monkeypatch, capsys):

@@ -211,9 +211,11 @@ def test_images_in_archives_are_written_under_safe_names(tmp_path):
     plan = plan_sort(ids, paths, clusters, {}, tmp_path / "sorted")
     assert "4 of them come out of archives" in plan.summary("copy")
     for how in ("move", "link"):
-        with pytest.raises(UserError, match=r"up\.jpg lies inside an archive, a table or a video .*: use --copy\."):
-            plan.carry_out(how, lambda: contents)
-    manifest = plan.carry_out("copy", lambda: contents)
+        with pytest.raises(
+            UserError, match=r"up\.jpg lies inside an archive, a table, a video or a storage .*: use --copy\."
+        ):
+            plan.carry_out(how, lambda rows: (contents[row] for row in rows))
+    manifest = plan.carry_out("copy", lambda rows: (contents[row] for row in rows))
     found = tmp_path / "sorted/cluster-00"
     assert {path.name for path in found.iterdir()} == {"up.jpg", "inside.jpg", "row 7.jpg", "own.jpg", "digit.png"}
     assert (found / "up.jpg").read_bytes() == (found / "row 7.jpg").read_bytes() == jpeg

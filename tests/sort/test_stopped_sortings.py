@@ -127,6 +127,6 @@ def gone():
 def test_an_archive_that_was_damaged_since_is_told_with_the_way_back(tmp_path, odd):
     plan = plan_sort(["a", "b"], [None, None], torch.tensor([0, 0]), {}, tmp_path / "sorted")
     with pytest.raises(UserError, match=r"the image for cluster-00/b can no longer be read .*\. To undo it:"):
-        plan.carry_out("copy", lambda: [b"a", odd])
+        plan.carry_out("copy", lambda _: iter([b"a", odd]))
     assert undo(tmp_path / "sorted/sorted.jsonl").left == []
     assert not (tmp_path / "sorted").exists()

@@ -75,7 +75,7 @@ def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None,
         raise UserError(f"{into} is the folder of the clusters, or lies in it: sort into a folder of its own.")
     try:
         result = Result.load(path)
-        _check_local(result)
+        _check_local(result, how)
         _tell_changes(result, goal)
         plan = _plan(result, into, assignments)
         plan.check(how)
@@ -96,16 +96,18 @@ def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None,
     return 0
 
 
-def _check_local(result: Result) -> None:
-    """Raise a UserError where images are in a storage."""
+def _check_local(result: Result, how: How) -> None:
+    """Raise a UserError where images in a storage would have to be moved, or linked to."""
     from shoal.data.sources.find import is_stored
 
     specs = result.source if isinstance(result.source, list) else [result.source]
     stored = next((spec for spec in (*specs, *(spec for _, spec in result.joined)) if is_stored(spec)), "")
-    if stored:
+    if stored and how != "copy":
+        done = {"move": "moved", "link": "linked to"}[how]
         raise UserError(
-            f"the images are in {stored}, and only files on this machine are sorted: download them, then give their "
-            f"folder to 'shoal update {shlex.quote(str(result.folder.path))} FOLDER'."
+            f"the images are in {stored}, and only files on this machine are {done}: use --copy, which downloads them; "
+            f"or download them yourself, and give their folder to "
+            f"'shoal update {shlex.quote(str(result.folder.path))} FOLDER'."
         )
 
 
@@ -147,7 +149,7 @@ def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
         labels, names = edited.apply(result.ids, labels), names | dict(edited.names)
     present = result.present
     ids = result.ids.take(present) if isinstance(result.ids, Names) else [result.ids[i] for i in present.tolist()]
-    return plan_sort(ids, paths, labels[present], names, into, result.source_folders)
+    return plan_sort(ids, paths, labels[present], names, into, result.source_folders, result.sizes)
 
 
 def _with_undo(error: UserError, into: Path) -> UserError:

@@ -31,14 +31,16 @@ _LAPSED = (
     *("TokenRetrievalError", "UnauthorizedSSOTokenError", "SSOTokenLoadError", "DefaultCredentialsError"),
     *("AuthenticationException", "BadAuthenticationType", "ClientAuthenticationError", "GatedRepoError"),
 )
+_ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 _AWAY = (
     *("EndpointConnectionError", "ClientConnectorError", "ConnectTimeoutError", "ConnectError", "gaierror"),
     *("NoValidConnectionsError", "ConnectionRefusedError", "ProxyConnectionError", "BadHostKeyException"),
+    *("TimeoutError", "Timeout", "TimeoutException"),
 )
 _BUSY = (
     *("ClientConnectionError", "ClientPayloadError", "HTTPClientError", "IncompleteReadError", "IncompleteRead"),
     *("ResponseStreamingError", "ResponseParserError", "TransportError", "ProtocolError", "SSHException", "SSLError"),
-    *("ConnectionError", "ChunkedEncodingError", "ConnectionClosedError", "TimeoutError", "Timeout", "EOFError"),
+    *("ConnectionError", "ChunkedEncodingError", "ConnectionClosedError", "EOFError"),
     *("ServiceRequestError", "ServiceResponseError", "ChecksumError", "RetryError"),
 )
 _BUSY_NUMBERS = {errno.EBUSY, errno.EIO, errno.EAGAIN, errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED}
@@ -77,7 +79,7 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(why, _words(chain, why))  # type: ignore[arg-type]  # mypy takes it for any text
     if "FileNotFoundError" in names or "RepositoryNotFoundError" in names:
         return Failure("missing", "there is nothing")
-    if "PermissionError" in names:
+    if "PermissionError" in names or str(error).startswith("Forbidden:"):  # the latter of gcsfs
         return Failure("denied", "permission denied")
     return Failure("other", _first_line(error))
 
@@ -86,6 +88,8 @@ def _of_answer(code: str, status: int, error: BaseException) -> Failure:
     """Of a server that answered."""
     words = _phrase(status)
     reason = " ".join(each for each in (words, code) if each and each != str(status))
+    if code in _ELSEWHERE and (region := next(filter(None, map(_region, _chain(error))), "")):
+        return Failure("other", f"its bucket is in the region {region}: set AWS_DEFAULT_REGION to that")
     if code in _BUSY_CODES or status in (408, 425, 429, 509) or (status >= 500 and status != 501):
         return Failure("busy", reason)
     if code in _LAPSED_CODES or status in (401, 407):
@@ -112,6 +116,13 @@ def _code(error: BaseException) -> str:
     response = getattr(error, "response", None)
     found = response.get("Error", {}).get("Code", "") if isinstance(response, dict) else ""
     return str(found)
+
+
+def _region(error: BaseException) -> str:
+    """Where S3 says that a bucket is; '' where it does not."""
+    response = getattr(error, "response", None)
+    found = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}) if isinstance(response, dict) else {}
+    return str(found.get("x-amz-bucket-region", ""))
 
 
 def _status(error: BaseException) -> int:
@@ -146,4 +157,4 @@ def _words(chain: list[BaseException], why: str) -> str:
 def _first_line(error: BaseException) -> str:
     """Somebody else's message, without what is secret in it."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return redacted(text)[:_LONGEST].rstrip(". ")
+    return redacted(text)[:_LONGEST].rstrip(".! ")

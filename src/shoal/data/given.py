@@ -27,7 +27,7 @@ from shoal.data.cache import cache_folder
 from shoal.data.decode import UnreadableError
 from shoal.data.greys import Ranges, Samples, Scale
 from shoal.data.images import images_of
-from shoal.data.listing import Blob, Listing, Member, Source, as_images
+from shoal.data.listing import Blob, Listing, Source, as_images
 from shoal.data.reading import measured_ranges, read_all
 from shoal.data.sources.array import images_from_array
 from shoal.data.sources.find import find_source
@@ -35,7 +35,7 @@ from shoal.data.sources.item import blob_of, image_of, label_of
 from shoal.data.sources.items import Items, as_paths, items_of, read_item
 from shoal.data.sources.labels import classes_of
 from shoal.data.sources.video import check_has_videos
-from shoal.data.unread import reading_notes
+from shoal.data.unread import reading_notes, unreadable
 from shoal.errors import UserError
 from shoal.progress import ProgressCallback
 from shoal.types import Images
@@ -238,16 +238,9 @@ class _Seen:
         except UserError:
             raise
         except UnreadableError as error:
-            return name, _unreadable(str(error)), label
+            return name, unreadable(str(error)), label
         except Exception as error:  # a file of Pillow's that is damaged, a tensor without values
-            return name, _unreadable(" ".join(str(error).split()).rstrip(".") or type(error).__name__), label
-
-
-def _unreadable(reason: str) -> Member:
-    def fail() -> bytes:
-        raise UnreadableError(reason)
-
-    return Member(fail)
+            return name, unreadable(" ".join(str(error).split()).rstrip(".") or type(error).__name__), label
 
 
 class _Spool:

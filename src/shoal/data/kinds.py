@@ -93,6 +93,12 @@ VIDEO = Kind(
     role="other",
     many="videos",
 )
+PACKED_VIDEO = Kind(
+    "video in a compressed tar",
+    remedy="unpack the archive, or pack it as .zip or .tar",
+    role="other",
+    many="videos in compressed tars",
+)
 PDF = Kind("PDF", "pdf", remedy="export its pages as images", role="other")
 SVG = Kind("SVG", "svg svgz", remedy=_AS_PNG, role="other")
 POSTSCRIPT = Kind("PostScript", "eps ps ai epsf epsi", remedy=_AS_PNG, role="other")
@@ -139,7 +145,7 @@ KINDS = (
     Kind("DDS", "dds", "DDS"),
     Kind("icon", "ico", "ICO", many="icons"),
     Kind("icon", "icns", "ICNS", many="icons"),
-    *(JPEG_LS, VIDEO, PDF, SVG, POSTSCRIPT, ARCHIVE, UNKNOWN, DENIED),
+    *(JPEG_LS, VIDEO, PACKED_VIDEO, PDF, SVG, POSTSCRIPT, ARCHIVE, UNKNOWN, DENIED),
     Kind("JPEG XR", "jxr wdp hdp", remedy=_AS_PNG, role="other"),
     Kind("BPG", "bpg", remedy=_AS_PNG, role="other"),
     Kind("FLIF", "flif", remedy=_AS_PNG, role="other"),

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from shoal.data.greys import Ranges, Samples, Scale
+from shoal.data.video.clip import Clip
 from shoal.mapped import Spool
 from shoal.types import Images, Others
 
@@ -272,7 +273,8 @@ class Listing:
     images (empty: there are no videos). ``seek`` starts at a row, if that is faster than skipping the rows before it,
     ``select`` iterates over some rows, which ascend, and ``measure`` finds the ranges of samples of more than 8 bits,
     if that is faster than looking at every image. ``others`` is what there is beside the images. ``looks``
-    are those of images whose storage has told their sizes and times when it was listed.
+    are those of images whose storage has told their sizes and times when it was listed. ``clip`` says of a row that has
+    no file here whether it is a video, of which frames are yet to be taken.
     """
 
     ids: Sequence[str]
@@ -288,9 +290,10 @@ class Listing:
     measure: Callable[[], Ranges] | None = None
     others: Others = field(default_factory=Others)
     looks: Int64[np.ndarray, "n 3"] | None = None
+    clip: Callable[[int], Clip | None] | None = None
 
     def path(self, row: int) -> Path | None:
-        """Return the file of a row's image; None in archives, tables and videos."""
+        """Return the file of a row's image; None in archives, tables, videos and storages."""
         return self.files[row] if len(self.files) and not self.is_frame(row) else None
 
     def paths(self, rows: Int64[np.ndarray, "m"]) -> Sequence[Path | None]:

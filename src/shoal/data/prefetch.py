@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import partial
 
+from shoal.data.connecting import CONNECTIONS
 from shoal.data.listing import Blob, Frame, Member, Remote
-from shoal.data.storage import CONNECTIONS
 
 _BYTES = 2**26
 """Bytes asked for or waiting to be decoded, of all images: memory does not grow with their number or sizes. One is

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import random
 import threading
 import time
@@ -19,6 +18,7 @@ from hashlib import blake2b
 from itertools import count
 from typing import Any, TypeVar
 
+from shoal.data.connecting import PATIENT, S3, SILENCE, connect
 from shoal.data.failures import Failure, failure_of
 from shoal.data.looks import Look
 from shoal.data.reach import UNREACHED
@@ -27,20 +27,11 @@ from shoal.errors import UserError
 
 Answer = TypeVar("Answer")
 
-CONNECTIONS = 32
-"""Requests at once: at 20 ms each that is 1 600 images a second."""
-
 _THREADS = 4  # for file systems whose requests wait, each with a connection of its own
 
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each further request
-_TRIES_AWAY = 3  # where nobody answers at all
-_PATIENT = ("gs", "gcs")  # gcsfs itself asks six times, and cannot be told not to
-_CONNECT, _SILENCE = 10, 30  # seconds until a connection is there, and without a byte
+_TRIES_AWAY, _TRIES_UNKNOWN = 3, 2  # where nobody answers at all, and where nobody ever has
 _SLOWEST = 2**16  # bytes a second, below which a request is given up
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http", "sftp": "sftp"}
-_EXTRAS |= {"ssh": "sftp", "az": "azure", "abfs": "azure", "abfss": "azure", "adl": "azure", "hf": "hub"}
-_LOGGERS = ("fsspec", "s3fs", "gcsfs", "adlfs", "paramiko", "aiobotocore", "botocore", "aiohttp", "asyncio", "google")
-_SILENT = logging.NullHandler()
 _WHERE = "environment variables, or files in ~/.config/fsspec"
 
 
@@ -55,10 +46,12 @@ class Storage:
         self.url = url
         self.scheme = scheme_of_url(url)
         self.is_web = self.scheme in ("http", "https")
-        self._patience = _Patience(() if self.scheme in _PATIENT else _PAUSES)
+        pauses = () if self.scheme in PATIENT else _PAUSES
+        self._patience = _Patience(pauses)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="storage")
         self._own = threading.local()
         self._fs, self.path = self.asked(partial(_connected, private(url), self.scheme))
+        self._patience = _Patience(pauses)  # which knows of no answer yet
 
     def asked(self, request: Callable[[], Answer], url: str = "") -> Answer:
         """The answer to a request without which there are no images; ``url`` is what was asked for.
@@ -69,7 +62,7 @@ class Storage:
         failures: list[Failure] = []
         found = self._tried(request, failures)
         if found is None:
-            raise told(url or self.url, failures[-1])
+            raise told(url or self.url, failures[-1]) from unread(failures[-1])
         return found
 
     def begin(self, path: str, start: int | None = None, end: int | None = None, n_bytes: int = 0) -> Future[bytes]:
@@ -143,26 +136,44 @@ class Storage:
         """The path of an address of this storage."""
         return str(self._fs._strip_protocol(url))
 
-    def found(self, path: str) -> Mapping[str, Mapping[str, Any]]:
-        """Paths below a path, and what the storage says of each file, all in a few requests.
+    def found(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Each path below its address, and what the storage says of it, all in a few requests.
 
         Raises:
             UserError: it cannot be listed.
         """
         self._fs.invalidate_cache()
-        found: Mapping[str, Mapping[str, Any]] = self.asked(lambda: self._fs.find(path, detail=True))
-        return found
+        if self.scheme in S3 and not self._fs.version_aware:
+            yield from self._found_in_pages()
+            return
+        found = dict(self.asked(lambda: self._fs.find(self.path, detail=True)))
+        while found:  # what is said of a file takes a kilobyte
+            yield found.popitem()
+
+    def _found_in_pages(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """In S3 a page of a thousand is asked for again, and not all before it, where it fails."""
+        bucket, prefix, _ = self._fs.split_path(self.path)
+        where = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else ""}
+        while True:
+            page = self.asked(partial(self._fs.call_s3, "list_objects_v2", **where))
+            for each in page.get("Contents", ()):
+                yield f"{bucket}/{each['Key']}", {**each, "size": each["Size"]}
+            if not page.get("IsTruncated") or not page.get("NextContinuationToken"):
+                return
+            where["ContinuationToken"] = page["NextContinuationToken"]
 
     async def _answer(self, path: str, start: int | None, end: int | None, n_bytes: int) -> bytes:
         """The bytes of a file in a file system whose requests are coroutines."""
         # s3fs would first ask how large a file is, to read a large one in parts.
-        more = {"max_concurrency": 1} if self.scheme in ("s3", "s3a") else {}
-        limit = 2 * _SILENCE + n_bytes / _SLOWEST
+        more = {"max_concurrency": 1} if self.scheme in S3 else {}
+        limit = 2 * SILENCE + n_bytes / _SLOWEST
         for tried in count(1):
             await asyncio.sleep(self._patience.wait())
             try:
                 request = self._fs._cat_file(path, start=start, end=end, **more)
-                return self._checked(await asyncio.wait_for(request, limit), start, end)
+                data = self._checked(await asyncio.wait_for(request, limit), start, end)
+                self._patience.answered()
+                return data
             except InWholeError:
                 raise
             except Exception as error:  # each file system has its own
@@ -181,7 +192,7 @@ class Storage:
         """
 
         def request() -> bytes:
-            fs = getattr(self._own, "fs", None) or _connect(private(self.url), self.scheme, fresh=True)[0]
+            fs = getattr(self._own, "fs", None) or connect(private(self.url), self.scheme, fresh=True)[0]
             self._own.fs = None
             data = self._checked(fs.cat_file(path, start=start, end=end), start, end)
             self._own.fs = fs
@@ -205,7 +216,9 @@ class Storage:
         for tried in count(1):
             time.sleep(self._patience.wait())
             try:
-                return request()
+                answer = request()
+                self._patience.answered()
+                return answer
             except (UserError, InWholeError):
                 raise
             except Exception as error:
@@ -228,6 +241,11 @@ class _Patience:
         self._pauses = pauses
         self._lock = threading.Lock()
         self._quiet_until = 0.0
+        self._tries_away = _TRIES_UNKNOWN
+
+    def answered(self) -> None:
+        """Note that the storage is there."""
+        self._tries_away = _TRIES_AWAY
 
     def wait(self) -> float:
         """Seconds before a request."""
@@ -235,7 +253,7 @@ class _Patience:
 
     def pause(self, failure: Failure, tried: int) -> float | None:
         """Seconds before a request that failed so many times is made again; None: it is not."""
-        if not failure.may_pass or tried > len(self._pauses) or (failure.why == "away" and tried >= _TRIES_AWAY):
+        if not failure.may_pass or tried > len(self._pauses) or (failure.why == "away" and tried >= self._tries_away):
             return None
         pause = self._pauses[tried - 1] * random.uniform(0.8, 1.2)
         if failure.reason[:3] in ("429", "503"):
@@ -280,51 +298,7 @@ def is_known(scheme: str) -> bool:
 
 @cache
 def _connected(url: str, scheme: str) -> tuple[Any, str]:
-    return _connect(url, scheme)
-
-
-def _connect(url: str, scheme: str, *, fresh: bool = False) -> tuple[Any, str]:
-    """The file system of an address, a ``fresh`` one if that is asked for, and its path there."""
-    import fsspec.core
-
-    for name in _LOGGERS:  # without a handler, tracebacks with whole addresses would go to the terminal
-        logging.getLogger(name).addHandler(_SILENT)
-    if "::" in url:
-        raise UserError(
-            f"shoal does not read chains of addresses such as {redacted(url)}: give the address of the archive itself."
-        )
-    try:
-        fs, path = fsspec.core.url_to_fs(url, **_options(scheme), skip_instance_cache=fresh)
-    except ImportError as error:
-        extra = _EXTRAS.get(scheme)
-        advice = f"pip install 'shoal[{extra}]'" if extra else " ".join(redacted(str(error)).split()).rstrip(".")
-        raise UserError(f"{scheme}:// needs a package that is missing: {advice}.") from None
-    if scheme in ("s3", "s3a"):
-        fs.retries = 1  # requests are made again here
-    if scheme in ("sftp", "ssh"):
-        fs.ftp.get_channel().settimeout(_SILENCE)
-    return fs, str(path)
-
-
-def _options(scheme: str) -> dict[str, Any]:
-    """Time limits and connections, where fsspec's configuration does not set them."""
-    import fsspec.config
-
-    known = fsspec.config.conf.get(scheme, {})
-    if scheme in ("s3", "s3a"):
-        own = {"max_pool_connections": CONNECTIONS, "connect_timeout": _CONNECT, "read_timeout": _SILENCE}
-        own |= {"retries": {"total_max_attempts": 1}}  # type: ignore[dict-item]
-        return {"config_kwargs": own | known.get("config_kwargs", {}), "use_listings_cache": False}
-    if scheme in ("http", "https"):
-        import aiohttp
-
-        limit = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_SILENCE)
-        return {"client_kwargs": {"timeout": limit} | known.get("client_kwargs", {})}
-    if scheme in ("sftp", "ssh"):
-        return {name: _CONNECT for name in ("timeout", "banner_timeout", "auth_timeout") if name not in known}
-    if scheme in ("gs", "gcs"):
-        return {"requests_timeout": _SILENCE} if "requests_timeout" not in known else {}
-    return {}
+    return connect(url, scheme)
 
 
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
@@ -351,9 +325,8 @@ def _nanoseconds(info: Mapping[str, Any]) -> int:
 
 def entries_of(storage: Storage) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Name below the address of a storage, path and what is said of each file there; not of empty folders' marks."""
-    base, found = storage.path.rstrip("/"), dict(storage.found(storage.path))
-    while found:  # what is said of a file takes a kilobyte
-        path, info = found.popitem()
+    base = storage.path.rstrip("/")
+    for path, info in storage.found():
         name = path[len(base) + 1 :] if path.startswith(f"{base}/") else ""
         if name and not name.endswith("/") and info.get("type") != "directory":
             yield name, path, info

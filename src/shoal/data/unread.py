@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
+from typing import NoReturn
 
-from shoal.data.decode import NO_IMAGE
+from shoal.data.decode import NO_IMAGE, UnreadableError
 from shoal.data.greys import CLIPPED
 from shoal.data.kinds import AVIF, damaged, kind_of_name, kind_of_reason, refused_kind
-from shoal.data.listing import Listing
+from shoal.data.listing import Listing, Member
 from shoal.errors import UserError
 from shoal.progress import counted
 from shoal.types import Others
 
 _SHOWN = 5  # skipped files that a warning names
+
+
+def unreadable(reason: str | OSError) -> Member:
+    """Stands for an image that cannot be read."""
+
+    def refuse() -> NoReturn:
+        raise reason if isinstance(reason, OSError) else UnreadableError(reason)
+
+    return Member(refuse)
 
 
 def reason_of(listing: Listing, row: int, reason: str) -> str:

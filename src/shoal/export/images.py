@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from shoal.data.kinds import is_image_name
+from shoal.data.video.every import video_of
 from shoal.errors import UserError
 from shoal.files import atomic_write, real
 from shoal.progress import ProgressCallback
@@ -34,7 +35,7 @@ class LabelledImage:
     id: str
     """Its present name in the source; stray bytes of one that is not UTF-8 are surrogates."""
     path: Path | None
-    """Its file, absolute; None inside an archive or a table."""
+    """Its file, absolute; None inside an archive, a table, a video or a storage."""
     cluster: int
     """−1: in none."""
     label: str
@@ -43,6 +44,10 @@ class LabelledImage:
     """None where the result does not know."""
     by_person: bool
     """Whether a person has said the cluster."""
+    video: str = ""
+    """The name of the video that it is a frame of; empty: of none."""
+    video_path: Path | None = None
+    """The file of that video; None inside an archive or a storage."""
 
 
 def labelled_images(result: Result) -> list[LabelledImage]:
@@ -69,6 +74,8 @@ def labelled_images(result: Result) -> list[LabelledImage]:
             label=labels.get(cluster, ""),
             confidence=round(confidence, 6) if confidence == confidence else None,  # not NaN
             by_person=by_person,
+            video=video_of(listing.ids[row]) if listing.is_frame(row) else "",
+            video_path=listing.files[row] if listing.is_frame(row) and len(listing.files) else None,
         )
         for row, cluster, confidence, by_person in zip(listing_rows, clusters, confidences, fixed, strict=True)
     ]
@@ -110,7 +117,8 @@ def files_of(
 ) -> list[tuple[Path, bool]]:
     """A file for each image, and whether it is a copy that was written into a folder.
 
-    Images inside archives and tables are copied, and files whose names are no text, which JSON cannot hold.
+    Images inside archives, tables, videos and storages are copied, and files whose names are no text, which JSON
+    cannot hold.
 
     Raises:
         UserError: one of these can no longer be read, or the folder cannot be written or is one of images.

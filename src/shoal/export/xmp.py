@@ -1,15 +1,15 @@
 """XMP sidecars: a cluster as a keyword of each image, in a file beside it or in a folder of its own.
 
 ``photo.jpg`` has ``photo.jpg.xmp``, as darktable, digiKam and Immich name it. What a sidecar holds already stays; a
-later export changes the keywords of shoal alone.
+later export changes the keywords of shoal alone. A video has one sidecar, with the clusters of all its frames.
 
 | property | |
 |---|---|
 | dc:subject | the keywords; the cluster is one of them |
 | lr:hierarchicalSubject | the same below the keyword shoal: ``shoal|cats`` |
 | shoal:MachineMade | True, or False where a person has said the cluster |
-| shoal:Confidence | of the clustering, up to 1 |
-| shoal:Cluster | its number |
+| shoal:Confidence | of the clustering, up to 1; of a video the least |
+| shoal:Cluster | its number; of a video several |
 | shoal:AddedSubject, shoal:AddedHierarchicalSubject | the keywords, unless the sidecar had them before |
 
 No standard has a property for keywords that a machine has chosen: those of IPTC (2025.1) are about images that a
@@ -19,7 +19,8 @@ machine has made. Hence a namespace of our own. Source: XMP Specification, ISO 1
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from xml.dom import minidom
@@ -70,7 +71,7 @@ class Written:
 
 
 def export_xmp(result: Result, folder: Path, progress: ProgressCallback) -> Written:
-    """Write a sidecar for each image that is in a cluster.
+    """Write a sidecar for each image that is in a cluster, and for each video with such frames.
 
     Sidecars of images in ``folder`` lie beside them, those of others in folders of their names. Of an image that is in
     no cluster any more, an earlier keyword is taken back.
@@ -78,42 +79,44 @@ def export_xmp(result: Result, folder: Path, progress: ProgressCallback) -> Writ
     Raises:
         UserError: as ``labelled_images``; or the disk is full.
     """
-    images = labelled_images(result)
+    files = defaultdict[str, list[LabelledImage]](list)
+    for image in labelled_images(result):
+        files[image.video or image.id].append(image)
     goal, done = real(folder), Written()
-    for number, (image, path) in enumerate(zip(images, sidecar_paths(images, goal), strict=True)):
-        progress(number, len(images))
+    for number, (images, path) in enumerate(zip(files.values(), sidecar_paths(files, goal), strict=True)):
+        progress(number, len(files))
         try:
-            _write(image, path, goal, done)
+            _write(images, path, goal, done)
         except UnmergeableError as error:
             done.left.append((path, str(error)))
     return done
 
 
-def sidecar_paths(images: list[LabelledImage], folder: Path) -> Iterator[Path]:
-    """Where the sidecar of each image belongs, in a folder or below."""
+def sidecar_paths(files: Mapping[str, Sequence[LabelledImage]], folder: Path) -> Iterator[Path]:
+    """Where the sidecar of each file belongs, in a folder or below, by its name and what is an image of it."""
     taken, places = Taken(), dict[Path, Path]()
-    for image in images:
-        if image.path is None:
-            *parents, name = (safe_name(part, "image") for part in image.id.split("/"))
+    for name, (image, *_) in files.items():
+        file = image.video_path if image.video else image.path
+        if file is None:
+            *parents, own = (safe_name(part, "image") for part in name.split("/"))
             inside = "/".join(parents)
-            yield folder / inside / taken.name(inside, f"{name}.xmp")
+            yield folder / inside / taken.name(inside, f"{own}.xmp")
             continue
-        parent = image.path.parent
-        place = places.setdefault(parent, real(parent))
+        place = places.setdefault(file.parent, real(file.parent))
         if folder in (place, *place.parents):
-            yield place / f"{image.path.name}.xmp"
+            yield place / f"{file.name}.xmp"
         else:
-            parts = [part for part in PurePath(image.id).parts if part not in ("..", PurePath(image.id).anchor)]
-            yield folder.joinpath(*parts[:-1], f"{image.path.name}.xmp")
+            parts = [part for part in PurePath(name).parts if part not in ("..", PurePath(name).anchor)]
+            yield folder.joinpath(*parts[:-1], f"{file.name}.xmp")
 
 
-def _write(image: LabelledImage, path: Path, folder: Path, done: Written) -> None:
+def _write(images: Sequence[LabelledImage], path: Path, folder: Path, done: Written) -> None:
     if folder not in (place := real(path.parent), *place.parents):
         raise UnmergeableError(f"a link leads from there to {place}, outside of the folder")
     old = _read(path)
-    if old is None and not image.label:
+    if old is None and not any(image.label for image in images):
         return
-    new = merged(old or EMPTY.encode(), image)
+    new = merged(old or EMPTY.encode(), *images)
     if new is None:
         done.unchanged += 1
         return
@@ -148,8 +151,8 @@ def _read(path: Path) -> bytes | None:
         raise UnmergeableError((error.strerror or str(error)).lower()) from error
 
 
-def merged(content: bytes, image: LabelledImage) -> bytes | None:
-    """A sidecar with what the result says of an image; None if it says so already.
+def merged(content: bytes, *images: LabelledImage) -> bytes | None:
+    """A sidecar with what the result says of an image, or of the frames of a video; None if it says so already.
 
     Raises:
         UnmergeableError: it is not XMP.
@@ -163,8 +166,8 @@ def merged(content: bytes, image: LabelledImage) -> bytes | None:
         before = "".join(_markup(document))
         sidecar = _Sidecar(document)
         sidecar.forget()
-        if image.label:
-            sidecar.say(image)
+        if labelled := [image for image in images if image.label]:
+            sidecar.say(labelled)
         after = "".join(_markup(document))
     except (ExpatError, ValueError, RecursionError, LookupError) as error:
         if isinstance(error, UnmergeableError):
@@ -188,39 +191,51 @@ class _Sidecar:
         """Take back all that shoal has said before."""
         added = self._forget_own()
         for name, namespace, _ in KEYWORDS:
-            word = added.get(f"Added{name[0].upper()}{name[1:]}")
+            words = added.get(f"Added{name[0].upper()}{name[1:]}", [])
             for bag in self._bags(name, namespace):
                 for item in _elements(bag):
-                    if _text(item) == word:
+                    if _text(item) in words:
                         _remove(item)
                 owner = bag.parentNode
                 if not _elements(bag) and isinstance(owner, minidom.Element):
                     _remove(owner)
 
-    def _forget_own(self) -> dict[str, str]:
+    def _forget_own(self) -> dict[str, list[str]]:
         """Take back what is in shoal's own namespace; programs that rewrite a sidecar make attributes of it."""
-        found = {}
+        found = dict[str, list[str]]()
         for description in self.descriptions:
             for element in [each for each in _elements(description) if each.namespaceURI == SHOAL]:
-                found[element.localName] = _text(element)
+                items = [item for bag in _elements(element) for item in _elements(bag)]
+                found[element.localName] = [*map(_text, items or [element])]
                 _remove(element)
             for attribute in [*description.attributes.values()]:
                 if attribute.namespaceURI == SHOAL:
-                    found[attribute.localName] = attribute.value
+                    found[attribute.localName] = [attribute.value]
                     description.removeAttributeNode(attribute)
         return found
 
-    def say(self, image: LabelledImage) -> None:
+    def say(self, images: Sequence[LabelledImage]) -> None:
         """Add what the result says."""
-        said = {"MachineMade": str(not image.by_person), "Cluster": str(image.cluster)}
-        if image.confidence is not None:
-            said["Confidence"] = f"{image.confidence:.6g}"
-        words = (image.label, f"{ROOT_KEYWORD}|{image.label.replace('|', '/')}")
-        for (name, namespace, prefix), word in zip(KEYWORDS, words, strict=True):
-            if self._add(name, namespace, prefix, word):
-                said[f"Added{name[0].upper()}{name[1:]}"] = word
-        for name, value in said.items():
-            self._append(name, SHOAL, "shoal").appendChild(self.document.createTextNode(value))
+        said = {"MachineMade": [str(not all(image.by_person for image in images))]}
+        said["Cluster"] = [", ".join(dict.fromkeys(str(image.cluster) for image in images))]
+        if known := [image.confidence for image in images if image.confidence is not None]:
+            said["Confidence"] = [f"{min(known):.6g}"]
+        labels = [*dict.fromkeys(image.label for image in images)]
+        ways = (labels, [f"{ROOT_KEYWORD}|{label.replace('|', '/')}" for label in labels])
+        for (name, namespace, prefix), words in zip(KEYWORDS, ways, strict=True):
+            if added := [word for word in words if self._add(name, namespace, prefix, word)]:
+                said[f"Added{name[0].upper()}{name[1:]}"] = added
+        for name, values in said.items():
+            self._append_text(self._append(name, SHOAL, "shoal"), values)
+
+    def _append_text(self, element: minidom.Element, values: Sequence[str]) -> None:
+        """One value as text, several as a list."""
+        if len(values) == 1:
+            element.appendChild(self.document.createTextNode(values[0]))
+            return
+        bag = element.appendChild(self._element(RDF, f"{self.prefix}Bag"))
+        for value in values:
+            self._append_text(bag.appendChild(self._element(RDF, f"{self.prefix}li")), [value])
 
     def _bags(self, name: str, namespace: str) -> list[minidom.Element]:
         """The lists of keywords under a property."""
@@ -238,9 +253,7 @@ class _Sidecar:
         if not bags:
             bags = [self._element(RDF, f"{self.prefix}Bag")]
             self._append(name, namespace, prefix).appendChild(bags[0])
-        item = self._element(RDF, f"{self.prefix}li")
-        item.appendChild(self.document.createTextNode(word))
-        bags[0].appendChild(item)
+        self._append_text(bags[0].appendChild(self._element(RDF, f"{self.prefix}li")), [word])
         return True
 
     def _append(self, name: str, namespace: str, prefix: str) -> minidom.Element:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from shoal.clustering.rows import Metric
 from shoal.data import Blob, Listing, Source, find_source, to_images
 from shoal.data.features import read_features
 from shoal.data.greys import Scale
+from shoal.data.prefetch import Prefetched
 from shoal.data.reading import select
 from shoal.data.sources.joined import files_source, joined_source
 from shoal.decisions.log import DecisionLog
@@ -346,9 +348,22 @@ class Result:
         """Files of ``present``; None for what lies inside an archive, a table or a video."""
         return self.listing.paths(self.matched.rows[self.present])
 
-    def contents(self) -> Iterator[Blob]:
-        """The images of ``present``; others are not read."""
-        yield from select(self.listing, self.matched.rows[self.present].tolist())
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Bytes of ``present``, as their storage says; −1 where it does not. Empty: they are in none."""
+        listing, rows = self.listing, self.matched.rows[self.present]
+        if listing.looks is None:
+            return ()
+        frames = np.asarray(listing.times)[rows] >= 0 if len(listing.times) else False
+        found: list[int] = np.where(frames, -1, listing.looks[rows, 0]).tolist()
+        return found
+
+    def contents(self, wanted: Sequence[int] | None = None) -> Iterator[Blob]:
+        """The images of ``present``, or some of them, which ascend; each is to be read before the next is taken."""
+        present = self.present if wanted is None else self.present[np.asarray(wanted, np.int64)]
+        blobs = Prefetched(select(self.listing, self.matched.rows[present].tolist()))
+        with contextlib.closing(blobs):
+            yield from blobs
 
     @cached_property
     def network(self) -> Encoder:

@@ -17,7 +17,8 @@ from PIL import Image, UnidentifiedImageError
 
 from shoal.data.decode import UnreadableError
 from shoal.data.greys import Scale
-from shoal.data.listing import Blob, Listing, check_regular
+from shoal.data.listing import Blob, Frame, Listing, check_regular
+from shoal.data.looks import NO_LOOK, look_of
 from shoal.data.reading import ToSquare, decode_blob, map_rows, open_content, read_blob
 from shoal.errors import UserError
 from shoal.results.atlas import encode, read_encoded
@@ -118,8 +119,7 @@ class Facts:
             return None
         if place < 0:
             return None
-        blob = next(iter(map_rows(lambda each: each, self._listing, [place])))
-        data, fingerprint = read_blob(blob)
+        data, fingerprint = next(iter(map_rows(read_blob, self._listing, [place])))
         if isinstance(data, str) or self._is_other(row, fingerprint):
             return None
         if isinstance(data, bytes):
@@ -236,28 +236,28 @@ class Facts:
 def _taken(blob: Blob) -> int:
     """Minutes since 1970 at which an image was taken."""
     try:
-        opened: Any = blob if isinstance(blob, Path) else None
-        if isinstance(blob, Path):
-            check_regular(blob)  # a pipe would be waited for
-        if opened is None:
-            data, _ = read_blob(blob)
-            if not isinstance(data, bytes):
-                return UNKNOWN_DATE
-            opened = io.BytesIO(data)
-        with Image.open(opened) as image:
-            exif = image.getexif()
-            text = exif.get_ifd(0x8769).get(TAKEN[0]) or exif.get(TAKEN[1])
-        if text:
-            taken = datetime.strptime(str(text)[:16], "%Y:%m:%d %H:%M").replace(tzinfo=UTC)
+        if (text := _stated_date(blob)) is not None:
+            taken = datetime.strptime(text[:16], "%Y:%m:%d %H:%M").replace(tzinfo=UTC)
             return int(taken.timestamp() // 60)
     except Exception:
         pass
+    _, written, _ = look_of(blob)
+    return UNKNOWN_DATE if written == NO_LOOK[1] else written // (60 * 10**9)
+
+
+def _stated_date(blob: Blob) -> str | None:
+    """What an image file says of it; None for what says nothing, as frames of videos."""
+    opened: Any = blob
     if isinstance(blob, Path):
-        try:
-            return int(blob.stat().st_mtime // 60)
-        except OSError:
-            return UNKNOWN_DATE
-    return UNKNOWN_DATE
+        check_regular(blob)  # a pipe would be waited for
+    elif isinstance(blob, Frame) or not isinstance(data := read_blob(blob)[0], bytes):
+        return None
+    else:
+        opened = io.BytesIO(data)
+    with Image.open(opened) as image:
+        exif = image.getexif()
+        text = exif.get_ifd(0x8769).get(TAKEN[0]) or exif.get(TAKEN[1])
+    return None if text is None else str(text)
 
 
 def _minutes(day: str) -> int:

@@ -63,7 +63,7 @@ def check_sources(rows: Callable[[], Iterable[tuple[int, Path | None, str]]], ho
             if how != "copy":
                 done = {"move": "moved", "link": "linked to"}[how]
                 raise UserError(
-                    f"{target} lies inside an archive, a table or a video and cannot be {done}: use --copy."
+                    f"{target} lies inside an archive, a table, a video or a storage and cannot be {done}: use --copy."
                 )
             continue
         if how == "move":

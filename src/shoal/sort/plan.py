@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import overload
 
@@ -43,9 +44,10 @@ _WIDEST = 40
 class Plan:
     """Where each image goes: ``destinations`` under the folder ``into``, "" for an image that stays where it is.
 
-    ``sources`` are absolute, None where an image lies inside an archive or a table. ``n_renamed`` images have another
-    name than before, because their folder has that one already, and ``n_adapted`` because the file system cannot hold
-    the one they had. ``n_bytes`` counts the files of their own.
+    ``sources`` are absolute, None where an image lies inside an archive, a table, a video or a storage. ``n_renamed``
+    images have another name than before, because their folder has that one already, and ``n_adapted`` because the file
+    system cannot hold the one they had. ``n_bytes`` counts the files of their own, and images whose storage says how
+    large they are; there are ``n_unsized`` others.
     """
 
     into: Path
@@ -54,6 +56,7 @@ class Plan:
     n_renamed: int
     n_bytes: int
     n_adapted: int = 0
+    n_unsized: int = 0
 
     @cached_property
     def folders(self) -> dict[str, int]:
@@ -75,13 +78,13 @@ class Plan:
     def summary(self, how: How) -> str:
         """What would happen, in words and a line for each folder."""
         folders = self.folders
-        n, inside = sum(folders.values()), sum(source is None for _, source, _ in self.rows())
+        n = sum(folders.values())
         lines = [f"{how} {counted(n, 'file')} ({self.n_bytes / 1e6:.1f} MB) into {self.into}"]
         width = min(_WIDEST, max(map(len, map(_shown, folders)), default=0))
         lines += [f"  {_shown(folder):<{width}}  {count}" for folder, count in folders.items()]
-        if inside:
-            come = "comes" if inside == 1 else "come"
-            lines.append(f"{inside} of them {come} out of archives, tables or videos, on top of that size")
+        if self.n_unsized:
+            come = "comes" if self.n_unsized == 1 else "come"
+            lines.append(f"{self.n_unsized} of them {come} out of archives, tables or videos, on top of that size")
         if self.n_renamed:
             get, their = ("gets", "its") if self.n_renamed == 1 else ("get", "their")
             lines.append(f"{self.n_renamed} {get} a number after {their} name: {their} folder has that name already")
@@ -98,7 +101,7 @@ class Plan:
             lines.append(f"{counted(apart, 'lies', 'lie')} on another file system: {effect}")
         return "\n".join(lines)
 
-    def carry_out(self, how: How, contents: Callable[[], Iterable[Blob]] | None = None) -> Path:
+    def carry_out(self, how: How, contents: Callable[[Sequence[int]], Iterator[Blob]] | None = None) -> Path:
         """Do it; returns the manifest that ``undo`` takes.
 
         Links are symbolic and absolute: they show where an image is, and do not change with it by accident, as hard
@@ -106,7 +109,7 @@ class Plan:
 
         Args:
             how: what becomes of the files.
-            contents: all images in their order, for those inside archives, tables or videos.
+            contents: the images of some rows, which ascend: of those inside archives, tables, videos or storages.
 
         Raises:
             UserError: it would overwrite something, cannot be done, or stopped on the way (and can be undone).
@@ -137,14 +140,16 @@ class Plan:
             writer.close()
         return writer.path
 
-    def _steps(self, how: How, contents: Callable[[], Iterable[Blob]] | None) -> Iterator[tuple[Step, bytes]]:
+    def _steps(
+        self, how: How, contents: Callable[[Sequence[int]], Iterator[Blob]] | None
+    ) -> Iterator[tuple[Step, bytes]]:
         """Each step, and what is written where that is a copy."""
-        inside = any(source is None for _, source, _ in self.rows())
+        inside = [row for row, source, _ in self.rows() if source is None]
         assert contents is not None or not inside, "images inside archives come with their contents"
-        blobs = enumerate(contents() if contents is not None and inside else ())
-        for row, source, target in self.rows():
+        blobs = contents(inside) if contents is not None and inside else iter(())
+        for _, source, target in self.rows():
             if source is None:
-                data, ending = as_file(next((blob for place, blob in blobs if place == row), None), target)
+                data, ending = as_file(next(blobs, None), target)
                 named = target if is_image_name(target) else target + ending
                 yield Step(None, named, digest(data)), data
             elif how == "copy":
@@ -172,6 +177,7 @@ def plan_sort(
     names: Mapping[int, str],
     into: Path,
     folders_of_images: Sequence[Path] = (),
+    sizes: Sequence[int] = (),
 ) -> Plan:
     """Plan a folder for each cluster under ``into``; nothing is written.
 
@@ -182,6 +188,7 @@ def plan_sort(
         names: of clusters that have one; folders are named so, or cluster-03.
         into: a new folder, or one that has no files of these names.
         folders_of_images: those that are looked at for images.
+        sizes: bytes of those that have no file, as their storage says; −1 where it does not. Empty: of none.
 
     Raises:
         UserError: a file is gone; ``into`` lies in the source, or files in ``into``.
@@ -209,18 +216,19 @@ def plan_sort(
             lambda: ((folder, fitting) for folder, fitting, _ in wanted()), int((clusters >= 0).sum())
         )
         named = zip(wanted(), given, strict=True)
-        for label, source in zip(_numbers(clusters), sources, strict=True):
+        for label, source, size in zip(_numbers(clusters), sources, sizes or repeat(-1, len(paths)), strict=True):
             if label < 0:
                 yield ""
                 continue
             (folder, fitting, name), found = next(named)
             counts["renamed"] += found != fitting
             counts["adapted"] += fitting != name
-            counts["bytes"] += source.stat().st_size if source else 0
+            counts["bytes"] += source.stat().st_size if source else max(0, size)
+            counts["unsized"] += source is None and size < 0
             yield f"{folder}/{found}"
 
     targets = Names(destinations())
-    return Plan(into, sources, targets, counts["renamed"], counts["bytes"], counts["adapted"])
+    return Plan(into, sources, targets, counts["renamed"], counts["bytes"], counts["adapted"], counts["unsized"])
 
 
 class Planned(Sequence[Path | None]):

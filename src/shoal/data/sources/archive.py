@@ -6,38 +6,37 @@ Names of entries are only ids; no path is ever made of them.
 from __future__ import annotations
 
 import contextlib
-import lzma
-import os
 import stat
 import tarfile
-import weakref
 import zipfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import IO
 
 import numpy as np
 from jaxtyping import Int64
 
 from shoal.data.decode import UnreadableError
-from shoal.data.kinds import DENIED, HEAD, IRREGULAR, Kind
-from shoal.data.listing import Blob, Listing, Member, Names, Source, check_regular, distinct
-from shoal.data.reach import out_of_reach
-from shoal.data.sources.formats import DAMAGE
+from shoal.data.kinds import DENIED, HEAD, IRREGULAR, PACKED_VIDEO, VIDEO, Kind
+from shoal.data.listing import Blob, Listing, Names, Source, check_regular, distinct
+from shoal.data.looks import NO_LOOK, look_at
 from shoal.data.sources.labels import classes_of, subfolder_classes
 from shoal.data.sources.others import Collector, in_words
 from shoal.data.sources.stored import Folder
-from shoal.data.sources.stored_file import File, Span, StoredFile, cannot_read, local_files, version_of
-from shoal.data.sources.zipped import MAX_BYTES, open_zip, unreadable, zip_blobs
+from shoal.data.sources.stored_file import File, local_files, version_of
+from shoal.data.sources.tarred import TAR_DAMAGE, TarWalk, content, seek_tar, stream_tar, tar_mode
+from shoal.data.sources.zipped import open_zip, refusal, zip_blobs
+from shoal.data.unread import unreadable
+from shoal.data.video.clip import Clip
 from shoal.errors import UserError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """File extensions of archives."""
 
-_DAMAGE = (*DAMAGE, lzma.LZMAError)
+_MAX_VIDEO_BYTES = 2**40  # more is a mistake
 _MAX_LABEL_BYTES = 64  # of a .cls member: a number fits
 
 
@@ -51,6 +50,8 @@ class _Archive:
     names: Names
     labels: dict[str, int]
     blobs: Callable[[], Iterator[Blob]]
+    clips: dict[int, Clip]
+    """Videos among the images, by their rows."""
     damage: str = ""
 
 
@@ -86,7 +87,17 @@ def _listing(files: Sequence[File], names: Sequence[str], passed: Collector) -> 
                 yield unreadable(archive.damage)
 
     targets, classes = _targets(archives)
-    return Listing(distinct(Names(_ids(archives, names))), targets, classes, blobs, others=passed.others())
+    ids, clips = distinct(Names(_ids(archives, names))), _all_clips(archives)
+    return Listing(ids, targets, classes, blobs, others=passed.others(), clip=clips.get)
+
+
+def _all_clips(archives: Iterable[_Archive]) -> dict[int, Clip]:
+    """Videos by the rows that they have among the images of all archives, as ``_ids`` names them."""
+    found, start = dict[int, Clip](), 0
+    for archive in archives:
+        found |= {start + row: clip for row, clip in archive.clips.items()}
+        start += len(archive.names) + bool(archive.damage)
+    return found
 
 
 class _Sifter:
@@ -97,18 +108,30 @@ class _Sifter:
         self._passed = passed
         self.images = bytearray()
         """For each entry so far, 1 for an image."""
+        self.clips: dict[int, Clip] = {}
+        """Of images so far, those that are videos."""
+        self._n_images = 0
 
-    def is_image(self, name: str, head: Callable[[], bytes | Kind]) -> bool:
-        """Tell an image by its name, or else by its ``head``; hidden entries and thumbnails of a system are none."""
-        found = not self._passed.is_passed(name) and self._passed.is_image(f"{self._archive}/{name}", head)
-        self.images.append(found)
-        return found
+    def is_image(self, name: str, head: Callable[[], bytes | Kind], clip: Callable[[], Clip] | None) -> bool:
+        """Tell an image by its name, or else by its ``head``; hidden entries and thumbnails of a system are none.
 
-    def skip(self, kind: Kind | None = None) -> None:
+        A video is one if videos are asked for; None for ``clip``, which makes it, says that it cannot be read here.
+        """
+        kind = None if self._passed.is_passed(name) else self._passed.read_as(f"{self._archive}/{name}", head)
+        if kind is VIDEO and clip is None:
+            self.skip(PACKED_VIDEO, f"{self._archive}/{name}")
+            return False
+        self.images.append(kind is not None)
+        if kind is VIDEO and clip is not None:
+            self.clips[self._n_images] = clip()
+        self._n_images += kind is not None
+        return kind is not None
+
+    def skip(self, kind: Kind | None = None, name: str = "") -> None:
         """Take an entry for none; one with a kind is counted."""
         self.images.append(0)
         if kind is not None:
-            self._passed.add(kind)
+            self._passed.add(kind, name)
 
 
 def _open_archive(file: File, sifter: _Sifter) -> _Archive:
@@ -172,6 +195,7 @@ def _list_zip(file: File, sifter: _Sifter) -> _Archive:
         UserError: the directory is damaged or missing, as after an interrupted download.
     """
     labels: dict[str, int] = {}
+    again = cache(partial(open_zip, file))  # once for all videos, each of which would read the directory
 
     def names() -> Iterator[str]:
         for entry in archive.infolist():
@@ -180,92 +204,54 @@ def _list_zip(file: File, sifter: _Sifter) -> _Archive:
                 sifter.skip(None if entry.is_dir() else IRREGULAR)
             elif entry.filename.endswith(".cls") and entry.file_size <= _MAX_LABEL_BYTES:
                 sifter.skip()
-                with contextlib.suppress(*_DAMAGE):
+                with contextlib.suppress(*TAR_DAMAGE):
                     labels[_stem(entry.filename)] = _label_in(archive.read(entry))
-            elif sifter.is_image(entry.filename, partial(_head_in_zip, archive, entry)):
-                yield entry.filename
+            else:
+                head, clip = partial(_head_in_zip, archive, entry), partial(_clip_in_zip, file, again, entry)
+                if sifter.is_image(entry.filename, head, clip):
+                    yield entry.filename
 
     with open_zip(file) as archive:
         found = Names(names())
-    return _Archive(found, labels, lambda: zip_blobs(file, sifter.images))
+    return _Archive(found, labels, lambda: zip_blobs(file, sifter.images), sifter.clips)
+
+
+def _clip_in_zip(file: File, archive: Callable[[], zipfile.ZipFile], entry: zipfile.ZipInfo) -> Clip:
+    def begin(stack: contextlib.ExitStack) -> IO[bytes]:
+        if refused := refusal(entry, _MAX_VIDEO_BYTES):
+            raise UnreadableError(refused)
+        return stack.enter_context(archive().open(entry))
+
+    return _clip_in(file, f"{entry.filename} {entry.header_offset} {entry.CRC}", begin, entry.file_size)
+
+
+def _clip_in(file: File, name: str, begin: Callable[[contextlib.ExitStack], IO[bytes]], n_bytes: int) -> Clip:
+    """A video in an archive, which ``begin`` opens, and the stack closes."""
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[IO[bytes]]:
+        with contextlib.ExitStack() as stack:
+            try:
+                found = begin(stack)
+            except (OSError, UserError, UnreadableError):
+                raise
+            except TAR_DAMAGE as error:
+                raise UnreadableError(f"damaged: {error}") from error
+            yield found
+
+    look = look_at(file) if isinstance(file, Path) else file.look
+    return Clip(f"{file} {look} {name}", lambda: NO_LOOK, opened, n_bytes)
 
 
 def _head_in_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | Kind:
     try:
         with archive.open(entry) as opened:
             return opened.read(HEAD)
-    except _DAMAGE:
+    except TAR_DAMAGE:
         return DENIED
 
 
 # Tar, plain or compressed as a whole
-
-_Mode = Literal["r:", "r:gz", "r:bz2", "r:xz"]
-_MAGIC: dict[bytes, _Mode] = {b"\x1f\x8b": "r:gz", b"BZh": "r:bz2", b"\xfd7zXZ\0": "r:xz"}
-_MAX_HEADER_BYTES = 2**20  # names are shorter
-_LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-
-
-class _TarEntry(tarfile.TarInfo):
-    """A header that raises on damage instead of ending the archive, and never reads gigabytes as a long name.
-
-    Damage is also an end without the block of zeros that ends an archive: it was cut off between two entries.
-    """
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _TarEntry:
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            # tarfile takes these for the end of the archive, unless they are its first header.
-            if type(error).__name__ in ("InvalidHeaderError", "TruncatedHeaderError"):
-                raise tarfile.ReadError(str(error)) from error
-            if type(error).__name__ == "EmptyHeaderError":
-                raise tarfile.ReadError("it ends without an end mark, perhaps cut off") from error
-            raise
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.size < 0 or (self.type in _LONG and self.size > _MAX_HEADER_BYTES):
-            raise tarfile.ReadError(f"a header says {self.size} bytes")
-        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
-        return found
-
-
-class _TarWalk:
-    """Iterates over the entries of an archive; ``damage`` says where it had to stop, if it had to."""
-
-    def __init__(self, file: File, mode: _Mode) -> None:
-        self.damage = ""
-        self.n_images = 0
-        """Told by who walks."""
-        self._file = file
-        self._mode = mode
-
-    def __iter__(self) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-        with contextlib.ExitStack() as stack:
-            try:
-                opened = stack.enter_context(self._file.open("rb"))
-                archive = tarfile.open(None, self._mode, opened, tarinfo=_TarEntry, encoding="utf-8")  # noqa: SIM115 - below
-                stack.enter_context(contextlib.closing(archive))
-            except _DAMAGE as error:
-                reason = " ".join(str(error).split())
-                raise cannot_read(self._file, error) or UserError(
-                    f"cannot read {self._file}: it is damaged, or no tar archive ({reason})."
-                ) from error
-            yield from self._entries(archive)
-
-    def _entries(self, archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-        try:
-            while (entry := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every entry
-                if entry.size < 0:  # would start again further up, forever
-                    raise tarfile.ReadError(f"a header says {entry.size} bytes")
-                yield entry, archive
-        except _DAMAGE as error:
-            if out_of_reach(error):  # its drive has gone away
-                away = UserError(f"cannot read {self._file}: {error}.")
-                raise cannot_read(self._file, error) or away from error
-            self.damage = f"damaged after {self.n_images} images: {error}"
 
 
 def _list_tar(file: File, sifter: _Sifter) -> _Archive:
@@ -274,8 +260,8 @@ def _list_tar(file: File, sifter: _Sifter) -> _Archive:
     Raises:
         UserError: the first header cannot be read.
     """
-    mode = _tar_mode(file)
-    walk = _TarWalk(file, mode)
+    mode = tar_mode(file)
+    walk = TarWalk(file, mode)
     offsets, sizes = array("q"), array("q")
     labels: dict[str, int] = {}
 
@@ -285,9 +271,13 @@ def _list_tar(file: File, sifter: _Sifter) -> _Archive:
                 sifter.skip(None if entry.isdir() else IRREGULAR)
             elif entry.name.endswith(".cls") and entry.size <= _MAX_LABEL_BYTES and not entry.issparse():
                 sifter.skip()
-                with contextlib.suppress(*_DAMAGE):
-                    labels[_stem(entry.name)] = _label_in(_content(archive, entry))
-            elif sifter.is_image(entry.name, partial(_head_in_tar, archive, entry)):
+                with contextlib.suppress(*TAR_DAMAGE):
+                    labels[_stem(entry.name)] = _label_in(content(archive, entry))
+            elif sifter.is_image(
+                entry.name,
+                partial(_head_in_tar, archive, entry),
+                partial(_clip_in_tar, file, entry) if mode == "r:" else None,
+            ):
                 offsets.append(entry.offset_data)
                 sizes.append(-1 if entry.issparse() else entry.size)
                 walk.n_images += 1
@@ -295,8 +285,18 @@ def _list_tar(file: File, sifter: _Sifter) -> _Archive:
 
     found = Names(names())
     if mode == "r:":
-        return _Archive(found, labels, lambda: _seek_tar(file, offsets, sizes), walk.damage)
-    return _Archive(found, labels, lambda: _stream_tar(file, mode, sifter.images), walk.damage)
+        return _Archive(found, labels, lambda: seek_tar(file, offsets, sizes), sifter.clips, walk.damage)
+    return _Archive(found, labels, lambda: stream_tar(file, mode, sifter.images), sifter.clips, walk.damage)
+
+
+def _clip_in_tar(file: File, entry: tarfile.TarInfo) -> Clip:
+    def begin(stack: contextlib.ExitStack) -> IO[bytes]:
+        archive = stack.enter_context(tarfile.open(None, "r:", stack.enter_context(file.open("rb"))))  # noqa: SIM115
+        found = archive.extractfile(entry)
+        assert found is not None  # it is a regular one
+        return found
+
+    return _clip_in(file, f"{entry.name} {entry.offset_data} {entry.size} {entry.mtime}", begin, entry.size)
 
 
 def _head_in_tar(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes | Kind:
@@ -304,78 +304,5 @@ def _head_in_tar(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes | Ki
     try:
         file = archive.extractfile(entry)
         return b"" if file is None else file.read(HEAD)
-    except _DAMAGE:  # the walk finds it as well
+    except TAR_DAMAGE:  # the walk finds it as well
         return DENIED
-
-
-def _tar_mode(file: File) -> _Mode:
-    try:
-        with file.open("rb") as start:
-            magic = start.read(6)
-    except OSError as error:
-        raise cannot_read(file, error) or UserError(f"cannot read {file}: {error.strerror}.") from error
-    return next((mode for begin, mode in _MAGIC.items() if magic.startswith(begin)), "r:")
-
-
-def _refused(size: int) -> Member | None:
-    """Refuse an entry by its size, -1 if it is sparse."""
-    if size < 0:
-        return unreadable("a sparse entry")
-    return unreadable(f"{size} bytes, too many for an image") if size > MAX_BYTES else None
-
-
-def _seek_tar(file: File, offsets: Iterable[int], sizes: Iterable[int]) -> Iterator[Blob]:
-    """Iterate over the images of an uncompressed archive, each of which is read at its offset in any thread."""
-    places = zip(offsets, sizes, strict=True)
-    if isinstance(file, StoredFile):
-        return file.parts(_refused(size) or Span(offset, offset + size) for offset, size in places)
-    opened = _OpenFile(file)
-    return (_refused(size) or opened.member(offset, size) for offset, size in places)
-
-
-class _OpenFile:
-    """A file that stays open while there are members of it."""
-
-    def __init__(self, file: Path) -> None:
-        try:
-            self._file = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise UserError(f"cannot read {file}: {error.strerror}.") from error
-        weakref.finalize(self, os.close, self._file)
-
-    def member(self, offset: int, size: int) -> Member:
-        return Member(lambda: self._read(offset, size))
-
-    def _read(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._file, size, offset)
-        if len(data) < size:
-            raise UnreadableError("truncated")
-        return data
-
-
-def _stream_tar(file: File, mode: _Mode, images: bytearray) -> Iterator[Blob]:
-    """Read a compressed archive from its start; images that are no longer there are damaged."""
-    missing = sum(images)
-    for (entry, archive), wanted in zip(_TarWalk(file, mode), images, strict=False):
-        if wanted:
-            missing -= 1
-            yield _refused(-1 if entry.issparse() else entry.size) or _content_or_reason(archive, entry)
-    for _ in range(missing):
-        yield unreadable("damaged")
-
-
-def _content_or_reason(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Blob:
-    try:
-        return _content(archive, entry)
-    except _DAMAGE as error:
-        if out_of_reach(error):
-            raise
-        return unreadable("truncated")
-
-
-def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(entry)
-    data = b"" if file is None else file.read()
-    if len(data) < entry.size:
-        raise tarfile.ReadError("unexpected end of data")
-    return data

@@ -35,7 +35,7 @@ from shoal.data.sources.others import Collector, head_of
 from shoal.data.sources.own import own_source, scheme_of
 from shoal.data.sources.parquet import parquet_source
 from shoal.data.sources.published import DATA_SETS, named_source
-from shoal.data.sources.stored import Folder, StoredFolder, exists_at, folder_of, found_at, stored_source
+from shoal.data.sources.stored import Folder, StoredFolder, exists_at, folder_of, found_at, located_in, stored_source
 from shoal.data.sources.stored_file import StoredFile
 from shoal.data.sources.table import is_table_of_paths, table_source
 from shoal.data.sources.video import framed_source, is_video
@@ -162,24 +162,18 @@ def _at_url(spec: str, scheme: str, videos: bool) -> Source:
         return hub_source(spec)
     url = public(spec)
     if is_pattern(url) and ("*" in url or not exists_at(url)):
-        return _matching_urls(url)
+        return _matching_urls(url, videos)
     found = found_at(url)
     if isinstance(found, StoredFile):
         return _in_file(folder_of(found), found.name, videos)
-    passed = Collector()
+    passed = Collector(videos=videos)
     return _of_files(found, passed.without_passed(found.names), passed)
 
 
-def _matching_urls(pattern: str) -> Source:
-    root = root_of(pattern)
-    folder, passed = StoredFolder.listed(Storage(root)), Collector()
+def _matching_urls(pattern: str, videos: bool) -> Source:
+    folder, passed = StoredFolder.listed(Storage(root_of(pattern))), Collector(videos=videos)
     wanted = matcher(pattern)
-    found = Names(name for name in passed.without_passed(folder.names) if wanted(name))
-    if not len(found):
-        raise UserError(f"no file matches {pattern}: correct it, and quote it so that the shell does not expand it.")
-    if "{" in pattern and (name := first_missing(pattern, set(found))) is not None:
-        raise UserError(f"there is no file {root}{name}, which {pattern} stands for: correct the braces.")
-    return _of_files(folder, found, passed)
+    return _of_pattern(pattern, folder, (name for name in passed.without_passed(folder.names) if wanted(name)), passed)
 
 
 def _local_path(spec: str) -> Path:
@@ -223,24 +217,28 @@ def _in_file(folder: Folder, name: str, videos: bool) -> Source:
     if kind == ".parquet":
         return parquet_source(folder, [name])
     if is_archive(name):
-        return archive_source(folder, [name])
-    local = isinstance(path, Path) and not is_image_name(name) and is_video(str(path))
-    if is_image_name(name) or (videos and local):
+        return archive_source(folder, [name], Collector(videos=videos))
+    film = not is_image_name(name) and is_video(name, partial(_head_of, folder, name))
+    if is_image_name(name) or (videos and film):
         return _of_images(folder, Names([name]), Others())
-    if local:
+    if film:
         raise UserError(f"{path} is a video: say how often to take a frame of it, as with --every 2s.")
     raise UserError(f"cannot take images from {path}: give {_KINDS}.")
 
 
 def _matching(pattern: str, videos: bool) -> Source:
-    root = pattern_root(pattern)
-    passed = Collector(videos=videos)
-    found = Names(match_files(pattern, passed) if root.is_dir() else ())
+    root, passed = pattern_root(pattern), Collector(videos=videos)
+    return _of_pattern(pattern, root, match_files(pattern, passed) if root.is_dir() else (), passed)
+
+
+def _of_pattern(pattern: str, folder: Folder, matching: Iterable[str], passed: Collector) -> Source:
+    found = Names(matching)
     if not len(found):
         raise UserError(f"no file matches {pattern}: correct it, and quote it so that the shell does not expand it.")
     if "{" in pattern and (name := first_missing(pattern, set(found))) is not None:
-        raise UserError(f"there is no file {root / name}, which {pattern} stands for: correct the braces.")
-    return _of_files(root, found, passed)
+        place = located_in(folder, name)
+        raise UserError(f"there is no file {place}, which {pattern} stands for: correct the braces.")
+    return _of_files(folder, found, passed)
 
 
 def _of_files(folder: Folder, found: Iterable[str], passed: Collector) -> Source:
@@ -251,7 +249,6 @@ def _of_files(folder: Folder, found: Iterable[str], passed: Collector) -> Source
     if tables and not len(names):
         return dataclasses.replace(parquet_source(folder, tables), others=passed.others())
     if archives and not len(names):
-        passed.videos = False  # those in archives are not read
         return archive_source(folder, archives, passed)
     if archives and len(names):
         what = "1 archive" if len(archives) == 1 else f"{len(archives)} archives"

@@ -44,7 +44,11 @@ class Collector:
             self.add(kind, name)
 
     def is_image(self, name: str, head: Callable[[], bytes | Kind]) -> bool:
-        """Tell whether a file is an image, or a video, that is to be read, and count it if it is not.
+        """Tell whether a file is an image, or a video, that is to be read, and count it if it is not."""
+        return self.read_as(name, head) is not None
+
+    def read_as(self, name: str, head: Callable[[], bytes | Kind]) -> Kind | None:
+        """The kind of an image, or a video, that is to be read; another file is counted.
 
         Args:
             name: the file's, which is enough for most.
@@ -55,9 +59,9 @@ class Collector:
             found = head()
             kind = found if isinstance(found, Kind) else (kind_of_content(found) or UNKNOWN) if found else EMPTY
         if kind.role == "image" or (self.videos and kind is VIDEO):
-            return True
+            return kind
         self.add(kind, name)
-        return False
+        return None
 
     def without_passed(self, names: Iterable[str]) -> Iterator[str]:
         """Of names of files at any depth those that are looked at, counting the others (``is_passed``)."""

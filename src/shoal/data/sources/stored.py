@@ -22,9 +22,11 @@ from shoal.data.listing import Blob, Files, Listing, Look, Names, Source, distin
 from shoal.data.looks import NO_LOOK
 from shoal.data.sources.labels import subfolder_classes
 from shoal.data.sources.stored_file import StoredFile, whole_of
+from shoal.data.sources.video import is_video
 from shoal.data.sources.webpage import web_entries
 from shoal.data.storage import Storage, entries_of, look_of
 from shoal.data.urls import is_url, public
+from shoal.data.video.clip import Clip
 from shoal.errors import UserError
 from shoal.types import Others
 
@@ -83,7 +85,8 @@ def found_at(url: str) -> StoredFolder | StoredFile:
         return StoredFolder.listed(storage)
     if not url.endswith("/") and storage.path.strip("/"):
         info = storage.described()
-        if info.get("type") != "directory":
+        is_mark = info.get("size") == 0 and not posixpath.splitext(storage.path)[1]  # some tools mark a folder so
+        if info.get("type") != "directory" and not is_mark:
             return StoredFile(storage, storage.path, url, look_of(info))
     return StoredFolder.listed(storage)
 
@@ -124,9 +127,14 @@ def stored_source(folder: StoredFolder, names: Names, others: Others) -> Source:
         for path, look in zip(paths[start:], looks[start:], strict=True):
             yield whole_of(folder.storage, path, _as_look(look))
 
+    def clip(row: int) -> Clip | None:
+        name = names[row]
+        return (folder / name).clip() if is_video(name, lambda: (folder / name).head()) else None
+
     def listing() -> Listing:
         targets, classes = subfolder_classes(names)
-        return Listing(names, targets, classes, blobs, seek=blobs, others=others, looks=looks if known else None)
+        known_looks = looks if known else None
+        return Listing(names, targets, classes, blobs, seek=blobs, others=others, looks=known_looks, clip=clip)
 
     digest = blake2b(looks.tobytes(), digest_size=16).hexdigest()
     origin = ("stored", str(folder), digest)

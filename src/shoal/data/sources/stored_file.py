@@ -18,6 +18,7 @@ from shoal.data.kinds import DENIED, HEAD, Kind
 from shoal.data.listing import Look, Member, Remote
 from shoal.data.reach import UNREACHED
 from shoal.data.storage import InWholeError, Storage
+from shoal.data.video.clip import Clip
 from shoal.errors import UserError
 
 _MAX_BYTES = 2**30  # of an image file, as on a disk
@@ -68,6 +69,10 @@ class StoredFile:
     def whole(self) -> Remote:
         """All of it."""
         return whole_of(self.storage, self.path, self.look)
+
+    def clip(self) -> Clip:
+        """It as a video."""
+        return Clip(str(self), lambda: self.look, self.open, self.look[0])
 
     def parts(self, spans: Iterable[Span | Member]) -> Iterator[Remote | Member]:
         """Parts of it, in order; those that lie close together come by one request. Members are as they are."""

@@ -7,15 +7,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Int64
 
-from shoal.data.kinds import HEAD, VIDEO, kind_named, kind_of_content, kind_of_name
-from shoal.data.listing import Blob, Files, Listing, Names, Source, distinct
+from shoal.data.kinds import HEAD, PACKED_VIDEO, VIDEO, Kind, kind_named, kind_of_content, kind_of_name
+from shoal.data.listing import Blob, Files, Listing, Names, Source, check_regular, distinct
+from shoal.data.looks import look_at
+from shoal.data.reading import select
 from shoal.data.sources.others import head_of
+from shoal.data.unread import unreadable
+from shoal.data.urls import is_url
+from shoal.data.video.clip import Clip
 from shoal.data.video.every import check_every, frame_name, parse_every, time_in_name
-from shoal.data.video.frames import frames_of, unreadable
+from shoal.data.video.frames import frames_of
 from shoal.data.video.timeline import Timeline, timeline_of
 from shoal.errors import UserError
 from shoal.progress import ProgressCallback
@@ -26,13 +32,13 @@ _SOUND = "sound"
 
 
 def framed_source(source: Source, every: str, progress: ProgressCallback | None = None) -> Source:
-    """A source in which each video among the files is replaced by frames of it, named ``clip.mp4#t=12.0``.
+    """A source in which each video is replaced by frames of it, named ``clip.mp4#t=12.0``.
 
     What has only sound is counted among the others. A video that is damaged is listed behind the frames before the
     damage, as an image that cannot be read.
 
     Args:
-        source: with videos among its files, as it is listed where ``every`` is asked for.
+        source: with videos among its images, as it is listed where ``every`` is asked for.
         every: how often a frame is taken (``parse_every``).
         progress: told how many megabytes of the videos have been gone through, of how many.
 
@@ -40,53 +46,73 @@ def framed_source(source: Source, every: str, progress: ProgressCallback | None 
         UserError: ``every`` is no interval, or PyAV is not installed.
     """
     check_every(every)
-    if not len(source.files):
+    if source.images is not None:
         return source
 
     def listing() -> Listing:
         found = source.listing()
-        return _Framed(found, every, progress).listing() if isinstance(found.files, Files) else found
+        return _Framed(found, every, progress).listing()
 
     return replace(source, origin=Names(chain(source.origin, ["every", every])), listing=listing, others=None)
 
 
 def check_has_videos(source: Source, every: str, where: str) -> None:
-    """Raise a UserError where frames of videos are asked for and there are no videos."""
-    if every and not len(source.listing().times):
-        raise UserError(f"--every {every} takes frames of videos, and there are none in {where}: leave it out.")
+    """Raise a UserError where frames of videos are asked for and there are none that are read."""
+    listing = source.listing()
+    if not every or len(listing.times):
+        return
+    if listing.others.counts.get(PACKED_VIDEO.name):
+        raise UserError(
+            f"the videos in {where} are in a compressed tar, which cannot be read in place: {PACKED_VIDEO.remedy}."
+        )
+    if any(is_url(name) and kind_of_name(name) is VIDEO for name in listing.ids):
+        raise UserError(f"videos are not read by addresses in a list or a table such as {where}: give their folder.")
+    raise UserError(f"--every {every} takes frames of videos, and there are none in {where}: leave it out.")
 
 
-def is_video(path: str) -> bool:
+def is_video(name: str, head: Callable[[], bytes | Kind]) -> bool:
     """Tell a video by its suffix, or by its first bytes where the suffix says nothing."""
-    kind = kind_of_name(path)
+    kind = kind_of_name(name)
     if kind is None:
-        head = head_of(Path(path))
-        kind = kind_of_content(head[:HEAD]) if isinstance(head, bytes) else None
+        found = head()
+        kind = kind_of_content(found[:HEAD]) if isinstance(found, bytes) else None
     return kind is VIDEO
+
+
+def local_clip(path: str) -> Clip | None:
+    """A file on this machine, if it is a video."""
+    if not is_video(path, lambda: head_of(Path(path))):
+        return None
+    file = Path(path)
+
+    def opened() -> IO[bytes]:
+        check_regular(file)
+        return file.open("rb")
+
+    look = partial(look_at, path)
+    return Clip(str(file.absolute()), look, opened, look()[0])
 
 
 class _Framed:
     """A listing whose videos are gone through."""
 
     def __init__(self, listing: Listing, every: str, progress: ProgressCallback | None) -> None:
-        assert isinstance(listing.files, Files)
         self._listing = listing
-        self._files = listing.files
+        self._clips = dict(_clips_of(listing))
         self._timelines = self._found(every, progress)
 
     def _found(self, every: str, progress: ProgressCallback | None) -> dict[int, Timeline]:
         interval = parse_every(every)
-        videos = {row: path for row, path in enumerate(self._files.texts()) if is_video(path)}
-        sizes = {row: _size(path) for row, path in videos.items()}
-        total, before, found = sum(sizes.values()) // _MEGABYTE, 0, {}
+        total = sum(max(0, clip.n_bytes) for clip in self._clips.values()) // _MEGABYTE
+        before, found = 0, {}
 
         def told(position: int) -> None:
             if progress is not None:
                 progress(min((before + position) // _MEGABYTE, total), total)
 
-        for row, path in videos.items():
-            found[row] = timeline_of(Path(path), interval, told)
-            before += sizes[row]
+        for row, clip in self._clips.items():
+            found[row] = timeline_of(clip, interval, told)
+            before += max(0, clip.n_bytes)
         return found
 
     def listing(self) -> Listing:
@@ -100,25 +126,36 @@ class _Framed:
         if not counts.any():
             raise UserError("the videos hold only sound: there are no frames to take.")
         rows = np.repeat(np.arange(len(counts)), counts)
-        starts = np.cumsum(counts) - counts
-        places = _Places(rows, starts, self._timelines)
+        places = _Places(rows, np.cumsum(counts) - counts, self._timelines)
         sounds = sum(not timeline.has_pictures for timeline in self._timelines.values())
-        files = self._files.take(rows)
+        wanted = partial(_select, listing, self._clips, places)
         return replace(
             listing,
             ids=distinct(Names(places.names(listing.ids))),
             targets=np.asarray(listing.targets)[rows],
-            files=files,
+            files=listing.files.take(rows) if isinstance(listing.files, Files) else (),
+            looks=None if listing.looks is None else listing.looks[rows],
             times=places.times(),
-            blobs=lambda: _select(files, places, range(len(rows))),
-            select=partial(_select, files, places),
+            blobs=lambda: wanted(range(len(rows))),
+            seek=None,
+            select=wanted,
+            clip=None,
             others=_with_sounds(listing.others, sounds),
         )
 
 
+def _clips_of(listing: Listing) -> Iterator[tuple[int, Clip]]:
+    """The videos of a listing, by their rows."""
+    if listing.clip is not None:
+        found = map(listing.clip, range(len(listing.ids)))
+    else:
+        found = map(local_clip, listing.files.texts() if isinstance(listing.files, Files) else ())
+    return ((row, clip) for row, clip in enumerate(found) if clip is not None)
+
+
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Which row of the files each image is from, and the first image of each row."""
+    """Which row of a listing each image is from, and the first image of each row."""
 
     rows: Int64[np.ndarray, "n"]
     starts: Int64[np.ndarray, "m"]
@@ -144,16 +181,18 @@ class _Places:
         return found
 
 
-def _select(files: Files, places: _Places, wanted: Sequence[int]) -> Iterator[Blob]:
+def _select(listing: Listing, clips: dict[int, Clip], places: _Places, wanted: Sequence[int]) -> Iterator[Blob]:
     """Iterate over images of some rows, which ascend: each video is opened once, and decoded forwards."""
-    for row, group in groupby(wanted, key=lambda each: int(places.rows[each])):
-        timeline, numbers = places.timelines.get(row), [int(each - places.starts[row]) for each in group]
-        path = files[int(places.starts[row])]
-        if timeline is None:
-            yield path
+    of_listing = places.rows[np.asarray(wanted, np.int64)].tolist()
+    others = select(listing, [row for row in of_listing if row not in clips])
+    for row, group in groupby(zip(of_listing, wanted, strict=True), key=lambda each: each[0]):
+        numbers = [int(each - places.starts[row]) for _, each in group]
+        if row not in clips:
+            yield next(others)
             continue
+        timeline = places.timelines[row]
         inside = [number for number in numbers if number < len(timeline.times)]
-        yield from frames_of(path, timeline, inside)
+        yield from frames_of(clips[row], timeline, inside)
         yield from (unreadable(timeline.damage) for _ in numbers[len(inside) :])
 
 
@@ -162,13 +201,6 @@ def _with_sounds(others: Others, n: int) -> Others:
         return others
     kind = kind_named(_SOUND)
     return Others({**others.counts, kind.name: others.counts.get(kind.name, 0) + n}, others.reasons)
-
-
-def _size(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except (OSError, ValueError):
-        return 0
 
 
 def listed_frames(files: Files, names: Sequence[str], every: str) -> Listing:
@@ -181,30 +213,28 @@ def listed_frames(files: Files, names: Sequence[str], every: str) -> Listing:
     """
     listing = Listing(names, np.full(len(names), -1), (), lambda: iter(files), files=files)
     times = np.array([time_in_name(name) if every else -1 for name in names], np.int64)
+    clips = {path: local_clip(path) for path in {files.text(row) for row in np.flatnonzero(times >= 0).tolist()}}
+    times[[clips.get(path, ...) is None for path in files.texts()]] = -1  # images whose names look like a frame's
     if not (times >= 0).any():
         return listing
     check_every(every)
     interval = parse_every(every)
     timelines: dict[str, Timeline] = {}
 
-    def one(path: str, row: int) -> tuple[Timeline, int]:
+    def frames(path: str, rows: Sequence[int]) -> Iterator[Blob]:
+        clip = clips[path]
+        assert clip is not None
         if path not in timelines:
-            timelines[path] = timeline_of(Path(path), interval)
-        found = timelines[path].times
-        return timelines[path], found.index(int(times[row])) if int(times[row]) in found else -1
+            timelines[path] = timeline_of(clip, interval)
+        known = {time: number for number, time in enumerate(timelines[path].times)}
+        places = [known.get(int(times[row])) for row in rows]
+        there = frames_of(clip, timelines[path], [number for number in places if number is not None])
+        for number in places:
+            yield unreadable("the video has no frame at this time any more") if number is None else next(there)
 
-    def select(wanted: Sequence[int]) -> Iterator[Blob]:
-        for path, group in groupby(wanted, key=files.text):
-            for is_frame, some in groupby(group, key=lambda each: bool(times[each] >= 0)):
-                rows = [*some]
-                yield from _of_one(path, rows, one) if is_frame else [Path(path)] * len(rows)
+    def chosen(wanted: Sequence[int]) -> Iterator[Blob]:
+        for (path, is_frame), group in groupby(wanted, key=lambda row: (files.text(row), bool(times[row] >= 0))):
+            rows = [*group]
+            yield from frames(path, rows) if is_frame else [Path(path)] * len(rows)
 
-    return replace(listing, times=times, blobs=lambda: select(range(len(names))), select=select)
-
-
-def _of_one(path: str, rows: Sequence[int], find: Callable[[str, int], tuple[Timeline, int]]) -> Iterator[Blob]:
-    """Frames of one video; some may no longer be there."""
-    places = [find(path, row) for row in rows]
-    there = frames_of(Path(path), places[0][0], [number for _, number in places if number >= 0])
-    for _, number in places:
-        yield next(there) if number >= 0 else unreadable("the video has no frame at this time any more")
+    return replace(listing, times=times, blobs=lambda: chosen(range(len(names))), select=chosen)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from shoal.data.storage import CONNECTIONS, Storage
+from shoal.data.connecting import CONNECTIONS
+from shoal.data.storage import Storage
 from shoal.data.threads import map_in_threads
+from shoal.errors import UserError
 
-_DEEPEST = 32  # web pages of web pages
+_LOG = logging.getLogger("shoal")
+_DEEPEST, _MOST = 32, 50_000  # web pages of web pages, which may lead round in circles
 
 
 def web_entries(storage: Storage) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -25,33 +29,46 @@ def web_entries(storage: Storage) -> Iterator[tuple[str, str, Mapping[str, Any]]
             return link, {}
 
     for link, info in map_in_threads(asked, links, threads=CONNECTIONS, ahead=2 * CONNECTIONS):
-        yield unquote(urlsplit(link).path[len(base) :]), link, info
+        yield _path_of(link)[len(base) :], link, info
 
 
 def _files_below(storage: Storage) -> tuple[str, list[str]]:
     """The path that all files share, and their addresses."""
     first = storage.page(storage.path)
     root = urlsplit(first[0])
-    base = root.path.rpartition("/")[0] + "/"
-    pages, files, seen = deque([(first, 0)]), dict[str, str](), {root.path}
+    base = _path_of(first[0]).rpartition("/")[0] + "/"
+    pages, files, seen = deque([(first, 0)]), dict[str, str](), {base, _path_of(first[0])}
     below = deque[tuple[str, int]]()
     while pages or below:
         if pages:
             (page, text), depth = pages.popleft()
         else:
             address, depth = below.popleft()
-            page, text = storage.page(address)
-        for link in _links(text, page):
-            parts = urlsplit(link)
-            inside = parts.netloc == root.netloc and parts.path.startswith(base) and parts.path != base
-            if not inside or parts.path in seen or depth > _DEEPEST:
+            try:
+                page, text = storage.page(address)
+            except UserError as error:
+                if not isinstance(error.__cause__, PermissionError | FileNotFoundError):
+                    raise
+                _LOG.warning("%s Its contents are skipped.", error)
                 continue
-            seen.add(parts.path)
-            if parts.path.endswith("/"):
+        if len(seen) - len(files) > _MOST:
+            raise UserError(f"there are more than {_MOST} pages below {storage.url}: give one of them.")
+        for link in _links(text, page):
+            path = _path_of(link)
+            inside = urlsplit(link).netloc.lower() == root.netloc.lower() and path.startswith(base)
+            if not inside or path in seen or depth > _DEEPEST:
+                continue
+            seen.add(path)
+            if path.endswith("/"):
                 below.append((link, depth + 1))
             else:
-                files[parts.path] = link
+                files[path] = link
     return base, [*files.values()]
+
+
+def _path_of(address: str) -> str:
+    """The path of an address, in which ``%7E`` and ``~`` are one letter."""
+    return unquote(urlsplit(address).path)
 
 
 def _links(text: str, page: str) -> Iterator[str]:

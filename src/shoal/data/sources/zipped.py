@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import compress
 from threading import Lock
-from typing import NoReturn
 
 from shoal.data.decode import UnreadableError
 from shoal.data.listing import Blob, Member
 from shoal.data.reach import out_of_reach
 from shoal.data.sources.formats import DAMAGE
 from shoal.data.sources.stored_file import File, Span, StoredFile, cannot_read
+from shoal.data.unread import unreadable
 from shoal.errors import UserError
 
 MAX_BYTES = 2**28
@@ -55,23 +55,19 @@ def zip_blobs(file: File, images: bytearray) -> Iterator[Blob]:
     return (_refused(entry) or member(entry) for entry in wanted)
 
 
-def unreadable(reason: str) -> Member:
-    """Stand in for an entry that cannot be read."""
-
-    def refuse() -> NoReturn:
-        raise UnreadableError(reason)
-
-    return Member(refuse)
+def refusal(entry: zipfile.ZipInfo, max_bytes: int = MAX_BYTES) -> str:
+    """Why an entry is not read, because it is encrypted or too large; '' where it is."""
+    if entry.flag_bits & _ENCRYPTED:
+        return "encrypted"
+    size, packed = entry.file_size, entry.compress_size
+    if size > max_bytes or (size > _BOMB_BYTES and size > _BOMB_RATIO * packed):
+        return f"{size} bytes unpacked, perhaps a decompression bomb"
+    return ""
 
 
 def _refused(entry: zipfile.ZipInfo) -> Member | None:
-    """Refuse an entry that is encrypted or too large."""
-    if entry.flag_bits & _ENCRYPTED:
-        return unreadable("encrypted")
-    size, packed = entry.file_size, entry.compress_size
-    if size > MAX_BYTES or (size > _BOMB_BYTES and size > _BOMB_RATIO * packed):
-        return unreadable(f"{size} bytes unpacked, perhaps a decompression bomb")
-    return None
+    reason = refusal(entry)
+    return unreadable(reason) if reason else None
 
 
 def _local(archive: zipfile.ZipFile) -> Callable[[zipfile.ZipInfo], Blob]:

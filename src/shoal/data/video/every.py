@@ -56,6 +56,11 @@ def frame_name(video: str, time: int) -> str:
     return f"{video}#t={seconds}.{f'{rest:06d}'.rstrip('0') or '0'}"
 
 
+def video_of(name: str) -> str:
+    """The name of the video in a ``frame_name``."""
+    return _FRAME.sub("", name)
+
+
 def time_in_name(name: str) -> int:
     """The time in a ``frame_name``, in microseconds; −1 for other names."""
     found = _FRAME.search(name)

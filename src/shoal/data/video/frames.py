@@ -6,13 +6,14 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from shoal.data.decode import UnreadableError
 from shoal.data.kinds import VIDEO, damaged
 from shoal.data.listing import Frame, Member
-from shoal.data.looks import Look, look_at
+from shoal.data.looks import Look
+from shoal.data.unread import unreadable
+from shoal.data.video.clip import Clip
 from shoal.data.video.opening import Opened, opened
 from shoal.data.video.pixels import Converter
 from shoal.data.video.timeline import Timeline, microseconds, stamp_of
@@ -27,28 +28,12 @@ _TRIES = 2  # earlier places to begin at, where the first does not lead to the f
 _LOST = damaged(VIDEO, "one whose frames are missing here")
 
 
-def unreadable(reason: str) -> Member:
-    """Stands for a frame that cannot be read."""
-
-    def refuse() -> NoReturn:
-        raise UnreadableError(reason)
-
-    return Member(refuse)
-
-
-def _failing(error: OSError) -> Member:
-    def fail() -> NoReturn:
-        raise error
-
-    return Member(fail)
-
-
-def frames_of(path: Path, timeline: Timeline, numbers: Sequence[int]) -> Iterator[Frame | Member]:
+def frames_of(clip: Clip, timeline: Timeline, numbers: Sequence[int]) -> Iterator[Frame | Member]:
     """Read some frames of a timeline, by their numbers, ascending; what fails stands for itself."""
     done = 0
     try:
-        look = look_at(path)
-        with opened(path) as video:
+        look = clip.look()
+        with opened(clip) as video:
             if video.stream is None:
                 raise UnreadableError(_LOST)
             reader = _Reader(video, timeline)
@@ -59,7 +44,7 @@ def frames_of(path: Path, timeline: Timeline, numbers: Sequence[int]) -> Iterato
     except UnreadableError as error:
         yield from (unreadable(str(error)) for _ in numbers[done:])
     except OSError as error:
-        yield from (_failing(error) for _ in numbers[done:])
+        yield from (unreadable(error) for _ in numbers[done:])
 
 
 def _blob(reader: _Reader, make: Converter, number: int, look: Look) -> Frame | Member:

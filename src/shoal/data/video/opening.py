@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from shoal.data.decode import UnreadableError
 from shoal.data.kinds import VIDEO, damaged
-from shoal.data.listing import check_regular
+from shoal.data.video.clip import Clip
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -43,7 +46,9 @@ class VideoFile:
             return self._file.read(n)
         except OSError as error:
             self.lost = error
-            return b""
+        except (EOFError, ValueError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+            self.lost = OSError(errno.EINVAL, f"damaged: {error}")
+        return b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place; −1 where there is none, as damaged headers may ask for."""
@@ -73,7 +78,7 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Opened]:
+def opened(clip: Clip) -> Iterator[Opened]:
     """Open a video.
 
     Raises:
@@ -83,13 +88,13 @@ def opened(path: Path) -> Iterator[Opened]:
     import av
     from av.error import FFmpegError
 
-    check_regular(path)
     with contextlib.ExitStack() as stack:
-        raw = stack.enter_context(path.open("rb"))
-        if not raw.read(1):
-            raise UnreadableError("empty file")
-        raw.seek(0)
+        raw = stack.enter_context(clip.opened())
         file = VideoFile(raw)
+        if not file.read(1):
+            file.check()
+            raise UnreadableError("empty file")
+        file.seek(0)
         # As an open file and not by its name, which might look like a protocol.
         try:
             found = av.open(

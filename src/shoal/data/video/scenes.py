@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int64
-from scipy.signal import find_peaks
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -61,6 +60,8 @@ class SceneDetector:
 
     def starts(self) -> Int64[np.ndarray, "m"]:
         """Number of the first frame of each scene; there are no frames behind these."""
+        from scipy.signal import find_peaks  # half a second of imports
+
         if not self._n:
             return np.zeros(0, np.int64)
         for _ in range(self._width):  # behind the last frame all is as in it

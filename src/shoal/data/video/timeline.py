@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +21,8 @@ from jaxtyping import Int64
 from shoal.data.cache import cache_folder
 from shoal.data.decode import UnreadableError
 from shoal.data.kinds import VIDEO, damaged
-from shoal.data.looks import look_at
 from shoal.data.reach import out_of_reach
+from shoal.data.video.clip import Clip
 from shoal.data.video.every import SCENE, Every
 from shoal.data.video.opening import Opened, opened, reason_of
 from shoal.data.video.scenes import SceneDetector
@@ -59,30 +58,35 @@ class Timeline:
     """False for sound alone."""
 
 
-def timeline_of(path: Path, every: Every, told: Callable[[int], object] = lambda _position: None) -> Timeline:
-    """Find the frames of a video to take, or recall them; ``told`` is called with the bytes that have been read."""
-    kept = cache_folder() / f"{_key(path, every)}.video"
+def timeline_of(clip: Clip, every: Every, told: Callable[[int], object] = lambda _position: None) -> Timeline:
+    """Find the frames of a video to take, or recall them; ``told`` is called with the bytes that have been read.
+
+    Raises:
+        UserError: its archive cannot be reached.
+    """
+    kept = cache_folder() / f"{_key(clip, every)}.video"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Timeline(**json.loads(kept.read_bytes()))
     try:
-        found = _scan(path, every, told)
+        found = _scan(clip, every, told)
     except UnreadableError as error:
         found = Timeline(damage=str(error))
+    except UserError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        lost = Timeline(damage=(getattr(error, "strerror", None) or str(error)).lower())
+        found = Timeline(damage=(getattr(error, "strerror", None) or str(error)).lower())
         if out_of_reach(error):
-            return lost
-        found = lost
+            return found
     with contextlib.suppress(UserError, OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(kept, json.dumps(asdict(found)).encode())
     return found
 
 
-def _key(path: Path, every: Every) -> str:
+def _key(clip: Clip, every: Every) -> str:
     import av
 
-    parts = [_FORMAT, str(path.absolute()), look_at(path), every, av.library_versions["libavformat"]]
+    parts = [_FORMAT, clip.name, clip.look(), every, av.library_versions["libavformat"]]
     return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -173,8 +177,8 @@ class _Walk:
         return found
 
 
-def _scan(path: Path, every: Every, told: Callable[[int], object]) -> Timeline:
-    with opened(path) as video:
+def _scan(clip: Clip, every: Every, told: Callable[[int], object]) -> Timeline:
+    with opened(clip) as video:
         if video.stream is None:
             return Timeline(has_pictures=False)
         walk = _Walk(video, told)
