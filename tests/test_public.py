@@ -23,6 +23,7 @@ LAYERS = [
         "distributed",
         "heartbeat",
         "job",
+        "launched",
         "progress",
         "noise",
         "mapped",

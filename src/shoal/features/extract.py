@@ -74,7 +74,7 @@ def embed(
             different images, or not the same folder.
     """
     work = _Embedding(source, encoder, folder, own, ranges or {}, strict)
-    work.check_images()
+    work.check_agreed()
     job.of_first(work.begin)
     header = work.seen_by_all()
     if job.of_first(lambda: str(Store(folder, header).done.looked_at < header.n)) == str(True):
@@ -106,13 +106,22 @@ class _Embedding:
         """Tells them from others."""
         return source_digest(self.source, self.listing)
 
-    def check_images(self) -> None:
-        """Raise a UserError where processes find different images."""
-        if job.of_first(lambda: self.images) != self.images:
-            raise UserError(
-                f"{job.this_process()} finds other images than the first process: give all machines the same files, "
-                "with the same names, sizes and times, as in a folder that they share."
-            )
+    def check_agreed(self) -> None:
+        """Raise a UserError where processes find different images, or have different networks."""
+        job.check_agreed(
+            self.images,
+            lambda: (
+                f"{job.this_process()} finds other images than the first process: give all machines the same "
+                "files, with the same names, sizes and times, as in a folder that they share."
+            ),
+        )
+        name = self.encoder.spec.name
+        job.check_agreed(
+            self.encoder.spec.digest,
+            lambda: (
+                f"{job.this_process()} has other weights of {name} than the first process: give all machines the same."
+            ),
+        )
 
     def prepare(self, begun: Ranges) -> Prepare | None:
         """What makes pixels of images that are told apart by them."""
