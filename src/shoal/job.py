@@ -83,7 +83,9 @@ def joined(resume: str = RESUME_RUN) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower()):
-            ended = UserError(f"another process of this run has ended; its own message says why. {resume}")
+            ended = UserError(
+                f"another process of this run has ended; its own message, or that of torchrun, says why. {resume}"
+            )
             _claim(ended)
             raise ended from error
         _claim(error)

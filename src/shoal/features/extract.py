@@ -35,7 +35,7 @@ from shoal.features.store import Store, check_free, remove_features, write_links
 from shoal.folder import ASIDE
 from shoal.progress import ProgressCallback
 
-_SEEN_SECONDS = 90.0
+_SEEN_SECONDS = 40.0
 """Time in which what one machine writes must be seen by the others: network drives remember what was not there."""
 
 
@@ -288,7 +288,7 @@ def _wait_for(path: Path) -> None:
     while not path.is_file():
         if job.n_nodes() == 1 or time.monotonic() > until:
             raise UserError(
-                f"{job.this_process()} does not see {path.parent}, into which another process writes: give an --out on "
+                f"{job.this_process()} does not see {path.parent.absolute()}, into which another process writes: give an --out on "
                 "a file system that all machines share."
             )
         job.check_others()
