@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,14 @@ def on_ranks(n: int, function: Callable[[], Any]) -> list[Any]:
     ranks = [PROCESSES.Process(target=_on_rank, args=(function, rank, n, port, answers)) for rank in range(n)]
     for rank in ranks:
         rank.start()
-    found = dict(answers.get(timeout=300) for _ in ranks)
+    found = {}
+    for _ in ranks:
+        number, answer, failure = answers.get(timeout=300)
+        if failure:  # the others may wait for this one
+            for rank in ranks:
+                rank.kill()
+            raise AssertionError(f"rank {number}: {failure}")
+        found[number] = answer
     for rank in ranks:
         rank.join()
         assert rank.exitcode == 0
@@ -39,6 +47,10 @@ def on_ranks(n: int, function: Callable[[], Any]) -> list[Any]:
 def _on_rank(function: Callable[[], Any], rank: int, n: int, port: int, answers: Any) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=n)
-    answers.put((rank, function()))
+    try:
+        answers.put((rank, function(), ""))
+    except BaseException:
+        answers.put((rank, None, traceback.format_exc()))
+        raise
     dist.barrier()
     dist.destroy_process_group()

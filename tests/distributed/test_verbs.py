@@ -255,8 +255,7 @@ def test_predictions_are_resumed_by_any_number_of_processes(clusters, tmp_path):
 def test_predictions_of_what_cannot_be_read_leave_nothing_behind(clusters, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"text")
-    found = by(2, "predict", clusters / "clusters", tmp_path / "photos", "--out", tmp_path / "new.csv")
-    assert [each[0] for each in found] == [2, 2]
+    assert by(1, "predict", clusters / "clusters", tmp_path / "photos", "--out", tmp_path / "new.csv")[0][0] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
 
 
