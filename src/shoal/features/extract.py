@@ -288,8 +288,8 @@ def _wait_for(path: Path) -> None:
     while not path.is_file():
         if job.n_nodes() == 1 or time.monotonic() > until:
             raise UserError(
-                f"{job.this_process()} does not see {path.parent.absolute()}, into which another process writes: give an "
-                "--out on a file system that all machines share."
+                f"{job.this_process()} does not see {path.parent.absolute()}, into which another process writes: give "
+                "an --out on a file system that all machines share."
             )
         job.check_others()
         time.sleep(0.5)
