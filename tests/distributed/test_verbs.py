@@ -260,7 +260,7 @@ def test_predictions_of_what_cannot_be_read_leave_nothing_behind(clusters, tmp_p
 
 
 def fitted_by_temi(rows: str, out: str) -> int:
-    """TEMI of a few rows, trained for a part of the usual time, which is a minute."""
+    """TEMI of a few rows, trained for a twelfth of the usual minute."""
     estimator.MIN_STEPS, estimator.EPOCHS = 100, 2
     return main(["cluster", rows, "-k", "3", "--method", "temi", "--quiet", "--out", out])
 
