@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from tests.features.examples import pictures, source_of
 
 from shoal import job
 from shoal.cli import terminal
 from shoal.cli.main import VERBS, main
+from shoal.errors import UserError
+from shoal.features import extract
+from shoal.folder import ResultFolder
 from shoal.launched import is_first_launched, launched
+from shoal.progress import Progress
+from shoal.results.inputs import read_inputs
 
 TWO = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29400"}
 
@@ -114,3 +123,52 @@ def test_help_is_printed_once(started, args, capsys):
     started()
     assert main(args) == 0
     assert not capsys.readouterr().out
+
+
+@pytest.fixture
+def second(monkeypatch):
+    """This process is not the first one, which has other texts than it."""
+    monkeypatch.setattr(job, "of_first", lambda _make: "other")
+
+
+@pytest.mark.usefixtures("second")
+def test_processes_that_differ_are_refused(tmp_path):
+    with pytest.raises(UserError, match="has other arguments or another version of shoal"), job.together("a", print):
+        pass
+    np.save(tmp_path / "rows.npy", np.eye(20))
+    progress = Progress()
+    with pytest.raises(UserError, match=r"has other features in .*rows.npy than the first process"):
+        read_inputs(str(tmp_path / "rows.npy"), None, None, ResultFolder(tmp_path), strict=False, progress=progress)
+    encoder = SimpleNamespace(spec=SimpleNamespace(name="vit", digest="1"))
+    work = extract._Embedding(source_of(pictures(2)), encoder, tmp_path, own=False, ranges={}, strict=False)
+    with pytest.raises(UserError, match="finds other images than the first process"):
+        work.check_agreed()
+
+
+def test_processes_with_other_weights_are_refused(monkeypatch, tmp_path):
+    encoder = SimpleNamespace(spec=SimpleNamespace(name="vit", digest="1"))
+    work = extract._Embedding(source_of(pictures(2)), encoder, tmp_path, own=False, ranges={}, strict=False)
+    firsts = iter([work.images, "2"])
+    monkeypatch.setattr(job, "of_first", lambda _make: next(firsts))
+    with pytest.raises(UserError, match="has other weights of vit than the first process"):
+        work.check_agreed()
+
+
+@pytest.mark.parametrize("n_nodes", [1, 2])
+def test_a_folder_that_this_machine_does_not_see(monkeypatch, tmp_path, n_nodes):
+    monkeypatch.setattr(job, "n_nodes", lambda: n_nodes)
+    monkeypatch.setattr(extract, "_SEEN_SECONDS", 0.0)
+    where = f"does not see {tmp_path}, into which another process writes: give an --out on a file system"
+    with pytest.raises(UserError, match=re.escape(where)):
+        extract._wait_for(tmp_path / "header.json")
+
+
+def test_an_error_of_the_system_is_told_by_one_process(started, monkeypatch, capsys):
+    def fail(_own):
+        raise OSError(5, "Input/output error", "photos/a.png")
+
+    monkeypatch.setattr(job, "_join", fail)
+    started()
+    monkeypatch.setattr(terminal, "FIRST_SPEAKS", 600)  # it would wait
+    assert main(["cluster", "digits", "-k", "2"]) == 2
+    assert capsys.readouterr().err == "shoal: photos/a.png: Input/output error\n"
