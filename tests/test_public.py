@@ -28,6 +28,7 @@ LAYERS = [
         "noise",
         "mapped",
         "plugins",
+        "rendezvous",
     },
     {"losses", "models", "data", "clustering", "decisions"},
     {"learning"},

@@ -1,4 +1,4 @@
-"""A job of several processes: how they find each other, what they tell each other, who waits and who speaks.
+"""A job of several processes: what they tell each other, who waits and who speaks.
 
 Processes are started by ``torchrun``. Beside the collectives of ``distributed``, which move tensors, they leave each
 other notes in its store: waiting for a note can be interrupted by a signal, and takes hardly any time of a core. In a
@@ -15,28 +15,19 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import TCPStore  # type: ignore[attr-defined,unused-ignore]
 
 from shoal import distributed, heartbeat
 from shoal.distributed import is_first, rank, world_size
 from shoal.errors import EchoedError, UserError
 from shoal.launched import Launched, launched
-from shoal.progress import ProgressCallback, counted
-
-_RENDEZVOUS_SECONDS = 300.0
-"""Time in which processes that ``torchrun`` has started must find each other."""
-
-_UNASKED_SECONDS = 45.0
-"""The same where only variables say that there are others: a job of SLURM may have set them for another program."""
-
-_CONNECTED_WITHIN = timedelta(seconds=30)
+from shoal.progress import ProgressCallback
+from shoal.rendezvous import check_gpus, deadline, find_each_other, missing, wait_until
 
 _board: Any = None
 """The store of ``torchrun``, on which processes leave each other notes: it outlives them. None: the default group's."""
@@ -185,17 +176,23 @@ def _join(own: Launched) -> None:
         UserError: they do not come, or share a GPU.
         EchoedError: another process has said why it does not.
     """
-    late = time.monotonic() + (_RENDEZVOUS_SECONDS if own.by_torchrun else _UNASKED_SECONDS)
-    store = _store(own, late)
+    global _board, _notes
+    late = deadline(own)
+    _board, _notes, store = find_each_other(own, late)
     backend = "gloo"
     if torch.cuda.is_available():
-        _check_gpus(own)
+        check_gpus(own, local_world_size())
         torch.cuda.set_device(own.local_rank)
         backend = "cpu:gloo,cuda:nccl"
     # What follows waits without heeding a signal, so everybody is there before it.
     here = f"{_notes}here"
-    _place().add(here, 1)
-    _await(lambda: bool(_place().add(here, 0) >= own.world_size), late, lambda: _missing(own, _place().add(here, 0)))
+    _board.add(here, 1)
+
+    def all_are() -> bool:
+        check_others()
+        return bool(_place().add(here, 0) >= own.world_size)
+
+    wait_until(all_are, late, lambda: missing(own, _place().add(here, 0)))
     dist.init_process_group(backend, store=store, rank=own.rank, world_size=own.world_size)
     distributed.connect_hosts()
 
@@ -203,88 +200,6 @@ def _join(own: Launched) -> None:
 def _forget() -> None:
     global _board, _notes
     _board, _notes = None, ""
-
-
-def _check_gpus(own: Launched) -> None:
-    """Raise a UserError where this machine has fewer GPUs than processes."""
-    n_gpus = torch.cuda.device_count()
-    if own.local_rank >= n_gpus:
-        raise UserError(
-            f"{local_world_size()} processes were started on {socket.gethostname()}, which has "
-            f"{counted(n_gpus, 'GPU')}, and each needs its own: give --nproc-per-node {n_gpus}."
-        )
-
-
-def _missing(own: Launched, n: int) -> str:
-    """What to say where not all processes have come."""
-    came = f"of {own.world_size} processes that were started together, {n} {'has' if n == 1 else 'have'} come"
-    if own.by_torchrun:
-        return f"{came} within {_RENDEZVOUS_SECONDS / 60:.0f} minutes: see what the others say."
-    return (
-        f"{came} within {_UNASKED_SECONDS:.0f} seconds, as RANK={own.rank} and WORLD_SIZE={own.world_size} have it: to "
-        "work in one process, unset WORLD_SIZE; to work in several, start them with torchrun."
-    )
-
-
-def _store(own: Launched, late: float) -> Any:
-    """Where the processes find each other: a store for this attempt alone, served by rank 0.
-
-    The store of ``torchrun`` outlives its processes. After a restart it still holds the addresses of the dead ones, and
-    torch would connect to those.
-
-    Raises:
-        UserError: the others do not come.
-    """
-    global _board, _notes
-    host = own.host
-    if own.rank == 0 and not own.is_served:
-        try:
-            outer = TCPStore(host, own.port, is_master=True, wait_for_workers=False, timeout=_CONNECTED_WITHIN)
-        except RuntimeError as error:
-            where = f"MASTER_ADDR={host} and MASTER_PORT={own.port}"
-            raise UserError(
-                f"this process cannot answer where {where} say (WORLD_SIZE={own.world_size}): to work in one process, "
-                "unset WORLD_SIZE; to work in several, start them with torchrun."
-            ) from error
-    else:
-        _await(lambda: _serves(host, own.port), late, lambda: _missing(own, 1))
-        outer = TCPStore(host, own.port, is_master=False, timeout=_CONNECTED_WITHIN)
-    _board = outer
-    if own.rank == 0:
-        served = TCPStore(host, 0, is_master=True, wait_for_workers=False)
-        _notes = f"{served.port}/"
-        outer.set("port", str(served.port))
-        return served
-
-    def is_there() -> bool:  # and not the port of a process that has died
-        return bool(outer.check(["port"])) and _serves(host, int(outer.get("port")))
-
-    _await(is_there, late, lambda: f"the first process does not answer at {host}: open all its ports to all machines.")
-    port = int(outer.get("port"))
-    _notes = f"{port}/"
-    return TCPStore(host, port, is_master=False)
-
-
-def _await(ready: Callable[[], bool], late: float, why: Callable[[], str]) -> None:
-    """Wait for other processes to come, heeding signals.
-
-    Raises:
-        UserError: they have not by the time ``late``.
-        EchoedError: one has said why it does not.
-    """
-    while not ready():
-        check_others()
-        if time.monotonic() > late:
-            raise UserError(why())
-        time.sleep(0.05)
-
-
-def _serves(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def meet(meanwhile: Callable[[], object] | None = None) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.features.examples import pictures, source_of
 
-from shoal import job
+from shoal import job, rendezvous
 from shoal.cli import terminal
 from shoal.cli.main import VERBS, main
 from shoal.errors import UserError
@@ -79,7 +79,7 @@ def free_port() -> str:
     [("0", "2 processes that were started together, 1 has come"), ("1", "2 processes that were started together, 1")],
 )
 def test_processes_that_do_not_come_are_told_of(started, monkeypatch, rank, came, capsys):
-    monkeypatch.setattr(job, "_UNASKED_SECONDS", 0.2)
+    monkeypatch.setattr(rendezvous, "_UNASKED_SECONDS", 0.2)
     started(RANK=rank, MASTER_PORT=free_port())
     begin = time.monotonic()
     assert main(["cluster", "digits", "-k", "2"]) == 2
