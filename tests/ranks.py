@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from shoal import job
 
 PROCESSES = multiprocessing.get_context("forkserver")
 """They start from a server that has imported everything: a start takes milliseconds."""
@@ -29,7 +32,14 @@ def on_ranks(n: int, function: Callable[[], Any]) -> list[Any]:
     ranks = [PROCESSES.Process(target=_on_rank, args=(function, rank, n, port, answers)) for rank in range(n)]
     for rank in ranks:
         rank.start()
-    found = dict(answers.get(timeout=300) for _ in ranks)
+    found = {}
+    for _ in ranks:
+        number, answer, failure = answers.get(timeout=300)
+        if failure:  # the others may wait for this one
+            for rank in ranks:
+                rank.kill()
+            raise AssertionError(f"rank {number}: {failure}")
+        found[number] = answer
     for rank in ranks:
         rank.join()
         assert rank.exitcode == 0
@@ -38,7 +48,12 @@ def on_ranks(n: int, function: Callable[[], Any]) -> list[Any]:
 
 def _on_rank(function: Callable[[], Any], rank: int, n: int, port: int, answers: Any) -> None:
     torch.set_num_threads(1)
+    job._cores = lambda: 1  # threads of ranks that share cores with other tests mostly wait for each other
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=n)
-    answers.put((rank, function()))
+    try:
+        answers.put((rank, function(), ""))
+    except BaseException:
+        answers.put((rank, None, traceback.format_exc()))
+        raise
     dist.barrier()
     dist.destroy_process_group()

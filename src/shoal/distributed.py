@@ -22,6 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 _PATIENCE = timedelta(days=30)
 """How long ranks wait while one of them works alone. A rank that dies is noticed at once."""
 
+_AT_ONCE = 2**24
+"""Bytes of a message of many rows."""
+
 _control: Any = None
 """A gloo group for messages between hosts, which do not wait for GPUs. None: the default group."""
 
@@ -67,7 +70,11 @@ def share(n: int) -> slice:
 
 def part(n: int) -> slice:
     """This rank's share of ``n`` rows, of about the same size on all ranks."""
-    return slice(rank() * n // world_size(), (rank() + 1) * n // world_size())
+    return _part_of(rank(), n)
+
+
+def _part_of(one: int, n: int) -> slice:
+    return slice(one * n // world_size(), (one + 1) * n // world_size())
 
 
 def host_from_first(values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
@@ -225,6 +232,29 @@ def gather_uneven(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "global_b ...
     padded[: len(rows)] = rows
     parts = gather(padded).view(world_size(), len(padded), *rows.shape[1:])
     return torch.cat([part[:n] for part, n in zip(parts, counts.tolist(), strict=True)])
+
+
+def rows_on_first(own: Shaped[Tensor, "b ..."], whole: Shaped[Tensor, "n ..."]) -> None:
+    """Copy each rank's ``part`` of n rows, on the host, into ``whole`` of rank 0, so many at a time as fit into 16 MB.
+
+    Args:
+        own: those of this rank.
+        whole: all of them; ranks other than 0 give any, which stays as it is.
+    """
+    if not is_first():
+        for piece in _pieces(own):
+            dist.send(piece.contiguous(), 0, group=_control)
+        return
+    whole[_part_of(0, len(whole))] = own
+    for one in range(1, world_size()):
+        for piece in _pieces(whole[_part_of(one, len(whole))]):
+            dist.recv(piece, one, group=_control)
+
+
+def _pieces(rows: Shaped[Tensor, "b ..."]) -> Sequence[Tensor]:
+    if not rows.numel():
+        return []
+    return torch.split(rows, max(1, _AT_ONCE // rows[:1].nbytes))
 
 
 def from_first_rank(values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:

@@ -1,4 +1,4 @@
-"""A job of several processes: how they find each other, what they tell each other, who waits and who speaks.
+"""A job of several processes: what they tell each other, who waits and who speaks.
 
 Processes are started by ``torchrun``. Beside the collectives of ``distributed``, which move tensors, they leave each
 other notes in its store: waiting for a note can be interrupted by a signal, and takes hardly any time of a core. In a
@@ -15,21 +15,19 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import TCPStore  # type: ignore[attr-defined,unused-ignore]
-from torch.distributed.rendezvous import rendezvous
 
 from shoal import distributed, heartbeat
 from shoal.distributed import is_first, rank, world_size
 from shoal.errors import EchoedError, UserError
+from shoal.launched import Launched, launched
 from shoal.progress import ProgressCallback
-
-_RENDEZVOUS_SECONDS = 300.0
-"""Time in which processes must find each other."""
+from shoal.rendezvous import check_gpus, deadline, find_each_other, missing, wait_until
 
 _board: Any = None
 """The store of ``torchrun``, on which processes leave each other notes: it outlives them. None: the default group's."""
@@ -57,45 +55,46 @@ def joined(resume: str = RESUME_RUN) -> Iterator[None]:
         resume: a sentence that says how the job is resumed.
 
     Raises:
-        UserError: as the block, or another process has died.
+        UserError: as the block; another process has died, or has not come.
         EchoedError: the same, and another process says so.
     """
-    if not _by_torchrun():
+    own = launched()
+    if own is None:
         yield
         return
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend = "cpu:gloo,cuda:nccl"
-    own, n = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group(backend, store=_store(own), rank=own, world_size=n)
-    distributed.connect_hosts()
     try:
+        _join(own)
         yield
+        dist.destroy_process_group()
+        distributed.disconnect_hosts()
     except EchoedError:
         raise
     except UserError as error:
         _claim(error)
         raise
-    except RuntimeError as error:
-        if not (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
-            raise
-        ended = UserError(f"another process of this run has ended; its own message says why. {resume}")
-        _claim(ended)
-        raise ended from error
-    dist.destroy_process_group()
-    distributed.disconnect_hosts()
+    except Exception as error:
+        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower()):
+            ended = UserError(
+                f"another process of this run has ended; its own message, or that of torchrun, says why. {resume}"
+            )
+            _claim(ended)
+            raise ended from error
+        _claim(error)
+        raise
+    finally:
+        _forget()
 
 
 @contextmanager
-def together(complain: Callable[[str], object]) -> Iterator[None]:
+def together(command: object, complain: Callable[[str], object]) -> Iterator[None]:
     """``joined`` for a command that is resumed by itself; the first process alone warns, and all share the cores.
 
     Args:
+        command: what is done, which must look the same in all processes.
         complain: says that a process on another machine has vanished, before this one ends.
 
     Raises:
-        UserError: as ``joined``.
+        UserError: as ``joined``; processes are given different commands.
         EchoedError: as ``joined``.
     """
     resume = "Run the same command again to resume, on any number of processes."
@@ -112,26 +111,34 @@ def together(complain: Callable[[str], object]) -> Iterator[None]:
 
         if n_nodes() > 1:
             stack.enter_context(heartbeat.heard(_place(), _notes, rank(), world_size(), missed))
+        check_agreed(
+            f"{version('shoal')} {command!r}",
+            lambda: (
+                f"{this_process()} has other arguments or another version of shoal than the first one: give all "
+                "machines the same."
+            ),
+        )
         yield
 
 
-def _claim(error: UserError) -> None:
+def _claim(error: Exception) -> None:
     """Mark an error as the one that is said, if no other process says what is wrong.
 
     Raises:
         EchoedError: one does.
     """
     first = is_first_to_speak()
-    with contextlib.suppress(RuntimeError):  # where notes were is gone
-        _place().set(f"{_notes}failed", "")
+    if _has_others():
+        with contextlib.suppress(RuntimeError):  # where notes were is gone
+            _place().set(f"{_notes}failed", "")
     if not first:
         raise EchoedError(str(error)) from error
-    error.claimed = True
+    error.claimed = True  # type: ignore[attr-defined]
 
 
 def is_first_to_speak() -> bool:
     """Whether no other process has said, or is about to say, why the job ends; then this one must."""
-    if world_size() == 1:
+    if not _has_others():
         return True
     try:
         return bool(_place().add(f"{_notes}ends", 1) == 1)
@@ -141,13 +148,13 @@ def is_first_to_speak() -> bool:
 
 def is_told() -> bool:
     """Whether a process has said why the job ends."""
-    return world_size() > 1 and bool(_place().check([f"{_notes}ends"]))
+    return _has_others() and bool(_place().check([f"{_notes}ends"]))
 
 
 def has_failed() -> bool:
     """Whether a process has met an error that a user can mend."""
     try:
-        return world_size() > 1 and bool(_place().check([f"{_notes}failed"]))
+        return _has_others() and bool(_place().check([f"{_notes}failed"]))
     except RuntimeError:
         return False
 
@@ -157,39 +164,42 @@ def _place() -> Any:
     return _board if _board is not None else dist.distributed_c10d._get_default_store()
 
 
-def _by_torchrun() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
+def _has_others() -> bool:
+    """Whether there are others to leave notes for, also while they are still coming."""
+    return world_size() > 1 or bool(_notes)
 
 
-def _store(own: int) -> Any:
-    """Where the processes find each other: a store for this attempt alone, served by rank 0.
+def _join(own: Launched) -> None:
+    """Meet the others.
 
-    The store of ``torchrun`` outlives its processes. After a restart it still holds the addresses of the dead ones, and
-    torch would connect to those.
+    Raises:
+        UserError: they do not come, or share a GPU.
+        EchoedError: another process has said why it does not.
     """
     global _board, _notes
-    outer, host = next(rendezvous("env://"))[0], os.environ["MASTER_ADDR"]
-    _board = outer
-    if own == 0:
-        served = TCPStore(host, 0, is_master=True, wait_for_workers=False)
-        outer.set("port", str(served.port))
-        _notes = f"{served.port}/"
-        return served
-    deadline = time.monotonic() + _RENDEZVOUS_SECONDS
-    while not _serves(host, port := int(outer.get("port"))):  # the port of a process that has died
-        if time.monotonic() > deadline:
-            raise UserError(f"the first process does not answer at {host}:{port}: open this address to all machines.")
-        time.sleep(0.2)
-    _notes = f"{port}/"
-    return TCPStore(host, port, is_master=False)
+    late = deadline(own)
+    _board, _notes, store = find_each_other(own, late)
+    backend = "gloo"
+    if torch.cuda.is_available():
+        check_gpus(own, local_world_size())
+        torch.cuda.set_device(own.local_rank)
+        backend = "cpu:gloo,cuda:nccl"
+    # What follows waits without heeding a signal, so everybody is there before it.
+    here = f"{_notes}here"
+    _board.add(here, 1)
+
+    def all_are() -> bool:
+        check_others()
+        return bool(_place().add(here, 0) >= own.world_size)
+
+    wait_until(all_are, late, lambda: missing(own, _place().add(here, 0)))
+    dist.init_process_group(backend, store=store, rank=own.rank, world_size=own.world_size)
+    distributed.connect_hosts()
 
 
-def _serves(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except OSError:
-        return False
-    return True
+def _forget() -> None:
+    global _board, _notes
+    _board, _notes = None, ""
 
 
 def meet(meanwhile: Callable[[], object] | None = None) -> None:
@@ -231,6 +241,17 @@ def of_first(make: Callable[[], str | None]) -> str:
     _wait(lambda: bool(_place().check([note])), None)
     found: bytes = _place().get(note)
     return found.decode("utf-8", "surrogateescape")
+
+
+def check_agreed(text: str, otherwise: Callable[[], str]) -> None:
+    """See that this process has the text that the first one has.
+
+    Raises:
+        UserError: it has another; ``otherwise`` says what that means.
+        EchoedError: as ``meet``.
+    """
+    if of_first(lambda: text) != text:
+        raise UserError(otherwise())
 
 
 def tensors_of_first(make: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
@@ -374,7 +395,7 @@ def n_nodes() -> int:
 
 def local_world_size() -> int:
     """Number of processes of the job on this machine."""
-    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if world_size() > 1 or _by_torchrun() else 1
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if world_size() > 1 or launched() else 1
 
 
 def own_cores() -> int:

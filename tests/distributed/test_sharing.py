@@ -149,10 +149,29 @@ def fitted() -> list[list[float]]:
         bound = getattr(model, "inertia_", None) or model.lower_bound_
         found.append([bound, *distributed.gather_uneven(labels).tolist()])
     near = approximate_neighbours(x, torch.arange(0, 6000), 0, Shards(sharded))
+    if not distributed.is_first():
+        assert not len(near.rows) + len(near.index) + len(near.similarity)
     recall = Recall(x, torch.arange(6000))
     for block in near.blocks():
         recall.add(block)
     return [*found, [recall.share(), *near.index.flatten().tolist()]]
+
+
+SIZES = (0, 2, 50)
+
+
+def rows_collected() -> list[list[list[float]]]:
+    """What this rank has, once some rows of each rank, a few values of a message at a time, are on the first."""
+    distributed._AT_ONCE = 40
+    wholes = [torch.arange(3.0 * n).view(n, 3) for n in SIZES]
+    return [Shards(cut=True).on_first(whole[distributed.part(len(whole))], len(whole)).tolist() for whole in wholes]
+
+
+@pytest.mark.slow
+def test_the_first_rank_has_the_rows_of_all():
+    first, *others = on_ranks(3, rows_collected)
+    assert first == [torch.arange(3.0 * n).view(n, 3).tolist() for n in SIZES]
+    assert others == [[[], [], []]] * 2
 
 
 def clustered(out: Path, *flags: str) -> int:
@@ -199,12 +218,14 @@ def test_each_method_gives_the_clusters_of_one_process(tmp_path, flags):
 @pytest.mark.slow
 def test_clusters_and_neighbours_of_ranks_are_those_of_one_process():
     alone = fitted()
-    for answer in on_ranks(3, fitted):
+    answers = on_ranks(3, fitted)
+    for answer in answers:
         for one, other in zip(alone[:-1], answer[:-1], strict=True):
             assert other[0] == pytest.approx(one[0], rel=1e-5)
             assert np.mean(np.array(one[1:]) == np.array(other[1:])) > 0.9999
-        assert answer[-1][0] == pytest.approx(alone[-1][0], abs=0.01)
-        assert np.mean(np.array(alone[-1]) == np.array(answer[-1])) > 0.999
+    near = answers[0][-1]
+    assert near[0] == pytest.approx(alone[-1][0], abs=0.01)
+    assert np.mean(np.array(alone[-1]) == np.array(near)) > 0.999
     index = np.array(alone[-1][1:], dtype=int).reshape(6000, 10)
     true, _ = nearest_neighbours(rows(), 10, "cosine", None)
     drawn = np.arange(0, 6000, 10)

@@ -9,7 +9,7 @@ from unittest import mock
 import torch
 from tests.contract.examples import SMALL, batch, clusterings, method, total
 
-from shoal import distributed
+from shoal import distributed, job
 from shoal.device import autocast
 from shoal.methods import METHODS
 from shoal.models import Backbone, backbone, sync_batch_norm
@@ -113,7 +113,7 @@ def deviation(terms, reference):
 
 def gradients_of_ranks():
     """Loss terms and gradients of every method, averaged over the ranks that share a batch; plain values."""
-    with distributed.joined():
+    with job.joined():
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else CPU
         torch.backends.cudnn.allow_tf32 = False
         found = {}

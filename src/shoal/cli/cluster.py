@@ -133,7 +133,7 @@ class ClusterCommand(Command):
         from shoal.data.sources.find import short_name
 
         folder = ResultFolder(self.out or Path("clusters") / short_name(self.source))
-        with job.together(complain_at_once):
+        with job.together(self, complain_at_once):
             if distributed.is_first():
                 folder.check_free(resumable=True)
             try:

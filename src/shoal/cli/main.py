@@ -5,18 +5,35 @@ Nothing heavy is imported before a verb needs it, so that help and a mistyped ve
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
 import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from shoal.cli.terminal import OneLine, Stopped, complain, flushed_output, on_signals, raise_stopped, say
+from shoal.cli.terminal import (
+    FIRST_SPEAKS,
+    OneLine,
+    Stopped,
+    complain,
+    flushed_output,
+    on_signals,
+    raise_stopped,
+    say,
+)
 from shoal.errors import EchoedError, UserError
+from shoal.launched import is_first_launched, launched
 from shoal.noise import own_words
+
+if TYPE_CHECKING:
+    from shoal.cli.flags import Command
 
 OVERVIEW = """\
 shoal sorts unlabelled images into clusters.
@@ -70,6 +87,12 @@ VERBS = {
 }
 """Module and dataclass of each verb."""
 
+SHARED = ("train", "cluster", "update", "predict")
+"""Verbs whose work several processes share."""
+
+HELP = frozenset({"-h", "--help", "help", "--version"})
+"""Words that ask for nothing but a text."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the status is 0, 2 for a user's mistake, or 128 + the signal that stopped it."""
@@ -86,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(str(error), at_once=error.claimed)
         return 2
     except Stopped as stop:
-        complain("stopped.")
+        if is_first_launched():
+            complain("stopped.")
         return 128 + stop.signum
     except BrokenPipeError:  # whoever reads the output has seen enough
         return 128 + signal.SIGPIPE
@@ -95,6 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(args: list[str]) -> int:
+    if not is_first_launched() and (not args or not HELP.isdisjoint(args)):
+        return 0  # the first process says it
     if not args or args[0] in ("-h", "--help", "help"):
         say(OVERVIEW)
         return 0
@@ -106,11 +132,25 @@ def _dispatch(args: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}."
         raise UserError(f"there is no verb {verb!r}: {hint}")
+    if verb not in SHARED and (own := launched()) is not None and own.by_torchrun:
+        raise UserError(f"'shoal {verb}' works in one process: start it without torchrun (which sets WORLD_SIZE).")
     _load_plugins(rest)
     module, _, name = VERBS[verb].partition(".")
-    command = getattr(import_module(f"shoal.cli.{module}"), name).parse(verb, rest)
+    command = _parsed(getattr(import_module(f"shoal.cli.{module}"), name), verb, rest)
     status: int = command.run()
     return status
+
+
+def _parsed(kind: type[Command], verb: str, args: list[str]) -> Command:
+    """The command, and what is wrong with it said by the first process alone."""
+    if is_first_launched():
+        return kind.parse(verb, args)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            return kind.parse(verb, args)
+    except SystemExit:
+        time.sleep(FIRST_SPEAKS)  # with the end of this process the first one is ended
+        raise
 
 
 def _load_plugins(args: Sequence[str]) -> None:
@@ -128,11 +168,12 @@ def _told(error: BaseException) -> int:
     """Say what failed where that is a plugin's code or the operating system, and raise the error where it is shoal."""
     from shoal.plugins import told_fault
 
+    claimed = getattr(error, "claimed", False)  # of several processes, this one says it
     if (fault := told_fault(error)) is not None:
-        complain(fault)
+        complain(fault, at_once=claimed)
     elif isinstance(error, OSError):
         reason = error.strerror or str(error)
-        complain(f"{error.filename}: {reason}" if error.filename else reason)
+        complain(f"{error.filename}: {reason}" if error.filename else reason, at_once=claimed)
     else:
         raise error
     return 2

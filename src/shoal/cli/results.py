@@ -18,7 +18,10 @@ from shoal.progress import counted
 
 @dataclass(frozen=True)
 class PredictCommand(Command):
-    """Assign new images to the clusters of a result, and write a table of assignments."""
+    """Assign new images to the clusters of a result, and write a table of assignments.
+
+    If interrupted, rerun the same command to resume.
+    """
 
     result: ResultPath
     """The folder that 'shoal train' or 'shoal cluster' wrote, or one that is shared on the hub: hf://OWNER/NAME."""
@@ -42,7 +45,7 @@ class PredictCommand(Command):
         from shoal.results.result import Result
         from shoal.results.tables import check_free
 
-        with job.together(complain_at_once):
+        with job.together(self, complain_at_once):
             job.of_first(lambda: check_free(self.out))
             try:
                 with job.local_first():  # it downloads what the others find
@@ -58,7 +61,7 @@ class PredictCommand(Command):
                         merge_to=self.merge_to,
                     )
             except Stopped as stop:
-                return stopped(stop, "stopped.")
+                return stopped(stop, "stopped; rerun the same command to resume.")
         if found is None:
             return 0
         n, nowhere = found

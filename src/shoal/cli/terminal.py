@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from shoal.launched import launched
+
 if TYPE_CHECKING:
     from shoal.training import Run
 
@@ -86,9 +88,10 @@ def complain(text: str, *, at_once: bool = False) -> None:
     Where ``torchrun`` has started several processes, those but the first wait before they speak: mostly it says the
     same, and with its end they are ended. They do not wait ``at_once``, where they have agreed on who speaks.
     """
-    if (rank := int(os.environ.get("RANK", "0"))) and not at_once:
+    own = launched()
+    if own is not None and own.rank and not at_once:
         time.sleep(FIRST_SPEAKS)
-        text = f"process {rank}: {text}"
+        text = f"process {own.rank}: {text}"
     print(f"shoal: {one_line(text)}", file=sys.stderr)  # noqa: T201 - a command's output
 
 

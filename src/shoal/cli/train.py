@@ -102,6 +102,8 @@ class TrainCommand(Command):
             check_plugins(self.config)  # by each process for itself
         with job.joined():
             if self.dry_run:
+                if not distributed.is_first():
+                    return 0
                 from shoal.training.dry_run import forecast
 
                 for name, value in forecast(self.config).items():

@@ -49,7 +49,7 @@ class UpdateCommand(Command):
         from shoal.results.result import Result
         from shoal.results.update import update
 
-        with job.together(complain_at_once):
+        with job.together(self, complain_at_once):
             quiet = self.quiet or not distributed.is_first()
             try:
                 with job.first_first():  # an update that is whole is put in place once

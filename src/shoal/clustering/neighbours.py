@@ -14,6 +14,7 @@ from shoal.clustering.inputs import ArrayOrTensor, as_input_type, features_from
 from shoal.clustering.parameters import check_counts
 from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error
 from shoal.errors import UserError
+from shoal.mapped import release, scratch
 
 CHUNK = 2**22
 """Values that the exact search holds at a time, beside the rows and the answer."""
@@ -191,13 +192,19 @@ class Neighbours:
 def approximate_neighbours(
     features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], seed: int = 0, shards: Shards = LOCAL
 ) -> Neighbours:
-    """The neighbours that ``neighbours_by_cell`` finds, of all rows at once; of ranks that share the work on each."""
+    """The neighbours that ``neighbours_by_cell`` finds, of all rows at once, where they are many in scratch files.
+
+    Of ranks that share the work, the first one has those of all rows, and the others have none.
+    """
     j, own = min(N_NEIGHBOURS, max(len(rows) - 1, 0)), shards.part(len(rows))
-    n = 0 if j else own.stop - own.start
-    nothing = torch.zeros(n, j, dtype=torch.int64), torch.zeros(n, j)
-    found = [(each.index, each.similarity) for each in neighbours_by_cell(features, rows, seed, shards)]
-    index, similarity = (shards.gather(torch.cat(each)) for each in zip(nothing, *found, strict=True))
-    return Neighbours(rows, index, similarity)
+    n, at = own.stop - own.start, 0
+    index, similarity = scratch((n, j), torch.int64), scratch((n, j), torch.float32)
+    for block in neighbours_by_cell(features, rows, seed, shards):
+        part = slice(at, at + len(block.rows))
+        index[part], similarity[part], at = block.index, block.similarity, part.stop
+        release(index, similarity)
+    index, similarity = (shards.on_first(each, len(rows)) for each in (index, similarity))
+    return Neighbours(rows[: len(index)], index, similarity)
 
 
 def neighbours_by_cell(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shoal import distributed, job
 from shoal.errors import UserError
-from shoal.mapped import released
+from shoal.mapped import release, released, scratch
 
 ClusteringMethod = Literal["kmeans", "umap-kmeans", "gmm", "temi", "density"]
 
@@ -35,6 +35,15 @@ class Shards:
     def gather(self, rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "all_b ..."]:
         """The rows of all ranks, in rank order."""
         return distributed.gather_uneven(rows) if self.cut else rows
+
+    def on_first(self, own: Shaped[Tensor, "b ..."], n: int) -> Shaped[Tensor, "all_b ..."]:
+        """The n rows of which each rank has its ``part``: on the first rank, in a scratch file; on others none."""
+        if not self.cut:
+            return own
+        whole = scratch((n if distributed.is_first() else 0, *own.shape[1:]), own.dtype)
+        distributed.rows_on_first(own, whole)
+        release(whole)
+        return whole
 
     def agree(self, values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """The first rank's values: what each rank computes for itself may differ in the last digit."""

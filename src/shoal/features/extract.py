@@ -35,7 +35,7 @@ from shoal.features.store import Store, check_free, remove_features, write_links
 from shoal.folder import ASIDE
 from shoal.progress import ProgressCallback
 
-_SEEN_SECONDS = 90.0
+_SEEN_SECONDS = 40.0
 """Time in which what one machine writes must be seen by the others: network drives remember what was not there."""
 
 
@@ -74,7 +74,7 @@ def embed(
             different images, or not the same folder.
     """
     work = _Embedding(source, encoder, folder, own, ranges or {}, strict)
-    work.check_images()
+    work.check_agreed()
     job.of_first(work.begin)
     header = work.seen_by_all()
     if job.of_first(lambda: str(Store(folder, header).done.looked_at < header.n)) == str(True):
@@ -106,13 +106,22 @@ class _Embedding:
         """Tells them from others."""
         return source_digest(self.source, self.listing)
 
-    def check_images(self) -> None:
-        """Raise a UserError where processes find different images."""
-        if job.of_first(lambda: self.images) != self.images:
-            raise UserError(
-                f"{job.this_process()} finds other images than the first process: give all machines the same files, "
-                "with the same names, sizes and times, as in a folder that they share."
-            )
+    def check_agreed(self) -> None:
+        """Raise a UserError where processes find different images, or have different networks."""
+        job.check_agreed(
+            self.images,
+            lambda: (
+                f"{job.this_process()} finds other images than the first process: give all machines the same "
+                "files, with the same names, sizes and times, as in a folder that they share."
+            ),
+        )
+        name = self.encoder.spec.name
+        job.check_agreed(
+            self.encoder.spec.digest,
+            lambda: (
+                f"{job.this_process()} has other weights of {name} than the first process: give all machines the same."
+            ),
+        )
 
     def prepare(self, begun: Ranges) -> Prepare | None:
         """What makes pixels of images that are told apart by them."""
@@ -279,8 +288,8 @@ def _wait_for(path: Path) -> None:
     while not path.is_file():
         if job.n_nodes() == 1 or time.monotonic() > until:
             raise UserError(
-                f"{job.this_process()} does not see {path.parent}, into which another process writes: give an --out on "
-                "a file system that all machines share."
+                f"{job.this_process()} does not see {path.parent.absolute()}, into which another process writes: give "
+                "an --out on a file system that all machines share."
             )
         job.check_others()
         time.sleep(0.5)

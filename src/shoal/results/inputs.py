@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from shoal import job
+from shoal import distributed, job
 from shoal.clustering.rows import Metric, default_metric
 from shoal.data import Source, find_source, read_pixels, resolve_spec
 from shoal.data.greys import chosen_ranges, describe
@@ -33,6 +33,9 @@ from shoal.results.networks import embed_first, share_networks
 from shoal.results.result import PIXELS, Result, given_features
 from shoal.results.tables import as_utf8, read_csv, unread
 from shoal.types import Others
+
+_COMPARED = 100
+"""Rows of features by which processes see that they have the same."""
 
 Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"] | list[bytes]]
 """Reads the images of some rows, at most so many pixels wide if that saves anything, or their thumbnails."""
@@ -288,6 +291,19 @@ def _unchanged(result: Result, progress: Progress) -> Int64[np.ndarray, "m"]:
 
 
 def _given(features: Float[Tensor, "n d"], source: str) -> Inputs:
+    """Inputs that are rows of numbers.
+
+    Raises:
+        UserError: the processes of a job have different ones.
+    """
+    some = features[:: max(1, len(features) // _COMPARED)].double()
+    job.check_agreed(
+        f"{tuple(features.shape)} {features.dtype} {some.tolist() if distributed.world_size() > 1 else ''}",
+        lambda: (
+            f"{job.this_process()} has other features in {source} than the first process: give all machines the "
+            "same file."
+        ),
+    )
     what = "rows, the pixels of the digits" if source == PIXELS else "rows"
     return Inputs(features, Names(map(str, range(len(features)))), what, source)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,8 @@ from shoal.data.sources.others import in_words
 from shoal.data.sources.video import check_has_videos
 from shoal.data.unread import reading_notes
 from shoal.errors import UserError
-from shoal.features.store import writing
+from shoal.features.embedded import FEATURES
+from shoal.features.store import check_idle
 from shoal.progress import Progress
 from shoal.results.merging import merge
 from shoal.results.model import Model
@@ -27,6 +28,9 @@ from shoal.results.networks import embed_more
 from shoal.results.result import Result, given_features
 from shoal.results.rows import Assignments, assign_rows
 from shoal.results.tables import write_assignments
+
+UNFINISHED = ".features"
+"""Ends the name of the hidden folder beside a table that keeps features until the table is written."""
 
 
 def predict(
@@ -41,7 +45,8 @@ def predict(
 ) -> tuple[int, int] | None:
     """Write the cluster of each new image, or of each row of a ``.npy`` file where features were clustered.
 
-    The processes of a job call it together and embed together; the first does the rest.
+    The processes of a job call it together and embed together; the first does the rest. Interrupted, the next call
+    resumes: features are kept beside the table until it is written.
 
     Args:
         result: finished.
@@ -90,20 +95,28 @@ def predict(
 
 @contextlib.contextmanager
 def _folder_for_features(out: Path) -> Iterator[Path]:
-    """A folder that is removed in the end; where there are several processes, beside the table, where all see it."""
-    if distributed.world_size() == 1:
-        with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
-            yield Path(folder)
-        return
-    with contextlib.ExitStack() as stack:
+    """Beside the table, until that is written: there all processes see it, and the same command finds it again."""
+    folder = out.absolute().with_name(f".{out.name}{UNFINISHED}")
+    try:
+        yield folder
+    except BaseException:
+        if distributed.is_first() and not _holds_features(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if distributed.is_first():
+        shutil.rmtree(folder, ignore_errors=True)
 
-        def made() -> str:
-            place = out.absolute().parent
-            with writing(place, 0):
-                return stack.enter_context(tempfile.TemporaryDirectory(prefix=".shoal-", dir=place))
 
-        yield Path(job.of_first(made))
-        job.meet()  # nobody reads it any more
+def _holds_features(folder: Path) -> bool:
+    """Whether there are features to resume from, or another process is about to write some."""
+    for file in folder.rglob(FEATURES):
+        if file.stat().st_size:
+            return True
+        try:
+            check_idle(file.parent)
+        except UserError:
+            return True
+    return False
 
 
 def _assigned(model: Model, features: Float[Tensor, "n d"], metric: Metric) -> Assignments:
