@@ -111,7 +111,7 @@ def test_more_processes_than_gpus(started, monkeypatch, capsys):
     assert "which has 1 GPU, and each needs its own: give --nproc-per-node 1." in said
 
 
-@pytest.mark.parametrize("verb", [*(VERBS.keys() - {"train", "cluster", "update", "predict"})])
+@pytest.mark.parametrize("verb", sorted(VERBS.keys() - {"train", "cluster", "update", "predict"}))
 def test_a_verb_of_one_process_is_refused_under_torchrun(started, verb, capsys):
     started(TORCHELASTIC_RUN_ID="none")
     assert main([verb]) == 2
