@@ -58,8 +58,10 @@ def framed_source(source: Source, every: str, progress: ProgressCallback | None 
 
 def check_has_videos(source: Source, every: str, where: str) -> None:
     """Raise a UserError where frames of videos are asked for and there are none that are read."""
+    if not every:
+        return
     listing = source.listing()
-    if not every or len(listing.times):
+    if len(listing.times):
         return
     if listing.others.counts.get(PACKED_VIDEO.name):
         raise UserError(

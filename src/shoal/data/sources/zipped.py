@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import weakref
 import zipfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -37,11 +38,14 @@ def open_zip(file: File) -> zipfile.ZipFile:
         UserError: the directory is damaged or missing, or the file cannot be reached.
     """
     try:
-        return zipfile.ZipFile(file.open() if isinstance(file, StoredFile) else file)
+        archive = zipfile.ZipFile(file.open() if isinstance(file, StoredFile) else file)
     except DAMAGE as error:
         raise cannot_read(file, error) or UserError(
             f"cannot read {file}: it is damaged, or no zip archive ({error})."
         ) from error
+    if archive.fp is not None:  # which the collector would find open, where both are in one cycle
+        weakref.finalize(archive, archive.fp.close)
+    return archive
 
 
 def zip_blobs(file: File, images: bytearray) -> Iterator[Blob]:
