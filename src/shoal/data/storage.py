@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from shoal.data.connecting import PATIENT, S3, SILENCE, connect
 from shoal.data.failures import Failure, failure_of
 from shoal.data.looks import Look
+from shoal.data.objects import Objects
 from shoal.data.reach import UNREACHED
 from shoal.data.urls import private, redacted, scheme_of_url
 from shoal.errors import UserError
@@ -52,6 +53,7 @@ class Storage:
         self._own = threading.local()
         self._fs, self.path = self.asked(partial(_connected, private(url), self.scheme))
         self._patience = _Patience(pauses)  # which knows of no answer yet
+        self._objects = Objects(self._fs) if self.scheme in S3 else None
 
     def asked(self, request: Callable[[], Answer], url: str = "") -> Answer:
         """The answer to a request without which there are no images; ``url`` is what was asked for.
@@ -164,14 +166,11 @@ class Storage:
 
     async def _answer(self, path: str, start: int | None, end: int | None, n_bytes: int) -> bytes:
         """The bytes of a file in a file system whose requests are coroutines."""
-        # s3fs would first ask how large a file is, to read a large one in parts.
-        more = {"max_concurrency": 1} if self.scheme in S3 else {}
         limit = 2 * SILENCE + n_bytes / _SLOWEST
         for tried in count(1):
             await asyncio.sleep(self._patience.wait())
             try:
-                request = self._fs._cat_file(path, start=start, end=end, **more)
-                data = self._checked(await asyncio.wait_for(request, limit), start, end)
+                data = self._checked(await asyncio.wait_for(self._bytes(path, start, end), limit), start, end)
                 self._patience.answered()
                 return data
             except InWholeError:
@@ -183,6 +182,14 @@ class Storage:
                 raise unread(failure)  # apart from its cause, whose text may hold secrets
             await asyncio.sleep(pause)
         raise AssertionError("unreachable")
+
+    async def _bytes(self, path: str, start: int | None, end: int | None) -> bytes:
+        if self._objects is not None and (data := await self._objects.read(path, start, end)) is not None:
+            return data
+        # s3fs would first ask how large a file is, to read a large one in parts.
+        more = {"max_concurrency": 1} if self.scheme in S3 else {}
+        found: bytes = await self._fs._cat_file(path, start=start, end=end, **more)
+        return found
 
     def _answered(self, path: str, start: int | None, end: int | None) -> bytes:
         """The bytes of a file in a file system whose requests wait.
