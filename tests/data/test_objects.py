@@ -1,9 +1,9 @@
 """Objects of S3 that obstore reads, and those that are left to s3fs."""
 
-import asyncio
 from types import SimpleNamespace
 
 import pytest
+from fsspec.asyn import get_loop, sync
 
 from shoal.data.objects import Objects
 from shoal.data.storage import Storage
@@ -44,7 +44,8 @@ def objects(monkeypatch, store, **told):
 
 
 def read(found, path, start=None, end=None):
-    return asyncio.run(found.read(path, start, end))
+    """As a storage does, in the loop of fsspec's own thread."""
+    return sync(get_loop(), found.read, path, start, end)
 
 
 @pytest.mark.parametrize("key", ["a.jpg", "IMG_1 (2).jpg", "a/b-c/d+e,f=g@h.jpg", ".hidden/x", "a..b/c"])
