@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,11 @@ def train(recipe: str, seed: int, folder: Path, *flags: str) -> Finished:
 def _lines(folder: Path) -> list[str]:
     path = folder / "metrics.jsonl"
     return path.read_text().splitlines() if path.exists() else []
+
+
+def by_seed(rows: Sequence[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows in the order of their seeds, with this one in the place of the last one of its seed."""
+    return sorted([*(each for each in rows if each["seed"] != row["seed"]), row], key=lambda each: each["seed"])
 
 
 def keep(name: str, record: dict[str, Any], folder: Path = RESULTS) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command import RESULTS, keep, machine, train
+from command import RESULTS, by_seed, keep, machine, train
 from peers_run import PEERS
 from run_all import HERE, put
 
@@ -125,8 +125,7 @@ def main() -> None:
 
     def row_of(peer: str, row: dict[str, Any]) -> None:
         record.pop("machine", None)  # that of the new run is kept
-        kept = [other for other in record["runs"].get(peer, []) if other["seed"] != row["seed"]]
-        record["runs"][peer] = sorted([*kept, row], key=lambda each: each["seed"])
+        record["runs"][peer] = by_seed(record["runs"].get(peer, []), row)
         print(peer, json.dumps(row), flush=True)
         keep(name, record)
 

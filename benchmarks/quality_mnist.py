@@ -21,7 +21,7 @@ from typing import Any
 
 from sklearn.cluster import KMeans
 
-from command import RESULTS, SCORES, keep, train
+from command import RESULTS, SCORES, by_seed, keep, train
 from shoal.config import recipe_text
 from shoal.data import to_images
 from shoal.evaluation import clustering_scores
@@ -68,8 +68,7 @@ def main() -> None:
         for scores in curve:
             print("{epoch:>5}  {minutes:7.1f}  {acc:.3f}  {nmi:.3f}  {ari:.3f}".format(**scores))
         print(f"{run.seconds / 60:.1f} minutes, peak {run.peak_gb:.2f} GB", flush=True)
-        others = [row for row in record["runs"] if row["seed"] != seed]
-        rows = record["runs"] = sorted([*others, run.row(seed)], key=lambda row: row["seed"])
+        rows = record["runs"] = by_seed(record["runs"], run.row(seed))
         record["curves"][str(seed)] = curve
         record["mean"] = {name: statistics.mean(row[name] for row in rows) for name in rows[0] if name != "seed"}
         record.pop("machine", None)  # that of the last run is kept

@@ -18,12 +18,11 @@ from shoal.errors import UserError
 CONNECTIONS = 32
 """Requests at once: at 20 ms each that is 1 600 images a second."""
 
-PATIENT = ("gs", "gcs", "az", "abfs", "abfss")
+S3, _GOOGLE, _AZURE = ("s3", "s3a"), ("gs", "gcs"), ("az", "abfs", "abfss")
+PATIENT = (*_GOOGLE, *_AZURE)
 """Schemes whose packages ask again themselves, for a minute, and cannot be told not to."""
-_ENDPOINTS = {"hf": "endpoint"} | dict.fromkeys(("az", "abfs", "abfss"), "account_url")
+_ENDPOINTS = {"hf": "endpoint"} | dict.fromkeys(_AZURE, "account_url")
 """Of these and the like, the attribute of their file systems that has the address of the server."""
-_GOOGLE = ("gs", "gcs")
-S3 = ("s3", "s3a")
 _CONNECT, SILENCE = 10, 30  # seconds until a connection is there, and without a byte
 _FIRST_CONNECT = 5  # seconds until one is there where it is only tried
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http", "sftp": "sftp"}

@@ -5,7 +5,6 @@ Nothing depends on it: s3fs reads what this cannot, and says why where that cann
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import Counter
 from functools import cached_property
@@ -48,8 +47,6 @@ class Objects:
                 data = await (await store.get_async(key)).bytes_async()
             else:
                 data = await store.get_range_async(key, start=start, end=end)
-        except asyncio.CancelledError:
-            raise
         except Exception:  # whatever it is, s3fs meets it again and tells it
             self._failed[bucket] += 1
             return None
