@@ -83,10 +83,12 @@ def read_with_tifffile(data: bytes, layout: Layout) -> Samples | Image.Image:
         log.addHandler(logging.NullHandler())
     with tifffile.TiffFile(BytesIO(data)) as file:
         page: Any = file.pages[0]
+        if not _agrees(page, layout):
+            raise UnsupportedTiffError("damaged TIFF tags")
         if page.imagedepth > 1:
             raise UnsupportedTiffError(f"a TIFF volume of {page.imagedepth} slices: save its slices as images")
         try:
-            values: NDArray[Any] = _by_libtiff(page, data) if layout.compression == LZW else page.asarray(maxworkers=1)
+            values: NDArray[Any] = _by_libtiff(page, data) if page.compression == LZW else page.asarray(maxworkers=1)
         except ValueError as error:
             if "imagecodecs" in str(error):
                 raise MissingReaderError(
@@ -99,6 +101,13 @@ def read_with_tifffile(data: bytes, layout: Layout) -> Samples | Image.Image:
         else (layout.height, layout.width, layout.n_samples)
     )
     return _coloured(np.moveaxis(values, 0, -1) if layout.planar and layout.n_samples > 1 else values, layout)
+
+
+def _agrees(page: Any, layout: Layout) -> bool:
+    """Whether tifffile has read the tags that were checked; where some are damaged, each skips others."""
+    shape = (page.imagewidth, page.imagelength, page.samplesperpixel)
+    same = shape == (layout.width, layout.height, layout.n_samples)
+    return same and page.compression == layout.compression and page.bitspersample == layout.bits
 
 
 def _by_libtiff(page: Any, data: bytes) -> NDArray[Any]:
