@@ -23,6 +23,7 @@ PUBLISHED = [
     "emp-cifar10-small",
     *(f"{m}-{d}-resnet34" for m in ("propos", "byol") for d in ("cifar10", "cifar20")),
     "propos-cifar10-boost",
+    "byol-digits-boost",
     *(
         f"{m}-{d}"
         for m in ("propos", "byol")
