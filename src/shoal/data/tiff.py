@@ -21,6 +21,7 @@ from shoal.data.greys import Range, Samples, find_missing, full_range
 from shoal.data.tiff_tags import (
     BLACK_IS_ZERO,
     CMYK,
+    DAMAGED_TAGS,
     FLOAT,
     LAB,
     LZW,
@@ -68,7 +69,7 @@ def read_with_tifffile(data: bytes, layout: Layout) -> Samples | Image.Image:
     """Read the first image: samples of more than 8 bits, or an image of 8 that is not yet turned upright.
 
     Raises:
-        UnsupportedTiffError: nobody reads this kind right.
+        UnsupportedTiffError: nobody reads this kind right, or tifffile reads other tags than the layout has.
         MissingReaderError: the extra ``formats`` is not installed.
         Exception: whatever tifffile raises on a damaged file.
     """
@@ -84,11 +85,11 @@ def read_with_tifffile(data: bytes, layout: Layout) -> Samples | Image.Image:
     with tifffile.TiffFile(BytesIO(data)) as file:
         page: Any = file.pages[0]
         if not _agrees(page, layout):
-            raise UnsupportedTiffError("damaged TIFF tags")
+            raise UnsupportedTiffError(DAMAGED_TAGS)
         if page.imagedepth > 1:
             raise UnsupportedTiffError(f"a TIFF volume of {page.imagedepth} slices: save its slices as images")
         try:
-            values: NDArray[Any] = _by_libtiff(page, data) if page.compression == LZW else page.asarray(maxworkers=1)
+            values: NDArray[Any] = _by_libtiff(page, data) if layout.compression == LZW else page.asarray(maxworkers=1)
         except ValueError as error:
             if "imagecodecs" in str(error):
                 raise MissingReaderError(

@@ -20,6 +20,8 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 LZW = 5
+DAMAGED_TAGS = "damaged TIFF tags"
+"""The reason where they cannot be read, or not without doubt."""
 _BY_PILLOW = (1, 2, 3, 4, LZW, 6, 7, 8, 32773, 32946)  # compressions that every Pillow decompresses
 _DENSEST = 2**16  # bytes that one may stand for where a file is compressed; zstd and LZMA reach some ten thousand
 _MAX_BYTES = 2**31  # of one decoded image
@@ -113,7 +115,7 @@ def layout_of(data: bytes) -> Layout:
     except UnsupportedTiffError:
         raise
     except Exception as error:  # Pillow raises whatever its parsing stumbles over
-        raise UnsupportedTiffError("damaged TIFF tags") from error
+        raise UnsupportedTiffError(DAMAGED_TAGS) from error
 
 
 def _layout(data: bytes) -> Layout:
