@@ -137,7 +137,7 @@ def _measuring(
 
 LEFT_OUT: dict[str, Callable[..., Any]] = {
     "map": lambda features, **_: torch.zeros(1, 2).expand(len(features), 2),
-    "neighbours and copies": lambda *_: Pairs.none(),
+    "neighbours and copies": lambda *_: (Pairs.none(), None),
 }
 """What stands for stages that take longest, where they are not measured."""
 
@@ -149,6 +149,7 @@ def cluster(
     from shoal.clustering import MiniBatchKMeans, build_clusterer
     from shoal.features import open_embedded
     from shoal.folder import ResultFolder
+    from shoal.mapped import release, scratch
     from shoal.progress import Progress
     from shoal.results import cluster_images
     from shoal.results.inputs import Inputs
@@ -161,7 +162,11 @@ def cluster(
         draw = torch.Generator().manual_seed(0)
 
         def pictures(index: torch.Tensor, edge: int) -> torch.Tensor:
-            return torch.randint(256, (len(index), 3, edge, edge), dtype=torch.uint8, generator=draw)
+            found = scratch((len(index), 3, edge, edge), torch.uint8)
+            for part in torch.split(found, 1024):
+                part.random_(256, generator=draw)
+            release(found)
+            return found
 
         kept = (embedded.features, embedded.ids, "images", str(tree or folder), "", embedded, embedded.spec)
         inputs = Inputs(*kept, str((folder / "features").resolve()), pictures)

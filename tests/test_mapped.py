@@ -66,3 +66,13 @@ def test_pages_are_released_on_the_way(tmp_path, size, monkeypatch):
     assert total == 2**23
     assert most < 2**23
     assert resident() - before < 2**20
+
+
+def test_what_is_made_of_rows_by_parts_is_what_is_made_of_them_at_once(monkeypatch):
+    monkeypatch.setattr(mapped, "SMALL", 16)
+    monkeypatch.setattr(mapped, "_ROWS", 7)
+    one, other = torch.arange(100), torch.arange(300).view(100, 3) % 5
+    found = mapped.by_parts(lambda x, y: (x[:, None] * y).float(), one, other)
+    assert found.untyped_storage().data_ptr() in mapped._MAPS
+    assert torch.equal(found, (one[:, None] * other).float())
+    assert mapped.by_parts(torch.neg, one[:0]).tolist() == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from math import prod
 from typing import Any
@@ -25,6 +25,8 @@ SMALL = 2**24
 
 AT_ONCE = 2**25
 """Bytes of a map that are read or written before its pages are released."""
+
+_ROWS = 2**18
 
 _MAPS: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
 """Maps by the address of the tensor's storage on them, while there is one."""
@@ -77,6 +79,16 @@ def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
             _MAPS[tensor.untyped_storage().data_ptr()] = found
             return tensor
     return torch.zeros(*shape, dtype=dtype)
+
+
+def by_parts(work: Callable[..., Tensor], *columns: Tensor) -> Tensor:
+    """What ``work`` makes of the rows of some columns, a part of them at a time; of many rows it is a scratch file."""
+    n = len(columns[0])
+    found = work(*(each[:0] for each in columns))
+    found = scratch((n, *found.shape[1:]), found.dtype)
+    for part in released((slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS)), found, *columns):
+        found[part] = work(*(each[part] for each in columns))
+    return found
 
 
 class Spool:

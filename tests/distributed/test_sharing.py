@@ -211,7 +211,7 @@ def test_each_method_gives_the_clusters_of_one_process(tmp_path, flags):
     assert on_ranks(2, functools.partial(clustered, tmp_path / "two", *flags)) == [0, 0]
     names = [sorted(path.name for path in (tmp_path / each).iterdir()) for each in ("one", "two")]
     assert names[0] == names[1]
-    one, two = (read_csv(tmp_path / each / "assignments.csv", "id", "cluster") for each in ("one", "two"))
+    one, two = ([*read_csv(tmp_path / each / "assignments.csv", "id", "cluster")] for each in ("one", "two"))
     assert np.mean([mine == other for mine, other in zip(one, two, strict=True)]) > 0.999
 
 

@@ -270,6 +270,6 @@ def test_temi_gives_the_clusters_of_one_process(tmp_path):
     rows = str(as_features(tmp_path))
     for n, name in ((1, "one"), (2, "two")):
         assert on_ranks(n, functools.partial(fitted_by_temi, rows, str(tmp_path / name))) == [0] * n
-    one, two = (read_csv(tmp_path / each / "assignments.csv", "id", "cluster") for each in ("one", "two"))
+    one, two = ([*read_csv(tmp_path / each / "assignments.csv", "id", "cluster")] for each in ("one", "two"))
     assert one == two
     assert len({cluster for _, cluster in one}) == 3

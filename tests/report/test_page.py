@@ -189,7 +189,11 @@ def test_a_sample_says_so(tmp_path):
 
 def test_duplicates_and_outliers_have_sections(tmp_path):
     page = render(
-        example(duplicates=[[Copy("image-1", "near", True), Copy("image-2", "near")]], outliers=["image-3"] * 501),
+        example(
+            duplicates=[[Copy("image-1", "near", True), Copy("image-2", "near")]],
+            outliers=["image-3"] * 500,
+            more_outliers=1,
+        ),
         tmp_path,
     )
     assert page.sections[4:6] == ["duplicates", "outliers"]

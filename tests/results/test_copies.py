@@ -11,6 +11,7 @@ import shoal
 from shoal.clustering import approximate_neighbours
 from shoal.data.rgb import to_array
 from shoal.data.sketch import SKETCH, sketch
+from shoal.results import copies as copying
 from shoal.results.copies import copies
 
 N = 60
@@ -77,6 +78,16 @@ def test_every_planted_copy_is_found_and_no_other_pair(scenes):
     images = scenes + [change(scenes[i]) for i, change in enumerate(COPIES.values())]
     features = features_of(N, torch.arange(len(COPIES)))
     assert pairs_of(features, images) == {(i, N + i) for i in range(len(COPIES))}
+
+
+def test_candidates_are_sorted_a_part_at_a_time(scenes, monkeypatch):
+    images = scenes + [change(scenes[i]) for i, change in enumerate(COPIES.values())]
+    features = features_of(N, torch.arange(len(COPIES)))
+    whole = copies(features, *neighbours(features), sketched(images))
+    monkeypatch.setattr(copying, "_SORTED", 7)
+    monkeypatch.setattr(copying, "_COMPARED", 3)
+    parts = copies(features, *neighbours(features), sketched(images))
+    assert torch.equal(torch.stack([whole.one, whole.other]), torch.stack([parts.one, parts.other]))
 
 
 def test_of_a_trained_network_the_thumbnails_decide(scenes):

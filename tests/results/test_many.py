@@ -7,10 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scipy.stats import chisquare
 from torch.nn.functional import normalize
 
 from shoal import mapped
 from shoal.clustering import approximate_neighbours, cells, neighbours
+from shoal.clustering import rows as drawing
 from shoal.clustering.grouping import group_sizes, grouped_rows, groups_of, least
 from shoal.clustering.neighbours import neighbours_by_cell
 from shoal.data import equal
@@ -21,6 +23,7 @@ from shoal.report import sample_of_page
 from shoal.results import tables
 from shoal.results.copies import copies
 from shoal.results.duplicates import duplicates, write_duplicates
+from shoal.results.page import read_copies
 from shoal.results.representatives import representatives
 from shoal.results.rows import Assignments
 from shoal.results.tables import read_assignments, write_assignments
@@ -197,3 +200,23 @@ def test_neighbours_of_no_rows_and_of_one():
     rows = torch.randn(3, 4)
     assert [*neighbours.neighbours_by_cell(rows, torch.arange(1))] == []
     assert approximate_neighbours(rows, torch.arange(0)).index.shape == (0, 0)
+
+
+def test_a_draw_from_many_rows_has_each_once_and_none_more_often_than_others(monkeypatch):
+    monkeypatch.setattr(drawing, "PERMUTED", 100)
+    drawn = [drawing.draw_rows(1000, 50, torch.Generator().manual_seed(seed)) for seed in range(400)]
+    assert all(len(each.unique()) == 50 for each in drawn)
+    assert torch.equal(drawn[0], drawing.draw_rows(1000, 50, torch.Generator().manual_seed(0)))
+    counts = torch.cat(drawn).bincount(minlength=1000)
+    assert len(counts) == 1000
+    assert chisquare(counts.view(20, 50).sum(1)).pvalue > 1e-3
+    assert sorted(drawing.draw_rows(1000, 2000, torch.Generator().manual_seed(0)).tolist()) == [*range(1000)]
+
+
+def test_a_report_keeps_the_first_groups_and_counts_the_others(tmp_path):
+    table = [f"{row // 2},near,image-{row},1.0,{'true' if row % 2 else 'false'},8,6,99" for row in range(1000)]
+    (tmp_path / "duplicates.csv").write_text("\n".join(["group,kind,id,similarity,keep,width,height,bytes", *table]))
+    found, others = read_copies(tmp_path / "duplicates.csv", 3)
+    assert ([*found], others) == (["0", "1", "2"], 497)
+    assert [(each.id, each.keep) for each in found["2"]] == [("image-4", False), ("image-5", True)]
+    assert growth(lambda: read_copies(tmp_path / "duplicates.csv", 3))[1] < 2**18

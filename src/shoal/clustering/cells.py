@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from shoal.clustering.grouping import grouped_rows
 from shoal.clustering.kmeans.restarts import kmeans
-from shoal.clustering.rows import LOCAL, Shards, squared_distances
+from shoal.clustering.rows import LOCAL, Shards, squared_distances, subsample
 from shoal.mapped import release, scratch
 
 N_NEIGHBOURS = 10
@@ -185,12 +185,12 @@ def _tree_of(
     features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], n_cells: int, generator: torch.Generator
 ) -> list[Tensor]:
     """What a tree of the cells of some rows is made of."""
-    drawn = torch.randperm(len(rows), generator=generator)[: _SAMPLED * n_cells].sort().values
+    drawn = subsample(len(rows), _SAMPLED * n_cells, generator)
     if n_cells <= FLAT_CELLS:
         centers = _centers(features, rows[drawn], n_cells, generator)
         return [centers, centers, torch.zeros(0, dtype=torch.int64)]
     n_groups = round(n_cells**0.5)
-    some = drawn[torch.randperm(len(drawn), generator=generator)[: _SAMPLED * n_groups].sort().values]
+    some = drawn[subsample(len(drawn), _SAMPLED * n_groups, generator)]
     groups = _centers(features, rows[some], n_groups, generator)
     own = torch.cat(
         [

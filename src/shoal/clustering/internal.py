@@ -8,6 +8,7 @@ where there is one cluster (or none), or as many clusters as rows: they are then
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor
 from shoal.clustering.contingency import Labels, whole_labels
 from shoal.clustering.inputs import features_from
 from shoal.clustering.parameters import Array
-from shoal.clustering.rows import Metric, Rows, invalid_features_error, squared_distances
+from shoal.clustering.rows import Metric, Rows, draw_rows, invalid_features_error, squared_distances
 from shoal.errors import UserError
+
+_READ = 2**18
 
 
 def silhouette(
@@ -52,8 +55,7 @@ def silhouette(
     if n_rows is not None:
         if n_rows < 1 or generator is None:
             raise UserError(f"a sample of n_rows={n_rows} needs at least one row and a generator that draws it.")
-        drawn = torch.randperm(len(kept), generator=generator, device=generator.device)[:n_rows]
-        kept = kept[drawn.to(kept.device)]
+        kept = kept[draw_rows(len(kept), n_rows, generator).to(kept.device)]
     present, clusters, sizes = torch.unique(labels[kept], return_inverse=True, return_counts=True)
     if not 1 < len(present) < len(kept):
         return torch.nan
@@ -176,18 +178,24 @@ class _Groups:
     @classmethod
     def of(cls, features: Float[Tensor, "n d"], labels: Int64[Tensor, "n"], metric: Metric) -> _Groups:
         """Two passes: squared distances taken as differences of sums would cancel far from the origin."""
-        kept = labels >= 0
-        _, clusters, sizes = torch.unique(labels[kept], return_inverse=True, return_counts=True)
-        codes = torch.full_like(labels, -1, dtype=torch.int64).masked_scatter_(kept, clusters)
+        present = torch.unique(torch.cat([torch.unique(part[part >= 0]) for part in torch.split(labels, _READ)]))
         rows = Rows(features, metric, dtype=torch.float64)
-        means = features.new_zeros(len(sizes), features.shape[1], dtype=torch.float64)
-        for part, x in rows.chunks(1):
-            means.index_add_(0, codes[part][kept[part]], x[kept[part]])
+
+        def parts() -> Iterator[tuple[Int64[Tensor, "b"], Float64[Tensor, "b d"]]]:
+            """Rows that count, and the places of their clusters."""
+            for part, x in rows.chunks(1):
+                kept = labels[part] >= 0
+                yield torch.searchsorted(present, labels[part][kept]), x[kept]
+
+        means = features.new_zeros(len(present), features.shape[1], dtype=torch.float64)
+        sizes = torch.zeros_like(present)
+        for own, x in parts():
+            means.index_add_(0, own, x)
+            sizes += torch.bincount(own, minlength=len(present))
         means /= sizes[:, None]
-        spread, scatter = (means.new_zeros(len(sizes)) for _ in range(2))
-        for part, x in rows.chunks(1):
-            own = codes[part][kept[part]]
-            squared = (x[kept[part]] - means[own]).square().sum(1)
+        spread, scatter = (means.new_zeros(len(present)) for _ in range(2))
+        for own, x in parts():
+            squared = (x - means[own]).square().sum(1)
             scatter.index_add_(0, own, squared)
             spread.index_add_(0, own, squared.sqrt())
         return cls(sizes, means, spread / sizes, scatter)

@@ -12,7 +12,7 @@ from torch import Tensor
 from shoal.clustering.cells import N_NEIGHBOURS, Cells, Vectors, compares_all, nearest_of_all
 from shoal.clustering.inputs import ArrayOrTensor, as_input_type, features_from
 from shoal.clustering.parameters import check_counts
-from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, subsample
 from shoal.errors import UserError
 from shoal.mapped import release, scratch
 
@@ -231,8 +231,7 @@ class Recall:
 
     def __init__(self, features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "m"], seed: int = 0) -> None:
         self._features, self._rows = features, rows
-        drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:_ASKED]
-        self._asked = rows[drawn.sort().values]
+        self._asked = rows[subsample(len(rows), _ASKED, torch.Generator().manual_seed(seed))]
         self._found = torch.full((len(self._asked), N_NEIGHBOURS), -torch.inf)
 
     def add(self, block: Neighbours) -> None:

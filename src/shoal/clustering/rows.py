@@ -302,9 +302,20 @@ def squared_distances(x: Float[Tensor, "b d"], points: Float[Tensor, "m d"]) -> 
 
 def subsample(n: int, most: int, generator: torch.Generator) -> Int64[Tensor, "m"]:
     """Numbers of at most ``most`` of n rows, drawn at random, ascending; all of them, without a draw, if n is less."""
-    if n <= most:
-        return torch.arange(n)
-    return torch.randperm(n, generator=generator)[:most].sort().values
+    return torch.arange(n) if n <= most else draw_rows(n, most, generator).sort().values
+
+
+PERMUTED = 2**22
+"""Rows up to which a draw is the beginning of a permutation of all: of 10⁷ that would take 80 MB."""
+
+
+def draw_rows(n: int, m: int, generator: torch.Generator) -> Int64[Tensor, "m"]:
+    """Numbers of m of n rows, or of all if these are fewer, drawn at random, in random order."""
+    device = generator.device
+    if n <= PERMUTED or m >= n:
+        return torch.randperm(n, generator=generator, device=device)[:m]
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    return torch.from_numpy(np.random.default_rng(seed).choice(n, m, replace=False)).to(device)
 
 
 def unit_length(x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:

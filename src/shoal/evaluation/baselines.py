@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shoal.clustering.contingency import adjusted_rand
 from shoal.clustering.kmeans import kmeans
-from shoal.clustering.rows import Metric
+from shoal.clustering.rows import Metric, subsample
 from shoal.clustering.umap import umap_embedding
 from shoal.errors import UserError
 from shoal.evaluation.metrics import clustering_scores
@@ -58,14 +58,18 @@ def plain_baselines(
         of: what ``features`` are.
         pixels: of the images, if available.
     """
-    rows = truth.clustered.cpu().nonzero()[:, 0]
-    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:MAX_ROWS].sort().values
-    sample = rows[drawn]
+    clustered = truth.clustered.cpu()
+    n = int(clustered.sum())
+    rows = slice(None) if n == len(clustered) else clustered.nonzero()[:, 0]
+    sample = subsample(n, MAX_ROWS, torch.Generator().manual_seed(seed))
+    sample = sample if isinstance(rows, slice) else rows[sample]
     labels, clusters, k = truth.targets.cpu(), clustering.labels.cpu(), n_clusters or len(clustering.centers)
 
-    def baseline(of: PlainSource, index: Int64[Tensor, "m"], points: Float[Tensor, "m e"], *, umap: bool) -> Baseline:
+    def baseline(
+        of: PlainSource, index: Int64[Tensor, "m"] | slice, points: Float[Tensor, "m e"], *, umap: bool
+    ) -> Baseline:
         method: PlainMethod = "UMAP + k-means" if umap else "k-means"
-        sampled = len(index) if len(index) < len(rows) else None
+        sampled = len(points) if len(points) < n else None
         try:
             found = _clusters(points, k, "euclidean" if of == "pixels" else "cosine", seed, umap=umap)
         except UserError as error:
@@ -74,8 +78,7 @@ def plain_baselines(
         return Baseline(method, of, sampled, clustering_scores(labels[index], found), agreement, None)
 
     _announce(len(sample))
-    whole = features if len(rows) == len(features) else features[rows.to(features.device)]
-    plain = [baseline(of, rows, whole, umap=False)]
+    plain = [baseline(of, rows, features[rows], umap=False)]
     plain.append(baseline(of, sample, features[sample.to(features.device)], umap=True))
     if pixels is not None:
         small = _small(pixels, sample).to(features.device)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, Integer, Shaped
+from jaxtyping import Float, Int64, Integer, Shaped
 from torch import Tensor
 
+from shoal.clustering.grouping import group_sizes
 from shoal.clustering.inputs import features_from
 from shoal.clustering.kmeans import assign, kmeans
 from shoal.clustering.parameters import Array
@@ -61,7 +62,7 @@ def evaluate(  # noqa: PLR0913
         images=len(features),
         labelled=int(truth.known.sum()),
         held_out=int(truth.held_out.sum()),
-        clusters=int(_occupied(clustering).sum()),
+        clusters=int((group_sizes(clustering.labels) > 0).sum()),
         scores=clustering_scores(truth.targets, clustering.labels),
         signals=clustering_signals(features, clustering, seed) | dispersion_signals(features, clustering),
         baselines=[],
@@ -144,12 +145,6 @@ def _train_to_test(
         scores=clustering_scores(labels[test], clusters),
         accuracy_matched_on_train=float(right.double().mean()),
     )
-
-
-def _occupied(clustering: Clustering) -> Bool[Tensor, "k"]:
-    """Which clusters have rows: an empty one shares its place with another where rows repeat."""
-    labels = clustering.labels.cpu()
-    return torch.bincount(labels[labels >= 0], minlength=len(clustering.centers)) > 0
 
 
 def _calibration(

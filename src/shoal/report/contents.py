@@ -31,9 +31,6 @@ CARDS = ((30, 15, 6), (120, 9, 6))
 FULL_CARD = (3, 1)
 """Most central and most doubtful images on a card; fewer with more than 30 or 120 clusters."""
 
-MAX_LISTED = 500
-"""Groups of duplicates, and outliers, that a page lists."""
-
 N_NEIGHBOURS = 8
 OFF_THE_MAP = 65535
 
@@ -99,9 +96,9 @@ def contents(data: ReportData) -> Contents:
         "columns": _columns(data, shown) | {"cell": _encoded(cells.argsort(), np.int32)},
         "duplicates": [
             [{"image": place.get(copy.id, copy.id), "note": copy.note, "keep": copy.keep} for copy in group]
-            for group in data.duplicates[:MAX_LISTED]
+            for group in data.duplicates
         ],
-        "outliers": [place.get(name, name) for name in data.outliers[:MAX_LISTED]],
+        "outliers": [place.get(name, name) for name in data.outliers],
     }
     thumbs = sheets(data.images.pixels, shown[cells])
     values["sheet"] = {"columns": COLUMNS, "width": thumbs.width, "height": thumbs.height}

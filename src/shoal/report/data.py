@@ -72,8 +72,12 @@ class ReportData:
     """Names of clusters, shown as their titles until they are renamed on the page."""
     duplicates: Sequence[Sequence[Copy]] = ()
     """Images that are nearly the same, group by group; they may be images that are not shown."""
+    more_duplicates: int = 0
+    """Groups beside those."""
     outliers: Sequence[str] = ()
     """Ids of images far from all others; they may name images that are not shown."""
+    more_outliers: int = 0
+    """Images far from all others beside those."""
     evaluation: Evaluation | None = None
 
 

@@ -35,7 +35,7 @@ from shoal.clustering.density import in_series
 from shoal.evaluation.tables import Best
 from shoal.files import atomic_write
 from shoal.report.confusion import confusion
-from shoal.report.contents import MAX_LISTED, Contents, contents
+from shoal.report.contents import Contents, contents
 from shoal.report.curves import panels
 from shoal.report.data import ReportData
 from shoal.report.evaluated import evaluated, figure, percent
@@ -95,10 +95,11 @@ def write_report(data: ReportData, path: Path) -> None:
             mapped=_mapped(data),
             map_method=data.map_method,
             n_images=data.n_images,
-            n_duplicates=len(data.duplicates),
+            duplicates=data.duplicates,
+            n_duplicates=len(data.duplicates) + data.more_duplicates,
             any_kept=any(copy.keep for group in data.duplicates for copy in group),
-            n_outliers=len(data.outliers),
-            max_listed=MAX_LISTED,
+            outliers=data.outliers,
+            n_outliers=len(data.outliers) + data.more_outliers,
             panels=panels(data.metrics),
             evaluated=evaluated(data.evaluation),
             confusion=confusion(data.images, data.clustering),

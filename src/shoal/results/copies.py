@@ -11,7 +11,6 @@ which each would need its own on the distance.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,8 +22,9 @@ from torch.nn.functional import normalize
 
 from shoal.clustering.inputs import tensor_on
 from shoal.clustering.neighbours import Neighbours, neighbours_by_cell
+from shoal.clustering.rows import draw_rows
 from shoal.data.sketch import SKETCH
-from shoal.mapped import release, scratch
+from shoal.mapped import Spool, release, scratch
 from shoal.results.registration import Windows, register
 
 ALIKE = 0.95
@@ -55,6 +55,8 @@ _NOT_CROPPED = 0.75
 _NEAR = 0.75  # 1 − cosine of a crop, relative to what is usual: of ten neighbours hardly one is so near by chance
 _FLAT = 1.0  # standard deviation, in grey levels, below which thumbnails show noise
 _BLOCK = 4096
+_COMPARED = 1024  # pairs compared at once: where one image may show a part of the other, of 16 x 16 pixels, 50 MB
+_SORTED = 2**20
 _READ = 2**16
 _SLACK = 1 + 1e-4  # of limits by which candidates are kept: values made in another order differ in the last digits
 _SAMPLE = 2048
@@ -90,7 +92,7 @@ def alike_cosine(features: Float[Tensor, "n d"], seed: int = 0) -> float:
     Features of many networks lie in a narrow cone, where 0.95 would be everybody's.
     """
     n = len(features)
-    rows = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:_SAMPLE]
+    rows = draw_rows(n, _SAMPLE, torch.Generator().manual_seed(seed))
     sample = normalize(features[rows].float())
     tenth = min(10, len(sample) - 1)
     if tenth < 1:
@@ -204,8 +206,7 @@ class _Compared:
         self.all_known = bool(known.all())
         self.rows = rows if self.all_known else rows[known]
         self.few = _USUAL_OF_FEW * min(1.0, (_FEW / max(len(self.rows), 1)) ** (2 / 3))
-        drawn = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(seed))[:_POOL]
-        self.pool = self.rows[drawn]
+        self.pool = self.rows[draw_rows(len(self.rows), _POOL, torch.Generator().manual_seed(seed))]
         self.pool_features = normalize(features[self.pool].float())
         self.thumbnails = Thumbnails(sketches)
         self.pool_looks = normalize(self.thumbnails[self.pool].float())
@@ -213,7 +214,7 @@ class _Compared:
         self.usual_looks = scratch((len(features),), torch.float32)
         if trained:
             self.usual_features += 1
-        self.kept = array("q")
+        self.kept = Spool()
 
     def add_by_features(self, block: Neighbours) -> None:
         """Take the neighbours of some rows by their features."""
@@ -265,7 +266,7 @@ class _Compared:
     def _keep(self, one: Int64[Tensor, "b"], other: Int64[Tensor, "b"], kept: Bool[Tensor, "b"]) -> None:
         one, other = one[kept], other[kept]
         keys = torch.minimum(one, other) * len(self.features) + torch.maximum(one, other)
-        self.kept.frombytes(keys.numpy().tobytes())
+        self.kept.write(keys.numpy().tobytes())
 
     def _release(self) -> None:
         release(self.usual_features, self.usual_looks, self.features)
@@ -274,13 +275,22 @@ class _Compared:
     def pairs(self) -> Pairs:
         """The candidates that are copies."""
         found, n = [Pairs.none()], len(self.features)
-        for block in torch.split(torch.from_numpy(np.unique(np.frombuffer(self.kept, np.int64))), _BLOCK):
+        for block in self._candidates():
             one, other = block // n, block % n
             cosine = _cosines(self.features, one, other)
             copied = self._are_copies(one, other, cosine)
             found.append(Pairs(one[copied], other[copied], cosine[copied]))
             self._release()
         return Pairs.of(found)
+
+    def _candidates(self) -> Iterator[Int64[Tensor, "b"]]:
+        """Keys of the pairs, each once and ascending: those of some rows are sorted at a time."""
+        keys, n = self.kept.array().view(np.int64), len(self.features)
+        step = -(-n // max(1, len(keys) // _SORTED))
+        for start in range(0, n, step):
+            least, most = start * n, (start + step) * n
+            own = [part[(part >= least) & (part < most)] for part in np.split(keys, range(_SORTED, len(keys), _SORTED))]
+            yield from torch.split(torch.from_numpy(np.unique(np.concatenate(own))), _COMPARED)
 
     def _apart(
         self, one: Int64[Tensor, "b"], other: Int64[Tensor, "b"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal import evaluation
 from shoal.errors import UserError
 from shoal.evaluation import Evaluation, Truth, clustering_scores, clustering_signals
 from shoal.evaluation.result import Merged
+from shoal.mapped import by_parts
 from shoal.progress import Progress
 from shoal.results.merging import merge, write_merged_tables
 from shoal.results.result import Result
@@ -40,8 +41,8 @@ def evaluate(
     backbone = _backbone(result, progress, needed=knn or linear)
     found = result.assignments
     # As in an E-step: images that take no part in the clustering are in no cluster when it is measured.
-    labels = result.model.slots_of(found.labels)
-    clustering = Clustering(labels.where(truth.clustered, -1), result.model.centers, found.distance)
+    labels = _in_clusters(by_parts(result.model.slots_of, found.labels), truth)
+    clustering = Clustering(labels, result.model.centers, found.distance)
     figures = evaluation.evaluate(
         truth,
         result.features,
@@ -69,10 +70,15 @@ def evaluate(
 def _merged(result: Result, truth: Truth, merge_to: int) -> Merged:
     found, model = merge(result, merge_to)
     write_merged_tables(result, found, merge_to)
-    labels = found.labels.where(truth.clustered, -1)
+    labels = _in_clusters(found.labels, truth)
     clustering = Clustering(labels, model.centers, found.distance)
     signals = clustering_signals(result.features, clustering, result.seed)
     return Merged(merge_to, clustering_scores(truth.targets, labels), signals)
+
+
+def _in_clusters(labels: Int64[Tensor, "n"], truth: Truth) -> Int64[Tensor, "n"]:
+    """Clusters of the images that take part in the clustering."""
+    return by_parts(lambda own, clustered: own.where(clustered, -1), labels, truth.clustered)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from shoal.clustering.rows import subsample
 from shoal.data.cache import cache_folder
 from shoal.errors import UserError
 from shoal.features import EncoderSpec
@@ -270,9 +271,7 @@ def _drawn_rows(labels: Int64[Tensor, "n"], k: int, seed: int) -> list[Int64[Ten
     found = []
     for cluster in range(k):
         own = (labels == cluster).nonzero()[:, 0]
-        if len(own) > _OF_EACH:
-            own = own[torch.randperm(len(own), generator=generator)[:_OF_EACH]].sort().values
-        found.append(own)
+        found.append(own[subsample(len(own), _OF_EACH, generator)])
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -30,6 +31,9 @@ from shoal.results.result import Result
 from shoal.results.rows import Assignments
 from shoal.results.tables import read_csv
 from shoal.types import Clustering
+
+MOST_LISTED = 500
+"""Groups of duplicates, and outliers, that a page lists."""
 
 
 def write_page(result: Result) -> None:
@@ -73,6 +77,8 @@ def report_data(result: Result, merged_into: tuple[Assignments, Model] | None = 
     centers = torch.zeros(k, result.centers.shape[1])
     centers[clusters] = model.centers
     assert shown.positions is not None
+    copies, more_copies = read_copies(folder.duplicates, MOST_LISTED)
+    alone, more_alone = _first_outliers(folder.outliers)
     images = as_images(pixels.numpy(), embedded.targets[index].tolist(), embedded.classes, ids, embedded.skipped)
     return ReportData(
         title=folder.place.resolve().name,
@@ -92,8 +98,10 @@ def report_data(result: Result, merged_into: tuple[Assignments, Model] | None = 
         n_asked=result.asked if result.decided is None and whole else 0,
         n_images=len(found.labels),
         names=result.names if whole else {},
-        duplicates=[*read_copies(folder.duplicates).values()],
-        outliers=[name for (name,) in read_csv(folder.outliers, "id")],
+        duplicates=[*copies.values()],
+        more_duplicates=more_copies,
+        outliers=alone,
+        more_outliers=more_alone,
         evaluation=Evaluation.load(folder.evaluation) if whole else None,
     )
 
@@ -108,19 +116,31 @@ def _metrics(
     return [*rows, {**scores, "silhouette": math.nan}]
 
 
-def read_copies(path: Path) -> dict[str, list[Copy]]:
-    """The groups of near-duplicates in a table, by their names; none where there is no table.
+def _first_outliers(path: Path) -> tuple[list[str], int]:
+    """Names of the first outliers of a table, and how many there are beside them."""
+    rows = read_csv(path, "id")
+    return [name for (name,) in islice(rows, MOST_LISTED)], sum(1 for _ in rows)
+
+
+def read_copies(path: Path, most: float = math.inf) -> tuple[dict[str, list[Copy]], int]:
+    """The first groups of near-duplicates in a table, by their names, and how many there are beside them.
+
+    There are none where there is no table.
 
     Raises:
         UserError: the table is damaged.
     """
     found: dict[str, list[Copy]] = {}
+    others: set[str] = set()
     for group, name, kind, keep, width, height in read_csv(
         path, "group", "id", "kind", later=("keep", "width", "height")
     ):
+        if group not in found and len(found) >= most:
+            others.add(group)
+            continue
         size = f"{width} × {height}" if width else ""
         found.setdefault(group, []).append(Copy(name, kind, keep == "true", size))
-    return found
+    return found, len(others)
 
 
 def command_of(result: Result) -> str:

@@ -196,7 +196,7 @@ def write_columns(path: Path, columns: Mapping[str, tuple[pa.DataType, Sequence[
     write_table(path, schema, [pa.table([list(values) for _, values in columns.values()], schema=schema)])
 
 
-def read_csv(path: Path, *columns: str, later: Sequence[str] = (), whole: bool = False) -> list[tuple[str, ...]]:
+def read_csv(path: Path, *columns: str, later: Sequence[str] = (), whole: bool = False) -> Iterator[tuple[str, ...]]:
     """Some columns of one of our CSV files, row by row; none where there is no file.
 
     Columns that came ``later`` are empty in files of earlier versions. If ``whole``, there may be no other columns.
@@ -205,17 +205,19 @@ def read_csv(path: Path, *columns: str, later: Sequence[str] = (), whole: bool =
         UserError: the file is damaged.
     """
     if not path.is_file():
-        return []
+        return
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # programs that edit tables may add the mark
             table = csv.DictReader(file)
             found = set(table.fieldnames or ())
-            rows = [*table]
-        if not found >= set(columns) or any(row[name] is None for row in rows for name in columns):
-            raise ValueError("columns are missing")
-        if whole and (found != set(columns) or any(None in row for row in rows)):
-            raise ValueError("there are other columns")
-        return [(*(row[name] for name in columns), *(row.get(name) or "" for name in later)) for row in rows]
+            if not found >= set(columns):
+                raise ValueError("columns are missing")
+            if whole and found != set(columns):
+                raise ValueError("there are other columns")
+            for row in table:
+                if any(row[name] is None for name in columns) or (whole and None in row):
+                    raise ValueError("a row is not as wide as the others")
+                yield (*(row[name] for name in columns), *(row.get(name) or "" for name in later))
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{path} is damaged: remove it, and the report goes without.") from error
 

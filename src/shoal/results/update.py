@@ -336,7 +336,7 @@ def _earlier_changes(folder: ResultFolder) -> list[tuple[str, ...]]:
         UserError: somebody has changed the columns of the table, which would be lost.
     """
     try:
-        return read_csv(folder.changes, *COLUMNS, whole=True)
+        return [*read_csv(folder.changes, *COLUMNS, whole=True)]
     except UserError as error:
         raise UserError(
             f"{folder.changes} is not the table that 'shoal update' writes and adds to, with the columns "

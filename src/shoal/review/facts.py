@@ -212,10 +212,12 @@ class Facts:
 
     def duplicates(self) -> list[dict[str, Any]]:
         """Groups of near-duplicates, with the one to keep."""
-        rows = {name: row for row, name in enumerate(self.ids)}
+        found, _ = read_copies(self.result.folder.duplicates)
+        wanted = {each.id for copies in found.values() for each in copies}
+        rows = {name: row for row, name in enumerate(self.ids) if name in wanted}
         groups = {
             group: [{"row": rows[each.id], "keep": each.keep, "note": each.note} for each in copies if each.id in rows]
-            for group, copies in read_copies(self.result.folder.duplicates).items()
+            for group, copies in found.items()
         }
         return [{"group": group, "images": images} for group, images in groups.items() if len(images) > 1]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from shoal.clustering import KMeans
+from shoal.clustering.rows import subsample
 from shoal.decisions.log import Decision, DecisionLog
 from shoal.decisions.replay import Player, Replayed
 from shoal.errors import UserError
@@ -210,7 +211,7 @@ class Session:
         if not 2 <= n <= min(MOST_PARTS, len(own)):
             raise UserError(f"a cluster of {len(own)} images can be split into 2 to {min(MOST_PARTS, len(own))} parts.")
         rows = torch.from_numpy(own)
-        drawn = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:_FITTED].sort().values]
+        drawn = rows[subsample(len(rows), _FITTED, torch.Generator().manual_seed(0))]
         model = KMeans(n, metric=self.result.metric, random_state=self.result.seed, n_init=3)
         model.fit(self.features[drawn].float())
         labels = torch.as_tensor(model.predict(self.features[rows].float()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from shoal.clustering.kmeans.nearest import nearest_two, rough_nearest, to_points
 from shoal.clustering.rows import Rows, Shards
+
+_READ = 2**20
 
 
 class ClusterSums:
@@ -145,18 +148,27 @@ class Partition:
         """Loosen the bounds by as much as the centres have moved."""
         moves = torch.linalg.vector_norm(centers - before, dim=1)
         largest, second = torch.cat([moves, moves.new_zeros(1)]).topk(2).values
-        self.upper += moves[self.labels]
         # Its own centre's move does not bring another centre nearer to a row.
-        self.lower -= torch.where(moves == largest, second, largest)[self.labels]
+        others = torch.where(moves == largest, second, largest)
+        for part in self._parts():
+            self.upper[part] += moves[self.labels[part]]
+            self.lower[part] -= others[self.labels[part]]
 
     def inertias(self, centers: Float[Tensor, "k d"]) -> Float64[Tensor, "k"]:
         """Σ‖x − c‖² of each cluster, from the sum S of its rows: Σ‖x‖² − 2 S·c + n ‖c‖²."""
         sums, counts = self.totals()
         centers = centers.double()
-        lengths = self.rows.weighted(self.rows.squared_lengths[:, 0].double())
-        squares = torch.zeros_like(counts).index_add_(0, self.labels, lengths)
+        squares, lengths = torch.zeros_like(counts), self.rows.squared_lengths[:, 0]
+        for part in self._parts():
+            weights = self.rows.weights_of(part)
+            own = lengths[part].double() if weights is None else lengths[part].double() * weights.double()
+            squares.index_add_(0, self.labels[part], own)
         about_centers = ((counts[:, None] * centers - 2 * sums) * centers).sum(1)
         return (self.shards.sum(squares) + about_centers).clamp_(min=0)
+
+    def _parts(self) -> Iterator[slice]:
+        """Slices of the rows of which a number each is made."""
+        return (slice(start, start + _READ) for start in range(0, len(self.labels), _READ))
 
     def totals(self) -> tuple[Float64[Tensor, "k d"], Float64[Tensor, "k"]]:
         """Sum and weight of each cluster's rows, over all ranks."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from shoal.clustering.kmeans.nearest import nearest_two
 from shoal.clustering.kmeans.partition import ClusterSums
-from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, directions, invalid_features_error
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, directions, draw_rows, invalid_features_error
 
 ROWS_PER_CLUSTER = 10
 """Rows per centre after which centres with too few rows are reassigned."""
@@ -73,7 +73,7 @@ class RunningMeans:
         n = shards.total(len(rows))
         low = low[self.counts[low].argsort(stable=True)][: n // 2]
         if rows.weights is None:
-            drawn = torch.randperm(n, generator=generator)[: len(low)]
+            drawn = draw_rows(n, len(low), generator)
         else:
             low = low[: int((rows.weights > 0).sum())]
             if not len(low):
