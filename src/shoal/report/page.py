@@ -33,7 +33,7 @@ from torch import Tensor
 
 from shoal.clustering.density import in_series
 from shoal.evaluation.tables import Best
-from shoal.files import atomic_write
+from shoal.files import atomic_file
 from shoal.report.confusion import confusion
 from shoal.report.contents import Contents, contents
 from shoal.report.curves import panels
@@ -78,10 +78,10 @@ def write_report(data: ReportData, path: Path) -> None:
         UserError: the disk is full, or the folder cannot be written.
     """
     found = contents(data)
-    page = (
+    pieces = (
         environment()
         .get_template("page.html.jinja")
-        .render(
+        .generate(
             title=data.title,
             command=data.command,
             layers=[*data.layers.values()],
@@ -107,8 +107,9 @@ def write_report(data: ReportData, path: Path) -> None:
             n_skipped=len(data.images.skipped),
         )
     )
-    # File names that are not UTF-8 contain surrogates, which cannot be encoded.
-    atomic_write(path, page.encode("utf-8", "replace"))
+    with atomic_file(path) as file:
+        for piece in pieces:
+            file.write(piece.encode("utf-8", "replace"))  # names of files that are not UTF-8 contain surrogates
 
 
 def _mapped(data: ReportData) -> bool:
