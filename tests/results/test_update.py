@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import zipfile
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -267,7 +268,6 @@ def snapshot(folder):
 def test_whatever_stops_it_the_old_result_is_whole(photos, clusters, monkeypatch):
     change(photos)
     old, steps = snapshot(clusters), 0
-    write = writing.atomic_write
 
     class Killed(BaseException):
         pass
@@ -275,15 +275,16 @@ def test_whatever_stops_it_the_old_result_is_whole(photos, clusters, monkeypatch
     for after in range(1, 40):
         count = []
 
-        def killed(path, content, count=count, after=after):
+        def killed(write, path, *content, count=count, after=after):
             count.append(path)
             if len(count) == after:
                 raise Killed
-            write(path, content)
+            return write(path, *content)
 
         with monkeypatch.context() as patch:
-            for user in ("features.store", "results.finish", "results.update", "tensors", "report.page", "folder"):
-                patch.setattr(f"shoal.{user}.atomic_write", killed, raising=False)
+            for user in ("features.store", "results.finish", "results.update", "tensors", "folder"):
+                patch.setattr(f"shoal.{user}.atomic_write", partial(killed, writing.atomic_write))
+            patch.setattr("shoal.report.page.atomic_file", partial(killed, writing.atomic_file))
             try:
                 assert main(["update", str(clusters)]) == 0
                 break
