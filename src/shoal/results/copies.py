@@ -20,12 +20,11 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from shoal.clustering.inputs import tensor_on
 from shoal.clustering.neighbours import Neighbours, neighbours_by_cell
 from shoal.clustering.rows import draw_rows
-from shoal.data.sketch import SKETCH
 from shoal.mapped import Spool, release, scratch
 from shoal.results.registration import Windows, register
+from shoal.results.sketches import FLAT, Sketches, Thumbnails
 
 ALIKE = 0.95
 """Least cosine from which images are alike by their features alone: ``alike_cosine`` raises it where all are near."""
@@ -53,11 +52,9 @@ _FEW, _USUAL_OF_FEW = 50, 0.05
 _CROPPED = 0.002  # 1 − correlation of the thumbnails of a crop: rarely less
 _NOT_CROPPED = 0.75
 _NEAR = 0.75  # 1 − cosine of a crop, relative to what is usual: of ten neighbours hardly one is so near by chance
-_FLAT = 1.0  # standard deviation, in grey levels, below which thumbnails show noise
 _BLOCK = 4096
 _COMPARED = 1024  # pairs compared at once: where one image may show a part of the other, of 16 x 16 pixels, 50 MB
 _SORTED = 2**20
-_READ = 2**16
 _SLACK = 1 + 1e-4  # of limits by which candidates are kept: values made in another order differ in the last digits
 _SAMPLE = 2048
 
@@ -141,58 +138,6 @@ def copies(
     for block in neighbours_by_cell(Thumbnails(compared.sketches), compared.rows, seed):
         compared.add_by_looks(block)
     return Pairs.of([compared.pairs(), unknown])
-
-
-class Sketches:
-    """Sketches of many images, which may be a memory map."""
-
-    def __init__(self, records: Shaped[np.ndarray, "n"]) -> None:
-        self._bytes = tensor_on(records.view(np.uint8).reshape(len(records), SKETCH.itemsize))
-
-    def __len__(self) -> int:
-        return len(self._bytes)
-
-    def __getitem__(self, rows: Int64[Tensor, "b"]) -> Shaped[np.ndarray, "b"]:
-        """Records of some images."""
-        found: Shaped[np.ndarray, "b"] = self._bytes[rows].numpy().view(SKETCH)[:, 0]
-        return found
-
-    def known(self, rows: Int64[Tensor, "b"]) -> Bool[Tensor, "b"]:
-        """Whether there is a sketch of some images."""
-        found = torch.ones(len(rows), dtype=torch.bool)
-        for start in range(0, len(rows), _READ):
-            found[start : start + _READ] = torch.from_numpy(self[rows[start : start + _READ]]["width"] > 0)
-            self.release()
-        return found
-
-    def luma(self, rows: Int64[Tensor, "b"]) -> Float[Tensor, "b s s"]:
-        """Grey thumbnails."""
-        return torch.from_numpy(self[rows]["luma"].astype(np.float32))
-
-    def chroma(self, rows: Int64[Tensor, "b"]) -> Float[Tensor, "b 2 c c"]:
-        """Colours, 0 for grey."""
-        return torch.from_numpy(self[rows]["chroma"].astype(np.float32)) - 128
-
-    def release(self) -> None:
-        """Give back the pages of the map."""
-        release(self._bytes)
-
-
-class Thumbnails:
-    """Centred grey thumbnails, of which the cosine is the correlation, as ``clustering.cells.Vectors``.
-
-    A last, constant column makes thumbnails of one colour alike, whose noise has no meaning.
-    """
-
-    def __init__(self, sketches: Sketches) -> None:
-        self._sketches = sketches
-        self.release = sketches.release
-
-    def __getitem__(self, rows: Int64[Tensor, "b"]) -> Float[Tensor, "b p"]:
-        """Those of some images."""
-        luma = self._sketches.luma(rows).flatten(1)
-        constant = torch.full((len(luma), 1), _FLAT * luma.shape[1] ** 0.5)
-        return torch.cat([luma - luma.mean(1, keepdim=True), constant], 1).half()
 
 
 class _Compared:
@@ -285,7 +230,8 @@ class _Compared:
 
     def _candidates(self) -> Iterator[Int64[Tensor, "b"]]:
         """Keys of the pairs, each once and ascending: those of some rows are sorted at a time."""
-        keys, n = self.kept.array().view(np.int64), len(self.features)
+        with self.kept:
+            keys, n = self.kept.array().view(np.int64), len(self.features)
         step = -(-n // max(1, len(keys) // _SORTED))
         for start in range(0, n, step):
             least, most = start * n, (start + step) * n
@@ -402,7 +348,7 @@ def _cosines(values: Float[Tensor, "n d"], one: Int64[Tensor, "b"], other: Int64
 def _correlation(a: Float[Tensor, "b s s"], b: Float[Tensor, "b s s"]) -> Float[Tensor, "b"]:
     """Correlation of thumbnails; of two that are of one colour, 1."""
     x, y = ((image - image.mean((1, 2), keepdim=True)).flatten(1) for image in (a, b))
-    noise = _FLAT**2 * x.shape[1]
+    noise = FLAT**2 * x.shape[1]
     return (x * y).sum(1).add(noise) / ((x.square().sum(1) + noise) * (y.square().sum(1) + noise)).sqrt()
 
 
