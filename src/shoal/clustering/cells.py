@@ -32,7 +32,8 @@ GROUPS = 3
 MOST_ROWS = 16 * CELL_ROWS
 """Of a cell that are compared with each other."""
 
-_BLOCK = 4096  # rows compared with as many at once: 64 MB of cosines
+_BLOCK = 4096  # rows of a cell that others are compared with at once
+_COSINES = 2**22  # values that comparing takes at once, 16 MB
 _SAMPLED = 50  # rows per cell on which k-means finds the cells
 _READ = 8192
 _RELEASED = 32  # readings after which pages are released
@@ -77,6 +78,7 @@ class Cells:
                 self.near[part] = tree.nearest(_unit_rows(features, self._asked(part)).float(), PROBES).int()
         self.index = scratch((n, j), torch.int32)
         self.far = scratch((n, j), torch.float32)  # 1 − cosine, which keeps its digits near 0
+        self.room = torch.empty(_COSINES)  # made once: what comes and goes would leave holes in the memory
 
     def run(self) -> Iterator[tuple[slice, Int64[Tensor, "b j"], Float64[Tensor, "b j"]]]:
         """Slices of the rows, places of their neighbours, −1 where there are no more, and their cosines."""
@@ -110,10 +112,13 @@ class Cells:
             y = _unit_rows(self.features, self.rows[candidates])
             center = y.mean(0)  # about which differences of rows that are much alike keep their digits in float32
             y, y_lengths = _about(y, center)
-            for block in torch.split(queries, _BLOCK):
+            for block in torch.split(queries, max(1, len(self.room) // len(candidates))):
                 x, x_lengths = _about(_unit_rows(self.features, self.rows[block]), center)
-                squared = torch.addmm(y_lengths, x, y.T, alpha=-2).add_(x_lengths[:, None])
-                squared.masked_fill_(block[:, None] == candidates, torch.inf)
+                room = self.room[: len(block) * len(candidates)].view(len(block), len(candidates))
+                squared = torch.addmm(y_lengths, x, y.T, alpha=-2, out=room).add_(x_lengths[:, None])
+                itself = torch.searchsorted(candidates, block).clamp(max=len(candidates) - 1)  # they ascend
+                there = (candidates[itself] == block).nonzero()[:, 0]
+                squared[there, itself[there]] = torch.inf
                 best = squared.topk(min(self.far.shape[1], len(candidates)), largest=False)
                 place = block - self.own.start
                 values = torch.cat([self.far[place], best.values.clamp(min=0) / 2], 1)

@@ -105,12 +105,16 @@ class _Search:
         lengths = points.square().sum(1)
         # The error of a product is a random walk of roundings (Higham and Mary 2019); 4 deviations, and the centring.
         slack = (4 * points.shape[1] ** 0.5 + 4) * torch.finfo(dtype).eps
-        unsure = []
+        least_lengths = lengths * (1 - slack)
         step = max(1, CHUNK // max(len(points), self.n_candidates * points.shape[1]))
-        for part in torch.split(rows, step):
+        # Large arrays that come and go between small ones that stay would leave holes in the memory.
+        room = points.new_empty(min(step, len(rows)), len(points))
+        unsure = torch.zeros_like(rows, dtype=torch.bool)
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
             x = (self.asked[part] - self.center).to(dtype)
             # Lower bounds of the squared distances, less a number for each row.
-            bounds = torch.addmm(lengths * (1 - slack), x, points.T, alpha=-2)
+            bounds = torch.addmm(least_lengths, x, points.T, alpha=-2, out=room[: len(part)])
             if self.among_themselves:
                 bounds.scatter_(1, part[:, None], torch.inf)
             least, near = bounds.topk(self.n_candidates, largest=False)
@@ -119,8 +123,8 @@ class _Search:
             self.index[part], self.squared[part] = near.gather(1, order), apart.gather(1, order)
             farthest, others = self.squared[part, -1], least[:, -1] + x.square().sum(1) * (1 - slack)
             sure = (farthest * (1 - TIED[self.precision]) <= others) & torch.isfinite(others) | (farthest == 0)
-            unsure.append(part[~sure] if self.n_candidates < self.most else part[:0])
-        return torch.cat(unsure)
+            unsure[start : start + step] = ~sure if self.n_candidates < self.most else False
+        return rows[unsure]
 
     def _apart(
         self,

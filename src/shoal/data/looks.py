@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 
 from shoal.data.listing import Blob, Files, Frame, Listing, Member, Remote
 from shoal.data.listing import Look as Look  # where it is used most
 from shoal.data.threads import map_in_threads
+from shoal.mapped import scratch
 
 NO_LOOK: Look = (-1, -1, -1)
 """In place of a look where there is no file."""
@@ -49,7 +51,7 @@ def look_at_all(
     def look(chunk: list[str]) -> Int64[np.ndarray, "b 3"]:
         return np.array([look_at(text) for text in chunk], np.int64)
 
-    found, end = np.empty((len(wanted), len(NO_LOOK)), np.int64), 0
+    found, end = scratch((len(wanted), len(NO_LOOK)), torch.int64).numpy(), 0
     with contextlib.closing(map_in_threads(look, chunks, threads=_THREADS, ahead=2 * _THREADS)) as looks:
         for each in looks:
             found[end : end + len(each)] = each

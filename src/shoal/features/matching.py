@@ -21,6 +21,7 @@ from shoal.data.listing import Blob, Listing, Names, Pixels, Source, source_dige
 from shoal.data.looks import NO_LOOK, has_looks, looks_in
 from shoal.data.reading import map_rows, read_blob
 from shoal.features.embedded import Embedded
+from shoal.mapped import scratch
 
 Prepare = Callable[[bytes | Pixels | Samples], Pixels]
 """Makes pixels of an image; raises ``UnreadableError``."""
@@ -68,16 +69,18 @@ def match(embedded: Embedded, source: Source, prepare: Prepare | None = None) ->
     listing = source.listing()
     kept = embedded.rows.numpy()
     n, files = len(kept), has_looks(listing)
-    looks = np.full((n, len(NO_LOOK)), NO_LOOK, np.int64)
+    rows, looks = (scratch((n, *shape), torch.int64).numpy() for shape in ((), (len(NO_LOOK),)))
+    looks[:] = NO_LOOK
     nothing = np.zeros(n, dtype=bool)
     known = embedded.looks if files else None
     if known is None and embedded.images == source_digest(source, listing):
-        return Matched(kept.copy(), _looks(listing, kept) if files else looks, nothing, nothing)
-    rows = _by_name(embedded.ids, kept, listing.ids)
+        rows[:] = kept
+        return Matched(rows, looks_in(listing, kept) if files else looks, nothing, nothing)
+    rows[:] = _by_name(embedded.ids, kept, listing.ids)
     if files:
-        looks[rows >= 0] = _looks(listing, rows[rows >= 0])
-        rows[(looks == NO_LOOK).all(1)] = -1  # named in a table, and not there
-    same = nothing if known is None else (rows >= 0) & (looks == known.numpy()).all(1)
+        looks[rows >= 0] = looks_in(listing, rows[rows >= 0])
+        rows[_all_equal(looks, np.array([NO_LOOK]))] = -1  # named in a table, and not there
+    same = nothing if known is None else (rows >= 0) & _all_equal(looks, known.numpy())
     return _by_content(embedded, listing, rows, looks, same, prepare)
 
 
@@ -110,16 +113,16 @@ def _by_content(
     strange = np.ones(len(listing.ids), dtype=bool)
     strange[rows[rows >= 0]] = False
     others = np.flatnonzero(strange) if len(missing) else np.zeros(0, np.int64)
-    other_looks = _looks(listing, others) if has_looks(listing) else np.full((len(others), 3), NO_LOOK, np.int64)
+    other_looks = looks_in(listing, others) if has_looks(listing) else np.full((len(others), 3), NO_LOOK, np.int64)
     if has_looks(listing):
-        worth = ~(other_looks == NO_LOOK).all(1)
+        worth = ~_all_equal(other_looks, np.array([NO_LOOK]))
         if embedded.looks is not None and not embedded.of_pixels:  # of another size it is another file
             worth &= np.isin(other_looks[:, 0], embedded.looks.numpy()[missing, 0])
         others, other_looks = others[worth], other_looks[worth]
     under_others = {int(rows[i]): looks[i] for i in np.flatnonzero(changed)}
     under_others |= dict(zip(others.tolist(), other_looks, strict=True))
     found |= dict(contents(listing, others, prepare))
-    rows = np.where(changed, -1, rows)
+    rows[changed] = -1
     renamed = np.zeros(len(rows), dtype=bool)
     for i, row in _paired(missing.tolist(), fingerprints, sorted(under_others), found):
         rows[i], looks[i], renamed[i] = row, under_others[row], True
@@ -144,7 +147,7 @@ def _paired(
 def _by_name(names: Sequence[str], kept: Int64[np.ndarray, "n"], now: Sequence[str]) -> Int64[np.ndarray, "n"]:
     """Where each name is now; −1: nowhere. Mostly that is where it was."""
     if not len(kept) or (len(now) > kept[-1] and names == _taken(now, kept)):
-        return kept.copy()
+        return kept
     places = {name: row for row, name in enumerate(now)}
     return np.fromiter((places.get(name, -1) for name in names), np.int64, len(names))
 
@@ -155,8 +158,12 @@ def _taken(names: Sequence[str], rows: Int64[np.ndarray, "m"]) -> Sequence[str]:
     return [names[row] for row in rows.tolist()]
 
 
-def _looks(listing: Listing, rows: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m 3"]:
-    return looks_in(listing, rows)
+def _all_equal(one: Int64[np.ndarray, "n 3"], other: Int64[np.ndarray, "_ 3"]) -> Bool[np.ndarray, "n"]:
+    """Which rows are equal."""
+    found: Bool[np.ndarray, "n"] = one[:, 0] == other[:, 0]
+    for column in range(1, one.shape[1]):
+        found &= one[:, column] == other[:, column]
+    return found
 
 
 def contents(listing: Listing, rows: Int64[np.ndarray, "m"], prepare: Prepare | None) -> Iterator[tuple[int, bytes]]:

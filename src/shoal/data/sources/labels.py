@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 
 from shoal.errors import UserError
+from shoal.mapped import scratch
 
 
 def classes_of(
@@ -42,15 +45,18 @@ def classes_of(
 def subfolder_classes(names: Iterable[str]) -> tuple[Int64[np.ndarray, "n"], tuple[str, ...]]:
     """Use the subfolders as classes if there are at least two and all names lie exactly one deep; else no labels."""
     numbers: dict[str, int] = {}
-    found: list[int] = []
-    one_deep = True
-    for name in names:
-        folder, *rest = name.split("/", 2)
-        one_deep = one_deep and len(rest) == 1
-        found.append(numbers.setdefault(folder, len(numbers)) if one_deep else -1)
-    if not one_deep or len(numbers) < 2:
-        return np.full(len(found), -1), ()
-    return _sorted_classes(found, numbers)
+    found, rest = array("i"), iter(names)
+    for name in rest:
+        folder, *below = name.split("/", 2)
+        if len(below) != 1:
+            return _none(len(found) + 1 + sum(1 for _ in rest)), ()
+        found.append(numbers.setdefault(folder, len(numbers)))
+    return _sorted_classes(found, numbers) if len(numbers) > 1 else (_none(len(found)), ())
+
+
+def _none(n: int) -> Int64[np.ndarray, "n"]:
+    """No class of n images."""
+    return scratch((n,), torch.int64).sub_(1).numpy()
 
 
 def _sorted_classes(found: Sequence[int], numbers: Mapping[Any, int]) -> tuple[Int64[np.ndarray, "n"], tuple[str, ...]]:
@@ -61,4 +67,4 @@ def _sorted_classes(found: Sequence[int], numbers: Mapping[Any, int]) -> tuple[I
         order = sorted(numbers, key=lambda label: (type(label).__name__, str(label)))
     place = np.full(len(order) + 1, -1)  # the last entry maps -1 to itself
     place[[numbers[label] for label in order]] = np.arange(len(order))
-    return place[np.array(found, np.int64)], tuple(str(label) for label in order)
+    return place[np.asarray(found, np.int32)], tuple(str(label) for label in order)
