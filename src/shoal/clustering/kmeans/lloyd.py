@@ -221,7 +221,8 @@ def _converge(
                 tell(f"Converged at iteration {n_iter}: {how}.")
             break
     partition.assign(centers)
-    return _solution(partition.rows, centers, partition.labels, n_iter, partition.shards)
+    distances = partition.upper  # no longer needed as bounds
+    return _solution(partition.rows, centers, partition.labels, n_iter, partition.shards, distances)
 
 
 def _update(partition: Partition, centers: Float[Tensor, "k d"], step: float = 1.0) -> Float[Tensor, "k d"]:
@@ -284,13 +285,18 @@ def relocate_empty_clusters(
 
 def solution_at(rows: Rows, centers: Float[Tensor, "k d"], n_iter: int, shards: Shards) -> Solution:
     """The clusters of rows about final centres, which took ``n_iter`` updates."""
-    return _solution(rows, centers, nearest_labels(rows, centers), n_iter, shards)
+    return _solution(rows, centers, nearest_labels(rows, centers), n_iter, shards, centers.new_empty(len(rows)))
 
 
 def _solution(
-    rows: Rows, centers: Float[Tensor, "k d"], labels: Int64[Tensor, "n"], n_iter: int, shards: Shards
+    rows: Rows,
+    centers: Float[Tensor, "k d"],
+    labels: Int64[Tensor, "n"],
+    n_iter: int,
+    shards: Shards,
+    squared: Float[Tensor, "n"],
 ) -> Solution:
-    squared = centers.new_empty(len(rows))
+    """The solution with these labels; the squared distances are written to ``squared``."""
     for part, x in rows.chunks(1):
         squared[part] = to_points(x, centers[labels[part]]).square()
     inertia = shards.sum(rows.weighted(squared).sum(dtype=torch.float64))
