@@ -77,7 +77,7 @@ def neighbour_agreement(
     shares = []
     n_sampled = min(max(SAMPLE, PER_CLUSTER * k), 3 * len(x) // 4)
     for _ in range(CLUSTERINGS):
-        sample = torch.randperm(len(x), generator=generator)[:n_sampled].sort().values
+        sample = subsample(len(x), n_sampled, generator)
         draw = int(torch.randint(2**31, (), generator=generator))
         found = spectral_clusters(x[sample], k, metric, draw)
         voters, _ = nearest_neighbours(x[sample], min(NEIGHBOURS, n_sampled), metric, x[read])

@@ -215,9 +215,10 @@ class Rows:
         """How often each row counts; by default once."""
         return self.squared_lengths.new_ones(len(self)) if self.weights is None else self.weights
 
-    def weighted(self, values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-        """A value of each row times its weight."""
-        return values if self.weights is None else values * self.weights
+    def weighted(self, values: Float[Tensor, "b"], part: slice = slice(None)) -> Float[Tensor, "b"]:
+        """A value of each row, or of a slice of them, times its weight."""
+        weights = self.weights_of(part)
+        return values if weights is None else values * weights
 
     def weights_of(self, part: slice) -> Float[Tensor, "b"] | None:
         """Weights of a slice of rows, None if all count once."""

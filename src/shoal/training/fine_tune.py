@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 
+from shoal.clustering.rows import draw_rows
 from shoal.data import apply_view, draw_view, feed
 from shoal.device import autocast, preserve_rng
 from shoal.errors import UserError
@@ -192,7 +193,7 @@ class _Job:
         """The batches of an epoch."""
 
         def some(rows: Int64[Tensor, "r"], most: int) -> Int64[Tensor, "m"]:
-            return rows[torch.randperm(len(rows), generator=self.order)[:most]]
+            return rows[draw_rows(len(rows), most, self.order)]
 
         return [(some(self.asked, self.n_asked), some(self.others, self.n_others)) for _ in range(STEPS)]
 

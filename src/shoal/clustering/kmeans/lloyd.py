@@ -221,8 +221,8 @@ def _converge(
                 tell(f"Converged at iteration {n_iter}: {how}.")
             break
     partition.assign(centers)
-    distances = partition.upper  # no longer needed as bounds
-    return _solution(partition.rows, centers, partition.labels, n_iter, partition.shards, distances)
+    squared = partition.upper  # the room of bounds that nothing needs any more
+    return _solution(partition.rows, centers, partition.labels, n_iter, partition.shards, squared)
 
 
 def _update(partition: Partition, centers: Float[Tensor, "k d"], step: float = 1.0) -> Float[Tensor, "k d"]:

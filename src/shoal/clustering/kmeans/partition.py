@@ -160,9 +160,7 @@ class Partition:
         centers = centers.double()
         squares, lengths = torch.zeros_like(counts), self.rows.squared_lengths[:, 0]
         for part in self._parts():
-            weights = self.rows.weights_of(part)
-            own = lengths[part].double() if weights is None else lengths[part].double() * weights.double()
-            squares.index_add_(0, self.labels[part], own)
+            squares.index_add_(0, self.labels[part], self.rows.weighted(lengths[part].double(), part))
         about_centers = ((counts[:, None] * centers - 2 * sums) * centers).sum(1)
         return (self.shards.sum(squares) + about_centers).clamp_(min=0)
 
