@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
 from sklearn.cluster import KMeans
 
 from command import RESULTS, SCORES, by_seed, keep, train
@@ -39,7 +40,7 @@ def kept(recipe: str) -> dict[str, Any]:
     """Figures of seeds that ran before with the same recipe."""
     path, settings = RESULTS / f"quality_{recipe}.json", recipe_text(recipe)
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    if record.get("settings") != settings:
+    if yaml.safe_load(record.get("settings", "")) != yaml.safe_load(settings):  # a comment may change
         record = {"recipe": recipe, "settings": settings, "runs": [], "curves": {}}
     return record
 

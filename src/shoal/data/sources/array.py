@@ -18,6 +18,7 @@ from shoal.data.decode import UnreadableError
 from shoal.data.greys import ANY, Extremes, Range, Ranges, Samples, Scale, find_missing, full_range
 from shoal.data.listing import Blob, Listing, Pixels, as_images, check_regular
 from shoal.data.rgb import resized, samples_to_rgb, to_array
+from shoal.data.sources.labels import no_classes
 from shoal.errors import UserError
 from shoal.types import Images
 
@@ -43,7 +44,7 @@ def images_from_array(array: NDArray[Any] | Tensor, name: str, size: int | None,
     values = _as_numpy(array)
     scale = Scale(scale.ranges if scale else None, lambda: _measured(values, name))
     pixels = _to_pixels(values, name, size, scale)
-    images = as_images(pixels, [-1] * len(pixels), (), _row_names(name, len(pixels)), {})
+    images = as_images(pixels, no_classes(len(pixels)), (), _row_names(name, len(pixels)), {})
     return replace(images, ranges=scale.ranges)
 
 
@@ -69,7 +70,7 @@ def npy_listing(path: Path) -> Listing:
         return map(_blob, planes[start:])
 
     n = len(planes)
-    return Listing(_row_names(name, n), [-1] * n, (), blobs, seek=blobs, measure=lambda: _measured(values, name))
+    return Listing(_row_names(name, n), no_classes(n), (), blobs, seek=blobs, measure=lambda: _measured(values, name))
 
 
 def digits(size: int | None, _scale: Scale | None = None) -> Images:

@@ -9,11 +9,9 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from shoal.data.kinds import CLOSED_FOLDER, HIDDEN, HIDDEN_FOLDER, OUTPUT, PASSED_FOLDERS, VIDEO, kind_named
 from shoal.data.listing import Files, Listing, Names, Source
-from shoal.data.sources.labels import subfolder_classes
+from shoal.data.sources.labels import no_classes, subfolder_classes
 from shoal.data.sources.others import Collector, in_words
 from shoal.data.sources.stored import has_urls, listed_source
 from shoal.data.urls import is_url
@@ -83,7 +81,7 @@ def list_source(paths: Sequence[str | Path]) -> Source:
     files = Files(ids, locate)
     if has_urls(ids):
         return listed_source(ids, files)
-    listing = Listing(ids, np.full(len(ids), -1), (), lambda: iter(files), files=files)
+    listing = Listing(ids, no_classes(len(ids)), (), lambda: iter(files), files=files)
     return Source(Names(chain(["list"], ids)), files, lambda: listing)
 
 

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 
 from shoal.errors import UserError
-from shoal.mapped import scratch
 
 
 def classes_of(
@@ -49,14 +47,14 @@ def subfolder_classes(names: Iterable[str]) -> tuple[Int64[np.ndarray, "n"], tup
     for name in rest:
         folder, *below = name.split("/", 2)
         if len(below) != 1:
-            return _none(len(found) + 1 + sum(1 for _ in rest)), ()
+            return no_classes(len(found) + 1 + sum(1 for _ in rest)), ()
         found.append(numbers.setdefault(folder, len(numbers)))
-    return _sorted_classes(found, numbers) if len(numbers) > 1 else (_none(len(found)), ())
+    return _sorted_classes(found, numbers) if len(numbers) > 1 else (no_classes(len(found)), ())
 
 
-def _none(n: int) -> Int64[np.ndarray, "n"]:
-    """No class of n images."""
-    return scratch((n,), torch.int64).sub_(1).numpy()
+def no_classes(n: int) -> Int64[np.ndarray, "n"]:
+    """-1 for each of n images, read-only: one number in memory however many there are."""
+    return np.broadcast_to(np.int64(-1), n)
 
 
 def _sorted_classes(found: Sequence[int], numbers: Mapping[Any, int]) -> tuple[Int64[np.ndarray, "n"], tuple[str, ...]]:

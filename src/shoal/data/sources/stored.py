@@ -20,7 +20,7 @@ from jaxtyping import Int64
 
 from shoal.data.listing import Blob, Files, Listing, Look, Names, Source, distinct
 from shoal.data.looks import NO_LOOK
-from shoal.data.sources.labels import subfolder_classes
+from shoal.data.sources.labels import no_classes, subfolder_classes
 from shoal.data.sources.stored_file import StoredFile, whole_of
 from shoal.data.sources.video import is_video
 from shoal.data.sources.webpage import web_entries
@@ -197,7 +197,7 @@ def listed_source(names: Names, places: Files) -> Source:
     """Images at addresses and paths as they are listed. What is at an address is not looked at until it is read."""
     blobs = partial(blobs_at, places)
     ids = distinct(Names(map(public, names)))
-    listing = Listing(ids, np.full(len(ids), -1), (), blobs, seek=blobs)
+    listing = Listing(ids, no_classes(len(ids)), (), blobs, seek=blobs)
     local = [Path(place) for place in places.texts() if not is_url(place)]
     shown = Names(map(public, places.texts()))
     return Source(Names(chain(["list"], ids)), local, lambda: listing, stable=False, places=shown)

@@ -16,6 +16,7 @@ from shoal.data.kinds import HEAD, PACKED_VIDEO, VIDEO, Kind, kind_named, kind_o
 from shoal.data.listing import Blob, Files, Listing, Names, Source, check_regular, distinct
 from shoal.data.looks import look_at
 from shoal.data.reading import select
+from shoal.data.sources.labels import no_classes
 from shoal.data.sources.others import head_of
 from shoal.data.unread import unreadable
 from shoal.data.urls import is_url
@@ -213,7 +214,7 @@ def listed_frames(files: Files, names: Sequence[str], every: str) -> Listing:
         names: of each image.
         every: how often frames were taken; "": there are none.
     """
-    listing = Listing(names, np.full(len(names), -1), (), lambda: iter(files), files=files)
+    listing = Listing(names, no_classes(len(names)), (), lambda: iter(files), files=files)
     times = np.array([time_in_name(name) if every else -1 for name in names], np.int64)
     clips = {path: local_clip(path) for path in {files.text(row) for row in np.flatnonzero(times >= 0).tolist()}}
     times[[clips.get(path, ...) is None for path in files.texts()]] = -1  # images whose names look like a frame's
