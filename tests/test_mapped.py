@@ -1,6 +1,7 @@
 """Arrays in files: what is written stays when pages are released, and without room all is in memory."""
 
 import mmap
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +77,25 @@ def test_what_is_made_of_rows_by_parts_is_what_is_made_of_them_at_once(monkeypat
     assert found.untyped_storage().data_ptr() in mapped._MAPS
     assert torch.equal(found, (one[:, None] * other).float())
     assert mapped.by_parts(torch.neg, one[:0]).tolist() == []
+
+
+def test_a_spool_whose_disk_fills_has_all_bytes_in_memory(monkeypatch, tmp_path):
+    class Disk(FileIO):
+        room = 40
+
+        def write(self, data):
+            if self.room == 0:
+                raise OSError(28, "No space left on device")
+            n = super().write(bytes(data)[: self.room])
+            self.room -= n
+            return n
+
+        def read(self, n=-1):
+            return super().read(min(n, 7) if n >= 0 else 7)  # the system's own reads end after two gigabytes
+
+    monkeypatch.setattr(mapped, "SMALL", 8)
+    monkeypatch.setattr(mapped.tempfile, "TemporaryFile", lambda **_: Disk(tmp_path / "spool", "w+"))
+    with mapped.Spool() as spool:
+        for start in range(0, 200, 10):
+            spool.write(bytes(range(start, start + 10)))
+        assert spool.array().tolist() == list(range(200))

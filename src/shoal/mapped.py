@@ -125,8 +125,8 @@ class Spool:
             self._most = 2**62
             if self._file is not None:
                 rest.release()
-                self._file.seek(0)
-                self._kept[:0] = self._file.read(self._n_filed)
+                if self._n_filed:
+                    self._kept[:0] = self._map()
                 self._file.close()
                 self._file, self._n_filed = None, 0
 
@@ -137,4 +137,8 @@ class Spool:
             self.write(b"")
         if not self._n_filed:
             return np.frombuffer(bytes(self._kept), np.uint8)
-        return np.frombuffer(mmap.mmap(self._file.fileno(), self._n_filed, access=mmap.ACCESS_READ), np.uint8)
+        return np.frombuffer(self._map(), np.uint8)
+
+    def _map(self) -> mmap.mmap:
+        """What is in the file."""
+        return mmap.mmap(self._file.fileno(), self._n_filed, access=mmap.ACCESS_READ)

@@ -8,6 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 from tests.clustering.refusing import by_every_metric, refused
 
 from shoal.clustering import approximate_neighbours, nearest_neighbours, neighbours
+from shoal.clustering.neighbours import neighbours_by_cell
 
 
 def rows(n=150, d=6, seed=0):
@@ -105,3 +106,11 @@ def test_narrow_cones_under_the_cosine():
     expected = torch.cdist(unit, unit).fill_diagonal_(torch.inf).topk(5, largest=False).values.square() / 2
     _, distances = nearest_neighbours(x, 5, "cosine")
     torch.testing.assert_close(distances.double(), expected, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("n_distinct", [1, 3])
+def test_neighbours_of_rows_that_are_nearly_all_alike(n_distinct):
+    x = torch.eye(8)[torch.arange(4500) % 1500 % n_distinct]  # cells whose centres coincide: one has all the rows
+    for found in neighbours_by_cell(x, torch.arange(4500), seed=0):
+        assert (found.index != found.rows[:, None]).all()
+        assert torch.allclose(found.similarity, torch.ones(()))

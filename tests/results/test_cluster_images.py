@@ -183,6 +183,7 @@ def test_what_was_left_is_no_obstacle_and_what_others_put_there_is(tmp_path, net
     (folder / "assignments.csv").touch()
     (folder / ".report.html.x.tmp").touch()
     assert main(["cluster", "photos", "-k", "4", *network]) == 0
+    assert not list(folder.glob(".*.tmp"))
     assert main(["cluster", "photos", "-k", "4", *network]) == 2
     assert "already holds clusters: give another --out" in capsys.readouterr().err
     (tmp_path / "other").mkdir()

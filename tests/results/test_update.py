@@ -18,7 +18,7 @@ from tests.runs import tiny_recipe
 from shoal import files as writing
 from shoal.cli.main import main
 from shoal.data import looks
-from shoal.features import Encoder
+from shoal.features import Encoder, matching
 from shoal.folder import ResultFolder
 from shoal.results.result import Result
 
@@ -127,6 +127,22 @@ def test_names_and_edits_survive(photos, clusters):
     photograph(photos, "red", 90)
     assert main(["update", str(clusters)]) == 0
     assert all(row["name"] == f"kind {row['cluster']}" for row in table(clusters).values())
+
+
+def test_two_photos_that_have_swapped_names_keep_their_clusters(photos, clusters, capsys, monkeypatch):
+    before = table(clusters)
+    for name, other in [("red-0.png", "aside"), ("blue-0.png", "red-0.png"), ("aside", "blue-0.png")]:
+        (photos / name).rename(photos / other)
+    assert main(["update", str(clusters)]) == 0
+    assert "updated      2 renamed" in capsys.readouterr().out
+    after = table(clusters)
+    assert after["red-0.png"]["cluster"] == before["blue-0.png"]["cluster"] != before["red-0.png"]["cluster"]
+    assert after["blue-0.png"]["cluster"] == before["red-0.png"]["cluster"]
+    read = []
+    monkeypatch.setattr(matching, "contents", lambda _, rows, *__: read.extend(rows.tolist()) or iter(()))
+    assert main(["update", str(clusters)]) == 0
+    assert "nothing has changed" in capsys.readouterr().out
+    assert read == []  # each is known by the size and times of its own file
 
 
 def test_another_folder_joins_and_is_looked_at_again(tmp_path, photos, clusters, capsys):

@@ -142,10 +142,12 @@ def _pieces(
 ) -> Iterator[tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]]]:
     """The members of a cell, in pieces of no more than can be compared with each other, and whom each is for.
 
-    A query that is a member is for its own piece.
+    A query that is a member is for its own piece. Of cells whose centres coincide, one has all members.
     """
     n_pieces = -(-len(members) // MOST_ROWS)
-    if n_pieces < 2:
+    if n_pieces == 0:
+        return
+    if n_pieces == 1:
         yield queries, members
         return
     place = torch.searchsorted(members, queries).clamp(max=len(members) - 1)

@@ -119,7 +119,7 @@ def _by_content(
         if embedded.looks is not None and not embedded.of_pixels:  # of another size it is another file
             worth &= np.isin(other_looks[:, 0], embedded.looks.numpy()[missing, 0])
         others, other_looks = others[worth], other_looks[worth]
-    under_others = {int(rows[i]): looks[i] for i in np.flatnonzero(changed)}
+    under_others = {int(rows[i]): looks[i].copy() for i in np.flatnonzero(changed)}  # files may have swapped names
     under_others |= dict(zip(others.tolist(), other_looks, strict=True))
     found |= dict(contents(listing, others, prepare))
     rows[changed] = -1

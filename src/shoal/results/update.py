@@ -130,7 +130,8 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
             progress.say(f"range        {shown}")
         was = known_rows(matched, len(images.listing().ids))[after.rows.numpy()]
         step = _Step(result, after, matched, was, images.listing(), others)
-        if list(after.ids) == list(embedded.ids) and (was >= 0).all() and places == places_of(result, None):
+        stayed = list(after.ids) == list(embedded.ids) and np.array_equal(was, np.arange(len(was)))
+        if stayed and places == places_of(result, None):
             _keep_skipped(result.folder, after, others)
             shutil.rmtree(staged.path)  # what could not be read before cannot be read now
             return None
