@@ -280,3 +280,8 @@ def test_umap_and_hdbscan_find_groups_again():
     found = model.with_clusters(9).predict(later)
     assert adjusted_rand_score(where[found >= 0], found[found >= 0]) > 0.95
     assert torch.equal(UMAPHDBSCAN(metric="euclidean", random_state=0).fit(x).labels_, model.labels_)
+
+
+def test_scores_where_no_group_is_dense():
+    model = UMAPHDBSCAN(metric="euclidean").fit(np.eye(5)[np.arange(100) % 5])
+    assert model.log_scores(np.eye(5)).shape == (5, model.n_clusters_)

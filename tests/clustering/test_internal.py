@@ -152,3 +152,19 @@ def test_order_of_rows_and_numbers_of_clusters_do_not_matter(labels, random):
     names = torch.tensor([*random.sample(range(100), 5), -1])  # -1 stays
     for score in (lambda *x: silhouette(*x, metric="cosine"), davies_bouldin, calinski_harabasz):
         assert score(features[order], names[labels][order]) == pytest.approx(score(features, labels), nan_ok=True)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_far_first_row_and_equal_rows_lose_no_digits(metric):
+    features, labels = data(150)
+    features[0] *= 1e8
+    assert silhouette(features, labels, metric=metric) == pytest.approx(
+        silhouette_score(features, labels, metric=metric)
+    )
+    features = data(5, d=7)[0].repeat_interleave(2, 0)
+    labels = torch.arange(10) % 3
+    apart = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+    if metric == "cosine":
+        apart = (1 - torch.nn.functional.cosine_similarity(features[:, None], features[None], dim=2)).clamp(min=0)
+    expected = silhouette_score(apart.where(apart > 1e-12, 0), labels, metric="precomputed")
+    assert silhouette(features, labels, metric=metric) == pytest.approx(expected, abs=1e-9)

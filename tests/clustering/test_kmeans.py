@@ -284,3 +284,37 @@ def test_gpu_agrees_with_cpu(metric):
     on_gpu = kmeans(x.cuda(), 8, generator=generator(), metric=metric)
     assert on_gpu.labels.is_cuda
     assert adjusted_rand_score(on_cpu.labels, on_gpu.labels.cpu()) > 0.999
+
+
+def test_more_clusters_than_distinct_rows_in_large_data():
+    """Of a cluster that has lost its rows, rounding may leave an inertia: there is nothing to split."""
+    random = np.random.default_rng(63)
+    m, more, d = int(random.integers(4, 12)), int(random.integers(1, 5)), int(random.integers(2, 5))
+    rows = random.normal(size=(m, d)) * 10.0 ** random.integers(-3, 4, size=(m, 1))
+    x = torch.from_numpy(rows[random.integers(0, m, 16_400)])
+    found, n_iter = run_kmeans(x, Settings(m + more, "euclidean"), generator(1))
+    assert found.distances.max() < 1e-9
+    assert n_iter < 30  # a row that is its own centre but for rounding takes no other
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_relocations_come_to_an_end(metric):
+    x = torch.randn(5, 16, generator=generator(), dtype=torch.float64)[torch.arange(2000) % 5]
+    found, n_iter = run_kmeans(x, Settings(9, metric), generator())
+    assert n_iter < 30
+    assert found.labels.unique().numel() == 5
+
+
+def test_directions_that_differ_little_are_predicted_as_they_were_fitted():
+    x = F.normalize(1 + 1e-6 * torch.randn(2000, 4, generator=generator()))
+    found = kmeans(x, 40, generator=generator(), metric="cosine")
+    assert (assign(x, found.centers, "cosine")[0] == found.labels).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_sample_of_directions_has_the_few_that_are_far(seed):
+    near = 1 + 0.003 * torch.randn(200_000, 16, generator=generator(seed))
+    far = -20 * torch.eye(16)[:4].repeat_interleave(4, 0)
+    found = kmeans(torch.cat([near, far]), 5, generator=generator(seed), metric="cosine")
+    assert found.labels[-16:].unique().numel() == 4
+    assert not torch.isin(found.labels[:-16], found.labels[-16:]).any()

@@ -1,5 +1,7 @@
 """Where rows are drawn on the map."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from tests.clustering.refusing import by_every_metric, refused
 
 from shoal.clustering import layout, map_method, map_positions, maps
+from shoal.clustering.maps import place_among
 from shoal.clustering.rows import subsample
 
 
@@ -76,8 +79,21 @@ def test_mistakes():
     spoilt[1, 1] = torch.nan
     refused(map_positions, spoilt, metric="euclidean", seed=0, match="NaN")
     refused(map_positions, torch.zeros(5, 2), metric="cosine", seed=0, match="zero")
-    refused(map_positions, torch.eye(5) * 1e30, metric="euclidean", seed=0, match="overflow")
 
 
 def test_the_name_of_version_0_1():
     assert layout is map_positions
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_the_unit_of_the_features_does_not_matter(unit):
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    there = map_positions(2.0 ** round(math.log2(unit)) * x, metric="euclidean", seed=0)
+    assert torch.equal(there, map_positions(x, metric="euclidean", seed=0))  # a power of two changes no digit
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0])
+def test_a_row_that_is_laid_out_is_placed_where_it_lies(unit):
+    x = unit * torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    places = torch.randn(60, 2, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(place_among(x, places, x, metric="euclidean"), places, rtol=1e-4, atol=1e-4)

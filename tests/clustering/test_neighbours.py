@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 from tests.clustering.refusing import by_every_metric, refused
 
-from shoal.clustering import approximate_neighbours, nearest_neighbours, neighbours
+from shoal.clustering import approximate_neighbours, cells, nearest_neighbours, neighbours
 from shoal.clustering.neighbours import neighbours_by_cell
 
 
@@ -114,3 +114,20 @@ def test_neighbours_of_rows_that_are_nearly_all_alike(n_distinct):
     for found in neighbours_by_cell(x, torch.arange(4500), seed=0):
         assert (found.index != found.rows[:, None]).all()
         assert torch.allclose(found.similarity, torch.ones(()))
+
+
+def test_groups_of_cells_whose_centres_coincide(monkeypatch):
+    monkeypatch.setattr(cells, "CELL_ROWS", 100)
+    monkeypatch.setattr(cells, "FLAT_CELLS", 30)
+    x = torch.eye(8)[(torch.arange(9000) % 500 == 0).long()]
+    for found in neighbours_by_cell(x, torch.arange(9000), seed=0):
+        assert torch.allclose(found.similarity, torch.ones(()))
+
+
+def test_two_clumps_that_are_narrow_and_far_apart():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.where(torch.rand(400, 1, generator=generator) < 0.6, -1.07, 1.07) * torch.ones(8)
+    x += 1e-6 * torch.randn(400, 8, generator=generator)
+    apart = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
+    index, _ = nearest_neighbours(x, 5, "euclidean")
+    torch.testing.assert_close(apart.gather(1, index), apart.topk(5, largest=False).values, rtol=1e-6, atol=0)

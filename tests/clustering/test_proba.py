@@ -75,3 +75,15 @@ def test_ties_fall_where_predict_puts_them(metric):
     model = KMeans(40, init=centers, metric=metric, max_iter=1).fit(x)
     model.cluster_centers_ = centers
     torch.testing.assert_close(model.predict_proba(x).argmax(1), model.predict(x))
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1e20])
+def test_the_unit_of_the_features_does_not_matter(unit):
+    x = np.random.default_rng(0).normal(size=(200, 4)) + 3 * np.arange(200)[:, None] % 3
+    expected = KMeans(3, random_state=0).fit(x).predict_proba(x)
+    np.testing.assert_allclose(KMeans(3, random_state=0).fit(unit * x).predict_proba(unit * x), expected, atol=1e-6)
+
+
+def test_clusters_without_spread_have_all_of_the_probability():
+    x = np.eye(3)[np.arange(30) % 3]
+    np.testing.assert_array_equal(KMeans(3, random_state=0).fit(x).predict_proba(x).max(1), 1)

@@ -68,3 +68,8 @@ def test_it_is_left_out_where_it_does_not_pay(monkeypatch):
     monkeypatch.setattr(restarts, "start_from_subspace", None)
     KMeans(12, init=x[:12].numpy(), n_init=1).fit(x.numpy())
     KMeans(12, random_state=0).fit(x[: D - 1])
+
+
+def test_wide_rows_whose_mean_is_exactly_zero():
+    model = KMeans(1, metric="cosine", random_state=0).fit(np.vstack([np.eye(512), -np.eye(512)]).astype("f4"))
+    assert np.linalg.norm(model.cluster_centers_) == pytest.approx(1)

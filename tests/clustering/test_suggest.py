@@ -366,3 +366,10 @@ def test_mistakes_are_told_in_a_sentence(rows, k_range, sentence):
 def test_an_unknown_metric_is_told():
     with pytest.raises(UserError, match=r"there is no metric 'manhattan': give one of euclidean, cosine\."):
         suggest_k(groups()[0], metric="manhattan")
+
+
+def test_groups_side_by_side_far_from_all_others():
+    random = np.random.default_rng(0)
+    near = 1e-2 * random.normal(size=(400, 4))
+    far = [[1000, y, 0, 0] + 1e-3 * random.normal(size=(100, 4)) for y in (0, 0.1)]
+    assert suggest_k(np.vstack([near, *far]).astype(np.float32)).k >= 2

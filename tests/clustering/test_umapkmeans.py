@@ -36,6 +36,7 @@ def test_equal_rows_are_embedded_as_one():
     for clusters in (model.labels_, model.predict(copies)):
         assert (torch.as_tensor(clusters).view(5, 9) == torch.as_tensor(clusters)[:9]).all()
     assert torch.equal(distinct_rows(copies)[1], torch.arange(9).repeat(5))
+    assert len(distinct_rows(torch.tensor([[0.0, 1], [-0.0, 1]]))[0]) == 1
 
 
 @pytest.mark.usefixtures("no_umap")
@@ -100,3 +101,11 @@ def test_equal_rows_are_one_cluster(metric, monkeypatch):
     monkeypatch.setattr(umapkmeans, "umap_embedding", lambda _rows, **_settings: scattered)
     model = UMAPKMeans(3, metric=metric, random_state=0).fit(np.ones((40, 8)))
     assert set(model.labels_) == set(model.predict(np.ones((40, 8)))) == {0}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_two_rows_that_differ_are_two_clusters():
+    x = np.random.default_rng(0).normal(size=(2, 6))[np.arange(60) % 2]
+    labels = UMAPKMeans(5, random_state=0).fit(x).labels_
+    assert set(labels[::2]) != set(labels[1::2])
+    assert len(set(labels)) == 2

@@ -211,3 +211,9 @@ def test_where_the_clustering_is_kept_each_row_is_as_sure_as_its_own_cluster(blo
     # Two of five weights speak against the cluster; elsewhere nothing does.
     assert found.confidence[rest].min() >= 0.3
     assert found.confidence[rest & (labels != 1)].min() >= 0.5
+
+
+@pytest.mark.parametrize("exponent", [-100, 100])
+def test_the_unit_of_the_features_does_not_matter_to_a_graph(exponent):
+    x = torch.randn(80, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(Graph.build(2.0**exponent * x, "euclidean").index, Graph.build(x, "euclidean").index)

@@ -46,6 +46,16 @@ def test_groups_of_far_images_and_those_that_are_alone():
     assert reference.n_groups(new, own, "euclidean") == 2
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_groups_that_are_near_each_other_are_still_apart(metric):
+    """Within two radii of the clusters' own, not of the distance from the origin."""
+    true = torch.tensor([[10.0, 0, 0, 0], [10, 4, 0, 0], [10, 0, 4, 0]])
+    new = drawn(10, [0.05, 0.05, 0.05], true + (0 if metric == "cosine" else 100), 0)
+    radius = 0.01 if metric == "cosine" else 1.0
+    reference = Reference([radius], 1.0, 1000, squares=metric == "cosine")
+    assert reference.n_groups(new, torch.zeros(30, dtype=torch.int64), metric) == 3
+
+
 def test_clusters_of_equal_images_and_images_in_none():
     labels = torch.tensor([0, 0, 0, 1, -1])
     reference = Reference.of(labels, torch.tensor([0.0, 0, 0, 0.5, 9]), 3, "euclidean")

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
 from shoal.clustering.grouping import grouped_rows
 from shoal.clustering.kmeans.restarts import kmeans
@@ -168,10 +168,11 @@ class _Tree:
     """Where the cells of each group begin, with the end of the last; none without groups."""
 
     def nearest(self, x: Float[Tensor, "b d"], n: int) -> Int64[Tensor, "b n"]:
-        """The nearest cells of some rows, nearest first; beyond ``FLAT_CELLS`` those of the nearest groups."""
+        """The nearest cells of some rows, nearest first, or −1; beyond ``FLAT_CELLS`` those of the nearest groups."""
         if not len(self.places):
-            return squared_distances(x, self.centers).topk(n, largest=False).indices
-        near = squared_distances(x, self.groups).topk(GROUPS, largest=False).indices
+            flat = squared_distances(x, self.centers).topk(min(n, len(self.centers)), largest=False).indices
+            return pad(flat, (0, n - flat.shape[1]), value=-1)
+        near = squared_distances(x, self.groups).topk(min(GROUPS, len(self.groups)), largest=False).indices
         values = torch.full((len(x), GROUPS * n), torch.inf)
         cells = torch.full((len(x), GROUPS * n), -1)
         for group in torch.unique(near).tolist():
@@ -196,9 +197,9 @@ def _tree_of(
     if n_cells <= FLAT_CELLS:
         centers = _centers(features, rows[drawn], n_cells, generator)
         return [centers, centers, torch.zeros(0, dtype=torch.int64)]
-    n_groups = round(n_cells**0.5)
-    some = drawn[subsample(len(drawn), _SAMPLED * n_groups, generator)]
-    groups = _centers(features, rows[some], n_groups, generator)
+    most = round(n_cells**0.5)
+    some = drawn[subsample(len(drawn), _SAMPLED * most, generator)]
+    groups = _centers(features, rows[some], most, generator)
     own = torch.cat(
         [
             squared_distances(_unit_rows(features, rows[part]).float(), groups).argmin(1)
@@ -206,7 +207,7 @@ def _tree_of(
         ]
     )
     found, places = list[Tensor](), [0]
-    for group in range(n_groups):
+    for group in range(len(groups)):
         sample = drawn[own == group]
         if len(sample):
             n = max(1, round(n_cells * len(sample) / len(drawn)))
@@ -218,10 +219,11 @@ def _tree_of(
 def _centers(
     features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "s"], n: int, generator: torch.Generator
 ) -> Float[Tensor, "c d"]:
-    """Centres of cells by k-means on a sample of the rows."""
+    """Centres of cells by k-means on a sample of the rows; fewer where these are so alike that cells would be empty."""
     sample = torch.cat([_unit_rows(features, part).float() for part in torch.split(rows, _READ)])
     options = {"metric": "euclidean", "init": "random", "n_init": 1, "max_iter": 10}
-    return kmeans(sample, min(n, len(sample)), generator=generator, **options).centers  # type: ignore[arg-type]
+    found = kmeans(sample, min(n, len(sample)), generator=generator, **options)  # type: ignore[arg-type]
+    return found.centers[torch.unique(found.labels)]
 
 
 def _unit_rows(features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "b"]) -> Float64[Tensor, "b d"]:

@@ -22,6 +22,9 @@ from shoal.clustering.rows import Metric, Rows, draw_rows, invalid_features_erro
 from shoal.errors import UserError
 
 _READ = 2**18
+_CENTRED_ON = 1024  # rows whose median the coordinates are taken about
+_CANCELLED = 1e-13
+"""Of squared distances by products, the share of the squared lengths that rounding may make of 0."""
 
 
 def silhouette(
@@ -59,7 +62,8 @@ def silhouette(
     present, clusters, sizes = torch.unique(labels[kept], return_inverse=True, return_counts=True)
     if not 1 < len(present) < len(kept):
         return torch.nan
-    rows = Rows(features, metric, features[kept[0]], torch.float64)
+    middle = features[kept[:: -(-len(kept) // _CENTRED_ON)]].median(0).values  # a mean would follow a single far row
+    rows = Rows(features, metric, middle, torch.float64)
     step = _step(rows, len(sizes))
     total = 0.0
     for start in range(0, len(kept), step):
@@ -139,11 +143,13 @@ def _silhouettes(
 ) -> Float64[Tensor, "b"]:
     """Silhouettes of a part of the rows that are kept, from their distances to all of these."""
     x, own = rows[kept[part]], clusters[part]
-    sums = x.new_zeros(len(sizes), len(x))
+    sums, own_lengths = x.new_zeros(len(sizes), len(x)), x.square().sum(1)
     step = _step(rows, len(x))
     for start in range(0, len(kept), step):
         points = rows[kept[start : start + step]]
-        squared = squared_distances(points, x).add_(points.square().sum(1, keepdim=True)).clamp_(min=0)
+        lengths = points.square().sum(1, keepdim=True)
+        squared = squared_distances(points, x).add_(lengths)
+        squared.masked_fill_(squared <= _CANCELLED * (lengths + own_lengths), 0)
         sums.index_add_(0, clusters[start : start + step], rows.distance(squared))
     mean = sums / sizes[:, None]
     mean.scatter_(0, own[None], torch.inf)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shoal.clustering.neighbours import nearest_neighbours
-from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, subsample
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, power_of_two, subsample
 from shoal.device import hold_threads
 from shoal.mapped import release, scratch
 
@@ -51,7 +51,7 @@ def map_positions(
         shards: whether all ranks see the features and place a share of the rows each; the first lays out the sample.
 
     Raises:
-        UserError: NaN, infinity, zero rows under the cosine, squares that overflow in float32.
+        UserError: NaN, infinity, zero rows under the cosine; of more than 10 000, squares that overflow.
     """
     features = features.detach()
     positions = scratch((len(features), 2), torch.float32).to(features.device)
@@ -59,7 +59,8 @@ def map_positions(
     if not len(sample):
         return positions
     rows = Rows(features, metric)[sample]
-    rows = (rows - rows.mean(0)).float()
+    rows = rows - rows.mean(0)
+    rows = (rows / power_of_two(rows)).float()
     if not torch.isfinite(4 * rows.square().sum()):
         raise invalid_features_error(features)
 
@@ -93,10 +94,11 @@ def place_among(
         metric: decides which rows are near.
 
     Raises:
-        UserError: NaN, infinity, zero rows under the cosine, squares that overflow in float32.
+        UserError: NaN, infinity, zero rows under the cosine, squares that overflow.
     """
     nearest, distances = nearest_neighbours(rows, min(GUIDES, len(rows)), metric, others)
-    weights = 1 / distances.clamp(min=torch.finfo(distances.dtype).eps)
+    info = torch.finfo(distances.dtype)
+    weights = 1 / (distances / distances.amax(1, keepdim=True).clamp(min=info.tiny)).clamp(min=info.eps)
     return (weights[:, :, None] * positions[nearest]).sum(1) / weights.sum(1, keepdim=True)
 
 

@@ -112,7 +112,7 @@ class _Search:
         unsure = torch.zeros_like(rows, dtype=torch.bool)
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            x = (self.asked[part] - self.center).to(dtype)
+            x = self._about_center(self.asked[part], dtype)
             # Lower bounds of the squared distances, less a number for each row.
             bounds = torch.addmm(least_lengths, x, points.T, alpha=-2, out=room[: len(part)])
             if self.among_themselves:
@@ -156,8 +156,12 @@ class _Search:
                 if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
                     raise invalid_features_error(rows.features)
                 if rows is self.others:
-                    points[part] = (x - self.center).to(dtype)
+                    points[part] = self._about_center(x, dtype)
         return points
+
+    def _about_center(self, x: Float[Tensor, "b d"], dtype: torch.dtype) -> Float[Tensor, "b d"]:
+        """Rows about the point in their midst; the difference is rounded to a type once, and not before."""
+        return (x.to(torch.promote_types(x.dtype, dtype)) - self.center).to(dtype)
 
     def _by_differences(self, rows: Int64[Tensor, "u"]) -> None:
         """Compare some rows with all, at a hundred times the cost of products."""

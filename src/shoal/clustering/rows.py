@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -257,7 +258,7 @@ def too_far(features: Float[Tensor, "n d"]) -> UserError:
 
 def distinct_rows(features: Shaped[Tensor, "n d"]) -> tuple[Int64[Tensor, "m"], Int64[Tensor, "n"]]:
     """The first of each of the m rows that differ, in their order, and which of these every row is equal to."""
-    rows = np.ascontiguousarray(features.detach().cpu().numpy())
+    rows = np.ascontiguousarray(features.detach().cpu().numpy() + 0)  # of -0.0 it makes 0.0, which is equal to it
     whole = rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
     _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
     order = np.argsort(first)
@@ -299,6 +300,15 @@ def directions(means: Float64[Tensor, "k d"], before: Float[Tensor, "k d"]) -> F
 def squared_distances(x: Float[Tensor, "b d"], points: Float[Tensor, "m d"]) -> Float[Tensor, "b m"]:
     """‖x − y‖² for all pairs, less the ‖x‖² that the nearest point does not depend on."""
     return torch.addmm(points.square().sum(1), x, points.T, alpha=-2)
+
+
+def power_of_two(x: Float[Tensor, "n d"]) -> float:
+    """The largest power of two that no value exceeds in size: divided by it, no square overflows or vanishes.
+
+    Such a division changes no digit. It is 1 where all values are zero, or one is not finite.
+    """
+    largest = float(x.abs().max()) if x.numel() else 0.0
+    return math.ldexp(0.5, math.frexp(largest)[1]) if 0 < largest < math.inf else 1.0
 
 
 def subsample(n: int, most: int, generator: torch.Generator) -> Int64[Tensor, "m"]:

@@ -54,7 +54,9 @@ def umap_embedding(
     if n < MIN_ROWS:
         raise UserError(f"UMAP has no graph of {counted(n, 'row')} (n_samples={n}): give at least {MIN_ROWS}.")
     first, inverse = distinct_rows(features)
-    if MIN_ROWS <= len(first) < n:
+    if len(first) < MIN_ROWS:
+        return inverse.float()[:, None].repeat(1, n_components)
+    if len(first) < n:
         settings = {"n_components": n_components, "n_neighbors": n_neighbors}
         return umap_embedding(features[first], metric=metric, seed=seed, **settings)[inverse]
     n_neighbors = min(n_neighbors, n - 1)
@@ -153,7 +155,7 @@ def log_shares(shares: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
 
     Of a row without any vote, which belongs nowhere, all are −∞.
     """
-    logs = (shares.double() + 1 / (VOTERS * shares.shape[1])).log()
+    logs = (shares.double() + 1 / (VOTERS * max(shares.shape[1], 1))).log()
     return logs.where((shares > 0).any(1, keepdim=True), -torch.inf)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Int32, Int64
 from torch import Tensor
 
 from shoal.clustering import nearest_neighbours
-from shoal.clustering.rows import Metric, Rows, invalid_features_error, subsample
+from shoal.clustering.rows import Metric, Rows, invalid_features_error, power_of_two, subsample
 from shoal.errors import UserError
 from shoal.tensors import read_tensors, write_tensors
 
@@ -50,14 +50,16 @@ class Coordinates:
         drawn = subsample(len(rows), _SAMPLED, torch.Generator().manual_seed(seed)).to(features.device)
         sample = rows[drawn].cpu()
         mean = sample.mean(0, dtype=torch.float64)
-        centred = (sample - mean).float()
+        centred = sample - mean
+        unit = power_of_two(centred)
+        centred = (centred / unit).float()
         if not torch.isfinite(centred.sum()) and not torch.isfinite(centred).all():
             raise invalid_features_error(features)
         c = min(COMPONENTS, centred.shape[1])
         axes = torch.linalg.eigh((centred.T @ centred).double()).eigenvectors.flip(1)[:, :c].float()
         # eigh leaves the signs open: here the largest entry of an axis is positive.
         axes = axes * torch.where(axes.gather(0, axes.abs().argmax(0)[None]) < 0, -1.0, 1.0)
-        size, reach = ((each.square().sum(1).mean().sqrt()) for each in (centred @ axes, sample.float()))
+        size, reach = (unit * each.square().sum(1).mean().sqrt() for each in (centred @ axes, (sample.double() / unit)))
         # Rows that coincide have no size, and their rounding must not be blown up.
         scale = float(size) if size > 1e-6 * reach else 1.0
         return cls(metric, mean.float(), (axes / scale).contiguous())

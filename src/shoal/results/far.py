@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from shoal.clustering.rows import Metric, Rows, squared_distances
+from shoal.clustering.rows import Metric, Rows
 
 SHARE = 0.01
 """Of the images that were clustered are far."""
@@ -85,8 +85,8 @@ class Reference:
         twice that of one. Within this of an image are those of its group; the largest group is taken away first.
         """
         rows = Rows(features[:_MOST], metric)
-        x = rows[:].float()
-        distances = rows.distance(squared_distances(x, x).clamp(min=0))
+        x = (rows[:] - rows[:].mean(0)).float()
+        distances = rows.distance(torch.cdist(x, x).square())
         radius = self.far * torch.tensor(self.typical, dtype=torch.float64)[labels[:_MOST]]
         near = distances.double() <= (radius * (2 if self.squares else 2**0.5))[:, None]
         left, n = torch.ones(len(x), dtype=torch.bool), 0

@@ -54,7 +54,7 @@ class CentersPosterior(nn.Module):
         self.register_buffer("shift", centers.mean(0))
         self.register_buffer("centers", centers - self.shift)
         # With no spread at all a row belongs to its nearest centre alone.
-        self.scale = 1 / max(2 * variance, torch.finfo(torch.float32).tiny)
+        self.scale = 1 / max(2 * variance, torch.finfo(torch.float64).tiny)
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each cluster."""
@@ -64,7 +64,8 @@ class CentersPosterior(nn.Module):
         """Log probability of each cluster but for a constant per row."""
         x = unit_length(features.double()) if self.cosine else features.double()
         # Without the ‖x‖² of the squared distances, which is the same for all.
-        return squared_distances(x - self.shift, self.centers) * -self.scale
+        squared = squared_distances(x - self.shift, self.centers)
+        return (squared - squared.amin(1, keepdim=True)) * -self.scale
 
 
 class CentersEstimator(

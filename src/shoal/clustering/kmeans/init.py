@@ -89,11 +89,12 @@ def coreset(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Sha
     data nor repeating a row instead of weighting it makes a difference.
     """
     size = max(LEAST_ROWS, ROWS_PER_CLUSTER * n_clusters)
-    n, squares, weights = shards.total(len(rows)), rows.squared_lengths[:, 0], rows.weights
+    n, weights = shards.total(len(rows)), rows.weights
     if n <= 2 * size:
         distinct, number = torch.unique(shards.gather(rows[:]), dim=0, return_inverse=True)
-        counts = squares.new_zeros(len(distinct)).index_add_(0, number, shards.gather(rows.each_weight))
+        counts = distinct.new_zeros(len(distinct)).index_add_(0, number, shards.gather(rows.each_weight))
         return _rows_like(rows, distinct[counts > 0], counts[counts > 0]), True
+    squares = _from_mean(rows, shards)
     weight, far = float(n), squares.sum(dtype=torch.float64)
     if weights is not None:
         weight, far = float(shards.sum(weights.sum(dtype=torch.float64))), (squares * weights).sum(dtype=torch.float64)
@@ -102,6 +103,17 @@ def coreset(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Sha
     index = _drawn(chance if weights is None else chance.mul_(weights), size, generator, shards)
     sampled = 1 / (size * (squares[index].double() / (2 * far) + 1 / (2 * weight)))  # a row's own weight cancels
     return _rows_like(rows, shards.gather(rows[index]), shards.gather(sampled.to(rows.dtype))), False
+
+
+def _from_mean(rows: Rows, shards: Shards) -> Float[Tensor, "n"]:
+    """Squared distance of each row from the mean, which under the cosine is not the origin."""
+    if rows.metric == "euclidean":
+        return rows.squared_lengths[:, 0]
+    mean, _ = rows.moments(shards)
+    squares = mean.new_empty(len(rows))
+    for part, x in rows.chunks(1):
+        squares[part] = torch.linalg.vector_norm(x - mean, dim=1).square()
+    return squares
 
 
 def candidates(rows: Rows, n_clusters: int, generator: torch.Generator, shards: Shards) -> Rows:

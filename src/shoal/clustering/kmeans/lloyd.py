@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shoal.clustering.kmeans.nearest import nearest_labels, to_points
 from shoal.clustering.kmeans.partition import Partition
-from shoal.clustering.rows import LOCAL, Rows, Shards, directions, squared_distances
+from shoal.clustering.rows import LOCAL, Rows, Shards, angle_of_rounding, directions, squared_distances
 from shoal.device import multiplies_bfloat16
 
 ROWS = 512
@@ -41,7 +41,7 @@ def split_merge(partition: Partition, centers: Float[Tensor, "k d"]) -> Float[Te
         return centers
     counts = partition.totals()[1]
     inertias, tried = partition.inertias(centers).topk(max(1, k // 8))
-    tried = tried[inertias > 0]
+    tried = tried[(inertias > 0) & (counts[tried] > EMPTY * counts.sum())]  # an emptied one may keep some rounding
     if not len(tried):
         return centers
     saved, halves = zip(*(_split(partition, centers[c], int(c)) for c in tried), strict=True)
@@ -253,7 +253,8 @@ def relocate_empty_clusters(
     """Rows farthest from their own centres, farthest first, for the centres of empty clusters to move to.
 
     So no cluster is lost unless there are fewer distinct rows than clusters. The squared distances count by the rows'
-    weights, as in the inertia: a row of weight 0 never takes a centre.
+    weights, as in the inertia: a row of weight 0 never takes a centre. Nor does a row that is its own centre but for
+    rounding: such moves would never end.
 
     Args:
         partition: the clusters of the rows about ``centers``.
@@ -265,8 +266,11 @@ def relocate_empty_clusters(
     """
     rows, shards = partition.rows, partition.shards
     distances = centers.new_empty(len(rows))
+    rounding = angle_of_rounding(rows) if rows.metric == "cosine" else 4 * torch.finfo(rows.dtype).eps
+    rounding += shards.total(len(rows)) * torch.finfo(torch.float64).eps  # that of the sum which a mean is made of
     for part, x in rows.chunks(1):
-        distances[part] = to_points(x, centers[partition.labels[part]])
+        away = to_points(x, centers[partition.labels[part]])
+        distances[part] = away.where(away > rounding * torch.linalg.vector_norm(x, dim=1), -torch.inf)
     weights = rows.each_weight
     if rows.weights is not None:
         distances = (distances * weights.sqrt()).where(weights > 0, -torch.inf)
@@ -275,6 +279,8 @@ def relocate_empty_clusters(
     distances, candidates, owners, weights = map(shards.gather, found)
     distances, order = distances.topk(min(n, len(distances)))
     order = order[torch.isfinite(distances)]
+    if not len(order):
+        return candidates[:0], *partition.totals()
     sums, counts = partition.totals()
     rest = sums.index_add(0, owners[order], candidates[order].double() * weights[order, None], alpha=-1)
     left = counts.index_add(0, owners[order], weights[order], alpha=-1)

@@ -338,7 +338,34 @@ class MiniBatchKMeans(CentersEstimator):
         return torch.searchsorted(edges, draws * edges[-1], right=True).clamp(max=n - 1)
 
     def _label(self, X: ArrayOrTensor, source: Source, weights: Float[Tensor, "n"] | None) -> None:
-        """Read all rows once for their clusters and inertia."""
+        """Read all rows once for their clusters and inertia, and once more if clusters of one direction become one."""
+        labels, total, reach = self._assigned(source, weights)
+        merged = False
+        if self.metric == "cosine":
+            rounding = angle_of_rounding(self._running.rows(source[:1]))
+            same = first_of_direction(self._running.centers, reach, rounding)
+            merged = len(torch.unique(same)) < len(same)
+            if merged:
+                self._running.centers = self._running.centers[same]
+                labels, total, _ = self._assigned(source, weights)
+                labels = same[labels]
+        self.inertia_ = total / 2 if self.metric == "cosine" else total
+        self.labels_ = as_input_type(X, labels)
+        self.cluster_centers_ = as_input_type(X, self._found())
+        self.counts_ = as_input_type(X, self._running.counts)
+        shards, everything = Shards(self.sharded), source[:1].expand(len(source), -1)  # of which only the size is asked
+        weight = shards.total(len(source)) if weights is None else weights.sum(dtype=torch.float64)
+        self.variance_ = self._spread(total, float(weight))
+        # A centre without rows is usual where batches are drawn, unless there are too few rows that differ.
+        chunks = (self._running.rows(source[part])[:] for part in Rows(everything, self.metric).parts(1))
+        if merged or shards.total(count_distinct(chunks, self.n_clusters)) < self.n_clusters:
+            sizes = shards.sum(torch.bincount(labels, minlength=self.n_clusters))
+            warn_if_fewer(int((sizes > 0).sum()), self.n_clusters)
+
+    def _assigned(
+        self, source: Source, weights: Float[Tensor, "n"] | None
+    ) -> tuple[Int64[Tensor, "n"], float, Float[Tensor, "k"]]:
+        """The nearest centre of each row, the sum of the squared distances, and the largest distance to each centre."""
         labels = torch.empty(len(source), dtype=torch.int64, device=source.device)
         total, reach = 0.0, self._running.centers.new_zeros(self.n_clusters)
         everything = source[:1].expand(len(source), -1)  # of which only the size is asked
@@ -351,23 +378,8 @@ class MiniBatchKMeans(CentersEstimator):
             squared = apart.double().square()
             total += float(squared.sum() if weights is None else squared @ weights[part].double())
         shards = Shards(self.sharded)
-        total, reach = float(shards.sum(torch.tensor(total, dtype=torch.float64))), shards.gather(reach[None]).amax(0)
-        self.inertia_ = total / 2 if self.metric == "cosine" else total
-        merged = False
-        if self.metric == "cosine":
-            same = first_of_direction(self._running.centers, reach, angle_of_rounding(self._running.rows(source[:1])))
-            merged = bool((same != torch.arange(len(same), device=same.device)).any())
-            labels, self._running.centers = same[labels], self._running.centers[same]
-        self.labels_ = as_input_type(X, labels)
-        self.cluster_centers_ = as_input_type(X, self._found())
-        self.counts_ = as_input_type(X, self._running.counts)
-        weight = shards.total(len(source)) if weights is None else weights.sum(dtype=torch.float64)
-        self.variance_ = self._spread(total, float(weight))
-        # A centre without rows is usual where batches are drawn, unless there are too few rows that differ.
-        chunks = (self._running.rows(source[part])[:] for part in Rows(everything, self.metric).parts(1))
-        if merged or shards.total(count_distinct(chunks, self.n_clusters)) < self.n_clusters:
-            sizes = shards.sum(torch.bincount(labels, minlength=self.n_clusters))
-            warn_if_fewer(int((sizes > 0).sum()), self.n_clusters)
+        total = float(shards.sum(torch.tensor(total, dtype=torch.float64)))
+        return labels, total, shards.gather(reach[None]).amax(0)
 
     def _found(self) -> Float[Tensor, "k d"]:
         return self._running.centers + self._running.shift

@@ -150,13 +150,17 @@ def _with_common_directions(rows: Rows, found: Solution, shards: Shards) -> Solu
     reach = found.squared.new_zeros(len(found.centers)).scatter_reduce_(0, found.labels, found.squared, "amax")
     reach = shards.gather(reach[None]).amax(0).sqrt()
     same = first_of_direction(found.centers, reach, angle_of_rounding(rows))
-    return replace(found, centers=found.centers[same], labels=same[found.labels])
+    if len(torch.unique(same)) == len(same):
+        return found
+    merged = solution_at(rows, found.centers[same], found.n_iter, shards)
+    return replace(merged, labels=same[merged.labels])
 
 
 def first_of_direction(centers: Float[Tensor, "k d"], reach: Float[Tensor, "k"], angle: float) -> Int64[Tensor, "k"]:
     """For each cluster the first whose rows share its direction but for rounding, as multiples of a row do.
 
-    If the first gets the rows of the others, and these its centre, predictions say the same.
+    The first stands for itself: directions of which each is near the next, but not near the first, are no single one.
+    If the others get its centre, rows must be assigned anew.
 
     Args:
         centers: of unit length.
@@ -167,16 +171,18 @@ def first_of_direction(centers: Float[Tensor, "k d"], reach: Float[Tensor, "k"],
     narrow = (reach <= angle).nonzero()[:, 0]
     if len(narrow) < 2:
         return same
-    points = centers[narrow].double()
+    points, is_first = centers[narrow].double(), torch.zeros_like(narrow, dtype=torch.bool)
     step = max(1, 2**22 // points.numel())
     for part in torch.split(torch.arange(len(narrow), device=narrow.device), step):
         squared = squared_distances(points[part], points) + points[part].square().sum(1, keepdim=True)
         near = squared <= angle**2 + 1e-14  # products round, so that differences decide
         row, other = near.nonzero(as_tuple=True)
         near[row, other] = to_points(points[part][row], points[other]) <= angle
-        same[narrow[part]] = narrow[near.byte().argmax(1)]
-    while not torch.equal(same, same[same]):
-        same = same[same]
+        for one, others in zip(part.tolist(), near, strict=True):
+            firsts = (others & is_first).nonzero()[:, 0]
+            is_first[one] = not len(firsts)
+            if len(firsts):
+                same[narrow[one]] = narrow[firsts[0]]
     return same
 
 

@@ -96,4 +96,7 @@ def start_from_subspace(
     draw = random_seeds if random else seeds
     starts = draw(projected, n_clusters, RUNS * n_init, generator)
     runs = (lloyd(projected, start, max_iter=max_iter, tol=TOLERANCE) for start in starts)
-    return rows.prepare(subspace.lift(min(runs, key=lambda run: run.inertia).centers) + rows.shift)
+    centers = subspace.lift(min(runs, key=lambda run: run.inertia).centers)
+    if rows.metric == "cosine":
+        centers = centers.where(centers.any(1, keepdim=True), rows[:1])  # zero has no direction
+    return rows.prepare(centers + rows.shift)

@@ -125,7 +125,8 @@ def _gaps(
     gaps = []
     for group in present[(sizes >= fewest) & (present != highest)]:
         inside = groups == group
-        across = torch.cdist(points[inside], points[~inside]).amin(1)
+        # In float32, products would find no distance between groups that lie side by side far from the others.
+        across = torch.cdist(points[inside].double(), points[~inside].double()).amin(1)
         width = float(across.kthvalue(min(LINKS, len(across))).values)
-        gaps.append(float(density[inside].max()) + dimension * math.log(width))
+        gaps.append(float(density[inside].max()) + dimension * math.log(max(width, 1e-300)))
     return gaps
