@@ -10,7 +10,9 @@ from sklearn.metrics import adjusted_rand_score
 from tests.golden import golden
 
 from shoal.clustering.kmeans import assign, kmeans
+from shoal.clustering.kmeans.init import coreset
 from shoal.clustering.kmeans.restarts import Settings, run_kmeans
+from shoal.clustering.rows import LOCAL, Rows
 from shoal.errors import UserError
 
 METRICS = ("euclidean", "cosine")
@@ -311,10 +313,10 @@ def test_directions_that_differ_little_are_predicted_as_they_were_fitted():
     assert (assign(x, found.centers, "cosine")[0] == found.labels).float().mean() > 0.95
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_sample_of_directions_has_the_few_that_are_far(seed):
-    near = 1 + 0.003 * torch.randn(200_000, 16, generator=generator(seed))
-    far = -20 * torch.eye(16)[:4].repeat_interleave(4, 0)
-    found = kmeans(torch.cat([near, far]), 5, generator=generator(seed), metric="cosine")
-    assert found.labels[-16:].unique().numel() == 4
-    assert not torch.isin(found.labels[:-16], found.labels[-16:]).any()
+    x = torch.cat([1 + 0.01 * torch.randn(100_000, 16, generator=generator(seed)), -20 * torch.eye(16)[:4]])
+    sample, whole = coreset(Rows(x, "cosine"), 5, generator(seed), LOCAL)
+    assert not whole
+    assert (sample[:] < -0.9).any(0)[:4].all()
+    torch.testing.assert_close(float(sample.each_weight.sum()), 100_004.0, rtol=0.02, atol=0)
