@@ -168,3 +168,12 @@ def test_a_far_first_row_and_equal_rows_lose_no_digits(metric):
         apart = (1 - torch.nn.functional.cosine_similarity(features[:, None], features[None], dim=2)).clamp(min=0)
     expected = silhouette_score(apart.where(apart > 1e-12, 0), labels, metric="precomputed")
     assert silhouette(features, labels, metric=metric) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_narrow_cone_under_the_cosine():
+    features, labels = data(120)
+    cone = 1 + 1e-7 * features
+    unit = torch.nn.functional.normalize(cone)
+    squared = torch.cdist(unit, unit, compute_mode="donot_use_mm_for_euclid_dist").square()
+    expected = silhouette_score(squared, labels, metric="precomputed")
+    assert silhouette(cone, labels, metric="cosine") == pytest.approx(expected, abs=1e-6)

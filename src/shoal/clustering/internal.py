@@ -62,12 +62,12 @@ def silhouette(
     present, clusters, sizes = torch.unique(labels[kept], return_inverse=True, return_counts=True)
     if not 1 < len(present) < len(kept):
         return torch.nan
-    middle = features[kept[:: -(-len(kept) // _CENTRED_ON)]].median(0).values  # a mean would follow a single far row
-    rows = Rows(features, metric, middle, torch.float64)
+    rows = Rows(features, metric, dtype=torch.float64)
+    middle = rows[kept[:: -(-len(kept) // _CENTRED_ON)]].median(0).values  # a mean would follow a single far row
     step = _step(rows, len(sizes))
     total = 0.0
     for start in range(0, len(kept), step):
-        total += float(_silhouettes(rows, kept, clusters, sizes, slice(start, start + step)).sum())
+        total += float(_silhouettes(rows, middle, kept, clusters, sizes, slice(start, start + step)).sum())
     return _finite(total / len(kept), features, labels)
 
 
@@ -139,14 +139,19 @@ def _step(rows: Rows, n_columns: int) -> int:
 
 
 def _silhouettes(
-    rows: Rows, kept: Int64[Tensor, "m"], clusters: Int64[Tensor, "m"], sizes: Int64[Tensor, "k"], part: slice
+    rows: Rows,
+    middle: Float64[Tensor, "d"],
+    kept: Int64[Tensor, "m"],
+    clusters: Int64[Tensor, "m"],
+    sizes: Int64[Tensor, "k"],
+    part: slice,
 ) -> Float64[Tensor, "b"]:
     """Silhouettes of a part of the rows that are kept, from their distances to all of these."""
-    x, own = rows[kept[part]], clusters[part]
+    x, own = rows[kept[part]] - middle, clusters[part]
     sums, own_lengths = x.new_zeros(len(sizes), len(x)), x.square().sum(1)
     step = _step(rows, len(x))
     for start in range(0, len(kept), step):
-        points = rows[kept[start : start + step]]
+        points = rows[kept[start : start + step]] - middle
         lengths = points.square().sum(1, keepdim=True)
         squared = squared_distances(points, x).add_(lengths)
         squared.masked_fill_(squared <= _CANCELLED * (lengths + own_lengths), 0)
