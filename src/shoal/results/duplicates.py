@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float32, Int8, Int64, Shaped
+from jaxtyping import Float32, Int8, Int32, Int64, Shaped
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
@@ -76,7 +76,7 @@ def duplicates(
     rows = _touched(first, pairs, links)
     place = _Places(rows)
     leader = place.of(first[torch.from_numpy(rows)].numpy())
-    file = np.arange(len(rows))
+    file = np.arange(len(rows), dtype=np.int32)
     if links is not None:
         file[place.of(links[:, 0].numpy())] = place.of(links[:, 1].numpy())
     one, other = (place.of(side.numpy()) for side in (pairs.one, pairs.other))
@@ -109,26 +109,26 @@ def _touched(first: Int64[Tensor, "n"], pairs: Pairs, links: Int64[Tensor, "l 2"
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Places of rows among some."""
+    """Places of rows among some, of which there are fewer than 2³¹."""
 
     rows: Int64[np.ndarray, "m"]
 
-    def of(self, rows: Int64[np.ndarray, "b"]) -> Int64[np.ndarray, "b"]:
-        found: Int64[np.ndarray, "b"] = np.searchsorted(self.rows, rows)
-        return found
+    def of(self, rows: Int64[np.ndarray, "b"]) -> Int32[np.ndarray, "b"]:
+        return np.searchsorted(self.rows, rows).astype(np.int32)
 
 
 def _groups(
-    leader: Int64[np.ndarray, "m"],
-    file: Int64[np.ndarray, "m"],
-    one: Int64[np.ndarray, "p"],
-    other: Int64[np.ndarray, "p"],
+    leader: Int32[np.ndarray, "m"],
+    file: Int32[np.ndarray, "m"],
+    one: Int32[np.ndarray, "p"],
+    other: Int32[np.ndarray, "p"],
 ) -> tuple[Int64[np.ndarray, "g"], Int64[np.ndarray, "g"]]:
     """Places in groups of at least two files, and their groups: the largest first, then that of the earliest row."""
     n = len(leader)
-    own = np.arange(n)
-    ends = np.concatenate([one, own, own]), np.concatenate([other, leader, file])
-    links = coo_array((np.ones(len(ends[0]), bool), ends), shape=(n, n))
+    own = np.arange(n, dtype=np.int32)
+    copied, named = np.flatnonzero(leader != own), np.flatnonzero(file != own)
+    ends = np.concatenate([one, copied, named]), np.concatenate([other, leader[copied], file[named]])
+    links = coo_array((np.ones(len(ends[0])), ends), shape=(n, n))  # in the type that the search makes of it
     _, group = connected_components(links, directed=False)
     sizes, files = np.bincount(group), np.bincount(group[file == own])
     rows = np.flatnonzero(files[group] > 1)
@@ -142,7 +142,7 @@ def _groups(
 
 def _best(
     rows: Int64[np.ndarray, "m"],
-    file: Int64[np.ndarray, "g"],
+    file: Int32[np.ndarray, "g"],
     group: Int64[np.ndarray, "g"],
     ids: Sequence[str],
     sketches: Shaped[np.ndarray, "n"],

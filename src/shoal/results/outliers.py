@@ -14,6 +14,7 @@ from torch import Tensor
 
 from shoal.clustering.grouping import groups_of
 from shoal.clustering.neighbours import Neighbours
+from shoal.mapped import by_parts
 from shoal.results.tables import as_utf8, write_columns
 
 FAR = 3.5
@@ -58,7 +59,7 @@ def outliers(rows: Int64[Tensor, "m"], distance: Float[Tensor, "n"], clusters: I
     """
     overall: float | None = None
     found, scores = [rows[:0]], [distance[:0]]
-    own = clusters[rows] + 1
+    own = by_parts(lambda part: (clusters[part] + 1).int(), rows)
     for _, places in groups_of(own, int(own.max()) + 1 if len(own) else 1):
         members = rows[places]
         values = distance[members]
