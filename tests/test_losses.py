@@ -2,7 +2,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from shoal.losses import coding_rate, positive_alignment, prototype_scattering, prototypes, spread_of_views
+from shoal.losses import (
+    cluster_entropy,
+    coding_rate,
+    positive_alignment,
+    prototype_scattering,
+    prototypes,
+    spread_of_views,
+)
 from tests.golden import golden
 
 
@@ -99,3 +106,11 @@ def test_losses_stay_in_float32_under_autocast():
         inside = prototype_scattering(q, k, labels, 4, 0.5)
     assert inside.dtype == torch.float32
     assert torch.equal(inside, prototype_scattering(q, k, labels, 4, 0.5))
+
+
+def test_entropy_of_clusters_of_which_one_has_underflown():
+    logits = torch.tensor([[200.0, 0, 0]] * 4, requires_grad=True)
+    loss = cluster_entropy(logits.softmax(1))
+    loss.backward()
+    assert loss.item() == pytest.approx(torch.tensor(3.0).log().item())
+    assert logits.grad.isfinite().all()

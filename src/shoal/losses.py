@@ -307,7 +307,8 @@ def cluster_entropy(p: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
     Zero for equal sizes, log k when one cluster holds everything (CC, arXiv 2009.09687, eq. 7, where −H is added).
     """
     sizes = p.float().mean(0)
-    negative_entropy: Tensor = torch.special.xlogy(sizes, sizes).sum()
+    # At 0 the gradient of x·log x is −∞, which the softmax would multiply by 0.
+    negative_entropy: Tensor = torch.special.xlogy(sizes, sizes.clamp(min=1e-30)).sum()
     return math.log(len(sizes)) + negative_entropy
 
 

@@ -86,4 +86,6 @@ def test_the_unit_of_the_features_does_not_matter(unit):
 
 def test_clusters_without_spread_have_all_of_the_probability():
     x = np.eye(3)[np.arange(30) % 3]
-    np.testing.assert_array_equal(KMeans(3, random_state=0).fit(x).predict_proba(x).max(1), 1)
+    model = KMeans(3, random_state=0).fit(x)
+    np.testing.assert_array_equal(model.predict_proba(x).max(1), 1)
+    assert np.isfinite(np.float32(model.as_module().scale))  # as in an exported network

@@ -145,6 +145,13 @@ def test_two_photos_that_have_swapped_names_keep_their_clusters(photos, clusters
     assert read == []  # each is known by the size and times of its own file
 
 
+def test_a_photo_that_another_one_has_overwritten_has_vanished(photos, clusters, capsys):
+    (photos / "red-0.png").rename(photos / "blue-0.png")
+    assert main(["update", str(clusters)]) == 0
+    assert "updated      1 renamed, 1 vanished" in capsys.readouterr().out
+    assert set(changes(clusters)) == {("renamed", "blue-0.png", "red-0.png"), ("vanished", "blue-0.png", "")}
+
+
 def test_another_folder_joins_and_is_looked_at_again(tmp_path, photos, clusters, capsys):
     for colour in COLOURS:
         photograph(tmp_path / "december", colour, 70)

@@ -46,3 +46,16 @@ def test_one_image_at_once_with_views_apart(kind, monkeypatch):
         check_fits(config(kind(views="apart"), batch_size=2), 8, 8)
     check_fits(config(kind(views="joined"), batch_size=2), 8, 8)
     check_fits(config(kind(views="apart"), batch_size=4), 8, 8)
+
+
+def test_one_image():
+    with pytest.raises(UserError, match="there is 1 image: training compares images, so give at least two"):
+        check_fits(config(ProPosConfig()), 1, 1)
+
+
+def test_a_cosine_of_which_the_warm_up_leaves_nothing():
+    base = config(ProPosConfig())
+    optim = dataclasses.replace(base.optim, schedule="epoch", warmup_epochs=base.epochs)
+    with pytest.raises(UserError, match="the rate would be 0 throughout"):
+        check_fits(dataclasses.replace(base, optim=optim), 8, 8)
+    check_fits(dataclasses.replace(base, optim=dataclasses.replace(optim, schedule="iteration")), 8, 8)

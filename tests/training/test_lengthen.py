@@ -137,6 +137,7 @@ def test_the_command_goes_on(tmp_path, capsys):
     assert main(["train", "--resume", out, "--optim.lr", "2"]) == 2
     assert "exactly as it began, but for --epochs and --max-steps" in capsys.readouterr().err
     assert main(["train", "--resume", out, "--method.hidden", "8"]) == 2
+    assert main(["train", "--resume", out, "--max-steps", "0"]) == 2
     assert main(["train", "--resume", out, "--max-steps", "1"]) == 2
     capsys.readouterr()
     assert main(["train", "--resume", out, "--max-steps", "4"]) == 0
@@ -171,6 +172,9 @@ def test_methods_without_clusters_are_left_alone():
     base = recipe(100, 20, method=METHODS["byol"].config_class())
     assert with_reachable_clusters(dataclasses.replace(base, epochs=5), base, ())[0].cluster_from == 20
     assert use_of_clusters(base, 2) == ("", True)
+    boosted = dataclasses.replace(base, method=METHODS["byol"].config_class(boost_from=0.85))
+    assert use_of_clusters(boosted, 2) == ("the losses use them from epoch 86 of 100 on", True)
+    assert "not used yet" in use_of_clusters(dataclasses.replace(boosted, max_steps=60), 2)[0]
 
 
 def test_what_is_scaled_or_never_used_is_said(tmp_path, capsys, caplog):

@@ -22,6 +22,7 @@ from shoal.methods import CCConfig, MoCoConfig, ProPosConfig, build
 from shoal.progress import Progress
 from shoal.results import train as workflow
 from shoal.training import fit
+from shoal.training.loop import e_step
 from shoal.training.run import Interrupted, Watcher
 
 
@@ -214,6 +215,14 @@ def test_a_diverged_run_keeps_its_last_good_state(tmp_path):
     ):
         fit(run, Progress(), [Poison()])
     assert run.folder.state.read_bytes() == before
+
+
+def test_features_that_are_not_finite_say_that_training_diverged(tmp_path):
+    run = new_run(tmp_path / "run")
+    run.method.embed = lambda images: torch.full((len(images), 4), torch.nan)
+    run.state.epoch = run.state.step = 1
+    with pytest.raises(UserError, match=r"training diverged in epoch 1: features are not finite.*lower --optim.lr"):
+        e_step(run, Progress())
 
 
 def test_buffers_that_are_infinite_from_the_start_are_no_divergence(tmp_path, monkeypatch):

@@ -89,7 +89,11 @@ class TrainCommand(Command):
                 )
             given = {flag.partition("=")[0].replace("_", "-") for flag in flags}
             epochs = own.epochs if "--epochs" in given else None
-            return dataclasses.replace(command, length=(epochs, own.max_steps if "--max-steps" in given else None))
+            max_steps = own.max_steps if "--max-steps" in given else None
+            for flag, value in (("--epochs", epochs), ("--max-steps", max_steps)):
+                if value is not None and value < 1:
+                    raise UserError(f"{flag} {value} must be 1 at least.")
+            return dataclasses.replace(command, length=(epochs, max_steps))
         if not name:
             raise UserError(f"give a recipe, as in 'shoal train propos-digits': there are {', '.join(recipe_names())}.")
         scaled, note = with_reachable_clusters(command.config, config, flags)
@@ -255,7 +259,10 @@ def _to_its_end(command: TrainCommand, path: Path) -> str:
             else:
                 fit(run, progress)
     if command.profile and first and not run.folder.profile.exists():
-        complain(f"the run ended before --profile had seen its {counted(command.profile, 'step')}: give fewer.")
+        complain(
+            f"the run ended before --profile had seen its {counted(command.profile, 'step')}, since the first few are "
+            "left out: give more --epochs or --max-steps, or a smaller --profile."
+        )
     return text
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from shoal import distributed
 from shoal.errors import UserError
+from shoal.progress import counted
 from shoal.types import Batch, Clustering
 
 
@@ -36,6 +37,11 @@ class MethodConfig:
     def uses_clusters(self) -> bool:
         """Whether the losses use clusters at some time."""
         return False
+
+    @property
+    def clusters_from(self) -> float:
+        """Share of the epochs before which the losses use no clusters, whatever ``RunConfig.cluster_from`` says."""
+        return 0.0
 
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
         """Raise a UserError when the method cannot train with these numbers.
@@ -70,8 +76,6 @@ class Method(nn.Module, ABC):
     granularities: tuple[int, ...] = ()
     """The k of each clustering that the losses use: BYOL (), ProPos (K,), PCL (250, 500, 1000). K is 0 until it is
     found, where training looks for it."""
-    clusters_from: float = 0.0
-    """Share of the epochs before which the losses use no clusters, whatever ``RunConfig.cluster_from`` says."""
 
     @abstractmethod
     def forward(self, batch: Batch, clusterings: Sequence[Clustering] = ()) -> dict[str, Tensor]:
@@ -156,6 +160,7 @@ def check_splits(splits: int, per_pass: int) -> None:
     """Raise a UserError when a batch cannot be cut into equal parts of two images or more."""
     if per_pass % splits or per_pass < 2 * splits:
         raise UserError(
-            f"{per_pass} images at once cannot be cut into {splits} equal parts of two or more for batch-norm: change "
-            "--method.bn-splits or --optim.batch-size."
+            f"{counted(per_pass, 'image')} at once cannot be cut into {counted(splits, 'equal part')} of two or more "
+            "for batch-norm: change --method.bn-splits, --optim.batch-size, --optim.accumulate or the number of "
+            "processes."
         )

@@ -42,6 +42,11 @@ class BYOLConfig(BoostConfig):
     predictor_lr_scale: Annotated[float, Gt(0)] = 10.0
     """How many times faster the predictor learns than the rest."""
 
+    @property
+    def clusters_from(self) -> float:
+        """The last stage alone uses clusters."""
+        return self.boost_from or 0.0
+
     def check_fits(self, per_step: int, per_pass: int, n_images: int) -> None:
         """Raise a UserError when a pass has a single image."""
         check_apart(self.views, per_pass)
@@ -56,7 +61,7 @@ class BYOL(Method):
         super().__init__()
         self.config = config
         if config.boost_from is not None:
-            self.granularities, self.clusters_from = (n_clusters,), config.boost_from
+            self.granularities = (n_clusters,)
         self.online = nn.Sequential(backbone, mlp(backbone.n_features, config.hidden, config.dim))
         self.target = Target(self.online, config.momentum, rising=config.momentum_rises)
         self.predictor = mlp(config.dim, config.hidden, config.dim)

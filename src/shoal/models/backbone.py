@@ -41,7 +41,7 @@ class BackboneConfig:
     """Convolutions in each stage of the small net."""
     mean: Channels = (0.485, 0.456, 0.406)
     """Channel means, subtracted from the image."""
-    std: Channels = (0.229, 0.224, 0.225)
+    std: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]] = (0.229, 0.224, 0.225)
     """Channel standard deviations, by which the image is divided."""
     weights: str = ""
     """Weights to start from instead of random ones: a .safetensors file, such as 'shoal convert' writes of a published

@@ -126,8 +126,9 @@ class Outcome:
             return ""
         repeats = self.n_different is not None and self.n_different <= self.n_clusters
         left = self.n_asked - self.n_clusters
+        differ = f"{self.n_different} images differ" if self.n_different != 1 else "1 image differs"
         others = "and one is empty" if left == 1 else f"and the other {left} are empty"
-        return f"; {self.n_asked} were asked for, {f'but only {self.n_different} images differ' if repeats else others}"
+        return f"; {self.n_asked} were asked for, {f'but only {differ}' if repeats else others}"
 
 
 @dataclass(frozen=True, eq=False)

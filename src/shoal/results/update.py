@@ -201,7 +201,7 @@ def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
         len(new) - n_changed,
         n_changed,
         int(matched.renamed.sum()),
-        int(matched.gone.sum()),
+        len(_vanished(step)),
         n_far if unusual else 0,
         reference.share * len(new),
         len(before.centers) + groups if groups else None,
@@ -321,6 +321,14 @@ def _copy_settings(before: Result, result: Result) -> None:
         atomic_write(folder.config, config_of(result).encode())
 
 
+def _vanished(step: _Step) -> list[int]:
+    """Images that are not there any more: nothing has their name, or another image has it, which had one of its own."""
+    matched, ids = step.matched, step.before.ids
+    taken = {step.listing.ids[row] for row in matched.rows[matched.renamed].tolist()}
+    overwritten = [i for i in np.flatnonzero(matched.changed).tolist() if ids[i] in taken]
+    return sorted([*np.flatnonzero(matched.gone).tolist(), *overwritten])
+
+
 def _changed_places(step: _Step) -> Int64[np.ndarray, "c"]:
     """Images, by their number now, that have the name of one with another content."""
     embedded = step.before.embedded
@@ -360,7 +368,7 @@ def _write_changes(step: _Step, found: Assignments, far: Bool[Tensor, "n"], path
         i = places[was]
         rows.append((number, "renamed", after.ids[i], before.ids[was], str(int(found.labels[i])), ""))
     labels, here = before.assignments.labels.tolist(), set(after.ids)
-    lost = [(was, "vanished") for was in np.flatnonzero(step.matched.gone).tolist()]
+    lost = [(was, "vanished") for was in _vanished(step)]
     lost += [
         (was, "unreadable") for was in np.flatnonzero(step.matched.changed).tolist() if before.ids[was] not in here
     ]

@@ -99,6 +99,8 @@ def e_step(run: Run, progress: Progress) -> EStep:
     own = rows[distributed.part(len(rows))]
     embedded = embed_all(run.method, images.pixels, run.device, config.precision, rows=own, after_batch=after_batch)
     gathered = distributed.gather_uneven(embedded)
+    if run.steps_done and not gathered.isfinite().all():
+        raise run.diverged("features are")
     if run.n_clusters_is_open:
         _find_n_clusters(run, gathered, progress)
     clusterings = tuple(

@@ -212,7 +212,7 @@ class Run:
 
     def uses_clusters(self, epoch: int) -> bool:
         """Whether the losses use clusters in this epoch."""
-        return epoch >= self.config.cluster_from and epoch / self.config.epochs >= self.method.clusters_from
+        return epoch >= self.config.cluster_from and epoch / self.config.epochs >= self.config.method.clusters_from
 
     def count_step(self, terms: Mapping[str, Tensor], seconds: float) -> None:
         """Add a step's loss terms to the epoch's, on the device: no step waits for the host."""
@@ -362,10 +362,14 @@ class Run:
         """Raise a UserError when training has diverged: a loss, a weight or a momentum is not finite."""
         watched = ("totals.", "method.", "optimizer.")
         for name, value in tensors.items():
-            diverged = value.isnan() if name in self._infinite else ~value.isfinite()
-            if name.startswith(watched) and diverged.any():
-                kept = f" {self.folder.state} keeps the last good state." if self.folder.state.exists() else ""
-                raise UserError(
-                    f"training diverged in epoch {self.state.epoch}: {name} is not finite. Start again with a lower "
-                    f"--optim.lr or more --optim.warmup-epochs.{kept}"
-                )
+            wrong = value.isnan() if name in self._infinite else ~value.isfinite()
+            if name.startswith(watched) and wrong.any():
+                raise self.diverged(f"{name} is")
+
+    def diverged(self, what: str) -> UserError:
+        """The error for a run of which something is not finite."""
+        kept = f" {self.folder.state} keeps the last good state." if self.folder.state.exists() else ""
+        return UserError(
+            f"training diverged in epoch {self.state.epoch}: {what} not finite. Start again with a lower "
+            f"--optim.lr or more --optim.warmup-epochs, and another --out.{kept}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import torch
 
@@ -13,6 +14,7 @@ from shoal.errors import UserError
 from shoal.methods import Method
 from shoal.models import Backbone, compiler_error, evaluating
 from shoal.models.backbone import short
+from shoal.progress import counted
 
 _LOG = logging.getLogger("shoal")
 
@@ -35,7 +37,8 @@ def use_of_clusters(config: RunConfig, steps_per_epoch: int) -> tuple[str, bool]
     """When the losses use clusters, in words, and whether all epochs would bring it; no words where none are used."""
     if not config.method.uses_clusters:
         return "", True
-    first, limit = config.cluster_from, config.max_steps or 0
+    stage = math.ceil(config.method.clusters_from * config.epochs)
+    first, limit = max(config.cluster_from, stage), config.max_steps or 0
     if first >= config.epochs:
         return f"never used: --cluster-from {first} is past the last of {config.epochs} epochs", False
     if 0 < limit <= first * steps_per_epoch:
@@ -75,6 +78,8 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
         raise UserError(
             f"--backbone.freeze {config.backbone.freeze} would keep random weights: give --backbone.weights as well."
         )
+    if n_images < 2:
+        raise UserError("there is 1 image: training compares images, so give at least two.")
     if config.n_clusters == "auto" and config.method.has_cluster_head:
         raise UserError(
             f"{config.method.name} has a head with an output for each cluster, so their number must be known before "
@@ -97,6 +102,25 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
             f"{min(optim.batch_size, n_images)} images a step are too few for {n_parts} parts of two or more{among}: "
             f"lower {remedy}."
         )
+    _check_schedule(config)
+    _check_views(config, n_images)
+    config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
+    config.method.check_epochs(config.epochs, config.cluster_from)
+    for spec in config.augment.own:
+        named(spec)
+
+
+def _check_schedule(config: RunConfig) -> None:
+    warmup = config.optim.warmup_epochs
+    if config.optim.schedule == "epoch" and warmup >= config.epochs:
+        raise UserError(
+            f"--optim.warmup-epochs {warmup} leaves nothing of {counted(config.epochs, 'epoch')}, of which "
+            "--optim.schedule epoch counts the warm-up as a part: the rate would be 0 throughout. Give fewer, or "
+            "--optim.schedule iteration."
+        )
+
+
+def _check_views(config: RunConfig, n_images: int) -> None:
     if config.augment.views > 2 and not config.method.many_views:
         raise UserError(
             f"{config.method.name} takes two views of an image, not {config.augment.views}: leave --augment.views at 2."
@@ -111,10 +135,6 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
             f"--augment.neighbours compares all pairs of images, which is feasible for {MOST_COMPARED:,} and not for "
             f"{n_images:,}: leave it at 0."
         )
-    config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
-    config.method.check_epochs(config.epochs, config.cluster_from)
-    for spec in config.augment.own:
-        named(spec)
 
 
 def check_takes(method: Method, config: RunConfig, size: tuple[int, int], device: torch.device) -> None:

@@ -53,8 +53,8 @@ class CentersPosterior(nn.Module):
         centers = unit_length(centers.double()) if self.cosine else centers.double()
         self.register_buffer("shift", centers.mean(0))
         self.register_buffer("centers", centers - self.shift)
-        # With no spread at all a row belongs to its nearest centre alone.
-        self.scale = 1 / max(2 * variance, torch.finfo(torch.float64).tiny)
+        # With no spread at all a row belongs to its nearest centre alone, also in the float32 of an exported network.
+        self.scale = 1 / max(2 * variance, torch.finfo(torch.float64 if variance > 0 else torch.float32).tiny)
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Probability of each cluster."""
