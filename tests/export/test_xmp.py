@@ -13,7 +13,7 @@ from tests.export.conftest import ODD
 
 from shoal.cli.main import main
 from shoal.export.images import LabelledImage
-from shoal.export.xmp import DC, EMPTY, LARGEST, LR, RDF, SHOAL, UnmergeableError, merged
+from shoal.export.xmp import DC, EMPTY, LARGEST, LR, RDF, SHOAL, UnmergeableError, merged, sidecar_paths
 from shoal.results.deciding import record
 from shoal.results.result import Result
 
@@ -150,6 +150,17 @@ def test_sidecars_lie_beside_the_images_or_in_a_folder_of_their_own(decided, pho
     assert capsys.readouterr().out == f"sidecars     in {photos}: 9 added to, 22 up to date\n"
     assert said((photos / "green-3.png.xmp").read_bytes())[:2] == (["leaves"], ["shoal|leaves"])
     assert said((photos / "blue-2.png.xmp").read_bytes()) == ([], [], {})
+
+
+def test_images_of_one_name_in_folders_that_look_alike_have_sidecars_of_their_own(tmp_path):
+    files = {}
+    for name in ("a/x.jpg", "../a/x.jpg"):
+        path = (tmp_path / "here" / name).resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        files[name] = [image(id=name, path=path)]
+    side = tmp_path / "side"
+    assert [*sidecar_paths(files, side)] == [side / "a/x.jpg.xmp", side / "a/x.jpg-2.xmp"]
 
 
 def test_what_is_in_the_way_is_named_and_left(clusters, photos, tmp_path, capsys):

@@ -225,6 +225,16 @@ def test_half_a_line_is_as_if_it_had_never_been(result, clusters):
     assert colour
 
 
+def test_a_last_line_whose_end_an_editor_took_away_counts(result, clusters):
+    result = decide(result, {"do": "rename", "cluster": 0, "name": "first"})
+    log = clusters / "decisions.jsonl"
+    log.write_bytes(log.read_bytes().removesuffix(b"\n"))
+    assert Result.load(clusters).names == {0: "first"}
+    assert DecisionLog(log).size == DecisionLog(log).read()[1] == log.stat().st_size
+    decide(Result.load(clusters), {"do": "rename", "cluster": 1, "name": "second"})
+    assert Result.load(clusters).names == {0: "first", 1: "second"}
+
+
 KILLED = """
 import sys
 from pathlib import Path

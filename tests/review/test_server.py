@@ -461,3 +461,46 @@ def test_it_is_served_until_it_is_stopped_and_survives_a_kill(clusters):
     assert process.returncode == 0
     assert "assignments" in out
     assert "second" in (Path(clusters) / "assignments.csv").read_text()
+
+
+def test_a_proposal_is_out_of_date_after_any_decision(client, session):
+    labels = labels_of(client)
+    for row in range(0, 8, 2):
+        decide(client, {"do": "answer", "image": row, "cluster": int(labels[row])})
+    file = session.learn()["file"]
+    decide(client, {"do": "rename", "cluster": int(labels[0]), "name": "kept"})
+    with pytest.raises(UserError, match="out of date: learn again"):
+        session.accept(file)
+    session.accept(session.learn()["file"])
+
+
+def test_what_is_undone_is_as_before(client, session):
+    before, confidence = client.get("/api/state").json(), session.confidence.clone()
+    row, other = 0, 1
+    decide(client, {"do": "move", "images": [row], "cluster": -1})
+    assert session.confidence[row] == 0
+    decide(client, {"do": "undo"})
+    decide(client, {"do": "answer", "image": other, "cluster": int(labels_of(client)[other])})
+    assert session.confidence[other] == 1
+    decide(client, {"do": "undo"})
+    assert session.confidence.equal(confidence)
+    assert client.get("/api/state").json()["clusters"] == before["clusters"]
+
+
+def test_an_undo_beside_other_decisions_is_refused(session):
+    size = session.log.size
+    with pytest.raises(UserError, match="an undo comes alone"):
+        session.decide("one", [{"do": "rename", "cluster": 0, "name": "a"}, {"do": "undo"}])
+    assert session.log.size == size
+
+
+def test_the_report_follows_a_review_that_undoes_everything(clusters):
+    for decision in ({"do": "rename", "cluster": 0, "name": "ZEBRAS"}, {"do": "undo"}):
+        result = Result.load(clusters)
+        with result.folder.alone():
+            session = Session(result)
+            session.decide(decision["do"], [decision])
+            session.decided_at -= 60
+            session.write_if_idle()
+            session.close()
+        assert ("ZEBRAS" in (clusters / "report.html").read_text()) == (decision["do"] == "rename")

@@ -37,6 +37,16 @@ def test_json_merges_clusters_and_images_come_first(tmp_path):
     assert read_edited(path).apply(IDS, OLD).tolist() == [0, 1, 0, 0]
 
 
+def test_a_name_that_was_taken_away_and_numbers_as_other_programs_write_them(tmp_path):
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps({"clusters": [{"old": 0, "cluster": 0, "name": ""}, {"old": 2, "cluster": 2}]}))
+    assert read_edited(path).names == {0: ""}
+    path = tmp_path / "edited.csv"
+    path.write_text("id;cluster;name\na.jpg;3.0;cats\ne.jpg;2;\n")
+    assert read_edited(path).apply(IDS, OLD).tolist() == [3, 1, 2, 2]
+    assert read_edited(path).names == {3: "cats"}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [

@@ -24,6 +24,15 @@ def test_undo_leaves_what_has_changed(photos, tmp_path):
     assert set(tree(into)) == {"notes.txt"}
 
 
+def test_undo_keeps_the_last_copy(photos, tmp_path):
+    into = tmp_path / "sorted"
+    manifest = planned(photos, into).carry_out("copy")
+    (photos[0] / "a/3.jpg").unlink()
+    done = undo(manifest)
+    assert done.left == [f"{into}/cats/3.jpg stays: {photos[0]}/a/3.jpg, of which it is a copy, is gone."]
+    assert (into / "cats/3.jpg").exists()
+
+
 def test_undo_overwrites_nothing(photos, tmp_path):
     manifest = planned(photos, tmp_path / "sorted").carry_out("move")
     (photos[0] / "a/3.jpg").write_bytes(b"new")

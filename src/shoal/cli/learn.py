@@ -51,6 +51,8 @@ class AskCommand(Command):
         check_free(self.out)
         result = Result.load(self.result)
         found = questions(result, self.n_questions, [])
+        if not found:
+            raise UserError("there is nothing left to ask: all images that a question would help with are answered.")
         write_questions(result, found, self.out)
         words = shlex.join(["shoal", "learn", str(self.result), str(self.out)])
         say(f"{counted(len(found), 'question')}: {self.out}\nfill in the column 'answer', then: {words}")

@@ -194,9 +194,10 @@ class ReportCommand(Command):
             page, table = write_merged(result, self.merge_to)
             say(f"report       {page}\nassignments  {table}")
             return 0
-        if result.tables_are_behind:
+        if result.decided is None:
+            write_page(result)
+        else:
             rewrite(result)
-        write_page(result)
         say(str(result.folder.report))
         with contextlib.suppress(UserError):  # it needs no images, and shows what was clustered
             lines = changes_of(result) if result.is_quickly_matched else []

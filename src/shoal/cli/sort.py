@@ -147,6 +147,7 @@ def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
     if assignments is not None:
         edited = read_edited(assignments)
         labels, names = edited.apply(result.ids, labels), names | dict(edited.names)
+        names = {cluster: name for cluster, name in names.items() if name}
     present = result.present
     ids = result.ids.take(present) if isinstance(result.ids, Names) else [result.ids[i] for i in present.tolist()]
     return plan_sort(ids, paths, labels[present], names, into, result.source_folders, result.sizes)

@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import uuid
@@ -117,9 +118,10 @@ class DecisionLog:
 
     @property
     def size(self) -> int:
-        """Bytes of the file; 0 without one. It grows with every decision."""
+        """Bytes of the decisions in the file; 0 without one. It grows with every decision."""
         try:
-            return self.path.stat().st_size
+            with self.path.open("rb") as file:
+                return _end_of_decisions(file)
         except FileNotFoundError:
             return 0
 
@@ -143,7 +145,7 @@ class DecisionLog:
             UserError: the file cannot be read, or a line is damaged.
         """
         content = self.content()
-        whole = content[: content.rfind(b"\n") + 1]  # a kill can leave half a line at the end
+        whole = content[: _end_of_decisions(io.BytesIO(content))]
         found = []
         for number, line in enumerate(whole.splitlines(), 1):
             try:
@@ -171,8 +173,10 @@ class DecisionLog:
         lines = "".join(json.dumps({"at": at, "key": key, **decision}) + "\n" for decision in decisions).encode()
         try:
             with self.path.open("a+b", buffering=0) as file:
-                end = _end_of_lines(file)
+                end = _end_of_decisions(file)
                 file.truncate(end)  # half a line that a kill has left
+                if end > _end_of_lines(file):
+                    lines = b"\n" + lines
                 try:
                     if file.write(lines) < len(lines):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -185,6 +189,18 @@ class DecisionLog:
             denied = error.errno in (errno.EACCES, errno.EROFS, errno.EPERM)
             what = f"{self.path.parent} is read-only, so no decision can be kept there" if denied else error.strerror
             raise UserError(f"cannot write {self.path}: {what}.{full}") from error
+
+
+def _end_of_decisions(file: IO[bytes]) -> int:
+    """Where the last decision ends, also if an editor has taken away the end of its line; a kill leaves half of one."""
+    end = _end_of_lines(file)
+    file.seek(end)
+    rest = file.read()
+    try:
+        check(json.loads(rest))
+    except (ValueError, RecursionError):
+        return end
+    return end + len(rest)
 
 
 def _end_of_lines(file: IO[bytes]) -> int:

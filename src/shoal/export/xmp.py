@@ -107,7 +107,8 @@ def sidecar_paths(files: Mapping[str, Sequence[LabelledImage]], folder: Path) ->
             yield place / f"{file.name}.xmp"
         else:
             parts = [part for part in PurePath(name).parts if part not in ("..", PurePath(name).anchor)]
-            yield folder.joinpath(*parts[:-1], f"{file.name}.xmp")
+            inside = "/".join(parts[:-1])
+            yield folder / inside / taken.name(inside, f"{file.name}.xmp")
 
 
 def _write(images: Sequence[LabelledImage], path: Path, folder: Path, done: Written) -> None:

@@ -13,7 +13,7 @@ from shoal.decisions.log import Decision
 from shoal.errors import UserError
 from shoal.learning import Question
 from shoal.results.result import Result
-from shoal.results.tables import write_columns
+from shoal.results.tables import table_of, write_columns
 
 NEAREST = ("nearest_1", "nearest_2", "nearest_3", "nearest_4", "nearest_5")
 
@@ -64,10 +64,7 @@ def read_answers(path: Path, result: Result) -> list[Decision] | None:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            head = file.readline()
-            file.seek(0)
-            # Some programs write semicolons where the comma is the mark of decimals.
-            reader = csv.DictReader(file, delimiter=";" if ";" in head and "," not in head else ",")
+            reader = table_of(file)
             if reader.fieldnames is None or not {"id", "answer"} <= {*reader.fieldnames}:
                 return None
             rows = [*reader]

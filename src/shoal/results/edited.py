@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shoal.decisions.log import LARGEST
 from shoal.errors import UserError
-from shoal.results.tables import as_utf8
+from shoal.results.tables import as_utf8, table_of
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 class Edited:
     """New clusters of some images, by their ids as tables hold them, and of all others by their old cluster.
 
-    ``names`` are those of the new clusters, where they have one.
+    ``names`` are those of the new clusters, where they have one; "" where it was taken away.
     """
 
     images: Mapping[str, int]
@@ -62,17 +62,19 @@ def read_edited(path: Path) -> Edited:
     try:
         if path.suffix.lower() == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
-                images, clusters = list(csv.DictReader(file)), list[Any]()
+                images, clusters = [*table_of(file)], list[Any]()
         else:
             whole = json.loads(path.read_text("utf-8-sig"))
             images, clusters = whole.get("images", []), whole.get("clusters", [])
         rows = [*clusters, *images]
         if not rows:
             raise ValueError("nothing in it")
+        names = _once(((_number(row["cluster"]), str(row["name"])) for row in rows if row.get("name")), "two names")
+        cleared = {_number(row["cluster"]): "" for row in clusters if row.get("name") == ""}
         return Edited(
             _once(((as_utf8(str(row["id"])), _number(row["cluster"])) for row in images), "two clusters"),
             _once(((_number(row["old"]), _number(row["cluster"])) for row in clusters), "two clusters"),
-            _once(((_number(row["cluster"]), str(row["name"])) for row in rows if row.get("name")), "two names"),
+            cleared | names,
         )
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
@@ -99,7 +101,7 @@ def _once(pairs: Iterable[tuple[Any, T]], what: str) -> dict[Any, T]:
 
 def _number(value: object) -> int:
     """A whole number from −1, as JSON or CSV have it; folders are named by it, so that it is no longer than names."""
-    number = int(str(value))
+    number = int(str(value).removesuffix(".0"))  # as programs write whole numbers of a column that has gaps
     if not -1 <= number < LARGEST:
         raise ValueError(value)
     return number

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TextIO, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.csv
@@ -194,6 +194,13 @@ def write_columns(path: Path, columns: Mapping[str, tuple[pa.DataType, Sequence[
     """
     schema = pa.schema([(name, kind) for name, (kind, _) in columns.items()])
     write_table(path, schema, [pa.table([list(values) for _, values in columns.values()], schema=schema)])
+
+
+def table_of(file: TextIO) -> csv.DictReader[str]:
+    """A CSV file that a person's program may have written: some write semicolons where decimals have commas."""
+    head = file.readline()
+    file.seek(0)
+    return csv.DictReader(file, delimiter=";" if ";" in head and "," not in head else ",")
 
 
 def read_csv(path: Path, *columns: str, later: Sequence[str] = (), whole: bool = False) -> Iterator[tuple[str, ...]]:

@@ -68,14 +68,12 @@ class Session:
         self.place = self.result.folder.path.resolve()
         self.key = blake2b(str(self.place).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
         self.log = DecisionLog(self.result.folder.decisions)
-        found = self.result.assignments
-        self.confidence = found.confidence.clone()
-        self.closeness = -found.distance.nan_to_num(torch.inf).numpy()
+        self._look_again()
         self.facts = Facts(self.result)
         self._keys: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._known_keys = {step["key"] for step in self.log.read()[0] if isinstance(step.get("key"), str)}
-        self._shown: dict[int, Central] = {}
         self._proposal: Proposal | None = None
+        self._proposed_at = self._opened_at = self.log.size
         self.written = stamp_of(self.result.folder.assignments)  # a killed review leaves tables behind
         self.decided_at = time.monotonic()
         self._restart()
@@ -86,6 +84,13 @@ class Session:
         assert decided is not None
         self.player = Player(decided.replayed, self.ids, Reader(self.result.folder, self.n))
         self.now: Replayed = decided.replayed
+
+    def _look_again(self) -> None:
+        """What depends on the tables of the result."""
+        found = self.result.assignments
+        self.confidence = found.confidence.clone()
+        self.closeness = -found.distance.nan_to_num(torch.inf).numpy()
+        self._shown: dict[int, Central] = {}
 
     @property
     def version(self) -> int:
@@ -164,6 +169,8 @@ class Session:
             before = self.now.labels.copy()
             translator = self._translator()
             decisions = translator.translate(asked)
+            if len(decisions) > 1 and any(each["do"] == "undo" for each in decisions):
+                raise UserError("an undo comes alone: send it by itself.")
             since = self.version
             self.log.append(decisions, key)
             self._play([{**each, "key": key} for each in decisions])
@@ -187,6 +194,7 @@ class Session:
         if any(each["do"] == "undo" for each in decisions):
             self.result = replace(self.result)
             self._restart()
+            self._look_again()
         else:
             for each in decisions:
                 self.player.play(each)
@@ -195,7 +203,8 @@ class Session:
         changed = np.flatnonzero(before != self.now.labels)
         for number in np.unique(np.concatenate([before[changed], self.now.labels[changed]])).tolist():
             self._shown.pop(number, None)
-        self.confidence[torch.from_numpy(self.now.fixed & (self.now.labels >= 0))] = 1
+        fixed = torch.from_numpy(self.now.fixed)
+        self.confidence[fixed] = torch.from_numpy(self.now.labels >= 0).to(self.confidence)[fixed]
         return {**self._summary(), "changed": _changes(self.now.labels, changed), "numbers": [*numbers]}
 
     # What the page asks
@@ -208,6 +217,8 @@ class Session:
         """
         with self.lock:
             own = np.flatnonzero(self.now.labels == self.now.into.get(cluster, -2))
+        if len(own) < 2:
+            raise UserError(f"there are {len(own)} images in cluster {cluster}: nothing can be split.")
         if not 2 <= n <= min(MOST_PARTS, len(own)):
             raise UserError(f"a cluster of {len(own)} images can be split into 2 to {min(MOST_PARTS, len(own))} parts.")
         rows = torch.from_numpy(own)
@@ -312,6 +323,7 @@ class Session:
         """
         with self.lock:
             self._proposal = found = propose(self.result, self.now)
+            self._proposed_at = self.version
         drawn = np.random.default_rng(0).permutation(len(found.changed))[:60]
         sample = [[int(found.changed[i]), int(found.before[i]), int(found.after[i])] for i in np.sort(drawn).tolist()]
         return {
@@ -329,17 +341,15 @@ class Session:
             UserError: there is no such proposal any more.
         """
         with self.lock:
-            if self._proposal is None or self._proposal.path.name != file:
+            outdated = self._proposed_at != self.version  # a decision since then would be lost
+            if self._proposal is None or self._proposal.path.name != file or outdated:
                 raise UserError("that proposal is out of date: learn again.")
             before, since = self.now.labels.copy(), self.version
             self.result = accept(self.result, self._proposal)
             self._restart()
             self._proposal = None
             self.decided_at = time.monotonic()
-            found = self.result.assignments
-            self.confidence = found.confidence.clone()
-            self.closeness = -found.distance.nan_to_num(torch.inf).numpy()
-            self._shown.clear()
+            self._look_again()
             return {"since": since, **self._after(before, [])}
 
     # Tables
@@ -356,13 +366,13 @@ class Session:
             self.written = size
 
     def close(self) -> None:
-        """Write tables and report, if anything was decided.
+        """Write tables and report, if anything is decided, or was when the review began.
 
         Raises:
             UserError: the folder cannot be written.
         """
         with self.lock:
-            if self.now.n_decisions or self.written != self.version:
+            if self.now.n_decisions or not self.written == self._opened_at == self.version:
                 rewrite(replace(self.result))
 
 

@@ -150,6 +150,8 @@ def _undo(step: Step, how: How, into: Path, part: Path) -> str | None:
         ours = target.is_file() and not target.is_symlink() and digest(target.read_bytes()) == step.digest
     if not ours:
         return f"{target} has changed since."
+    if how == "copy" and source is not None and not os.path.lexists(source):
+        return f"{target} stays: {source}, of which it is a copy, is gone."
     target.unlink()
     return None
 
