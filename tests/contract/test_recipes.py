@@ -24,6 +24,7 @@ PUBLISHED = [
     *(f"{m}-{d}-resnet34" for m in ("propos", "byol") for d in ("cifar10", "cifar20")),
     "propos-cifar10-boost",
     "byol-digits-boost",
+    "byol-mnist-boost",
     *(
         f"{m}-{d}"
         for m in ("propos", "byol")
