@@ -174,6 +174,8 @@ def test_methods_without_clusters_are_left_alone():
     assert use_of_clusters(base, 2) == ("", True)
     boosted = dataclasses.replace(base, method=METHODS["byol"].config_class(boost_from=0.85))
     assert use_of_clusters(boosted, 2) == ("the losses use them from epoch 86 of 100 on", True)
+    odd = dataclasses.replace(base, epochs=20, cluster_from=0, method=METHODS["byol"].config_class(boost_from=0.55))
+    assert use_of_clusters(odd, 2)[0] == "the losses use them from epoch 12 of 20 on"  # 0.55 · 20 is a little above 11
     assert "not used yet" in use_of_clusters(dataclasses.replace(boosted, max_steps=60), 2)[0]
 
 

@@ -89,11 +89,8 @@ class TrainCommand(Command):
                 )
             given = {flag.partition("=")[0].replace("_", "-") for flag in flags}
             epochs = own.epochs if "--epochs" in given else None
-            max_steps = own.max_steps if "--max-steps" in given else None
-            for flag, value in (("--epochs", epochs), ("--max-steps", max_steps)):
-                if value is not None and value < 1:
-                    raise UserError(f"{flag} {value} must be 1 at least.")
-            return dataclasses.replace(command, length=(epochs, max_steps))
+            validate(own, "this command")
+            return dataclasses.replace(command, length=(epochs, own.max_steps if "--max-steps" in given else None))
         if not name:
             raise UserError(f"give a recipe, as in 'shoal train propos-digits': there are {', '.join(recipe_names())}.")
         scaled, note = with_reachable_clusters(command.config, config, flags)

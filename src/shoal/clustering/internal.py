@@ -18,11 +18,10 @@ from torch import Tensor
 from shoal.clustering.contingency import Labels, whole_labels
 from shoal.clustering.inputs import features_from
 from shoal.clustering.parameters import Array
-from shoal.clustering.rows import Metric, Rows, draw_rows, invalid_features_error, squared_distances
+from shoal.clustering.rows import Metric, Rows, draw_rows, invalid_features_error, midst, squared_distances
 from shoal.errors import UserError
 
 _READ = 2**18
-_CENTRED_ON = 1024  # rows whose median the coordinates are taken about
 _CANCELLED = 1e-13
 """Of squared distances by products, the share of the squared lengths that rounding may make of 0."""
 
@@ -63,7 +62,7 @@ def silhouette(
     if not 1 < len(present) < len(kept):
         return torch.nan
     rows = Rows(features, metric, dtype=torch.float64)
-    middle = rows[kept[:: -(-len(kept) // _CENTRED_ON)]].median(0).values  # a mean would follow a single far row
+    middle = midst(rows, kept)
     step = _step(rows, len(sizes))
     total = 0.0
     for start in range(0, len(kept), step):

@@ -12,7 +12,7 @@ from torch import Tensor
 from shoal.clustering.cells import N_NEIGHBOURS, Cells, Vectors, compares_all, nearest_of_all
 from shoal.clustering.inputs import ArrayOrTensor, as_input_type, features_from
 from shoal.clustering.parameters import check_counts
-from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, subsample
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, midst, subsample
 from shoal.errors import UserError
 from shoal.mapped import release, scratch
 
@@ -27,8 +27,6 @@ SPARE = 4
 
 TIED = {torch.float32: 1e-6, torch.float64: 1e-12}
 """Relative difference of squared distances, by precision, that is taken for none."""
-
-_CENTRED_ON = 1024  # rows whose median the coordinates are taken about
 
 
 def nearest_neighbours(
@@ -82,8 +80,8 @@ class _Search:
         if self.asked.features.shape[1] != d:
             raise UserError(f"queries have {self.asked.features.shape[1]} columns: give {d}, like the features.")
         self.k, self.n_candidates = k, min(k + SPARE, self.most)
-        # ‖x‖² − 2x·y + ‖y‖² cancels far from the origin; a mean would follow a single far row.
-        self.center = self.others[:: -(-len(self.others) // _CENTRED_ON)].median(0).values
+        # ‖x‖² − 2x·y + ‖y‖² cancels far from the origin.
+        self.center = midst(self.others, torch.arange(len(self.others)))
         self.index = torch.empty(len(self.asked), k, dtype=torch.int64, device=features.device)
         self.squared = torch.empty(len(self.asked), k, dtype=dtype, device=features.device)
 

@@ -70,6 +70,8 @@ class Shards:
 LOCAL = Shards(cut=False)
 
 
+_IN_MIDST = 1024  # rows whose median stands for that of all
+
 Metric = Literal["euclidean", "cosine"]
 
 FEW_COLUMNS = 16
@@ -300,6 +302,11 @@ def directions(means: Float64[Tensor, "k d"], before: Float[Tensor, "k d"]) -> F
 def squared_distances(x: Float[Tensor, "b d"], points: Float[Tensor, "m d"]) -> Float[Tensor, "b m"]:
     """‖x − y‖² for all pairs, less the ‖x‖² that the nearest point does not depend on."""
     return torch.addmm(points.square().sum(1), x, points.T, alpha=-2)
+
+
+def midst(rows: Rows, among: Int64[Tensor, "m"]) -> Float[Tensor, "d"]:
+    """Median of about a thousand of some rows: a point near most, where a mean would follow a single far row."""
+    return rows[among[:: -(-len(among) // _IN_MIDST)]].median(0).values
 
 
 def power_of_two(x: Float[Tensor, "n d"]) -> float:

@@ -22,6 +22,7 @@ from shoal.decisions.log import Decision, DecisionLog
 from shoal.decisions.replay import Player, Replayed
 from shoal.errors import UserError
 from shoal.learning import Question
+from shoal.progress import counted
 from shoal.results.decided import Reader
 from shoal.results.deciding import record
 from shoal.results.finish import rewrite, rewrite_tables
@@ -218,7 +219,7 @@ class Session:
         with self.lock:
             own = np.flatnonzero(self.now.labels == self.now.into.get(cluster, -2))
         if len(own) < 2:
-            raise UserError(f"there are {len(own)} images in cluster {cluster}: nothing can be split.")
+            raise UserError(f"cluster {cluster} has {counted(len(own), 'image')}: there is nothing to split.")
         if not 2 <= n <= min(MOST_PARTS, len(own)):
             raise UserError(f"a cluster of {len(own)} images can be split into 2 to {min(MOST_PARTS, len(own))} parts.")
         rows = torch.from_numpy(own)

@@ -29,7 +29,7 @@ from shoal.progress import counted
 from shoal.report import ReportData
 from shoal.tensors import damaged, read_tensors, write_tensors
 from shoal.training.optim import build_optimizer, restore_optimizer
-from shoal.training.settings import check_fits, check_takes, compiles, global_batch, recompute
+from shoal.training.settings import check_fits, check_takes, compiles, global_batch, recompute, uses_clusters
 from shoal.training.state import State
 from shoal.types import Clustering, Images
 
@@ -212,7 +212,7 @@ class Run:
 
     def uses_clusters(self, epoch: int) -> bool:
         """Whether the losses use clusters in this epoch."""
-        return epoch >= self.config.cluster_from and epoch / self.config.epochs >= self.config.method.clusters_from
+        return uses_clusters(self.config, epoch)
 
     def count_step(self, terms: Mapping[str, Tensor], seconds: float) -> None:
         """Add a step's loss terms to the epoch's, on the device: no step waits for the host."""

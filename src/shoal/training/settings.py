@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 
 import torch
 
@@ -33,14 +32,19 @@ def global_batch(config: RunConfig, n_images: int) -> int:
     return max(batch - batch % (config.optim.accumulate * config.method.parts * distributed.world_size()), 1)
 
 
+def uses_clusters(config: RunConfig, epoch: int) -> bool:
+    """Whether the losses use clusters in an epoch, counted from 0."""
+    return epoch >= config.cluster_from and epoch / config.epochs >= config.method.clusters_from
+
+
 def use_of_clusters(config: RunConfig, steps_per_epoch: int) -> tuple[str, bool]:
     """When the losses use clusters, in words, and whether all epochs would bring it; no words where none are used."""
     if not config.method.uses_clusters:
         return "", True
-    stage = math.ceil(config.method.clusters_from * config.epochs)
-    first, limit = max(config.cluster_from, stage), config.max_steps or 0
-    if first >= config.epochs:
-        return f"never used: --cluster-from {first} is past the last of {config.epochs} epochs", False
+    limit = config.max_steps or 0
+    first = next((epoch for epoch in range(config.epochs) if uses_clusters(config, epoch)), None)
+    if first is None:
+        return f"never used: --cluster-from {config.cluster_from} is past the last of {config.epochs} epochs", False
     if 0 < limit <= first * steps_per_epoch:
         return f"not used yet: --max-steps {limit} ends before epoch {first + 1}, with which they begin", True
     return f"the losses use them from epoch {first + 1} of {config.epochs} on", True

@@ -6,6 +6,7 @@ import math
 import mmap
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -353,11 +354,11 @@ class MiniBatchKMeans(CentersEstimator):
         self.labels_ = as_input_type(X, labels)
         self.cluster_centers_ = as_input_type(X, self._found())
         self.counts_ = as_input_type(X, self._running.counts)
-        shards, everything = Shards(self.sharded), source[:1].expand(len(source), -1)  # of which only the size is asked
+        shards = Shards(self.sharded)
         weight = shards.total(len(source)) if weights is None else weights.sum(dtype=torch.float64)
         self.variance_ = self._spread(total, float(weight))
         # A centre without rows is usual where batches are drawn, unless there are too few rows that differ.
-        chunks = (self._running.rows(source[part])[:] for part in Rows(everything, self.metric).parts(1))
+        chunks = (self._running.rows(source[part])[:] for part in self._parts(source, 1))
         if merged or shards.total(count_distinct(chunks, self.n_clusters)) < self.n_clusters:
             sizes = shards.sum(torch.bincount(labels, minlength=self.n_clusters))
             warn_if_fewer(int((sizes > 0).sum()), self.n_clusters)
@@ -368,8 +369,7 @@ class MiniBatchKMeans(CentersEstimator):
         """The nearest centre of each row, the sum of the squared distances, and the largest distance to each centre."""
         labels = torch.empty(len(source), dtype=torch.int64, device=source.device)
         total, reach = 0.0, self._running.centers.new_zeros(self.n_clusters)
-        everything = source[:1].expand(len(source), -1)  # of which only the size is asked
-        for part in Rows(everything, self.metric).parts(self.n_clusters):
+        for part in self._parts(source, self.n_clusters):
             rows = self._running.rows(source[part])
             x = rows[:]
             labels[part] = nearest(rows, x, self._running.centers)[0]
@@ -380,6 +380,10 @@ class MiniBatchKMeans(CentersEstimator):
         shards = Shards(self.sharded)
         total = float(shards.sum(torch.tensor(total, dtype=torch.float64)))
         return labels, total, shards.gather(reach[None]).amax(0)
+
+    def _parts(self, source: Source, n_columns: int) -> Iterator[slice]:
+        everything = source[:1].expand(len(source), -1)  # of which only the size is asked
+        return Rows(everything, self.metric).parts(n_columns)
 
     def _found(self) -> Float[Tensor, "k d"]:
         return self._running.centers + self._running.shift
