@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 
 import pytest
 
@@ -53,6 +54,18 @@ def test_a_job_without_a_rate_is_counted(capsys):
     progress.counter("training heads")(34, 100)
     progress.close()
     assert re.match(r"training heads +\S+ +34/100", frames(capsys)[-1])
+
+
+def test_a_job_as_long_as_the_last_one_has_its_own_time(capsys):
+    progress = TerminalProgress()
+    for network in (1, 2):
+        for done in (0, 2, 4) if network == 1 else (0, 1, 2):
+            progress.counter(f"network {network} of 2")(done, 4)
+            time.sleep(0.01)
+    assert progress._bar.tasks[0].time_remaining != 0.0
+    assert not progress._bar.tasks[0].finished
+    progress.close()
+    assert "network 2 of 2" in frames(capsys)[-1]
 
 
 def test_a_warning_has_a_line_of_its_own(capsys, monkeypatch):

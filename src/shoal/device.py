@@ -43,7 +43,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def in_words(device: torch.device, precision: Precision) -> str:
-    """What computes, and how, for people to read."""
+    """Device and precision, for display."""
     arithmetic = resolve_precision(device, precision)
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {arithmetic}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -62,12 +62,6 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def share(n: int) -> slice:
-    """This rank's rows of a global batch of ``n`` rows, a multiple of the world size."""
-    each = n // world_size()
-    return slice(rank() * each, (rank() + 1) * each)
-
-
 def part(n: int) -> slice:
     """This rank's share of ``n`` rows, of about the same size on all ranks."""
     return _part_of(rank(), n)
@@ -96,31 +90,6 @@ def largest(numbers: Sequence[int]) -> list[int]:
 def any_rank(answer: bool) -> bool:
     """Whether the answer is true on any rank."""
     return bool(largest([answer])[0])
-
-
-def text_of_first(text: str) -> str:
-    """The text of rank 0."""
-    if world_size() == 1:
-        return text
-    letters = text.encode()
-    found = torch.zeros(*largest([len(letters)]), dtype=torch.uint8)
-    found[: len(letters)] = torch.tensor(list(letters), dtype=torch.uint8)
-    dist.broadcast(found, 0, group=_control)
-    return bytes(found.tolist()).rstrip(b"\0").decode()
-
-
-@contextmanager
-def one_by_node() -> Iterator[None]:
-    """Let one process per machine go first, so that the others find what it has cached on disk."""
-    if world_size() == 1:
-        yield
-        return
-    goes_first = os.environ.get("LOCAL_RANK", str(rank())) == "0"
-    if not goes_first:
-        dist.barrier(group=_control)
-    yield
-    if goes_first:
-        dist.barrier(group=_control)
 
 
 def averaging(network: nn.Module) -> nn.Module:
@@ -170,7 +139,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return world_size() * grads[0][share(len(grads[0]))]
+        return world_size() * grads[0][part(len(grads[0]))]
 
 
 def gather(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "global_b ..."]:

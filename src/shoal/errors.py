@@ -1,4 +1,4 @@
-"""The exception that a user can mend."""
+"""Errors that the user can fix."""
 
 
 class UserError(ValueError):
@@ -9,8 +9,8 @@ class UserError(ValueError):
     """
 
     claimed: bool = False
-    """Whether this process is the one of several that says it."""
+    """Whether this process is the one of several that reports it."""
 
 
 class EchoedError(UserError):
-    """What another process of the job says already."""
+    """An error that another process of the job has already reported."""

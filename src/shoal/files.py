@@ -88,7 +88,10 @@ def atomic_file(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
         Path(temporary).replace(path)
     except OSError as error:
         advice = " Its old content is intact: free disk space, then try again." if error.errno in DISK_FULL else ""
-        raise UserError(f"cannot write {path}: {error.strerror}.{advice}") from error
+        reason = error.strerror or str(error)
+        if error.filename is not None and not path.is_relative_to(Path(error.filename)) and error.filename != temporary:
+            reason = f"{error.filename}: {reason}"  # what goes into the file could not be read
+        raise UserError(f"cannot write {path}: {reason}.{advice}") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):  # already renamed

@@ -3,7 +3,7 @@
 FOLDER/
   report.html             the clusters to look at, to rename and to merge
   report-12.html          the same of its clusters merged into 12, if that was asked for
-  assignments-12.parquet, .csv  who is in which of these
+  assignments-12.parquet, .csv  assignments to the merged clusters
   assignments.parquet     id, cluster, name, confidence, distance, margin, x, y, label: a row per image
   assignments.csv         the same
   representatives.csv     the most central and the most doubtful images of each cluster
@@ -22,8 +22,9 @@ FOLDER/
   learned-1.safetensors   what was learnt from answers
   graph.safetensors       the nearest neighbours of images, over which answers spread
   clustering.safetensors  the fitted clusterer, which ``predict`` and ``export`` read; written last
-  centers.npy             float32 (k, d), in the order of the clusters
+  centers.npy             float32 or float64 (k, d), as the features, in the order of the clusters
   suggestion.json, .html  how good each k is, if k was to be chosen
+  .lock                   held by the one process that changes the folder
 of a training run also
   model.safetensors       weights
   state.safetensors       all that ``--resume`` needs, replaced atomically
@@ -38,6 +39,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,16 +57,19 @@ ASIDE = ".earlier-"
 """Stands before a number behind the name of a folder of features whose images have changed before it was finished."""
 
 UPDATE = ".update"
-"""Where an update is made ready, within the folder."""
+"""Where an update is staged, within the folder."""
 
 _READY = "ready.json"
-"""In an update that is whole: what it replaces nothing by."""
+"""In a complete update: the files that it removes."""
+
+_LOCK_PAUSE = 0.05
+"""Seconds between two looks at an update that another process moves into place."""
 
 
 class ResultFolder:
     """Paths in a result's folder, and its metrics.
 
-    ``place`` is where the folder will be in the end: an update is made ready in a folder within it.
+    ``place`` is where the folder will be in the end: an update is staged in a folder within it.
     """
 
     def __init__(self, path: Path, place: Path | None = None) -> None:
@@ -96,6 +101,7 @@ class ResultFolder:
         self.metrics = path / "metrics.jsonl"
         self.profile = path / "profile.txt"
         self.trace = path / "profile.json"
+        self.lock = path / ".lock"
         self.n_metrics = 0
 
     @property
@@ -169,28 +175,38 @@ class ResultFolder:
             raise
 
     def staged(self) -> ResultFolder:
-        """The folder in which an update is made ready; it may have what an interrupted one has left."""
+        """The folder in which an update is staged; it may have what an interrupted one has left."""
         return ResultFolder(self.path / UPDATE, self.path)
 
     def put_in_place(self, removed: Sequence[Path]) -> None:
-        """Replace what an update has staged, which is whole, and remove some files; at any kill it goes on later.
+        """Move a complete staged update into place, and remove some files; after a kill, the next reader goes on.
+
+        Held with ``alone``.
 
         Raises:
             UserError: the folder cannot be written.
         """
         atomic_write(self.path / UPDATE / _READY, json.dumps([path.name for path in removed]).encode())
-        self.complete_update()
+        self._move_update()
 
     def complete_update(self) -> None:
-        """Put an update in place that is whole; none, or one that is not, is left alone.
+        """Move an update into place that was killed while it did so; one that is not complete is left alone.
+
+        Where another process is doing so, this waits for it.
 
         Raises:
             UserError: the folder cannot be written, or the update is damaged.
         """
+        ready = self.path / UPDATE / _READY
+        while ready.is_file():
+            with self._locked() as is_ours:
+                if is_ours and ready.is_file():
+                    self._move_update()
+            time.sleep(0 if is_ours else _LOCK_PAUSE)
+
+    def _move_update(self) -> None:
         staged = self.path / UPDATE
         ready = staged / _READY
-        if not ready.is_file():
-            return
         try:
             removed = [Path(name).name for name in json.loads(ready.read_text("utf-8"))]
             for entry in sorted(staged.iterdir()):
@@ -207,36 +223,34 @@ class ResultFolder:
         except (OSError, ValueError, TypeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is damaged"
             raise UserError(
-                f"the update of {self.path} cannot be put in place from {staged} ({reason}): mend that, then run any "
+                f"the update of {self.path} cannot be put in place from {staged} ({reason}): fix this, then run any "
                 "command on the result again."
             ) from error
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from changing a finished result meanwhile.
+        """Keep other processes from changing the folder meanwhile; what a killed one left unfinished is removed.
 
         Raises:
-            UserError: one is at it, or the folder cannot be written.
+            UserError: another process holds the lock, or the folder cannot be written.
         """
-        path = self.path / ".update.lock.tmp"
+        with self._locked() as is_ours:
+            if not is_ours:
+                raise UserError(f"another process is changing {self.path}: wait until it is done, or close its review.")
+            for leftover in self.path.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[bool]:
+        """The lock, if no other process holds it; the file stays, since others may be about to lock it."""
         try:
-            file = path.open("ab")
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = self.lock.open("ab")
         except OSError as error:
             raise UserError(f"the result in {self.path} cannot be written: {error.strerror}.") from error
         with file:
-            if not try_lock(file):
-                raise UserError(
-                    f"another process is changing {self.path}: wait until its update is done, or close its review."
-                )
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-
-    def sweep(self) -> None:
-        """Remove the unfinished files that a kill in the middle of a write has left."""
-        for leftover in self.path.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+            yield try_lock(file)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a row to ``metrics.jsonl``, on disk before any state that counts it."""

@@ -1,4 +1,4 @@
-"""A job of several processes: what they tell each other, who waits and who speaks.
+"""Coordination of a job of several processes: messages, barriers, and which process reports an error.
 
 Processes are started by ``torchrun``. Beside the collectives of ``distributed``, which move tensors, they leave each
 other notes in its store: waiting for a note can be interrupted by a signal, and takes hardly any time of a core. In a
@@ -107,7 +107,7 @@ def together(command: object, complain: Callable[[str], object]) -> Iterator[Non
         def missed(number: int) -> None:
             if is_first_to_speak():
                 who = "the machine of the first process" if number == rank() else f"process {number}"
-                complain(f"nothing is heard of {who} any more. {resume}")
+                complain(f"lost contact with {who}. {resume}")
 
         if n_nodes() > 1:
             stack.enter_context(heartbeat.heard(_place(), _notes, rank(), world_size(), missed))

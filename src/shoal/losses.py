@@ -356,8 +356,9 @@ def confident_labels(
 ) -> Int64[Tensor, "b"]:
     """Clusters of the images for IDC's L_easy, from the probabilities of their clean views; −1 for none.
 
-    An image keeps the cluster it had while it is as probable as the threshold. Of those predicted to be in each cluster
-    the most confident join, at most ⌈share · b / k⌉, if they are more so than the threshold (IDC, NeurIPS 2024).
+    An image keeps the cluster it had while its highest probability is at least the threshold. Of the others predicted
+    to be in each cluster the most confident join, at most ⌈share · b / k⌉, if they are more so than the threshold (IDC,
+    NeurIPS 2024).
 
     Args:
         probabilities: p of the batch.

@@ -20,9 +20,9 @@ SHOWN = ("loss", "acc", "nmi", "ari", "silhouette", "changed")
 """Metrics that fit on a line, in this order."""
 
 FIRST_SECONDS = 10
-"""Seconds after which a job without a terminal first prints how far it is,"""
+"""Seconds after which a job without a terminal first prints how far it is."""
 QUIET_SECONDS = 60
-"""and then again."""
+"""Seconds after which it prints again."""
 
 
 class Progress:
@@ -142,6 +142,7 @@ class TerminalProgress(Progress):
     def __init__(self) -> None:
         self._metrics: dict[str, int | float] = {}
         self._rate = ""
+        self._clock = Clock("", 0)
         # All but the metrics keep their width; these take what is left of the line, and only they are cut.
         self._bar = Bar(
             TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len("reading images"))),
@@ -165,8 +166,10 @@ class TerminalProgress(Progress):
         if within and self._rate:
             self._bar.update(self._task, rate=f"{job} {done}/{total}" if done < total else self._rate)
             return
-        if self._bar.tasks[0].total != total:  # another job: how long the last took says nothing about it
+        if self._clock.is_of_another(job, done, total):  # how long the last one took says nothing about it
+            self._clock = Clock(job, total)
             self._bar.reset(self._task, total=total, completed=done)
+        self._clock.set(done)
         self._bar.update(self._task, description=job, completed=done, rate=rate or f"{done}/{total}")
         self._rate = rate
 

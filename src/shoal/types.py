@@ -1,4 +1,4 @@
-"""The nouns that every other module speaks."""
+"""Types shared by all modules."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.ranks import on_two_ranks
 
 def outcome(ours: Method) -> dict[str, list]:
     """Loss terms, gradients, and the state after the step: averaged over ranks as data parallel training does."""
-    mine = distributed.share(B)
+    mine = distributed.part(B)
     whole = batch()
     terms = ours(Batch(whole.view1[mine], whole.view2[mine], whole.index), clusterings(ours))
     total(terms).backward()

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from shoal.data import kinds, to_images
+from shoal.data.content import HEAD, kind_of_content
 from shoal.data.decode import UnreadableError, decode, open_rgb
-from shoal.data.kinds import HEAD, kind_of_content, kind_of_name
+from shoal.data.kinds import kind_of_name
 from shoal.data.plugins import size_of_jpeg_xl
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

@@ -27,7 +27,7 @@ def method_and_batch() -> tuple[ProPos, Batch, Clustering]:
 def gradients_of_scattering() -> tuple[float, list, list]:
     """One rank's averaged gradient of the scattering loss, and its noise."""
     method, batch, clustering = method_and_batch()
-    mine = distributed.share(12)
+    mine = distributed.part(12)
     weight = torch.ones(48, 6, requires_grad=True)
     z = batch.view1[mine].flatten(1) @ (weight * torch.linspace(-1, 1, 6))
     labels = distributed.gather(clustering.labels[mine])
@@ -66,4 +66,4 @@ def test_alone_nothing_is_gathered():
     rows = torch.randn(3, 2)
     assert distributed.gather(rows) is rows
     assert distributed.sum_over_ranks(rows) is rows
-    assert distributed.share(10) == slice(0, 10)
+    assert distributed.part(10) == slice(0, 10)

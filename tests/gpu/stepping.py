@@ -119,7 +119,7 @@ def gradients_of_ranks():
         found = {}
         for name in FIRST_OF_EACH:
             ours = sync_batch_norm(method(name)).to(device)
-            mine = distributed.share(len(batch().index))
+            mine = distributed.part(len(batch().index))
             images, clusters = on(device, ours)
             with host_draws():
                 terms = ours(Batch(images.view1[mine], images.view2[mine], images.index), clusters)

@@ -107,6 +107,14 @@ def test_less_than_what_is_done_is_refused(asked, sentence, tmp_path):
         lengthen(reopened(tmp_path / "run"), **asked)
 
 
+def test_a_warm_up_as_long_as_the_run_is_refused(tmp_path):
+    config = tiny_config()
+    optim = dataclasses.replace(config.optim, schedule="epoch", warmup_epochs=2)
+    fit(new_run(tmp_path / "run", dataclasses.replace(config, optim=optim, max_steps=1)), Progress())
+    with pytest.raises(UserError, match="leaves nothing of 2 epochs"):
+        lengthen(reopened(tmp_path / "run"), epochs=2)
+
+
 def test_a_run_may_end_where_it_stands(tmp_path):
     with pytest.raises(Interrupted):
         fit(new_run(tmp_path / "run"), Progress(), [StopAfter(4)])

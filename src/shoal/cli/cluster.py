@@ -70,8 +70,8 @@ class ClusterCommand(Command):
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE", help=SOURCE)]
     n_clusters: Annotated[int | Literal["auto"], tyro.conf.arg(aliases=("-k",))] = "auto"
-    """Number of clusters; auto looks for groups in the features and ranks their numbers. By density one of its layers,
-    such as those of an earlier result, and auto takes the clusters of --min-cluster-size."""
+    """Number of clusters; auto looks for groups in the features and ranks their numbers. With --method
+    density, the layer to use, for example of an earlier result; auto uses that of --min-cluster-size."""
     k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="")] = None
     """Smallest and largest number for auto to choose; by default any."""
     method: Annotated[ClusteringMethod | None, one_of(ClusteringMethod)] = None
@@ -172,8 +172,7 @@ class ClusterCommand(Command):
             k = int(job.of_first(lambda: str(self._suggested(inputs, metric, folder))))
         with open_progress(quiet=quiet) as progress:
             return cluster(
-                *(inputs, k, method, metric, self.seed, folder, progress),
-                min_cluster_size=self.min_cluster_size,
+                inputs, k, method, metric, self.seed, folder, progress, min_cluster_size=self.min_cluster_size
             )
 
     def _suggested(self, inputs: Inputs, metric: Metric, folder: ResultFolder) -> int:

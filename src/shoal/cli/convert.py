@@ -18,7 +18,7 @@ from shoal.models.backbone import Channels
 
 @dataclass(frozen=True)
 class PublishedBackbone:
-    """What a checkpoint does not say of its network."""
+    """Network settings that the checkpoint does not record."""
 
     name: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """timm's name of the network; by default found out by comparing the weights with common ones."""

@@ -45,7 +45,7 @@ class ExportCommand(Command):
     (beside the images that lie in PATH, by their names for others), or a data set for Label Studio or FiftyOne."""
 
     licence: Annotated[str, tyro.conf.arg(metavar="ID", help_behavior_hint="")] = ""
-    """Of weights, for the model card: the name that the Hugging Face hub has for it, such as cc-by-4.0."""
+    """For weights: the licence in the model card, by its Hugging Face Hub identifier, such as cc-by-4.0."""
 
     def run(self) -> int:
         """Write it."""
@@ -149,7 +149,10 @@ def export_network(folder: Path, file: Path) -> int:
     model, embedded = result.model, result.embedded
     ranges = {} if embedded is None else embedded.ranges
     deviation = export_onnx(
-        *(network, model.as_module(), images, file),
+        network,
+        model.as_module(),
+        images,
+        file,
         preparation=[{**each.preparing.about, "ranges": json.dumps(dict(ranges))} for each in inputs],
         numbers=model.numbers,
         names=result.names,

@@ -66,8 +66,8 @@ class LearnCommand(Command):
     result: ResultPath
     """The folder that 'shoal train' or 'shoal cluster' wrote."""
     file: Annotated[OptionalPath, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
-    """Answers to 'shoal ask' (.csv), from which the other images follow; or what was exported from an edited report
-    (.json or .csv), which counts as it is. Without it, learn from all that has been said so far."""
+    """Answers to 'shoal ask' (.csv), which are propagated to other images, or the export of an edited report (.json or
+    .csv), which is applied as is. Without it, learn from all that has been said so far."""
     yes: bool = False
     """Keep it; without, only show what would change."""
     undo: bool = False

@@ -30,7 +30,7 @@ class PredictCommand(Command):
     out: Path = Path("assignments.csv")
     """Table to write, .csv or .parquet; an existing file is not overwritten."""
     every: Annotated[str, tyro.conf.arg(metavar="INTERVAL", help_behavior_hint="")] = ""
-    """Take a frame of each video so often, as 'shoal cluster' does; by default as for the result."""
+    """Interval between video frames, as in 'shoal cluster'; by default the result's."""
     merge_to: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Merge the clusters of the result until so many are left, as 'shoal report --merge-to' does."""
     strict: bool = False
@@ -54,7 +54,9 @@ class PredictCommand(Command):
                     result = Result.load(path)
                 with open_progress(quiet=not distributed.is_first()) as progress:
                     found = predict(
-                        *(result, self.images, self.out),
+                        result,
+                        self.images,
+                        self.out,
                         every=self.every,
                         strict=self.strict,
                         progress=progress,
@@ -97,8 +99,8 @@ class EvaluateCommand(Command):
     n_clusters: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Number of clusters to find among the features; by default that of the classes."""
     merge_to: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Merge the clusters of the result until so many are left, give the figures of both, and write who is in which
-    merged cluster, assignments-INT.csv and .parquet."""
+    """Merge the clusters of the result until so many are left, give the figures of both, and write the merged
+    assignments, assignments-INT.csv and .parquet."""
     out: OptionalPath = None
     """JSON file to write the figures of features, or of HELDOUT, to."""
     strict: bool = False
@@ -197,7 +199,8 @@ class ReportCommand(Command):
         if result.decided is None:
             write_page(result)
         else:
-            rewrite(result)
+            with result.folder.alone():
+                rewrite(result)
         say(str(result.folder.report))
         with contextlib.suppress(UserError):  # it needs no images, and shows what was clustered
             lines = changes_of(result) if result.is_quickly_matched else []

@@ -97,7 +97,7 @@ class SweepCommand(Command):
             return 128 + ended.signum
         if ended.failed:
             raise UserError(
-                f"{len(ended.failed)} of {counted(len(points), 'run')} failed: mend that and rerun the same command, "
+                f"{len(ended.failed)} of {counted(len(points), 'run')} failed: fix this and rerun the same command, "
                 "which skips those that are done."
             )
         if not self.quiet:

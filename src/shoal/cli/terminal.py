@@ -1,4 +1,4 @@
-"""What the command owes its terminal: signals that are heeded, output that arrives, and a voice for each stream."""
+"""Signal handling and terminal output."""
 
 from __future__ import annotations
 

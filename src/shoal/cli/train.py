@@ -200,7 +200,7 @@ def _default_folder(recipe: str) -> Path:
         number += 1
         last, path = path, Path("runs") / f"{recipe}-{number}"
     again = distributed.restarted()
-    return Path(distributed.text_of_first(str(last if last and again else path)))
+    return Path(job.of_first(lambda: str(last if last and again else path)))
 
 
 def _train(command: TrainCommand, path: Path) -> int:

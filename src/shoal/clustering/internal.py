@@ -18,7 +18,7 @@ from torch import Tensor
 from shoal.clustering.contingency import Labels, whole_labels
 from shoal.clustering.inputs import features_from
 from shoal.clustering.parameters import Array
-from shoal.clustering.rows import Metric, Rows, draw_rows, invalid_features_error, midst, squared_distances
+from shoal.clustering.rows import Metric, Rows, central_point, draw_rows, invalid_features_error, squared_distances
 from shoal.errors import UserError
 
 _READ = 2**18
@@ -62,7 +62,7 @@ def silhouette(
     if not 1 < len(present) < len(kept):
         return torch.nan
     rows = Rows(features, metric, dtype=torch.float64)
-    middle = midst(rows, kept)
+    middle = central_point(rows, kept)
     step = _step(rows, len(sizes))
     total = 0.0
     for start in range(0, len(kept), step):

@@ -12,7 +12,7 @@ from torch import Tensor
 from shoal.clustering.cells import N_NEIGHBOURS, Cells, Vectors, compares_all, nearest_of_all
 from shoal.clustering.inputs import ArrayOrTensor, as_input_type, features_from
 from shoal.clustering.parameters import check_counts
-from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, invalid_features_error, midst, subsample
+from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, central_point, invalid_features_error, subsample
 from shoal.errors import UserError
 from shoal.mapped import release, scratch
 
@@ -81,7 +81,7 @@ class _Search:
             raise UserError(f"queries have {self.asked.features.shape[1]} columns: give {d}, like the features.")
         self.k, self.n_candidates = k, min(k + SPARE, self.most)
         # ‖x‖² − 2x·y + ‖y‖² cancels far from the origin.
-        self.center = midst(self.others, torch.arange(len(self.others)))
+        self.center = central_point(self.others, torch.arange(len(self.others)))
         self.index = torch.empty(len(self.asked), k, dtype=torch.int64, device=features.device)
         self.squared = torch.empty(len(self.asked), k, dtype=dtype, device=features.device)
 
@@ -143,7 +143,7 @@ class _Search:
         return apart
 
     def _centred(self, dtype: torch.dtype) -> Float[Tensor, "n d"]:
-        """The rows about a point in their midst.
+        """The rows about a central point.
 
         Raises:
             UserError: NaN, infinity, or a zero row under the cosine.
@@ -158,7 +158,7 @@ class _Search:
         return points
 
     def _about_center(self, x: Float[Tensor, "b d"], dtype: torch.dtype) -> Float[Tensor, "b d"]:
-        """Rows about the point in their midst; the difference is rounded to a type once, and not before."""
+        """Rows about the central point; the difference is rounded to a type once, and not before."""
         return (x.to(torch.promote_types(x.dtype, dtype)) - self.center).to(dtype)
 
     def _by_differences(self, rows: Int64[Tensor, "u"]) -> None:

@@ -70,7 +70,7 @@ class Shards:
 LOCAL = Shards(cut=False)
 
 
-_IN_MIDST = 1024  # rows whose median stands for that of all
+_IN_CENTRAL_POINT = 1024  # rows whose median stands for that of all
 
 Metric = Literal["euclidean", "cosine"]
 
@@ -304,9 +304,9 @@ def squared_distances(x: Float[Tensor, "b d"], points: Float[Tensor, "m d"]) -> 
     return torch.addmm(points.square().sum(1), x, points.T, alpha=-2)
 
 
-def midst(rows: Rows, among: Int64[Tensor, "m"]) -> Float[Tensor, "d"]:
-    """Median of about a thousand of some rows: a point near most, where a mean would follow a single far row."""
-    return rows[among[:: -(-len(among) // _IN_MIDST)]].median(0).values
+def central_point(rows: Rows, among: Int64[Tensor, "m"]) -> Float[Tensor, "d"]:
+    """Median of about a thousand of some rows, which a single far row does not move, as it would a mean."""
+    return rows[among[:: -(-len(among) // _IN_CENTRAL_POINT)]].median(0).values
 
 
 def power_of_two(x: Float[Tensor, "n d"]) -> float:

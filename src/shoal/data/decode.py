@@ -14,8 +14,9 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from shoal.data import plugins, tiff, tiff_tags
+from shoal.data.content import HEAD, kind_of_content
 from shoal.data.greys import Samples, Scale, clipping_note
-from shoal.data.kinds import HEAD, RAW, TGA, Kind, damaged, kind_of_content
+from shoal.data.kinds import RAW, TGA, Kind, damaged
 from shoal.data.repair import (
     FILLERS,
     JPEG,

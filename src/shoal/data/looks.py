@@ -1,4 +1,4 @@
-"""A first look at a file, which tells without reading it whether it is the one that was read."""
+"""A look at a file: its size and timestamps, which show without reading it whether it has changed."""
 
 from __future__ import annotations
 

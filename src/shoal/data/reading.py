@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from shoal import job
+from shoal.data.content import HEAD, kind_of_content
 from shoal.data.decode import (
     NO_IMAGE,
     NO_MEMORY,
@@ -36,7 +37,7 @@ from shoal.data.decode import (
     samples_of,
 )
 from shoal.data.greys import Extremes, Ranges, Samples, Scale, clipping_note
-from shoal.data.kinds import HEAD, RAW, TIFF, Kind, kind_of_content, kind_of_name
+from shoal.data.kinds import RAW, TIFF, Kind, kind_of_name
 from shoal.data.listing import Blob, Frame, Listing, Member, Pixels, Remote, check_regular
 from shoal.data.prefetch import Prefetched
 from shoal.data.reach import LostError, Reach

@@ -1,4 +1,4 @@
-"""Scores of a clustering, with and without true classes; only this package reads true classes."""
+"""Scores of a clustering, with and without true classes; only this package computes with true classes."""
 
 from shoal.evaluation.baselines import plain_baselines
 from shoal.evaluation.held_out import HeldOut, score_held_out

@@ -44,7 +44,7 @@ def clustering_scores(labels: Labels, pred: Labels) -> dict[str, float]:
         The scores over the rows that have both a class and a cluster; empty if there are none.
 
     Raises:
-        UserError: the lengths differ, or the numbers are not integers.
+        UserError: the lengths differ, or the labels are not numbers or names (n,).
     """
     table = Contingency.of(pred, labels)
     if not len(table.counts):

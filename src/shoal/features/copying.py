@@ -53,10 +53,7 @@ def share_features(folder: Path, target: Path, index: Int64[np.ndarray, "m"]) ->
     whole = len(index) == n
     if not whole:
         digest = blake2b(header.images.encode() + index.tobytes(), digest_size=16).hexdigest()
-        header = Header(
-            *(header.spec, header.n - n + len(index), header.n_features, header.batch_size, digest),
-            *(header.classes, header.pixels, header.ranges),
-        )
+        header = replace(header, n=header.n - n + len(index), images=digest)
     there = read_header(target)
     if there is not None:
         if there == header:

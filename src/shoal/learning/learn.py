@@ -20,8 +20,8 @@ from shoal.learning.smoothing import smooth
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to read the answers; see ``Evidence.shares``."""
+class Variant:
+    """How answers are read; see ``Evidence.shares``."""
 
     trust: float
     """How many answers in each class the clustering is worth."""
@@ -30,19 +30,25 @@ class Way:
     """Whether a row is first given to its likeliest class, or to all by their shares."""
 
 
-WAYS = (Way(3.0, 0.5, True), Way(10.0, 0.5, True), Way(3.0, 0.5, False), Way(0.0, 0.5, True), Way(0.0, 0.0, True))
-"""Ways that are averaged, with the clustering itself, by how well they foresee answers that are held out."""
+VARIANTS = (
+    Variant(3.0, 0.5, True),
+    Variant(10.0, 0.5, True),
+    Variant(3.0, 0.5, False),
+    Variant(0.0, 0.5, True),
+    Variant(0.0, 0.0, True),
+)
+"""Variants averaged with the clustering itself, weighted by how well they predict held-out answers."""
 
 FOLDS = 5
 LEAST_ANSWERS = 2
 SURPRISE = 0.2
-"""Share of answers that any way is taken to be wrong about, so that none is ruled out by a few."""
+"""Share of answers that any variant is taken to be wrong about, so that none is ruled out by a few."""
 
 ENOUGH = 5
-"""Answers for each cluster, on average, from which on it need not be certain that they foresee more than it does."""
+"""Answers for each cluster, on average, from which on it need not be certain that they predict more than it does."""
 
 _DECIDED = 65_536  # rows that are decided about at a time
-_KEPT = torch.eye(len(WAYS) + 1)[-1]
+_KEPT = torch.eye(len(VARIANTS) + 1)[-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +86,7 @@ def learn(
     each cluster being as trustworthy as the answers in it say; and a linear head is fitted to the labels that follow,
     and to the answers. This is done in five ways, which trust the clustering more or less. They and the clustering
     itself decide together, each with the likelihood of answers that it was not told as its weight. Of fewer than five
-    answers for each cluster clearly more have to be foreseen than by the clustering, which is kept otherwise.
+    answers for each cluster clearly more have to be predicted than by the clustering, which is kept otherwise.
 
     Answered rows have their answers. Rows without a cluster (−1) stay without, unless an answer gives them one, and no
     other row is sent nowhere. A cluster about which nothing was asked keeps its rows as examples.
@@ -140,11 +146,11 @@ def _smoothed(evidence: Evidence, labels: Int64[Tensor, "n"]) -> Int64[Tensor, "
 
 @dataclass(frozen=True, eq=False)
 class _Average:
-    """Heads in the coordinates of the graph, one for each way, and the opinion of the clusters, each with a weight."""
+    """A head for each variant, in the coordinates of the graph, and the opinion of the clusters, each with a weight."""
 
     coordinates: Coordinates
     weights: Float32[Tensor, "w"]
-    """Of the ways, and last of the clustering."""
+    """Of the variants, and last of the clustering."""
     heads: Sequence[tuple[Float32[Tensor, "k c"], Float32[Tensor, "k"]]]
     opinion: Float32[Tensor, "before1 k"]
     """P(class | cluster); last of rows without a cluster."""
@@ -153,7 +159,7 @@ class _Average:
     their clusters tell, as equals, how sure that is."""
 
     def each(self, z: Float32[Tensor, "b c"], before: Int64[Tensor, "b"]) -> list[Float32[Tensor, "b k"]]:
-        """Probabilities by each way and by the clustering, of rows in the coordinates, given their clusters."""
+        """Probabilities by each variant and by the clustering, of rows in the coordinates, given their clusters."""
         return [torch.addmm(bias, z, weight.T).softmax(1) for weight, bias in self.heads] + [self.opinion[before]]
 
     def shares(self, z: Float32[Tensor, "b c"], before: Int64[Tensor, "b"]) -> Float32[Tensor, "b k"]:
@@ -165,7 +171,7 @@ class _Average:
 
 
 def _average(evidence: Evidence, told: Bool[Tensor, "a"], weights: Float32[Tensor, "w"]) -> _Average:
-    """Fit a head for each way to some of the answers, or where the clustering has all the weight, one to it."""
+    """Fit a head for each variant to some of the answers, or where the clustering has all the weight, one to it."""
     opinion, given = evidence.opinion(told), evidence.given(told)
     keep = bool(weights[-1] == 1)
     heads: list[tuple[Tensor, Tensor]] = []
@@ -174,9 +180,9 @@ def _average(evidence: Evidence, told: Bool[Tensor, "a"], weights: Float32[Tenso
         heads, weights = [fit_head(given, evidence.prior(opinion))], torch.tensor([0.5, 0.5])
     else:
         arrived = evidence.arrived(told)
-        for way in WAYS:
-            shares = evidence.shares(arrived, opinion, evidence.trusted(way.trust, told), way.damping)
-            if way.hard:
+        for variant in VARIANTS:
+            shares = evidence.shares(arrived, opinion, evidence.trusted(variant.trust, told), variant.damping)
+            if variant.hard:
                 shares = torch.zeros_like(shares).scatter_(1, shares.argmax(1, keepdim=True), 1)
             heads.append(fit_head(given, shares))
     even = torch.full((1, evidence.n_classes), 1 / evidence.n_classes)
@@ -184,36 +190,36 @@ def _average(evidence: Evidence, told: Bool[Tensor, "a"], weights: Float32[Tenso
 
 
 def _weighed(evidence: Evidence, seed: int) -> tuple[Float32[Tensor, "w"], str]:
-    """The weight of each way and of the clustering, and what is to be said of it.
+    """The weight of each variant and of the clustering, and what is to be said of it.
 
     Each is weighed by the likelihood of answers that it is not told, Π_i ((1 − s) · p_i + s / k): Bayesian averaging,
-    where a way has to foresee more answers than the clustering to outweigh it.
+    where a variant has to predict more answers than the clustering to outweigh it.
     """
     known, classes, k = evidence.known, evidence.classes, evidence.n_classes
     n_known = len(known)
-    equal = torch.zeros(len(WAYS) + 1)
+    equal = torch.zeros(len(VARIANTS) + 1)
     if n_known < LEAST_ANSWERS:
         answers = "1 answer names" if n_known == 1 else f"{n_known} answers name"
         return _KEPT, f"{answers} a cluster: too few to learn from, so the clustering is kept."
-    foreseen = torch.empty(len(equal), n_known, k)
+    predicted = torch.empty(len(equal), n_known, k)
     folds = torch.randperm(n_known, generator=torch.Generator().manual_seed(seed)) % min(FOLDS, n_known)
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
         rows = known[held_out]
         found = _average(evidence, ~held_out, equal).each(evidence.z[rows], evidence.start[rows])
-        foreseen[:, held_out] = torch.stack(found)
-    likelihood = foreseen.gather(2, classes.expand(len(equal), -1)[:, :, None])[:, :, 0]
+        predicted[:, held_out] = torch.stack(found)
+    likelihood = predicted.gather(2, classes.expand(len(equal), -1)[:, :, None])[:, :, 0]
     weights = ((1 - SURPRISE) * likelihood + SURPRISE / k).log().double().sum(1).softmax(0).float()
-    right, kept = (each.argmax(1) == classes for each in (torch.tensordot(weights, foreseen, 1), foreseen[-1]))
+    right, kept = (each.argmax(1) == classes for each in (torch.tensordot(weights, predicted, 1), predicted[-1]))
     gain = int(right.sum()) - int(kept.sum())
-    # Were both as good, the difference would have the variance of the answers that one of them alone foresees.
+    # Were both as good, the difference would have the variance of the answers that one of them alone predicts.
     if n_known < ENOUGH * evidence.n_before and max(gain, 0) ** 2 <= int((right ^ kept).sum()):
         return _KEPT, (
             f"The clustering is right about {int(kept.sum())} of {n_known} answers, and spreading them does not "
-            "foresee clearly more: it is kept until there are more answers."
+            "predict clearly more: it is kept until there are more answers."
         )
     return weights, (
-        f"Spread from {n_known} answers: {int(right.sum())} of them are foreseen when they are left out in turn, "
+        f"Spread from {n_known} answers: {int(right.sum())} of them are predicted when they are left out in turn, "
         f"{int(kept.sum())} by the clustering alone."
     )
 

@@ -134,7 +134,7 @@ def shuffled_pass(
     """
     world = distributed.gather(images)
     order = torch.randperm(len(world), generator=generator, device=world.device)
-    outputs = distributed.gather(network(world[order[distributed.share(len(world))]]))
+    outputs = distributed.gather(network(world[order[distributed.part(len(world))]]))
     return outputs[order.argsort()]
 
 

@@ -74,7 +74,7 @@ class MoCo(Method):
         if self.config.symmetric:
             queries, keys = [batch.view1, batch.view2], [batch.view2, batch.view1]
         ks = [F.normalize(shuffled_pass(self.target, x, self.generator).float(), dim=-1) for x in keys]
-        mine = distributed.share(len(batch.index))
+        mine = distributed.part(len(batch.index))
         losses = [
             info_nce(F.normalize(self.online(x).float(), dim=-1), k[mine], self.queue.keys, self.config.temperature)
             for x, k in zip(queries, ks, strict=True)

@@ -98,7 +98,7 @@ class PCL(Method):
             queries, keys = [batch.view1, batch.view2], [batch.view2, batch.view1]
         ks = [F.normalize(shuffled_pass(self.target, x, self.generator).float(), dim=-1) for x in keys]
         qs = [F.normalize(self.online(x).float(), dim=-1) for x in queries]
-        mine = distributed.share(len(batch.index))
+        mine = distributed.part(len(batch.index))
         losses = [info_nce(q, k[mine], self.queue.keys, self.config.temperature) for q, k in zip(qs, ks, strict=True)]
         terms = {"info_nce": torch.stack(losses).sum()}
         for k in reversed(ks):  # as MoCo: view 1's keys before view 2's

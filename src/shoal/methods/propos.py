@@ -107,7 +107,7 @@ class ProPos(Method):
         """V = z + σ·ε with ε ~ N(0, I): a neighbour of z in feature space is taken to be a positive."""
         n = len(z) * distributed.world_size()
         noise = torch.randn(n, z.shape[1], generator=self.generator, device=z.device)
-        return z + self.config.noise * noise[distributed.share(n)]
+        return z + self.config.noise * noise[distributed.part(n)]
 
     def _of_clusters(
         self, z1: Tensor, z2: Tensor, k1: Tensor, k2: Tensor, batch: Batch, clustering: Clustering

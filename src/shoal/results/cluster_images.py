@@ -122,8 +122,7 @@ def cluster(
     measured = measure(result, inputs, labels, shards)
     if not distributed.is_first():
         return None
-    with job.all_cores():  # the others are done
-        folder.sweep()
+    with folder.alone(), job.all_cores():  # the others are done
         atomic_write(folder.config, config_of(result).encode())
         outcome = write_measured(measured, inputs)
         result = measured.result
@@ -158,7 +157,8 @@ def _unfitted(
         min_cluster_size = getattr(inputs.earlier.clusterer, "min_cluster_size", None)
     row_bytes = inputs.features.nbytes // len(inputs) // job.n_nodes()  # each machine reads its part
     found = build_clusterer(
-        *(method, n_clusters),
+        method,
+        n_clusters,
         metric=metric,
         seed=seed,
         n=len(inputs),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering import cluster_centers, map_positions
@@ -32,7 +32,7 @@ from shoal.folder import FINE_TUNED, ResultFolder
 from shoal.learning import Answer, learn
 from shoal.progress import Progress
 from shoal.results.finish import Outcome, write_files
-from shoal.results.inputs import Inputs
+from shoal.results.inputs import Inputs, pictures_of
 from shoal.results.learning import answers_of, propose
 from shoal.results.result import Result
 from shoal.results.rows import assign_rows
@@ -260,24 +260,19 @@ class _Job:
         found = decided.assignments
         self._write_metrics(decided, features)
         inputs = Inputs(
-            *(
-                embedded.features,
-                embedded.ids,
-                "images",
-                before.source,
-                before.root,
-                embedded,
-                spec,
-                str(folder.features),
-            ),
-            self._pictures,
+            embedded.features,
+            embedded.ids,
+            "images",
+            before.source,
+            root=before.root,
+            embedded=embedded,
+            encoder=spec,
+            features_at=str(folder.features),
+            pictures=pictures_of(self.images),
             joined=before.joined,
             others=self.images.others,
         )
         return decided, write_files(decided, inputs, found, decided.names)
-
-    def _pictures(self, index: Int64[Tensor, "m"], _edge: int) -> UInt8[Tensor, "m 3 h w"]:
-        return self.images.pixels[index.to(self.images.pixels.device)].cpu()
 
     def _head(self) -> LinearHead:
         """The head, with a row for each number up to the highest; numbers that no cluster has any more get no image."""

@@ -164,7 +164,10 @@ def measure(result: Result, inputs: Inputs, labels: Int64[Tensor, "n"], shards: 
     result = replace(result, calibration=None if values is None else Calibration(**values))
     positions = map_positions(features, metric=result.metric, seed=result.seed, shards=shards)
     found = assign_rows(
-        *(features, result.posterior, result.centers, result.metric),
+        features,
+        result.posterior,
+        result.centers,
+        result.metric,
         labels=labels,
         positions=positions,
         shards=shards,

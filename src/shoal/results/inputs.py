@@ -32,7 +32,7 @@ from shoal.results.chosen import chosen_networks
 from shoal.results.networks import embed_first, share_networks
 from shoal.results.result import PIXELS, Result, given_features
 from shoal.results.tables import as_utf8, read_csv, unread
-from shoal.types import Others
+from shoal.types import Images, Others
 
 _COMPARED = 100
 """Rows of features by which processes see that they have the same."""
@@ -161,6 +161,15 @@ def read_inputs(
     return replace(_of_images(source, embedded, folder, origin), every=every)
 
 
+def pictures_of(images: Images) -> Pictures:
+    """Images in memory by their rows, at their own size."""
+
+    def pictures(index: Int64[Tensor, "m"], _edge: int) -> UInt8[Tensor, "m 3 h w"]:
+        return images.pixels[index.to(images.pixels.device)].cpu()
+
+    return pictures
+
+
 def metric_for(inputs: Inputs) -> Metric:
     """The metric of features for which none is asked; joined ones may have few columns, and are no measurements."""
     joined = inputs.encoder is not None and inputs.encoder.parts
@@ -180,9 +189,17 @@ def _of_images(source: Source, embedded: Embedded, folder: ResultFolder, origin:
     def pictures(index: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
         return read_pixels(listing, embedded.rows[index].tolist(), edge, embedded.ranges)
 
-    features_at = str(folder.features.resolve())
-    kept = (embedded.features, embedded.ids, "images", origin, "", embedded, embedded.spec, features_at, pictures)
-    return Inputs(*kept, others=others_of(source))
+    return Inputs(
+        embedded.features,
+        embedded.ids,
+        "images",
+        origin,
+        embedded=embedded,
+        encoder=embedded.spec,
+        features_at=str(folder.features.resolve()),
+        pictures=pictures,
+        others=others_of(source),
+    )
 
 
 def by_other_networks(
@@ -205,7 +222,7 @@ def by_other_networks(
     wanted = [theirs or spec for spec, theirs in zip(specs, own, strict=True)]
     ranges = result.embedded.ranges
     embedded = embed_first(
-        *(result.images, wanted, folder.features), known=result, ranges=ranges, strict=strict, progress=progress
+        result.images, wanted, folder.features, known=result, ranges=ranges, strict=strict, progress=progress
     )
     _tell_read(embedded, progress)
     inputs = _of_images(result.images, embedded, folder, result.source)
@@ -252,13 +269,20 @@ def of_result(
             return kept[rows]
         return read_pixels(result.listing, result.matched.rows[rows.numpy()].tolist(), edge, embedded.ranges)
 
-    at, source = str(folder.features.resolve()), result.source
+    source = result.source
     if isinstance(source, list):  # of what was listed, the images left out are no longer
         left_out = set(np.delete(embedded.rows.numpy(), index).tolist())
         source = [file for row, file in enumerate(source) if row not in left_out]
     return Inputs(
-        *(own.features, own.ids, "images", source, result.root),
-        *(own, encoder, at, pictures),
+        own.features,
+        own.ids,
+        "images",
+        source,
+        root=result.root,
+        embedded=own,
+        encoder=encoder,
+        features_at=str(folder.features.resolve()),
+        pictures=pictures,
         joined=result.joined,
         every=result.every,
         earlier=result,

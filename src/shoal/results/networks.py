@@ -168,7 +168,7 @@ def embed_more(
         own = matched is not None and result.embedded is not None and result.embedded.of_pixels
         counter = progress.counter("embedding images")
         return embed(
-            *(source, result.network, folder), earlier=earlier, own=own, ranges=ranges, strict=strict, progress=counter
+            source, result.network, folder, earlier=earlier, own=own, ranges=ranges, strict=strict, progress=counter
         )
     try:
         joining = Joining.load(networks_of(result.features_at), result.encoder)
@@ -180,7 +180,9 @@ def embed_more(
         rows = known_rows(matched, len(source.listing().ids))
         before = Earlier(result.features_at, result.embedded, rows)
     return embed_networks(
-        *(source, parts, folder),
+        source,
+        parts,
+        folder,
         joining=joining,
         earlier=before,
         ranges=ranges,

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from shoal import distributed
+from shoal import distributed, job
 from shoal.clustering import KMeans
 from shoal.clustering.kmeans import assign
 from shoal.clustering.occupied import renumbered
 from shoal.config import RunConfig, config_digest, load_recipe, to_yaml
-from shoal.data import IN_MEMORY, Listing, find_source, load_images
+from shoal.data import IN_MEMORY, DataConfig, Listing, find_source, load_images
 from shoal.data.equal import equal_groups, first_of_each
 from shoal.data.greys import describe
 from shoal.data.links import other_names
@@ -34,7 +34,7 @@ from shoal.files import atomic_write
 from shoal.folder import ResultFolder
 from shoal.progress import Progress
 from shoal.results.finish import Outcome, finish
-from shoal.results.inputs import Inputs
+from shoal.results.inputs import Inputs, pictures_of
 from shoal.results.page import report_data
 from shoal.results.result import Result
 from shoal.results.tables import unread, write_skipped
@@ -72,7 +72,7 @@ def _begin(run: Run, progress: Progress) -> None:
         UserError: the weights cannot be read, or do not fit.
     """
     if run.config.backbone.weights:
-        with distributed.one_by_node():  # the first downloads what the others find
+        with job.local_first():  # the first downloads what the others find
             progress.say(start_from_weights(run.method, run.config.backbone))
     used, ever = use_of_clusters(run.config, run.steps_per_epoch)
     if used and distributed.is_first():
@@ -127,8 +127,6 @@ def _resumed(run: Run, progress: Progress) -> Run:
         UserError: its state is damaged or of other images, or it has not begun and its weights are gone.
     """
     folder = run.folder
-    if distributed.is_first():
-        folder.sweep()
     if not folder.state.exists():
         try:
             _begin(run, progress)
@@ -139,7 +137,7 @@ def _resumed(run: Run, progress: Progress) -> Run:
 
 
 def _images(config: RunConfig, progress: Progress) -> Images:
-    with distributed.one_by_node():
+    with job.local_first():
         images = load_images(config.data, progress=progress.counter("reading images"))
     if shown := describe(images.ranges):
         progress.say(f"range        {shown}; --data.range LOW HIGH sets another")
@@ -194,52 +192,56 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     """Write the network, the features and the clusters of a finished run into its folder.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or another process is changing it.
     """
+    with folder.alone():
+        finished.trained.save(folder.model)
+        source = _source_of(images, finished.trained.config.data)
+        spec = EncoderSpec("run", str(folder.path.absolute()), digest=file_digest(folder.model))
+        embedded = _kept_features(finished, images, folder, spec, source)
+        inputs = Inputs(
+            embedded.features,
+            embedded.ids,
+            "images",
+            source,
+            root=finished.trained.config.data.root,
+            embedded=embedded,
+            encoder=spec,
+            features_at=str(folder.features),
+            pictures=pictures_of(images),
+            every=finished.trained.config.data.every,
+            others=images.others,
+        )
+        return finish(_result_of(finished, images, folder, inputs), inputs, finished.labels)
+
+
+def _source_of(images: Images, data: DataConfig) -> str | list[str]:
+    """Where the images are found again: a list on the standard input is read once, so the files that it named."""
+    if data.path != "-":
+        return data.path
+    listed = find_source(data.path, every=data.every)
+    files = dict(zip(listed.listing().ids, places_in(listed), strict=True))
+    return [files[name] for name in (*images.ids, *images.skipped)]  # as features are kept
+
+
+def _result_of(finished: Finished, images: Images, folder: ResultFolder, inputs: Inputs) -> Result:
     trained = finished.trained
-    trained.save(folder.model)
-    config = trained.config
-    source, root = config.data.path, config.data.root
-    if source == "-":  # it is read once; what it named is found again by these names
-        listed = find_source(source, every=config.data.every)
-        files = dict(zip(listed.listing().ids, places_in(listed), strict=True))
-        source_files: str | list[str] = [files[name] for name in (*images.ids, *images.skipped)]  # as features are kept
-    else:
-        source_files = source
-    spec = EncoderSpec("run", str(folder.path.absolute()), digest=file_digest(folder.model))
-    embedded = _kept_features(finished, images, folder, spec, source_files)
-    result = Result(
+    return Result(
         folder=folder,
-        method=config.method.name,
+        method=trained.config.method.name,
         clusterer=finished.clusterer,
-        centers=finished.trained.centers.cpu(),
+        centers=trained.centers.cpu(),
         metric="cosine",
-        seed=config.seed,
-        source=source_files,
-        root=root,
-        every=config.data.every,
+        seed=trained.config.seed,
+        source=inputs.source,
+        root=inputs.root,
+        every=inputs.every,
         features_at=folder.features.absolute(),
-        encoder=spec,
+        encoder=inputs.encoder,
         by_head=trained.method.head_centers() is not None,
         asked=trained.n_clusters,
         flags={"held_out": images.held_out.cpu(), "clustered": images.clustered.cpu()},
     )
-
-    def pictures(index: Int64[Tensor, "m"], _edge: int) -> UInt8[Tensor, "m 3 h w"]:
-        return images.pixels[index.to(images.pixels.device)].cpu()
-
-    kept = (
-        embedded.features,
-        embedded.ids,
-        "images",
-        source_files,
-        root,
-        embedded,
-        spec,
-        str(folder.features),
-        pictures,
-    )
-    return finish(result, Inputs(*kept, every=config.data.every, others=images.others), finished.labels)
 
 
 def _kept_features(

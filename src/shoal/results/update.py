@@ -116,7 +116,9 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
             return None
         staged = result.folder.staged()
         after = embed_more(
-            *(result, images, staged.features),
+            result,
+            images,
+            staged.features,
             matched=matched,
             ranges=embedded.ranges,
             strict=strict,
@@ -182,8 +184,15 @@ def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
     )
     _copy_settings(before, result)
     inputs = Inputs(
-        *(after.features, after.ids, "images", places.source, places.root),
-        *(after, before.encoder, str(staged.features), _Pictures(step)),
+        after.features,
+        after.ids,
+        "images",
+        places.source,
+        root=places.root,
+        embedded=after,
+        encoder=before.encoder,
+        features_at=str(staged.features),
+        pictures=_Pictures(step),
         joined=places.joined,
         others=step.others,
     )

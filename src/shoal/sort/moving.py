@@ -120,7 +120,7 @@ def undo(manifest: Path) -> Undone:
             elif reason is None:
                 done += 1
     except OSError as error:
-        raise UserError(f"cannot put back {error.filename}: {error.strerror}. Mend that, then undo again.") from error
+        raise UserError(f"cannot put back {error.filename}: {error.strerror}. Fix this, then undo again.") from error
     for folder in sorted(found.folders, reverse=True):
         if folder:
             with contextlib.suppress(OSError):  # it holds something else by now

@@ -129,7 +129,7 @@ class SweepFolder:
         """Keep the sweep to this process and to those that get the file descriptor.
 
         Raises:
-            UserError: another process is at it, or the folder cannot be written.
+            UserError: another process is running it, or the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ class SweepFolder:
         with file:
             if not try_lock(file):
                 raise UserError(
-                    f"another process is at the sweep in {self.path}, or runs of a killed one are still saving: "
+                    f"another process is running the sweep in {self.path}, or runs of a killed one are still saving: "
                     "wait for them."
                 )
             yield file.fileno()

@@ -1,4 +1,4 @@
-"""A run goes on beyond the epochs or steps that it was begun with."""
+"""Extends a run beyond the epochs or steps that it was begun with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from shoal.files import atomic_write
 from shoal.progress import counted
 from shoal.training.optim import full_lr, lr_factor
 from shoal.training.run import Run
+from shoal.training.settings import check_lengths
 
 
 def lengthen(run: Run, epochs: int | None = None, max_steps: int | None = None) -> str:
@@ -28,7 +29,8 @@ def lengthen(run: Run, epochs: int | None = None, max_steps: int | None = None) 
         What the schedule now means, in a line; empty where nothing changes.
 
     Raises:
-        UserError: the run is past them already, or a stage of the method would never begin.
+        UserError: the run is past them already; the rate would be 0 throughout, or a stage of the method never begin;
+            another process is changing the run.
     """
     before = run.config
     reached = before.max_steps is not None and run.done and max_steps is None
@@ -44,15 +46,16 @@ def lengthen(run: Run, epochs: int | None = None, max_steps: int | None = None) 
             f"{run.folder.path} has done {done} steps, {run.steps_per_epoch} an epoch, and {asked} ends it at {last}: "
             "give more."
         )
-    config.method.check_epochs(config.epochs, config.cluster_from)
+    check_lengths(config)
     full = full_lr(run.batch_size, config.optim)
     old = full * lr_factor(max(done - 1, 0), run.steps_per_epoch, before.epochs, config.optim)
     new = full * lr_factor(done, run.steps_per_epoch, config.epochs, config.optim)
     run.config, run.lengthened = config, True
     run.state.done = run.state.done and run.trained
-    run.save()
-    if distributed.is_first():
-        atomic_write(run.folder.config, to_yaml(config).encode())
+    with run.alone():
+        run.save()
+        if distributed.is_first():
+            atomic_write(run.folder.config, to_yaml(config).encode())
     if last == done:
         return f"schedule     the run has done its {done} steps, and ends here"
     length = counted(config.epochs, "epoch")

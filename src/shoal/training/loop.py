@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 from torch.profiler import record_function
 
-from shoal import distributed
+from shoal import distributed, job
 from shoal.clustering.kmeans import assign, kmeans
 from shoal.clustering.suggest.suggest import MAX_ROWS, suggest_k
 from shoal.data import apply_views, draw_view, feed, order_of_epoch
@@ -27,9 +27,9 @@ from shoal.training.run import Interrupted, Run, Watcher
 from shoal.types import Batch, Clustering
 
 STARTS = 10
-"""Starts of k-means in the first E-step and the last, as published,"""
+"""Starts of k-means in the first E-step and the last, as published."""
 STARTS_BETWEEN = 3
-"""and in those between, which also start from the last centres."""
+"""Starts of k-means in the other E-steps, which also start from the last centres."""
 
 SETTLED_FROM = 10
 """Epochs from which clusters are expected to have settled at the end; shorter runs are tries."""
@@ -52,9 +52,9 @@ def fit(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> None:
 
     Raises:
         Interrupted: the run was asked to stop; the step is finished and the state saved.
-        UserError: the loss is no longer finite, or the disk is full.
+        UserError: the loss is no longer finite, the disk is full, or another process is changing the run.
     """
-    with preserve_rng(run.device):
+    with run.alone(), preserve_rng(run.device):
         set_default_rng(run.default_rng, run.device)
         try:
             while not run.trained or run.state.order is not None:
@@ -122,7 +122,7 @@ def _alarm(run: Run, scores: Mapping[str, float]) -> str | None:
     """The warning of a collapse, if there is one, or at the end of clusters that have not settled.
 
     A method's own head is undecided at the start: its probabilities are nearly the same for all images, and one cluster
-    may be ahead everywhere. So it is let be as long as they spread out, until the end.
+    may be ahead everywhere. So no warning is given while they keep spreading out, until the end.
     """
     warning = collapse_warning(scores)
     if warning is None and run.trained and run.state.epoch >= SETTLED_FROM:
@@ -157,7 +157,7 @@ def pixels_to_come(run: Run) -> Generator[UInt8[Tensor, "b 3 h w"], None, None]:
     partners = None if run.state.partners is None else run.state.partners.to(pixels.device)
 
     def rows(part: Int64[Tensor, "p"]) -> Int64[Tensor, "_"]:
-        own = part[distributed.share(len(part))]
+        own = part[distributed.part(len(part))]
         return own if partners is None else torch.cat((own, partners[own]))
 
     parts = (part for batch in torch.split(left, size) for part in _parts(run, batch))
@@ -247,7 +247,7 @@ def _find_n_clusters(run: Run, features: Float[Tensor, "m d"], progress: Progres
     if distributed.is_first():
         found = suggest_k(features, (2, min(len(features), MAX_ROWS)), metric="cosine", seed=run.config.seed)
         words = f"{found.k} {found.interval[0]} {found.interval[1]}"
-    k, low, high = map(int, distributed.text_of_first(words).split())
+    k, low, high = map(int, job.of_first(lambda: words).split())
     first = max(run.state.epoch, run.config.cluster_from) + 1  # as people count them
     stays = f" from epoch {first} on" if _granularities_until_next(run) else ""
     if distributed.is_first() and (stays or k != run.n_clusters):
@@ -280,7 +280,7 @@ def _parts(run: Run, index: Int64[Tensor, "b"]) -> tuple[Int64[Tensor, "_"], ...
 def _batch(run: Run, index: Int64[Tensor, "b"], pixels: UInt8[Tensor, "s 3 h w"]) -> Batch:
     """This rank's share of a global batch, in views whose random numbers are drawn for the whole batch."""
     size, augment = (pixels.shape[2], pixels.shape[3]), run.config.augment
-    mine = distributed.share(len(index))
+    mine = distributed.part(len(index))
     draws = [draw_view(len(index), size, augment, run.view_generator, view)[mine] for view in range(augment.views)]
     if run.state.partners is None:
         view1, view2, *more = apply_views(pixels, draws, augment.side)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -36,9 +37,9 @@ from shoal.types import Clustering, Images
 _LOG = logging.getLogger("shoal")
 
 SAVE_SECONDS = 10.0
-"""A save is due this long after the last one,"""
+"""Seconds after which a save is due, at least."""
 SAVE_PATIENCE = 50
-"""or this many times as long as the last one took: saving takes at most 2 % of the time."""
+"""A save is due this many times as long after the last one as that took: saving takes at most 2 % of the time."""
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: the run was asked to stop, and has saved
@@ -116,6 +117,10 @@ class Run:
         self._save_due = time.monotonic() + SAVE_SECONDS
         self.compiled = False
         self._compile(compiles(config, self.n_steps, self.device))
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other processes from changing the folder, as ``ResultFolder.alone``; the first rank does so for all."""
+        return self.folder.alone() if distributed.is_first() else nullcontext()
 
     def _set_batch(self, batch_size: int) -> None:
         """Images per step, over all processes."""

@@ -106,15 +106,16 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
             f"{min(optim.batch_size, n_images)} images a step are too few for {n_parts} parts of two or more{among}: "
             f"lower {remedy}."
         )
-    _check_schedule(config)
+    check_lengths(config)
     _check_views(config, n_images)
     config.method.check_fits(batch, batch // optim.accumulate // distributed.world_size(), n)
-    config.method.check_epochs(config.epochs, config.cluster_from)
     for spec in config.augment.own:
         named(spec)
 
 
-def _check_schedule(config: RunConfig) -> None:
+def check_lengths(config: RunConfig) -> None:
+    """Raise a UserError when so many epochs leave no time for the rate to rise, or for a stage of the method."""
+    config.method.check_epochs(config.epochs, config.cluster_from)
     warmup = config.optim.warmup_epochs
     if config.optim.schedule == "epoch" and warmup >= config.epochs:
         raise UserError(

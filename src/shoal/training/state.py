@@ -12,9 +12,9 @@ from torch import Tensor
 from shoal.types import Clustering
 
 PLAIN = ("epoch", "step", "logged", "seconds", "e_step_seconds", "scores", "done")
-"""Fields that a state file keeps in its header, beside ``n_clusters``; the others are tensors,"""
+"""Fields that a state file keeps in its header, beside ``n_clusters``; the others are tensors."""
 KINDS = ("totals.", "clustering.", "order", "neighbours", "partners")
-"""whose names begin so."""
+"""How the names of these tensors begin."""
 
 
 @dataclass

@@ -26,7 +26,7 @@ from shoal.training.run import Run, Watcher
 TrackerName = Literal["none", "tensorboard", "wandb"]
 
 MAX_CLUSTERS = 100
-"""Clusters from which on there is no picture: nobody would scroll through it."""
+"""Most clusters for which a gallery is logged: nobody would scroll through more."""
 
 
 @runtime_checkable  # so that beartype can check it

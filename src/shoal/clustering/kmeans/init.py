@@ -29,8 +29,11 @@ def seeds(rows: Rows, n_clusters: int, restarts: int, generator: torch.Generator
 def random_seeds(rows: Rows, n_clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
     """Centres for several restarts: rows drawn by their weights, none twice unless there are too few."""
     weights = rows.each_weight.double().to(generator.device)
-    again = n_clusters > len(rows)
-    drawn = [weights.multinomial(n_clusters, again, generator=generator) for _ in range(restarts)]
+    if n_clusters > len(rows):
+        drawn = [weights.multinomial(n_clusters, replacement=True, generator=generator) for _ in range(restarts)]
+    else:  # as torch.multinomial draws without replacement, which stops at 2**24 rows
+        waits = (torch.empty_like(weights).exponential_(generator=generator) for _ in range(restarts))
+        drawn = [(weights / wait).topk(n_clusters).indices for wait in waits]
     return rows[torch.stack(drawn).to(rows.features.device)]
 
 

@@ -105,7 +105,7 @@ class MiniBatchKMeans(CentersEstimator):
         init: initial centres: greedy "k-means++", the same among the candidates of "k-means||", from "random" rows; or
             the (k, d) centres, or a function that makes them, ``init(X, n_clusters, random_state=…)``.
         n_init: how many seeds are compared, on a sample of the rows; "auto" is 3.
-        init_size: rows of that sample; None: three batches, or ten for each cluster if that is more.
+        init_size: rows of that sample; None: three batches, or 16 for each cluster if that is more.
         batch_size: rows of a step of ``fit``.
         max_iter: the most passes over the data.
         tol: ``fit`` ends when the squared moves of the centres in a step sum to no more than this share of the

@@ -10,7 +10,7 @@ from shoal.clustering.kmeans.nearest import nearest_two
 from shoal.clustering.kmeans.partition import ClusterSums
 from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, directions, draw_rows, invalid_features_error
 
-ROWS_PER_CLUSTER = 10
+ROWS_UNTIL_REASSIGNED = 10
 """Rows per centre after which centres with too few rows are reassigned."""
 
 
@@ -46,7 +46,7 @@ class RunningMeans:
             UserError: NaN, infinity or, under the cosine, a zero row.
         """
         self._n_since += shards.total(len(rows))
-        due = self._n_since >= ROWS_PER_CLUSTER * len(self.counts) or bool((self.counts == 0).any())
+        due = self._n_since >= ROWS_UNTIL_REASSIGNED * len(self.counts) or bool((self.counts == 0).any())
         centers = self.centers.to(rows.dtype)
         sums = ClusterSums(len(centers), centers.shape[1], centers.device)
         inertia = 0.0

@@ -84,7 +84,8 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         n_init: runs, each from another start, of which the one with the highest bound is kept.
         init_params: what a run starts from: "kmeans"; rows that are drawn by "k-means++" or uniformly
             ("random_from_data"), of which those nearest to each give its weight and covariance; or "random" shares.
-        means_init: (k, d) means from which a single run starts instead, likewise.
+        means_init: (k, d) means from which a single run starts instead; the rows nearest to each give its weight and
+            covariance.
         weights_init: (k,) weights to start from.
         precisions_init: inverses of the covariances to start from, in the shape of ``covariances_``.
         warm_start: whether ``fit`` goes on from the mixture that an earlier ``fit`` found: a single run of at most

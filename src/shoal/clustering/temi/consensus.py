@@ -169,8 +169,8 @@ def classifier(
 ) -> tuple[Float32[Tensor, "k c"], Float32[Tensor, "k"]]:
     """Weights and biases of the linear classifier that votes lead to.
 
-    It is trained by itself with the neighbours, from the votes and from what becomes of them softly; of the two, the
-    clusters go on that tell more of a neighbour's. Then it is trained alone. At the end logits are divided by the
+    Self-training with neighbours runs from the votes and from their soft refinement; the clusters with more mutual
+    information between neighbours are kept. Then it is trained alone. At the end logits are divided by the
     temperature at which the mean probability of a row's cluster is the share of neighbours in the same one: neighbours
     differ about as often as clusters are wrong, while classifiers are surer than they are right.
 

@@ -19,8 +19,9 @@ from typing import IO
 import numpy as np
 from jaxtyping import Int64
 
+from shoal.data.content import HEAD
 from shoal.data.decode import UnreadableError
-from shoal.data.kinds import DENIED, HEAD, IRREGULAR, PACKED_VIDEO, VIDEO, Kind
+from shoal.data.kinds import DENIED, IRREGULAR, PACKED_VIDEO, VIDEO, Kind
 from shoal.data.listing import Blob, Listing, Names, Source, check_regular, distinct
 from shoal.data.looks import NO_LOOK, look_at
 from shoal.data.sources.labels import classes_of, subfolder_classes

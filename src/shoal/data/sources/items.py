@@ -137,7 +137,7 @@ def _of_iterable(given: Iterable[Any]) -> Items:
                 why = " ".join(str(error).split())
                 raise UserError(
                     f"the {type(given).__name__} failed at item {at} with {type(error).__name__}: {why}. An iterable "
-                    "ends there: mend it, or let it leave that item out."
+                    "ends there: fix it, or let it leave that item out."
                 ) from error
             yield partial(_same, item)
 

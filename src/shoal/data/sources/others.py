@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from shoal.data.content import HEAD, kind_of_content
 from shoal.data.kinds import (
     DENIED,
     EMPTY,
-    HEAD,
     HIDDEN,
     IRREGULAR,
     PASSED_FOLDERS,
@@ -18,7 +18,6 @@ from shoal.data.kinds import (
     VIDEO,
     Kind,
     kind_named,
-    kind_of_content,
     kind_of_name,
 )
 from shoal.types import Others

@@ -13,8 +13,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, TypeAlias
 
+from shoal.data.content import HEAD
 from shoal.data.decode import UnreadableError
-from shoal.data.kinds import DENIED, HEAD, Kind
+from shoal.data.kinds import DENIED, Kind
 from shoal.data.listing import Look, Member, Remote
 from shoal.data.reach import UNREACHED
 from shoal.data.storage import InWholeError, Storage

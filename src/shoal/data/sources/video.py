@@ -12,7 +12,8 @@ from typing import IO
 import numpy as np
 from jaxtyping import Int64
 
-from shoal.data.kinds import HEAD, PACKED_VIDEO, VIDEO, Kind, kind_named, kind_of_content, kind_of_name
+from shoal.data.content import HEAD, kind_of_content
+from shoal.data.kinds import PACKED_VIDEO, VIDEO, Kind, kind_named, kind_of_name
 from shoal.data.listing import Blob, Files, Listing, Names, Source, check_regular, distinct
 from shoal.data.looks import look_at
 from shoal.data.reading import select
