@@ -42,6 +42,11 @@ def known_map(array: Shaped[np.ndarray, "..."], tensor: Tensor) -> Tensor:
     return tensor
 
 
+def is_known_map(tensor: Tensor) -> bool:
+    """Whether the tensor lies in a map whose pages can be released."""
+    return tensor.untyped_storage().data_ptr() in _MAPS
+
+
 def release(*tensors: Tensor) -> None:
     """Give back the pages of maps; they are read again from the system's memory, or from the disk, when needed."""
     for tensor in tensors:

@@ -22,6 +22,7 @@ from shoal.clustering.agreement import neighbour_agreement
 from shoal.clustering.parameters import precision_of, put_ahead
 from shoal.clustering.rows import Metric
 from shoal.clustering.temi.estimator import TEMI
+from shoal.clustering.temperature import temperature_of
 
 BINS = 15
 """Groups of equally many rows, from the least to the most probable, whose mean agreement the curve goes through."""
@@ -29,10 +30,6 @@ BINS = 15
 BEYOND = 0.01
 """Slope of the curve before its first and after its last knot, and of the least probability above 1/k: nearly flat, but
 still rising, so that order is kept."""
-
-COLDEST, HOTTEST = 1e-6, 1e9
-STEPS = 100
-"""Bisections between them: more than float64 tells apart."""
 
 LEAST = 1e-300
 """Probabilities below it count as this, so that their logarithm is finite."""
@@ -204,23 +201,11 @@ def fit_calibration(
     rows, agreement, logs, own = rows.cpu()[inside], agreement[inside], logs[inside], own[inside]
     if not len(rows):
         return None
-    temperature = _temperature(logs, own, _smoothed(float(agreement.sum()), len(rows)))
+    temperature = temperature_of(logs, own, _smoothed(float(agreement.sum()), len(rows)))
     shares = (logs / temperature).softmax(1)
     others = shares.scatter(1, own, 0.0).sum(1).clamp(min=LEAST)
     odds = shares.gather(1, own)[:, 0].clamp(min=LEAST).log() - others.log()
     return Calibration(temperature, *_curve(odds, agreement))
-
-
-def _temperature(logs: Float64[Tensor, "m k"], own: Int64[Tensor, "m 1"], mean: float) -> float:
-    """That at which the mean probability of the rows' own clusters is ``mean``, by bisection of its logarithm."""
-    cold, hot = math.log(COLDEST), math.log(HOTTEST)
-    for _ in range(STEPS):
-        middle = (cold + hot) / 2
-        if float((logs / math.exp(middle)).softmax(1).gather(1, own).mean()) > mean:
-            cold = middle
-        else:
-            hot = middle
-    return math.exp((cold + hot) / 2)
 
 
 def _curve(odds: Float64[Tensor, "m"], agreement: Float64[Tensor, "m"]) -> tuple[tuple[float, ...], tuple[float, ...]]:

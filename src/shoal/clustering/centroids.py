@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from shoal.clustering.kmeans.partition import ClusterSums
 from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, directions, invalid_features_error
 from shoal.errors import UserError
+
+
+def group_sums(
+    rows: Rows, groups: Int64[Tensor, "n"], n_groups: int
+) -> tuple[Float64[Tensor, "g d"], Int64[Tensor, "g"]]:
+    """Sum and number of the rows of each group, on the host; rows of group −1 are left out."""
+    sums = torch.zeros(n_groups + 1, rows.features.shape[1], dtype=torch.float64)
+    counts = torch.zeros(n_groups + 1, dtype=torch.int64)
+    for part, x in rows.chunks(1):
+        place = groups[part].cpu() % (n_groups + 1)  # −1 becomes the last
+        sums.index_add_(0, place, x.double().cpu())
+        counts += torch.bincount(place, minlength=n_groups + 1)
+    return sums[:-1], counts[:-1]
 
 
 def cluster_centers(

@@ -7,11 +7,9 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from shoal.clustering.centroids import group_sums
 from shoal.clustering.rows import Metric, Rows
 from shoal.errors import UserError
-
-CHUNK = 65_536
-"""Rows that are summed at a time."""
 
 
 def merged_clusters(
@@ -37,9 +35,10 @@ def merged_clusters(
         raise UserError(
             f"--merge-to {merge_to} must be from 1 to {n_clusters - 1}, fewer than the {n_clusters} clusters."
         )
-    means, sizes = _means(features, labels, n_clusters, metric)
+    sums, sizes = group_sums(Rows(features, metric, dtype=torch.float64), labels, n_clusters)
+    means = sums / sizes.clamp(min=1)[:, None]
     into = np.arange(n_clusters)
-    for kept, gone in ward_merges(means, sizes)[: n_clusters - merge_to]:
+    for kept, gone in ward_merges(means.numpy(), sizes.double().numpy())[: n_clusters - merge_to]:
         into[into == gone] = kept
     return torch.from_numpy(np.unique(into, return_inverse=True)[1].astype(np.int64))
 
@@ -76,17 +75,3 @@ def _costs(
     found: Float64[np.ndarray, "k"] = squared * (sizes * sizes[cluster] / np.maximum(sizes + sizes[cluster], 1.0))
     found[cluster] = np.inf
     return found
-
-
-def _means(
-    features: Tensor, labels: Int64[Tensor, "n"], n_clusters: int, metric: Metric
-) -> tuple[Float64[np.ndarray, "k d"], Float64[np.ndarray, "k"]]:
-    """Mean and number of the rows of each cluster."""
-    rows = Rows(features, metric, dtype=torch.float64)
-    sums = torch.zeros(n_clusters + 1, features.shape[1], dtype=torch.float64)
-    place = labels.where(labels >= 0, n_clusters).cpu()
-    for start in range(0, len(rows), CHUNK):
-        part = slice(start, start + CHUNK)
-        sums.index_add_(0, place[part], rows[part].cpu())
-    sizes = torch.bincount(place, minlength=n_clusters + 1)[:n_clusters].double()
-    return (sums[:n_clusters] / sizes.clamp(min=1)[:, None]).numpy(), sizes.numpy()

@@ -28,7 +28,8 @@ import platformdirs
 
 from shoal.data.greys import Ranges
 from shoal.data.kinds import readers
-from shoal.data.listing import Files, Listing, Source, as_images
+from shoal.data.listing import Listing, Source, as_images, texts_of
+from shoal.data.looks import look_at
 from shoal.data.reading import Reading
 from shoal.errors import UserError
 from shoal.files import atomic_write
@@ -57,7 +58,11 @@ def stamp_of(source: Source, size: int | None, known: Ranges | None = None) -> s
         chain(
             [_FORMAT, size, dict(known or {}), readers()],
             source.origin,
-            [_paths(source), map(_stat, _paths(source)), *([source.version] if source.version else [])],
+            [
+                texts_of(source.files),
+                map(look_at, texts_of(source.files)),
+                *([source.version] if source.version else []),
+            ],
         )
     )
 
@@ -181,18 +186,6 @@ def _sweep(folder: Path) -> None:
 
 def _entry(key: str) -> tuple[Path, Path]:
     return cache_folder() / f"{key}.u8", cache_folder() / f"{key}.json"
-
-
-def _paths(source: Source) -> Iterator[str]:
-    return source.files.texts() if isinstance(source.files, Files) else map(str, source.files)
-
-
-def _stat(file: str) -> tuple[int, int, int] | None:
-    try:
-        stat = os.stat(file)  # noqa: PTH116 - a Path for each of a million files is slow
-    except (OSError, ValueError):  # a zero byte in the name
-        return None
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _plain(values: Iterable[Any]) -> Iterator[Any]:

@@ -202,6 +202,11 @@ class Files(Sequence[Path]):
         return map(Path, self.texts())
 
 
+def texts_of(files: Sequence[Path]) -> Iterator[str]:
+    """Paths as text, from ``Files`` without a ``Path`` for each."""
+    return files.texts() if isinstance(files, Files) else map(str, files)
+
+
 def check_regular(file: Path) -> None:
     """Refuse pipes, devices and whatever else a read may never return from.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from shoal.clustering.calibration import Posterior
+from shoal.clustering.centroids import group_sums
 from shoal.clustering.rows import Metric, Rows, squared_distances, unit_length
 from shoal.decisions.replay import Replayed
 
@@ -174,10 +175,7 @@ def _means(
     features: Float[Tensor, "n d"], metric: Metric, groups: Int64[Tensor, "n"], n_groups: int
 ) -> Float[Tensor, "g d"]:
     """The mean of the rows of each group; NaN for an empty one, and rows of −1 are left out."""
-    rows = Rows(features, metric)
-    sums = torch.zeros(n_groups + 1, features.shape[1], dtype=torch.float64)
-    if n_groups:
-        for part, x in rows.chunks(1):
-            sums.index_add_(0, groups[part] % (n_groups + 1), x.double())  # −1 becomes the last
-    counts = torch.bincount(groups % (n_groups + 1), minlength=n_groups + 1)
-    return (sums / counts[:, None])[:n_groups]
+    if not n_groups:
+        return torch.zeros(0, features.shape[1], dtype=torch.float64)
+    sums, counts = group_sums(Rows(features, metric), groups, n_groups)
+    return sums / counts[:, None]

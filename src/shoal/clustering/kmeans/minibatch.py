@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import sys
 import warnings
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from shoal.clustering.parameters import (
 )
 from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, angle_of_rounding, count_distinct
 from shoal.errors import UserError
+from shoal.mapped import is_known_map, known_map, release
 
 FROM_MAP = 256
 """Rows read from a map before its pages are released: with each row the system maps about 64 KiB around it."""
@@ -41,8 +41,7 @@ class Source:
     """Rows of an array or a tensor, converted to floating point only when they are read."""
 
     def __init__(self, X: Shaped[Tensor, "n d"] | Array) -> None:
-        self._map = None if isinstance(X, Tensor) else _read_only_map(X)
-        self._values = X.detach() if isinstance(X, Tensor) else _tensor(X)
+        self._values = X.detach() if isinstance(X, Tensor) else known_map(X, _tensor(X))
         self.device = self._values.device
 
     def __len__(self) -> int:
@@ -51,23 +50,18 @@ class Source:
     def __getitem__(self, index: slice | Int64[Tensor, "b"]) -> Float[Tensor, "b d"]:
         if isinstance(index, slice):
             x = self._values[index]
-        elif self._map is None:
+        elif not is_known_map(self._values):
             x = self._values.index_select(0, index.to(self.device))  # several times as fast as indexing
         else:
             starts = range(0, len(index), FROM_MAP)
             x = torch.cat([self._from_map(index[start : start + FROM_MAP]) for start in starts])
-        self._release_pages()
+        release(self._values)
         return x if x.is_floating_point() else x.double()
 
     def _from_map(self, index: Int64[Tensor, "b"]) -> Shaped[Tensor, "b d"]:
         x: Tensor = self._values.index_select(0, index)
-        self._release_pages()
+        release(self._values)
         return x
-
-    def _release_pages(self) -> None:
-        """Release the pages read so far, which would count as memory of this process until others need it."""
-        if self._map is not None:
-            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def _tensor(X: Array) -> Shaped[Tensor, "n d"]:
@@ -75,16 +69,6 @@ def _tensor(X: Array) -> Shaped[Tensor, "n d"]:
         return tensor_on(X)
     except (TypeError, ValueError):  # bytes in another order, rows backwards: torch has no such tensors
         return tensor_on(np.ascontiguousarray(X, dtype=np.float64))
-
-
-def _read_only_map(X: Array) -> mmap.mmap | None:
-    """The memory map behind an array; None if it is writable: a released page might have been written to."""
-    base: object = X
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if not isinstance(base, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):  # missing on Windows
-        return None
-    return base if memoryview(base).readonly else None
 
 
 BATCHES = 3

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from shoal.clustering.inputs import ArrayOrTensor, TakesTensors, as_input_type
+from shoal.clustering.mixtures.em import LITTLE
 from shoal.clustering.parameters import Array, check_counts, check_not_negative, hinting, precision_of
 from shoal.clustering.rows import invalid_features_error
 from shoal.errors import UserError
@@ -20,7 +21,6 @@ from shoal.errors import UserError
 EDGE = 1e-4
 """Values are clamped to this distance from 0 and 1, where a density may be infinite; no component is narrower."""
 
-_LITTLE = 10 * torch.finfo(torch.float64).eps
 """Added to the weight of each component, so that an empty one has a finite log weight."""
 
 
@@ -156,8 +156,8 @@ class _Mixture:
         # m (1 − m) − v is the mean of x (1 − x), which does not cancel.
         spreads = shares.T @ (x * (1 - x)) / counts
         concentrations = spreads / variances.clamp(min=EDGE**2)
-        some = counts > _LITTLE
-        weights = (counts + _LITTLE) / (counts + _LITTLE).sum()
+        some = counts > LITTLE
+        weights = (counts + LITTLE) / (counts + LITTLE).sum()
         alphas = torch.where(some, means * concentrations, self.alphas)
         betas = torch.where(some, (1 - means) * concentrations, self.betas)
         return _Mixture(alphas, betas, weights)

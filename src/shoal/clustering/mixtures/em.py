@@ -18,10 +18,22 @@ from shoal.errors import UserError
 
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
 
+
+def covariance_shape(kind: CovarianceType, k: int, d: int) -> tuple[int, ...]:
+    """Shape of the covariances of k components in d dimensions."""
+    shapes: dict[CovarianceType, tuple[int, ...]] = {
+        "full": (k, d, d),
+        "tied": (d, d),
+        "diag": (k, d),
+        "spherical": (k,),
+    }
+    return shapes[kind]
+
+
 _CANCELS = 1e-10
 """Smallest variance, as a share of the largest squared mean, that differences of squares leave six digits of."""
 
-_LITTLE = 10 * torch.finfo(torch.float64).eps
+LITTLE = 10 * torch.finfo(torch.float64).eps
 """Added to the weight of each component, so that an empty one has a finite log weight."""
 
 
@@ -147,7 +159,7 @@ class _Moments:
 
         For the cosine, means are scaled to unit length and covariances are taken about them.
         """
-        counts = self.counts + _LITTLE
+        counts = self.counts + LITTLE
         moves = self.moves if self.about_reference else self.sums - self.counts[:, None] * self.reference
         move = moves / counts[:, None]
         means = self.reference + move

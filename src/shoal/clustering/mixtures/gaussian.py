@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from shoal.clustering.inputs import ArrayOrTensor, TakesTensors, as_input_type, warn_if_fewer
 from shoal.clustering.kmeans.init import random_seeds, seeds
 from shoal.clustering.kmeans.restarts import assign, kmeans
-from shoal.clustering.mixtures.em import CovarianceType, Fit, Mixture, expectation_maximisation, mixture_of
+from shoal.clustering.mixtures.em import (
+    CovarianceType,
+    Fit,
+    Mixture,
+    covariance_shape,
+    expectation_maximisation,
+    mixture_of,
+)
 from shoal.clustering.mixtures.starts import given_covariances, given_means, given_weights, random_mixture
 from shoal.clustering.parameters import (
     Array,
@@ -310,7 +317,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         """The mixture that an earlier ``fit`` found, in the coordinates of the rows."""
         weights, means, covariances = self._parameters(rows.features.device)
         k, d = self.n_components, rows.features.shape[1]
-        shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[self.covariance_type]
+        shape = covariance_shape(self.covariance_type, k, d)
         if means.shape != (k, d) or covariances.shape != shape:
             raise UserError(
                 f"warm_start=True goes on from a mixture with means {tuple(means.shape)} and covariances "

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from shoal.clustering.mixtures.em import CovarianceType, Mixture, mixture_from
+from shoal.clustering.mixtures.em import CovarianceType, Mixture, covariance_shape, mixture_from
 from shoal.clustering.parameters import Array, points_from
 from shoal.clustering.rows import Rows
 from shoal.errors import UserError
@@ -52,7 +52,7 @@ def given_covariances(
     """
     name = f"{kind} precision"
     precisions = points_from(given, "precisions_init").to(device, torch.float64)
-    _check_shape(precisions, {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[kind], name)
+    _check_shape(precisions, covariance_shape(kind, k, d), name)
     if kind in ("diag", "spherical"):
         if not bool((precisions > 0).all()):
             raise UserError(f"The parameter '{name}' should be positive")

@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from shoal.clustering.linear import class_sums, discriminant
+from shoal.clustering.temperature import temperature_of
 
 ROUNDS = 3
 """Alignments of the heads: to one of them, then to the votes."""
@@ -32,9 +33,6 @@ SETTLED = 0.001
 
 OFFSETS = 5
 """Corrections of the sizes of clusters after each fit."""
-
-HALVINGS = 30
-"""Of the interval of temperatures, which is (1, 32 768) at first: they make nothing surer."""
 
 Shares = Callable[[], Iterator[tuple[slice, Float32[Tensor, "h k b"]]]]
 """Probabilities of the clusters of each head, for a slice of the rows at a time."""
@@ -184,7 +182,8 @@ def classifier(
     agreed = [self_trained(z, start.argmax(1), k, steps=AGREEMENTS, near=near).labels for start in starts]
     found = self_trained(z, max(agreed, key=lambda labels: neighbour_information(labels, near, k)), k)
     same = (found.labels[near] == found.labels[:, None]).float().mean()
-    temperature = _temperature(found.logits, float(same))
+    surest = found.logits.argmax(1, keepdim=True)
+    temperature = max(1.0, temperature_of(found.logits, surest, float(same)))  # nothing gets surer
     return found.weight / temperature, found.bias / temperature
 
 
@@ -208,15 +207,3 @@ def _offset(
         found = (logits + offset.float()).softmax(1).mean(0, dtype=torch.float64)
         offset = share * (offset + (sizes.clamp(min=tiny) / found.clamp(min=tiny)).log())
     return offset
-
-
-def _temperature(logits: Float32[Tensor, "n k"], confidence: float) -> float:
-    """The divisor of logits at which the largest probability of a row is so much, on average."""
-    low, high = 0.0, 15.0
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        if float((logits / 2**middle).softmax(1).amax(1).mean()) > confidence:
-            low = middle
-        else:
-            high = middle
-    return float(2 ** ((low + high) / 2))

@@ -10,7 +10,7 @@ from itertools import chain, compress, groupby
 
 import numpy as np
 
-from shoal.data.listing import Blob, Files, Listing, Names, Source, distinct, others_of
+from shoal.data.listing import Blob, Files, Listing, Names, Source, distinct, others_of, texts_of
 from shoal.data.looks import has_looks, looks_in
 from shoal.data.reading import select
 from shoal.data.sources.find import find_source
@@ -89,7 +89,7 @@ def _joined(sources: Sequence[tuple[str, Source]]) -> Listing:
     names = (f"{name}{each}" for name, listing in parts for each in listing.ids)
     ids = distinct(Names(compress(names, kept)))
     of_files = all(len(listing.files) for _, listing in parts)
-    paths = chain.from_iterable(_texts(listing) for _, listing in parts)
+    paths = chain.from_iterable(texts_of(listing.files) for _, listing in parts)
     files = Files(Names(compress(paths, kept)), str) if of_files else ()
     truth = np.fromiter(compress(targets(), kept), np.int64, len(ids))
     looks = None
@@ -120,7 +120,7 @@ def _first_names(parts: Sequence[tuple[str, Listing]]) -> bytearray:
     kept = bytearray()
     resolve = _Resolver()
     for number, (_, listing) in enumerate(parts):
-        real = [resolve(path) for path in _texts(listing)]
+        real = [resolve(path) for path in texts_of(listing.files)]
         kept += bytes(number == 0 or path not in known for path in real) if real else b"\1" * len(listing.ids)
         known.update(real)
     return kept
@@ -139,11 +139,6 @@ class _Resolver:
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder)
         return os.path.join(self._folders[folder], name)  # noqa: PTH118 - as above
-
-
-def _texts(listing: Listing) -> Iterator[str]:
-    """Paths of the files of a listing."""
-    return listing.files.texts() if isinstance(listing.files, Files) else map(str, listing.files)
 
 
 def _all_others(sources: Sequence[tuple[str, Source]]) -> Others:
