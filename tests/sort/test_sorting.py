@@ -13,8 +13,8 @@ from tests.sort.examples import planned, tree
 from shoal.data.listing import Member
 from shoal.errors import UserError
 from shoal.sort import checks
-from shoal.sort.moving import undo
 from shoal.sort.plan import plan_sort
+from shoal.sort.undo import undo
 
 
 @pytest.mark.parametrize("how", ["copy", "move", "link"])

@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import io
 import os
 import shutil
 
 import pytest
 import torch
+from PIL import Image
 from tests.sort.examples import planned, tree
 
 from shoal.data.decode import UnreadableError
@@ -15,8 +17,8 @@ from shoal.errors import UserError
 from shoal.sort import manifest as manifest_module
 from shoal.sort import moving
 from shoal.sort import plan as sorting
-from shoal.sort.moving import undo
 from shoal.sort.plan import plan_sort
+from shoal.sort.undo import Undone, undo
 
 
 @pytest.mark.parametrize("how", ["copy", "move", "link"])
@@ -117,6 +119,44 @@ def test_without_hard_links_files_are_renamed_and_not_over_others(tmp_path, monk
         moving.rename(tmp_path / "a", tmp_path / "b")
     moving.rename(tmp_path / "a", tmp_path / "c")
     assert tree(tmp_path) == {"b": b"b", "c": b"a"}
+
+
+def picture(colour):
+    file = io.BytesIO()
+    Image.new("RGB", (2, 2), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("ids", [["x0", "x0.png"], ["x0.png", "x0"], ["X0", "x0.png"], ["x0", "y/x0.png", "z/x0"]])
+def test_an_ending_makes_no_name_that_another_image_has(tmp_path, ids):
+    contents = [picture(colour) for colour in range(len(ids))]
+    plan = plan_sort(ids, [None] * len(ids), torch.zeros(len(ids), dtype=torch.int64), {}, tmp_path / "sorted")
+    manifest = plan.carry_out("copy", lambda rows: (contents[row] for row in rows))
+    written = sorted((tmp_path / "sorted/cluster-00").iterdir())
+    assert sorted(path.read_bytes() for path in written) == sorted(contents)
+    assert {path.suffix for path in written} == {".png"}
+    assert len({path.name.lower() for path in written}) == len(ids)
+    assert undo(manifest) == Undone(len(ids), [])
+    assert not (tmp_path / "sorted").exists()
+
+
+def test_a_second_sorting_of_names_without_endings_is_refused(tmp_path):
+    contents = [picture(colour) for colour in range(2)]
+    plan = plan_sort(["p#0", "p#1"], [None, None], torch.tensor([0, 0]), {}, tmp_path / "sorted")
+    plan.carry_out("copy", lambda rows: (contents[row] for row in rows))
+    with pytest.raises(UserError, match="exists already, with an ending: nothing is overwritten"):
+        plan.check("copy")
+
+
+def test_what_came_meanwhile_is_not_taken_for_ours(photos, tmp_path, monkeypatch):
+    into, plan = tmp_path / "sorted", planned(photos, tmp_path / "sorted")
+    monkeypatch.setattr(sorting.Plan, "check", lambda *_: None)
+    (into / "cats").mkdir(parents=True)
+    shutil.copy(photos[0] / "a/3.jpg", into / "cats/3.jpg")
+    with pytest.raises(UserError, match=r"cats/3\.jpg exists already"):
+        plan.carry_out("copy")
+    assert undo(into / "sorted.jsonl").left == []
+    assert (into / "cats/3.jpg").exists()
 
 
 def gone():

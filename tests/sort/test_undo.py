@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 from tests.sort.examples import planned, tree
 
 from shoal.errors import UserError
-from shoal.sort.moving import undo
+from shoal.sort.plan import plan_sort
+from shoal.sort.undo import Undone, undo
 
 
 def test_undo_leaves_what_has_changed(photos, tmp_path):
@@ -31,6 +33,63 @@ def test_undo_keeps_the_last_copy(photos, tmp_path):
     done = undo(manifest)
     assert done.left == [f"{into}/cats/3.jpg stays: {photos[0]}/a/3.jpg, of which it is a copy, is gone."]
     assert (into / "cats/3.jpg").exists()
+
+
+@pytest.mark.parametrize("change", ["edited", "emptied", "folder"])
+def test_undo_keeps_a_copy_whose_original_has_changed(photos, tmp_path, change):
+    manifest = planned(photos, tmp_path / "sorted").carry_out("copy")
+    original = photos[0] / "a/3.jpg"
+    original.unlink()
+    if change == "folder":
+        original.mkdir()
+    else:
+        original.write_bytes(b"" if change == "emptied" else b"picture a/4.jpg")
+    done = undo(manifest)
+    assert done.left == [f"{tmp_path}/sorted/cats/3.jpg stays: {original}, of which it is a copy, has changed."]
+    assert (tmp_path / "sorted/cats/3.jpg").read_bytes() == b"picture a/3.jpg"
+    assert done.n_files == 5
+    assert len(manifest.read_text().splitlines()) == 2  # it keeps what is left
+
+
+@pytest.mark.parametrize("change", ["gone", "changed", "same"])
+def test_undo_keeps_what_came_out_of_an_archive_that_is_gone(tmp_path, change):
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(b"archive")
+    arguments = (torch.tensor([0, 0]), {}, tmp_path / "sorted")
+    plan = plan_sort(["a.png", "b.png"], [None, None], *arguments, archives=[archive])
+    manifest = plan.carry_out("copy", lambda _: iter([b"a", b"b"]))
+    if change == "gone":
+        archive.unlink()
+    elif change == "changed":
+        archive.write_bytes(b"other")
+    done = undo(manifest)
+    if change == "same":
+        assert not (tmp_path / "sorted").exists()
+        return
+    sentence = f"{tmp_path}/sorted/cluster-00/a.png stays: {archive}, which it may be from, "
+    assert done.left[-1] == sentence + ("is gone." if change == "gone" else "has changed.")
+    assert len(done.left) == 2
+    assert (tmp_path / "sorted/cluster-00/b.png").read_bytes() == b"b"
+
+
+@pytest.mark.parametrize("how", ["copy", "link"])
+def test_a_folder_or_a_manifest_that_was_moved_is_told(photos, tmp_path, how):
+    into = tmp_path / "sorted"
+    manifest = planned(photos, into).carry_out(how)
+    (tmp_path / "elsewhere").mkdir()
+    moved = manifest.rename(tmp_path / "elsewhere" / manifest.name)
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match="nothing that was sorted lies beside"):
+        undo(moved)
+    assert tree(tmp_path) == before
+    moved.rename(manifest)
+    (into / "cats").rename(into / "dogs")
+    done = undo(manifest)
+    assert (done.n_files, {*done.left}) == (4, {f"{into}/cats is gone: put it back, or an empty folder in its place."})
+    assert set(tree(into)) == {"dogs", "dogs/3.jpg", "dogs/5.jpg", "sorted.jsonl"}
+    (into / "dogs").rename(into / "cats")
+    assert undo(manifest) == Undone(2, [])
+    assert not into.exists()
 
 
 def test_undo_overwrites_nothing(photos, tmp_path):

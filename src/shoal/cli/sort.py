@@ -150,7 +150,11 @@ def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
         names = {cluster: name for cluster, name in names.items() if name}
     present = result.present
     ids = result.ids.take(present) if isinstance(result.ids, Names) else [result.ids[i] for i in present.tolist()]
-    return plan_sort(ids, paths, labels[present], names, into, result.source_folders, result.sizes)
+    archives: list[Path] = []
+    if any(path is None for path in paths):
+        own = set(paths)
+        archives = [file for file in result.images.files if file not in own and file.is_file()]
+    return plan_sort(ids, paths, labels[present], names, into, result.source_folders, result.sizes, archives)
 
 
 def _with_undo(error: UserError, into: Path) -> UserError:
@@ -162,13 +166,14 @@ def _with_undo(error: UserError, into: Path) -> UserError:
 
 
 def _undo(manifest: Path) -> int:
-    from shoal.sort.moving import undo
+    from shoal.sort.undo import undo
 
     done = undo(manifest)
     say(f"undone       {counted(done.n_files, 'file')}")
     if not done.left:
         return 0
-    shown = "; ".join(reason.rstrip(".") for reason in done.left[:5])
-    more = f"; and {len(done.left) - 5} more" if len(done.left) > 5 else ""
+    reasons = list(dict.fromkeys(reason.rstrip(".") for reason in done.left))
+    shown = "; ".join(reasons[:5])
+    more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
     left = counted(len(done.left), "file is left as it is", "files are left as they are")
     raise UserError(f"{left}: {shown}{more}. See to these, then undo again.")

@@ -16,6 +16,7 @@ import numpy as np
 from shoal.errors import UserError
 from shoal.files import DISK_FULL
 from shoal.sort.manifest import How
+from shoal.sort.names import folded
 
 _NO_ROOM = (*DISK_FULL, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -131,6 +132,24 @@ def check_free_targets(into: Path, folders: Iterable[str], destinations: Iterabl
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
         raise UserError(f"{into / there[0]}{more} exists already: nothing is overwritten, sort into another folder.")
+
+
+def check_free_stems(into: Path, destinations: Iterable[str]) -> None:
+    """Refuse to write beside files that have these names with an ending, as an earlier sorting may have left them.
+
+    Raises:
+        UserError: there is one.
+    """
+    stems: dict[str, set[str]] = {}
+    for target in destinations:
+        folder, _, name = target.rpartition("/")
+        if folder not in stems:
+            found = (into / folder).iterdir() if (into / folder).is_dir() else ()
+            stems[folder] = {folded(each.stem) for each in found}
+        if folded(name) in stems[folder]:
+            raise UserError(
+                f"{into / target} exists already, with an ending: nothing is overwritten, sort into another folder."
+            )
 
 
 def on_other_disk(into: Path, paths: Iterable[Path]) -> Iterator[bool]:

@@ -1,7 +1,8 @@
 """What a sorting is about to do, on the disk before it does it, so that it can be undone wherever it ended.
 
 sorted.jsonl, one JSON object per line:
-  {"format": 1, "how": "move", "part": ".shoal-x.part", "folders": ["", "cats"]}   folders it makes; "" is its own
+  {"format": 1, "how": "move", "part": ".shoal-x.part", "folders": ["", "cats"],   folders it makes; "" is its own
+   "holders": [["/photos/b.zip", 4096, 1700000000000000000]]}                      archives: their size and time
   {"source": "/photos/a.jpg", "target": "cats/a.jpg", "digest": ""}                source null: from an archive
 """
 
@@ -11,14 +12,15 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from secrets import token_hex
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 from shoal.errors import UserError
+from shoal.files import atomic_write
 from shoal.sort.names import numbered
 
 How = Literal["move", "copy", "link"]
@@ -36,6 +38,20 @@ class Step:
     digest: str = ""
 
 
+Holder: TypeAlias = tuple[str, int, int]
+"""A file that images lie inside: its path, its size in bytes, and when it was last changed, in nanoseconds."""
+
+
+def holder(path: Path) -> Holder:
+    """The state of such a file.
+
+    Raises:
+        OSError: it is gone.
+    """
+    stat = path.stat()
+    return str(path), stat.st_size, stat.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class Manifest:
     """All steps of a sorting. ``part`` is the name under which a copy is written before it gets its own."""
@@ -45,6 +61,7 @@ class Manifest:
     part: str
     folders: Sequence[str]
     steps: Sequence[Step]
+    holders: Sequence[Holder] = ()
 
     @property
     def into(self) -> Path:
@@ -67,6 +84,8 @@ class Manifest:
             sources = [step.source for step in steps if step.source is not None]
             targets = [step.target for step in steps]
             part, folders = found["part"], list(found["folders"])
+            holders = [(path, int(size), int(time)) for path, size, time in found.get("holders", ())]
+            sources += [path for path, _, _ in holders]
             if not all(isinstance(name, str) and "\0" not in name for name in (part, *folders, *sources, *targets)):
                 raise ValueError("a name that is none")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -75,7 +94,25 @@ class Manifest:
         ours = _PART.fullmatch(part) and all(name == "" or _is_within(name, 1) for name in folders)
         if not ours or not all(_is_within(target, 2) for target in targets) or not all(map(os.path.isabs, sources)):
             raise UserError(f"{path} names files outside of its folder: it was not written by shoal.")
-        return cls(path.absolute(), found["how"], part, folders, steps)
+        return cls(path.absolute(), found["how"], part, folders, steps, holders)
+
+    def keep(self, steps: Sequence[Step]) -> None:
+        """Leave those steps alone to be undone.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        lines = [_header(self.how, self.part, self.folders, self.holders), *map(asdict, steps)]
+        atomic_write(self.path, _as_lines(lines).encode("ascii"))
+
+
+def _header(how: How, part: str, folders: Sequence[str], holders: Sequence[Holder]) -> dict[str, object]:
+    return {"format": FORMAT, "how": how, "part": part, "folders": list(folders), "holders": list(holders)}
+
+
+def _as_lines(lines: Iterable[Mapping[str, object]]) -> str:
+    """In ASCII: names that are not UTF-8 have surrogates, which JSON can spell and UTF-8 cannot."""
+    return "".join(f"{json.dumps(line)}\n" for line in lines)
 
 
 def _is_within(name: str, depth: int) -> bool:
@@ -87,7 +124,7 @@ def _is_within(name: str, depth: int) -> bool:
 class Writer:
     """Writes a manifest; what it was told is on the disk when it returns."""
 
-    def __init__(self, into: Path, how: How, folders: Sequence[str]) -> None:
+    def __init__(self, into: Path, how: How, folders: Sequence[str], holders: Sequence[Holder] = ()) -> None:
         number, path = 1, into / NAME
         to_come = {name.casefold() for name in folders}  # a cluster may have the name of a manifest
         while True:
@@ -101,7 +138,7 @@ class Writer:
                 path = into / numbered(NAME, number)
         self.path = path
         self.part = into / f".shoal-{token_hex(8)}.part"
-        self._write([{"format": FORMAT, "how": how, "part": self.part.name, "folders": list(folders)}])
+        self._write([_header(how, self.part.name, folders, holders)])
         with contextlib.suppress(OSError):  # where folders cannot be opened, their entries need no flushing
             handle = os.open(into, os.O_RDONLY)
             try:
@@ -117,8 +154,7 @@ class Writer:
         """Close the file."""
         self._file.close()
 
-    def _write(self, lines: Sequence[dict[str, object]]) -> None:
-        # In ASCII: names that are not UTF-8 have surrogates, which JSON can spell and UTF-8 cannot.
-        self._file.write("".join(f"{json.dumps(line)}\n" for line in lines))
+    def _write(self, lines: Iterable[Mapping[str, object]]) -> None:
+        self._file.write(_as_lines(lines))
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -69,11 +69,11 @@ class Taken:
 
     def name(self, folder: str, wanted: str) -> str:
         """The name wanted, or the first ``wanted-2`` that is free."""
-        key, found = (folder, _folded(wanted)), wanted
-        while (folder, _folded(found)) in self._names:
+        key, found = (folder, folded(wanted)), wanted
+        while (folder, folded(found)) in self._names:
             self._next[key] = self._next.get(key, 1) + 1
             found = numbered(wanted, self._next[key])
-        self._names.add((folder, _folded(found)))
+        self._names.add((folder, folded(found)))
         return found
 
 
@@ -111,10 +111,11 @@ def distinct_names(wanted: Callable[[], Iterable[tuple[str, str]]], n: int) -> I
 
 
 def _key(folder: str, name: str) -> int:
-    return hash((folder, _folded(name)))
+    return hash((folder, folded(name)))
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """What two names have in common that may be one file: case and the way accents are written do not count."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

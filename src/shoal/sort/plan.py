@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shlex
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,9 +29,9 @@ from shoal.errors import UserError
 from shoal.files import real
 from shoal.progress import counted
 from shoal.sort import checks
-from shoal.sort.manifest import How, Step, Writer
+from shoal.sort.manifest import How, Step, Writer, holder
 from shoal.sort.moving import digest, move, put
-from shoal.sort.names import distinct_names, folder_names, portable_name, safe_name
+from shoal.sort.names import distinct_names, folded, folder_names, numbered, portable_name, safe_name
 
 _READ = 65_536
 _AT_ONCE = 64
@@ -57,6 +58,8 @@ class Plan:
     n_bytes: int
     n_adapted: int = 0
     n_unsized: int = 0
+    archives: Sequence[Path] = ()
+    """The files that images without a file of their own lie inside."""
 
     @cached_property
     def folders(self) -> dict[str, int]:
@@ -68,6 +71,9 @@ class Plan:
         checks.check_sources(self.rows, how)
         checks.check_room(self.into, self.n_bytes, (source for _, source, _ in self.rows()), how)
         checks.check_free_targets(self.into, self.folders, (target for _, _, target in self.rows()))
+        checks.check_free_stems(
+            self.into, (target for _, source, target in self.rows() if _lacks_ending(source, target))
+        )
 
     def rows(self) -> Iterator[tuple[int, Path | None, str]]:
         """Number, source and target of each image that goes somewhere."""
@@ -118,13 +124,16 @@ class Plan:
         made = ([] if self.into.exists() else [""]) + [name for name in self.folders if not (self.into / name).exists()]
         try:
             self.into.mkdir(parents=True, exist_ok=True)
-            writer = Writer(self.into, how, made)
+            writer = Writer(self.into, how, made, [holder(path) for path in self.archives])
         except OSError as error:
             raise UserError(f"cannot write into {self.into}: {error.strerror}.") from error
         try:
             for name in self.folders:
                 (self.into / name).mkdir(exist_ok=True)
             for batch in _batches(self._steps(how, contents)):
+                for step, _ in batch:
+                    if os.path.lexists(self.into / step.target):  # undoing must not take it for ours
+                        raise FileExistsError(errno.EEXIST, f"{self.into / step.target} exists already")
                 writer.intend([step for step, _ in batch])
                 for step, content in batch:
                     self._do(step, how, content, writer.part)
@@ -147,16 +156,36 @@ class Plan:
         inside = [row for row, source, _ in self.rows() if source is None]
         assert contents is not None or not inside, "images inside archives come with their contents"
         blobs = contents(inside) if contents is not None and inside else iter(())
-        for _, source, target in self.rows():
+        free = self._namer()
+        for _, source, planned in self.rows():
             if source is None:
-                data, ending = as_file(next(blobs, None), target)
-                named = target if is_image_name(target) else target + ending
-                yield Step(None, named, digest(data)), data
-            elif how == "copy":
+                data, ending = as_file(next(blobs, None), planned)
+                target = free(planned + ending if _lacks_ending(source, planned) else planned)
+                yield Step(None, target, digest(data)), data
+                continue
+            target = free(planned)
+            if how == "copy":
                 data = source.read_bytes()
                 yield Step(str(source), target, digest(data)), data
             else:
                 yield Step(str(source), target), b""
+
+    def _namer(self) -> Callable[[str], str]:
+        """Numbers a name that an image got together with its ending, which is known only once it is read."""
+        if not any(_lacks_ending(source, target) for _, source, target in self.rows()):
+            return str
+        to_come = deque[str](maxlen=_AT_ONCE)  # given out, and perhaps not there yet
+
+        def free(target: str) -> str:
+            folder, _, name = target.rpartition("/")
+            number, found = 1, target
+            while folded(found) in to_come or os.path.lexists(self.into / found):
+                number += 1
+                found = f"{folder}/{numbered(name, number)}"
+            to_come.append(folded(found))
+            return found
+
+        return free
 
     def _do(self, step: Step, how: How, content: bytes, part: Path) -> None:
         target = self.into / step.target
@@ -178,6 +207,7 @@ def plan_sort(
     into: Path,
     folders_of_images: Sequence[Path] = (),
     sizes: Sequence[int] = (),
+    archives: Sequence[Path] = (),
 ) -> Plan:
     """Plan a folder for each cluster under ``into``; nothing is written.
 
@@ -189,6 +219,7 @@ def plan_sort(
         into: a new folder, or one that has no files of these names.
         folders_of_images: those that are looked at for images.
         sizes: bytes of those that have no file, as their storage says; −1 where it does not. Empty: of none.
+        archives: the files that images without one of their own lie inside.
 
     Raises:
         UserError: a file is gone; ``into`` lies in the source, or files in ``into``.
@@ -228,7 +259,16 @@ def plan_sort(
             yield f"{folder}/{found}"
 
     targets = Names(destinations())
-    return Plan(into, sources, targets, counts["renamed"], counts["bytes"], counts["adapted"], counts["unsized"])
+    return Plan(
+        into,
+        sources,
+        targets,
+        n_renamed=counts["renamed"],
+        n_bytes=counts["bytes"],
+        n_adapted=counts["adapted"],
+        n_unsized=counts["unsized"],
+        archives=archives,
+    )
 
 
 class Planned(Sequence[Path | None]):
@@ -251,6 +291,11 @@ class Planned(Sequence[Path | None]):
 
     def __iter__(self) -> Iterator[Path | None]:
         return map(_path, self._paths)
+
+
+def _lacks_ending(source: Path | None, target: str) -> bool:
+    """Whether an image out of an archive gets an ending, once it is read."""
+    return source is None and not is_image_name(target)
 
 
 def _path(text: str) -> Path | None:
