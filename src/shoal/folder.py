@@ -24,7 +24,7 @@ FOLDER/
   clustering.safetensors  the fitted clusterer, which ``predict`` and ``export`` read; written last
   centers.npy             float32 or float64 (k, d), as the features, in the order of the clusters
   suggestion.json, .html  how good each k is, if k was to be chosen
-  .lock                   held by the one process that changes the folder
+  .lock                   there while a process changes the folder
 of a training run also
   model.safetensors       weights
   state.safetensors       all that ``--resume`` needs, replaced atomically
@@ -42,7 +42,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from shoal.errors import UserError
 from shoal.files import atomic_write, check_free_folder, try_lock
@@ -243,14 +243,22 @@ class ResultFolder:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[bool]:
-        """The lock, if no other process holds it; the file stays, since others may be about to lock it."""
+        """Whether the lock is ours; else another process holds it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = self.lock.open("ab")
+            while (is_ours := try_lock(file)) and not _is_at(file, self.lock):  # its last holder has removed it
+                file.close()
+                file = self.lock.open("ab")
         except OSError as error:
             raise UserError(f"the result in {self.path} cannot be written: {error.strerror}.") from error
         with file:
-            yield try_lock(file)
+            try:
+                yield is_ours
+            finally:
+                if is_ours:
+                    with contextlib.suppress(OSError):  # Windows removes no open file
+                        self.lock.unlink()
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a row to ``metrics.jsonl``, on disk before any state that counts it."""
@@ -292,6 +300,11 @@ class ResultFolder:
     def keep_metrics(self, n: int) -> None:
         """Forget the rows after the first ``n``."""
         self.write_metrics(self.read_metrics()[:n])
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file is still the one of a path."""
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def is_unfinished(path: Path) -> bool:

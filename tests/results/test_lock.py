@@ -64,7 +64,7 @@ def test_a_reader_waits_for_an_update_that_moves_into_place(tmp_path):
     thread.start()
     begun.wait()
     ResultFolder(tmp_path).complete_update()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new"]
     thread.join()
     assert moved == [[".lock", ".update", "old"]]
 
@@ -75,4 +75,4 @@ def test_an_update_that_was_killed_while_it_moved_is_completed(tmp_path):
     (staged / "new").write_text("new")
     (staged / "ready.json").write_text("[]")
     ResultFolder(tmp_path).complete_update()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new"]

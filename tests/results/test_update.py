@@ -332,15 +332,15 @@ def test_an_update_that_is_whole_is_put_in_place_later(tmp_path, photos, cluster
             raise SystemExit
         return replace(path, target)
 
-    complete = ResultFolder.complete_update
+    move = ResultFolder._move_update
 
     def with_kill(folder):
         with monkeypatch.context() as patch:
             patch.setattr(type(clusters), "replace", killed)
-            complete(folder)
+            move(folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ResultFolder, "put_in_place", lambda folder, removed: put(folder, removed, with_kill))
+        patch.setattr(ResultFolder, "_move_update", with_kill)
         with pytest.raises(SystemExit):
             main(["update", str(clusters)])
     assert (clusters / ".update").exists()
@@ -348,19 +348,6 @@ def test_an_update_that_is_whole_is_put_in_place_later(tmp_path, photos, cluster
     assert not (clusters / ".update").exists()
     assert table(clusters) == table(tmp_path / "twin")
     assert (clusters / "features/features.f32").read_bytes() == (tmp_path / "twin/features/features.f32").read_bytes()
-
-
-def put(folder, removed, complete):
-    """``put_in_place`` with another end."""
-    original = ResultFolder.complete_update
-    ResultFolder.complete_update = complete
-    try:
-        ORIGINAL(folder, removed)
-    finally:
-        ResultFolder.complete_update = original
-
-
-ORIGINAL = ResultFolder.put_in_place
 
 
 def test_one_update_at_a_time_and_a_full_disk(photos, clusters, monkeypatch, capsys):

@@ -263,7 +263,9 @@ def test_features_are_reviewed_without_pictures(tmp_path):
     assert client.get("/thumb/0").status_code == 404
 
 
-def test_tables_that_a_killed_review_left_behind_are_written_by_the_next_command(client, clusters):
+def test_tables_that_a_killed_review_left_behind_are_written_by_the_next_command(clusters):
+    client = TestClient(create_app(Desk(Result.load(clusters)), TOKEN, 8377), base_url=BASE)
+    client.get(f"/?token={TOKEN}")
     decide(client, {"do": "rename", "cluster": 0, "name": "renamed"})
     again = Session(Result.load(clusters))  # as after a kill
     assert "renamed" not in (clusters / "assignments.csv").read_text()

@@ -18,6 +18,7 @@ from shoal.progress import counted
 from shoal.sort.manifest import NAME, How
 
 if TYPE_CHECKING:
+    from shoal.results.present import PresentImages
     from shoal.results.result import Result
     from shoal.sort.plan import Plan
 
@@ -68,6 +69,7 @@ def chosen_sorting(copy: Path | None, move: Path | None, link: Path | None) -> t
 
 def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None, *, yes: bool) -> int:
     """Sort the images of a result, or say what that would do and how to have it done."""
+    from shoal.results.present import PresentImages
     from shoal.results.result import Result
 
     goal = real(into)
@@ -77,7 +79,8 @@ def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None,
         result = Result.load(path)
         _check_local(result, how)
         _tell_changes(result, goal)
-        plan = _plan(result, into, assignments)
+        images = PresentImages(result)
+        plan = _plan(result, images, into, assignments)
         plan.check(how)
     except UserError as error:
         raise _with_undo(error, into) from error
@@ -88,7 +91,7 @@ def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None,
         say(f"nothing has been done yet; to do it: {shlex.join([*words, '--yes'])}")
         return 0
     try:
-        manifest = plan.carry_out(how, result.contents)
+        manifest = plan.carry_out(how, images.contents)
     except Stopped as stop:
         complain(" ".join(["stopped.", *getattr(stop, "__notes__", [])]))
         return 128 + stop.signum
@@ -137,24 +140,25 @@ def tell_left_out(result: Result, lines: Sequence[str]) -> None:
         complain(f"images that are gone or have changed are left out; {update_hint(result)}")
 
 
-def _plan(result: Result, into: Path, assignments: Path | None) -> Plan:
-    from shoal.data.listing import Names
+def _plan(result: Result, images: PresentImages, into: Path, assignments: Path | None) -> Plan:
     from shoal.results.edited import read_edited
     from shoal.sort.plan import plan_sort
 
-    paths = result.paths
     labels, names = result.assignments.labels, dict(result.names)
     if assignments is not None:
         edited = read_edited(assignments)
         labels, names = edited.apply(result.ids, labels), names | dict(edited.names)
         names = {cluster: name for cluster, name in names.items() if name}
-    present = result.present
-    ids = result.ids.take(present) if isinstance(result.ids, Names) else [result.ids[i] for i in present.tolist()]
-    archives: list[Path] = []
-    if any(path is None for path in paths):
-        own = set(paths)
-        archives = [file for file in result.images.files if file not in own and file.is_file()]
-    return plan_sort(ids, paths, labels[present], names, into, result.source_folders, result.sizes, archives)
+    return plan_sort(
+        images.ids,
+        images.paths,
+        labels[result.present],
+        names,
+        into,
+        folders_of_images=images.source_folders,
+        sizes=images.sizes,
+        archives=images.archives,
+    )
 
 
 def _with_undo(error: UserError, into: Path) -> UserError:

@@ -15,6 +15,7 @@ from shoal.data.video.every import video_of
 from shoal.errors import UserError
 from shoal.files import atomic_write, real
 from shoal.progress import ProgressCallback
+from shoal.results.present import PresentImages
 from shoal.results.result import Result
 from shoal.results.tables import as_utf8
 from shoal.sort.names import safe_name
@@ -56,8 +57,7 @@ def labelled_images(result: Result) -> list[LabelledImage]:
     Raises:
         UserError: features were clustered; the images are gone; or none of them is in a cluster.
     """
-    rows = result.present
-    listing_rows = result.matched.rows[rows].tolist()
+    rows, listing_rows = result.present, PresentImages(result).listed.tolist()
     listing, found, decided = result.listing, result.assignments, result.decided
     at = torch.from_numpy(rows)
     clusters = found.labels[at].tolist()
@@ -128,7 +128,7 @@ def files_of(
         return [(file, False) for file in files if file is not None]
     _check_apart(result, folder)
     found = []
-    for number, (image, file, blob) in enumerate(zip(images, files, result.contents(), strict=True)):
+    for number, (image, file, blob) in enumerate(zip(images, files, PresentImages(result).contents(), strict=True)):
         progress(number, len(images))
         if file is not None:
             found.append((file, False))
@@ -144,7 +144,7 @@ def files_of(
 def _check_apart(result: Result, folder: Path) -> None:
     """Refuse copies in a folder that is looked at for images: the next clustering would find them twice."""
     goal = real(folder)
-    for source in map(real, result.source_folders):
+    for source in map(real, PresentImages(result).source_folders):
         if source in (goal, *goal.parents):
             raise UserError(f"images have to be copied, and {folder} lies inside {source}: give a folder beside it.")
 

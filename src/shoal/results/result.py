@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +16,10 @@ from torch import Tensor
 from shoal.clustering import UMAPHDBSCAN, Clusterer, clusterer_from, state_of
 from shoal.clustering.calibration import Calibrated, Calibration, Posterior
 from shoal.clustering.rows import Metric
-from shoal.data import Blob, Listing, Source, find_source, to_images
+from shoal.data import Listing, Source, find_source, to_images
 from shoal.data.features import read_features
 from shoal.data.greys import Scale
-from shoal.data.prefetch import Prefetched
-from shoal.data.reading import select
+from shoal.data.listing import Names
 from shoal.data.sources.joined import files_source, joined_source
 from shoal.decisions.log import DecisionLog
 from shoal.errors import UserError
@@ -177,12 +175,33 @@ class Result:
 
     @cached_property
     def clustered(self) -> tuple[Sequence[str], Assignments, dict[int, str]]:
-        """Ids as tables hold them, the assignments before any decision, and the names that clusters had then."""
+        """Ids as tables hold them, the assignments before any decision, and the names that clusters had then.
+
+        Raises:
+            UserError: the table is damaged, or does not have the rows that were clustered.
+        """
         path = self.folder.clustered if self.folder.clustered.exists() else self.folder.assignments
         ids, found, names = read_assignments(path)
         if len(found.labels) and not -1 <= int(found.labels.min()) <= int(found.labels.max()) < len(self.centers):
             raise UserError(f"{path} names clusters that there are not: cluster again.")
+        self._check_rows(path, ids)
         return ids, found, names
+
+    def _check_rows(self, path: Path, ids: Sequence[str]) -> None:
+        """See that a table has the rows that were clustered, in their order, by which rows are known elsewhere.
+
+        Raises:
+            UserError: it has not.
+        """
+        try:
+            known = Names(map(str, range(len(ids)))) if self.embedded is None else self.embedded.ids
+        except UserError:  # features that are gone are missed where they are needed
+            return
+        if not same_ids(ids, known):
+            raise UserError(
+                f"{path} names other images than were clustered, or in another order: bring it back from a copy, or "
+                "cluster again."
+            )
 
     @property
     def table_ids(self) -> Sequence[str]:
@@ -249,7 +268,9 @@ class Result:
         if self.decided is None:
             return found
         if not self.tables_are_behind:
-            return read_assignments(self.folder.assignments)[1]
+            ids, now, _ = read_assignments(self.folder.assignments)
+            self._check_rows(self.folder.assignments, ids)
+            return now
         return self.decided.assignments(self.model, self.features, self.metric, found.positions)
 
     @property
@@ -262,13 +283,10 @@ class Result:
         """Names of the rows.
 
         Raises:
-            UserError: the table of assignments names others.
+            UserError: as ``clustered`` and ``embedded``.
         """
-        if self.embedded is None:
-            return self.table_ids
-        if not same_ids(self.table_ids, self.embedded.ids):
-            raise UserError(f"{self.folder.assignments} names other images than were clustered: cluster again.")
-        return self.embedded.ids
+        own = self.table_ids  # which are checked
+        return own if self.embedded is None else self.embedded.ids
 
     @cached_property
     def images(self) -> Source:
@@ -336,34 +354,6 @@ class Result:
         there = self.matched.there
         found: Int64[np.ndarray, "m"] = there[np.argsort(self.matched.rows[there], kind="stable")]
         return found
-
-    @property
-    def source_folders(self) -> Sequence[Path]:
-        """The folders that are looked at for images."""
-        specs = [*([self.source] if isinstance(self.source, str) else []), *(spec for _, spec in self.joined)]
-        return [Path(spec) for spec in specs if Path(spec).is_dir()]
-
-    @property
-    def paths(self) -> Sequence[Path | None]:
-        """Files of ``present``; None for what lies inside an archive, a table or a video."""
-        return self.listing.paths(self.matched.rows[self.present])
-
-    @property
-    def sizes(self) -> Sequence[int]:
-        """Bytes of ``present``, as their storage says; −1 where it does not. Empty: they are in none."""
-        listing, rows = self.listing, self.matched.rows[self.present]
-        if listing.looks is None:
-            return ()
-        frames = np.asarray(listing.times)[rows] >= 0 if len(listing.times) else False
-        found: list[int] = np.where(frames, -1, listing.looks[rows, 0]).tolist()
-        return found
-
-    def contents(self, wanted: Sequence[int] | None = None) -> Iterator[Blob]:
-        """The images of ``present``, or some of them, which ascend; each is to be read before the next is taken."""
-        present = self.present if wanted is None else self.present[np.asarray(wanted, np.int64)]
-        blobs = Prefetched(select(self.listing, self.matched.rows[present].tolist()))
-        with contextlib.closing(blobs):
-            yield from blobs
 
     @cached_property
     def network(self) -> Encoder:
