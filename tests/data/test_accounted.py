@@ -164,6 +164,26 @@ def test_a_tar_cut_between_two_entries_is_told(tmp_path, kept):
     assert dict(to_images(whole).skipped) == {}
 
 
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.xz"])
+def test_tars_that_were_joined_are_read_to_the_end(tmp_path, suffix):
+    shards = [
+        write_tar(tmp_path / f"{name}.{suffix}", {f"{name}{i}.png": encoded(picture(), "PNG") for i in range(2)})
+        for name in "ab"
+    ]
+    joined = tmp_path / f"joined.{suffix}"
+    joined.write_bytes(b"".join(shard.read_bytes() for shard in shards))
+    images = to_images(joined, strict=True)
+    assert [name.partition("/")[2] for name in images.ids] == ["a0.png", "a1.png", "b0.png", "b1.png"]
+
+
+def test_what_is_no_tar_after_an_end_mark_is_told(tmp_path):
+    whole = write_tar(tmp_path / "whole.tar", {"a.png": encoded(picture(), "PNG")})
+    whole.write_bytes(whole.read_bytes() + b"\1" * 1024)
+    assert list(to_images(whole).skipped) == ["whole.tar"]
+    whole.write_bytes(whole.read_bytes()[:-1024] + bytes(100_000))
+    assert not to_images(whole).skipped
+
+
 def test_an_empty_folder_says_what_there_is(tmp_path):
     with pytest.raises(UserError, match=r"no image files in .*: it is empty\.$"):
         to_images(tmp_path)

@@ -250,6 +250,50 @@ def test_a_page_with_links():
         assert server.asked["/other/x.png"] == 0
 
 
+def test_links_that_differ_in_their_query():
+    names = [f"img?id={number}" for number in range(12)]
+    with serving({"/g/": page(*names, "?C=N", "b.png", "b.png?size=2")}) as server:
+        server.files |= {"/g/img": PICTURES[0], "/g/b.png": PICTURES[1]}
+        found = to_images(f"{server.home}/g/")
+        assert sorted(found.ids) == sorted(["b.png", "img", *(f"img#{number}" for number in range(2, 13))])
+        assert {target.partition("?")[2] for target in server.targets if "/img" in target} == {
+            f"id={number}" for number in range(12)
+        }
+
+
+def test_a_server_without_ranges_gives_first_bytes_as_well():
+    with serving({"/g/": page("a", "b.bin", "c.png", "d")}) as server:
+        server.ranges = False
+        server.files |= {"/g/a": PICTURES[0], "/g/b.bin": PICTURES[1], "/g/c.png": PICTURES[2], "/g/d": b"text"}
+        found = to_images(f"{server.home}/g/")
+        assert [*found.ids] == ["a", "b.bin", "c.png"]
+        assert shown(found, 0, 1, 2)
+
+
+def test_first_bytes_that_do_not_come_make_no_other_file_of_an_image():
+    with serving({"/g/": page("a", "b.png")}) as server:
+        server.files |= {"/g/a": PICTURES[0], "/g/b.png": PICTURES[1]}
+        server.faults["/g/a"] = ("503", -1)
+        found = to_images(f"{server.home}/g/")
+        assert dict(found.skipped) == {"a": "not reached: 503 service unavailable"}
+
+
+def test_one_address_of_a_list_that_nobody_answers(tmp_path):
+    with serving({f"/{number}.png": PICTURES[number] for number in range(3)}) as server:
+        odd = ["ftp://joe:secret@127.0.0.1:9/x.png", "http://[::1]:9/x.png", "nothing://x/x.png"]
+        rows = [*odd, *(f"{server.home}/{number}.png" for number in range(3))]
+        (tmp_path / "list.csv").write_text("\n".join(["path", *rows]))
+        found = to_images(tmp_path / "list.csv")
+        assert shown(found, 0, 1, 2)
+        assert len(found.skipped) == 3
+        assert "secret" not in str(found.skipped)
+
+
+def test_a_scheme_in_capitals():
+    with serving({"/a.png": PICTURES[0]}) as server:
+        assert shown(to_images(f"{server.home}/a.png".replace("http", "HTTP")), 0)
+
+
 def test_an_index_of_a_web_server():
     """As Apache and nginx write them: ways to sort, absolute addresses, letters written in two ways, other places."""
     links = ("?C=N;O=D", "/~me/", "0.png", "/%7Eme/p/1.png", "{home}/~me/p/2.png", "//else.where/~me/p/3.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import socket
 import threading
 from functools import cache
@@ -27,6 +28,7 @@ _CONNECT, SILENCE = 10, 30  # seconds until a connection is there, and without a
 _FIRST_CONNECT = 5  # seconds until one is there where it is only tried
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http", "sftp": "sftp"}
 _EXTRAS |= {"ssh": "sftp", "az": "azure", "abfs": "azure", "abfss": "azure", "adl": "azure", "hf": "hub"}
+_CHAIN = re.compile(r"^\w+::|::\w[\w+.-]*://")  # not the "::" of an IPv6 host, or of a name
 _LOGGERS = ("fsspec", "s3fs", "gcsfs", "adlfs", "paramiko", "aiobotocore", "botocore", "aiohttp", "asyncio", "google")
 _SILENT = logging.NullHandler()
 
@@ -37,7 +39,7 @@ def connect(url: str, scheme: str, *, fresh: bool = False) -> tuple[Any, str]:
 
     for name in _LOGGERS:  # without a handler, tracebacks with whole addresses would go to the terminal
         logging.getLogger(name).addHandler(_SILENT)
-    if "::" in url:
+    if _CHAIN.search(url):
         raise UserError(
             f"shoal does not read chains of addresses such as {redacted(url)}: give the address of the archive itself."
         )
@@ -49,7 +51,7 @@ def connect(url: str, scheme: str, *, fresh: bool = False) -> tuple[Any, str]:
     if scheme in _GOOGLE:  # which looks for credentials first, also on the network
         _try_connection(_google())
     try:
-        fs, path = fsspec.core.url_to_fs(url, **_options(scheme), skip_instance_cache=fresh)
+        fs, path = fsspec.core.url_to_fs(scheme + url[len(scheme) :], **_options(scheme), skip_instance_cache=fresh)
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
         advice = f"pip install 'shoal[{extra}]'" if extra else " ".join(redacted(str(error)).split()).rstrip(".")

@@ -107,6 +107,8 @@ ARCHIVE = Kind(
     many="archives",
 )
 UNKNOWN = Kind("file of an unknown kind", role="other", many="files of unknown kinds")
+UNSEEN = Kind("file that was not reached", many="files that were not reached")
+"""Taken for an image, whose reading then says why it is none."""
 DENIED = Kind("file that may not be opened", role="other", many="files that may not be opened")
 
 TEXT = Kind(

@@ -215,7 +215,11 @@ class Storage:
         if start is None or end is None or len(data) == end - start:
             return data
         if len(data) > end - start:
-            raise InWholeError(errno.EINVAL, f"{self.scheme}:// gives it as a whole only: download it to read it")
+            raise InWholeError(
+                errno.EINVAL,
+                f"{self.scheme}:// gives it as a whole only: download it to read it",
+                data if not start else b"",
+            )
         raise EOFError("it ended early")
 
     def _tried(self, request: Callable[[], Answer], failures: list[Failure]) -> Answer | None:
@@ -239,6 +243,10 @@ class Storage:
 
 class InWholeError(OSError):
     """A server gives a file as a whole where a part of it was asked for."""
+
+    def __init__(self, code: int, reason: str, whole: bytes = b"") -> None:
+        super().__init__(code, reason)
+        self.whole = whole
 
 
 class _Patience:

@@ -25,6 +25,7 @@ from shoal.data.sources.stored_file import StoredFile, whole_of
 from shoal.data.sources.video import is_video
 from shoal.data.sources.webpage import web_entries
 from shoal.data.storage import Storage, entries_of, look_of
+from shoal.data.unread import unreadable
 from shoal.data.urls import is_url, public
 from shoal.data.video.clip import Clip
 from shoal.errors import UserError
@@ -53,9 +54,12 @@ class StoredFolder:
         found = sorted((name, path, look_of(info)) for name, path, info in entries)
         if not found:
             raise UserError(f"there is nothing at {storage.url}: check the address.")
+        names = distinct(Names(name for name, _, _ in found))
+        if storage.is_web:  # links may differ in what is no part of a name
+            found = sorted((name, path, look) for name, (_, path, look) in zip(names, found, strict=True))
+            names = Names(name for name, _, _ in found)
         looks = np.array([look for _, _, look in found], np.int64)
-        names, paths = Names(name for name, _, _ in found), Names(path for _, path, _ in found)
-        return cls(storage, distinct(names), paths, looks)
+        return cls(storage, names, Names(path for _, path, _ in found), looks)
 
     def __str__(self) -> str:
         return self.storage.url
@@ -170,12 +174,21 @@ def blob_at(place: str) -> Blob:
         return Path(place)
     parts = urlsplit(place)
     storage = _storage_of(f"{parts.scheme}://{parts.netloc}/")
+    if isinstance(storage, OSError):
+        return unreadable(storage)
     return whole_of(storage, storage.path_of(place), None)
 
 
 @cache
-def _storage_of(root: str) -> Storage:
-    return Storage(public(root))
+def _storage_of(root: str) -> Storage | OSError:
+    """The storage, or why it cannot be reached, which is a matter of its own images alone."""
+    try:
+        return Storage(public(root))
+    except UserError as error:
+        reason = error.__cause__
+        if isinstance(reason, OSError):
+            return reason
+        raise
 
 
 def located_in(folder: Folder, name: str) -> str:

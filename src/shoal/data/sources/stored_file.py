@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from shoal.data.content import HEAD
 from shoal.data.decode import UnreadableError
-from shoal.data.kinds import DENIED, Kind
+from shoal.data.kinds import DENIED, UNSEEN, Kind
 from shoal.data.listing import Look, Member, Remote
-from shoal.data.reach import UNREACHED
+from shoal.data.reach import UNREACHED, out_of_reach
 from shoal.data.storage import InWholeError, Storage
 from shoal.data.video.clip import Clip
 from shoal.errors import UserError
@@ -64,8 +64,10 @@ class StoredFile:
             return b""
         try:
             return self.storage.read(self.path, 0, min(HEAD, self.look[0]) if self.look[0] > 0 else HEAD)
-        except OSError:
-            return DENIED
+        except InWholeError as error:
+            return error.whole[:HEAD]
+        except OSError as error:
+            return UNSEEN if out_of_reach(error) else DENIED
 
     def whole(self) -> Remote:
         """All of it."""

@@ -32,8 +32,23 @@ _LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, ta
 class _TarEntry(tarfile.TarInfo):
     """A header that raises on damage instead of ending the archive, and never reads gigabytes as a long name.
 
-    Damage is also an end without the block of zeros that ends an archive: it was cut off between two entries.
+    Damage is also an end without the block of zeros that ends an archive: it was cut off between two entries. After
+    that block another archive may follow, as in joined shards.
     """
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _TarEntry:
+        try:
+            found: _TarEntry = super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            archive.has_ended = True  # type: ignore[attr-defined]
+            raise
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
+            if archive.offset and not getattr(archive, "has_ended", False):
+                raise tarfile.ReadError("it ends without an end mark, perhaps cut off") from error
+            raise
+        archive.has_ended = False  # type: ignore[attr-defined]
+        return found
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _TarEntry:
@@ -41,10 +56,10 @@ class _TarEntry(tarfile.TarInfo):
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             # tarfile takes these for the end of the archive, unless they are its first header.
+            if buf and not any(buf):  # less than a block of zeros
+                raise tarfile.EOFHeaderError(str(error)) from error  # type: ignore[attr-defined]
             if type(error).__name__ in ("InvalidHeaderError", "TruncatedHeaderError"):
                 raise tarfile.ReadError(str(error)) from error
-            if type(error).__name__ == "EmptyHeaderError":
-                raise tarfile.ReadError("it ends without an end mark, perhaps cut off") from error
             raise
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
@@ -68,7 +83,9 @@ class TarWalk:
         with contextlib.ExitStack() as stack:
             try:
                 opened = stack.enter_context(self._file.open("rb"))
-                archive = tarfile.open(None, self._mode, opened, tarinfo=_TarEntry, encoding="utf-8")  # noqa: SIM115 - below
+                archive = tarfile.open(  # noqa: SIM115 - below
+                    None, self._mode, opened, tarinfo=_TarEntry, encoding="utf-8", ignore_zeros=True
+                )
                 stack.enter_context(contextlib.closing(archive))
             except TAR_DAMAGE as error:
                 reason = " ".join(str(error).split())

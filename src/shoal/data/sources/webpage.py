@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from shoal.data.connecting import CONNECTIONS
+from shoal.data.kinds import is_image_name
 from shoal.data.storage import Storage
 from shoal.data.threads import map_in_threads
 from shoal.errors import UserError
@@ -36,8 +37,9 @@ def _files_below(storage: Storage) -> tuple[str, list[str]]:
     """The path that all files share, and their addresses."""
     first = storage.page(storage.path)
     root = urlsplit(first[0])
-    base = _path_of(first[0]).rpartition("/")[0] + "/"
-    pages, files, seen = deque([(first, 0)]), dict[str, str](), {base, _path_of(first[0])}
+    own = _path_of(first[0])
+    base = own.rpartition("/")[0] + "/"
+    pages, files, seen = deque([(first, 0)]), dict[str, str](), {base, own}
     below = deque[tuple[str, int]]()
     while pages or below:
         if pages:
@@ -56,19 +58,29 @@ def _files_below(storage: Storage) -> tuple[str, list[str]]:
         for link in _links(text, page):
             path = _path_of(link)
             inside = urlsplit(link).netloc.lower() == root.netloc.lower() and path.startswith(base)
-            if not inside or path in seen or depth > _DEEPEST:
+            key = path if path == own else _key(link)
+            if not inside or key in seen or depth > _DEEPEST:
                 continue
-            seen.add(path)
+            seen.add(key)
             if path.endswith("/"):
                 below.append((link, depth + 1))
             else:
-                files[path] = link
+                files[key] = link
     return base, [*files.values()]
 
 
 def _path_of(address: str) -> str:
     """The path of an address, in which ``%7E`` and ``~`` are one letter."""
     return unquote(urlsplit(address).path)
+
+
+def _key(link: str) -> str:
+    """What two links to one file have in common.
+
+    What follows "?" is the order of an index, or the size of ``1.png``; of ``img?id=1`` it tells images apart.
+    """
+    path, query = _path_of(link), urlsplit(link).query
+    return path if not query or path.endswith("/") or is_image_name(path) else f"{path}?{query}"
 
 
 def _links(text: str, page: str) -> Iterator[str]:
