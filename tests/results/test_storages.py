@@ -308,3 +308,35 @@ def test_a_list_of_addresses_on_standard_input(web, tmp_path, network, capsys, m
     assert main(["sort", str(out), "--link", str(tmp_path / "sorted")]) == 2
     assert "only files on this machine are linked to" in complaint(capsys)
     assert not any(SECRETS[2].encode() in file.read_bytes() for file in out.rglob("*") if file.is_file())
+
+
+def test_what_has_become_another_image_is_not_sorted_for_it(web, tmp_path, network, capsys):
+    names = sorted(path for path in web.files if path.endswith(".png"))
+    (tmp_path / "list.csv").write_text("\n".join(["path", *(f"{web.home}{name}" for name in names)]))
+    assert cluster(tmp_path / "list.csv", *network, "--out", tmp_path / "out") == 0
+    before = dict(web.files)
+    web.files |= {names[0]: before[names[1]], names[2]: b"please log in"}
+    assert main(["sort", str(tmp_path / "out"), "--copy", str(tmp_path / "sorted"), "--yes"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("it is another image than was clustered") == 2
+    assert {file.read_bytes() for file in (tmp_path / "sorted").glob("*/*.png")} == {
+        *(before[name] for name in names[1:2] + names[3:])
+    }
+    web.files |= dict.fromkeys(names, before[names[0]] + b" ")
+    assert main(["sort", str(tmp_path / "out"), "--copy", str(tmp_path / "none"), "--yes"]) == 2
+    assert "no image could be read as it was clustered" in complaint(capsys)
+    assert not [*(tmp_path / "none").glob("*/*")]
+    assert main(["export", str(tmp_path / "out"), str(tmp_path / "tasks"), "--to", "label-studio"]) == 2
+    assert "it is another image than was clustered" in complaint(capsys)
+
+
+def test_addresses_whose_keys_are_not_kept_are_told(web, tmp_path, network, capsys, caplog, monkeypatch):
+    names = sorted(path for path in web.files if path.endswith(".png"))
+    web.key = SECRETS[2]
+    places = [f"{web.home}{name}?token={web.key}" for name in names]
+    monkeypatch.setattr("shoal.data.sources.find._stdin_paths", lambda: places)
+    assert cluster("-", *network, "--out", tmp_path / "out") == 0
+    assert "addresses are kept without what follows '?'" in caplog.text
+    monkeypatch.setattr("shoal.data.urls._private", {})  # as in another process
+    assert main(["sort", str(tmp_path / "out"), "--copy", str(tmp_path / "sorted"), "--yes"]) == 2
+    assert "no image could be read as it was clustered" in complaint(capsys)

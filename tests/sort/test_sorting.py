@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from tests.sort.examples import planned, tree
 
-from shoal.data.listing import Member
 from shoal.errors import UserError
 from shoal.sort import checks
 from shoal.sort.plan import plan_sort
@@ -206,7 +205,7 @@ def test_images_in_archives_are_written_under_safe_names(tmp_path):
     (tmp_path / "own.jpg").write_bytes(b"own")
     ids = ["../../up.jpg", "deep/inside.jpg", "row 7", "own.jpg", "digit", "out.jpg"]
     paths = [None, None, None, tmp_path / "own.jpg", None, None]
-    contents = [Member(lambda: jpeg), b"bytes", jpeg, tmp_path / "own.jpg", pixels, b"left"]
+    contents = [jpeg, b"bytes", jpeg, tmp_path / "own.jpg", pixels, b"left"]
     clusters = torch.tensor([0, 0, 0, 0, 0, -1])
     plan = plan_sort(ids, paths, clusters, {}, tmp_path / "sorted")
     assert "4 of them come out of archives" in plan.summary("copy")

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from shoal.results.result import Result
     from shoal.sort.plan import Plan
 
+_SHOWN = 5
+"""Files of which it is said why nothing was done."""
+
 
 @dataclass(frozen=True)
 class SortCommand(Command):
@@ -90,11 +93,18 @@ def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None,
         words += ["--assignments", str(assignments)] if assignments is not None else []
         say(f"nothing has been done yet; to do it: {shlex.join([*words, '--yes'])}")
         return 0
+    left_out: list[str] = []
     try:
-        manifest = plan.carry_out(how, images.contents)
+        manifest = plan.carry_out(how, images.contents, left_out.append)
     except Stopped as stop:
         complain(" ".join(["stopped.", *getattr(stop, "__notes__", [])]))
         return 128 + stop.signum
+    if len(left_out) == sum(plan.folders.values()):
+        raise UserError(f"no image could be read as it was clustered; nothing is in {into}. {left_out[0]}")
+    for reason in left_out[:_SHOWN]:
+        complain(f"left out: {reason}")
+    if len(left_out) > _SHOWN:
+        complain(f"and {len(left_out) - _SHOWN} more are left out.")
     say(f"done; to undo it: shoal sort --undo {shlex.quote(str(manifest))}")
     return 0
 
@@ -177,7 +187,7 @@ def _undo(manifest: Path) -> int:
     if not done.left:
         return 0
     reasons = list(dict.fromkeys(reason.rstrip(".") for reason in done.left))
-    shown = "; ".join(reasons[:5])
-    more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+    shown = "; ".join(reasons[:_SHOWN])
+    more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
     left = counted(len(done.left), "file is left as it is", "files are left as they are")
     raise UserError(f"{left}: {shown}{more}. See to these, then undo again.")

@@ -18,7 +18,7 @@ from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -241,7 +241,11 @@ def _measure(extremes: Extremes, blob: Blob) -> None:
         extremes.add(samples)
 
 
-def read_blob(blob: Blob) -> tuple[bytes | Pixels | Samples | str, bytes]:
+Content: TypeAlias = bytes | Pixels | Samples | str
+"""The bytes, pixels or samples of an image, or the reason why there are none."""
+
+
+def read_blob(blob: Blob) -> tuple[Content, bytes]:
     """Return the bytes, pixels or samples of an image, or the reason why there are none, and a 16-byte fingerprint."""
     if blob is None:
         return "no bytes in the table", _NONE

@@ -127,13 +127,14 @@ def files_of(
     if all(file is not None for file in files):
         return [(file, False) for file in files if file is not None]
     _check_apart(result, folder)
+    contents = PresentImages(result).contents([number for number, file in enumerate(files) if file is None])
     found = []
-    for number, (image, file, blob) in enumerate(zip(images, files, PresentImages(result).contents(), strict=True)):
+    for number, (image, file) in enumerate(zip(images, files, strict=True)):
         progress(number, len(images))
         if file is not None:
             found.append((file, False))
             continue
-        data, ending = as_file(blob, image.id)
+        data, ending = as_file(next(contents, None), image.id)
         name = safe_name(f"{number:06d}-{PurePosixPath(image.id).name}", f"{number:06d}")
         copy = folder / (name if is_image_name(name) else name + ending)
         atomic_write(copy, data)

@@ -19,7 +19,7 @@ from shoal.data.decode import UnreadableError
 from shoal.data.greys import Samples
 from shoal.data.listing import Blob, Listing, Names, Pixels, Source, source_digest
 from shoal.data.looks import NO_LOOK, has_looks, looks_in
-from shoal.data.reading import map_rows, read_blob
+from shoal.data.reading import Content, map_rows, read_blob
 from shoal.features.embedded import Embedded
 from shoal.mapped import scratch
 
@@ -174,7 +174,11 @@ def contents(listing: Listing, rows: Int64[np.ndarray, "m"], prepare: Prepare | 
 
 
 def _content(prepare: Prepare | None, blob: Blob) -> bytes:
-    data, content = read_blob(blob)
+    return fingerprint_of(*read_blob(blob), prepare)
+
+
+def fingerprint_of(data: Content, content: bytes, prepare: Prepare | None) -> bytes:
+    """The fingerprint by which an image is known: of its content, or of the pixels that ``prepare`` makes of it."""
     if prepare is None or isinstance(data, str):
         return content
     try:

@@ -22,6 +22,7 @@ from shoal.data.sources.array import map_npy
 from shoal.data.sources.joined import places_in
 from shoal.data.sources.video import check_has_videos
 from shoal.data.unread import count_kinds, reading_notes
+from shoal.data.urls import private
 from shoal.errors import UserError
 from shoal.features import Embedded, EncoderSpec, open_embedded
 from shoal.folder import ResultFolder
@@ -146,6 +147,11 @@ def read_inputs(
     with contextlib.nullcontext() if path.exists() else job.local_first():  # what is downloaded is downloaded once
         source = find_source(name, every=every, progress=told)
     check_has_videos(source, every, name)
+    if name == "-" and any(private(place) != place for place in source.places):
+        progress.warn(
+            "addresses are kept without what follows '?', where keys may stand: 'sort', 'export' and 'update' cannot "
+            "ask for these images again. Give a table of the addresses, a .csv file, if they are to."
+        )
     listing = source.listing()  # what is wrong with the images is told before anything is downloaded
     if len(listing.ids) < fewest:
         n = counted(len(listing.ids), "image is", "images are")

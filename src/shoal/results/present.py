@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from shoal.data import Blob
 from shoal.data.listing import Names
 from shoal.data.prefetch import Prefetched
-from shoal.data.reading import select
+from shoal.data.reading import Content, read_blob, select
+from shoal.features.matching import fingerprint_of
 from shoal.results.result import Result
+
+OTHER = "it is another image than was clustered"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +68,18 @@ class PresentImages:
         specs = [*([source] if isinstance(source, str) else []), *(spec for _, spec in joined)]
         return [Path(spec) for spec in specs if Path(spec).is_dir()]
 
-    def contents(self, wanted: Sequence[int] | None = None) -> Iterator[Blob]:
-        """The images, or some of them, which ascend; each is to be read before the next is taken."""
-        rows = self.listed if wanted is None else self.listed[np.asarray(wanted, np.int64)]
-        blobs = Prefetched(select(self.result.listing, rows.tolist()))
-        with contextlib.closing(blobs):
-            yield from blobs
+    def contents(self, wanted: Sequence[int] | None = None) -> Iterator[Content]:
+        """Read the images, or some of them, which ascend.
+
+        One that has become another since it was matched is not given: not all storages say when that happens.
+        """
+        at = slice(None) if wanted is None else np.asarray(wanted, np.int64)
+        embedded, prepare = self.result.embedded, self.result.prepare
+        assert embedded is not None  # otherwise there are no images
+        known = embedded.fingerprints.numpy()
+        rows = self.result.present[at].tolist()
+        with contextlib.closing(Prefetched(select(self.result.listing, self.listed[at].tolist()))) as blobs:
+            for row, blob in zip(rows, blobs, strict=True):
+                data, content = read_blob(blob)
+                same = isinstance(data, str) or fingerprint_of(data, content, prepare) == bytes(known[row])
+                yield data if same else OTHER

@@ -23,8 +23,8 @@ from torch import Tensor
 from shoal.clustering.grouping import group_sizes
 from shoal.data.greys import Samples, Scale
 from shoal.data.kinds import is_image_name
-from shoal.data.listing import Blob, Names
-from shoal.data.reading import open_content, read_blob
+from shoal.data.listing import Names
+from shoal.data.reading import Content, open_content
 from shoal.errors import UserError
 from shoal.files import real
 from shoal.progress import counted
@@ -107,7 +107,12 @@ class Plan:
             lines.append(f"{counted(apart, 'lies', 'lie')} on another file system: {effect}")
         return "\n".join(lines)
 
-    def carry_out(self, how: How, contents: Callable[[Sequence[int]], Iterator[Blob]] | None = None) -> Path:
+    def carry_out(
+        self,
+        how: How,
+        contents: Callable[[Sequence[int]], Iterator[Content]] | None = None,
+        skip: Callable[[str], object] | None = None,
+    ) -> Path:
         """Do it; returns the manifest that ``undo`` takes.
 
         Links are symbolic and absolute: they show where an image is, and do not change with it by accident, as hard
@@ -115,7 +120,8 @@ class Plan:
 
         Args:
             how: what becomes of the files.
-            contents: the images of some rows, which ascend: of those inside archives, tables, videos or storages.
+            contents: reads the images of some rows, which ascend: of those inside archives, tables, videos or storages.
+            skip: told why one of these is left out; by default that is an error.
 
         Raises:
             UserError: it would overwrite something, cannot be done, or stopped on the way (and can be undone).
@@ -130,7 +136,7 @@ class Plan:
         try:
             for name in self.folders:
                 (self.into / name).mkdir(exist_ok=True)
-            for batch in _batches(self._steps(how, contents)):
+            for batch in _batches(self._steps(how, contents, skip)):
                 for step, _ in batch:
                     if os.path.lexists(self.into / step.target):  # undoing must not take it for ours
                         raise FileExistsError(errno.EEXIST, f"{self.into / step.target} exists already")
@@ -150,7 +156,10 @@ class Plan:
         return writer.path
 
     def _steps(
-        self, how: How, contents: Callable[[Sequence[int]], Iterator[Blob]] | None
+        self,
+        how: How,
+        contents: Callable[[Sequence[int]], Iterator[Content]] | None,
+        skip: Callable[[str], object] | None,
     ) -> Iterator[tuple[Step, bytes]]:
         """Each step, and what is written where that is a copy."""
         inside = [row for row, source, _ in self.rows() if source is None]
@@ -159,7 +168,13 @@ class Plan:
         free = self._namer()
         for _, source, planned in self.rows():
             if source is None:
-                data, ending = as_file(next(blobs, None), planned)
+                try:
+                    data, ending = as_file(next(blobs, None), planned)
+                except UserError as error:
+                    if skip is None:
+                        raise
+                    skip(str(error))
+                    continue
                 target = free(planned + ending if _lacks_ending(source, planned) else planned)
                 yield Step(None, target, digest(data)), data
                 continue
@@ -318,15 +333,15 @@ def _batches(steps: Iterable[tuple[Step, bytes]]) -> Iterator[list[tuple[Step, b
         yield batch
 
 
-def as_file(blob: Blob, target: str) -> tuple[bytes, str]:
+def as_file(data: Content | None, target: str) -> tuple[bytes, str]:
     """The bytes of an image file and the ending that goes with them; pixels become a PNG.
 
     Raises:
-        UserError: the archive or the table has changed since it was planned.
+        UserError: it cannot be read as it was clustered.
     """
-    data, _ = read_blob(blob)
-    if isinstance(data, str):
-        raise UserError(f"the image for {_shown(target)} can no longer be read ({data}): bring it back as it was.")
+    if data is None or isinstance(data, str):
+        reason = data or "its archive has fewer images now"
+        raise UserError(f"the image for {_shown(target)} can no longer be read ({reason}): bring it back as it was.")
     if isinstance(data, np.ndarray | Samples):
         file = io.BytesIO()
         if isinstance(data, Samples) and data.kind == "uint16" and data.values.ndim == 2:
