@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import zipfile
 from fractions import Fraction
@@ -322,6 +323,18 @@ def test_of_a_video_that_was_cut_off_the_frames_before_are_kept(tmp_path, suffix
     assert all(np.array_equal(pixels, known) for (_, pixels), known in zip(found, whole, strict=False))
     assert name == f"a{suffix}"
     assert "a damaged video, or one that was cut off: kept up to" in reason
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mpg"])
+@pytest.mark.parametrize("every", ["500ms", "scene"])
+def test_of_recordings_that_were_joined_byte_by_byte_the_first_is_read_and_the_rest_told(tmp_path, suffix, every):
+    path = encode(tmp_path / f"a{suffix}", 50, codec="mpeg2video", pixels="yuv420p", rate=25, size=(64, 48))
+    alone = read(path, every)
+    path.write_bytes(path.read_bytes() * 2)
+    *found, (name, reason) = read(path, every)
+    assert [place for place, _ in found] == [place for place, _ in alone]
+    assert name == f"a{suffix}"
+    assert re.match(r"its time stamps start again: kept up to 2\.\d s; 'ffmpeg -i FILE", reason)
 
 
 def test_frames_within_damage_are_listed(tmp_path):

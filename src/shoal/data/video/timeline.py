@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
 
-_FORMAT = 1  # increment when other frames are taken: what the cache knows is then ignored
+_FORMAT = 2  # increment when other frames are taken: what the cache knows is then ignored
 _TOLD = 256  # packets after which is told how far it is
 _STATED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "asf")
 """Formats whose header says how long the video is."""
+_BACK = 500_000  # microseconds that a time stamp of decoding lies before the last one where it starts again
 _LACKING = 10**6  # microseconds that a video may end before its header says
 
 
@@ -113,6 +114,8 @@ class _Walk:
         self.stamps: list[int] = []
         self.keys: list[int] = []
         self.broken = ""
+        self.has_restarted = False
+        self._last = -(2**62)
 
     def packets(self) -> Iterator[Packet[Any]]:
         """Those of the pictures."""
@@ -124,12 +127,23 @@ class _Walk:
                     self._told(self._video.file.tell())
                 self._note_end(packet)
                 if packet.stream_index == self._video.stream.index:  # type: ignore[union-attr]
+                    if self._begins_again(packet):
+                        break
                     if packet.size and not packet.is_discard:
                         self._note(packet)
                     yield packet
         except FFmpegError as error:
             self.broken = reason_of(error)
         self._video.file.check()
+
+    def _begins_again(self, packet: Packet[Any]) -> bool:
+        """Whether time stamps start again, as where recordings were joined byte by byte: one stamp means two frames."""
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        if stamp is None:
+            return False
+        self.has_restarted = microseconds(self._last - stamp, self._base) > _BACK
+        self._last = stamp
+        return self.has_restarted
 
     def _note(self, packet: Packet[Any]) -> None:
         stamp = stamp_of(packet)
@@ -160,6 +174,8 @@ class _Walk:
     def damage(self) -> str:
         """Why there may be more, if there may."""
         end, lasts = f"kept up to {self._end / 10**6:.1f} s", self._stated()
+        if self.has_restarted:
+            return f"its time stamps start again: {end}; 'ffmpeg -i FILE -c copy NEW.mp4' makes one that is read whole"
         if self.broken:
             return damaged(VIDEO, f"one that was cut off: {end} ({self.broken})")
         if self._end + max(_LACKING, lasts // 50) < lasts:
