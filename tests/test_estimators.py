@@ -199,6 +199,16 @@ def test_broken_files_of_a_list_get_no_cluster(tmp_path):
     np.testing.assert_array_equal(np.delete(labels, 7), propos().fit(others).labels_)
 
 
+def test_a_refused_setting_is_not_kept():
+    model = propos()
+    before = model.get_params()
+    for wrong in ({"optim.foo": 1}, {"optim.lr": "fast"}):
+        with pytest.raises(shoal.UserError):
+            model.set_params(**wrong)
+        assert model.get_params() == before
+    model.set_params(**{"optim.lr": 0.1})
+
+
 def test_a_second_fit_that_cannot_begin_leaves_the_first(tmp_path):
     model = propos(out=tmp_path / "run").fit(tiny_images())
     before = sorted(path.name for path in (tmp_path / "run").iterdir())

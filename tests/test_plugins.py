@@ -554,9 +554,21 @@ BARS = files_of_page()["bars.py"]
         (
             "for row in range(n):\n                image",
             "for row in range(3):\n                image",
-            "iterates over 3 images",
+            "iterates over 3 images where it lists 5",
         ),
         ("        n = int(number)", "        n = len(5)", None),
+        ('f"bar {row}" for row', "row for row", "lists the id 0: ids must be text"),
+        ('f"bar {row}" for row', 'f"bar {row}\\ud800" for row', "ids must be text"),
+        ("targets, (", "[7] * n, (", "targets that are no numbers of its 2 classes"),
+        ("targets, (", "[0.5] * n, (", "targets that are no numbers of its 2 classes"),
+        ("(3, 16, 16), np.uint8", "(3, 16, 16), np.float32", r"an image \(3, 16, 16\) of float32: pixels must be"),
+        ("yield image if", "yield image[0] if", r"an image \(16, 16\) of uint8: pixels must be"),
+        (
+            "for row in range(n):\n                image",
+            "for row in [*range(n), 0, 0]:\n                image",
+            "more than 5 images where it lists 5",
+        ),
+        ("image[:, row % 16] = 255", "image[:] = np.random.randint(255)", "is another when it is read again"),
     ],
 )
 def test_a_broken_source_is_told_in_a_sentence(old, new, sentence, tmp_path, capsys):

@@ -220,6 +220,12 @@ def test_answers_as_they_are_shown_or_as_programs_write_them(named, answer, clus
     assert labels_of(named)["grey-0.png"] == cluster
 
 
+def test_a_wrong_answer_is_told_with_its_line(named, capsys):
+    Path("answers.csv").write_text('id,answer,note\n\n"grey-0.png",0,"two\nlines"\ngrey-1.png,nosuch,\n')
+    assert main(["learn", str(named), "answers.csv", "--yes"]) == 2
+    assert "line 5 of answers.csv" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [("3", "is a number and the name of cluster 2"), ("0 dogs", "no cluster '0 dogs'"), ("none", "none of which")],

@@ -106,6 +106,16 @@ def test_an_image_is_in_none_of_the_clusters_that_were_ruled_out(blobs, n_answer
     assert found.labels[2] >= 0
 
 
+@pytest.mark.parametrize("out", [(), (0,), (1,), (1, 2), (0, 1, 2, 3)])
+def test_an_image_without_a_cluster_may_be_in_none_of_some(blobs, out):
+    features, truth, _, graph = blobs
+    labels = truth.clone()
+    labels[0] = -1
+    found = learn(features, labels, [Answer(0, UNKNOWN, out)], metric="euclidean", graph=graph)
+    assert torch.equal(found.labels, labels)
+    assert found.confidence[0] == 0
+
+
 def test_the_last_of_several_answers_counts(blobs):
     features, _, labels, graph = blobs
     found = learn(features, labels, [Answer(3, 0), Answer(3, NOWHERE), Answer(3, 2)], metric="euclidean", graph=graph)

@@ -492,6 +492,26 @@ def test_a_joined_folder_that_is_away_is_no_folder_of_vanished_images(tmp_path, 
     assert len(table(clusters)) == len(before) + 1
 
 
+def test_a_joined_folder_that_was_merged_into_another_is_found_there(tmp_path, photos, clusters, capsys):
+    joined = [photograph(tmp_path / "december", colour, 70) for colour in COLOURS]
+    assert main(["update", str(clusters), "december"]) == 0
+    before = table(clusters)
+    joined[0].unlink()
+    for file in joined[1:]:
+        file.rename(photos / file.name)
+    (tmp_path / "december").rmdir()
+    capsys.readouterr()
+    assert main(["update", str(clusters)]) == 2
+    assert "cannot be reached" in complaint(capsys)
+    assert main(["update", str(clusters), str(photos)]) == 0
+    after = table(clusters)
+    assert after.keys() == {name.removeprefix("december/") for name in before} - {joined[0].name}
+    assert {name.removeprefix("december/"): row["cluster"] for name, row in before.items()}.items() >= {
+        (name, row["cluster"]) for name, row in after.items()
+    }
+    assert main(["update", str(clusters)]) == 0
+
+
 def test_what_joins_by_a_pattern_is_named_after_its_folder(tmp_path, clusters):
     photograph(tmp_path / "december", "red", 70)
     assert main(["update", str(clusters), "december/*.png"]) == 0

@@ -140,7 +140,15 @@ def test_other_methods_are_refused(client, method):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"nonsense", b"[" * 100_000, b'{"key": "12345678"}', b'{"key": 1, "decisions": []}']
+    "body",
+    [
+        *(b"", b"[]", b"nonsense", b"[" * 100_000, b'{"key": "12345678"}', b'{"key": 1, "decisions": []}'),
+        *(
+            b'{"key": "12345678", "decisions": [{"do": "rename", "cluster": 0, "name": %s}]}' % name
+            for name in (b"null", b"{}", b"5", b'"%s"' % (b"x" * 2000))
+        ),
+        b'{"key": "12345678", "decisions": [{"do": "answer", "image": 0, "new": null}]}',
+    ],
 )
 def test_odd_bodies_are_refused(client, session, body):
     answer = client.post("/api/decide", content=body, headers={**PAGE, "X-Shoal": session.key})

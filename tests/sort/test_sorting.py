@@ -198,6 +198,11 @@ def test_a_long_name_leaves_the_other_lines_short(tmp_path):
     assert lines[2] == f"  {'x' * 200}  1"
 
 
+def test_numbers_of_clusters_may_be_high(photos, tmp_path):
+    plan = planned(photos, tmp_path / "sorted", clusters=(0, 0, 999_999_999, 0, 0, 1, -1))
+    assert plan.folders == {"cluster-000000000": 4, "cats": 1, "cluster-999999999": 1}
+
+
 def test_images_in_archives_are_written_under_safe_names(tmp_path):
     file = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(file, "JPEG")

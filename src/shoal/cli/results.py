@@ -164,8 +164,8 @@ class EvaluateCommand(Command):
             found = evaluate(result, progress, knn=self.knn, linear=self.linear, merge_to=self.merge_to)
         say(as_text(found))
         found.save(result.folder.evaluation)
-        again = f"'shoal report {shlex.quote(str(path))}' puts them into the report"
-        say(f"\nfigures: {result.folder.evaluation}; {again}")
+        again = f"; 'shoal report {shlex.quote(str(path))}' puts them into the report"
+        say(f"\nfigures: {result.folder.evaluation}{again if result.embedded is not None else ''}")
         if self.merge_to is not None:
             say(f"merged clusters: {path / f'assignments-{self.merge_to}.csv'}")
         return 0

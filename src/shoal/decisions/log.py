@@ -35,8 +35,8 @@ from shoal.files import DISK_FULL
 Decision: TypeAlias = Mapping[str, Any]
 """A line as a JSON object; ``do`` says what it is."""
 
-LARGEST = 10**9
-"""Numbers of clusters are below it."""
+LARGEST = 2**24
+"""Numbers of clusters are below it: some tables have a place for each number."""
 
 
 def _is_cluster(value: object, least: int = 0) -> bool:

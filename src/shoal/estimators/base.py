@@ -215,8 +215,12 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         inner = {key.replace("__", "."): value for key, value in params.items() if key not in own}
         super().set_params(**{key: value for key, value in params.items() if key in own})
         if inner:
-            self.settings = {**(self.settings or {}), **inner}
-            self._config()  # checks names and values
+            before, self.settings = self.settings, {**(self.settings or {}), **inner}
+            try:
+                self._config()  # checks names and values
+            except UserError:
+                self.settings = before
+                raise
         return self
 
     def save(self, path: str | Path) -> None:

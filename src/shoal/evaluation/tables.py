@@ -187,9 +187,9 @@ def _notes_on_baselines(found: Evaluation) -> Iterator[str]:
         if on_pixels:
             yield "Training is worth its cost if it beats the plain methods on pixels."
     else:
-        yield "Low agreement of plain methods on the same features: the clusters are unstable, try another number."
+        yield "Where plain methods agree little on the same features, the clusters are unstable: try another number."
         if on_pixels:
-            yield "High agreement of plain methods on pixels: training found little that the pixels do not show."
+            yield "Where they agree much on pixels, training found little that the pixels do not show."
 
 
 def _signals(found: Evaluation) -> Table | None:

@@ -189,7 +189,8 @@ def fill(network: nn.Module, found: Found, config: Mapping[str, Any], origin: st
                 f"{origin} hold tensors that are not plain floating-point numbers, such as sparse or quantised ones "
                 f"({each}): save a network of floating-point weights."
             )
-        if not value.isfinite().all():
+        # Floating-point numbers of eight bits have no functions of their own.
+        if not (value.float() if value.itemsize == 1 else value).isfinite().all():
             raise UserError(f"{origin} hold NaN or infinity ({each}): give weights of training that did not diverge.")
     network.load_state_dict({each: found.tensors[each] for each in wanted}, strict=False)
 

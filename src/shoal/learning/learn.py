@@ -246,8 +246,9 @@ def _decided(
         inside = told.ruled_out[:, 1] < shares.shape[1]
         shares[out[inside], told.ruled_out[inside, 1]] = 0
         shares /= shares.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-        allowed = shares.gather(1, before[rows].clamp(min=0)[:, None])[:, 0] > 0
-        found = _read(shares, before[rows].where(allowed, shares.argmax(1)) if average.keep else None)
+        kept = before[rows].clamp(min=0)  # a row that had no cluster gets none below
+        allowed = shares.gather(1, kept[:, None])[:, 0] > 0
+        found = _read(shares, kept.where(allowed, shares.argmax(1)) if average.keep else None)
         # Where all are ruled out, or the row had none, it belongs nowhere.
         nowhere = (before[rows] < 0) | ~shares.any(1)
         labels[rows] = found[0].where(~nowhere, NOWHERE)

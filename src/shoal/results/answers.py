@@ -67,17 +67,13 @@ def read_answers(path: Path, result: Result) -> list[Decision] | None:
             reader = table_of(file)
             if reader.fieldnames is None or not {"id", "answer"} <= {*reader.fieldnames}:
                 return None
-            rows = [*reader]
+            rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path} is no table of answers ({error}): write one with 'shoal ask'.") from error
     answered = _Answered(result)
-    return [
-        answered.decision(row, f"line {number} of {path}")
-        for number, row in enumerate(rows, 2)
-        if (row["answer"] or "").strip()
-    ]
+    return [answered.decision(row, f"line {number} of {path}") for number, row in rows if (row["answer"] or "").strip()]
 
 
 class _Answered:

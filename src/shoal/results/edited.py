@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from jaxtyping import Int64
 from torch import Tensor
 
-from shoal.decisions.log import LARGEST
 from shoal.errors import UserError
 from shoal.results.tables import as_utf8, table_of
 
@@ -99,9 +98,12 @@ def _once(pairs: Iterable[tuple[Any, T]], what: str) -> dict[Any, T]:
     return found
 
 
+_LARGEST = 10**9
+
+
 def _number(value: object) -> int:
     """A whole number from −1, as JSON or CSV have it; folders are named by it, so that it is no longer than names."""
     number = int(str(value).removesuffix(".0"))  # as programs write whole numbers of a column that has gaps
-    if not -1 <= number < LARGEST:
+    if not -1 <= number < _LARGEST:
         raise ValueError(value)
     return number

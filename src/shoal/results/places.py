@@ -74,7 +74,7 @@ def places_of(result: Result, given: str | None) -> Places:
     spec = resolve_spec(given)
     own = [result.source] if isinstance(result.source, str) else []
     if any(_lies_in(spec, known) for known in (*own, *(each for _, each in result.joined))):
-        return same
+        return _without_merged(result, same)
     moved = Places(spec, "", tuple((name, each) for name, each in result.joined if not _lies_in(each, spec)))
     if any(_lies_in(known, spec) for known in own):
         return moved
@@ -96,6 +96,18 @@ def places_of(result: Result, given: str | None) -> Places:
         )
     here = {result.ids[i].partition("/")[0] for i in found.tolist()}
     return replace(moved, joined=tuple(each for each in moved.joined if each[0] not in lost or each[0] not in here))
+
+
+def _without_merged(result: Result, known: Places) -> Places:
+    """``known`` without a source that had joined and is gone, if images of it are in the other sources by now."""
+    assert result.embedded is not None
+    lost = [name for name, spec in known.joined if not _is_found(partial(find_source, spec, every=result.every))]
+    rest = replace(known, joined=tuple(each for each in known.joined if each[0] not in lost))
+    if not lost or not _is_found(lambda: rest.images(result)):
+        return known
+    found = match(result.embedded, rest.images(result), result.prepare).there
+    merged = {name for name in lost if any(result.ids[i].startswith(f"{name}/") for i in found.tolist())}
+    return replace(known, joined=tuple(each for each in known.joined if each[0] not in merged))
 
 
 def _moved_joined(result: Result, known: Places, lost: Sequence[str], spec: str) -> Places:

@@ -9,6 +9,7 @@ from shoal.decisions.log import Decision, check
 from shoal.errors import UserError
 
 KINDS = ("rename", "merge", "split", "new", "move", "confirm", "answer", "undo")
+LONGEST_NAME = 1000
 
 
 class Translator:
@@ -65,7 +66,7 @@ class Translator:
         return self.numbers[-1]
 
     def _rename(self, each: Mapping[str, Any]) -> Decision:
-        return {"cluster": self._cluster(each["cluster"]), "name": str(each["name"])}
+        return {"cluster": self._cluster(each["cluster"]), "name": _name(each["name"])}
 
     def _merge(self, each: Mapping[str, Any]) -> Decision:
         return {"clusters": [self._cluster(c) for c in each["clusters"]], "into": self._cluster(each["into"])}
@@ -75,7 +76,7 @@ class Translator:
         return {"cluster": self._cluster(each["cluster"]), "parts": parts}
 
     def _new(self, each: Mapping[str, Any]) -> Decision:
-        return {"cluster": self._make(), "images": self._names(each["images"]), "name": str(each.get("name", ""))}
+        return {"cluster": self._make(), "images": self._names(each["images"]), "name": _name(each.get("name", ""))}
 
     def _move(self, each: Mapping[str, Any]) -> Decision:
         return {"images": self._names(each["images"]), "cluster": self._cluster(each["cluster"], nowhere=True)}
@@ -87,10 +88,16 @@ class Translator:
         image = self.ids[self.row(each["image"])]
         if "new" in each:
             cluster = self._make()
-            return {"image": image, "cluster": cluster, "name": str(each["new"]).strip() or f"New {cluster}"}
+            return {"image": image, "cluster": cluster, "name": _name(each["new"]).strip() or f"New {cluster}"}
         if "none_of" in each:
             return {"image": image, "none_of": [self._cluster(c) for c in each["none_of"]]}
         return {"image": image, "cluster": self._cluster(each["cluster"], nowhere=True)}
 
     def _undo(self, _each: Mapping[str, Any]) -> Decision:
         return {}
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str) or len(name) > LONGEST_NAME:
+        raise ValueError(f"a name is text of at most {LONGEST_NAME} letters")
+    return name

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from shoal.data import AUGMENTATIONS, Augmentation
 from shoal.data.augmentation import applied, drawn
+from shoal.data.reading import read_blob
 from shoal.data.sources.own import own_source
 from shoal.device import preserve_rng
 from shoal.errors import UserError
@@ -42,11 +43,13 @@ def check_augmentation(augmentation: Augmentation | type[Augmentation]) -> None:
             line = fault_line(error)
             raise UserError(f"{breaks}: it fails{f' in line {line}' if line else ''}: {words(error)}.") from error
     for one, again, part in found:
+        if not one.isfinite().all():
+            raise UserError(f"{breaks}: the images must stay in [0, 1], but some values are NaN or infinite.")
         if not torch.equal(one, again):
             raise UserError(f"{breaks}: draw random numbers in draw alone, and from the generator that it is given.")
         if not torch.allclose(part, one[2:4], atol=1e-6):
             raise UserError(f"{breaks}: what becomes of an image must not depend on the others of its batch.")
-        if not (one.isfinite().all() and one.min() >= -1e-6 and one.max() <= 1 + 1e-6):
+        if not (one.min() >= -1e-6 and one.max() <= 1 + 1e-6):
             raise UserError(f"{breaks}: the images must stay in [0, 1], but reach {one.min():g} to {one.max():g}.")
 
 
@@ -58,8 +61,9 @@ def check_source(spec: str) -> None:
     """
     found = own_source(spec)
     listing = found.listing()
-    n = sum(1 for _ in listing.blobs_from(0))
-    if n != len(listing.ids):
-        raise UserError(f"{spec}: the listing has {len(listing.ids)} ids, but iterates over {n} images.")
-    if sum(1 for _ in listing.blobs_from(1)) != n - 1:
+    first = [read_blob(blob)[1] for blob in listing.blobs_from(0)]
+    again = [read_blob(blob)[1] for blob in listing.blobs_from(1)]
+    if len(again) != len(first) - 1:
         raise UserError(f"{spec}: the images can be iterated over once only: blobs must begin anew on each call.")
+    if again != first[1:]:
+        raise UserError(f"{spec}: an image is another when it is read again: a spec must stand for the same images.")

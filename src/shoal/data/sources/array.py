@@ -136,8 +136,11 @@ def _row_names(name: str, n: int) -> list[str]:
 
 def _as_numpy(array: NDArray[Any] | Tensor) -> NDArray[Any]:
     if isinstance(array, Tensor):
+        if array.layout != torch.strided:
+            raise UserError("images are a sparse tensor: give a dense one, which .to_dense() makes.")
         array = array.detach().cpu()
-        array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+        without = array.is_floating_point() and array.dtype not in (torch.float16, torch.float32, torch.float64)
+        array = (array.float() if without else array).numpy()  # numpy has no bfloat16, and none of eight bits
     if array.dtype.isnative and all(stride >= 0 for stride in array.strides):
         return array
     # torch supports neither the other byte order nor negative strides.

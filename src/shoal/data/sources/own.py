@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from shoal.data.listing import Listing, Source
+import numpy as np
+
+from shoal.data.greys import Samples
+from shoal.data.listing import Blob, Frame, Listing, Member, Remote, Source
 from shoal.data.storage import is_known
 from shoal.errors import UserError
 from shoal.plugins import Registry, place_of
@@ -64,14 +69,17 @@ def own_source(spec: str) -> Source:
     if scheme not in SOURCES:
         raise UserError(f"shoal does not read {scheme}:// itself: give the plugin that does with --plugin FILE.")
     source = SOURCES[scheme]()
-    listed = source.listing(spec)
-    _check(source, listed)
+    listed = _checked(source, source.listing(spec))
     version, files = str(source.version(spec)), [Path(file).absolute() for file in listed.files]
     return Source((spec, version), files, lambda: listed, stable=bool(version or files), version=version)
 
 
-def _check(source: ImageSource, found: object) -> None:
-    """Raise a UserError for what is no listing of images."""
+def _checked(source: ImageSource, found: object) -> Listing:
+    """A listing whose images are checked as they are read.
+
+    Raises:
+        UserError: it is no listing of images.
+    """
     where = f"{place_of(type(source))}: the source {source.scheme!r}"
     if not isinstance(found, Listing):
         raise UserError(f"{where} returns a {type(found).__name__}: listing must return a shoal.data.Listing.")
@@ -84,3 +92,45 @@ def _check(source: ImageSource, found: object) -> None:
             raise UserError(f"{where} lists {n} ids and {other} {name}: there must be as many.")
     if len(set(found.ids)) != n:
         raise UserError(f"{where} lists an id twice: each image needs its own.")
+    for each in found.ids:
+        if not isinstance(each, str) or not _is_text(each):
+            raise UserError(f"{where} lists the id {each!r}: ids must be text.")
+    targets, k = np.asarray(found.targets), len(found.classes)
+    if targets.dtype.kind not in "iu" or not -1 <= targets.min() <= targets.max() < max(k, 1):
+        raise UserError(f"{where} lists targets that are no numbers of its {k} classes, nor -1 for none.")
+    seek, select = found.seek, found.select
+    return replace(
+        found,
+        blobs=lambda: _exactly(found.blobs(), n, where),
+        seek=None if seek is None else lambda start: _exactly(seek(start), n - start, where),
+        select=None if select is None else lambda rows: _exactly(select(rows), len(rows), where),
+    )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8", "surrogateescape")  # as bytes are that a name of a file has instead of letters
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _exactly(blobs: Iterator[Blob], n: int, where: str) -> Iterator[Blob]:
+    """So many images, each of which is one.
+
+    Raises:
+        UserError: there are more or fewer, or one is none.
+    """
+    number = 0
+    for number, blob in enumerate(blobs, 1):
+        if number > n:
+            break
+        if not isinstance(blob, bytes | Path | Member | Remote | Frame | Samples | None):
+            pixels: Any = blob
+            if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or len(pixels) != 3:
+                shape, dtype = getattr(pixels, "shape", ""), getattr(pixels, "dtype", type(pixels).__name__)
+                raise UserError(f"{where} gives an image {shape} of {dtype}: pixels must be (3, h, w) of uint8.")
+        yield blob
+    if number != n:
+        count = f"more than {n}" if number > n else str(number)
+        raise UserError(f"{where} iterates over {count} images where it lists {n}: there must be as many.")
