@@ -390,3 +390,32 @@ def test_confidence_is_that_of_the_cluster_that_is_shown():
     found = Decided(replayed, learned, 0).assignments(model, rows, "euclidean", None)
     # The first was learnt to be in 3, which has been merged into 7 since.
     torch.testing.assert_close(found.confidence, torch.tensor([0.9, 0.8, 0.6, 0.0, 1.0]))
+
+
+def in_another_order(path, change):
+    whole = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(whole.sort_by("distance") if change == "sorted" else whole.slice(1), path)
+
+
+@pytest.mark.parametrize("change", ["sorted", "shorter"])
+def test_a_table_in_another_order_is_refused_by_every_command(clusters, capsys, change):
+    path = clusters / "assignments.parquet"
+    kept = path.read_bytes()
+    in_another_order(path, change)
+    before = {file.name: file.read_bytes() for file in clusters.iterdir() if file.is_file()}
+    Path("edit.csv").write_text("id,cluster,name\nred-0.png,1,x\n")
+    for command in ("evaluate", "ask", "sort --copy sorted", "report", "learn edit.csv --yes", "export out --to xmp"):
+        name, *rest = command.split()
+        assert main([name, str(clusters), *rest]) == 2, command
+        assert "in another order: bring it back from a copy" in capsys.readouterr().err, command
+    assert {file.name: file.read_bytes() for file in clusters.iterdir() if file.is_file()} == before
+    path.write_bytes(kept)
+    assert main(["ask", str(clusters)]) == 0
+
+
+def test_so_is_one_that_decisions_have_changed(result, clusters):
+    decide(result, {"do": "rename", "cluster": 0, "name": "first"})
+    rewrite(Result.load(clusters))
+    in_another_order(clusters / "assignments.parquet", "sorted")
+    with pytest.raises(UserError, match="in another order"):
+        _ = Result.load(clusters).assignments
