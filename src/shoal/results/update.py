@@ -159,17 +159,48 @@ def _keep_skipped(folder: ResultFolder, embedded: Embedded, others: Others) -> N
 
 
 def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
-    before, after, new = step.before, step.after, step.joined
-    clustered = before.clustered[1]
-    reference = before.reference or Reference.of(
-        clustered.labels, clustered.distance, len(before.centers), before.metric
-    )
+    before, new, matched = step.before, step.joined, step.matched
     found = _assigned(step)
+    reference = before.reference or _reference(before)
     far = torch.zeros(len(found.labels), dtype=torch.bool)
     far[new] = reference.are_far(found.labels[new], found.distance[new])
     n_far = int(far.sum())
     unusual = reference.is_unusual(n_far, len(new))
-    groups = reference.n_groups(after.features[far], found.labels[far], before.metric) if unusual else 0
+    groups = reference.n_groups(step.after.features[far], found.labels[far], before.metric) if unusual else 0
+    result = _updated_result(step, places, staged, reference)
+    if before.decided is not None:
+        result = carry_decisions(before, result, found, step.was, _renames(step))
+        found = result.assignments
+    _write_changes(step, found, far, staged.changes)
+    outcome = write_files(result, _inputs_of(step, result, staged), found, before.names)
+    folder = before.folder
+    stale = [folder.evaluation, folder.graph, *([] if staged.skipped.exists() else [folder.skipped])]
+    folder.put_in_place([path for path in stale if path.exists()])
+    n_changed = int(np.isin(np.flatnonzero(step.was < 0), _changed_places(step)).sum())
+    return Updated(
+        n_new=len(new) - n_changed,
+        n_changed=n_changed,
+        n_renamed=int(matched.renamed.sum()),
+        n_gone=len(_vanished(step)),
+        n_far=n_far if unusual else 0,
+        n_usual=reference.share * len(new),
+        n_clusters=len(before.centers) + groups if groups else None,
+        outcome=outcome,
+    )
+
+
+def _reference(result: Result) -> Reference:
+    """What was far from its centre when the images were clustered."""
+    found = result.clustered[1]
+    return Reference.of(found.labels, found.distance, len(result.centers), result.metric)
+
+
+def _updated_result(step: _Step, places: Places, staged: ResultFolder, reference: Reference) -> Result:
+    """The clustering with the images that there are now, and the settings of the result in the staged folder."""
+    before = step.before
+    flags = {
+        name: _extended(flag, step.was, default=name == "clustered") for name, flag in (before.flags or {}).items()
+    }
     result = replace(
         before,
         folder=staged,
@@ -177,44 +208,27 @@ def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
         root=places.root,
         joined=places.joined,
         features_at=staged.features.absolute(),
-        flags={
-            name: _extended(flag, step.was, default=name == "clustered") for name, flag in (before.flags or {}).items()
-        },
+        flags=flags,
         reference=reference,
     )
     _copy_settings(before, result)
-    inputs = Inputs(
+    return result
+
+
+def _inputs_of(step: _Step, result: Result, staged: ResultFolder) -> Inputs:
+    after = step.after
+    return Inputs(
         after.features,
         after.ids,
         "images",
-        places.source,
-        root=places.root,
+        result.source,
+        root=result.root,
         embedded=after,
-        encoder=before.encoder,
+        encoder=result.encoder,
         features_at=str(staged.features),
         pictures=_Pictures(step),
-        joined=places.joined,
+        joined=result.joined,
         others=step.others,
-    )
-    if before.decided is not None:
-        result = carry_decisions(before, result, found, step.was, _renames(step))
-        found = result.assignments
-    _write_changes(step, found, far, staged.changes)
-    outcome = write_files(result, inputs, found, before.names)
-    folder = before.folder
-    stale = [folder.evaluation, folder.graph, *([] if staged.skipped.exists() else [folder.skipped])]
-    folder.put_in_place([path for path in stale if path.exists()])
-    matched = step.matched
-    n_changed = int(np.isin(np.flatnonzero(step.was < 0), _changed_places(step)).sum())
-    return Updated(
-        len(new) - n_changed,
-        n_changed,
-        int(matched.renamed.sum()),
-        len(_vanished(step)),
-        n_far if unusual else 0,
-        reference.share * len(new),
-        len(before.centers) + groups if groups else None,
-        outcome,
     )
 
 
