@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from shoal import job
+from shoal import cores
 
 PROCESSES = multiprocessing.get_context("forkserver")
 """They start from a server that has imported everything: a start takes milliseconds."""
@@ -48,7 +48,7 @@ def on_ranks(n: int, function: Callable[[], Any]) -> list[Any]:
 
 def _on_rank(function: Callable[[], Any], rank: int, n: int, port: int, answers: Any) -> None:
     torch.set_num_threads(1)
-    job._cores = lambda: 1  # threads of ranks that share cores with other tests mostly wait for each other
+    cores._cores = lambda: 1  # threads of ranks that share cores with other tests mostly wait for each other
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=n)
     try:
         answers.put((rank, function(), ""))

@@ -23,6 +23,7 @@ LAYERS = [
         "distributed",
         "heartbeat",
         "job",
+        "cores",
         "launched",
         "progress",
         "noise",

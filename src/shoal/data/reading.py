@@ -26,7 +26,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from shoal import job
+from shoal import cores
 from shoal.data.content import HEAD, kind_of_content
 from shoal.data.decode import (
     NO_IMAGE,
@@ -314,7 +314,7 @@ def map_rows(
 def _map(work: Callable[[Blob], Result], blobs: Iterator[Blob], ahead: int = 0) -> Generator[Result, None, None]:
     requested = Prefetched(blobs)
     batches = iter(lambda: _next_batch(requested), [])
-    threads = min(job.own_cores(), _MOST_THREADS)
+    threads = min(cores.own_cores(), _MOST_THREADS)
     n_waiting = max(threads, -(-ahead // _BATCH))
     results = map_in_threads(lambda batch: [work(blob) for blob in batch], batches, threads=threads, ahead=n_waiting)
     # Requests are withdrawn before the threads that wait for them are.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from shoal import distributed, job
+from shoal import cores, distributed, job
 from shoal.data.equal import equal_groups, first_of_each
 from shoal.data.greys import ANY, Ranges, Scale
 from shoal.data.links import other_names
@@ -286,7 +286,7 @@ def _wait_for(path: Path) -> None:
     """
     until = time.monotonic() + _SEEN_SECONDS
     while not path.is_file():
-        if job.n_nodes() == 1 or time.monotonic() > until:
+        if cores.n_nodes() == 1 or time.monotonic() > until:
             raise UserError(
                 f"{job.this_process()} does not see {path.parent.absolute()}, into which another process writes: give "
                 "an --out on a file system that all machines share."

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from shoal import distributed, job
+from shoal import cores, distributed, job
 from shoal.clustering import (
     TEMI,
     UMAPHDBSCAN,
@@ -122,7 +122,7 @@ def cluster(
     measured = measure(result, inputs, labels, shards)
     if not distributed.is_first():
         return None
-    with folder.alone(), job.all_cores():  # the others are done
+    with folder.alone(), cores.all_cores():  # the others are done
         atomic_write(folder.config, config_of(result).encode())
         outcome = write_measured(measured, inputs)
         result = measured.result
@@ -155,7 +155,7 @@ def _unfitted(
     """
     if method == "density" and min_cluster_size is None and inputs.earlier is not None:
         min_cluster_size = getattr(inputs.earlier.clusterer, "min_cluster_size", None)
-    row_bytes = inputs.features.nbytes // len(inputs) // job.n_nodes()  # each machine reads its part
+    row_bytes = inputs.features.nbytes // len(inputs) // cores.n_nodes()  # each machine reads its part
     found = build_clusterer(
         method,
         n_clusters,
