@@ -71,7 +71,8 @@ HEAD = f"""\
 Written by `python -m tests.golden.parity`. Every file in `tests/golden/` holds inputs and outputs of one piece of the
 published implementations, computed once by them on a CPU in float32. `pytest tests/golden` holds each row to the
 bounds: {LOSS_BOUND:g} for losses and scores (absolute, where the row does not say relative), {STATE_BOUND:g} for
-gradients, weights, queues and features (relative to the largest value of the tensor).
+gradients, weights, queues and features (relative to the largest value of the tensor). BYOL has no row of its own: it is
+ProPos without noise and scattering, in the published code as here (`tests/methods/test_propos.py`).
 
 | golden file | loss or score | gradient or state | what is compared |
 |---|---|---|---|
