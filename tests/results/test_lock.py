@@ -64,8 +64,9 @@ def test_a_reader_waits_for_an_update_that_moves_into_place(tmp_path):
     thread.start()
     begun.wait()
     ResultFolder(tmp_path).complete_update()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new"]
+    assert (tmp_path / "new").exists()
     thread.join()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new"]
     assert moved == [[".lock", ".update", "old"]]
 
 

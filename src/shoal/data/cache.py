@@ -29,7 +29,7 @@ import platformdirs
 from shoal.data.greys import Ranges
 from shoal.data.kinds import readers
 from shoal.data.listing import Listing, Source, as_images, texts_of
-from shoal.data.looks import look_at
+from shoal.data.looks import NO_LOOK, look_at
 from shoal.data.reading import Reading
 from shoal.errors import UserError
 from shoal.files import atomic_write
@@ -54,17 +54,10 @@ def stamp_of(source: Source, size: int | None, known: Ranges | None = None) -> s
 
     With another package of the extra ``formats``, other files are read.
     """
-    return _hash(
-        chain(
-            [_FORMAT, size, dict(known or {}), readers()],
-            source.origin,
-            [
-                texts_of(source.files),
-                map(look_at, texts_of(source.files)),
-                *([source.version] if source.version else []),
-            ],
-        )
-    )
+    looks = (None if look == NO_LOOK else look for look in map(look_at, texts_of(source.files)))
+    version = [source.version] if source.version else []
+    settings = [_FORMAT, size, dict(known or {}), readers()]
+    return _hash(chain(settings, source.origin, [texts_of(source.files), looks, *version]))
 
 
 def listing_key(listing: Listing, size: int | None, known: Ranges | None = None) -> str:
