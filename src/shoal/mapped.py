@@ -6,9 +6,11 @@ process, so whoever has gone through a large map releases them.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from math import prod
@@ -27,6 +29,7 @@ AT_ONCE = 2**25
 """Bytes of a map that are read or written before its pages are released."""
 
 _ROWS = 2**18
+_TRIM_SECONDS = 5.0
 
 _MAPS: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
 """Maps by the address of the tensor's storage on them, while there is one."""
@@ -48,10 +51,26 @@ def is_known_map(tensor: Tensor) -> bool:
 
 
 def release(*tensors: Tensor) -> None:
-    """Give back the pages of maps; they are read again from the system's memory, or from the disk, when needed."""
+    """Give back the pages of maps; they are read again from the system's memory, or from the disk, when needed.
+
+    Likewise, now and then, what the C library keeps of freed memory.
+    """
+    _trim()
     for tensor in tensors:
         if (found := _MAPS.get(tensor.untyped_storage().data_ptr())) is not None and hasattr(mmap, "MADV_DONTNEED"):
             found.madvise(mmap.MADV_DONTNEED)  # of a shared map, whose changes the system keeps
+
+
+_trimmed = 0.0
+
+
+def _trim() -> None:
+    """Let glibc give back free pages, at most once in five seconds: between small blocks that stay it would keep them."""
+    global _trimmed
+    if time.monotonic() > _trimmed + _TRIM_SECONDS:
+        _trimmed = time.monotonic()
+        with suppress(AttributeError, OSError, TypeError):  # other systems have no such function
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def released(parts: Iterator[slice], *tensors: Tensor) -> Iterator[slice]:
