@@ -561,8 +561,12 @@ BARS = files_of_page()["bars.py"]
         ('f"bar {row}" for row', 'f"bar {row}\\ud800" for row', "ids must be text"),
         ("targets, (", "[7] * n, (", "targets that are no numbers of its 2 classes"),
         ("targets, (", "[0.5] * n, (", "targets that are no numbers of its 2 classes"),
-        ("(3, 16, 16), np.uint8", "(3, 16, 16), np.float32", r"an image \(3, 16, 16\) of float32: pixels must be"),
-        ("yield image if", "yield image[0] if", r"an image \(16, 16\) of uint8: pixels must be"),
+        (
+            "(3, 16, 16), np.uint8",
+            "(3, 16, 16), np.float32",
+            r"an array \(3, 16, 16\) of float32 as an image",
+        ),
+        ("yield image if", "yield image[0] if", r"an array \(16, 16\) of uint8 as an image: it must be"),
         (
             "for row in range(n):\n                image",
             "for row in [*range(n), 0, 0]:\n                image",

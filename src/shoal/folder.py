@@ -160,7 +160,8 @@ class ResultFolder:
         if not self.path.is_dir():
             yield
             return
-        number = 1
+        with self.alone():  # nobody else is at it
+            number = 1
         while (aside := self.path.with_name(f"{self.path.name}{ASIDE}{number}")).exists():
             number += 1
         try:
@@ -229,7 +230,7 @@ class ResultFolder:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from changing the folder meanwhile; what a killed one left unfinished is removed.
+        """Keep other processes from changing the folder meanwhile; an update that was killed as it moved is completed.
 
         Raises:
             UserError: another process holds the lock, or the folder cannot be written.
@@ -237,9 +238,14 @@ class ResultFolder:
         with self._locked() as is_ours:
             if not is_ours:
                 raise UserError(f"another process is changing {self.path}: wait until it is done, or close its review.")
-            for leftover in self.path.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+            if (self.path / UPDATE / _READY).is_file():
+                self._move_update()
             yield
+
+    def sweep(self) -> None:
+        """Remove the unfinished files that a kill in the middle of a write has left; nothing else writes meanwhile."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[bool]:
@@ -304,7 +310,10 @@ class ResultFolder:
 
 def _is_at(file: IO[bytes], path: Path) -> bool:
     """Whether an open file is still the one of a path."""
-    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_unfinished(path: Path) -> bool:

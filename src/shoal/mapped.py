@@ -65,7 +65,7 @@ _trimmed = 0.0
 
 
 def _trim() -> None:
-    """Let glibc give back free pages, at most once in five seconds: between small blocks that stay it would keep them."""
+    """Let glibc give back free pages, at most once in five seconds: it keeps those between small blocks that stay."""
     global _trimmed
     if time.monotonic() > _trimmed + _TRIM_SECONDS:
         _trimmed = time.monotonic()

@@ -325,6 +325,13 @@ def test_of_a_video_that_was_cut_off_the_frames_before_are_kept(tmp_path, suffix
     assert "a damaged video, or one that was cut off: kept up to" in reason
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".avi", ".ts"])
+@pytest.mark.parametrize("rate", [1, 2, 25])
+def test_frames_that_are_stored_out_of_order_are_no_new_start(tmp_path, suffix, rate):
+    path = encode(tmp_path / f"a{suffix}", 6 * rate, codec="libx264", pixels="yuv420p", rate=rate, options={"bf": "3"})
+    assert len(read(path, "1s")) == 6
+
+
 @pytest.mark.parametrize("suffix", [".ts", ".mpg"])
 @pytest.mark.parametrize("every", ["500ms", "scene"])
 def test_of_recordings_that_were_joined_byte_by_byte_the_first_is_read_and_the_rest_told(tmp_path, suffix, every):

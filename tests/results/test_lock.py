@@ -19,13 +19,12 @@ def test_nothing_else_changes_a_result_that_is_held(tmp_path):
     run = new_run(tmp_path / "run")
     (folder := run.folder).path.joinpath(".state.tmp").touch()
     with ResultFolder(folder.path).alone():
-        assert not folder.path.joinpath(".state.tmp").exists()  # of a killed process
-        (kept := folder.path / ".metrics.tmp").touch()
         for change in (lambda: fit(run, Progress()), lambda: folder.alone().__enter__()):
             with pytest.raises(UserError, match="another process is changing"):
                 change()
-        assert kept.exists()
+        assert folder.path.joinpath(".state.tmp").exists()
     train(run, Progress())
+    assert not folder.path.joinpath(".state.tmp").exists()  # of a killed process
     main(["learn", str(folder.path), "--undo"])  # a command that ends in an error releases the result
     with folder.alone():
         pass
@@ -68,6 +67,17 @@ def test_a_reader_waits_for_an_update_that_moves_into_place(tmp_path):
     thread.join()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new"]
     assert moved == [[".lock", ".update", "old"]]
+
+
+def test_whoever_holds_a_result_has_its_update_completed(tmp_path):
+    staged = tmp_path / UPDATE
+    staged.mkdir()
+    (staged / "new").write_text("new")
+    (staged / "ready.json").write_text("[]")
+    folder = ResultFolder(tmp_path)
+    with folder.alone():
+        assert (tmp_path / "new").exists()
+        folder.complete_update()  # does not wait for itself
 
 
 def test_an_update_that_was_killed_while_it_moved_is_completed(tmp_path):

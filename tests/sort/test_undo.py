@@ -66,7 +66,7 @@ def test_undo_keeps_what_came_out_of_an_archive_that_is_gone(tmp_path, change):
     if change == "same":
         assert not (tmp_path / "sorted").exists()
         return
-    sentence = f"{tmp_path}/sorted/cluster-00/a.png stays: {archive}, which it may be from, "
+    sentence = f"what came out of an archive stays: {archive}, which copies may be from, "
     assert done.left[-1] == sentence + ("is gone." if change == "gone" else "has changed.")
     assert len(done.left) == 2
     assert (tmp_path / "sorted/cluster-00/b.png").read_bytes() == b"b"
@@ -90,6 +90,29 @@ def test_a_folder_or_a_manifest_that_was_moved_is_told(photos, tmp_path, how):
     (into / "dogs").rename(into / "cats")
     assert undo(manifest) == Undone(2, [])
     assert not into.exists()
+
+
+def test_a_moved_image_that_was_deleted_is_told_again_and_again(photos, tmp_path):
+    manifest = planned(photos, tmp_path / "sorted").carry_out("move")
+    (tmp_path / "sorted/cats/3.jpg").unlink()
+    (tmp_path / "sorted/cats/5.jpg").rename(tmp_path / "kept.jpg")
+    reasons = {
+        f"{tmp_path}/sorted/cats/{n}.jpg is gone, and so is {photos[0]}/{f}/{n}.jpg." for n, f in ((3, "a"), (5, "b"))
+    }
+    assert {*undo(manifest).left} == reasons
+    assert {*undo(manifest).left} == reasons
+    (tmp_path / "kept.jpg").rename(photos[0] / "b/5.jpg")
+    assert len(undo(manifest).left) == 1
+
+
+def test_an_undo_that_was_killed_at_its_end_is_done(photos, tmp_path, monkeypatch):
+    manifest = planned(photos, tmp_path / "sorted").carry_out("copy")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(manifest), "rmdir", lambda _: exit(1))
+        with pytest.raises(SystemExit):
+            undo(manifest)
+    assert not manifest.exists()
+    assert {path.name for path in (tmp_path / "sorted").iterdir()} == {"cats", "cluster-00"}
 
 
 def test_undo_overwrites_nothing(photos, tmp_path):

@@ -74,6 +74,7 @@ def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None,
     """Sort the images of a result, or say what that would do and how to have it done."""
     from shoal.results.present import PresentImages
     from shoal.results.result import Result
+    from shoal.sort.undo import undo
 
     goal = real(into)
     if real(path) in (goal, *goal.parents):
@@ -100,6 +101,7 @@ def sort_into(path: Path, how: How, into: Path, assignments: Path | None = None,
         complain(" ".join(["stopped.", *getattr(stop, "__notes__", [])]))
         return 128 + stop.signum
     if len(left_out) == sum(plan.folders.values()):
+        undo(manifest)
         raise UserError(f"no image could be read as it was clustered; nothing is in {into}. {left_out[0]}")
     for reason in left_out[:_SHOWN]:
         complain(f"left out: {reason}")
@@ -190,4 +192,6 @@ def _undo(manifest: Path) -> int:
     shown = "; ".join(reasons[:_SHOWN])
     more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
     left = counted(len(done.left), "file is left as it is", "files are left as they are")
-    raise UserError(f"{left}: {shown}{more}. See to these, then undo again.")
+    raise UserError(
+        f"{left}: {shown}{more}. See to these, then undo again; or delete {manifest} if nothing else is to come back."
+    )

@@ -123,6 +123,7 @@ def cluster(
     if not distributed.is_first():
         return None
     with folder.alone(), cores.all_cores():  # the others are done
+        folder.sweep()
         atomic_write(folder.config, config_of(result).encode())
         outcome = write_measured(measured, inputs)
         result = measured.result

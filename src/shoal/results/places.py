@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,6 +16,8 @@ from shoal.data.urls import is_url, is_within, public
 from shoal.errors import UserError
 from shoal.features.matching import match
 from shoal.results.result import Result
+
+_MERGED = 0.9  # share of the images of a source that are elsewhere by now, from which on it was merged
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,19 @@ def places_of(result: Result, given: str | None) -> Places:
 
 
 def _without_merged(result: Result, known: Places) -> Places:
-    """``known`` without a source that had joined and is gone, if images of it are in the other sources by now."""
+    """``known`` without a source that had joined and is gone, if nearly all of its images are in the others by now.
+
+    Fewer may be copies of what is on a drive that is away.
+    """
     assert result.embedded is not None
     lost = [name for name, spec in known.joined if not _is_found(partial(find_source, spec, every=result.every))]
     rest = replace(known, joined=tuple(each for each in known.joined if each[0] not in lost))
     if not lost or not _is_found(lambda: rest.images(result)):
         return known
     found = match(result.embedded, rest.images(result), result.prepare).there
-    merged = {name for name in lost if any(result.ids[i].startswith(f"{name}/") for i in found.tolist())}
+    here = Counter(result.ids[i].partition("/")[0] for i in found.tolist())
+    all_of = Counter(name.partition("/")[0] for name in result.ids)
+    merged = {name for name in lost if here[name] >= _MERGED * all_of[name]}
     return replace(known, joined=tuple(each for each in known.joined if each[0] not in merged))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from shoal.data.kinds import is_image_name
 from shoal.data.listing import Names
 from shoal.data.prefetch import Prefetched
 from shoal.data.reading import Content, read_blob, select
@@ -49,7 +50,8 @@ class PresentImages:
         if all(path is not None for path in self.paths):
             return []
         own = set(self.paths)
-        return [file for file in self.result.images.files if file not in own and file.is_file()]
+        files = (file for file in self.result.images.files if not is_image_name(file.name) and file not in own)
+        return [file for file in files if file.is_file()]
 
     @property
     def sizes(self) -> Sequence[int]:

@@ -2,7 +2,7 @@
 
 sorted.jsonl, one JSON object per line:
   {"format": 1, "how": "move", "part": ".shoal-x.part", "folders": ["", "cats"],   folders it makes; "" is its own
-   "holders": [["/photos/b.zip", 4096, 1700000000000000000]]}                      archives: their size and time
+   "holders": [["/photos/b.zip", 4096, 1700000000000000000]], "into": "/sorted"}   archives: their size and time
   {"source": "/photos/a.jpg", "target": "cats/a.jpg", "digest": ""}                source null: from an archive
 """
 
@@ -62,6 +62,8 @@ class Manifest:
     folders: Sequence[str]
     steps: Sequence[Step]
     holders: Sequence[Holder] = ()
+    written_in: str = ""
+    """Where it was written; "": it does not say."""
 
     @property
     def into(self) -> Path:
@@ -94,7 +96,7 @@ class Manifest:
         ours = _PART.fullmatch(part) and all(name == "" or _is_within(name, 1) for name in folders)
         if not ours or not all(_is_within(target, 2) for target in targets) or not all(map(os.path.isabs, sources)):
             raise UserError(f"{path} names files outside of its folder: it was not written by shoal.")
-        return cls(path.absolute(), found["how"], part, folders, steps, holders)
+        return cls(path.absolute(), found["how"], part, folders, steps, holders, str(found.get("into", "")))
 
     def keep(self, steps: Sequence[Step]) -> None:
         """Leave those steps alone to be undone.
@@ -102,12 +104,19 @@ class Manifest:
         Raises:
             UserError: it cannot be written.
         """
-        lines = [_header(self.how, self.part, self.folders, self.holders), *map(asdict, steps)]
+        lines = [_header(self.how, self.part, self.folders, self.holders, self.written_in), *map(asdict, steps)]
         atomic_write(self.path, _as_lines(lines).encode("ascii"))
 
 
-def _header(how: How, part: str, folders: Sequence[str], holders: Sequence[Holder]) -> dict[str, object]:
-    return {"format": FORMAT, "how": how, "part": part, "folders": list(folders), "holders": list(holders)}
+def _header(how: How, part: str, folders: Sequence[str], holders: Sequence[Holder], into: str) -> dict[str, object]:
+    return {
+        "format": FORMAT,
+        "how": how,
+        "part": part,
+        "folders": list(folders),
+        "holders": list(holders),
+        "into": into,
+    }
 
 
 def _as_lines(lines: Iterable[Mapping[str, object]]) -> str:
@@ -138,7 +147,7 @@ class Writer:
                 path = into / numbered(NAME, number)
         self.path = path
         self.part = into / f".shoal-{token_hex(8)}.part"
-        self._write([_header(how, self.part.name, folders, holders)])
+        self._write([_header(how, self.part.name, folders, holders, str(into))])
         with contextlib.suppress(OSError):  # where folders cannot be opened, their entries need no flushing
             handle = os.open(into, os.O_RDONLY)
             try:

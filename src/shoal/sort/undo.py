@@ -46,15 +46,15 @@ def undo(manifest: Path) -> Undone:
         raise UserError(f"cannot put back {error.filename}: {error.strerror}. Fix this, then undo again.") from error
     if left:
         found.keep([step for step in found.steps if step in left])
+    else:  # before the folders, without which it would be told that these are gone
+        found.path.unlink()
     for folder in sorted(found.folders, reverse=True):
         if folder:
             with contextlib.suppress(OSError):  # it holds something else by now
                 (into / folder).rmdir()
-    if not left:
-        found.path.unlink()
-        if "" in found.folders:
-            with contextlib.suppress(OSError):
-                into.rmdir()
+    if not left and "" in found.folders:
+        with contextlib.suppress(OSError):
+            into.rmdir()
     return Undone(done, [*left.values()])
 
 
@@ -62,7 +62,8 @@ def _read(path: Path) -> Manifest:
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the manifest in it, sorted.jsonl.")
     found = Manifest.read(path)
-    if found.steps and not any((found.into / step.target).parent.exists() for step in found.steps):
+    moved = found.written_in not in ("", str(found.into.resolve()))
+    if moved and found.steps and not any((found.into / step.target).parent.exists() for step in found.steps):
         raise UserError(
             f"nothing that was sorted lies beside {path}: put it back into the folder that it was written in, then "
             "undo again."
@@ -84,11 +85,11 @@ def _undo(step: Step, how: How, into: Path, part: Path, lost: str) -> str | None
         ours, reason = target.is_symlink() and str(target.readlink()) == step.source, ""
     else:
         ours = _holds(target, step.digest)
-        reason = lost if source is None else _lost_original(source, step.digest)
+        reason = lost if source is None else _lost_original(target, source, step.digest)
     if not ours:
         return f"{target} has changed since."
     if reason:
-        return f"{target} stays: {reason}."
+        return reason
     target.unlink()
     return None
 
@@ -105,15 +106,15 @@ def _holds(file: Path, content: str) -> bool:
     return file.is_file() and not file.is_symlink() and digest(file.read_bytes()) == content
 
 
-def _lost_original(source: Path, content: str) -> str:
+def _lost_original(target: Path, source: Path, content: str) -> str:
     """Why a copy may be the last one, if the file that it was made of is gone or is another."""
     if not os.path.lexists(source):
-        return f"{source}, of which it is a copy, is gone"
+        return f"{target} stays: {source}, of which it is a copy, is gone."
     try:
         same = source.is_file() and digest(source.read_bytes()) == content
     except OSError:
         same = False
-    return "" if same else f"{source}, of which it is a copy, has changed"
+    return "" if same else f"{target} stays: {source}, of which it is a copy, has changed."
 
 
 def _lost_archive(holders: Sequence[Holder]) -> str:
@@ -121,9 +122,9 @@ def _lost_archive(holders: Sequence[Holder]) -> str:
     for path, size, time in holders:
         try:
             if holder(Path(path)) != (path, size, time):
-                return f"{path}, which it may be from, has changed"
+                return f"what came out of an archive stays: {path}, which copies may be from, has changed."
         except OSError:
-            return f"{path}, which it may be from, is gone"
+            return f"what came out of an archive stays: {path}, which copies may be from, is gone."
     return ""
 
 

@@ -56,6 +56,8 @@ def fit(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> None:
     """
     with run.alone(), preserve_rng(run.device):
         set_default_rng(run.default_rng, run.device)
+        if distributed.is_first():
+            run.folder.sweep()
         try:
             while not run.trained or run.state.order is not None:
                 if run.state.order is None:  # else the run was resumed within an epoch

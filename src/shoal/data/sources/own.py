@@ -128,8 +128,12 @@ def _exactly(blobs: Iterator[Blob], n: int, where: str) -> Iterator[Blob]:
         if not isinstance(blob, bytes | Path | Member | Remote | Frame | Samples | None):
             pixels: Any = blob
             if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or len(pixels) != 3:
-                shape, dtype = getattr(pixels, "shape", ""), getattr(pixels, "dtype", type(pixels).__name__)
-                raise UserError(f"{where} gives an image {shape} of {dtype}: pixels must be (3, h, w) of uint8.")
+                kind = f"a {type(pixels).__name__}"
+                if isinstance(pixels, np.ndarray):
+                    kind = f"an array {pixels.shape} of {pixels.dtype}"
+                raise UserError(
+                    f"{where} gives {kind} as an image: it must be bytes, a Path, or a NumPy array (3, h, w) of uint8."
+                )
         yield blob
     if number != n:
         count = f"more than {n}" if number > n else str(number)

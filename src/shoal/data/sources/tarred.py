@@ -47,6 +47,12 @@ class _TarEntry(tarfile.TarInfo):
             if archive.offset and not getattr(archive, "has_ended", False):
                 raise tarfile.ReadError("it ends without an end mark, perhaps cut off") from error
             raise
+        except TAR_DAMAGE as error:
+            if getattr(
+                archive, "has_ended", False
+            ):  # what is behind the end and no tar is nobody's, as for other programs
+                raise tarfile.EmptyHeaderError(str(error)) from error  # type: ignore[attr-defined]
+            raise
         archive.has_ended = False  # type: ignore[attr-defined]
         return found
 

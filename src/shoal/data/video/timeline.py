@@ -138,7 +138,7 @@ class _Walk:
 
     def _begins_again(self, packet: Packet[Any]) -> bool:
         """Whether time stamps start again, as where recordings were joined byte by byte: one stamp means two frames."""
-        stamp = packet.dts if packet.dts is not None else packet.pts
+        stamp = packet.dts  # those of showing go back and forth; of some packets there is no other
         if stamp is None:
             return False
         self.has_restarted = microseconds(self._last - stamp, self._base) > _BACK
