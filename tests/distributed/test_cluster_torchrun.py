@@ -127,6 +127,6 @@ def test_a_machine_that_vanishes_is_missed(flags, tmp_path):
             start = time.monotonic()
             said = ended(stays)
         assert time.monotonic() - start < 60
-    assert "shoal: nothing is heard of process" in said, said
+    assert "shoal: lost contact with process" in said, said
     assert "Run the same command again to resume" in said
     assert sum(done(out / "features")) >= 8
