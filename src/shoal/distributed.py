@@ -62,6 +62,11 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def only_first(context: AbstractContextManager[None]) -> AbstractContextManager[None]:
+    """A context that rank 0 enters for all."""
+    return context if is_first() else nullcontext()
+
+
 def part(n: int) -> slice:
     """This rank's share of ``n`` rows, of about the same size on all ranks."""
     return _part_of(rank(), n)

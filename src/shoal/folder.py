@@ -160,8 +160,9 @@ class ResultFolder:
         if not self.path.is_dir():
             yield
             return
-        with self.alone():  # nobody else is at it
-            number = 1
+        with self.alone():
+            pass  # else another process is at it
+        number = 1
         while (aside := self.path.with_name(f"{self.path.name}{ASIDE}{number}")).exists():
             number += 1
         try:

@@ -49,6 +49,13 @@ def group_sizes(groups: Int[Tensor, "n"], n_groups: int = 0) -> Int64[Tensor, "k
     return sizes
 
 
+def present_groups(groups: Int[Tensor, "n"]) -> Int64[Tensor, "k"]:
+    """The groups that have rows, ascending; their numbers may be as high as they like."""
+    parts = [torch.unique(part[part >= 0]) for part in torch.split(groups, _READ)]
+    found: Tensor = torch.unique(torch.cat(parts)).long()
+    return found
+
+
 def groups_of(groups: Int[Tensor, "n"], n_groups: int) -> Iterator[tuple[int, Int64[Tensor, "m"]]]:
     """Each group that has rows, and its rows, ascending."""
     order, places = grouped_rows(groups, n_groups)

@@ -16,6 +16,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from shoal.clustering.contingency import Labels, whole_labels
+from shoal.clustering.grouping import present_groups
 from shoal.clustering.inputs import features_from
 from shoal.clustering.parameters import Array
 from shoal.clustering.rows import Metric, Rows, central_point, draw_rows, invalid_features_error, squared_distances
@@ -188,7 +189,7 @@ class _Groups:
     @classmethod
     def of(cls, features: Float[Tensor, "n d"], labels: Int64[Tensor, "n"], metric: Metric) -> _Groups:
         """Two passes: squared distances taken as differences of sums would cancel far from the origin."""
-        present = torch.unique(torch.cat([torch.unique(part[part >= 0]) for part in torch.split(labels, _READ)]))
+        present = present_groups(labels)
         rows = Rows(features, metric, dtype=torch.float64)
 
         def parts() -> Iterator[tuple[Int64[Tensor, "b"], Float64[Tensor, "b d"]]]:

@@ -259,19 +259,9 @@ class _Job:
         decided = replace(result)  # reads them
         found = decided.assignments
         self._write_metrics(decided, features)
-        inputs = Inputs(
-            embedded.features,
-            embedded.ids,
-            "images",
-            before.source,
-            root=before.root,
-            embedded=embedded,
-            encoder=spec,
-            features_at=str(folder.features),
-            pictures=pictures_of(self.images),
-            joined=before.joined,
-            others=self.images.others,
-        )
+        pictures, others = pictures_of(self.images), self.images.others
+        inputs = Inputs.of_images(embedded, folder.features, spec, pictures, before.source, others)
+        inputs = replace(inputs, root=before.root, joined=before.joined)
         return decided, write_files(decided, inputs, found, decided.names)
 
     def _head(self) -> LinearHead:

@@ -83,6 +83,29 @@ class Inputs:
     earlier: Result | None = None
     """The result that is clustered again, if it is one."""
 
+    @classmethod
+    def of_images(
+        cls,
+        embedded: Embedded,
+        features_at: Path,
+        encoder: EncoderSpec | None,
+        pictures: Pictures,
+        source: str | list[str],
+        others: Others | None = None,
+    ) -> Inputs:
+        """Images that were embedded, from a source without a root, other sources and videos."""
+        return cls(
+            embedded.features,
+            embedded.ids,
+            "images",
+            source,
+            embedded=embedded,
+            encoder=encoder,
+            features_at=str(features_at),
+            pictures=pictures,
+            others=others or Others(),
+        )
+
     def __len__(self) -> int:
         return len(self.features)
 
@@ -195,17 +218,8 @@ def _of_images(source: Source, embedded: Embedded, folder: ResultFolder, origin:
     def pictures(index: Int64[Tensor, "m"], edge: int) -> UInt8[Tensor, "m 3 h w"]:
         return read_pixels(listing, embedded.rows[index].tolist(), edge, embedded.ranges)
 
-    return Inputs(
-        embedded.features,
-        embedded.ids,
-        "images",
-        origin,
-        embedded=embedded,
-        encoder=embedded.spec,
-        features_at=str(folder.features.resolve()),
-        pictures=pictures,
-        others=others_of(source),
-    )
+    features_at = folder.features.resolve()
+    return Inputs.of_images(embedded, features_at, embedded.spec, pictures, origin, others_of(source))
 
 
 def by_other_networks(
@@ -279,20 +293,8 @@ def of_result(
     if isinstance(source, list):  # of what was listed, the images left out are no longer
         left_out = set(np.delete(embedded.rows.numpy(), index).tolist())
         source = [file for row, file in enumerate(source) if row not in left_out]
-    return Inputs(
-        own.features,
-        own.ids,
-        "images",
-        source,
-        root=result.root,
-        embedded=own,
-        encoder=encoder,
-        features_at=str(folder.features.resolve()),
-        pictures=pictures,
-        joined=result.joined,
-        every=result.every,
-        earlier=result,
-    )
+    inputs = Inputs.of_images(own, folder.features.resolve(), encoder, pictures, source)
+    return replace(inputs, root=result.root, joined=result.joined, every=result.every, earlier=result)
 
 
 def _with_others(inputs: Inputs, folder: ResultFolder) -> Inputs:

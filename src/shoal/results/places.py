@@ -80,12 +80,11 @@ def places_of(result: Result, given: str | None) -> Places:
     moved = Places(spec, "", tuple((name, each) for name, each in result.joined if not _lies_in(each, spec)))
     if any(_lies_in(known, spec) for known in own):
         return moved
-    find = partial(find_source, every=result.every)
-    images = find(spec)
+    images = find_source(spec, every=result.every)
     images.listing()
     assert result.embedded is not None
-    lost = [name for name, each in result.joined if not _is_found(partial(find, each))]
-    if lost and _is_found(lambda: result.first_images):
+    lost = _lost(result)
+    if lost and _found(lambda: result.first_images):
         return _moved_joined(result, same, lost, spec)
     if _any_left(result):
         joined = tuple(each for each in result.joined if not _lies_in(each[1], spec))
@@ -106,11 +105,12 @@ def _without_merged(result: Result, known: Places) -> Places:
     Fewer may be copies of what is on a drive that is away.
     """
     assert result.embedded is not None
-    lost = [name for name, spec in known.joined if not _is_found(partial(find_source, spec, every=result.every))]
+    lost = _lost(result)
     rest = replace(known, joined=tuple(each for each in known.joined if each[0] not in lost))
-    if not lost or not _is_found(lambda: rest.images(result)):
+    images = _found(lambda: rest.images(result)) if lost else None
+    if images is None:
         return known
-    found = match(result.embedded, rest.images(result), result.prepare).there
+    found = match(result.embedded, images, result.prepare).there
     here = Counter(result.ids[i].partition("/")[0] for i in found.tolist())
     all_of = Counter(name.partition("/")[0] for name in result.ids)
     merged = {name for name in lost if here[name] >= _MERGED * all_of[name]}
@@ -128,12 +128,16 @@ def _moved_joined(result: Result, known: Places, lost: Sequence[str], spec: str)
     return known  # whose images cannot be reached, as is told when they are asked for
 
 
-def _is_found(find: Callable[[], Source]) -> bool:
+def _lost(result: Result) -> list[str]:
+    """The sources that have joined and are not where they were."""
+    return [name for name, spec in result.joined if not _found(partial(find_source, spec, every=result.every))]
+
+
+def _found(find: Callable[[], Source]) -> Source | None:
     try:
-        find()
+        return find()
     except UserError:
-        return False
-    return True
+        return None
 
 
 def _any_left(result: Result) -> bool:

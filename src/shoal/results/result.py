@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from shoal.clustering.rows import Metric
 from shoal.data import Listing, Source, find_source, to_images
 from shoal.data.features import read_features
 from shoal.data.greys import Scale
-from shoal.data.listing import Names
 from shoal.data.sources.joined import files_source, joined_source
 from shoal.decisions.log import DecisionLog
 from shoal.errors import UserError
@@ -194,10 +194,10 @@ class Result:
             UserError: it has not.
         """
         try:
-            known = Names(map(str, range(len(ids)))) if self.embedded is None else self.embedded.ids
+            known = None if self.embedded is None else self.embedded.ids
         except UserError:  # features that are gone are missed where they are needed
             return
-        if not same_ids(ids, known):
+        if not (same_ids(ids, known) if known is not None else all(map(str.__eq__, ids, map(str, count())))):
             raise UserError(
                 f"{path} names other images than were clustered, or in another order: bring it back from a copy, or "
                 "cluster again."

@@ -196,22 +196,12 @@ def write_result(finished: Finished, images: Images, folder: ResultFolder) -> Ou
     """
     with folder.alone():
         finished.trained.save(folder.model)
-        source = _source_of(images, finished.trained.config.data)
+        data = finished.trained.config.data
+        source = _source_of(images, data)
         spec = EncoderSpec("run", str(folder.path.absolute()), digest=file_digest(folder.model))
         embedded = _kept_features(finished, images, folder, spec, source)
-        inputs = Inputs(
-            embedded.features,
-            embedded.ids,
-            "images",
-            source,
-            root=finished.trained.config.data.root,
-            embedded=embedded,
-            encoder=spec,
-            features_at=str(folder.features),
-            pictures=pictures_of(images),
-            every=finished.trained.config.data.every,
-            others=images.others,
-        )
+        inputs = Inputs.of_images(embedded, folder.features, spec, pictures_of(images), source, images.others)
+        inputs = replace(inputs, root=data.root, every=data.every)
         return finish(_result_of(finished, images, folder, inputs), inputs, finished.labels)
 
 

@@ -103,7 +103,7 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
     if embedded is None:
         raise UserError(f"{result.folder.path} holds clusters of features, not of images: cluster all of them again.")
     first = distributed.is_first()
-    with result.folder.alone() if first else contextlib.nullcontext():
+    with distributed.only_first(result.folder.alone()):
         places = Places.from_json(job.of_first(lambda: places_of(result, given).as_json()))
         images = places.images(result)
         matched = match_once(embedded, images, result.prepare)
@@ -172,7 +172,9 @@ def _finish(step: _Step, places: Places, staged: ResultFolder) -> Updated:
         result = carry_decisions(before, result, found, step.was, _renames(step))
         found = result.assignments
     _write_changes(step, found, far, staged.changes)
-    outcome = write_files(result, _inputs_of(step, result, staged), found, before.names)
+    inputs = Inputs.of_images(step.after, staged.features, before.encoder, _Pictures(step), places.source, step.others)
+    inputs = replace(inputs, root=places.root, joined=places.joined)
+    outcome = write_files(result, inputs, found, before.names)
     folder = before.folder
     stale = [folder.evaluation, folder.graph, *([] if staged.skipped.exists() else [folder.skipped])]
     folder.put_in_place([path for path in stale if path.exists()])
@@ -213,23 +215,6 @@ def _updated_result(step: _Step, places: Places, staged: ResultFolder, reference
     )
     _copy_settings(before, result)
     return result
-
-
-def _inputs_of(step: _Step, result: Result, staged: ResultFolder) -> Inputs:
-    after = step.after
-    return Inputs(
-        after.features,
-        after.ids,
-        "images",
-        result.source,
-        root=result.root,
-        embedded=after,
-        encoder=result.encoder,
-        features_at=str(staged.features),
-        pictures=_Pictures(step),
-        joined=result.joined,
-        others=step.others,
-    )
 
 
 def _check_reach(result: Result, matched: Matched, listing: Listing) -> None:

@@ -20,6 +20,7 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
+from shoal.clustering.grouping import present_groups
 from shoal.data.greys import Samples, Scale
 from shoal.data.kinds import is_image_name
 from shoal.data.listing import Names
@@ -239,7 +240,7 @@ def plan_sort(
         UserError: a file is gone; ``into`` lies in the source, or files in ``into``.
     """
     into = real(into)
-    folders = folder_names(_present(clusters), names)
+    folders = folder_names(present_groups(clusters).tolist(), names)
     sources = Planned("" if path is None else str(checks.located(path)) for path in paths)
     checks.check_apart(into, sources, folders_of_images)
 
@@ -314,12 +315,6 @@ def _lacks_ending(source: Path | None, target: str) -> bool:
 
 def _path(text: str) -> Path | None:
     return Path(text) if text else None
-
-
-def _present(clusters: Int64[Tensor, "n"]) -> list[int]:
-    """The clusters that have images, ascending; an edited table may give them any numbers."""
-    found = {number for part in torch.split(clusters, _READ) for number in torch.unique(part).tolist()}
-    return sorted(found - {-1})
 
 
 def _numbers(clusters: Int64[Tensor, "n"]) -> Iterator[int]:

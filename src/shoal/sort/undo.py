@@ -84,7 +84,7 @@ def _undo(step: Step, how: How, into: Path, part: Path, lost: str) -> str | None
     if how == "link":
         ours, reason = target.is_symlink() and str(target.readlink()) == step.source, ""
     else:
-        ours = _holds(target, step.digest)
+        ours = not target.is_symlink() and _holds(target, step.digest)
         reason = lost if source is None else _lost_original(target, source, step.digest)
     if not ours:
         return f"{target} has changed since."
@@ -103,7 +103,7 @@ def _of_missing(target: Path, step: Step, how: How) -> str:
 
 
 def _holds(file: Path, content: str) -> bool:
-    return file.is_file() and not file.is_symlink() and digest(file.read_bytes()) == content
+    return file.is_file() and digest(file.read_bytes()) == content
 
 
 def _lost_original(target: Path, source: Path, content: str) -> str:
@@ -111,7 +111,7 @@ def _lost_original(target: Path, source: Path, content: str) -> str:
     if not os.path.lexists(source):
         return f"{target} stays: {source}, of which it is a copy, is gone."
     try:
-        same = source.is_file() and digest(source.read_bytes()) == content
+        same = _holds(source, content)
     except OSError:
         same = False
     return "" if same else f"{target} stays: {source}, of which it is a copy, has changed."

@@ -52,7 +52,7 @@ def lengthen(run: Run, epochs: int | None = None, max_steps: int | None = None) 
     new = full * lr_factor(done, run.steps_per_epoch, config.epochs, config.optim)
     run.config, run.lengthened = config, True
     run.state.done = run.state.done and run.trained
-    with run.alone():
+    with distributed.only_first(run.folder.alone()):
         run.save()
         if distributed.is_first():
             atomic_write(run.folder.config, to_yaml(config).encode())

@@ -54,7 +54,7 @@ def fit(run: Run, progress: Progress, watchers: Sequence[Watcher] = ()) -> None:
         Interrupted: the run was asked to stop; the step is finished and the state saved.
         UserError: the loss is no longer finite, the disk is full, or another process is changing the run.
     """
-    with run.alone(), preserve_rng(run.device):
+    with distributed.only_first(run.folder.alone()), preserve_rng(run.device):
         set_default_rng(run.default_rng, run.device)
         if distributed.is_first():
             run.folder.sweep()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -117,10 +116,6 @@ class Run:
         self._save_due = time.monotonic() + SAVE_SECONDS
         self.compiled = False
         self._compile(compiles(config, self.n_steps, self.device))
-
-    def alone(self) -> AbstractContextManager[None]:
-        """Keep other processes from changing the folder, as ``ResultFolder.alone``; the first rank does so for all."""
-        return self.folder.alone() if distributed.is_first() else nullcontext()
 
     def _set_batch(self, batch_size: int) -> None:
         """Images per step, over all processes."""

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -125,16 +125,20 @@ def _exactly(blobs: Iterator[Blob], n: int, where: str) -> Iterator[Blob]:
     for number, blob in enumerate(blobs, 1):
         if number > n:
             break
-        if not isinstance(blob, bytes | Path | Member | Remote | Frame | Samples | None):
-            pixels: Any = blob
-            if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or len(pixels) != 3:
-                kind = f"a {type(pixels).__name__}"
-                if isinstance(pixels, np.ndarray):
-                    kind = f"an array {pixels.shape} of {pixels.dtype}"
-                raise UserError(
-                    f"{where} gives {kind} as an image: it must be bytes, a Path, or a NumPy array (3, h, w) of uint8."
-                )
+        if not _is_image(blob):
+            kind = f"a {type(blob).__name__}"
+            if isinstance(blob, np.ndarray):
+                kind = f"an array {blob.shape} of {blob.dtype}"
+            raise UserError(
+                f"{where} gives {kind} as an image: it must be bytes, a Path, or a NumPy array (3, h, w) of uint8."
+            )
         yield blob
     if number != n:
         count = f"more than {n}" if number > n else str(number)
         raise UserError(f"{where} iterates over {count} images where it lists {n}: there must be as many.")
+
+
+def _is_image(blob: object) -> bool:
+    if isinstance(blob, np.ndarray):
+        return blob.dtype == np.uint8 and blob.ndim == 3 and len(blob) == 3
+    return isinstance(blob, bytes | Path | Member | Remote | Frame | Samples | None)

@@ -38,19 +38,18 @@ class _TarEntry(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _TarEntry:
+        has_ended = getattr(archive, "has_ended", False)
         try:
             found: _TarEntry = super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             archive.has_ended = True  # type: ignore[attr-defined]
             raise
         except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
-            if archive.offset and not getattr(archive, "has_ended", False):
+            if archive.offset and not has_ended:
                 raise tarfile.ReadError("it ends without an end mark, perhaps cut off") from error
             raise
         except TAR_DAMAGE as error:
-            if getattr(
-                archive, "has_ended", False
-            ):  # what is behind the end and no tar is nobody's, as for other programs
+            if has_ended:  # what follows and is no tar is passed over, as tar does
                 raise tarfile.EmptyHeaderError(str(error)) from error  # type: ignore[attr-defined]
             raise
         archive.has_ended = False  # type: ignore[attr-defined]
