@@ -1,13 +1,14 @@
 from .clustering.kmeans.estimator import KMeans
 from .clustering.mixtures.gaussian import GaussianMixture
 from .errors import UserError
-from .estimators import BYOL, CC, PCL, MoCo, ProPos, SimCLR, SimSiam, estimator_of
+from .estimators import BYOL, CC, EMP, PCL, MoCo, ProPos, SimCLR, SimSiam, estimator_of
 from .plugins import load_plugin
 from .types import Images
 
 __all__ = [
     "BYOL",
     "CC",
+    "EMP",
     "PCL",
     "GaussianMixture",
     "Images",

@@ -105,7 +105,7 @@ def load_recipe(name_or_path: str) -> RunConfig:
     """
     try:
         raw = yaml.safe_load(recipe_text(name_or_path))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: an impossible date, say
         raise UserError(f"{name_or_path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise UserError(f"{name_or_path} is not a recipe: it should hold lines such as 'epochs: 100'.")

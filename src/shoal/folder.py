@@ -130,7 +130,8 @@ class ResultFolder:
             raise UserError(f"{path} already holds clusters: give another --out; {again}.")
         paths = [value for value in vars(self).values() if isinstance(value, Path) and value.parent == path]
         ours = {each.name for each in paths} if resumable else set()
-        found = {entry.name for entry in path.iterdir() if not is_unfinished(entry)} if path.is_dir() else set()
+        entries = [entry for entry in path.iterdir() if entry != self.lock] if path.is_dir() else []
+        found = {entry.name for entry in entries if not is_unfinished(entry)}
         if not {name.partition(ASIDE)[0] for name in found} <= ours:
             check_free_folder(path)
 

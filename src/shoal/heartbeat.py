@@ -49,6 +49,8 @@ def heard(place: Any, notes: str, rank: int, world_size: int, when_silent: Calla
     thread.start()
     try:
         yield
+        ended.set()
+        thread.join(SILENT_SECONDS)  # or its next sign would stand for this one
         place.set(f"{notes}alive {rank}", _LEFT)
     finally:
         ended.set()

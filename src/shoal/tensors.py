@@ -35,17 +35,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, "pt") as file:
             header: dict[str, Any] = json.loads(file.metadata()["shoal"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iterator
-            version = header["format"]
+            newer = header["format"] > FORMAT
     except PermissionError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}): ask its owner for permission to read it."
         ) from error
     except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise damaged(path, error) from error
-    if version > FORMAT:
+    if newer:
         raise UserError(
-            f"{path} was written by a newer version of shoal (format {version}, this one reads up to {FORMAT}): "
-            "upgrade shoal to use it."
+            f"{path} was written by a newer version of shoal (format {header['format']}, this one reads up to "
+            f"{FORMAT}): upgrade shoal to use it."
         )
     return header, tensors
 

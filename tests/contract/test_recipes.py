@@ -21,6 +21,7 @@ from shoal.types import Images
 PUBLISHED = [
     *(f"{m}-{d}" for m in METHODS if m != "emp" for d in ("cifar10", "cifar20", "digits", "mnist", "folder")),
     "emp-cifar10-small",
+    "emp-folder",
     *(f"{m}-{d}-resnet34" for m in ("propos", "byol") for d in ("cifar10", "cifar20")),
     "propos-cifar10-boost",
     "byol-digits-boost",

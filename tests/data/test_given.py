@@ -161,7 +161,7 @@ def test_torchvision_names_its_classes():
     [
         (["b", None, "a"], [1, -1, 0], ("a", "b")),
         ([np.int64(5), torch.tensor(3), -1], [1, 0, -1], ("3", "5")),
-        ([float("nan"), 2.0, 2], [-1, 0, 0], ("2.0",)),
+        ([float("nan"), 2.0, 2], [-1, 0, 0], ("2",)),
     ],
 )
 def test_labels_of_any_kind(labels, targets, classes):

@@ -85,8 +85,8 @@ class ClusterCommand(Command):
     data: PixelFlags = field(default_factory=PixelFlags)
     metric: Annotated[Metric | None, one_of(Metric)] = None
     """Distance between features; by default cosine, but euclidean for features of fewer than 16 columns."""
-    seed: int = 0
-    """Random seed."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Random seed; by default 0, or that of the result by density whose layer is chosen."""
     out: OptionalPath = None
     """Folder to write; by default clusters/NAME, after the source."""
     move: Annotated[Path | None, tyro.conf.arg(metavar="INTO", help_behavior_hint="")] = None
@@ -104,7 +104,9 @@ class ClusterCommand(Command):
         """Raise a UserError for values that do not go together."""
         if self.k_range and self.n_clusters != "auto":
             raise UserError(f"-k {self.n_clusters} leaves no range to try: give --k-range with -k auto.")
-        if not 0 <= self.seed < 2**63:
+        if self.n_clusters != "auto" and self.n_clusters < 1:
+            raise UserError(f"-k {self.n_clusters} must be at least 1, or auto.")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
             raise UserError(f"--seed {self.seed} must lie between 0 and 2**63 - 1.")
         self._check_density()
         chosen_ranges(self.data.range)
@@ -180,7 +182,7 @@ class ClusterCommand(Command):
         from shoal.results.cluster_images import suggest
 
         self._tell("looking for the number of clusters")
-        suggestion = suggest(inputs, self.k_range, metric, self.seed, folder)
+        suggestion = suggest(inputs, self.k_range, metric, self.seed or 0, folder)
         self._tell(f"\n{suggestion.as_text()}\n\nwhy          {folder.suggestion_page}")
         return suggestion.k
 

@@ -8,10 +8,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_type_hints
 
+import docstring_parser
 import tyro
 
 from shoal.errors import UserError
@@ -51,6 +53,7 @@ class Command(ABC):
             SystemExit: help was asked for (0), or a value is missing or has the wrong form (2; tyro has said which).
         """
         _check_known(cls, verb, args)
+        join_help(cls)
         command = tyro.cli(cls, args=args, prog=f"shoal {verb}", config=(tyro.conf.FlagCreatePairsOff,))
         command.check()
         return command
@@ -61,6 +64,19 @@ class Command(ABC):
     @abstractmethod
     def run(self) -> int:
         """Do it; the exit status."""
+
+
+@cache
+def join_help(kind: type) -> None:
+    """Join the lines of each flag's help, of a dataclass and of those that are its fields: tyro keeps them apart."""
+    for owner in filter(dataclasses.is_dataclass, kind.__mro__):
+        hints, flags = get_type_hints(owner, include_extras=True), {each.name for each in dataclasses.fields(owner)}
+        for doc in docstring_parser.parse_from_object(owner).params:
+            text = " ".join((doc.description or "").split())
+            if text and doc.arg_name in flags & {*owner.__annotations__}:
+                owner.__annotations__[doc.arg_name] = Annotated[hints[doc.arg_name], tyro.conf.arg(help=text)]
+        for part in filter(dataclasses.is_dataclass, get_type_hints(owner).values()):
+            join_help(part)  # type: ignore[arg-type]
 
 
 def plugins_among(args: Sequence[str]) -> Iterator[str]:

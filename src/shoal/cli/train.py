@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from shoal import distributed, job
-from shoal.cli.flags import Command, OptionalPath, no_such_flag
+from shoal.cli.flags import Command, OptionalPath, join_help, no_such_flag
 from shoal.cli.terminal import Stopped, asked_to_stop, complain, say
 from shoal.config import RunConfig, fields_of, load_recipe, recipe_names, validate, with_reachable_clusters
 from shoal.data import resolve_spec
@@ -138,6 +138,9 @@ def _parsed(
     default: TrainCommand, verb: str, name: str | None, flags: Sequence[str]
 ) -> tuple[TrainCommand, Sequence[str]]:
     """The command, and words that are none of its options."""
+    kinds: tuple[type, ...] = (type(default), RunConfig, type(default.config.method))
+    for kind in kinds:
+        join_help(kind)
     return tyro.cli(
         type(default),
         default=default,

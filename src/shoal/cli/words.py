@@ -97,11 +97,14 @@ class FindCommand(Command):
 
 
 def _names_table(result: Result, found: Sequence[Sequence[SuggestedName]]) -> str:
-    labels = result.assignments.labels
+    from shoal.clustering.grouping import group_sizes
+
+    numbers = result.model.numbers.tolist()
+    sizes = group_sizes(result.assignments.labels, 1 + max(numbers, default=-1)).tolist()
     rows = [("cluster", "images", "name", "suggested names")]
-    for cluster, names in zip(result.model.numbers.tolist(), found, strict=True):
+    for cluster, names in zip(numbers, found, strict=True):
         shown = ", ".join(f"{name} {score:.1f}" for name, score in names) or "none that sets it apart"
-        rows.append((str(cluster), str(int((labels == cluster).sum())), result.names.get(cluster, "-"), shown))
+        rows.append((str(cluster), str(sizes[cluster]), result.names.get(cluster, "-"), shown))
     legend = (
         "The number behind a name is the natural logarithm of how many times its odds are higher than in the other\n"
         "clusters. Nothing has been renamed: names are given in 'shoal review'."

@@ -188,6 +188,9 @@ def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image,
             return turned(samples_to_rgb(opened, scale), turn), clipping_note(opened, scale)
         return turned(to_rgb(opened), turn), ""
 
+    def with_loss(opened: Image.Image | Samples, turn: int) -> tuple[Image.Image, float]:
+        return shown(opened, turn)[0], 0.0 if isinstance(opened, Samples) else lost_share(opened)
+
     try:
         if not is_shallow(data[:32]) and (kind := _deep_kind(data)):
             scale.settle(kind)
@@ -196,7 +199,7 @@ def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image,
         raise
     except Exception as error:
         if _lacks_bytes(error) and data.startswith(JPEG):
-            return _truncated(data, lambda copy: _opened(copy, min_side, shown)[0])
+            return _truncated(data, lambda copy: _opened(copy, min_side, with_loss))
         bare = repaired(data)
         if bare is None:
             raise
@@ -205,23 +208,27 @@ def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image,
         raise
 
 
-def _truncated(data: bytes, opened: Callable[[bytes], Image.Image]) -> tuple[Image.Image, str]:
-    """Take a JPEG that lacks its last bytes, unless too many of its rows are missing."""
+def _truncated(data: bytes, opened: Callable[[bytes], tuple[Image.Image, float]]) -> tuple[Image.Image, str]:
+    """Take a JPEG that lacks its last bytes, unless too many of its rows are missing.
+
+    Args:
+        data: the file.
+        opened: makes an image of the whole of one, and the share of its rows that are missing.
+    """
     whole = True
     try:
-        image = opened(ended(data))
+        image, lost = opened(ended(data))
     except Exception:
         if (before := before_open_segment(data)) is None:
             raise
-        image, whole = opened(ended(before)), False
-    lost = lost_share(image)
+        (image, lost), whole = opened(ended(before)), False
+    with contextlib.suppress(Exception):
+        if whole and all(opened(ended(data, filler))[0].tobytes() == image.tobytes() for filler in FILLERS):
+            return image, ""  # nothing but the end mark is missing, though its last rows may be plain grey
     if lost > LOST:
         raise UnreadableError(_TRUNCATED)
     if lost > 0:
         return image, f"kept although truncated: {max(1, round(100 * lost))} % of its rows are missing"
-    with contextlib.suppress(Exception):
-        if whole and all(opened(ended(data, filler)).tobytes() == image.tobytes() for filler in FILLERS):
-            return image, ""  # nothing but the end mark is missing
     return image, "kept although truncated: it lacks its last bytes"
 
 

@@ -219,25 +219,32 @@ def _dicom_image(found: Any, window: Range | None) -> Image.Image | Samples:
     from pydicom.pixels.utils import pixel_array
 
     values: NDArray[Any] = pixel_array(found, index=0)
+    bits = int(found.BitsStored)
     if found.PhotometricInterpretation == "PALETTE COLOR":
         values = apply_color_lut(values, found)
+        bits = 8 * values.dtype.itemsize  # of the table, however few its indices have
     if values.ndim == 3:
-        top = 255 if values.dtype == np.uint8 else 2 ** int(found.BitsStored) - 1
-        return Image.fromarray((values.astype(np.float32) * (255 / top)).round().astype(np.uint8))
-    negative = found.PhotometricInterpretation == "MONOCHROME1"
+        top = 255 if values.dtype == np.uint8 else 2**bits - 1
+        return Image.fromarray((values.astype(np.float32) * (255 / top)).round().clip(0, 255).astype(np.uint8))
+    negative = (found.PhotometricInterpretation == "MONOCHROME1") != (_rescale(found)[0] < 0)
     if window is None and values.dtype == np.uint8:
-        window = (0.0, float(2 ** int(found.BitsStored) - 1))
+        window = (0.0, float(2**bits - 1))
     return Samples(values, window, negative=negative)
 
 
+def _rescale(found: Any) -> tuple[float, float]:
+    """Slope and intercept of the line that makes values of what is stored (PS3.3, C.11.1.1.2)."""
+    return float(found.get("RescaleSlope") or 1), float(found.get("RescaleIntercept") or 0)
+
+
 def _window(found: Any) -> Range | None:
-    """The stored values that the first window of the file shows as black and white (PS3.3, C.11.2.1.2)."""
+    """The stored values at the ends of the first window of the file (PS3.3, C.11.2.1.2)."""
     center, width = (found.get(name) for name in ("WindowCenter", "WindowWidth"))
     if center is None or width is None:
         return None
     center, width = (float(value[0] if hasattr(value, "__len__") else value) for value in (center, width))
     half = width / 2 if found.get("VOILUTFunction") == "LINEAR_EXACT" else (width - 1) / 2
     middle = center if found.get("VOILUTFunction") == "LINEAR_EXACT" else center - 0.5
-    slope, intercept = float(found.get("RescaleSlope") or 1), float(found.get("RescaleIntercept") or 0)
-    low, high = (middle - half - intercept) / slope, (middle + half - intercept) / slope
+    slope, intercept = _rescale(found)
+    low, high = sorted((middle + side * half - intercept) / slope for side in (-1, 1))
     return (low, high) if low < high else None

@@ -17,6 +17,8 @@ from PIL import Image
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 
+ORIENTATION = 0x0112  # the tag of Exif
+
 LOST = 0.25
 """A truncated JPEG is refused if a larger share of its rows is missing."""
 
@@ -27,14 +29,14 @@ _JPEG_END = b"\xff\xd9"
 _SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xda-\xfe]")
 _LONGEST = 2**16 + 2  # bytes of a segment
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}  # JPEG markers without a length
-_APP0, _APP14, _APPS = 0xE0, 0xEE, range(0xE0, 0xF0)
+_APP0, _APP1, _APP14, _APPS = 0xE0, 0xE1, 0xEE, range(0xE0, 0xF0)
 _SCAN, _COMMENT = 0xDA, 0xFE
 
 
 def repaired(data: bytes) -> bytes | None:
     """Copy a PNG, JPEG or AVIF with nothing but what its pixels need, and an end; None: it is none of them.
 
-    Use it where Pillow has refused the file: the orientation of a JPEG is lost.
+    Use it where Pillow has refused the file.
     """
     if data.startswith(PNG):
         return b"".join([PNG, *_png_chunks(data), _END])
@@ -69,9 +71,14 @@ def before_open_segment(data: bytes) -> bytes | None:
 
 
 def lost_share(image: Image.Image) -> float:
-    """Share of the rows at the bottom of a decoded JPEG that libjpeg had no bytes for."""
+    """Share of the rows at the bottom of a JPEG that libjpeg had no bytes for; the image is as it was stored.
+
+    That is, it is not turned, and in the colours of the file: in CMYK, of which Pillow takes the negative, the grey is
+    one less in some channels.
+    """
     rows = np.asarray(image).reshape(image.height, -1)
-    known = np.flatnonzero((rows != _UNDECODED).any(1))
+    least = _UNDECODED - (image.mode == "CMYK")
+    known = np.flatnonzero(((rows < least) | (rows > _UNDECODED)).any(1))
     return 1 - (int(known[-1]) + 1) / image.height if known.size else 1.0
 
 
@@ -108,7 +115,10 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _bare_jpeg(data: bytes) -> bytes:
-    """The segments of a JPEG up to its first scan without comments and applications' own, and all from there on."""
+    """The segments of a JPEG up to its first scan, and all from there on.
+
+    Comments and applications' own segments are left out, but for an Exif that can be read: it has the orientation.
+    """
     parts, at = [data[:2]], 2
     while at + 4 <= len(data):
         if data[at] != 0xFF or data[at + 1] == _SCAN:
@@ -121,7 +131,19 @@ def _bare_jpeg(data: bytes) -> bytes:
             at += 2
             continue
         (length,) = struct.unpack(">H", data[at + 2 : at + 4])
-        if marker in (_APP0, _APP14) or (marker not in _APPS and marker != _COMMENT):
-            parts.append(data[at : at + 2 + length])
+        segment = data[at : at + 2 + length]
+        if marker in (_APP0, _APP14) or (marker not in _APPS and marker != _COMMENT) or _is_sound_exif(segment):
+            parts.append(segment)
         at += 2 + length
     return b"".join([*parts, data[at:]])
+
+
+def _is_sound_exif(segment: bytes) -> bool:
+    if segment[1] != _APP1 or segment[4:10] != b"Exif\0\0":
+        return False
+    try:
+        exif = Image.Exif()
+        exif.load(segment[4:])
+        return ORIENTATION in exif
+    except Exception:  # depends on what is wrong with it
+        return False

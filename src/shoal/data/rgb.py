@@ -11,9 +11,9 @@ from PIL import Image, ImageCms
 
 from shoal.data import tiff, tiff_tags
 from shoal.data.greys import Samples, Scale, find_missing, full_range, to_8_bits
-from shoal.data.repair import png_depth, repaired, significant_bits
+from shoal.data.jpeg2000 import fix_depth
+from shoal.data.repair import ORIENTATION, png_depth, repaired, significant_bits
 
-_ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -85,8 +85,7 @@ def interpret(
             return tiff.as_samples(np.asarray(image), layout)
         return tiff.fix_palette(image, layout)
     if image.mode[0] not in "IF":
-        samples = _deep_png(data) if png_depth(data) > 8 else None
-        return samples or _fix_transparent_grey(image, data)
+        return _of_8_bits(image, data)
     values = np.asarray(image)
     if png_depth(data):
         return _png_samples(values.astype(np.uint16), image.info.get("transparency"), data)
@@ -94,6 +93,14 @@ def interpret(
         return Samples(np.rint(values * (largest / 65535)).astype(np.uint16), (0.0, float(largest)))
     stated = (0.0, 65535.0) if image.mode.startswith("I;16") else None  # other plugins scale to the full range
     return Samples(values, stated, missing=find_missing(values))
+
+
+def _of_8_bits(image: Image.Image, data: bytes) -> Image.Image | Samples:
+    """An image that Pillow has brought to 8 bits, or its samples where they had more."""
+    if image.format == "JPEG2000":
+        return fix_depth(image, data)
+    samples = _deep_png(data) if png_depth(data) > 8 else None
+    return samples or _fix_transparent(image, data)
 
 
 def _png_samples(values: NDArray[np.uint16], transparent: object, data: bytes) -> Samples:
@@ -125,9 +132,11 @@ def _deep_png(data: bytes) -> Samples | None:
     return _png_samples(values, None, data)
 
 
-def _fix_transparent_grey(image: Image.Image, data: bytes) -> Image.Image:
-    """Scale the transparent value of a PNG of 2 or 4 bits as Pillow has scaled its greys."""
+def _fix_transparent(image: Image.Image, data: bytes) -> Image.Image:
+    """Scale the transparent value of a PNG of 2, 4 or 16 bits as Pillow has scaled its samples."""
     transparent = image.info.get("transparency")
+    if isinstance(transparent, tuple) and png_depth(data) > 8:  # of which Pillow has kept the upper bytes
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
     if image.mode == "L" and isinstance(transparent, int) and png_depth(data) in (2, 4):
         image.info["transparency"] = transparent * 255 // (2 ** png_depth(data) - 1)
     return image
@@ -145,7 +154,7 @@ def largest_of_ppm(image: Image.Image) -> int | None:
 def orientation_of(image: Image.Image) -> int:
     """The orientation that is still to be applied; 1 where EXIF is malformed."""
     with contextlib.suppress(Exception):
-        return int(image.getexif().get(_ORIENTATION, 1))
+        return int(image.getexif().get(ORIENTATION, 1))
     return 1
 
 

@@ -22,6 +22,12 @@ class CC(DeepClusterer):
     _method = "cc"
 
 
+class EMP(DeepClusterer):
+    """EMP-SSL: many patches of each image (arXiv 2304.03977), clustered with k-means; see ``DeepClusterer``."""
+
+    _method = "emp"
+
+
 class MoCo(DeepClusterer):
     """Momentum contrast (arXiv 1911.05722), clustered with k-means; see ``DeepClusterer`` for parameters."""
 
@@ -72,7 +78,7 @@ def estimator_of(method: str | type[Method]) -> type[DeepClusterer]:
         name, kind = METHODS.check(method), method
         if METHODS.get(name) is not method:
             METHODS.add(method)
-    for shipped in (BYOL, CC, MoCo, PCL, ProPos, SimCLR, SimSiam):
+    for shipped in (BYOL, CC, EMP, MoCo, PCL, ProPos, SimCLR, SimSiam):
         if shipped._method == name:
             return shipped
     text = f"{inspect.cleandoc(kind.__doc__ or kind.__name__)}\n\nSee ``DeepClusterer`` for parameters."

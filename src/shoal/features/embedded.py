@@ -267,6 +267,11 @@ def read_journal(folder: Path) -> tuple[Progressed, dict[int, str], dict[int, st
     return done, skipped, notes
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether a folder of features has got beyond its header."""
+    return (folder / SHARDS).exists() or read_journal(folder)[0].looked_at > 0
+
+
 def damaged_error(folder: Path, error: Exception) -> UserError:
     """What to say of a folder that cannot be what this project wrote."""
     return UserError(f"the features in {folder} are damaged ({error}): remove the folder to recompute them.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import time
 from collections.abc import Sequence
@@ -20,18 +21,19 @@ from shoal.data.equal import equal_groups, first_of_each
 from shoal.data.greys import ANY, Ranges, Scale
 from shoal.data.links import other_names
 from shoal.data.listing import Listing, Source, source_digest
+from shoal.data.looks import has_looks, looks_in
 from shoal.data.reach import out_of_reach
 from shoal.data.reading import source_scale
 from shoal.data.unread import nothing_readable, refuse_skipped
 from shoal.errors import UserError
 from shoal.features.batching import choose_batch_size
-from shoal.features.embedded import Embedded, Header, has_links, open_embedded, read_header
+from shoal.features.embedded import Embedded, Header, has_links, is_begun, open_embedded, read_header
 from shoal.features.encoder import Encoder
 from shoal.features.filling import Filling, block_size
 from shoal.features.known import Known
 from shoal.features.matching import Matched, Prepare, match, match_once
 from shoal.features.shards import Span, cut, gaps, shard_folder, shards_of, span_of, take_in
-from shoal.features.store import Store, check_free, remove_features, write_links, writing
+from shoal.features.store import Store, check_free, check_idle, remove_features, write_links, writing
 from shoal.folder import ASIDE
 from shoal.progress import ProgressCallback
 
@@ -135,11 +137,16 @@ class _Embedding:
         """
         header = read_header(self.folder)
         begun: Ranges = {} if header is None else header.ranges
+        if header is not None and not is_begun(self.folder):  # it failed at the first image, perhaps for its range
+            check_idle(self.folder)
+            remove_features(self.folder)
+            header, begun = None, {}
         if header is not None:
             _check_same(self.folder, header, self.encoder)
             _check_range(self.folder, header, self.ranges)
             skipped = _skipped(self.folder, header)
-            if header.images != self.images or any(map(out_of_reach, skipped.values())):
+            differ = header.images != self.images or _were_replaced(self.folder, self.listing)
+            if differ or any(map(out_of_reach, skipped.values())):
                 _set_aside(self.folder, header, self.source, self.prepare(begun))
                 header = None
             elif self.strict:
@@ -187,7 +194,7 @@ class _Embedding:
     @property
     def asides(self) -> list[Path]:
         """Features of images that have changed since, until those of all images are there."""
-        named = self.folder.parent.glob(f"{self.folder.name}{ASIDE}*")
+        named = self.folder.parent.glob(f"{glob.escape(self.folder.name)}{ASIDE}*")
         return sorted(path for path in named if (path / "header.json").is_file())
 
     def complete(self) -> None:
@@ -300,6 +307,14 @@ def _links(embedded: Embedded, listing: Listing) -> Int64[np.ndarray, "m 2"]:
     return other_names(
         lambda row: listing.path(int(embedded.rows[row])), equal_groups(first_of_each(embedded.fingerprints))
     )
+
+
+def _were_replaced(folder: Path, listing: Listing) -> bool:
+    """Whether a file has changed since it was read, although its size and its time of writing have not."""
+    kept = open_embedded(folder, unfinished=True)
+    if kept.looks is None or not has_looks(listing):
+        return False
+    return not np.array_equal(looks_in(listing, kept.rows.numpy()), kept.looks.numpy())
 
 
 def _set_aside(folder: Path, header: Header, source: Source, prepare: Prepare | None) -> None:

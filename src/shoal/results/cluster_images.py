@@ -65,7 +65,7 @@ def cluster(
     n_clusters: int | None,
     method: ClusteringMethod,
     metric: Metric,
-    seed: int,
+    seed: int | None,
     folder: ResultFolder,
     progress: Progress,
     min_cluster_size: int | None = None,
@@ -80,7 +80,7 @@ def cluster(
         n_clusters: None leaves it to the density. Of a result by density it chooses a layer, and nothing is fitted.
         method: of clustering.
         metric: of the distances.
-        seed: random seed.
+        seed: random seed; None takes that of an earlier result whose layer is chosen, else 0.
         folder: to write.
         progress: told of what takes long.
         min_cluster_size: for the density alone; None takes that of an earlier result by density.
@@ -90,7 +90,7 @@ def cluster(
             many clusters, or the folder cannot be written.
     """
     shards = Shards(distributed.world_size() > 1)
-    layers = earlier_layers(inputs, method, metric, seed, min_cluster_size)
+    layers, seed = earlier_layers(inputs, method, metric, seed, min_cluster_size), seed or 0
     if layers is not None and n_clusters is not None:
         assert inputs.earlier is not None
         seed, how = inputs.earlier.seed, f"a layer of the density in {inputs.earlier.folder.path}; nothing was fitted"
@@ -173,13 +173,13 @@ def _unfitted(
 
 
 def earlier_layers(
-    inputs: Inputs, method: ClusteringMethod, metric: Metric, seed: int, min_cluster_size: int | None
+    inputs: Inputs, method: ClusteringMethod, metric: Metric, seed: int | None, min_cluster_size: int | None
 ) -> UMAPHDBSCAN | None:
     """The layers of a result by density that is clustered again, if only another number of clusters is asked for."""
     earlier = inputs.earlier
     if earlier is None or method != "density" or not isinstance(earlier.clusterer, UMAPHDBSCAN):
         return None
-    same = metric == earlier.metric and seed in (0, earlier.seed)  # 0: none was given
+    same = metric == earlier.metric and seed in (None, earlier.seed)
     return earlier.clusterer if same and min_cluster_size in (None, earlier.clusterer.min_cluster_size) else None
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from shoal.clustering.grouping import groups_of
 from shoal.clustering.rows import Metric, Rows
 
 SHARE = 0.01
@@ -52,7 +53,9 @@ class Reference:
         own, m = labels[told], sizes[labels[told]]
         apart = distance[told].double() * (m / (m - 1)) ** (2 if squares else 1)
         overall = float(apart.median()) if len(apart) else 0.0
-        medians = [float(apart[own == each].median()) if (own == each).any() else 0.0 for each in range(n_clusters)]
+        medians = [0.0] * n_clusters
+        for each, rows in groups_of(own, n_clusters):
+            medians[each] = float(apart[rows].median())
         typical = [each or overall or 1.0 for each in medians]
         ratios = apart / torch.tensor(typical, dtype=torch.float64)[own]
         far = float(ratios.kthvalue(_place(len(ratios))).values) if len(ratios) else math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -148,26 +149,28 @@ def read_inputs(
     """
     pixels = pixels or PixelConfig()
     path, ranges, every = Path(name), chosen_ranges(pixels.range), pixels.every
+    there = os.path.lexists(path)  # path.exists() fails on a pattern that is longer than a name may be
     with job.first_first():  # an update that is whole is put in place once
-        result = Result.load(path) if path.is_dir() and ResultFolder(path).is_finished else None
-    made = name == PIXELS or path.suffix.lower() == ".npy" or result is not None
+        result = Result.load(path) if there and path.is_dir() and ResultFolder(path).is_finished else None
+    is_array = path.suffix.lower() == ".npy" and not (there and path.is_dir())
+    made = name == PIXELS or is_array or result is not None
     of_images = result is not None and result.encoder is not None
-    if made and ((specs and not of_images) or ranges) and not (path.exists() and _holds_images(path)):
+    if made and ((specs and not of_images) or ranges) and not _holds_images(path):
         names = "" if of_images else "--backbone.name, --backbone.weights and "
         raise UserError(f"{name} has features already: leave out {names}--data.range.")
-    if made and every and not (path.exists() and _holds_images(path)):
+    if made and every and not _holds_images(path):
         raise UserError(f"{name} has features already, or those of an earlier result: leave out --every.")
-    if name == PIXELS and not path.exists():
+    if name == PIXELS and not there:
         return _given(given_features(name), name)
     if result is not None:
         found = by_other_networks(result, specs, folder, strict=strict, progress=progress) if specs else None
         return _with_others(found or of_result(result, folder, progress), ResultFolder(path))
-    if path.suffix.lower() == ".npy" and not _holds_images(path):
+    if is_array and not _holds_images(path):
         columns = map_npy(path).shape[-1:]
         cosine = (metric or default_metric(*columns or (1,))) == "cosine"
         return _given(given_features(str(path), cosine=cosine), str(path.resolve()))
     told = progress.counter("looking through videos, MB") if every else None
-    with contextlib.nullcontext() if path.exists() else job.local_first():  # what is downloaded is downloaded once
+    with contextlib.nullcontext() if there else job.local_first():  # what is downloaded is downloaded once
         source = find_source(name, every=every, progress=told)
     check_has_videos(source, every, name)
     if name == "-" and any(private(place) != place for place in source.places):
@@ -341,7 +344,9 @@ def _given(features: Float[Tensor, "n d"], source: str) -> Inputs:
 
 
 def _holds_images(path: Path) -> bool:
-    try:
-        return map_npy(path).ndim > 2
-    except UserError:
-        return False
+    """Whether a path is a ``.npy`` file of more than rows of numbers.
+
+    Raises:
+        UserError: it is one that cannot be read.
+    """
+    return path.suffix.lower() == ".npy" and path.is_file() and map_npy(path).ndim > 2

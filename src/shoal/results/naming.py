@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from shoal.clustering.grouping import grouped_rows
 from shoal.clustering.rows import subsample
 from shoal.data.cache import cache_folder
 from shoal.errors import UserError
@@ -268,11 +270,9 @@ def _reason(result: Result) -> str:
 def _drawn_rows(labels: Int64[Tensor, "n"], k: int, seed: int) -> list[Int64[Tensor, "_"]]:
     """Rows of each cluster, no more than suffice for a mean."""
     generator = torch.Generator().manual_seed(seed)
-    found = []
-    for cluster in range(k):
-        own = (labels == cluster).nonzero()[:, 0]
-        found.append(own[subsample(len(own), _OF_EACH, generator)])
-    return found
+    order, places = grouped_rows(labels, k)
+    groups = (order[start:end] for start, end in pairwise(places))
+    return [own[subsample(len(own), _OF_EACH, generator)] for own in groups]
 
 
 def _rows_at_once(width: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -75,7 +76,7 @@ def predict(
         found = _assigned(model, features, result.metric)
         write_assignments(found, rows, out, names=names)
         return len(features), int((found.labels < 0).sum())
-    with contextlib.nullcontext() if Path(name).exists() else job.local_first():  # it downloads what the others find
+    with contextlib.nullcontext() if os.path.lexists(name) else job.local_first():  # it downloads what the others find
         source = find_source(name, every=every or result.every)
     check_has_videos(source, every, name)
     with _folder_for_features(out) as folder:

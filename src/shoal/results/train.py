@@ -60,8 +60,10 @@ def start(config: RunConfig, path: Path, progress: Progress, images: Images | No
     run = Run(config, images, folder)
     _begin(run, progress)
     if distributed.is_first():
-        atomic_write(folder.config, to_yaml(config).encode())
-        write_skipped(unread(images, images.others), folder.skipped)
+        with folder.alone():
+            folder.check_free()  # another process may have taken it while the images were read
+            atomic_write(folder.config, to_yaml(config).encode())
+            write_skipped(unread(images, images.others), folder.skipped)
     return run
 
 

@@ -223,15 +223,15 @@ def _check_reach(result: Result, matched: Matched, listing: Listing) -> None:
     Raises:
         LostError: it has.
     """
-    gone, names = np.flatnonzero(matched.gone), set(listing.ids)
-    listed = next((result.ids[i] for i in gone.tolist() if result.ids[i] in names), None)
-    if listed is None:
+    gone = {result.ids[i] for i in np.flatnonzero(matched.gone).tolist()}
+    place = next((i for i, name in enumerate(listing.ids) if name in gone), None) if gone else None
+    if place is None:
         return
     reach, reason = Reach(listing), os.strerror(errno.ENOENT).lower()
     for row in matched.rows[matched.there[[0, -1]]].tolist():
         reach.saw(row)
-    if reach.is_lost(list(listing.ids).index(listed), reason):
-        raise LostError(listed, reason)
+    if reach.is_lost(place, reason):
+        raise LostError(listing.ids[place], reason)
 
 
 def _is_same(result: Result, places: Places, matched: Matched, listing: Listing) -> bool:
@@ -371,16 +371,16 @@ def _write_changes(step: _Step, found: Assignments, far: Bool[Tensor, "n"], path
     for i in step.joined.tolist():
         change = "changed" if i in replaced else "new"
         rows.append((number, change, after.ids[i], "", str(int(found.labels[i])), "yes" if far[i] else "no"))
-    places = {was: i for i, was in enumerate(step.was.tolist()) if was >= 0}
-    for was in np.flatnonzero(step.matched.renamed).tolist():
-        i = places[was]
+    for i in np.flatnonzero((step.was >= 0) & step.matched.renamed[step.was]).tolist():
+        was = int(step.was[i])
         rows.append((number, "renamed", after.ids[i], before.ids[was], str(int(found.labels[i])), ""))
-    labels, here = before.assignments.labels.tolist(), set(after.ids)
-    lost = [(was, "vanished") for was in _vanished(step)]
-    lost += [
-        (was, "unreadable") for was in np.flatnonzero(step.matched.changed).tolist() if before.ids[was] not in here
-    ]
-    rows += [(number, change, before.ids[was], "", str(labels[was]), "") for was, change in lost]
+    changed = {before.ids[was]: was for was in np.flatnonzero(step.matched.changed).tolist()}
+    if changed:
+        for name in after.ids:
+            changed.pop(name, None)
+    lost = [*((was, "vanished") for was in _vanished(step)), *((was, "unreadable") for was in changed.values())]
+    labels = before.assignments.labels
+    rows += [(number, change, before.ids[was], "", str(int(labels[was])), "") for was, change in lost]
     columns = zip(*rows, strict=True) if rows else [[] for _ in COLUMNS]
     texts = {name: [as_utf8(each) for each in values] for name, values in zip(COLUMNS, columns, strict=True)}
     write_columns(path, {name: (pa.string(), values) for name, values in texts.items()})

@@ -240,11 +240,16 @@ def _taken(blob: Blob) -> int:
     try:
         if (text := _stated_date(blob)) is not None:
             taken = datetime.strptime(text[:16], "%Y:%m:%d %H:%M").replace(tzinfo=UTC)
-            return int(taken.timestamp() // 60)
+            return _in_range(int(taken.timestamp() // 60))
     except Exception:
         pass
     _, written, _ = look_of(blob)
-    return UNKNOWN_DATE if written == NO_LOOK[1] else written // (60 * 10**9)
+    return UNKNOWN_DATE if written == NO_LOOK[1] else _in_range(written // (60 * 10**9))
+
+
+def _in_range(minutes: int) -> int:
+    """None for a date that int32 has no room for, as of the year 9999."""
+    return minutes if abs(minutes) < 2**31 else UNKNOWN_DATE
 
 
 def _stated_date(blob: Blob) -> str | None:

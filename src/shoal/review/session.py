@@ -27,6 +27,7 @@ from shoal.results.decided import Reader
 from shoal.results.deciding import record
 from shoal.results.finish import rewrite, rewrite_tables
 from shoal.results.learning import Proposal, accept, propose, questions
+from shoal.results.model import Model
 from shoal.results.naming import cosines_to, suggest_names
 from shoal.results.result import Result
 from shoal.results.tables import stamp_of
@@ -73,6 +74,7 @@ class Session:
         self.facts = Facts(self.result)
         self._keys: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._known_keys = {step["key"] for step in self.log.read()[0] if isinstance(step.get("key"), str)}
+        self._modelled = -1
         self._proposal: Proposal | None = None
         self._proposed_at = self._opened_at = self.log.size
         self.written = stamp_of(self.result.folder.assignments)  # a killed review leaves tables behind
@@ -91,6 +93,7 @@ class Session:
         found = self.result.assignments
         self.confidence = found.confidence.clone()
         self.closeness = -found.distance.nan_to_num(torch.inf).numpy()
+        self._labels_at_start = found.labels.numpy().copy()
         self._shown: dict[int, Central] = {}
 
     @property
@@ -146,10 +149,6 @@ class Session:
             return np.asarray(self.closeness[own])
         x = self._unit(torch.from_numpy(own))
         return np.asarray((x @ normalize(x.mean(0), dim=0)).numpy())
-
-    @property
-    def _labels_at_start(self) -> Int64[np.ndarray, "n"]:
-        return self.result.assignments.labels.numpy()
 
     def _unit(self, rows: Int64[Tensor, "m"]) -> Float[Tensor, "m d"]:
         return normalize(self.features[rows].float())
@@ -266,7 +265,7 @@ class Session:
         self._row(row)
         with self.lock:
             found = self.result.assignments
-            model = self.result.model
+            model = self._model()
             x = self._unit(torch.tensor([row])) if self.result.metric == "cosine" else self.features[row][None].float()
             centers = normalize(model.centers) if self.result.metric == "cosine" else model.centers
             apart = torch.cdist(x, centers)[0]
@@ -284,6 +283,12 @@ class Session:
                 ],
                 **self.facts.about(row),
             }
+
+    def _model(self) -> Model:
+        """What the decisions so far make of the clusters, kept until the next one."""
+        if self._modelled != self.version:
+            self._modelled, self._kept_model = self.version, replace(self.result).model
+        return self._kept_model
 
     def questions(self, n: int, skipped: Sequence[int]) -> list[dict[str, Any]]:
         """The next questions, each with its candidates.

@@ -139,7 +139,7 @@ def _value(text: str, word: str) -> Any:
         raise UserError(f"--grid {word!r} has an empty value: write each value between two commas.")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"--grid {word!r}: {text!r} cannot be read as a value; a list is written [0.8,1.2].") from error
     return _whole_specs(value) if isinstance(value, list) else value
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from shoal.config import RunConfig
 from shoal.data import DATA_SETS, DataConfig, find_source
 from shoal.data.sources.hub import SCHEME
+from shoal.data.sources.video import check_has_videos
 from shoal.errors import UserError
 from shoal.features.start import check_weights
 from shoal.models import BackboneConfig
@@ -67,6 +68,8 @@ def _count(data: DataConfig) -> tuple[int, int] | None:
         return known.n_images, known.n_clustered
     if data.path.startswith(SCHEME):
         return None
-    listing = find_source(data.path, root=data.root).listing()
+    source = find_source(data.path, root=data.root, every=data.every)
+    check_has_videos(source, data.every, data.path)
+    listing = source.listing()
     n = len(listing.ids)
     return n, sum(map(bool, listing.clustered)) if len(listing.clustered) else n

@@ -22,6 +22,7 @@ from shoal.data.listing import Names, distinct
 from shoal.data.sources.item import IMAGE_KEYS, LABEL_KEYS
 from shoal.data.sources.table import LABELS, PATHS, first_of
 from shoal.errors import UserError
+from shoal.progress import counted
 
 Read = Callable[[], object]
 """Gives an item; raises ``UnreadableError``."""
@@ -156,7 +157,12 @@ def _of_mapping(given: Mapping[Any, Any], datasets: Any) -> Items:
         label = next((each for each in LABEL_KEYS if each in given), None)
         if isinstance(given[key], list | tuple) or getattr(given[key], "ndim", 0) == 4:  # columns of many rows
             labels = given[label] if label is not None else [None] * len(given[key])
-            return _of_sequence([*zip(given[key], labels, strict=False)], len(given[key]))
+            if len(labels) != len(given[key]):
+                raise UserError(
+                    f"{key!r} has {counted(len(given[key]), 'image')} and {label!r} {counted(len(labels), 'label')}: "
+                    "give each image one, None for those without."
+                )
+            return _of_sequence([*zip(given[key], labels, strict=True)], len(given[key]))
         if label is not None:
             raise UserError(f"one item was given, with {key!r} and {label!r}: put it into a list, [item].")
     keys = [*given]

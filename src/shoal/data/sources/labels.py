@@ -15,7 +15,7 @@ from shoal.errors import UserError
 def classes_of(
     labels: Iterable[Any], names: tuple[str, ...] = (), rows: Sequence[str] = ()
 ) -> tuple[Int64[np.ndarray, "n"], tuple[str, ...]]:
-    """Number the classes of labels, -1 for a missing or negative label.
+    """Number the classes of labels, -1 for a missing, empty or negative label.
 
     Without ``names`` of the classes, the classes are the distinct labels in sorted order. ``rows`` names the images in
     error messages.
@@ -28,7 +28,9 @@ def classes_of(
     for row, label in enumerate(labels):
         if isinstance(label, list | dict) and not names:
             raise UserError(f"{rows[row]} has the label {label!r}: give each image one label, a number or a text.")
-        if label is None or label != label or (isinstance(label, int) and label < 0):
+        if isinstance(label, float) and label.is_integer():
+            label = int(label)  # pandas makes floats of whole numbers where one is missing
+        if label is None or label != label or label == "" or (isinstance(label, int | float) and label < 0):
             found.append(-1)
         elif not names:
             found.append(numbers.setdefault(label, len(numbers)))

@@ -91,12 +91,15 @@ def open_parquet(file: File) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file.
 
     Raises:
-        UserError: it cannot be read as Parquet, on opening or later.
+        UserError: it cannot be read as Parquet, on opening or later, or two of its columns have one name.
     """
     try:
         if isinstance(file, Path):
             check_regular(file)
         with pq.ParquetFile(file if isinstance(file, Path) else file.open()) as shard:
+            names = shard.schema_arrow.names
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise UserError(f"{file} has several columns named {twice!r}: rename or remove all but one.")
             yield shard
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise cannot_read(file, error) or UserError(
@@ -118,7 +121,7 @@ def image_column(schema: pa.Schema) -> str | None:
 def is_text(kind: pa.DataType) -> bool:
     """Tell whether a column holds text."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _has_path(schema: pa.Schema, image: str) -> bool:

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, repeat
@@ -27,6 +28,7 @@ PATHS = (
 """Columns that hold paths, and those that hold labels."""
 LABELS = ("label", "class", "category", "class_name", "labels")
 _ID = "id"
+_NUMBER = re.compile(r"-?\d{1,15}(\.\d{0,15})?")
 
 Column: TypeAlias = Callable[[str], Iterator[Any]]
 """Iterates over the values of a column, given its name."""
@@ -79,8 +81,9 @@ def table_source(file: File) -> Source:
 
     def listing() -> Listing:
         ids = distinct(Names(map(public, paths)) if remote else paths)
-        if _ID in columns:
-            ids = Names(map(str, _complete(column(_ID), _ID, file)))
+        if (named := first_of((_ID,), columns)) is not None:
+            given = _complete(column(named), named, file)
+            ids = Names(map(str, _whole(given, file) if is_csv else given))
             if distinct(ids) is not ids:
                 raise UserError(f"two rows of {file} have the same id: make the ids unique, or drop the column.")
         values: Iterator[Any] = column(label) if label is not None else repeat(None, len(paths))
@@ -125,11 +128,11 @@ def _check_encoding(file: File, paths: Sequence[str], files: Sequence[Path]) -> 
             raise _not_utf8(file, name)
 
 
-def _whole(labels: Iterable[str | None], file: File) -> Iterator[str | None]:
-    for label in labels:
-        if label and not _is_utf8(label):
-            raise _not_utf8(file, label)
-        yield label
+def _whole(texts: Iterable[str | None], file: File) -> Iterator[str | None]:
+    for text in texts:
+        if text and not _is_utf8(text):
+            raise _not_utf8(file, text)
+        yield text
 
 
 def _is_utf8(text: str) -> bool:
@@ -141,12 +144,15 @@ def _not_utf8(file: File, text: str) -> UserError:
     return UserError(f"{file} is not encoded as UTF-8, since it holds {shown!r}: save it as UTF-8.")
 
 
-def _numbers(values: Iterable[str | None]) -> Iterator[int | str | None]:
-    """Parse the labels of a CSV file as whole numbers if all of them are."""
+def _numbers(values: Iterable[str | None]) -> Iterator[int | float | str | None]:
+    """Parse the labels of a CSV file as numbers if all of them are."""
     seen: dict[str, str] = {}
     texts = [value and seen.setdefault(value, value) for value in values]
-    whole = all(text.removeprefix("-").isdecimal() and len(text) < 19 for text in seen)
-    return ((int(text) if whole else text) if text else None for text in texts)
+    if all(text.removeprefix("-").isdecimal() and len(text) < 19 for text in seen if text):
+        return (int(text) if text else None for text in texts)
+    if all(_NUMBER.fullmatch(text) for text in seen if text):
+        return (float(text) if text else None for text in texts)
+    return (None if not text or (text[0] == "-" and _NUMBER.fullmatch(text)) else text for text in texts)
 
 
 def _csv(file: File) -> tuple[list[str], Column]:
@@ -159,21 +165,28 @@ def _csv(file: File) -> tuple[list[str], Column]:
             if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or 0 in head:
                 raise UserError(f"{file} is encoded as UTF-16: save it as UTF-8.")
             with io.TextIOWrapper(file.open("rb"), encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-                yield from (row for row in csv.reader(lines) if row)
+                yield from (row for row in csv.reader(lines, strict=True) if row)
         except (OSError, csv.Error) as error:
             raise cannot_read(file, error) or UserError(
                 f"cannot read {file} as CSV: {getattr(error, 'strerror', None) or error}."
             ) from error
 
     columns = [name.strip() for name in next(rows(), [])]
+    folder = file.parent if isinstance(file, Path) else None
 
     def column(name: str) -> Iterator[str]:
         at = columns.index(name)
         all_rows = rows()
         next(all_rows)
-        return (row[at].strip() if at < len(row) else "" for row in all_rows)
+        return (_trimmed(row[at], folder) if at < len(row) else "" for row in all_rows)
 
     return columns, column
+
+
+def _trimmed(cell: str, folder: Path | None) -> str:
+    """A cell without the spaces around it, unless a file in the folder has them in its name."""
+    bare = cell.strip()
+    return cell if bare != cell and folder is not None and os.path.lexists(folder / cell) else bare
 
 
 def _parquet(file: File) -> tuple[list[str], Column]:
