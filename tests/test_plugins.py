@@ -196,7 +196,10 @@ def test_an_installed_method_is_known_by_name(package, monkeypatch):
     [
         ([("own", "installed_broken:X", "p")], "'own' of the package p 1.0 cannot be imported: ModuleNotFoundError"),
         ([("own", "installed_vicreg:Nothing", "p")], "'own' of the package p 1.0 cannot be imported: AttributeError"),
-        ([("own", "installed_vicreg:VICRegConfig", "p")], "is no method: it must derive from shoal.methods.Method"),
+        (
+            [("own", "installed_vicreg:VICRegConfig", "p")],
+            "cannot be the method 'own': it must derive from shoal.methods.Method",
+        ),
         ([("own", "installed_vicreg:VICReg", "p")], "announces the method 'vicreg' as 'own': rename either"),
         ([("own", "a:b", "p"), ("own", "c:d", "q")], "the packages p 1.0 and q 1.0 both have a method 'own'"),
     ],
@@ -262,7 +265,7 @@ FILES = {
     ),
     "no dataclass": (changed("@dataclass(frozen=True)\n", ""), r"write @dataclass\(frozen=True\) above VICRegConfig"),
     "no default": (changed(" = 256", ""), r"the setting dim of VICRegConfig needs a default"),
-    "name is a setting": (changed("name: ClassVar[str]", "name: str"), r"the name of a method is no setting"),
+    "name is a setting": (changed("name: ClassVar[str]", "name: str"), r"the name of a method is not a setting"),
     "no encoder": (
         changed("    @property\n    def encoder(self)", "    @property\n    def coder(self)"),
         r"the method VICReg lacks encoder, which every method defines",
@@ -311,7 +314,7 @@ CLAUSES = {
         r"'alike' must be a scalar, but has the shape \(256,\)",
     ),
     "a number": (FORWARD, '"alike": 1.0,', "the loss term 'alike' must be a tensor, not a float"),
-    "no text": (FORWARD, "3: F.mse_loss(z1, z2),", "a loss term is called 3, which is no text"),
+    "no text": (FORWARD, "3: F.mse_loss(z1, z2),", "a loss term is called 3, which is not text"),
     "a column": (FORWARD, '"loss": F.mse_loss(z1, z2),', "no loss term may be called 'loss', which is a column"),
     "not finite": (FORWARD, '"alike": F.mse_loss(z1, z2) / 0,', "the loss term 'alike' is not finite: inf"),
     "double": (FORWARD, '"alike": F.mse_loss(z1, z2).double(),', "must be float32, but is float64"),
@@ -559,8 +562,8 @@ BARS = files_of_page()["bars.py"]
         ("        n = int(number)", "        n = len(5)", None),
         ('f"bar {row}" for row', "row for row", "lists the id 0: ids must be text"),
         ('f"bar {row}" for row', 'f"bar {row}\\ud800" for row', "ids must be text"),
-        ("targets, (", "[7] * n, (", "targets that are no numbers of its 2 classes"),
-        ("targets, (", "[0.5] * n, (", "targets that are no numbers of its 2 classes"),
+        ("targets, (", "[7] * n, (", "targets that are neither numbers of its 2 classes"),
+        ("targets, (", "[0.5] * n, (", "targets that are neither numbers of its 2 classes"),
         (
             "(3, 16, 16), np.uint8",
             "(3, 16, 16), np.float32",

@@ -74,7 +74,7 @@ class RunConfig:
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     """Seed of all random numbers: the same seed gives the same run."""
     max_steps: Annotated[int, Ge(1)] | None = None
-    """Stop after so many steps; the schedule stays that of the whole run."""
+    """Stop after this many steps; the schedule stays that of the whole run."""
     cluster_from: Annotated[int, Ge(0)] = 10
     """First epoch whose losses use the clusters."""
     cluster_every: Annotated[int, Ge(1)] = 1
@@ -176,7 +176,7 @@ def recipe_text(name_or_path: str) -> str:
     except OSError as error:
         raise UserError(f"cannot read the recipe {name_or_path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{name_or_path} is not a text file, so it is no recipe.") from error
+        raise UserError(f"{name_or_path} is not a text file, so it is not a recipe.") from error
 
 
 def _shipped() -> Traversable:

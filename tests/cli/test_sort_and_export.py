@@ -1,4 +1,4 @@
-"""The verbs, on a folder of clusters that is stood in for."""
+"""The commands, on a folder of clusters that is stood in for."""
 
 import json
 from types import SimpleNamespace

@@ -74,7 +74,7 @@ def test_coloured_shapes_are_named(shapes):
     assert [names[0].name for names in found] == expected
     assert all(names[0].score > math.log(10) for names in found)
     assert all(len(names) <= 3 and names == sorted(names, key=lambda each: -each.score) for names in found)
-    assert result.names == {}  # suggestions are no names
+    assert result.names == {}  # suggestions are not names
 
 
 def test_words_that_repeat_are_suggested_once(shapes):

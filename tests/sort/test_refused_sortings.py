@@ -33,7 +33,7 @@ def test_a_folder_that_leads_elsewhere_is_refused(photos, tmp_path):
     (tmp_path / "sorted/cats").symlink_to(tmp_path / "elsewhere")
     refused(photos, tmp_path / "sorted", "copy", "cats is in the way and no folder")
     (tmp_path / "file").touch()
-    refused(photos, tmp_path / "file", "copy", "file is no folder: sort into another one")
+    refused(photos, tmp_path / "file", "copy", "file is not a folder: sort into another one")
 
 
 def test_source_and_goal_lie_apart(photos):

@@ -12,7 +12,7 @@ from shoal.training.settings import check_fits
 
 
 def config(method, batch_size=3, accumulate=1):
-    """Of a run with this method, in steps of so many images."""
+    """Of a run with this method, in steps of this many images."""
     base = tiny_config(n_clusters=2)
     optim = dataclasses.replace(base.optim, batch_size=batch_size, accumulate=accumulate)
     return dataclasses.replace(base, method=method, optim=optim)

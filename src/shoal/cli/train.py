@@ -270,7 +270,7 @@ def _scores(scores: Mapping[str, float]) -> list[str]:
 
 
 def _about(word: str, command: TrainCommand) -> str:
-    """What to say to a word that is no option."""
+    """What to say to a word that is not an option."""
     if word in recipe_names() or word.endswith((".yaml", ".yml")):
         return f"the recipe comes first: shoal train {word} --flags"
     if word.partition("=")[0] == "--method.name":

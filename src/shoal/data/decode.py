@@ -68,7 +68,7 @@ class Budget:
 
     @contextlib.contextmanager
     def of(self, n_bytes: int) -> Iterator[None]:
-        """Hold so many bytes; waits while others leave too little."""
+        """Hold this many bytes; waits while others leave too little."""
         with self._free:
             self._free.wait_for(lambda: self._used == 0 or self._used + n_bytes <= self._n_bytes)
             self._used += n_bytes
@@ -265,7 +265,7 @@ def _readable_kind(data: bytes) -> Kind | None:
     """Tell what an image is by its content; None: perhaps a kind without a mark of its own.
 
     Raises:
-        UnreadableError: it is no image, or one that is not read here.
+        UnreadableError: it is not an image, or one that is not read here.
     """
     kind = kind_of_content(data[:HEAD])
     if tiff_tags.is_tiff(data) and plugins.is_raw_tiff(data):

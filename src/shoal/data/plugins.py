@@ -161,7 +161,7 @@ def is_raw_tiff(data: bytes) -> bool:
 def raw_preview(data: bytes) -> tuple[bytes | Image.Image, int]:
     """The JPEG that a camera has put beside the raw samples, and the camera's orientation.
 
-    A file without one is developed at half its size. Previews that are no JPEG are not used: of a damaged file, their
+    A file without one is developed at half its size. Previews that are not JPEGs are not used: of a damaged file, their
     memory may be smaller than rawpy says.
 
     Raises:

@@ -66,6 +66,6 @@ class Reach:
         if not len(self._listing.files):
             return False
         path = self._listing.files[row]
-        if path.is_symlink() or not self._read:  # a link to nowhere is no loss
+        if path.is_symlink() or not self._read:  # a link to nowhere is not a loss
             return False
         return all(look_at(self._listing.files[each]) == NO_LOOK for each in self._read)

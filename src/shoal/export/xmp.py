@@ -243,7 +243,7 @@ class _Sidecar:
         found = [each for top in self.descriptions for each in _elements(top) if _name(each) == (namespace, name)]
         bags = [inner for each in found for inner in _elements(each)]
         if len(bags) != len(found) or any(top.hasAttributeNS(namespace, name) for top in self.descriptions):
-            raise UnmergeableError(f"its {name} is no list of keywords")
+            raise UnmergeableError(f"its {name} is not a list of keywords")
         return bags
 
     def _add(self, name: str, namespace: str, prefix: str, word: str) -> bool:

@@ -104,7 +104,7 @@ class ClipName:
             used: the images were embedded with it before.
 
         Raises:
-            UserError: it is missing, is no safetensors file, or cannot be downloaded.
+            UserError: it is missing, is not a safetensors file, or cannot be downloaded.
         """
         if given is not None:
             return weights_file(given, used=used, convert=_CONVERT)

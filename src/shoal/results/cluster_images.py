@@ -134,7 +134,7 @@ def _layer(layers: UMAPHDBSCAN, n_clusters: int, inputs: Inputs) -> tuple[Cluste
     """A layer of a density, and the cluster of each row there.
 
     Raises:
-        UserError: no layer has so many clusters.
+        UserError: no layer has this many clusters.
     """
     layer = layers.with_clusters(n_clusters)
     [found] = job.tensors_of_first(lambda: [torch.as_tensor(layer.predict(inputs.features))])

@@ -87,8 +87,8 @@ def fine_tune_run(run: Path, out: Path, progress: Progress) -> Summary:
         progress: told how far it is.
 
     Raises:
-        UserError: it is no finished run, nothing was said of its images, they are gone or have changed, another process
-            is changing it, or ``out`` is taken or cannot be written.
+        UserError: it is not a finished run, nothing was said of its images, they are gone or have changed, another
+            process is changing it, or ``out`` is taken or cannot be written.
     """
     ResultFolder(out).check_free()
     with _unchanged(ResultFolder(run)):

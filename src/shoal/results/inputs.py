@@ -39,7 +39,7 @@ _COMPARED = 100
 """Rows of features by which processes see that they have the same."""
 
 Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"] | list[bytes]]
-"""Reads the images of some rows, at most so many pixels wide if that saves anything, or their thumbnails."""
+"""Reads the images of some rows, at most this many pixels wide if that saves anything, or their thumbnails."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def pictures_of(images: Images) -> Pictures:
 
 
 def metric_for(inputs: Inputs) -> Metric:
-    """The metric of features for which none is asked; joined ones may have few columns, and are no measurements."""
+    """The metric of features for which none is asked; joined ones may have few columns, and are not measurements."""
     joined = inputs.encoder is not None and inputs.encoder.parts
     return "cosine" if joined else default_metric(inputs.features.shape[1])
 

@@ -26,7 +26,7 @@ from shoal.results.result import Result
 from shoal.tensors import read_tensors, write_tensors
 
 _OF_EACH = 1000
-"""Images of a cluster that are looked at, drawn at random: a mean of so many is known to 0.02."""
+"""Images of a cluster that are looked at, drawn at random: a mean of this many is known to 0.02."""
 
 _CELLS = 2**24
 """Probabilities computed at once: 67 MB."""
@@ -131,16 +131,14 @@ def read_words(path: Path) -> list[str]:
     """Read a word or a phrase from each line of a file, each once; empty lines are skipped.
 
     Raises:
-        UserError: it cannot be read, is no text in UTF-8, or has none.
+        UserError: it cannot be read, is not UTF-8 text, or is empty.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is no text in UTF-8: save it as such, with a word or a phrase in each line."
-        ) from error
+        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8, with a word or a phrase in each line.") from error
     words = [*dict.fromkeys(text for line in lines if (text := " ".join(line.split())))]
     if not words:
         raise UserError(f"{path} has no words: write a word or a phrase into each line.")

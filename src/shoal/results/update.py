@@ -80,7 +80,7 @@ class _Step:
 
 
 def update(result: Result, given: str | None, progress: Progress, *, strict: bool) -> Updated | None:
-    """Embed what is new or changed, put it into the clusters that there are, and leave out what is gone.
+    """Embed what is new or changed, put it into the existing clusters, and leave out what is gone.
 
     Everything else stays as it is, to the last bit. The new files are made ready beside the old ones and put in their
     place together, so that an interrupted update leaves the old result, and the next call resumes it. The processes of
@@ -198,7 +198,7 @@ def _reference(result: Result) -> Reference:
 
 
 def _updated_result(step: _Step, places: Places, staged: ResultFolder, reference: Reference) -> Result:
-    """The clustering with the images that there are now, and the settings of the result in the staged folder."""
+    """The clustering with the present images, and the settings of the result in the staged folder."""
     before = step.before
     flags = {
         name: _extended(flag, step.was, default=name == "clustered") for name, flag in (before.flags or {}).items()

@@ -37,7 +37,7 @@ def serve(result: Result, port: int | None, *, browser: bool, say: Callable[[str
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             app.state.stopping.set()  # pages hold streams of events open, which would be waited for
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cancelled now is no fault
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cancelled now is not a fault
             await super().shutdown(sockets)
 
     with listening(port) as opened, result.folder.alone():

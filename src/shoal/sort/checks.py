@@ -90,7 +90,7 @@ def check_room(into: Path, n_bytes: int, sources: Iterable[Path | None], how: Ho
     """
     existing = _existing(into)
     if not existing.is_dir():
-        raise UserError(f"{existing} is no folder: sort into another one.")
+        raise UserError(f"{existing} is not a folder: sort into another one.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"the folder {existing} cannot be written: sort into another one.")
     copied = how == "copy" or (how == "move" and any(on_other_disk(into, (path for path in sources if path))))

@@ -49,7 +49,7 @@ class _TarEntry(tarfile.TarInfo):
                 raise tarfile.ReadError("it ends without an end mark, perhaps cut off") from error
             raise
         except TAR_DAMAGE as error:
-            if has_ended:  # what follows and is no tar is passed over, as tar does
+            if has_ended:  # what follows and is not a tar is passed over, as tar does
                 raise tarfile.EmptyHeaderError(str(error)) from error  # type: ignore[attr-defined]
             raise
         archive.has_ended = False  # type: ignore[attr-defined]

@@ -45,7 +45,7 @@ def framed_source(source: Source, every: str, progress: ProgressCallback | None 
         progress: told how many megabytes of the videos have been gone through, of how many.
 
     Raises:
-        UserError: ``every`` is no interval, or PyAV is not installed.
+        UserError: ``every`` is not an interval, or PyAV is not installed.
     """
     check_every(every)
     if source.images is not None:
