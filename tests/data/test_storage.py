@@ -312,7 +312,7 @@ def test_pages_that_may_not_be_read_are_passed_over_as_folders_are(caplog):
     with serving({"/p/": page("0.png", "in/"), "/p/in/": page("1.png")} | {"/p/0.png": PICTURES[0]}) as server:
         server.faults["/p/in/"] = ("403", -1)
         assert [*find_source(f"{server.home}/p/").listing().ids] == ["0.png"]
-        assert "/p/in/ may not be read (403 Forbidden)" in caplog.text
+        assert "/p/in/ was denied (403 Forbidden)" in caplog.text
         server.faults["/p/in/"] = ("503", -1)
         with pytest.raises(UserError, match="cannot be reached"):
             find_source(f"{server.home}/p/")
@@ -508,7 +508,7 @@ def test_sftp(tmp_path):
         assert shown(found, *range(6))
         assert found.ids[0] == "in/0.png"
         assert shown(to_images(f"sftp://me:{PASSWORD}@{host}/z.zip"), 0, 1, 2)
-        with pytest.raises(UserError, match=r"may not be read \(Authentication failed\)") as told:
+        with pytest.raises(UserError, match=r"was denied \(Authentication failed\)") as told:
             find_source(f"sftp://me:{SIGNATURE}@{host}/p")
     assert SIGNATURE not in str(told.value)
 

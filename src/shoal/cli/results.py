@@ -91,11 +91,11 @@ class EvaluateCommand(Command):
     features: OptionalPath = None
     """Evaluate this .npy file (n, d) instead of a result, by cosine k-means."""
     labels: OptionalPath = None
-    """True classes of the features: a .npy file of whole numbers (n,), negative for none."""
+    """True classes of the features: a .npy file (n,) of whole numbers, negative for none, or of names."""
     test_features: OptionalPath = None
     """Features of a test part: a .npy file (m, d)."""
     test_labels: OptionalPath = None
-    """True classes of the test part: a .npy file of whole numbers (m,)."""
+    """True classes of the test part: a .npy file (m,) of whole numbers, negative for none, or of names."""
     n_clusters: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Number of clusters to find among the features; by default that of the classes."""
     merge_to: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None

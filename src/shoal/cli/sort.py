@@ -193,5 +193,5 @@ def _undo(manifest: Path) -> int:
     more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
     left = counted(len(done.left), "file is left as it is", "files are left as they are")
     raise UserError(
-        f"{left}: {shown}{more}. See to these, then undo again; or delete {manifest} if nothing else is to come back."
+        f"{left}: {shown}{more}. Resolve these, then undo again; or delete {manifest} if nothing else is to come back."
     )

@@ -35,8 +35,8 @@ class TrainCommand(Command):
     out: OptionalPath = None
     """Folder to write; by default runs/RECIPE, or runs/RECIPE-2 and so on when that is taken."""
     resume: OptionalPath = None
-    """Resume the run in this folder instead of starting one. Of the settings, --epochs and --max-steps alone can be
-    others: a finished run goes on for more, and one that ended at --max-steps goes on without a limit."""
+    """Resume the run in this folder instead of starting one. Only --epochs and --max-steps may differ: a finished
+    run continues for more epochs, and one that ended at --max-steps continues without a limit."""
     answers: bool = False
     """With --resume and a finished run: fine-tune its network on what was said of single images in 'shoal review' and
     'shoal learn'. The outcome gets a folder of its own, --out or RUN-answers, and the run stays as it is."""

@@ -25,7 +25,7 @@ _IN_A_ROW = 10
 
 
 class LostError(UserError):
-    """The images cannot be reached any more, as when their drive has gone away; read so far is what was there."""
+    """The images cannot be reached any more, as when their drive has gone away; what was read before is kept."""
 
     def __init__(self, name: str, reason: str, kept: str = "") -> None:
         bring = "bring their folder or drive back"

@@ -285,8 +285,8 @@ def told(url: str, failure: Failure) -> UserError:
     if failure.why in ("denied", "lapsed"):
         key = " If its address had a key after a question mark, give it with it again." if "http" in url[:5] else ""
         return UserError(
-            f"{url} may not be read ({failure.reason}): check its name and the credentials, which are those of fsspec: "
-            f"{_WHERE}.{key}"
+            f"access to {url} was denied ({failure.reason}): check its name and the credentials, which are those of "
+            f"fsspec: {_WHERE}.{key}"
         )
     if failure.may_pass:
         return UserError(f"{url} cannot be reached ({failure.reason}): check the network, then run the command again.")

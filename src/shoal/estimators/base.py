@@ -113,7 +113,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     def fit(self: Fitted, X: ImageSource, y: object = None) -> Fitted:
         """Learn features and clusters of images; ``y`` is ignored, and so are the labels of data sets.
 
-        With ``out``, a fit that is interrupted has saved its state there, and the same fit goes on where it was.
+        With ``out``, an interrupted fit has saved its state there, and the same fit resumes.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed.
@@ -312,7 +312,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             return
         if weights != self._trained().config.backbone.weights:
             raise UserError(
-                "warm_start goes on with the network of the last fit, and backbone.weights names another start: set "
+                "warm_start continues from the network of the last fit, and backbone.weights names another start: set "
                 "warm_start=False to begin with those weights, or leave them out."
             )
 
@@ -355,8 +355,8 @@ def _warm_up(method: Method, earlier: Method) -> None:
         method.load_state_dict(earlier.state_dict())
     except RuntimeError as error:
         raise UserError(
-            "warm_start goes on with the network of the last fit, and these settings make another one: leave backbone, "
-            "method and n_clusters as they were, or set warm_start=False."
+            "warm_start continues from the network of the last fit, and these settings make another one: leave "
+            "backbone, method and n_clusters as they were, or set warm_start=False."
         ) from error
 
 

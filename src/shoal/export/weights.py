@@ -77,7 +77,7 @@ def export_weights(path: Path, file: Path, pixels: UInt8[Tensor, "m 3 h w"], lic
 
     Args:
         path: of the run.
-        file: to write, of safetensors. The model card gets beside it, and what timm builds the network from.
+        file: to write, of safetensors. The model card and timm's config.json are written beside it.
         pixels: some images of the run's size, to compare with.
         licence: one of ``LICENCES``, for the card; empty for none.
 

@@ -84,7 +84,7 @@ def fine_tune_run(run: Path, out: Path, progress: Progress) -> Summary:
     Args:
         run: of a finished training run.
         out: folder to write.
-        progress: told how far it is.
+        progress: reports progress.
 
     Raises:
         UserError: it is not a finished run, nothing was said of its images, they are gone or have changed, another

@@ -141,7 +141,7 @@ def read_inputs(
         fewest: how many images there must be.
         pixels: how images are read.
         strict: whether to fail on the first image that cannot be read.
-        progress: told how far it is.
+        progress: reports progress.
 
     Raises:
         UserError: there is nothing that can be clustered, fewer than ``fewest`` images, or no network to embed with.

@@ -89,7 +89,7 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
     Args:
         result: finished.
         given: a source that joins those of the result, or is their new place; None looks at the old ones again.
-        progress: told how far it is.
+        progress: reports progress.
         strict: whether to fail on the first new image that cannot be read instead of skipping it.
 
     Returns:

@@ -135,7 +135,7 @@ def check_free_targets(into: Path, folders: Iterable[str], destinations: Iterabl
 
 
 def check_free_stems(into: Path, destinations: Iterable[str]) -> None:
-    """Refuse to write beside files that have these names with an ending, as an earlier sorting may have left them.
+    """Refuse to write beside files that have these names with an extension, as an earlier sort may have left them.
 
     Raises:
         UserError: there is one.
@@ -148,7 +148,8 @@ def check_free_stems(into: Path, destinations: Iterable[str]) -> None:
             stems[folder] = {folded(each.stem) for each in found}
         if folded(name) in stems[folder]:
             raise UserError(
-                f"{into / target} exists already, with an ending: nothing is overwritten, sort into another folder."
+                f"{into / target} exists already with a file extension: nothing is overwritten, sort into another "
+                "folder."
             )
 
 
