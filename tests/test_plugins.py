@@ -299,8 +299,8 @@ def test_two_files_with_one_name_are_told(vicreg, tmp_path, capsys):
 def test_other_things_than_files_are_told(tmp_path, capsys):
     (tmp_path / "folder.py").mkdir()
     (tmp_path / "recipe.yaml").write_text("")
-    assert "for it is not a file" in complaint(["recipes", "--plugin", tmp_path / "folder.py"], capsys)
-    assert "whose name ends in .py" in complaint(["recipes", "--plugin", tmp_path / "recipe.yaml"], capsys)
+    assert "is not a file: give a Python file" in complaint(["recipes", "--plugin", tmp_path / "folder.py"], capsys)
+    assert "is not a plugin: give a .py file" in complaint(["recipes", "--plugin", tmp_path / "recipe.yaml"], capsys)
     assert "--plugin needs a Python file" in complaint(["recipes", "--plugin"], capsys)
     assert "--plugin needs a Python file" in complaint(["recipes", "--plugin="], capsys)
     assert "there is no plugin nothing.py" in complaint(["predict", "x", "y", "--plugin=nothing.py"], capsys)
@@ -374,7 +374,7 @@ CLAUSES = {
     "kept outside of buffers": (
         FORWARD,
         '"alike": self.count() * F.mse_loss(z1, z2),',
-        "a method that is saved and loaded goes on with another 'alike'",
+        "a method that is saved and loaded continues with another 'alike'",
     ),
     "granularities": (
         "        self.config = config\n",
@@ -575,7 +575,7 @@ BARS = files_of_page()["bars.py"]
             "for row in [*range(n), 0, 0]:\n                image",
             "more than 5 images where it lists 5",
         ),
-        ("image[:, row % 16] = 255", "image[:] = np.random.randint(255)", "is another when it is read again"),
+        ("image[:, row % 16] = 255", "image[:] = np.random.randint(255)", "differs when it is read again"),
     ],
 )
 def test_a_broken_source_is_told_in_a_sentence(old, new, sentence, tmp_path, capsys):

@@ -399,7 +399,7 @@ def test_an_archive_behind_a_bad_connection(fault):
         ("/empty/", "there is nothing at {home}/empty/: check the address."),
         ("/a.npy", "{home}/a.npy would have to be mapped into memory: download it"),
         ("/thing", "is not a web page but application/octet-stream: give the address of"),
-        ("/bad.zip", "cannot read {home}/bad.zip: it is damaged, or no zip archive"),
+        ("/bad.zip", "cannot read {home}/bad.zip: it is damaged, or not a zip archive"),
         ("/text.xyz", "cannot take images from {home}/text.xyz: give"),
     ],
 )

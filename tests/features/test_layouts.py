@@ -307,7 +307,10 @@ WRONG = {
         lambda path, _: torch.save({"state_dict": Bomb(path.parent / "ran")}, path),
         "system, which could run code",
     ),
-    "code, plain pickle": (lambda path, _: path.write_bytes(pickle.dumps(Bomb(path.parent / "ran"))), "no checkpoint"),
+    "code, plain pickle": (
+        lambda path, _: path.write_bytes(pickle.dumps(Bomb(path.parent / "ran"))),
+        "not a checkpoint",
+    ),
     "code, by a function": (
         lambda path, _: torch.save({"a": Caller()}, path),
         "builtins.getattr, which could run code",

@@ -69,7 +69,7 @@ class LearnCommand(Command):
     """Answers to 'shoal ask' (.csv), which are propagated to other images, or the export of an edited report (.json or
     .csv), which is applied as is. Without it, learn from all that has been said so far."""
     yes: bool = False
-    """Keep it; without, only show what would change."""
+    """Keep it; otherwise only show what would change."""
     undo: bool = False
     """Take back the last decision: an edit, an answer, or what was learned."""
 
@@ -80,7 +80,7 @@ class LearnCommand(Command):
         result = Result.load(self.result)
         if self.undo:
             if self.file is not None or self.yes:
-                raise UserError("--undo goes with nothing else: give the result alone.")
+                raise UserError("--undo takes no other options: give the result alone.")
             return _undo(result)
         decisions, is_edited = _decisions(result, self.file)
         proposal = _proposal(result, decisions, is_edited=is_edited)

@@ -153,7 +153,7 @@ def _check_answers(command: TrainCommand, *, has_settings: bool) -> None:
     if command.resume is None:
         raise UserError("--answers fine-tunes a finished run: give it with --resume RUN.")
     if has_settings or command.dry_run or command.profile is not None or command.tracker != "none":
-        raise UserError("--answers goes with --resume, --out and --quiet alone: what is trained, and how, is known.")
+        raise UserError("--answers takes only --resume, --out and --quiet: the run says what is trained, and how.")
 
 
 def _fine_tune(command: TrainCommand) -> int:

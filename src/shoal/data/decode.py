@@ -160,7 +160,7 @@ def samples_of(data: bytes) -> Samples | None:
     """
     if not data or is_shallow(data[:32]):
         return None
-    with contextlib.suppress(Exception):  # it is told when the image is read to be shown
+    with contextlib.suppress(Exception):  # it is reported when the image is read to be shown
         if _deep_kind(data):
             found = _opened(data, None, lambda opened, _turn: opened)
             return found if isinstance(found, Samples) and found.stated is None else None

@@ -154,7 +154,7 @@ def is_raw_tiff(data: bytes) -> bool:
         if _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _RAW_PHOTOMETRICS:
             return True
         return _MAKE in tags and (tags.get(_SUBFILE) == 1 or tags.get(_COMPRESSION) in _RAW_COMPRESSIONS)
-    except Exception:  # it is told when the file is read as a TIFF
+    except Exception:  # it is reported when the file is read as a TIFF
         return False
 
 

@@ -106,8 +106,8 @@ def export_weights(path: Path, file: Path, pixels: UInt8[Tensor, "m 3 h w"], lic
     if deviation > AGREES:
         file.unlink()
         raise UserError(
-            f"plain timm makes other features with these weights than {path} (they differ by {deviation:.1e}): nothing "
-            "was written."
+            f"plain timm's features with these weights differ from those of {path} by {deviation:.1e}: nothing was "
+            "written."
         )
     card = file.with_name(CARD)
     if card.exists():  # that of a project, perhaps

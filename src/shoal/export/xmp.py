@@ -160,10 +160,10 @@ def merged(content: bytes, *images: LabelledImage) -> bytes | None:
     """
     try:
         if b"<!DOCTYPE" in content:
-            raise UnmergeableError("it has a document type, which XMP has not")
+            raise UnmergeableError("it has a document type, which XMP does not have")
         document = minidom.parseString(content)
         if document.doctype is not None:
-            raise UnmergeableError("it has a document type, which XMP has not")
+            raise UnmergeableError("it has a document type, which XMP does not have")
         before = "".join(_markup(document))
         sidecar = _Sidecar(document)
         sidecar.forget()

@@ -40,7 +40,7 @@ BATCHES_PER_BLOCK = 4
 """No batch reaches beyond a block of this many: the batches of a block are the same whoever computes it."""
 
 Count: TypeAlias = Callable[[int], object]
-"""Is told how many rows of the listing have been dealt with."""
+"""Called with how many rows of the listing have been dealt with."""
 
 
 def block_size(batch_size: int) -> int:

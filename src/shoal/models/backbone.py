@@ -128,9 +128,7 @@ class Backbone(nn.Module):
         """
         if not blocks_of(self.network):
             kind = type(self.network).__name__
-            raise UserError(
-                f"--recompute knows the blocks of ResNets and of the small net, not of {kind}: leave it out."
-            )
+            raise UserError(f"--recompute supports ResNets and the small net, not {kind}: leave it out.")
         self.recomputes = True
 
     def compile_training(self, mode: str | None = None, *, on: bool = True) -> None:

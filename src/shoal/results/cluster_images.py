@@ -82,7 +82,7 @@ def cluster(
         metric: of the distances.
         seed: random seed.
         folder: to write.
-        progress: told of what takes long.
+        progress: reports what takes long.
         min_cluster_size: for the density alone; None takes that of an earlier result by density.
 
     Raises:

@@ -173,9 +173,9 @@ def read_inputs(
     if name == "-" and any(private(place) != place for place in source.places):
         progress.warn(
             "addresses are kept without what follows '?', where keys may stand: 'sort', 'export' and 'update' cannot "
-            "ask for these images again. Give a table of the addresses, a .csv file, if they are to."
+            "ask for these images again. If they should, give a table of the addresses, a .csv file."
         )
-    listing = source.listing()  # what is wrong with the images is told before anything is downloaded
+    listing = source.listing()  # reports what is wrong with the images before anything is downloaded
     if len(listing.ids) < fewest:
         n = counted(len(listing.ids), "image is", "images are")
         raise UserError(f"{n} fewer than the {fewest} clusters asked for: lower -k.")
@@ -265,7 +265,7 @@ def of_result(
     Args:
         result: to be clustered again.
         folder: of the new result.
-        progress: told what has become of the images.
+        progress: reports what has become of the images.
         specs: those of its networks whose features are wanted; by default all.
 
     Raises:

@@ -105,7 +105,7 @@ def accept(result: Result, proposal: Proposal) -> Result:
 
 
 def graph_of(result: Result, *, keep: bool = True) -> Graph:
-    """The neighbour graph of a result, which its folder keeps unless it is told not to.
+    """The neighbour graph of a result, which its folder keeps unless asked not to.
 
     Raises:
         UserError: the features are gone, or the folder cannot be written.

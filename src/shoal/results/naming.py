@@ -73,7 +73,7 @@ def suggest_names(
         result: the clusters. Its images are not needed.
         words: the names to choose from, a word or a phrase each.
         most: names of a cluster at most; there may be none.
-        progress: told how many words are embedded.
+        progress: reports how many words are embedded.
 
     Returns:
         A list for each cluster, in the order of ``result.model.numbers``.

@@ -170,7 +170,7 @@ class Result:
             return self.embedded.features
         found = given_features(str(self.source))
         if len(found) != len(self.table_ids):
-            raise UserError(f"{self.source} has other rows than those that were clustered: cluster again.")
+            raise UserError(f"{self.source} does not have the rows that were clustered: cluster again.")
         return found
 
     @cached_property

@@ -268,7 +268,7 @@ def check_free(path: Path) -> None:
 def check_suffix(path: Path) -> None:
     """Raise a UserError when the ending names no format that a table can be written in."""
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path} should end in {' or '.join(SUFFIXES)}: the ending says the format.")
+        raise UserError(f"{path} should end in {' or '.join(SUFFIXES)}: the suffix gives the format.")
 
 
 def as_utf8(name: str) -> str:

@@ -141,7 +141,7 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
 
 
 def _is_done(result: Result, places: Places, matched: Matched, images: Source) -> bool:
-    """Whether there is nothing to do; whatever stands in the way is told before anything is embedded.
+    """Whether there is nothing to do; whatever stands in the way is reported before anything is embedded.
 
     Raises:
         UserError: a drive has gone away, or somebody has changed the table of changes.

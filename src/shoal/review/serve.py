@@ -28,7 +28,7 @@ def serve(result: Result, port: int | None, *, browser: bool, say: Callable[[str
         result: finished.
         port: to listen on; None takes ``PORT``, or a free one.
         browser: whether to open the page.
-        say: told the address, and what was written.
+        say: called with the address, and with what was written.
 
     Raises:
         UserError: the port is in use, another process changes the result, or its folder cannot be written.

@@ -313,8 +313,8 @@ def _a_saved_method_goes_on_as_it_was(trial: _Trial) -> None:
     differing = next((name for name, term in before.items() if not torch.equal(term, after[name])), None)
     trial.require(
         differing is None,
-        f"a method that is saved and loaded goes on with another {differing!r}: keep what changes from step to step in "
-        "buffers (register_buffer), or a resumed run is another one",
+        f"a method that is saved and loaded continues with another {differing!r}: keep what changes from step to step "
+        "in buffers (register_buffer), or a resumed run is another one",
     )
 
 

@@ -119,8 +119,8 @@ def check_lengths(config: RunConfig) -> None:
     warmup = config.optim.warmup_epochs
     if config.optim.schedule == "epoch" and warmup >= config.epochs:
         raise UserError(
-            f"--optim.warmup-epochs {warmup} leaves nothing of {counted(config.epochs, 'epoch')}, of which "
-            "--optim.schedule epoch counts the warm-up as a part: the rate would be 0 throughout. Give fewer, or "
+            f"--optim.warmup-epochs {warmup} leaves nothing of {counted(config.epochs, 'epoch')}, since "
+            "--optim.schedule epoch counts the warm-up among them: the rate would be 0 throughout. Give fewer, or "
             "--optim.schedule iteration."
         )
 

@@ -89,7 +89,7 @@ def _checked(source: ImageSource, found: object) -> Listing:
     for name in ("targets", "held_out", "clustered", "files"):
         other = len(getattr(found, name))
         if other != n and (other or name == "targets"):
-            raise UserError(f"{where} lists {n} ids and {other} {name}: there must be as many.")
+            raise UserError(f"{where} lists {n} ids and {other} {name}: the numbers must be equal.")
     if len(set(found.ids)) != n:
         raise UserError(f"{where} lists an id twice: each image needs its own.")
     for each in found.ids:
@@ -135,7 +135,7 @@ def _exactly(blobs: Iterator[Blob], n: int, where: str) -> Iterator[Blob]:
         yield blob
     if number != n:
         count = f"more than {n}" if number > n else str(number)
-        raise UserError(f"{where} iterates over {count} images where it lists {n}: there must be as many.")
+        raise UserError(f"{where} iterates over {count} images where it lists {n}: the numbers must be equal.")
 
 
 def _is_image(blob: object) -> bool:

@@ -95,7 +95,7 @@ class TarWalk:
             except TAR_DAMAGE as error:
                 reason = " ".join(str(error).split())
                 raise cannot_read(self._file, error) or UserError(
-                    f"cannot read {self._file}: it is damaged, or no tar archive ({reason})."
+                    f"cannot read {self._file}: it is damaged, or not a tar archive ({reason})."
                 ) from error
             yield from self._entries(archive)
 
