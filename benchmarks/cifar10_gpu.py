@@ -37,7 +37,7 @@ from shoal.training.run import Interrupted, Watcher
 
 Row = dict[str, Any]
 LINES = 20
-"""At most about so many lines of the table at the end."""
+"""At most about this many lines of the table at the end."""
 
 
 class Curve(Watcher):

@@ -95,7 +95,7 @@ def ranks(job: subprocess.Popen[str]) -> list[int]:
 
 
 def killed(n: int, flags: Sequence[str], out: Path, at: int, *, everyone: bool) -> dict[str, object]:
-    """Start n processes and kill one of them, or all, once so many images are done."""
+    """Start n processes and kill one of them, or all, once this many images are done."""
     with tempfile.TemporaryFile("w+") as said:
         job = subprocess.Popen(command(n, flags, out), stdout=said, stderr=subprocess.STDOUT, text=True)
         while done(out / "features") < at and job.poll() is None:

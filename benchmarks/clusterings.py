@@ -3,8 +3,8 @@
     python benchmarks/clusterings.py FEATURES.npy LABELS.npy [--seeds 10,11,12] [--methods kmeans,temi] [--threads 1]
 
 The metric is the cosine and k the number of classes; only scores read the classes themselves. It prints a line of
-figures for each method and seed; for TEMI also the lowest loss of a head, and for the density, which is
-told no k, the clusters, the share of rows in none and the purity of the others, whose scores these are. ECE is the
+figures for each method and seed; for TEMI also the lowest loss of a head, and for the density, which
+takes no k, the clusters, the share of rows in none and the purity of the others, whose scores these are. ECE is the
 expected calibration error of the confidence in a result (15 bins); in brackets that of the probabilities before they
 are calibrated, and the CPU seconds which that takes.
 """

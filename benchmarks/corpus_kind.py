@@ -71,7 +71,7 @@ def picture() -> Float[np.ndarray, "h w 3"]:
 
 
 def rgb(bits: int = 8) -> Shaped[np.ndarray, "h w 3"]:
-    """The picture in so many bits, in the smallest type of whole numbers that holds them."""
+    """The picture in this many bits, in the smallest type of whole numbers that holds them."""
     return _whole(picture(), bits)
 
 

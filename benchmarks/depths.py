@@ -26,7 +26,7 @@ DEPTHS = (16, 14, 12, 10)
 
 
 def write_greys(photos: Path, folder: Path, bits: int, container: str) -> None:
-    """Write the photos as greys of so many bits, in files of 16."""
+    """Write the photos as greys of this many bits, in files of 16."""
     for group in sorted(path for path in photos.iterdir() if path.is_dir()):
         (folder / group.name).mkdir(parents=True)
         for number, file in enumerate(sorted(group.iterdir())[:EACH]):

@@ -66,7 +66,7 @@ def cropped(image: Image.Image, share: float, left: float = 0.5, top: float = 0.
 
 
 def resized(image: Image.Image, edge: int) -> Image.Image:
-    """To a longer edge of so many pixels."""
+    """To a longer edge of this many pixels."""
     share = edge / max(image.size)
     width, height = (max(1, round(side * share)) for side in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS)

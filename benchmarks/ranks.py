@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--noise", type=int, help="train on so many random images of 32 px")
+    parser.add_argument("--noise", type=int, help="train on this many random images of 32 px")
     parser.add_argument("--save", default="", help="keep the figures under this name in benchmarks/results")
     args, flags = parser.parse_known_args()
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(args.ranks)]

@@ -63,7 +63,7 @@ def of_network(config: RunConfig, gpus: int) -> None:
     gradient = 4 * learnt
     print(f"\n{learnt} weights learn: a gradient of {gradient / 1e6:.0f} MB a step")
     print(f"of which each of {gpus} GPUs sends {2 * (gpus - 1) / gpus * gradient / 1e6:.0f} MB round a ring")
-    print(f"weights, slow copy, buffers, gradient, momentum: {held / 2**30:.2f} GB of 2**30 bytes, as below")
+    print(f"weights, target network, buffers, gradient, momentum: {held / 2**30:.2f} GB of 2**30 bytes, as below")
     rows = []
     for side in SIDES:
         extent = Extent(N, N, (side, side))

@@ -34,7 +34,7 @@ OF_PLUGINS = {"vicreg.py", "erase.py", "bars.py", "--method.alike", "vicreg-digi
 
 
 def command_of(verb):
-    """The dataclass behind a verb."""
+    """The dataclass behind a command."""
     module, _, name = VERBS[verb].partition(".")
     return getattr(import_module(f"shoal.cli.{module}"), name)
 
@@ -47,7 +47,7 @@ def train_flags(method):
 
 @cache
 def flags():
-    """Every option of every verb, and the parts of settings, such as --augment, that a page may name as a whole."""
+    """Every option of every command, and the parts of settings, such as --augment, that a page may name as a whole."""
     known = {"--help", "--version"}.union(*map(train_flags, METHODS))
     for verb in VERBS:
         if verb != "train":

@@ -406,7 +406,7 @@ def test_an_interrupted_fit_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert main(["train", "--resume", str(tmp_path / "run")]) == 2
     assert "were given in Python, so it is resumed there: fit the same images" in capsys.readouterr().err
-    with pytest.raises(shoal.UserError, match="was interrupted and had other settings"):
+    with pytest.raises(shoal.UserError, match="holds an interrupted run with other settings"):
         clone(model).set_params(epochs=4).fit(Labelled())
     with pytest.raises(shoal.UserError, match=r"images of .* have changed"):
         clone(model).fit(Labelled(range(39)))

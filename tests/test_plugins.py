@@ -196,7 +196,10 @@ def test_an_installed_method_is_known_by_name(package, monkeypatch):
     [
         ([("own", "installed_broken:X", "p")], "'own' of the package p 1.0 cannot be imported: ModuleNotFoundError"),
         ([("own", "installed_vicreg:Nothing", "p")], "'own' of the package p 1.0 cannot be imported: AttributeError"),
-        ([("own", "installed_vicreg:VICRegConfig", "p")], "is no method: it must derive from shoal.methods.Method"),
+        (
+            [("own", "installed_vicreg:VICRegConfig", "p")],
+            "cannot be the method 'own': it must derive from shoal.methods.Method",
+        ),
         ([("own", "installed_vicreg:VICReg", "p")], "announces the method 'vicreg' as 'own': rename either"),
         ([("own", "a:b", "p"), ("own", "c:d", "q")], "the packages p 1.0 and q 1.0 both have a method 'own'"),
     ],
@@ -262,7 +265,7 @@ FILES = {
     ),
     "no dataclass": (changed("@dataclass(frozen=True)\n", ""), r"write @dataclass\(frozen=True\) above VICRegConfig"),
     "no default": (changed(" = 256", ""), r"the setting dim of VICRegConfig needs a default"),
-    "name is a setting": (changed("name: ClassVar[str]", "name: str"), r"the name of a method is no setting"),
+    "name is a setting": (changed("name: ClassVar[str]", "name: str"), r"the name of a method is not a setting"),
     "no encoder": (
         changed("    @property\n    def encoder(self)", "    @property\n    def coder(self)"),
         r"the method VICReg lacks encoder, which every method defines",
@@ -296,8 +299,8 @@ def test_two_files_with_one_name_are_told(vicreg, tmp_path, capsys):
 def test_other_things_than_files_are_told(tmp_path, capsys):
     (tmp_path / "folder.py").mkdir()
     (tmp_path / "recipe.yaml").write_text("")
-    assert "for it is not a file" in complaint(["recipes", "--plugin", tmp_path / "folder.py"], capsys)
-    assert "whose name ends in .py" in complaint(["recipes", "--plugin", tmp_path / "recipe.yaml"], capsys)
+    assert "is not a file: give a Python file" in complaint(["recipes", "--plugin", tmp_path / "folder.py"], capsys)
+    assert "is not a plugin: give a .py file" in complaint(["recipes", "--plugin", tmp_path / "recipe.yaml"], capsys)
     assert "--plugin needs a Python file" in complaint(["recipes", "--plugin"], capsys)
     assert "--plugin needs a Python file" in complaint(["recipes", "--plugin="], capsys)
     assert "there is no plugin nothing.py" in complaint(["predict", "x", "y", "--plugin=nothing.py"], capsys)
@@ -311,7 +314,7 @@ CLAUSES = {
         r"'alike' must be a scalar, but has the shape \(256,\)",
     ),
     "a number": (FORWARD, '"alike": 1.0,', "the loss term 'alike' must be a tensor, not a float"),
-    "no text": (FORWARD, "3: F.mse_loss(z1, z2),", "a loss term is called 3, which is no text"),
+    "no text": (FORWARD, "3: F.mse_loss(z1, z2),", "a loss term is called 3, which is not text"),
     "a column": (FORWARD, '"loss": F.mse_loss(z1, z2),', "no loss term may be called 'loss', which is a column"),
     "not finite": (FORWARD, '"alike": F.mse_loss(z1, z2) / 0,', "the loss term 'alike' is not finite: inf"),
     "double": (FORWARD, '"alike": F.mse_loss(z1, z2).double(),', "must be float32, but is float64"),
@@ -371,7 +374,7 @@ CLAUSES = {
     "kept outside of buffers": (
         FORWARD,
         '"alike": self.count() * F.mse_loss(z1, z2),',
-        "a method that is saved and loaded goes on with another 'alike'",
+        "a method that is saved and loaded continues with another 'alike'",
     ),
     "granularities": (
         "        self.config = config\n",
@@ -559,8 +562,8 @@ BARS = files_of_page()["bars.py"]
         ("        n = int(number)", "        n = len(5)", None),
         ('f"bar {row}" for row', "row for row", "lists the id 0: ids must be text"),
         ('f"bar {row}" for row', 'f"bar {row}\\ud800" for row', "ids must be text"),
-        ("targets, (", "[7] * n, (", "targets that are no numbers of its 2 classes"),
-        ("targets, (", "[0.5] * n, (", "targets that are no numbers of its 2 classes"),
+        ("targets, (", "[7] * n, (", "targets that are neither numbers of its 2 classes"),
+        ("targets, (", "[0.5] * n, (", "targets that are neither numbers of its 2 classes"),
         (
             "(3, 16, 16), np.uint8",
             "(3, 16, 16), np.float32",
@@ -572,7 +575,7 @@ BARS = files_of_page()["bars.py"]
             "for row in [*range(n), 0, 0]:\n                image",
             "more than 5 images where it lists 5",
         ),
-        ("image[:, row % 16] = 255", "image[:] = np.random.randint(255)", "is another when it is read again"),
+        ("image[:, row % 16] = 255", "image[:] = np.random.randint(255)", "differs when it is read again"),
     ],
 )
 def test_a_broken_source_is_told_in_a_sentence(old, new, sentence, tmp_path, capsys):

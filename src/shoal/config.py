@@ -48,7 +48,7 @@ class OptimConfig:
     batch_size: Annotated[int, Ge(2)] = 256
     """Images per step, over all processes; at most the number of images is used."""
     accumulate: Annotated[int, Ge(1)] = 1
-    """Parts the images of a step are cut into, one after the other, where they do not fit into memory at once."""
+    """Split each step's images into this many parts, one pass each (gradient accumulation), to save memory."""
     lr: Annotated[float, Gt(0)] = 0.05
     """Learning rate for a batch of 256; the real rate grows with the batch size."""
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
@@ -58,9 +58,9 @@ class OptimConfig:
     warmup_epochs: Annotated[int, Ge(0)] = 10
     """Epochs over which the rate climbs linearly to its full value."""
     backbone_lr_scale: Annotated[float, Gt(0)] = 1.0
-    """How many times the rate of the rest the backbone learns with; below 1 for weights to start from."""
+    """Multiplies the backbone's learning rate; below 1 when starting from pretrained weights."""
     schedule: Literal["iteration", "epoch", "constant"] = "iteration"
-    """Whether a cosine moves the rate at every step or once an epoch, or it stays as it is after the warm-up."""
+    """Cosine decay per iteration or per epoch, or a constant rate after the warm-up."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class RunConfig:
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     """Seed of all random numbers: the same seed gives the same run."""
     max_steps: Annotated[int, Ge(1)] | None = None
-    """Stop after so many steps; the schedule stays that of the whole run."""
+    """Stop after this many steps; the schedule stays that of the whole run."""
     cluster_from: Annotated[int, Ge(0)] = 10
     """First epoch whose losses use the clusters."""
     cluster_every: Annotated[int, Ge(1)] = 1
@@ -86,8 +86,8 @@ class RunConfig:
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the backbone for training with torch.compile; auto does so for long runs on a GPU."""
     recompute: bool = False
-    """Compute what lies within the backbone's blocks again for the backward pass: the same run, a quarter slower, with
-    a fourth of the memory for activations."""
+    """Recompute the backbone's activations in the backward pass (activation checkpointing): the same run, a quarter
+    slower, with a quarter of the activation memory."""
     sync_batch_norm: bool = False
     """With several processes, take batch-norm statistics over all of them."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -176,7 +176,7 @@ def recipe_text(name_or_path: str) -> str:
     except OSError as error:
         raise UserError(f"cannot read the recipe {name_or_path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{name_or_path} is not a text file, so it is no recipe.") from error
+        raise UserError(f"{name_or_path} is not a text file, so it is not a recipe.") from error
 
 
 def _shipped() -> Traversable:

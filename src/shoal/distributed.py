@@ -209,7 +209,7 @@ def gather_uneven(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "global_b ...
 
 
 def rows_on_first(own: Shaped[Tensor, "b ..."], whole: Shaped[Tensor, "n ..."]) -> None:
-    """Copy each rank's ``part`` of n rows, on the host, into ``whole`` of rank 0, so many at a time as fit into 16 MB.
+    """Copy each rank's ``part`` of n rows, on the host, into ``whole`` of rank 0, as many at a time as fit into 16 MB.
 
     Args:
         own: those of this rank.

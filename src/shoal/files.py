@@ -46,7 +46,7 @@ def expand_home(path: str | Path) -> Path:
 
 
 def real(path: str | Path) -> Path:
-    """Resolve all links of a path; unlike ``Path.resolve``, a loop of links is no error."""
+    """Resolve all links of a path; unlike ``Path.resolve``, a loop of links is not an error."""
     return Path(os.path.realpath(expand_home(path)))
 
 

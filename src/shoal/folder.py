@@ -19,7 +19,7 @@ FOLDER/
   decisions.jsonl         what a person has renamed, merged, split, moved and answered, if anything; only added to
   clustered.parquet       the assignments before any decision
   decisions-of-earlier-clusters.jsonl  what was decided before the images were clustered otherwise, if anything
-  learned-1.safetensors   what was learnt from answers
+  learned-1.safetensors   what was learned from answers
   graph.safetensors       the nearest neighbours of images, over which answers spread
   clustering.safetensors  the fitted clusterer, which ``predict`` and ``export`` read; written last
   centers.npy             float32 or float64 (k, d), as the features, in the order of the clusters
@@ -295,7 +295,7 @@ class ResultFolder:
                 isinstance(row, dict) and not any(isinstance(v, str | list | dict) for v in row.values())
                 for row in rows
             ):
-                raise ValueError("a row is no set of numbers")
+                raise ValueError("a row is not a set of numbers")
             return rows
         except ValueError as error:
             raise UserError(f"{self.metrics} is damaged ({error}): bring it back from a copy, or remove it.") from error

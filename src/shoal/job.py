@@ -343,7 +343,7 @@ class Tally:
         self._due = 0.0
 
     def count(self, done: int) -> None:
-        """This process has done so many items since ``keep``.
+        """This process has done this many items since ``keep``.
 
         Raises:
             EchoedError: another process has said why the job ends.

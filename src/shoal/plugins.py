@@ -123,7 +123,7 @@ class Registry(Mapping[str, type[Kind]], Generic[Kind]):
 
         Raises:
             KeyError: there is none.
-            UserError: a package announces it, but it cannot be imported or is no such class.
+            UserError: a package announces it, but it cannot be imported or is not such a class.
         """
         if name not in self._known:
             found = self._announced()[name]
@@ -145,7 +145,8 @@ class Registry(Mapping[str, type[Kind]], Generic[Kind]):
             ) from error
         if not (isinstance(kind, type) and issubclass(kind, self.base)):
             raise UserError(
-                f"{point.value} of the package {package} is no {self.noun}: it must derive from {_base(self)}."
+                f"{point.value} of the package {package} cannot be the {self.noun} {point.name!r}: it must derive from "
+                f"{_base(self)}."
             )
         if (name := self.check(kind)) != point.name:
             raise UserError(
@@ -225,11 +226,11 @@ def load_plugin(path: str | Path) -> tuple[type, ...]:
 
 def _read(file: Path) -> bytes:
     if file.suffix != ".py":
-        raise UserError(f"{file} is no plugin: give a Python file, whose name ends in .py.")
+        raise UserError(f"{file} is not a plugin: give a .py file.")
     if not file.exists():
         raise UserError(f"there is no plugin {file}: check the path.")
     if not file.is_file():
-        raise UserError(f"{file} is no plugin, for it is not a file.")
+        raise UserError(f"{file} is not a file: give a Python file.")
     try:
         return file.read_bytes()
     except OSError as error:
@@ -319,7 +320,7 @@ def place_of(kind: type) -> str:
 
 
 def digest_of(origin: str) -> str:
-    """Tells the state of a plugin's file from another; '' for what is no file."""
+    """Tells the state of a plugin's file from another; '' for what is not a file."""
     if _FILES.get(origin):
         return _FILES[origin]
     try:

@@ -57,7 +57,7 @@ class Progress:
         return lambda done, total: self.update(job, done, total)
 
     def epoch(self, row: Mapping[str, int | float], epochs: int) -> None:
-        """Say the metrics of an epoch that is done, of so many."""
+        """Say the metrics of a finished epoch, of this many."""
 
     def close(self) -> None:
         """Leave the terminal as it was."""

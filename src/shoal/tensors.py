@@ -55,7 +55,7 @@ def damaged(path: Path, error: Exception) -> UserError:
     if path.name.startswith("learned"):
         return UserError(
             f"{path} is damaged ({error}): bring it back from a copy, or 'shoal learn {path.parent} --undo' takes back "
-            "what was learnt."
+            "what was learned."
         )
     if not path.name.startswith("state") and (path.parent / "state.safetensors").exists():
         return UserError(f"{path} is damaged ({error}): 'shoal train --resume {path.parent}' writes it again.")

@@ -18,7 +18,7 @@ CLOCK = ("seconds", "images_per_second")
 
 
 def after(looks):
-    """Time that is up at the so many-th look at the clock and from then on."""
+    """Time that is up at the n-th look at the clock and from then on."""
     left = iter(range(looks, -1, -1))
     return lambda: next(left, 0) <= 1
 

@@ -86,7 +86,7 @@ def test_a_rung_is_laid_out_and_compiled_as_it_says(sheet, tmp_path, monkeypatch
                 assert weight.is_contiguous() != rung.channels_last
         assert run.config.precision == rung.precision
         mode = "reduce-overhead" if rung.graphs else None
-        assert compiled == [mode, mode] * rung.compiled  # the network and its slow copy
+        assert compiled == [mode, mode] * rung.compiled  # the network and the target network
         assert len(marks) == rung.graphs
         compiled.clear()
 

@@ -226,7 +226,7 @@ def test_names_are_suggested_and_images_found_by_meaning(review, reviewed):
     page.wait_for_selector("#cluster-0 .suggested")
     assert page.locator("#cluster-0 .suggested i").inner_text() == "tabby <i>cat</i>"
     assert page.locator(".suggested").count() == 2
-    assert Result.load(reviewed).names == {}, "a suggestion is no name"
+    assert Result.load(reviewed).names == {}, "a suggestion is not a name"
     page.locator("#cluster-0 .suggested button").click()
     wait_for(page, "is now called tabby")
     page.click("#accept-names")

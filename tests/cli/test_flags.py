@@ -1,4 +1,4 @@
-"""Flags that there are not, and that those that there are are known."""
+"""Unknown flags are refused; known ones are not."""
 
 import re
 from importlib import import_module

@@ -245,7 +245,7 @@ def test_an_answer_about_a_cluster_that_was_merged_since_is_about_the_one_it_is_
 
 @pytest.mark.slow
 def test_a_result_that_was_changed_meanwhile_is_read_again(clusters, monkeypatch, capsys):
-    """As where an update ends while something is learnt: what was learnt is about other images."""
+    """As where an update ends while something is learned: what was learned is about other images."""
     from shoal.results import learning
 
     Path("answers.csv").write_text("id,answer\nred-0.png,0\n")

@@ -210,4 +210,4 @@ def test_other_weights_than_those_of_the_features_are_noticed(run, tmp_path, cap
     tensors = {k: v + 1 if v.is_floating_point() else v for k, v in tensors.items()}
     save_file(tensors, copy / "model.safetensors", metadata)
     assert main(["predict", str(copy), "digits", "--out", str(tmp_path / "a.csv")]) == 2
-    assert "holds other weights" in complaint(capsys)
+    assert "holds different weights" in complaint(capsys)

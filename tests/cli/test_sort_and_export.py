@@ -1,4 +1,4 @@
-"""The verbs, on a folder of clusters that is stood in for."""
+"""The commands, on a folder of clusters that is stood in for."""
 
 import json
 from types import SimpleNamespace
@@ -97,7 +97,7 @@ def test_the_folder_of_the_clusters_is_no_place_to_sort_into(clusters):
 @pytest.mark.parametrize("options", [{}, {"copy": 1, "move": 1}, {"undo": 1, "yes": True}, {"undo": 1, "link": 1}])
 def test_what_does_not_go_together(clusters, tmp_path, options):
     given = {name: value if value is True else tmp_path / name for name, value in options.items()}
-    with pytest.raises(UserError, match=r"one of --copy, --move and --link|--undo goes with nothing else"):
+    with pytest.raises(UserError, match=r"one of --copy, --move and --link|--undo takes no other options"):
         SortCommand(clusters, **given).run()
 
 

@@ -101,7 +101,7 @@ def test_help_and_version(capsys):
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["trian"], "no verb 'trian': did you mean 'train'"),
+        (["trian"], "no command 'trian': did you mean 'train'"),
         (["train", "propos-digits", "--epohcs", "3"], "no option --epohcs: did you mean '--epochs'"),
         (["train", "propos-digits", "--data.path", "nowhere"], "nowhere"),
         (

@@ -222,7 +222,7 @@ def test_digits_are_right_about_as_often_as_their_confidence_says():
     ],
 )
 def test_a_damaged_calibration_is_refused(damaged):
-    with pytest.raises(ValueError, match="no rising curve"):
+    with pytest.raises(ValueError, match="not a rising curve"):
         Calibration(*damaged)
 
 

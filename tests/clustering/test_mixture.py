@@ -332,7 +332,7 @@ def test_warm_fits_of_one_update_come_to_the_mixture_of_a_single_fit(kind, metri
 def test_a_warm_start_needs_a_mixture_of_the_same_shapes():
     model = GaussianMixture(K, warm_start=True, random_state=0).fit(X)
     assert model.fit(X[:100]).lower_bound_ == pytest.approx(model.score(X[:100]), abs=1e-6)
-    with pytest.raises(UserError, match=r"warm_start=True goes on from a mixture .*set warm_start=False"):
+    with pytest.raises(UserError, match=r"warm_start=True continues from a mixture .*set warm_start=False"):
         model.set_params(n_components=K + 1).fit(X)
     with pytest.raises(UserError, match="covariances"):
         model.set_params(n_components=K, covariance_type="diag").fit(X)

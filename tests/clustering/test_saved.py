@@ -127,7 +127,7 @@ DAMAGE = {
     "another estimator": (lambda h, _: h.update(estimator="os"), "estimator 'os'"),
     "another version": (lambda h, _: h.update(format=2), "format 2"),
     "no k": (lambda h, _: h.pop("n_clusters"), "n_clusters None"),
-    "k is no number": (lambda h, _: h.update(n_clusters=True), "n_clusters True"),
+    "k is not a number": (lambda h, _: h.update(n_clusters=True), "n_clusters True"),
     "another k": (lambda h, _: h.update(n_clusters=5), r"cluster_centers_ has shape \(4, 5\)"),
     "another d": (lambda h, _: h.update(n_features=4), r"cluster_centers_ has shape \(4, 5\)"),
     "no metric": (lambda h, _: h.update(metric="l1"), "metric 'l1'"),

@@ -40,7 +40,7 @@ SMALL: Mapping[str, MethodConfig] = {
     "simclr": SimCLRConfig(dim=8),
     "simsiam": SimSiamConfig(dim=8, bottleneck=4),
 }
-"""Queues hold 50 keys, which is no multiple of a batch of 24: the ring wraps."""
+"""Queues hold 50 keys, which is not a multiple of a batch of 24: the ring wraps."""
 
 K, N, B = 4, 60, 24
 

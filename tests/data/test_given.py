@@ -217,7 +217,7 @@ def fails_at_7(index):
 BROKEN = {
     "raises": (Own(fails_at_7), "RuntimeError: no route to the disk"),
     "none": ([*RGB[:7], None, *RGB[8:]], "it is None"),
-    "other": ([*RGB[:7], 3.5, *RGB[8:]], "it is no image but of type float"),
+    "other": ([*RGB[:7], 3.5, *RGB[8:]], "it is not an image but of type float"),
     "NaN": ([*RGB[:7], np.full((9, 7), np.nan), *RGB[8:]], "it holds NaN or infinity"),
     "empty": ([*RGB[:7], RGB[0, :0], *RGB[8:]], r"its shape is \(0, 7, 3\): it has no pixels"),
     "no width": ([*PICTURES[:7], Image.new("L", (0, 4)), *PICTURES[8:]], "its size is 0 × 4"),
@@ -229,7 +229,7 @@ BROKEN = {
     "no bytes": ([*RGB[:7], b"no image", *RGB[8:]], "not an image"),
     "no file": ([*RGB[:7], {"image": b""}, *RGB[8:]], "empty file"),
     "other keys": ([*RGB[:7], {"foo": 1}, *RGB[8:]], "it has no key 'image'"),
-    "closed": ([*RGB[:7], Own, *RGB[8:]], "it is no image but of type type"),
+    "closed": ([*RGB[:7], Own, *RGB[8:]], "it is not an image but of type type"),
 }
 
 
@@ -279,7 +279,7 @@ def consumed():
         (lambda: (PICTURES[i] if i < 3 else 1 / 0 for i in range(5)), "failed at item 3 with ZeroDivisionError"),
         (lambda: Own(lambda _: None), "none of the 10 images could be read; the first, 0: it is None"),
         (lambda: type("Endless", (Dataset,), {"__getitem__": fails_at_7})(), "the Endless does not say how many"),
-        (lambda: [[1, 2], [3, 4]], "it is no image but of type list"),
+        (lambda: [[1, 2], [3, 4]], "it is not an image but of type list"),
         (lambda: np.array([["a", "b"]]), r"has shape \(1, 2\)"),
         (lambda: {"image": RGB[0], "label": 3}, r"one item was given, with 'image' and 'label': put it into a list"),
         (lambda: np.array(None, dtype=object), r"has shape \(\)"),

@@ -199,5 +199,5 @@ def test_nothing_but_damage(nothing_is_written):
 def test_a_zip_that_broke_off_has_no_directory(nothing_is_written):
     path = write_zip(nothing_is_written / "a.zip", {"a.png": png("red")})
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(UserError, match="damaged, or no zip archive"):
+    with pytest.raises(UserError, match="damaged, or not a zip archive"):
         to_images(path)

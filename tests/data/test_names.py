@@ -61,7 +61,7 @@ def test_many_names_lie_in_a_file_or_without_room_for_it_in_memory(room, monkeyp
 
 
 class FullDisk(BytesIO):
-    """A file on a disk with so many bytes left."""
+    """A file on a disk with this many bytes left."""
 
     def __init__(self, room):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Files that are no files, names that break lines, and paths that mean something else."""
+"""Files that are not files, names that break lines, and paths that mean something else."""
 
 import os
 import socket

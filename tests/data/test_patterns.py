@@ -66,7 +66,7 @@ def test_ranges_keep_their_zeros(photos, paint):
     for number in (8, 9, 10):
         paint(photos / "n" / f"{number:03}.png")
     assert find_source("photos/n/{008..010}.png").listing().ids == ["008.png", "009.png", "010.png"]
-    with pytest.raises(UserError, match=r"no file photos/n/011\.png, which photos/n/\{008\.\.012\}\.png stands for"):
+    with pytest.raises(UserError, match=r"no file photos/n/011\.png, to which photos/n/\{008\.\.012\}\.png expands"):
         find_source("photos/n/{008..012}.png")
     with pytest.raises(UserError, match="more than 1000000 paths"):
         find_source("photos/{0..999999999}.png")

@@ -312,7 +312,7 @@ def test_pages_that_may_not_be_read_are_passed_over_as_folders_are(caplog):
     with serving({"/p/": page("0.png", "in/"), "/p/in/": page("1.png")} | {"/p/0.png": PICTURES[0]}) as server:
         server.faults["/p/in/"] = ("403", -1)
         assert [*find_source(f"{server.home}/p/").listing().ids] == ["0.png"]
-        assert "/p/in/ may not be read (403 Forbidden)" in caplog.text
+        assert "/p/in/ was denied (403 Forbidden)" in caplog.text
         server.faults["/p/in/"] = ("503", -1)
         with pytest.raises(UserError, match="cannot be reached"):
             find_source(f"{server.home}/p/")
@@ -398,8 +398,8 @@ def test_an_archive_behind_a_bad_connection(fault):
         ("/none/", "there is nothing at {home}/none/: check the address."),
         ("/empty/", "there is nothing at {home}/empty/: check the address."),
         ("/a.npy", "{home}/a.npy would have to be mapped into memory: download it"),
-        ("/thing", "is no web page, but application/octet-stream: give the address of"),
-        ("/bad.zip", "cannot read {home}/bad.zip: it is damaged, or no zip archive"),
+        ("/thing", "is not a web page but application/octet-stream: give the address of"),
+        ("/bad.zip", "cannot read {home}/bad.zip: it is damaged, or not a zip archive"),
         ("/text.xyz", "cannot take images from {home}/text.xyz: give"),
     ],
 )
@@ -508,7 +508,7 @@ def test_sftp(tmp_path):
         assert shown(found, *range(6))
         assert found.ids[0] == "in/0.png"
         assert shown(to_images(f"sftp://me:{PASSWORD}@{host}/z.zip"), 0, 1, 2)
-        with pytest.raises(UserError, match=r"may not be read \(Authentication failed\)") as told:
+        with pytest.raises(UserError, match=r"was denied \(Authentication failed\)") as told:
             find_source(f"sftp://me:{SIGNATURE}@{host}/p")
     assert SIGNATURE not in str(told.value)
 

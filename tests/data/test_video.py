@@ -60,7 +60,7 @@ def test_intervals(text, expected):
 
 @pytest.mark.parametrize("text", ["0", "0.1ms", "-2s", "two", "2 days", "nan", "inf", "1e3s", "9999999999h", "scenes"])
 def test_what_is_no_interval(text):
-    with pytest.raises(UserError, match="is no interval: give one such as 2s"):
+    with pytest.raises(UserError, match="is not an interval: give one such as 2s"):
         parse_every(text)
 
 

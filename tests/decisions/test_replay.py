@@ -62,7 +62,7 @@ def placed(step):
 
 
 def replayed(steps, ids=IDS):
-    return replay(BASE, 3, {}, ids, effective(steps), lambda _name: pytest.fail("nothing was learnt"))
+    return replay(BASE, 3, {}, ids, effective(steps), lambda _name: pytest.fail("nothing was learned"))
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,4 +1,4 @@
-"""What every format takes of a result, and the verb."""
+"""What every format takes of a result, and the command."""
 
 import numpy as np
 import pytest

@@ -182,7 +182,7 @@ def test_what_has_no_weights_for_timm_is_refused(tmp_path, capsys):
     assert main(["cluster", "digits", "-k", "3", "--out", str(tmp_path / "clusters"), "--quiet"]) == 0
     for folder, sentence in [
         ("small", "own small net"),
-        ("clusters", "is no training run"),
+        ("clusters", "is not a training run"),
         ("nowhere", "no finished"),
     ]:
         assert main(["export", str(tmp_path / folder), str(tmp_path / "x.safetensors")]) == 2
@@ -240,7 +240,7 @@ def test_a_shared_run_predicts_and_gives_weights(run, exported, images, tmp_path
     for spec, sentence in [
         ("hf://owner/none", "cannot reach the hub"),
         ("hf://owner/empty", "holds no finished result"),
-        ("hf://owner", "is no model of the hub"),
+        ("hf://owner", "is not a model of the hub"),
     ]:
         assert main(["predict", spec, str(tmp_path / "photos"), "--out", str(tmp_path / "b.csv")]) == 2
         assert sentence in capsys.readouterr().err

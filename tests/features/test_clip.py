@@ -131,8 +131,8 @@ def test_damaged_configurations_are_refused(content, tmp_path):
     [
         ("open_clip:ViT-B-33", "did you mean open_clip:ViT-B-32"),
         ("open_clip:", "has no open_clip_config.json: give open_clip:MODEL:TAG"),
-        ("open_clip:/nowhere/at-all", "no folder is called so: open_clip.list_models"),
-        ("open_clip:coca_ViT-B-32:laion2b_s13b_b90k", "makes more of an image than a vector"),
+        ("open_clip:/nowhere/at-all", "there is no folder of that name: open_clip.list_models"),
+        ("open_clip:coca_ViT-B-32:laion2b_s13b_b90k", "makes more than one vector of an image"),
         ("open_clip:ViT-B-32:nobodys", "has no weights 'nobodys' of ViT-B-32: it has openai, "),
         ("open_clip:ViT-B-32", "give one of open_clip:ViT-B-32:openai, "),
         ("open_clip:ViT-M-32", "give some with --backbone.weights FILE"),
@@ -155,7 +155,7 @@ def test_weights_that_do_not_fit_are_refused(clip, tmp_path):
         load_encoder(dataclasses.replace(spec, weights=str(tmp_path / "w.pt")))
     digest = load_encoder(spec).spec.digest
     (tmp_path / "other" / "open_clip_model.safetensors").write_bytes(b"torn")
-    with pytest.raises(UserError, match="holds other weights"):
+    with pytest.raises(UserError, match="holds different weights"):
         load_text_tower(
             dataclasses.replace(spec, digest=digest, weights=str(tmp_path / "other" / "open_clip_model.safetensors"))
         )

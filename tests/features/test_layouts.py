@@ -300,14 +300,17 @@ def without_stem_relu(path, networks):
 
 
 WRONG = {
-    "no checkpoint": (lambda path, _: path.write_text("weights"), "is no checkpoint .* or it is damaged"),
-    "empty": (lambda path, _: path.write_bytes(b""), "is no checkpoint .* or it is damaged"),
-    "truncated": (truncated, "is no checkpoint .* or it is damaged"),
+    "no checkpoint": (lambda path, _: path.write_text("weights"), "is not a checkpoint .* or it is damaged"),
+    "empty": (lambda path, _: path.write_bytes(b""), "is not a checkpoint .* or it is damaged"),
+    "truncated": (truncated, "is not a checkpoint .* or it is damaged"),
     "code": (
         lambda path, _: torch.save({"state_dict": Bomb(path.parent / "ran")}, path),
         "system, which could run code",
     ),
-    "code, plain pickle": (lambda path, _: path.write_bytes(pickle.dumps(Bomb(path.parent / "ran"))), "no checkpoint"),
+    "code, plain pickle": (
+        lambda path, _: path.write_bytes(pickle.dumps(Bomb(path.parent / "ran"))),
+        "not a checkpoint",
+    ),
     "code, by a function": (
         lambda path, _: torch.save({"a": Caller()}, path),
         "builtins.getattr, which could run code",

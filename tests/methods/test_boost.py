@@ -66,7 +66,7 @@ def test_which_epoch_it_begins_with(share, epochs, first):
 @both
 @pytest.mark.parametrize(("share", "begins"), [(0.9, 0), (0.5, 6)])
 def test_a_stage_that_would_never_begin_is_refused(name, share, begins, tmp_path):
-    with pytest.raises(UserError, match=f"--cluster-from {begins} leave the last stage none of 6 epochs"):
+    with pytest.raises(UserError, match=f"--cluster-from {begins} leave the last stage no epoch of 6"):
         new_run(tmp_path, config_of(name, share, epochs=6, cluster_from=begins))
 
 

@@ -55,7 +55,7 @@ def test_the_whole_run_is_the_same(tmp_path):
 
 
 def test_networks_whose_blocks_are_not_known_are_refused(tmp_path, capsys):
-    with pytest.raises(UserError, match="knows the blocks of ResNets and of the small net, not of VisionTransformer"):
+    with pytest.raises(UserError, match="supports ResNets and the small net, not VisionTransformer"):
         build_backbone(BackboneConfig("vit_tiny_patch16_224")).recompute_training()
     assert main(["train", "propos-digits", "--recompute", "--compile", "on", "--out", str(tmp_path / "r")]) == 2
     assert "--recompute and --compile on exclude each other" in capsys.readouterr().err

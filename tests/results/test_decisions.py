@@ -388,7 +388,7 @@ def test_confidence_is_that_of_the_cluster_that_is_shown():
     model = Model(Sure(), torch.eye(2, 3), torch.tensor([2, 7]))
     rows = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
     found = Decided(replayed, learned, 0).assignments(model, rows, "euclidean", None)
-    # The first was learnt to be in 3, which has been merged into 7 since.
+    # The first was learned to be in 3, which has been merged into 7 since.
     torch.testing.assert_close(found.confidence, torch.tensor([0.9, 0.8, 0.6, 0.0, 1.0]))
 
 

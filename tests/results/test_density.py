@@ -268,7 +268,7 @@ def test_labels_and_what_belongs_nowhere(tmp_path, monkeypatch, capsys, network,
             ["--min-cluster-size", "9"],
             "--min-cluster-size is for --method density: give that as well, or leave it out.",
         ),
-        (["--method", "density", "--min-cluster-size", "1"], "--min-cluster-size 1 must be 2 at least."),
+        (["--method", "density", "--min-cluster-size", "1"], "--min-cluster-size 1 must be at least 2."),
         (["--method", "density", "--k-range", "2", "5"], "--method density finds the number of clusters itself"),
         (["--method", "density", "-k", "5"], "there is no layer of 5 clusters: the density suggests"),
         (

@@ -36,7 +36,7 @@ def pixels():
 
 
 def repeated():
-    """Each of the different images so many times."""
+    """Each of the different images this many times."""
     n = DIFFERENT * COPIES
     classes = torch.arange(n) % 3
     ids = [f"{i:02}.png" for i in range(n)]

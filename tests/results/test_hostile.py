@@ -82,7 +82,7 @@ def test_features_of_another_run_in_the_same_place_are_noticed(run, copy, tmp_pa
     assert main(["train", recipe, "--seed", "5", "--max-steps", "1", "--quiet", "--out", str(copy)]) == 0
     assert main(["report", str(again)]) == 0  # from features of its own
     assert main(["predict", str(again), str(run.parent / "pictures"), "--out", str(tmp_path / "new.csv")]) == 2
-    assert "holds other weights" in complaint(capsys)
+    assert "holds different weights" in complaint(capsys)
     replace(Result.load(again), features_at=copy / "features").save()  # as older versions left them
     for command in ("report", "evaluate"):
         assert main([command, str(again)]) == 2

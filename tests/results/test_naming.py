@@ -74,7 +74,7 @@ def test_coloured_shapes_are_named(shapes):
     assert [names[0].name for names in found] == expected
     assert all(names[0].score > math.log(10) for names in found)
     assert all(len(names) <= 3 and names == sorted(names, key=lambda each: -each.score) for names in found)
-    assert result.names == {}  # suggestions are no names
+    assert result.names == {}  # suggestions are not names
 
 
 def test_words_that_repeat_are_suggested_once(shapes):
@@ -238,7 +238,7 @@ def test_weights_that_are_gone_are_asked_for(photos, telling, tmp_path, capsys):
 def test_files_that_are_no_lists_of_words_are_refused(tmp_path):
     for name, content, sentence in (
         ("empty", b" \n\n", "has no words"),
-        ("latin", "Vögel".encode("latin-1"), "no text in UTF-8"),
+        ("latin", "Vögel".encode("latin-1"), "not UTF-8 text"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=sentence):

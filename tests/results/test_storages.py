@@ -280,7 +280,7 @@ def bad_s3(monkeypatch):
 @pytest.mark.slow
 def test_answers_of_s3(bad_s3, monkeypatch):
     for fault, says in (
-        ("403", r"may not be read \(403 Forbidden\): check its name and the credentials, which are those of fsspec"),
+        ("403", r"was denied \(403 Forbidden\): check its name and the credentials, which are those of fsspec"),
         ("503", r"cannot be reached \(503 Service Unavailable\): check the network"),
     ):
         bad_s3.faults["*"] = (fault, -1)
@@ -291,7 +291,7 @@ def test_answers_of_s3(bad_s3, monkeypatch):
         monkeypatch.delenv(f"AWS_{name}")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     _forget()
-    with pytest.raises(UserError, match=r"may not be read \(Unable to locate credentials\)"):
+    with pytest.raises(UserError, match=r"was denied \(Unable to locate credentials\)"):
         find_source("s3://bucket/photos/")
 
 

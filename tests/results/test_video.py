@@ -194,7 +194,7 @@ def test_strict_fails_with_a_damaged_video(weights, tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["film", "--every", "soon"], "--every 'soon' is no interval"),
+        (["film", "--every", "soon"], "--every 'soon' is not an interval"),
         (["film/0.png", "--every", "1s"], "takes frames of videos, and there are none in film/0.png: leave it out."),
         (["film/red.mkv"], "is a video: say how often to take a frame of it, as with --every 2s."),
         (["clusters/film", "--every", "1s"], "leave out --every"),

@@ -31,9 +31,9 @@ def test_a_folder_that_leads_elsewhere_is_refused(photos, tmp_path):
     (tmp_path / "sorted").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "sorted/cats").symlink_to(tmp_path / "elsewhere")
-    refused(photos, tmp_path / "sorted", "copy", "cats is in the way and no folder")
+    refused(photos, tmp_path / "sorted", "copy", "cats is in the way and is not a folder")
     (tmp_path / "file").touch()
-    refused(photos, tmp_path / "file", "copy", "file is no folder: sort into another one")
+    refused(photos, tmp_path / "file", "copy", "file is not a folder: sort into another one")
 
 
 def test_source_and_goal_lie_apart(photos):
@@ -48,7 +48,7 @@ def test_what_cannot_be_moved_is_said_beforehand(photos, tmp_path, monkeypatch):
     (folder / "a/1.jpg").symlink_to("2.jpg")
     refused(photos, tmp_path / "sorted", "move", r"1\.jpg is a link, which may lead nowhere")
     twice = plan_sort(["x", "y"], [folder / ids[1]] * 2, torch.tensor([0, 1]), {}, tmp_path / "sorted")
-    with pytest.raises(UserError, match="is there twice and can be moved once"):
+    with pytest.raises(UserError, match="is listed twice but can only be moved once"):
         twice.carry_out("move")
     monkeypatch.setattr("os.access", lambda path, _: not str(path).endswith("/b"))
     (folder / "a/1.jpg").unlink()

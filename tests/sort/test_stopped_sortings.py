@@ -142,7 +142,7 @@ def test_a_second_sorting_of_names_without_endings_is_refused(tmp_path):
     contents = [picture(colour) for colour in range(2)]
     plan = plan_sort(["p#0", "p#1"], [None, None], torch.tensor([0, 0]), {}, tmp_path / "sorted")
     plan.carry_out("copy", lambda rows: (contents[row] for row in rows))
-    with pytest.raises(UserError, match="exists already, with an ending: nothing is overwritten"):
+    with pytest.raises(UserError, match="exists already with a file extension: nothing is overwritten"):
         plan.check("copy")
 
 

@@ -142,7 +142,7 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused(photos, tmp_path, ta
     with pytest.raises(UserError, match="names files outside of its folder"):
         undo(manifest)
     (tmp_path / "other").write_text("{}")
-    with pytest.raises(UserError, match="other: it is no manifest of a sorting"):
+    with pytest.raises(UserError, match="other: it is not the manifest of a sort"):
         undo(tmp_path / "other")
     with pytest.raises(UserError, match=r"cannot read .*: No such file"):
         undo(tmp_path / "none")
@@ -203,10 +203,10 @@ def test_only_what_a_sorting_writes_is_undone(photos, tmp_path, header, steps):
     ],
 )
 def test_a_manifest_of_other_things_is_none(photos, tmp_path, header, steps):
-    refused(tampered(photos, tmp_path, header, *steps), "it is no manifest of a sorting")
+    refused(tampered(photos, tmp_path, header, *steps), "it is not the manifest of a sort")
 
 
 def test_a_manifest_that_is_nested_too_deeply_is_none(photos, tmp_path):
     manifest = tampered(photos, tmp_path, {})
     manifest.write_text("[" * 100_000)
-    refused(manifest, "it is no manifest of a sorting")
+    refused(manifest, "it is not the manifest of a sort")

@@ -12,7 +12,7 @@ from shoal.training.settings import check_fits
 
 
 def config(method, batch_size=3, accumulate=1):
-    """Of a run with this method, in steps of so many images."""
+    """Of a run with this method, in steps of this many images."""
     base = tiny_config(n_clusters=2)
     optim = dataclasses.replace(base.optim, batch_size=batch_size, accumulate=accumulate)
     return dataclasses.replace(base, method=method, optim=optim)
@@ -42,7 +42,7 @@ def test_processes_are_blamed_where_they_are_the_cause(monkeypatch):
 @pytest.mark.parametrize("kind", [ProPosConfig, BYOLConfig])
 def test_one_image_at_once_with_views_apart(kind, monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    with pytest.raises(UserError, match="one image at once"):
+    with pytest.raises(UserError, match="each pass has a single image"):
         check_fits(config(kind(views="apart"), batch_size=2), 8, 8)
     check_fits(config(kind(views="joined"), batch_size=2), 8, 8)
     check_fits(config(kind(views="apart"), batch_size=4), 8, 8)

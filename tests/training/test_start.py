@@ -49,7 +49,7 @@ def finished(tmp_path_factory):
 
 @pytest.mark.parametrize("method", ["propos", "moco", "cc", "simsiam"])
 def test_every_backbone_of_a_method_starts_from_an_earlier_run(method, finished, tmp_path):
-    """The slow copies as well: they would otherwise pull the network to random weights."""
+    """The target network as well: it would otherwise pull the network to random weights."""
     config = dataclasses.replace(tiny_config(), method=METHODS[method].config_class())
     if method == "moco":
         config = dataclasses.replace(config, method=METHODS[method].config_class(queue=64))
@@ -217,7 +217,7 @@ def test_the_command_starts_from_a_run_and_says_so(finished, tmp_path, capsys):
     assert main([*args, str(finished), "--backbone.freeze", "1", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "weights      the weights of" in said
-    assert re.search(r"parameters .* to learn, 116 frozen, .* in the slow copy", said)
+    assert re.search(r"parameters .* to learn, 116 frozen, .* in the target network", said)
     assert main([*args, str(tmp_path / "nowhere"), "--dry-run"]) == 2
 
 

@@ -79,8 +79,8 @@ class ClusterCommand(Command):
     which finds how many clusters there are, and images that belong nowhere; by default kmeans, or the density of a
     result."""
     min_cluster_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Images that a cluster by density has at least; by default as in the result that is clustered again, or else 1.5
-    times the square root of their number."""
+    """Fewest images in a cluster by density; by default as in the result that is clustered again, or else 1.5 times
+    the square root of their number."""
     backbone: BackboneFlags = field(default_factory=BackboneFlags)
     data: PixelFlags = field(default_factory=PixelFlags)
     metric: Annotated[Metric | None, one_of(Metric)] = None
@@ -126,7 +126,7 @@ class ClusterCommand(Command):
         if self.min_cluster_size is not None and self.method != "density":
             raise UserError("--min-cluster-size is for --method density: give that as well, or leave it out.")
         if self.min_cluster_size is not None and self.min_cluster_size < 2:
-            raise UserError(f"--min-cluster-size {self.min_cluster_size} must be 2 at least.")
+            raise UserError(f"--min-cluster-size {self.min_cluster_size} must be at least 2.")
         if self.method == "density" and self.k_range:
             raise UserError("--method density finds the number of clusters itself: leave out --k-range.")
 

@@ -21,7 +21,7 @@ class PublishedBackbone:
     """Network settings that the checkpoint does not record."""
 
     name: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """timm's name of the network; by default found out by comparing the weights with common ones."""
+    """timm's name of the network; by default found by comparing the weights with common ones."""
     size: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the images that it takes, which are then resized to it without cropping; by default as timm has it, or 32
     for a ResNet whose stem is that for small images."""
@@ -48,7 +48,7 @@ class ConvertCommand(Command):
     def check(self) -> None:
         """Raise a UserError for values that do not go together."""
         if self.backbone.size is not None and self.backbone.size < 1:
-            raise UserError(f"--backbone.size {self.backbone.size} must be 1 at least.")
+            raise UserError(f"--backbone.size {self.backbone.size} must be at least 1.")
         if self.backbone.std is not None and not min(self.backbone.std) > 0:
             raise UserError("--backbone.std must be above 0: images are divided by it.")
         if self.out is not None and self.out.suffix != ".safetensors":

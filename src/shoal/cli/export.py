@@ -111,7 +111,7 @@ def export_backbone(folder: Path, file: Path, licence: str) -> int:
     result = Result.load(folder)
     if result.encoder is None or result.encoder.kind != "run" or not result.folder.model.is_file():
         raise UserError(
-            f"{folder} is no training run, so it has no weights of its own: its config.yaml names the network."
+            f"{folder} is not a training run, so it has no weights of its own: its config.yaml names the network."
         )
     images = example_images(result.folder.atlas, TRIED, result.network.input_size)
     done = export_weights(folder, file, images, licence)

@@ -1,4 +1,4 @@
-"""How flags become fields: each verb is a dataclass, whose fields are its flags and whose docstrings are its help."""
+"""How flags become fields: each command is a dataclass; its fields are its flags, their docstrings its help."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def one_of(kind: Any) -> Any:
 
 @dataclass(frozen=True)
 class Command(ABC):
-    """A verb of the command, as a dataclass: its fields are the flags."""
+    """A command, as a dataclass: its fields are the flags."""
 
     plugin: Annotated[
         tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE", help_behavior_hint="")
@@ -58,7 +58,7 @@ class Command(ABC):
         command.check()
         return command
 
-    def check(self) -> None:  # noqa: B027 - most verbs have nothing to check
+    def check(self) -> None:  # noqa: B027 - most commands have nothing to check
         """Raise a UserError for values that do not go together."""
 
     @abstractmethod
@@ -92,7 +92,7 @@ def plugins_among(args: Sequence[str]) -> Iterator[str]:
 
 
 def _check_known(command: type[Command], verb: str, args: Sequence[str]) -> None:
-    """Raise a UserError for a flag that there is not; tyro would first miss arguments that it has taken for values."""
+    """Raise a UserError for an unknown flag; tyro would first miss arguments that it has taken for values."""
     known = {"-h", "--help", *_flags_of(command)}
     for word in takewhile("--".__ne__, args):
         if _FLAG.match(word) and word.partition("=")[0].replace("_", "-") not in known:
@@ -100,7 +100,7 @@ def _check_known(command: type[Command], verb: str, args: Sequence[str]) -> None
 
 
 def no_such_flag(word: str, known: Iterable[str], command: str) -> str:
-    """What to say of a flag that there is not: the nearest one, or the command that lists all."""
+    """What to say of an unknown flag: the nearest one, or the command that lists all."""
     flag = word.partition("=")[0]
     bare = {each.lstrip("-"): each for each in known}
     near = difflib.get_close_matches(flag.lstrip("-").replace("_", "-"), bare, n=1)

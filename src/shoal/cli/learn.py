@@ -69,9 +69,9 @@ class LearnCommand(Command):
     """Answers to 'shoal ask' (.csv), which are propagated to other images, or the export of an edited report (.json or
     .csv), which is applied as is. Without it, learn from all that has been said so far."""
     yes: bool = False
-    """Keep it; without, only show what would change."""
+    """Keep it; otherwise only show what would change."""
     undo: bool = False
-    """Take back the last decision: an edit, an answer, or what was learnt."""
+    """Take back the last decision: an edit, an answer, or what was learned."""
 
     def run(self) -> int:
         """Show what would change, or keep it."""
@@ -80,7 +80,7 @@ class LearnCommand(Command):
         result = Result.load(self.result)
         if self.undo:
             if self.file is not None or self.yes:
-                raise UserError("--undo goes with nothing else: give the result alone.")
+                raise UserError("--undo takes no other options: give the result alone.")
             return _undo(result)
         decisions, is_edited = _decisions(result, self.file)
         proposal = _proposal(result, decisions, is_edited=is_edited)
@@ -134,7 +134,7 @@ def _as_text(result: Result, decisions: Sequence[Decision], proposal: Proposal |
         }
         lines.append(f"taken in     {', '.join(words[kind] for kind in words if counts[kind])}")
     if proposal is not None:
-        lines.append(f"learnt       {proposal.how}")
+        lines.append(f"learned      {proposal.how}")
         lines.append(f"changed      {len(proposal.changed)} of {counted(len(result.table_ids), 'image')}")
         for source, target, n in proposal.flows[:SHOWN_FLOWS]:
             lines.append(f"  {n:>6}     {_named(result, source)} to {_named(result, target)}")
@@ -175,7 +175,7 @@ def _check_unchanged(result: Result) -> None:
 
 
 def _undo(result: Result) -> int:
-    """Take back the last decision, without reading what was learnt: that file may be damaged."""
+    """Take back the last decision, without reading what was learned: that file may be damaged."""
     from shoal.decisions.log import OF_UPDATE, DecisionLog, effective
     from shoal.results.deciding import record
     from shoal.results.finish import rewrite

@@ -1,6 +1,6 @@
-"""The command: ``main`` finds the verb, whose dataclass holds its flags and whose ``run`` does the work.
+"""The command line: ``main`` finds the command, whose dataclass holds its flags and whose ``run`` does the work.
 
-Nothing heavy is imported before a verb needs it, so that help and a mistyped verb answer at once.
+Nothing heavy is imported before a command needs it, so that help and a mistyped command answer at once.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ shoal sorts unlabelled images into clusters.
   shoal train RECIPE          learn features and clusters together
   shoal train --resume RUN    resume an interrupted run
   shoal sweep RECIPE...       train with several seeds and settings, many runs at once
-both write a folder, RESULT, with a report and tables, for
-  shoal review RESULT         look, correct, name and answer questions on a local page
+cluster and train write a folder, RESULT, with a report and tables, for
+  shoal review RESULT         browse, correct and name clusters, and answer questions, on a local page
   shoal ask RESULT            the same questions as a table
   shoal learn RESULT [FILE]   take in answers or edits, and learn from them
   shoal predict RESULT IMAGES assign new images to its clusters
@@ -61,7 +61,7 @@ and
 
 Try it:                       shoal train propos-digits
 On your own images:           shoal cluster photos/ -k 12, or -k auto
-Help for a verb:              shoal VERB --help"""
+Help for a command:           shoal COMMAND --help"""
 
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 """By this torch learns, before it allocates anything, to ask Linux for pages of 2 MB: fewer page faults in training."""
@@ -85,10 +85,10 @@ VERBS = {
     "recipes": "results.RecipesCommand",
     "convert": "convert.ConvertCommand",
 }
-"""Module and dataclass of each verb."""
+"""Module and dataclass of each command."""
 
 SHARED = ("train", "cluster", "update", "predict")
-"""Verbs whose work several processes share."""
+"""Commands whose work several processes share."""
 
 HELP = frozenset({"-h", "--help", "help", "--version"})
 """Words that ask for nothing but a text."""
@@ -130,8 +130,8 @@ def _dispatch(args: list[str]) -> int:
     verb, rest = args[0], args[1:]
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}."
-        raise UserError(f"there is no verb {verb!r}: {hint}")
+        hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(VERBS)}."
+        raise UserError(f"there is no command {verb!r}: {hint}")
     if verb not in SHARED and (own := launched()) is not None and own.by_torchrun:
         raise UserError(f"'shoal {verb}' works in one process: start it without torchrun (which sets WORLD_SIZE).")
     _load_plugins(rest)

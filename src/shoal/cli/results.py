@@ -1,4 +1,4 @@
-"""The verbs for a finished result, and the list of recipes."""
+"""The commands for a finished result, and the list of recipes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PredictCommand(Command):
     every: Annotated[str, tyro.conf.arg(metavar="INTERVAL", help_behavior_hint="")] = ""
     """Interval between video frames, as in 'shoal cluster'; by default the result's."""
     merge_to: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Merge the clusters of the result until so many are left, as 'shoal report --merge-to' does."""
+    """Merge the clusters of the result until this many are left, as 'shoal report --merge-to' does."""
     strict: bool = False
     """Fail on the first image that cannot be read instead of skipping it."""
 
@@ -91,15 +91,15 @@ class EvaluateCommand(Command):
     features: OptionalPath = None
     """Evaluate this .npy file (n, d) instead of a result, by cosine k-means."""
     labels: OptionalPath = None
-    """True classes of the features: a .npy file of whole numbers (n,), negative for none."""
+    """True classes of the features: a .npy file (n,) of whole numbers, negative for none, or of names."""
     test_features: OptionalPath = None
     """Features of a test part: a .npy file (m, d)."""
     test_labels: OptionalPath = None
-    """True classes of the test part: a .npy file of whole numbers (m,)."""
+    """True classes of the test part: a .npy file (m,) of whole numbers, negative for none, or of names."""
     n_clusters: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Number of clusters to find among the features; by default that of the classes."""
     merge_to: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Merge the clusters of the result until so many are left, give the figures of both, and write the merged
+    """Merge the clusters of the result until this many are left, give the figures of both, and write the merged
     assignments, assignments-INT.csv and .parquet."""
     out: OptionalPath = None
     """JSON file to write the figures of features, or of HELDOUT, to."""
@@ -181,7 +181,7 @@ class ReportCommand(Command):
     result: ResultPath
     """The folder that 'shoal train' or 'shoal cluster' wrote."""
     merge_to: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Merge its clusters until so many are left, and write a report and tables of those beside its own,
+    """Merge its clusters until this many are left, and write a report and tables of those beside its own,
     report-INT.html and assignments-INT.csv and .parquet."""
 
     def run(self) -> int:

@@ -41,16 +41,16 @@ class SortCommand(Command):
     assignments: OptionalPath = None
     """Clusters and names as edited and exported in the report, .csv or .json."""
     undo: OptionalPath = None
-    """Undo a sorting, given the sorted.jsonl in its folder."""
+    """Undo a sort, given the sorted.jsonl in its folder."""
     yes: bool = False
-    """Do it; without, only show what would happen."""
+    """Do it; otherwise only show what would happen."""
 
     def run(self) -> int:
         """Show the plan, carry it out, or undo one."""
         chosen = chosen_sorting(self.copy, self.move, self.link)
         if self.undo is not None:
             if self.result is not None or chosen or self.assignments is not None or self.yes:
-                raise UserError("--undo goes with nothing else: give the manifest alone.")
+                raise UserError("--undo takes no other options: give the manifest alone.")
             return _undo(self.undo)
         if self.result is None or chosen is None:
             raise UserError("give a result and one of --copy, --move and --link, with a folder to sort into.")
@@ -193,5 +193,5 @@ def _undo(manifest: Path) -> int:
     more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
     left = counted(len(done.left), "file is left as it is", "files are left as they are")
     raise UserError(
-        f"{left}: {shown}{more}. See to these, then undo again; or delete {manifest} if nothing else is to come back."
+        f"{left}: {shown}{more}. Resolve these, then undo again; or delete {manifest} if nothing else is to come back."
     )

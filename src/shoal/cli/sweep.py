@@ -47,7 +47,7 @@ class SweepCommand(Command):
     """Print nothing but warnings and errors."""
 
     def check(self) -> None:
-        """Raise a UserError for what is no sweep."""
+        """Raise a UserError for what is not a sweep."""
         if not self.recipes:
             raise UserError("give a recipe first, as in 'shoal sweep propos-digits': 'shoal recipes' lists them.")
         if os.environ.get("WORLD_SIZE", "1") != "1":

@@ -35,8 +35,8 @@ class TrainCommand(Command):
     out: OptionalPath = None
     """Folder to write; by default runs/RECIPE, or runs/RECIPE-2 and so on when that is taken."""
     resume: OptionalPath = None
-    """Resume the run in this folder instead of starting one. Of the settings, --epochs and --max-steps alone can be
-    others: a finished run goes on for more, and one that ended at --max-steps goes on without a limit."""
+    """Resume the run in this folder instead of starting one. Only --epochs and --max-steps may differ: a finished
+    run continues for more epochs, and one that ended at --max-steps continues without a limit."""
     answers: bool = False
     """With --resume and a finished run: fine-tune its network on what was said of single images in 'shoal review' and
     'shoal learn'. The outcome gets a folder of its own, --out or RUN-answers, and the run stays as it is."""
@@ -156,7 +156,7 @@ def _check_answers(command: TrainCommand, *, has_settings: bool) -> None:
     if command.resume is None:
         raise UserError("--answers fine-tunes a finished run: give it with --resume RUN.")
     if has_settings or command.dry_run or command.profile is not None or command.tracker != "none":
-        raise UserError("--answers goes with --resume, --out and --quiet alone: what is trained, and how, is known.")
+        raise UserError("--answers takes only --resume, --out and --quiet: the run says what is trained, and how.")
 
 
 def _fine_tune(command: TrainCommand) -> int:
@@ -273,7 +273,7 @@ def _scores(scores: Mapping[str, float]) -> list[str]:
 
 
 def _about(word: str, command: TrainCommand) -> str:
-    """What to say to a word that is no option."""
+    """What to say to a word that is not an option."""
     if word in recipe_names() or word.endswith((".yaml", ".yml")):
         return f"the recipe comes first: shoal train {word} --flags"
     if word.partition("=")[0] == "--method.name":

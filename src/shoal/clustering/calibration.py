@@ -63,7 +63,7 @@ class Calibration:
         if not (all(map(math.isfinite, numbers)) and self.temperature > 0 and rises) or not (
             len(self.odds) == len(self.right) > 0
         ):
-            raise ValueError("the calibration is no rising curve of finite numbers")
+            raise ValueError("the calibration is not a rising curve of finite numbers")
 
 
 class CalibratedPosterior(nn.Module):

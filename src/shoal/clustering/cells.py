@@ -51,7 +51,7 @@ class Vectors(Protocol):
 
 
 def compares_all(n: int) -> bool:
-    """Whether so many rows are all compared with each other."""
+    """Whether this many rows are all compared with each other."""
     return -(-n // CELL_ROWS) <= PROBES
 
 

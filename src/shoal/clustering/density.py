@@ -185,7 +185,7 @@ class UMAPHDBSCAN(SharesEstimator):
         return torch.from_numpy(np.stack([labels for _, labels in order])).to(rows.device), chosen
 
     def take_layer(self, n_clusters: int) -> None:
-        """Let the layer with so many clusters be the one that counts; ``labels_`` stays.
+        """Let the layer with this many clusters be the one that counts; ``labels_`` stays.
 
         Raises:
             UserError: no layer has.
@@ -205,7 +205,7 @@ class UMAPHDBSCAN(SharesEstimator):
         return sorted(1 + int(labels.max()) for labels in self.layers_ if labels.max() >= 0)
 
     def with_clusters(self, n_clusters: int) -> UMAPHDBSCAN:
-        """The same with the layer that has so many clusters; it has no ``labels_``.
+        """The same with the layer that has this many clusters; it has no ``labels_``.
 
         Raises:
             UserError: no layer has.

@@ -55,7 +55,7 @@ def check_counts(**counts: int) -> None:
 
 
 def check_not_negative(**values: float) -> None:
-    """Refuse negative numbers, NaN, and what is no number.
+    """Refuse negative numbers, NaN, and what is not a number.
 
     Raises:
         UserError: names the parameter.
@@ -71,7 +71,7 @@ def check_n_clusters(n: int, **count: int) -> None:
     """Refuse more clusters than the n rows, or none; the parameter is given by its name.
 
     Raises:
-        UserError: there are fewer rows, or it is no whole number.
+        UserError: there are fewer rows, or it is not a whole number.
     """
     ((name, k),) = count.items()
     check_counts(**count)

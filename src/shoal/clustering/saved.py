@@ -92,7 +92,7 @@ def build_clusterer(
     if method == "density":
         return UMAPHDBSCAN(n_clusters, min_cluster_size=min_cluster_size, metric=metric, random_state=seed)
     if n_clusters is None or min_cluster_size is not None:
-        raise UserError(f"{method} takes a number of clusters and no smallest cluster, which are those of density.")
+        raise UserError(f"{method} takes a number of clusters; a smallest cluster is a setting of density.")
     if method == "kmeans":
         kind = KMeans if n * row_bytes <= SHARE_OF_MEMORY * host_memory() else MiniBatchKMeans
         return kind(n_clusters, metric=metric, random_state=seed)

@@ -22,7 +22,7 @@ N_NEIGHBORS = 10
 N_COMPONENTS = 3
 
 MAX_ROWS = 10_000
-"""Rows that are embedded, drawn if there are more: UMAP of so many takes a minute on one core."""
+"""Rows that are embedded, drawn if there are more: UMAP of this many takes a minute on one core."""
 
 MIN_ROWS = 3
 

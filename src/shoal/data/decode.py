@@ -68,7 +68,7 @@ class Budget:
 
     @contextlib.contextmanager
     def of(self, n_bytes: int) -> Iterator[None]:
-        """Hold so many bytes; waits while others leave too little."""
+        """Hold this many bytes; waits while others leave too little."""
         with self._free:
             self._free.wait_for(lambda: self._used == 0 or self._used + n_bytes <= self._n_bytes)
             self._used += n_bytes
@@ -160,7 +160,7 @@ def samples_of(data: bytes) -> Samples | None:
     """
     if not data or is_shallow(data[:32]):
         return None
-    with contextlib.suppress(Exception):  # it is told when the image is read to be shown
+    with contextlib.suppress(Exception):  # it is reported when the image is read to be shown
         if _deep_kind(data):
             found = _opened(data, None, lambda opened, _turn: opened)
             return found if isinstance(found, Samples) and found.stated is None else None
@@ -272,7 +272,7 @@ def _readable_kind(data: bytes) -> Kind | None:
     """Tell what an image is by its content; None: perhaps a kind without a mark of its own.
 
     Raises:
-        UnreadableError: it is no image, or one that is not read here.
+        UnreadableError: it is not an image, or one that is not read here.
     """
     kind = kind_of_content(data[:HEAD])
     if tiff_tags.is_tiff(data) and plugins.is_raw_tiff(data):

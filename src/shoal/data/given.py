@@ -102,7 +102,7 @@ def read_given(
         root: folder with the files of a named data set.
         every: how often a frame of a video is taken, such as 2s, or scene; "" reads no videos.
         any_videos: ``every`` is for videos if there are any, as in what is predicted; else there have to be some.
-        size: the short side is resized to so many pixels and the central square cropped; None keeps the size.
+        size: the short side is resized to this many pixels and the central square cropped; None keeps the size.
         ranges: values that become black and white, by type of number.
         strict: whether to fail on the first image that cannot be read.
         progress: called after each decoded image, with how many are done and how many there are, as far as is known.

@@ -1,4 +1,4 @@
-"""Samples of more than 8 bits: which of their values are black and white, and which are no data.
+"""Samples of more than 8 bits: which of their values are black and white, and which are not data.
 
 A camera of 12 bits stores its values in 16: shown on the scale of 16 bits, its images are nearly black. So the range
 that becomes black to white is the one that the file states, else one for all images of a source, so that brightness
@@ -34,9 +34,9 @@ _STRIP = 2**18  # samples that are scaled at a time
 _HISTOGRAM = 2**16  # numbers of up to 16 bits are counted exactly
 _SAMPLED = 2**18  # other numbers of an image that are looked at
 _FEW = 10_000
-"""Extreme values are ignored when they are rarer than one in so many, and stretch the range to more than its double."""
+"""Extreme values are ignored when rarer than one in this many, and stretch the range to more than its double."""
 _CLIPPED = 1000
-"""An image is said to be clipped if more than one in so many of its values lie beyond its range."""
+"""An image is said to be clipped if more than one in this many of its values lie beyond its range."""
 
 _USUAL = (1.0, 255.0, 65535.0)  # white, in images of fractions
 _CONTRAST = 4  # a usual range is taken if the values span at least a fourth of it
@@ -144,7 +144,7 @@ def chosen_ranges(ends: Range | None) -> dict[str, Range]:
     """Return the ranges where a user has chosen one for all types of numbers (None: has not).
 
     Raises:
-        UserError: its ends are no two finite numbers in ascending order.
+        UserError: its ends are not two finite numbers in ascending order.
     """
     if ends is None:
         return {}

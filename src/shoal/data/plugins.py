@@ -154,14 +154,14 @@ def is_raw_tiff(data: bytes) -> bool:
         if _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _RAW_PHOTOMETRICS:
             return True
         return _MAKE in tags and (tags.get(_SUBFILE) == 1 or tags.get(_COMPRESSION) in _RAW_COMPRESSIONS)
-    except Exception:  # it is told when the file is read as a TIFF
+    except Exception:  # it is reported when the file is read as a TIFF
         return False
 
 
 def raw_preview(data: bytes) -> tuple[bytes | Image.Image, int]:
     """The JPEG that a camera has put beside the raw samples, and the camera's orientation.
 
-    A file without one is developed at half its size. Previews that are no JPEG are not used: of a damaged file, their
+    A file without one is developed at half its size. Previews that are not JPEGs are not used: of a damaged file, their
     memory may be smaller than rawpy says.
 
     Raises:

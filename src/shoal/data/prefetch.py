@@ -107,7 +107,7 @@ class _Requests:
             future.cancel()
 
     def _begin(self) -> None:
-        """Make the requests that there is room for."""
+        """Make as many requests as there is room for."""
         while True:
             with self._lock:
                 first = self._waiting[0] if self._waiting else None

@@ -25,7 +25,7 @@ _IN_A_ROW = 10
 
 
 class LostError(UserError):
-    """The images cannot be reached any more, as when their drive has gone away; read so far is what was there."""
+    """The images cannot be reached any more, as when their drive has gone away; what was read before is kept."""
 
     def __init__(self, name: str, reason: str, kept: str = "") -> None:
         bring = "bring their folder or drive back"
@@ -66,6 +66,6 @@ class Reach:
         if not len(self._listing.files):
             return False
         path = self._listing.files[row]
-        if path.is_symlink() or not self._read:  # a link to nowhere is no loss
+        if path.is_symlink() or not self._read:  # a link to nowhere is not a loss
             return False
         return all(look_at(self._listing.files[each]) == NO_LOOK for each in self._read)

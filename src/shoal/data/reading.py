@@ -92,7 +92,7 @@ class Preparing(Protocol):
     """What brings an image to the pixels that are asked for."""
 
     min_side: int | None
-    """A JPEG may be decoded at a part of its size that keeps so many pixels on both sides."""
+    """A JPEG may be decoded at a part of its size that keeps this many pixels on both sides."""
 
     def from_image(self, image: Image.Image, /) -> Pixels:
         """Make pixels of an image in mode RGB."""

@@ -33,7 +33,7 @@ SKETCH = np.dtype(
 A width of 0: not known.
 """
 
-_GAP = 3.0  # Pillow may shrink a large image by whole factors first, to so many times the thumbnail
+_GAP = 3.0  # Pillow may shrink a large image by whole factors first, to this many times the thumbnail
 _JPEG = b"\xff\xd8"
 
 

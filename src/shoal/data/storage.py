@@ -128,7 +128,7 @@ class Storage:
         info = self.asked(lambda: self._fs.info(url), url)
         if info.get("mimetype", "text/html") not in ("text/html", "application/xhtml+xml"):
             raise UserError(
-                f"{redacted(url)} is no web page, but {info['mimetype']}: give the address of a page with links to "
+                f"{redacted(url)} is not a web page but {info['mimetype']}: give the address of a page with links to "
                 "images, or of a file whose name ends in .zip, .tar, .parquet or .csv."
             )
         text: bytes = self.asked(lambda: self._fs.cat_file(url), url)
@@ -194,7 +194,7 @@ class Storage:
     def _answered(self, path: str, start: int | None, end: int | None) -> bytes:
         """The bytes of a file in a file system whose requests wait.
 
-        Paramiko's connections, and perhaps others, are no good for two threads, so each has one of its own. It is made
+        Paramiko's connections, and perhaps others, are not safe for two threads, so each has one of its own. It is made
         anew after a failure, which may have been its end.
         """
 
@@ -267,7 +267,7 @@ class _Patience:
         return max(0.0, self._quiet_until - time.monotonic()) * random.uniform(0.8, 1.2)
 
     def pause(self, failure: Failure, tried: int) -> float | None:
-        """Seconds before a request that failed so many times is made again; None: it is not."""
+        """Seconds before a request that failed this many times is made again; None: it is not."""
         if not failure.may_pass or tried > len(self._pauses) or (failure.why == "away" and tried >= self._tries_away):
             return None
         pause = self._pauses[tried - 1] * random.uniform(0.8, 1.2)
@@ -285,8 +285,8 @@ def told(url: str, failure: Failure) -> UserError:
     if failure.why in ("denied", "lapsed"):
         key = " If its address had a key after a question mark, give it with it again." if "http" in url[:5] else ""
         return UserError(
-            f"{url} may not be read ({failure.reason}): check its name and the credentials, which are those of fsspec: "
-            f"{_WHERE}.{key}"
+            f"access to {url} was denied ({failure.reason}): check its name and the credentials, which are those of "
+            f"fsspec: {_WHERE}.{key}"
         )
     if failure.may_pass:
         return UserError(f"{url} cannot be reached ({failure.reason}): check the network, then run the command again.")

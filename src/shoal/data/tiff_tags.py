@@ -90,7 +90,7 @@ def is_tiff(data: bytes) -> bool:
 
 
 def check_size(layout: Layout, n_bytes: int) -> None:
-    """Refuse what a file of so many bytes cannot hold, before memory is taken for it.
+    """Refuse what a file of this many bytes cannot hold, before memory is taken for it.
 
     Raises:
         MemoryError: the image is too large.

@@ -10,7 +10,7 @@
 | confirm | images | they are in the right cluster |
 | answer | image, and cluster or none_of | the answer to a question; none_of: clusters that it is not in |
 | | perhaps name | the cluster is a new one, which is called so |
-| learn | file | a learnt clustering was accepted |
+| learn | file | a learned clustering was accepted |
 | undo | | the last of all these, or the last that were taken together, no longer count |
 
 ``shoal update`` adds lines of its own, which cannot be undone: ``renamed`` (images: {old: new}), ``gone`` (images) and
@@ -98,7 +98,7 @@ OF_UPDATE = ("renamed", "gone", "placed")
 
 
 def check(decision: object) -> None:
-    """Raise a ValueError for what is no decision."""
+    """Raise a ValueError for what is not a decision."""
     if not isinstance(decision, dict) or decision.get("do") not in FIELDS:
         raise ValueError("it says nothing that can be done")
     for name, is_right in FIELDS[decision["do"]].items():

@@ -25,7 +25,7 @@ class Replayed:
     """A clustering with a person's decisions.
 
     The clusters that a clusterer found keep their numbers; clusters that a person made have higher ones. ``base`` is
-    what the last clusterer said, the first one or one learnt since, and ``into`` the clusters that its clusters are in.
+    what the last clusterer said, the first one or one learned since, and ``into`` those that its clusters are in.
     """
 
     labels: Labels
@@ -38,7 +38,7 @@ class Replayed:
     fixed: Bool[np.ndarray, "n"]
     """Images whose cluster a person has said."""
     unsaid: Labels
-    """Cluster of each image without what was said of single images, and without what was learnt from that."""
+    """Cluster of each image without what was said of single images, and without what was learned from that."""
     ruled_out: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """Clusters that an image is not in, for those of which only that is known."""
     n_found: int = 0
@@ -46,14 +46,14 @@ class Replayed:
     made: set[int] = field(default_factory=set)
     """Clusters that the clusterer does not know."""
     learned: str = ""
-    """File of the learnt clustering that counts; empty: none."""
+    """File of the learned clustering that counts; empty: none."""
     n_answers: int = 0
     n_decisions: int = 0
     """That can be undone; what was decided together is one."""
 
     @property
     def clusters(self) -> list[int]:
-        """Numbers of the clusters that there are, ascending.
+        """Numbers of the clusters that exist, ascending.
 
         One that a person has made is one as long as it has images, or stands for one that was found.
         """
@@ -82,7 +82,7 @@ class Replayed:
 
 
 ReadLearned: TypeAlias = Callable[[str], tuple[Labels, Sequence[int]]]
-"""Reads a learnt clustering by the name of its file: the cluster of each image, and the clusters that it knows."""
+"""Reads a learned clustering by the name of its file: the cluster of each image, and the clusters that it knows."""
 
 
 def replay(
@@ -103,10 +103,10 @@ def replay(
         names: of clusters that have one.
         ids: of the images, as tables hold them.
         steps: the decisions that count, in their order.
-        read: reads what was learnt.
+        read: reads what was learned.
 
     Raises:
-        UserError: a decision is about a cluster that there never was, or what was learnt cannot be read.
+        UserError: a decision is about a cluster that there never was, or what was learned cannot be read.
     """
     into, fixed = {i: i for i in range(n_clusters)}, np.zeros(len(base), dtype=bool)
     now = Replayed(base.copy(), dict(names), base, into, fixed, base.copy(), n_found=n_clusters)
@@ -116,8 +116,8 @@ def replay(
             player.play(step)
         except KeyError as error:
             raise UserError(
-                f"decision {number} ({step['do']}) is about cluster {error}, and there is none: undo it, or take its "
-                "line out of decisions.jsonl."
+                f"decision {number} ({step['do']}) refers to cluster {error}, which does not exist: undo it, or take "
+                "its line out of decisions.jsonl."
             ) from error
     return now
 

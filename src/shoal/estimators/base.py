@@ -59,7 +59,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     """A method of deep clustering as a scikit-learn estimator; each method's class differs in its recipe alone.
 
     Args:
-        n_clusters: how many clusters to find; "auto" counts groups in the features while they are learnt.
+        n_clusters: how many clusters to find; "auto" counts groups in the features while they are learned.
         recipe: the settings to start from: the name of a recipe, or the path of a YAML file.
         epochs: passes over the images; None leaves it to the recipe.
         settings: single settings by the names they have as flags, e.g. ``{"optim.lr": 0.1}``.
@@ -113,7 +113,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     def fit(self: Fitted, X: ImageSource, y: object = None) -> Fitted:
         """Learn features and clusters of images; ``y`` is ignored, and so are the labels of data sets.
 
-        With ``out``, a fit that is interrupted has saved its state there, and the same fit goes on where it was.
+        With ``out``, an interrupted fit has saved its state there, and the same fit resumes.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed.
@@ -193,7 +193,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
     def score(self, X: ImageSource, y: object = None) -> float:
         """Mean silhouette (cosine) of the clusters of images, in [−1, 1], higher is better; ``y`` is ignored.
 
-        It needs no labels, so ``GridSearchCV`` chooses without them. It compares features that were learnt differently
+        It needs no labels, so ``GridSearchCV`` chooses without them. It compares features that were learned differently
         by how well their own clusters are apart, which is not how right these are: ``shoal compare`` chooses by the
         agreement of seeds instead. 0 where all images are in one cluster. Of more than 2 000 images a sample is taken.
         """
@@ -277,7 +277,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
 
     @classmethod
     def _hint(cls, keyword: str) -> str:
-        """The setting that may be meant by a keyword that is no parameter; empty if none is near."""
+        """The setting that may be meant by a keyword that is not a parameter; empty if none is near."""
         known = [path for path, _ in fields_of(RunConfig, {"method": METHODS[cls._method].config_class})]
         last = {path.rpartition(".")[2]: path for path in reversed(known)}
         near = difflib.get_close_matches(keyword, last, n=1, cutoff=0.8)
@@ -312,7 +312,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
             return
         if weights != self._trained().config.backbone.weights:
             raise UserError(
-                "warm_start goes on with the network of the last fit, and backbone.weights names another start: set "
+                "warm_start continues from the network of the last fit, and backbone.weights names another start: set "
                 "warm_start=False to begin with those weights, or leave them out."
             )
 
@@ -355,8 +355,8 @@ def _warm_up(method: Method, earlier: Method) -> None:
         method.load_state_dict(earlier.state_dict())
     except RuntimeError as error:
         raise UserError(
-            "warm_start goes on with the network of the last fit, and these settings make another one: leave backbone, "
-            "method and n_clusters as they were, or set warm_start=False."
+            "warm_start continues from the network of the last fit, and these settings make another one: leave "
+            "backbone, method and n_clusters as they were, or set warm_start=False."
         ) from error
 
 

@@ -34,7 +34,7 @@ def saved_on_interrupt(run: Run, out: str | Path | None) -> Iterator[None]:
     try:
         yield
     except Interrupted:
-        again = f"the same fit, with out={str(out)!r}, goes on where it was"
+        again = f"the same fit, with out={str(out)!r}, resumes"
         raise KeyboardInterrupt(f"stopped and saved: {again}.") from None
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)

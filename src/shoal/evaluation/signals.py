@@ -126,7 +126,7 @@ def collapse_warning(signals: Mapping[str, float]) -> str | None:
     std, largest = signals["feature_std"], signals["largest"]
     if std < COLLAPSED_STD:
         return f"the features of all images are nearly the same (feature_std {std:.3f}; 1 is spread out): {REMEDIES}."
-    # A single cluster, at once smallest and largest, is no collapse.
+    # A single cluster, at once smallest and largest, is not a collapse.
     if largest > COLLAPSED_SHARE and signals["smallest"] < largest:
         return f"one cluster holds {largest:.0%} of the images: {REMEDIES}."
     return None

@@ -99,7 +99,7 @@ def cluster_labels(clusters: Iterable[int], names: Mapping[int, str]) -> dict[in
 
 
 def one_line(name: str) -> str:
-    """A name as keywords and labels hold it: what breaks lines, or is no character of any text, becomes a space."""
+    """A name as keywords and labels hold it: what breaks lines, or is not a character of any text, becomes a space."""
     return "".join(" " if _is_no_text(char) else char for char in name.replace("\r\n", "\n")).strip()
 
 
@@ -117,7 +117,7 @@ def files_of(
 ) -> list[tuple[Path, bool]]:
     """A file for each image, and whether it is a copy that was written into a folder.
 
-    Images inside archives, tables, videos and storages are copied, and files whose names are no text, which JSON
+    Images inside archives, tables, videos and storages are copied, and files whose names are not text, which JSON
     cannot hold.
 
     Raises:

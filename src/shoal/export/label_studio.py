@@ -94,4 +94,6 @@ def local_url(file: Path) -> str:
     try:
         return f"/data/local-files/?d={quote(file.relative_to(file.anchor).as_posix())}"
     except UnicodeEncodeError as error:
-        raise UserError(f"{as_utf8(str(file))} is no text, so JSON cannot name it: give a folder that is.") from error
+        raise UserError(
+            f"{as_utf8(str(file))} is not valid text, so JSON cannot name it: choose a folder whose path is."
+        ) from error

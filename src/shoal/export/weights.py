@@ -77,7 +77,7 @@ def export_weights(path: Path, file: Path, pixels: UInt8[Tensor, "m 3 h w"], lic
 
     Args:
         path: of the run.
-        file: to write, of safetensors. The model card gets beside it, and what timm builds the network from.
+        file: to write, of safetensors. The model card and timm's config.json are written beside it.
         pixels: some images of the run's size, to compare with.
         licence: one of ``LICENCES``, for the card; empty for none.
 
@@ -106,8 +106,8 @@ def export_weights(path: Path, file: Path, pixels: UInt8[Tensor, "m 3 h w"], lic
     if deviation > AGREES:
         file.unlink()
         raise UserError(
-            f"plain timm makes other features with these weights than {path} (they differ by {deviation:.1e}): nothing "
-            "was written."
+            f"plain timm's features with these weights differ from those of {path} by {deviation:.1e}: nothing was "
+            "written."
         )
     card = file.with_name(CARD)
     if card.exists():  # that of a project, perhaps

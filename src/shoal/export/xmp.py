@@ -160,10 +160,10 @@ def merged(content: bytes, *images: LabelledImage) -> bytes | None:
     """
     try:
         if b"<!DOCTYPE" in content:
-            raise UnmergeableError("it has a document type, which XMP has not")
+            raise UnmergeableError("it has a document type, which XMP does not have")
         document = minidom.parseString(content)
         if document.doctype is not None:
-            raise UnmergeableError("it has a document type, which XMP has not")
+            raise UnmergeableError("it has a document type, which XMP does not have")
         before = "".join(_markup(document))
         sidecar = _Sidecar(document)
         sidecar.forget()
@@ -243,7 +243,7 @@ class _Sidecar:
         found = [each for top in self.descriptions for each in _elements(top) if _name(each) == (namespace, name)]
         bags = [inner for each in found for inner in _elements(each)]
         if len(bags) != len(found) or any(top.hasAttributeNS(namespace, name) for top in self.descriptions):
-            raise UnmergeableError(f"its {name} is no list of keywords")
+            raise UnmergeableError(f"its {name} is not a list of keywords")
         return bags
 
     def _add(self, name: str, namespace: str, prefix: str, word: str) -> bool:

@@ -22,7 +22,7 @@ _ON_GPU = (16, 1024)
 
 
 _PAYS = 1.05
-"""A batch twice as large is taken if it gives so many times the images per second."""
+"""A batch twice as large is taken if it gives this many times the images per second."""
 
 
 def choose_batch_size(encoder: Encoder) -> int:

@@ -85,7 +85,7 @@ def _count_classes(file: Path, config: Mapping[str, Any]) -> int:
 
 
 def _class_names(n: int) -> list[str]:
-    """The names of so many classes: ImageNet's where it has a list of this length, as timm tells them."""
+    """The names of n classes: ImageNet's where it has a list of this length, as timm gives them."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset({"num_classes": n})

@@ -79,9 +79,9 @@ class ClipName:
                 )
             near = difflib.get_close_matches(model, models, n=1)
             hint = f"did you mean {PREFIX}{near[0]}?" if near else "open_clip.list_models() lists the names."
-            raise UserError(f"open_clip has no model {text!r}, and no folder is called so: {hint}")
+            raise UserError(f"open_clip has no model {text!r}, and there is no folder of that name: {hint}")
         if "multimodal_cfg" in open_clip.get_model_config(model):
-            raise UserError(f"{model} makes more of an image than a vector: give another --backbone.name.")
+            raise UserError(f"{model} makes more than one vector of an image: give another --backbone.name.")
         tags: list[str] = open_clip.list_pretrained_tags_by_model(model)
         if tag:
             if tag not in tags:
@@ -104,7 +104,7 @@ class ClipName:
             used: the images were embedded with it before.
 
         Raises:
-            UserError: it is missing, is no safetensors file, or cannot be downloaded.
+            UserError: it is missing, is not a safetensors file, or cannot be downloaded.
         """
         if given is not None:
             return weights_file(given, used=used, convert=_CONVERT)

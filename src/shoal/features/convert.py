@@ -50,7 +50,7 @@ _MAPPING = re.compile(r"Can only SETITEMS? for .* but got <class '<([\w.]+)>\.Ig
 
 
 class _Ignored(list[Any]):
-    """Stands for whatever a checkpoint has that is no tensor; takes what a pickle does to objects and lists."""
+    """Stands for whatever a checkpoint has that is not a tensor; takes what a pickle does to objects and lists."""
 
     def __new__(cls, *_args: object, **_settings: object) -> Any:
         return super().__new__(cls)
@@ -105,7 +105,7 @@ def convert(
         std: channel standard deviations, if not timm's.
 
     Raises:
-        UserError: the file is no checkpoint, is damaged or would run code, or its weights fit no network.
+        UserError: the file is not a checkpoint, is damaged or would run code, or its weights fit no network.
     """
     tensors = _read(file)
     earlier = note_of(file) if file.suffix == ".safetensors" else None
@@ -128,7 +128,7 @@ def read_checkpoint(file: Path) -> Any:
     """What ``torch.save`` wrote, by ``torch.load(weights_only=True)``; all but tensors and plain values is forgotten.
 
     Raises:
-        UserError: it is no such file, damaged, or asks for something that could run code.
+        UserError: it is not such a file, is damaged, or asks for something that could run code.
     """
     ignored: dict[str, type[_Ignored]] = {}
     for number in range(_KINDS):
@@ -170,7 +170,7 @@ def _no_checkpoint(file: Path, error: Exception) -> UserError:
     if "TorchScript" in str(error):
         return UserError(f"{file} is a TorchScript program, not weights alone: get the checkpoint that it was made of.")
     return UserError(
-        f"{file} is no checkpoint that torch.load(weights_only=True) reads, or it is damaged: download it again, "
+        f"{file} is not a checkpoint that torch.load(weights_only=True) reads, or it is damaged: download it again, "
         "or give another file."
     )
 

@@ -184,7 +184,7 @@ def _optional(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Shape
 def _pairs(numbers: Int64[np.ndarray, "m"], n: int) -> Int64[Tensor, "m 2"]:
     pairs = tensor_on(numbers.reshape(-1, 2))
     if not ((pairs >= 0) & (pairs < n)).all():
-        raise ValueError(f"{LINKS} names rows that there are not")
+        raise ValueError(f"{LINKS} names rows that do not exist")
     return pairs
 
 

@@ -205,8 +205,8 @@ def _settled(spec: EncoderSpec, file: Path) -> EncoderSpec:
     digest = file_digest(file)
     if spec.digest not in ("", digest):
         raise UserError(
-            f"{file} holds other weights of {spec.name} than those that were used before: bring these back, or embed "
-            "the images afresh."
+            f"{file} holds different weights of {spec.name} from those used before: restore them, or embed the images "
+            "again."
         )
     return replace(spec, digest=digest)
 

@@ -68,7 +68,7 @@ def embed(
         own: the features are those of a training run in its own folder, which tells images by their pixels.
         ranges: what becomes black and white, by type of number; the source is measured for others of more than 8 bits.
         strict: whether to fail on the first image that cannot be read instead of skipping it.
-        progress: told how many images are done, of how many.
+        progress: reports how many images are done, of how many.
 
     Raises:
         UserError: the folder has features of another encoder or of other images, no image can be read, or, if

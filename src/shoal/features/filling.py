@@ -37,10 +37,10 @@ _COMPUTING = 8
 _NOT_FINITE = "its features hold NaN or infinity"
 
 BATCHES_PER_BLOCK = 4
-"""No batch reaches beyond a block of so many: the batches of a block are the same whoever computes it."""
+"""No batch reaches beyond a block of this many: the batches of a block are the same whoever computes it."""
 
 Count: TypeAlias = Callable[[int], object]
-"""Is told how many rows of the listing have been dealt with."""
+"""Called with how many rows of the listing have been dealt with."""
 
 
 def block_size(batch_size: int) -> int:

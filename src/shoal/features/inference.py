@@ -73,7 +73,7 @@ def _pairs(network: nn.Module, images: Float[Tensor, "b 3 h w"]) -> list[tuple[s
 
 
 ENOUGH = 2
-"""A JPEG may be decoded to 1/2, 1/4 or 1/8 if that leaves so many times the side that it is resized to."""
+"""A JPEG may be decoded to 1/2, 1/4 or 1/8 if that leaves this many times the side that it is resized to."""
 
 
 _ENOUGH_IN_TRAINING = 3
@@ -81,7 +81,7 @@ _ENOUGH_IN_TRAINING = 3
 
 
 _LONGEST = 8
-"""Images that are longer than so many times their short side are cut before they are resized, not afterwards."""
+"""Images that are longer than this many times their short side are cut before they are resized, not afterwards."""
 
 
 class NetworkPreparing(ABC):

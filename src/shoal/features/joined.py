@@ -118,7 +118,7 @@ def embed_networks(
         earlier: features in another place, of some of the images by some of the networks.
         ranges: as ``embed``.
         strict: as ``embed``.
-        progress: told how far it is.
+        progress: reports progress.
 
     Raises:
         UserError: as ``embed`` and ``load_encoder``.

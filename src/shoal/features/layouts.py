@@ -165,7 +165,7 @@ def _from_numbers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if stages[0] == 2:
         raise UserError(
             "these are weights of lightly's ResNetGenerator without a ReLU in the stem, which timm's ResNets have, so "
-            "that their features would be others: give weights of a ResNet of torchvision or timm."
+            "that their features would differ: give weights of a ResNet of torchvision or timm."
         )
     names = {**_NUMBERED, **{str(number): f"layer{i}" for i, number in enumerate(stages, 1)}}
     parts = ((name.partition("."), value) for name, value in tensors.items())

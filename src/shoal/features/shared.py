@@ -21,7 +21,7 @@ def local_result(path: Path) -> Path:
     """The folder of a result, downloaded if it is on the hub.
 
     Raises:
-        UserError: it cannot be downloaded, or is no result.
+        UserError: it cannot be downloaded, or is not a result.
     """
     if not is_shared(path):
         return path

@@ -43,7 +43,7 @@ def resolve_weights(spec: str) -> str:
 
 
 def start_from_weights(method: Method, config: BackboneConfig) -> str:
-    """Give all backbones of a method, those of its slow copies too, the weights that its config names.
+    """Give all backbones of a method, its target network's too, the weights that its config names.
 
     Returns:
         What it starts from, in a line; empty for random weights.
@@ -57,7 +57,7 @@ def start_from_weights(method: Method, config: BackboneConfig) -> str:
 
 
 def check_weights(config: BackboneConfig) -> None:
-    """Raise a UserError for a backbone that there is not, or weights that cannot be read or do not fit it."""
+    """Raise a UserError for a backbone that does not exist, or weights that cannot be read or do not fit it."""
     backbone = build_backbone(config)
     if config.weights:
         _start([backbone], config)

@@ -85,7 +85,7 @@ def hub_file(name: str, config: Mapping[str, Any]) -> Path:
     file = _safe_name(config.get("hf_hub_filename") or "model.safetensors")
     if not repository or not file:
         raise UserError(
-            f"pretrained weights of {name} are published as {address or config['hf_hub_filename']} alone, which may be "
+            f"pretrained weights of {name} are only published as {address or config['hf_hub_filename']}, which may be "
             "a pickle: download it, and 'shoal convert FILE' writes what --backbone.weights takes."
         )
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
@@ -127,7 +127,7 @@ def note_of(file: Path) -> Note | None:
     try:
         with safe_open(file, "pt") as opened:
             values = json.loads((opened.metadata() or {}).get("shoal", "{}"))
-    except (SafetensorError, OSError, ValueError):  # what is wrong with the file is told when it is read
+    except (SafetensorError, OSError, ValueError):  # what is wrong with the file is reported when it is read
         return None
     if not isinstance(values, dict) or "architecture" not in values:
         return None

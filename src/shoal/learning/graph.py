@@ -20,7 +20,7 @@ from shoal.tensors import read_tensors, write_tensors
 
 N_NEIGHBOURS = 20
 COMPONENTS = 128
-"""More columns are replaced by so many principal components, in which nearly all that tells images apart remains."""
+"""More columns are replaced by this many principal components, which keep nearly all that tells images apart."""
 
 MOST_ROWS = 50_000
 """Of more rows a sample of that size is in the graph; the head that is learned there is applied to all."""

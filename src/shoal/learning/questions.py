@@ -20,7 +20,7 @@ from shoal.learning.graph import Graph
 N_CANDIDATES = 5
 TYPICAL_PER_CLUSTER = 3
 MIXED_PER_CLUSTER = 10
-"""Up to so many questions for each cluster all are typical, and up to so many every other one."""
+"""Up to this many questions for each cluster all are typical, then up to this many every other one."""
 
 MOST_TYPICAL = 300
 """Questions after which all are doubtful, however many clusters there are."""

@@ -34,7 +34,8 @@ def _check(method: type[Method]) -> None:
     for field in dataclasses.fields(kind):
         if field.name == "name":
             raise UserError(
-                f"{place_of(kind)}: the name of a method is no setting: write name: ClassVar[str] = {field.default!r}."
+                f"{place_of(kind)}: the name of a method is not a setting: write name: ClassVar[str] = "
+                f"{field.default!r}."
             )
 
 

@@ -148,10 +148,10 @@ def check_queue(length: int, keys_per_step: int) -> None:
 
 
 def check_apart(views: str, per_pass: int) -> None:
-    """Raise a UserError when a pass over one view has a single image, of which batch-norm has no statistics."""
+    """Raise a UserError when a pass over one view has a single image, too few for batch-norm statistics."""
     if views == "apart" and per_pass < 2:
         raise UserError(
-            "a process gets one image at once, of which batch-norm has no statistics: raise --optim.batch-size, lower "
+            "each pass has a single image, too few for batch-norm statistics: raise --optim.batch-size, lower "
             "--optim.accumulate or the number of processes, or give --method.views joined."
         )
 

@@ -53,8 +53,8 @@ class BoostConfig(MethodConfig):
         last = epochs - 1
         if self.boost_from is not None and (last < cluster_from or not self.boosts(last / epochs)):
             raise UserError(
-                f"--method.boost-from {self.boost_from} and --cluster-from {cluster_from} leave the last stage none of "
-                f"{epochs} epochs: lower them, or give more --epochs."
+                f"--method.boost-from {self.boost_from} and --cluster-from {cluster_from} leave the last stage no "
+                f"epoch of {epochs}: lower them, or give more --epochs."
             )
 
 

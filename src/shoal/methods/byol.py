@@ -1,6 +1,6 @@
 """BYOL: bootstrap your own latent (arXiv 2006.07733).
 
-From one view of an image, the online network predicts the output of its slow copy for the other view. There are no
+From one view of an image, the online network predicts the output of the target network for the other view. There are no
 negatives and no clusters: k-means finds those in the features afterwards. A last stage that uses clusters may follow
 (``methods/boost.py``).
 """
@@ -53,7 +53,7 @@ class BYOLConfig(BoostConfig):
 
 
 class BYOL(Method):
-    """Online backbone f and projector g, their slow copies f' and g', and the predictor h."""
+    """Online backbone f and projector g, their targets f' and g', and the predictor h."""
 
     config_class = BYOLConfig
 
@@ -83,7 +83,7 @@ class BYOL(Method):
 
     @property
     def encoder(self) -> nn.Sequential:
-        """g'∘f', the slow copies."""
+        """g'∘f', the target network."""
         return self.target.network
 
     def before_step(self, progress: float) -> None:

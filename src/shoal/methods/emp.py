@@ -1,7 +1,7 @@
 """EMP-SSL: extreme multi-patch self-supervised learning (arXiv 2304.03977).
 
-All of many small views of an image shall have the same features, and those of a batch shall fill as many directions as
-they can. There is no slow copy, predictor or negative, and much is learned in the first few passes over the images.
+All of many small views of an image should have the same features, and those of a batch should fill as many directions
+as they can. There is no target network, predictor or negative, and much is learned in the first few passes.
 """
 
 from __future__ import annotations

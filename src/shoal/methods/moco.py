@@ -1,6 +1,6 @@
 """MoCo: momentum contrast (arXiv 1911.05722), optionally with the MLP head of MoCo v2 (arXiv 2003.04297).
 
-A query must find its key, made from the other view by a slow copy of the network, among a queue of older keys.
+A query must find its key, made from the other view by a target network, among a queue of older keys.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class MoCoConfig(MethodConfig):
 
 
 class MoCo(Method):
-    """Online network q = norm(g(f(x))), its slow copy that makes the keys, and the queue."""
+    """Online network q = norm(g(f(x))), the target network that makes the keys, and the queue."""
 
     config_class = MoCoConfig
 
@@ -89,6 +89,6 @@ class MoCo(Method):
         return self.target.network
 
     def after_step(self, progress: float) -> None:
-        """The slow copy follows the new weights (eq. 2), and the keys of the step enter the queue."""
+        """The target network follows the new weights (eq. 2), and the keys of the step enter the queue."""
         self.target.follow(self.online, progress)
         self.queue.flush()

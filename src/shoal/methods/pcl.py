@@ -76,7 +76,7 @@ class PCLConfig(MethodConfig):
 
 
 class PCL(Method):
-    """Online network q = norm(g(f(x))), its slow copy that makes the keys, and the queue of keys."""
+    """Online network q = norm(g(f(x))), the target network that makes the keys, and the queue of keys."""
 
     config_class = PCLConfig
 
@@ -125,7 +125,7 @@ class PCL(Method):
     ) -> tuple[Int64[Tensor, "r"], Int64[Tensor, ""]]:
         """As many as the queue is long, with replacement, of the clusters that no sample of the batch belongs to.
 
-        A cluster without images is no negative: where images repeat, its centre lies on that of another cluster.
+        A cluster without images is not a negative: where images repeat, its centre lies on that of another cluster.
         """
         k = len(clustering.centers)
         absent = _occupied(clustering.labels, k) & ~_occupied(labels, k)
@@ -140,7 +140,7 @@ class PCL(Method):
         return self.target.network
 
     def after_step(self, progress: float) -> None:
-        """The slow copy follows the new weights, and the keys of the step enter the queue."""
+        """The target network follows the new weights, and the keys of the step enter the queue."""
         self.target.follow(self.online, progress)
         self.queue.flush()
 

@@ -68,7 +68,7 @@ class ProPosConfig(BoostConfig):
 
 
 class ProPos(Method):
-    """Online backbone f and projector g, their slow copies f' and g', and the predictor h."""
+    """Online backbone f and projector g, their targets f' and g', and the predictor h."""
 
     config_class = ProPosConfig
 
@@ -127,7 +127,7 @@ class ProPos(Method):
 
     @property
     def encoder(self) -> nn.Sequential:
-        """g'∘f', the slow copies."""
+        """g'∘f', the target network."""
         return self.target.network
 
     def before_step(self, progress: float) -> None:

@@ -1,7 +1,7 @@
 """SimSiam: exploring simple Siamese representation learning (arXiv 2011.10566).
 
-BYOL without the slow copy: from one view, a predictor predicts the projection of the other, which gets no gradient.
-This stop-gradient alone keeps the features from collapsing.
+BYOL without the target network: from one view, a predictor predicts the projection of the other, which gets no
+gradient. This stop-gradient alone keeps the features from collapsing.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Backbone(nn.Module):
         return features
 
     def freeze(self, stages: int) -> None:
-        """Keep the stem and so many stages as they are: no gradient, and their batch-norms use what they know.
+        """Keep the stem and this many stages as they are: no gradient, and their batch-norms use what they know.
 
         Raises:
             UserError: the network has fewer stages, or does not say what they are.
@@ -128,9 +128,7 @@ class Backbone(nn.Module):
         """
         if not blocks_of(self.network):
             kind = type(self.network).__name__
-            raise UserError(
-                f"--recompute knows the blocks of ResNets and of the small net, not of {kind}: leave it out."
-            )
+            raise UserError(f"--recompute supports ResNets and the small net, not {kind}: leave it out.")
         self.recomputes = True
 
     def compile_training(self, mode: str | None = None, *, on: bool = True) -> None:
@@ -270,7 +268,7 @@ def use_stem(network: nn.Module, stem: Stem, name: str) -> None:
     3×3 stride-1 first convolution and no max-pool, as SimCLR trains on CIFAR (arXiv 2002.05709, section B.9).
 
     Raises:
-        UserError: it is no ResNet.
+        UserError: it is not a ResNet.
     """
     if stem == "native":
         return

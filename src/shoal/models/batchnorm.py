@@ -41,7 +41,7 @@ class _Renewed(nn.BatchNorm1d):
 
 
 class SplitBatchNorm(_Renewed):
-    """Normalises each of ``splits`` consecutive parts of a batch by its own statistics, as if on so many devices.
+    """Normalises each of ``splits`` consecutive parts of a batch by its own statistics, as if on that many devices.
 
     What MoCo's shuffling needs on a single device: with shared statistics, a query and its key give each other away
     (arXiv 1911.05722, section 3.3). Running statistics are the mean over the parts.

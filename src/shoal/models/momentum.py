@@ -1,4 +1,6 @@
-"""What momentum methods learn from: a slow copy of the network, and a queue of its latest outputs."""
+"""What momentum methods learn from: a target network (an exponential moving average), and a queue of its latest
+outputs.
+"""
 
 from __future__ import annotations
 

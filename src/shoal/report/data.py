@@ -63,11 +63,11 @@ class ReportData:
     n_images: int
     """Images in the whole set."""
     merged: Sequence[int] = ()
-    """Clusters that there are no more: a person has merged them, or taken all images out of one of their own."""
+    """Clusters that no longer exist: a person has merged them, or taken all images out of one of their own."""
     n_asked: int = 0
     """Number of clusters asked for; there are fewer with images where the others would have been empty."""
     layers: Mapping[int, str] = field(default_factory=dict)
-    """Other numbers of clusters that there may be, and the shell command that makes so many."""
+    """Other possible numbers of clusters, and the shell command that makes that many."""
     names: Mapping[int, str] = field(default_factory=dict)
     """Names of clusters, shown as their titles until they are renamed on the page."""
     duplicates: Sequence[Sequence[Copy]] = ()

@@ -16,7 +16,7 @@ MARGIN = 4
 """Pixels by which the band exceeds the interval on both sides, so that an interval of one k is visible."""
 
 CURVES: Sequence[tuple[str, str, Callable[[Candidate], float | None]]] = (
-    ("Depth", "shallowest valley between so many groups, in standard errors: 4 separate", lambda c: c.depth),
+    ("Depth", "shallowest valley between k groups, in standard errors: 4 separate", lambda c: c.depth),
     ("Stability", "agreement of the clusters of two halves, 1 is the same", lambda c: c.stability),
 )
 

@@ -60,7 +60,7 @@ def read_answers(path: Path, result: Result) -> list[Decision] | None:
     one that it is in.
 
     Raises:
-        UserError: the file cannot be read, or an answer is none of these, or is about an image that there is not.
+        UserError: the file cannot be read, or an answer is none of these, or is about an image that does not exist.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -71,7 +71,7 @@ def read_answers(path: Path, result: Result) -> list[Decision] | None:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{path} is no table of answers ({error}): write one with 'shoal ask'.") from error
+        raise UserError(f"{path} is not a table of answers ({error}): write one with 'shoal ask'.") from error
     answered = _Answered(result)
     return [answered.decision(row, f"line {number} of {path}") for number, row in rows if (row["answer"] or "").strip()]
 
@@ -94,7 +94,7 @@ class _Answered:
         """What a row says.
 
         Raises:
-            UserError: it is about an image that there is not, or its answer is none.
+            UserError: it is about an image that does not exist, or its answer is none of these.
         """
         image, answer = row["id"] or "", (row["answer"] or "").strip()
         if image not in self.images:

@@ -154,7 +154,7 @@ def example_images(path: Path, n: int, size: tuple[int, int]) -> UInt8[Tensor, "
 
 
 def encode(pixels: UInt8[Tensor, "3 h w"], edge: int) -> bytes:
-    """A thumbnail of an image, at most so many pixels wide or high, as WebP."""
+    """A thumbnail of an image, at most this many pixels wide or high, as WebP."""
     file = io.BytesIO()
     small = thumbnail(pixels, edge)
     small.save(file, "WEBP", quality=QUALITY, lossless=max(small.size) <= LOSSLESS_UP_TO, method=2)

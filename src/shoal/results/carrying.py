@@ -27,7 +27,7 @@ def carry_decisions(
 
     Args:
         before: the result that is updated.
-        after: the same with the images that there are now, in the folder of the update.
+        after: the same with the present images, in the folder of the update.
         clustered: assignments of these without any decision.
         was: the image that each one was, −1 for a new one.
         renames: new names of images, by their old ones.
@@ -67,7 +67,7 @@ def carry_decisions(
 
 
 def _carry_learned(before: Result, after: Result, was: Int64[np.ndarray, "n"], name: str) -> None:
-    """Stage what was learnt, for the images that there are now."""
+    """Stage what was learned, for the present images."""
     old = Learned.load(before.folder.path / name, len(before.table_ids))
     index = torch.from_numpy(was)
     new = (index < 0).nonzero()[:, 0]

@@ -82,7 +82,7 @@ def cluster(
         metric: of the distances.
         seed: random seed; None takes that of an earlier result whose layer is chosen, else 0.
         folder: to write.
-        progress: told of what takes long.
+        progress: reports what takes long.
         min_cluster_size: for the density alone; None takes that of an earlier result by density.
 
     Raises:
@@ -134,7 +134,7 @@ def _layer(layers: UMAPHDBSCAN, n_clusters: int, inputs: Inputs) -> tuple[Cluste
     """A layer of a density, and the cluster of each row there.
 
     Raises:
-        UserError: no layer has so many clusters.
+        UserError: no layer has this many clusters.
     """
     layer = layers.with_clusters(n_clusters)
     [found] = job.tensors_of_first(lambda: [torch.as_tensor(layer.predict(inputs.features))])

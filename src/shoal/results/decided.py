@@ -31,7 +31,7 @@ LEARNED = re.compile(r"learned-\d+\.safetensors")
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """A clustering learnt from a person's answers."""
+    """A clustering learned from a person's answers."""
 
     labels: Int64[Tensor, "n"]
     """Cluster of each image, by its number."""
@@ -54,7 +54,7 @@ class Learned:
 
     @classmethod
     def load(cls, path: Path, n: int) -> Learned:
-        """Read what was learnt of n images.
+        """Read what was learned of n images.
 
         Raises:
             UserError: it is gone or damaged.
@@ -91,7 +91,7 @@ def keep_decisions(folder: ResultFolder, ids: Sequence[str], found: Assignments)
 
 
 def next_learned(folder: ResultFolder) -> Path:
-    """The file for what is learnt next."""
+    """The file for what is learned next."""
     numbers = [int(path.stem.partition("-")[2]) for path in folder.path.iterdir() if LEARNED.fullmatch(path.name)]
     return folder.path / f"learned-{1 + max(numbers, default=0)}.safetensors"
 
@@ -102,7 +102,7 @@ class Decided:
 
     replayed: Replayed
     learned: Learned | None
-    """What counts of what was learnt."""
+    """The part of what was learned that counts."""
     size: int
     """Bytes of the decisions."""
 
@@ -125,7 +125,7 @@ class Decided:
         found = assign_rows(features, model, model.centers, metric, labels=slots, positions=positions)
         confidence = found.confidence
         if self.learned is not None:
-            # A learnt cluster may have been merged since; and the head alone may speak against what was learnt.
+            # A learned cluster may have been merged since; and the head alone may contradict what was learned.
             stays = self._present(self.learned.labels) == labels
             known = torch.where(labels == self.learned.labels, torch.zeros_like(confidence), confidence)
             confidence = torch.where(stays, torch.maximum(self.learned.confidence, known), confidence)
@@ -141,7 +141,7 @@ class Decided:
 
 
 class Reader:
-    """What ``replay`` reads learnt clusterings of n images with; ``loaded`` are those that it has read."""
+    """What ``replay`` reads learned clusterings of n images with; ``loaded`` are those that it has read."""
 
     def __init__(self, folder: ResultFolder, n: int) -> None:
         self.folder = folder

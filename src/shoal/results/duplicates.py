@@ -61,7 +61,7 @@ def duplicates(
     links: Int64[Tensor, "m 2"] | None = None,
     sketches: Shaped[np.ndarray, "n"] | None = None,
 ) -> Duplicates:
-    """Group the images of which there is another one, largest groups first; in each the one to keep comes first.
+    """Group the images that have a copy, largest groups first; in each the one to keep comes first.
 
     Copies of copies are in one group. A group of a file's names alone is none: nothing would be gained by removing one.
     Memory is that of the images that are in groups.
@@ -109,7 +109,7 @@ def _touched(first: Int64[Tensor, "n"], pairs: Pairs, links: Int64[Tensor, "l 2"
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Places of rows among some, of which there are fewer than 2³¹."""
+    """Places of rows among some, fewer than 2³¹."""
 
     rows: Int64[np.ndarray, "m"]
 

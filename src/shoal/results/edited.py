@@ -81,7 +81,7 @@ def read_edited(path: Path) -> Edited:
         raise UserError(f"{path} gives {error}: leave one.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise UserError(
-            f"{path} is no export of a report (CSV with id, cluster and name, or JSON with clusters and images): "
+            f"{path} is not an export of a report (CSV with id, cluster and name, or JSON with clusters and images): "
             "export it again."
         ) from error
 

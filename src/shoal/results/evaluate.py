@@ -30,7 +30,7 @@ def evaluate(
 
     Of a training run, ``knn`` and ``linear`` ask for figures of the backbone's features, which takes a pass over the
     images, as does a method that clusters by a head of its own. Figures on pixels need the images as well.
-    ``merge_to`` asks for figures of the clusters merged into so many, and writes the tables of these.
+    ``merge_to`` asks for figures of the clusters merged into this many, and writes the tables of these.
 
     Raises:
         UserError: a figure needs labels and there are none, or the images, and they are gone.

@@ -14,10 +14,10 @@ from shoal.clustering.grouping import groups_of
 from shoal.clustering.rows import Metric, Rows
 
 SHARE = 0.01
-"""Of the images that were clustered are far."""
+"""Share of the clustered images that are far."""
 
 SURE = 0.01
-"""Probability of so many far images, if new ones were like the old, below which they are told."""
+"""Far images are reported if as many are less probable than this among new images like the old."""
 
 FEWEST = 3
 """Far images that are near each other suggest a cluster of their own."""
@@ -63,11 +63,11 @@ class Reference:
 
     @property
     def share(self) -> float:
-        """Of new images like the old ones so many are far: where there are few old ones, more than 1 %."""
+        """Share of new images like the old ones that are far: where there are few old ones, more than 1 %."""
         return (self.n - _place(self.n) + 1) / (self.n + 1)
 
     def is_unusual(self, n_far: int, n_new: int) -> bool:
-        """Whether so many far images are more than chance would have among new ones that are like the old.
+        """Whether this many far images are more than chance would have among new ones that are like the old.
 
         If all are drawn alike, how many new ones are beyond the r-th of n old ones is beta-binomial with n − r + 1 and
         r (Wilks 1942), which knows that the percentile itself is an estimate.

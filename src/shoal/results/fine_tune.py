@@ -84,11 +84,11 @@ def fine_tune_run(run: Path, out: Path, progress: Progress) -> Summary:
     Args:
         run: of a finished training run.
         out: folder to write.
-        progress: told how far it is.
+        progress: reports progress.
 
     Raises:
-        UserError: it is no finished run, nothing was said of its images, they are gone or have changed, another process
-            is changing it, or ``out`` is taken or cannot be written.
+        UserError: it is not a finished run, nothing was said of its images, they are gone or have changed, another
+            process is changing it, or ``out`` is taken or cannot be written.
     """
     ResultFolder(out).check_free()
     with _unchanged(ResultFolder(run)):

@@ -69,7 +69,7 @@ class Outcome:
     not_read: Mapping[str, int] = field(default_factory=dict)
     """Files of the source that were not read, by their kinds."""
     n_named: int = 0
-    """Those of them that the table of skipped files names: not texts and others that plainly are no images."""
+    """Those of them that the table of skipped files names: not texts and others that plainly are not images."""
     n_links: int = 0
     """Images that are other names of a file."""
     recall: float | None = None
@@ -81,7 +81,7 @@ class Outcome:
     n_nowhere: int = 0
     """Images that are in no cluster."""
     layers: Mapping[int, str] = field(default_factory=dict)
-    """Other numbers of clusters, and the commands that make so many of the result without fitting anything."""
+    """Other numbers of clusters, and the commands that make that many of the result without fitting anything."""
 
     def as_text(self, folder: ResultFolder) -> str:
         """One line per figure and per file to look at."""
@@ -106,7 +106,7 @@ class Outcome:
             lines += [f"{what:<12} {n}: {path}"] if n else []
         if self.recall is not None:
             found = f"{self.recall:.1%} of the ten nearest were found, as 200 images show"
-            lines.append(f"neighbours   {found}: of so many images not all pairs are compared")
+            lines.append(f"neighbours   {found}: with this many images, not all pairs are compared")
         if self.not_read:
             n, where = sum(self.not_read.values()), f": {folder.skipped}"
             if self.n_named < n:

@@ -34,7 +34,7 @@ def evaluate_held_out(result: Result, name: str, *, strict: bool, progress: Prog
         result: of images.
         name: of the held-out images, as ``shoal predict`` takes it.
         strict: whether to fail on the first image that cannot be read.
-        progress: told how far it is.
+        progress: reports progress.
 
     Raises:
         UserError: features were clustered; the images cannot be read or have no labels; the network has changed.

@@ -40,7 +40,7 @@ _COMPARED = 100
 """Rows of features by which processes see that they have the same."""
 
 Pictures: TypeAlias = Callable[[Int64[Tensor, "m"], int], UInt8[Tensor, "m 3 h w"] | list[bytes]]
-"""Reads the images of some rows, at most so many pixels wide if that saves anything, or their thumbnails."""
+"""Reads the images of some rows, at most this many pixels wide if that saves anything, or their thumbnails."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def read_inputs(
         fewest: how many images there must be.
         pixels: how images are read.
         strict: whether to fail on the first image that cannot be read.
-        progress: told how far it is.
+        progress: reports progress.
 
     Raises:
         UserError: there is nothing that can be clustered, fewer than ``fewest`` images, or no network to embed with.
@@ -176,9 +176,9 @@ def read_inputs(
     if name == "-" and any(private(place) != place for place in source.places):
         progress.warn(
             "addresses are kept without what follows '?', where keys may stand: 'sort', 'export' and 'update' cannot "
-            "ask for these images again. Give a table of the addresses, a .csv file, if they are to."
+            "ask for these images again. If they should, give a table of the addresses, a .csv file."
         )
-    listing = source.listing()  # what is wrong with the images is told before anything is downloaded
+    listing = source.listing()  # reports what is wrong with the images before anything is downloaded
     if len(listing.ids) < fewest:
         n = counted(len(listing.ids), "image is", "images are")
         raise UserError(f"{n} fewer than the {fewest} clusters asked for: lower -k.")
@@ -203,7 +203,7 @@ def pictures_of(images: Images) -> Pictures:
 
 
 def metric_for(inputs: Inputs) -> Metric:
-    """The metric of features for which none is asked; joined ones may have few columns, and are no measurements."""
+    """The metric of features for which none is asked; joined ones may have few columns, and are not measurements."""
     joined = inputs.encoder is not None and inputs.encoder.parts
     return "cosine" if joined else default_metric(inputs.features.shape[1])
 
@@ -268,7 +268,7 @@ def of_result(
     Args:
         result: to be clustered again.
         folder: of the new result.
-        progress: told what has become of the images.
+        progress: reports what has become of the images.
         specs: those of its networks whose features are wanted; by default all.
 
     Raises:

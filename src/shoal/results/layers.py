@@ -27,7 +27,7 @@ def layer_command(result: Result, n_clusters: int) -> str:
 
 
 def is_layer(found: Result, result: Result, n_clusters: int) -> bool:
-    """Whether ``found`` is the layer with so many clusters of the density of ``result``."""
+    """Whether ``found`` is the layer with this many clusters of the density of ``result``."""
     mine, theirs = result.clusterer, found.clusterer
     if not isinstance(mine, UMAPHDBSCAN) or not isinstance(theirs, UMAPHDBSCAN):
         return False

@@ -1,4 +1,4 @@
-"""What is learnt from a person's answers about a result: a proposal first, which counts once it is accepted."""
+"""What is learned from a person's answers about a result: a proposal first, which counts once it is accepted."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MAX_FLOWS = 20
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """A learnt clustering that nobody has accepted yet."""
+    """A learned clustering that nobody has accepted yet."""
 
     learned: Learned
     path: Path
     """Where it is kept once it is accepted."""
     how: str
-    """How it was learnt, in a sentence."""
+    """How it was learned, in a sentence."""
     changed: np.ndarray
     """Rows that would be in another cluster."""
     before: np.ndarray
@@ -105,7 +105,7 @@ def accept(result: Result, proposal: Proposal) -> Result:
 
 
 def graph_of(result: Result, *, keep: bool = True) -> Graph:
-    """The neighbour graph of a result, which its folder keeps unless it is told not to.
+    """The neighbour graph of a result, which its folder keeps unless asked not to.
 
     Raises:
         UserError: the features are gone, or the folder cannot be written.

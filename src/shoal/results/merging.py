@@ -16,7 +16,7 @@ from shoal.results.tables import write_assignments
 
 
 def merge(result: Result, merge_to: int) -> tuple[Assignments, Model]:
-    """Who is in which cluster, and what puts images into them, once clusters are merged until so many are left.
+    """Who is in which cluster, and what puts images into them, once clusters are merged until this many are left.
 
     Confidence is the sum of the probabilities of the clusters that are merged into one. Nothing is written.
 

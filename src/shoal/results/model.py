@@ -1,4 +1,4 @@
-"""What puts images into the clusters that there are now: a clusterer, and what a person made of its clusters."""
+"""What puts images into the present clusters: a clusterer, and what a person made of its clusters."""
 
 from __future__ import annotations
 

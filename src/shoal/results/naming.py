@@ -28,7 +28,7 @@ from shoal.results.result import Result
 from shoal.tensors import read_tensors, write_tensors
 
 _OF_EACH = 1000
-"""Images of a cluster that are looked at, drawn at random: a mean of so many is known to 0.02."""
+"""Images of a cluster that are looked at, drawn at random: a mean of this many is known to 0.02."""
 
 _CELLS = 2**24
 """Probabilities computed at once: 67 MB."""
@@ -75,7 +75,7 @@ def suggest_names(
         result: the clusters. Its images are not needed.
         words: the names to choose from, a word or a phrase each.
         most: names of a cluster at most; there may be none.
-        progress: told how many words are embedded.
+        progress: reports how many words are embedded.
 
     Returns:
         A list for each cluster, in the order of ``result.model.numbers``.
@@ -133,16 +133,14 @@ def read_words(path: Path) -> list[str]:
     """Read a word or a phrase from each line of a file, each once; empty lines are skipped.
 
     Raises:
-        UserError: it cannot be read, is no text in UTF-8, or has none.
+        UserError: it cannot be read, is not UTF-8 text, or is empty.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is no text in UTF-8: save it as such, with a word or a phrase in each line."
-        ) from error
+        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8, with a word or a phrase in each line.") from error
     words = [*dict.fromkeys(text for line in lines if (text := " ".join(line.split())))]
     if not words:
         raise UserError(f"{path} has no words: write a word or a phrase into each line.")

@@ -118,7 +118,7 @@ def embed_first(
         known: a result some of whose networks take part.
         ranges: what becomes black and white.
         strict: whether to fail on the first image that cannot be read.
-        progress: told how far it is.
+        progress: reports progress.
 
     Raises:
         UserError: as ``embed``; a network cannot be used, which is found before the first image is read.
@@ -156,7 +156,7 @@ def embed_more(
         matched: where the images of the result are in the source; their features are taken over.
         ranges: what becomes black and white.
         strict: whether to fail on the first image that cannot be read.
-        progress: told how far it is.
+        progress: reports progress.
 
     Raises:
         UserError: as ``embed``; a network cannot be used any more.

@@ -21,7 +21,7 @@ FAR = 3.5
 """Robust z-score from which an image is an outlier (Iglewicz and Hoaglin 1993)."""
 
 MAX_SHARE = 0.02
-"""At most so many of all images are outliers; more are no exception, but a kind."""
+"""At most this many of all images are outliers; more would be a kind of their own, not exceptions."""
 
 _NORMAL = 1.4826
 """What the median absolute deviation of a normal distribution is multiplied by to be its standard deviation."""

@@ -125,7 +125,7 @@ def _moved_joined(result: Result, known: Places, lost: Sequence[str], spec: str)
         found = match(result.embedded, images, result.prepare).there
         if any(result.ids[i].startswith(f"{name}/") for i in found.tolist()):
             return replace(known, joined=tuple((each, spec if each == name else at) for each, at in known.joined))
-    return known  # whose images cannot be reached, as is told when they are asked for
+    return known  # whose images cannot be reached, as is reported when they are asked for
 
 
 def _lost(result: Result) -> list[str]:

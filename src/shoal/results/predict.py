@@ -55,7 +55,7 @@ def predict(
         out: the table.
         every: how often a frame of a video is taken; by default as for the result.
         strict: whether to fail on the first image that cannot be read.
-        progress: told how far it is.
+        progress: reports progress.
         merge_to: number of clusters into which those of the result are merged first, as ``merge`` does it.
 
     Returns:

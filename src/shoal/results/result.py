@@ -170,7 +170,7 @@ class Result:
             return self.embedded.features
         found = given_features(str(self.source))
         if len(found) != len(self.table_ids):
-            raise UserError(f"{self.source} has other rows than those that were clustered: cluster again.")
+            raise UserError(f"{self.source} does not have the rows that were clustered: cluster again.")
         return found
 
     @cached_property
@@ -183,7 +183,7 @@ class Result:
         path = self.folder.clustered if self.folder.clustered.exists() else self.folder.assignments
         ids, found, names = read_assignments(path)
         if len(found.labels) and not -1 <= int(found.labels.min()) <= int(found.labels.max()) < len(self.centers):
-            raise UserError(f"{path} names clusters that there are not: cluster again.")
+            raise UserError(f"{path} names clusters that do not exist: cluster again.")
         self._check_rows(path, ids)
         return ids, found, names
 
@@ -236,7 +236,7 @@ class Result:
 
     @cached_property
     def model(self) -> Model:
-        """What puts other images into the clusters that there are now.
+        """What puts other images into the present clusters.
 
         Raises:
             UserError: as ``decided`` and, where there are decisions, as ``features``.

@@ -226,7 +226,7 @@ def read_csv(path: Path, *columns: str, later: Sequence[str] = (), whole: bool =
                     raise ValueError("a row is not as wide as the others")
                 yield (*(row[name] for name in columns), *(row.get(name) or "" for name in later))
     except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise UserError(f"{path} is damaged: remove it, and the report goes without.") from error
+        raise UserError(f"{path} is damaged: delete it; the report will be written without it.") from error
 
 
 @runtime_checkable  # so that beartype can check it
@@ -268,7 +268,7 @@ def check_free(path: Path) -> None:
 def check_suffix(path: Path) -> None:
     """Raise a UserError when the ending names no format that a table can be written in."""
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path} should end in {' or '.join(SUFFIXES)}: the ending says the format.")
+        raise UserError(f"{path} should end in {' or '.join(SUFFIXES)}: the suffix gives the format.")
 
 
 def as_utf8(name: str) -> str:

@@ -96,8 +96,8 @@ def start_or_resume(config: RunConfig, path: Path, progress: Progress, images: I
     kept = load_recipe(str(folder.config.absolute()))
     if config_digest(kept) != config_digest(config):
         raise UserError(
-            f"{path} holds a run that was interrupted and had other settings, which {folder.config} has: take those to "
-            "resume it, or give another out."
+            f"{path} holds an interrupted run with other settings: use those in {folder.config} to resume it, or give "
+            "another out."
         )
     return _resumed(Run(kept, images, folder), progress)
 

@@ -80,7 +80,7 @@ class _Step:
 
 
 def update(result: Result, given: str | None, progress: Progress, *, strict: bool) -> Updated | None:
-    """Embed what is new or changed, put it into the clusters that there are, and leave out what is gone.
+    """Embed what is new or changed, put it into the existing clusters, and leave out what is gone.
 
     Everything else stays as it is, to the last bit. The new files are made ready beside the old ones and put in their
     place together, so that an interrupted update leaves the old result, and the next call resumes it. The processes of
@@ -89,7 +89,7 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
     Args:
         result: finished.
         given: a source that joins those of the result, or is their new place; None looks at the old ones again.
-        progress: told how far it is.
+        progress: reports progress.
         strict: whether to fail on the first new image that cannot be read instead of skipping it.
 
     Returns:
@@ -141,7 +141,7 @@ def update(result: Result, given: str | None, progress: Progress, *, strict: boo
 
 
 def _is_done(result: Result, places: Places, matched: Matched, images: Source) -> bool:
-    """Whether there is nothing to do; whatever stands in the way is told before anything is embedded.
+    """Whether there is nothing to do; whatever stands in the way is reported before anything is embedded.
 
     Raises:
         UserError: a drive has gone away, or somebody has changed the table of changes.
@@ -198,7 +198,7 @@ def _reference(result: Result) -> Reference:
 
 
 def _updated_result(step: _Step, places: Places, staged: ResultFolder, reference: Reference) -> Result:
-    """The clustering with the images that there are now, and the settings of the result in the staged folder."""
+    """The clustering with the present images, and the settings of the result in the staged folder."""
     before = step.before
     flags = {
         name: _extended(flag, step.was, default=name == "clustered") for name, flag in (before.flags or {}).items()

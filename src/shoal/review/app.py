@@ -354,13 +354,13 @@ async def _body(request: Request) -> dict[str, Any]:
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise Refused(400, "the request is no JSON") from error
+        raise Refused(400, "the request is not JSON") from error
     if not isinstance(found, dict):
-        raise Refused(400, "the request is no JSON object")
+        raise Refused(400, "the request is not a JSON object")
     return found
 
 
 def _whole(text: str, least: int, most: int) -> int:
     if not text.isdecimal() or len(text) > 12 or not least <= int(text) <= most:
-        raise Refused(400, f"{text[:50]!r} is no number from {least} to {most}")
+        raise Refused(400, f"{text[:50]!r} is not a number from {least} to {most}")
     return int(text)

@@ -42,7 +42,7 @@ class Translator:
         return found
 
     def row(self, row: object) -> int:
-        """A row that there is.
+        """A row that exists.
 
         Raises:
             ValueError: there is none.
@@ -56,7 +56,7 @@ class Translator:
 
     def _cluster(self, number: object, *, nowhere: bool = False) -> int:
         if not isinstance(number, int) or isinstance(number, bool):
-            raise ValueError(f"{number} is no cluster")
+            raise ValueError(f"{number} is not a cluster")
         if number in self.clusters or number in self.numbers or (nowhere and number == -1):
             return number
         raise ValueError(f"there is no cluster {number}")

@@ -33,7 +33,7 @@ class Desk:
         return [*self._opened.values()]
 
     def take(self, n_clusters: int) -> Session:
-        """Show the layer with so many clusters, whose result is made if there is none.
+        """Show the layer with this many clusters, whose result is made if there is none.
 
         Raises:
             UserError: there is no such layer, another process changes its result, or its folder cannot be written.

@@ -271,4 +271,4 @@ def _minutes(day: str) -> int:
     try:
         return int(datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC).timestamp() // 60)
     except ValueError as error:
-        raise UserError(f"{day!r} is no day: give one such as 2026-11-29.") from error
+        raise UserError(f"{day!r} is not a date: write it as 2026-11-29.") from error

@@ -28,7 +28,7 @@ def serve(result: Result, port: int | None, *, browser: bool, say: Callable[[str
         result: finished.
         port: to listen on; None takes ``PORT``, or a free one.
         browser: whether to open the page.
-        say: told the address, and what was written.
+        say: called with the address, and with what was written.
 
     Raises:
         UserError: the port is in use, another process changes the result, or its folder cannot be written.
@@ -37,7 +37,7 @@ def serve(result: Result, port: int | None, *, browser: bool, say: Callable[[str
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             app.state.stopping.set()  # pages hold streams of events open, which would be waited for
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cancelled now is no fault
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cancelled now is not a fault
             await super().shutdown(sockets)
 
     with listening(port) as opened, result.folder.alone():

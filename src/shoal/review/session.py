@@ -387,7 +387,7 @@ def _why(question: Question) -> str:
     if question.reason == "doubtful":
         return "doubtful"
     n = question.stands_for
-    return f"stands for {n} images" if n > 1 else "like no other"
+    return f"represents {n} images" if n > 1 else "like no other"
 
 
 def _changes(labels: Int64[np.ndarray, "n"], rows: Int64[np.ndarray, "m"] | None) -> dict[str, list[int]]:

@@ -76,7 +76,7 @@ def check_sources(rows: Callable[[], Iterable[tuple[int, Path | None, str]]], ho
     repeated = set(known[counts > 1].tolist())
     twice = next((path for _, path, _ in rows() if hash(path) in repeated), None) if repeated else None
     if twice is not None:
-        raise UserError(f"{twice} is there twice and can be moved once: use --copy or --link.")
+        raise UserError(f"{twice} is listed twice but can only be moved once: use --copy or --link.")
     for folder in folders:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(f"the folder {folder} cannot be written, so nothing can be moved out of it: use --copy.")
@@ -90,7 +90,7 @@ def check_room(into: Path, n_bytes: int, sources: Iterable[Path | None], how: Ho
     """
     existing = _existing(into)
     if not existing.is_dir():
-        raise UserError(f"{existing} is no folder: sort into another one.")
+        raise UserError(f"{existing} is not a folder: sort into another one.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"the folder {existing} cannot be written: sort into another one.")
     copied = how == "copy" or (how == "move" and any(on_other_disk(into, (path for path in sources if path))))
@@ -109,7 +109,7 @@ def holds_any_name(into: Path) -> bool:
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
-        return error.errno in _NO_ROOM  # this is told by ``check_room``
+        return error.errno in _NO_ROOM  # ``check_room`` reports this
     os.unlink(probe)  # noqa: PTH108 - a path of bytes
     return True
 
@@ -123,7 +123,9 @@ def check_free_targets(into: Path, folders: Iterable[str], destinations: Iterabl
     for name in folders:
         folder = into / name
         if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-            raise UserError(f"{folder} is in the way and no folder: sort into another folder, or rename the cluster.")
+            raise UserError(
+                f"{folder} is in the way and is not a folder: sort into another folder, or rename the cluster."
+            )
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(f"the folder {folder} cannot be written: sort into another one.")
     if not into.exists():
@@ -135,7 +137,7 @@ def check_free_targets(into: Path, folders: Iterable[str], destinations: Iterabl
 
 
 def check_free_stems(into: Path, destinations: Iterable[str]) -> None:
-    """Refuse to write beside files that have these names with an ending, as an earlier sorting may have left them.
+    """Refuse to write beside files that have these names with an extension, as an earlier sort may have left them.
 
     Raises:
         UserError: there is one.
@@ -148,7 +150,8 @@ def check_free_stems(into: Path, destinations: Iterable[str]) -> None:
             stems[folder] = {folded(each.stem) for each in found}
         if folded(name) in stems[folder]:
             raise UserError(
-                f"{into / target} exists already, with an ending: nothing is overwritten, sort into another folder."
+                f"{into / target} exists already with a file extension: nothing is overwritten, sort into another "
+                "folder."
             )
 
 

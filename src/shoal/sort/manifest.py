@@ -91,7 +91,7 @@ class Manifest:
             if not all(isinstance(name, str) and "\0" not in name for name in (part, *folders, *sources, *targets)):
                 raise ValueError("a name that is none")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no manifest of a sorting"
+            reason = error.strerror if isinstance(error, OSError) else "it is not the manifest of a sort"
             raise UserError(f"cannot read {path}: {reason}.") from error
         ours = _PART.fullmatch(part) and all(name == "" or _is_within(name, 1) for name in folders)
         if not ours or not all(_is_within(target, 2) for target in targets) or not all(map(os.path.isabs, sources)):

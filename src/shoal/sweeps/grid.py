@@ -84,7 +84,7 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)(?:\.\.(\d+))?\s*", part)
         if found is None:
-            raise UserError(f"--seeds {text!r} are no seeds: give whole numbers from 0 on, such as 0..4 or 0,1,7.")
+            raise UserError(f"--seeds {text!r} are not seeds: give whole numbers from 0 on, such as 0..4 or 0,1,7.")
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first:
             raise UserError(f"--seeds {text} runs backwards: give {last}..{first}.")

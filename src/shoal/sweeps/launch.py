@@ -1,4 +1,4 @@
-"""The processes of a sweep: so many at once, each with its share of the threads, and on a GPU of its own."""
+"""The processes of a sweep: a few at once, each with its share of the threads, and on a GPU of its own."""
 
 from __future__ import annotations
 

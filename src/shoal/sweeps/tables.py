@@ -236,7 +236,7 @@ SUFFIXES = (*TEXTS, ".html")
 def check_free(path: Path) -> None:
     """Raise a UserError when a comparison cannot be written there without overwriting something."""
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path} should end in .md, .csv, .tex or .html: the ending says the format.")
+        raise UserError(f"{path} should end in .md, .csv, .tex or .html: the suffix gives the format.")
     if path.exists():
         raise UserError(f"{path} exists already: give another --out.")
 

@@ -66,4 +66,4 @@ def check_source(spec: str) -> None:
     if len(again) != len(first) - 1:
         raise UserError(f"{spec}: the images can be iterated over once only: blobs must begin anew on each call.")
     if again != first[1:]:
-        raise UserError(f"{spec}: an image is another when it is read again: a spec must stand for the same images.")
+        raise UserError(f"{spec}: an image differs when it is read again: a spec must always give the same images.")

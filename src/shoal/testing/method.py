@@ -178,7 +178,7 @@ def _terms_are_finite_scalars(trial: _Trial) -> None:
 
 
 def _check_term(trial: _Trial, name: object, term: object) -> None:
-    trial.require(isinstance(name, str) and name, f"a loss term is called {name!r}, which is no text")
+    trial.require(isinstance(name, str) and name, f"a loss term is called {name!r}, which is not text")
     taken = f"no loss term may be called {name!r}, which is a column of the metrics already: take another name"
     trial.require(name not in RESERVED, taken)
     trial.require(isinstance(term, Tensor), f"the loss term {name!r} must be a tensor, not {_named(term)}")
@@ -218,9 +218,9 @@ def _gradients_reach_what_learns(trial: _Trial) -> None:
     for name, p in learnt.items():
         trial.require(p.grad is not None, f"no gradient reaches {name}: freeze it, or use it in the loss")
         trial.require(p.grad is not None and p.grad.isfinite().all(), f"the gradient of {name} is not finite")
-    backbones = (part for part in method.modules() if isinstance(part, Backbone))  # the encoder's may be a slow copy
+    backbones = (part for part in method.modules() if isinstance(part, Backbone))  # one may be a target network's
     moved = any(p.grad is not None and bool(p.grad.any()) for part in backbones for p in part.parameters())
-    trial.require(moved, "no gradient reaches the backbone, so nothing would be learnt")
+    trial.require(moved, "no gradient reaches the backbone, so nothing would be learned")
 
 
 def _clusters_may_be_empty(trial: _Trial) -> None:
@@ -313,8 +313,8 @@ def _a_saved_method_goes_on_as_it_was(trial: _Trial) -> None:
     differing = next((name for name, term in before.items() if not torch.equal(term, after[name])), None)
     trial.require(
         differing is None,
-        f"a method that is saved and loaded goes on with another {differing!r}: keep what changes from step to step in "
-        "buffers (register_buffer), or a resumed run is another one",
+        f"a method that is saved and loaded continues with another {differing!r}: keep what changes from step to step "
+        "in buffers (register_buffer), or a resumed run is another one",
     )
 
 

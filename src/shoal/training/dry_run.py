@@ -83,7 +83,7 @@ def _parameters(method: Method) -> dict[str, str]:
     others = sum(p.numel() for p in slow)
     kept = sum(b.numel() for b in method.buffers())
     beside = f", {_count(frozen)} frozen" if frozen else ""
-    beside += f", {_count(others)} in the slow copy" if others else ""
+    beside += f", {_count(others)} in the target network" if others else ""
     return {"parameters": f"{_count(learnt)} to learn{beside}, {_count(kept)} values in buffers"}
 
 

@@ -103,7 +103,7 @@ def fine_tune(
         told: what was said of them.
         centers: of the present clusters, those that a person made included.
         relearn: asked once, halfway, for the clusters of images about which nothing was said.
-        progress: told how far it is.
+        progress: reports progress.
 
     Raises:
         UserError: nothing was said, there is a single image to train on, or the loss is no longer finite.

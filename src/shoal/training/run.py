@@ -154,7 +154,7 @@ class Run:
         return self.state.n_clusters if self.config.n_clusters == "auto" else self.config.n_clusters
 
     def take_n_clusters(self, found: int) -> None:
-        """From now on look for so many clusters, in the losses as well."""
+        """From now on look for this many clusters, in the losses as well."""
         given = self.method.granularities
         self.method.granularities = tuple(found if i in self._open else k for i, k in enumerate(given))
         self.state.n_clusters = found

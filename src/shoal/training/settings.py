@@ -1,4 +1,4 @@
-"""What a run's settings come to with its images, on its device, in so many processes; and what does not go together."""
+"""What a run's settings amount to with its images, device and processes; and what does not go together."""
 
 from __future__ import annotations
 
@@ -114,13 +114,13 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
 
 
 def check_lengths(config: RunConfig) -> None:
-    """Raise a UserError when so many epochs leave no time for the rate to rise, or for a stage of the method."""
+    """Raise a UserError when the number of epochs leaves no time for the rate to rise, or for a stage of the method."""
     config.method.check_epochs(config.epochs, config.cluster_from)
     warmup = config.optim.warmup_epochs
     if config.optim.schedule == "epoch" and warmup >= config.epochs:
         raise UserError(
-            f"--optim.warmup-epochs {warmup} leaves nothing of {counted(config.epochs, 'epoch')}, of which "
-            "--optim.schedule epoch counts the warm-up as a part: the rate would be 0 throughout. Give fewer, or "
+            f"--optim.warmup-epochs {warmup} leaves nothing of {counted(config.epochs, 'epoch')}, since "
+            "--optim.schedule epoch counts the warm-up among them: the rate would be 0 throughout. Give fewer, or "
             "--optim.schedule iteration."
         )
 

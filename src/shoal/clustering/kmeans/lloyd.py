@@ -154,7 +154,7 @@ def lloyd(
         tol: bound on the sum of the squared moves of the centres.
         noise: extra tolerance for sampling error, as a share of the inertia.
         shards: whether each rank holds a share.
-        tell: is told the inertia after each update.
+        tell: called with the inertia after each update.
     """
     if tell:
         tell("Initialization complete")

@@ -94,7 +94,7 @@ class MiniBatchKMeans(CentersEstimator):
         max_iter: the most passes over the data.
         tol: ``fit`` ends when the squared moves of the centres in a step sum to no more than this share of the
             features' variance; 0 disables this.
-        max_no_improvement: ``fit`` ends when the smoothed inertia of the batches has not fallen for so many steps;
+        max_no_improvement: ``fit`` ends when the smoothed inertia of the batches has not fallen for this many steps;
             None disables this.
         reassignment_ratio: centres with less than this share of the rows of the largest move to rows of the batch.
         verbose: whether to print the inertia of each batch.

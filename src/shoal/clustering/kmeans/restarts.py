@@ -159,7 +159,7 @@ def _with_common_directions(rows: Rows, found: Solution, shards: Shards) -> Solu
 def first_of_direction(centers: Float[Tensor, "k d"], reach: Float[Tensor, "k"], angle: float) -> Int64[Tensor, "k"]:
     """For each cluster the first whose rows share its direction but for rounding, as multiples of a row do.
 
-    The first stands for itself: directions of which each is near the next, but not near the first, are no single one.
+    The first represents itself: directions that are each near the next, but not near the first, are not a single one.
     If the others get its centre, rows must be assigned anew.
 
     Args:

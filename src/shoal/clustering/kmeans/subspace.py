@@ -21,7 +21,7 @@ DIMENSIONS = 64
 """Of the subspace, or k if that is more."""
 
 WIDE = 8
-"""Rows of so many times the dimensions are projected, if there are as many rows."""
+"""How many times the subspace's dimensions the rows and columns must be for a projection to pay."""
 
 RUNS = 3
 """Runs in the subspace for each run that is asked for: all of them together cost less than the latter."""

@@ -320,7 +320,7 @@ class GaussianMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignor
         shape = covariance_shape(self.covariance_type, k, d)
         if means.shape != (k, d) or covariances.shape != shape:
             raise UserError(
-                f"warm_start=True goes on from a mixture with means {tuple(means.shape)} and covariances "
+                f"warm_start=True continues from a mixture with means {tuple(means.shape)} and covariances "
                 f"{tuple(covariances.shape)}, but {(k, d)} and {shape} are needed: set warm_start=False to start anew."
             )
         return Mixture(weights, means - rows.shift, covariances, self.covariance_type)

@@ -63,7 +63,7 @@ MANY = 8
 
 @dataclass(frozen=True)
 class Candidate:
-    """A number of clusters, and how well separated so many are."""
+    """A number of clusters, and how well separated that many are."""
 
     k: int
     score: float
@@ -139,7 +139,7 @@ def suggest_k(
 
     Raises:
         UserError: a range that is reversed, below 1 or above the number of rows; NaN, infinity, rows that under the
-            cosine are zero; whatever is no matrix of numbers.
+            cosine are zero; whatever is not a matrix of numbers.
     """
     rows = drawn_features(features, MAX_ROWS, torch.Generator().manual_seed(seed)).detach().cpu()
     low, high = _range(k_range, len(rows))

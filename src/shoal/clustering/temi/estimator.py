@@ -45,7 +45,7 @@ MAX_ROWS = 100_000
 
 COMPONENTS = 256
 USUAL_WIDTH = 512
-"""Fewer columns are scaled up, so that the first layer's output is as large as with so many."""
+"""Fewer columns are scaled up, so that the first layer's output is as large as with this many."""
 
 RATE = 1.6e-3
 """The published 1e-4 per 256 pairs gives 4e-4 for 1024. A rate that falls may begin higher and needs fewer updates."""

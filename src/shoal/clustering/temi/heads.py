@@ -137,7 +137,7 @@ ITERATIONS = 4
 Tropp 2011)."""
 
 CONSTANT = 8
-"""A column whose deviation is less than so many roundings of its mean varies by these alone and is not scaled."""
+"""A column whose deviation is less than this many roundings of its mean varies by these alone and is not scaled."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -237,7 +237,7 @@ def _of_pattern(pattern: str, folder: Folder, matching: Iterable[str], passed: C
         raise UserError(f"no file matches {pattern}: correct it, and quote it so that the shell does not expand it.")
     if "{" in pattern and (name := first_missing(pattern, set(found))) is not None:
         place = located_in(folder, name)
-        raise UserError(f"there is no file {place}, which {pattern} stands for: correct the braces.")
+        raise UserError(f"there is no file {place}, to which {pattern} expands: correct the braces.")
     return _of_files(folder, found, passed)
 
 

@@ -257,7 +257,7 @@ def _expand(text: str, pattern: str) -> list[str]:
             first, last = int(span[1]), min(int(span[2]), int(span[1]) + _MAX_EXPANDED)  # one more than is allowed
             options = [str(number).zfill(len(span[1])) for number in range(first, last + 1)]
         if len(options) + len(pending) + len(done) > _MAX_EXPANDED:
-            raise UserError(f"{pattern} stands for more than {_MAX_EXPANDED} paths: use *, or a list of paths.")
+            raise UserError(f"{pattern} expands to more than {_MAX_EXPANDED} paths: use *, or a list of paths.")
         pending += [current[: brace.start()] + option + current[brace.end() :] for option in reversed(options)]
     return done
 

@@ -56,7 +56,7 @@ def hub_model(spec: str) -> Path:
     """
     match = _MODEL.fullmatch(spec)
     if match is None:
-        raise UserError(f"{spec} is no model of the hub: write hf://owner/name, or hf://owner/name@revision.")
+        raise UserError(f"{spec} is not a model of the hub: write hf://owner/name, or hf://owner/name@revision.")
     hub = _hub()
     name = match["name"]
     options = {"revision": match["revision"], "ignore_patterns": _NOT_SHARED}

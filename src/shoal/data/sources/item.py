@@ -68,7 +68,7 @@ def blob_of(image: object, name: str, ranges: Ranges) -> Blob:
         ranges: values that become black and white, by type of number.
 
     Raises:
-        UnreadableError: it is no image, or a damaged one.
+        UnreadableError: it is not an image, or a damaged one.
         UserError: as ``blob_of_array``.
     """
     if isinstance(image, Image.Image):
@@ -84,7 +84,7 @@ def blob_of(image: object, name: str, ranges: Ranges) -> Blob:
         return bytes(image)
     if hasattr(image, "__array__"):
         return blob_of_array(np.asarray(image), name, ranges)
-    raise UnreadableError("it is None" if image is None else f"it is no image but of type {type(image).__name__}")
+    raise UnreadableError("it is None" if image is None else f"it is not an image but of type {type(image).__name__}")
 
 
 def _blob_of_pillow(image: Image.Image) -> Blob:

@@ -1,6 +1,6 @@
 """What a Python program has images in: data sets, iterables, dictionaries and tables, as one sequence of items.
 
-pandas and Hugging Face's data sets are no dependencies: who passes one has imported its package.
+pandas and Hugging Face's data sets are not dependencies: whoever passes one has imported its package.
 """
 
 from __future__ import annotations

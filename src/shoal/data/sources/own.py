@@ -63,7 +63,7 @@ def own_source(spec: str) -> Source:
     """The images that a plugin finds.
 
     Raises:
-        UserError: no plugin knows the scheme, or what it returns is no listing.
+        UserError: no plugin knows the scheme, or what it returns is not a listing.
     """
     scheme = scheme_of(spec)
     if scheme not in SOURCES:
@@ -78,7 +78,7 @@ def _checked(source: ImageSource, found: object) -> Listing:
     """A listing whose images are checked as they are read.
 
     Raises:
-        UserError: it is no listing of images.
+        UserError: it is not a listing of images.
     """
     where = f"{place_of(type(source))}: the source {source.scheme!r}"
     if not isinstance(found, Listing):
@@ -89,7 +89,7 @@ def _checked(source: ImageSource, found: object) -> Listing:
     for name in ("targets", "held_out", "clustered", "files"):
         other = len(getattr(found, name))
         if other != n and (other or name == "targets"):
-            raise UserError(f"{where} lists {n} ids and {other} {name}: there must be as many.")
+            raise UserError(f"{where} lists {n} ids and {other} {name}: the numbers must be equal.")
     if len(set(found.ids)) != n:
         raise UserError(f"{where} lists an id twice: each image needs its own.")
     for each in found.ids:
@@ -97,7 +97,7 @@ def _checked(source: ImageSource, found: object) -> Listing:
             raise UserError(f"{where} lists the id {each!r}: ids must be text.")
     targets, k = np.asarray(found.targets), len(found.classes)
     if targets.dtype.kind not in "iu" or not -1 <= targets.min() <= targets.max() < max(k, 1):
-        raise UserError(f"{where} lists targets that are no numbers of its {k} classes, nor -1 for none.")
+        raise UserError(f"{where} lists targets that are neither numbers of its {k} classes nor -1 for none.")
     seek, select = found.seek, found.select
     return replace(
         found,
@@ -135,7 +135,7 @@ def _exactly(blobs: Iterator[Blob], n: int, where: str) -> Iterator[Blob]:
         yield blob
     if number != n:
         count = f"more than {n}" if number > n else str(number)
-        raise UserError(f"{where} iterates over {count} images where it lists {n}: there must be as many.")
+        raise UserError(f"{where} iterates over {count} images where it lists {n}: the numbers must be equal.")
 
 
 def _is_image(blob: object) -> bool:

@@ -55,7 +55,7 @@ class StoredFolder:
         if not found:
             raise UserError(f"there is nothing at {storage.url}: check the address.")
         names = distinct(Names(name for name, _, _ in found))
-        if storage.is_web:  # links may differ in what is no part of a name
+        if storage.is_web:  # links may differ in what is not part of a name
             found = sorted((name, path, look) for name, (_, path, look) in zip(names, found, strict=True))
             names = Names(name for name, _, _ in found)
         looks = np.array([look for _, _, look in found], np.int64)

@@ -49,7 +49,7 @@ class _TarEntry(tarfile.TarInfo):
                 raise tarfile.ReadError("it ends without an end mark, perhaps cut off") from error
             raise
         except TAR_DAMAGE as error:
-            if has_ended:  # what follows and is no tar is passed over, as tar does
+            if has_ended:  # what follows and is not a tar is passed over, as tar does
                 raise tarfile.EmptyHeaderError(str(error)) from error  # type: ignore[attr-defined]
             raise
         archive.has_ended = False  # type: ignore[attr-defined]
@@ -95,7 +95,7 @@ class TarWalk:
             except TAR_DAMAGE as error:
                 reason = " ".join(str(error).split())
                 raise cannot_read(self._file, error) or UserError(
-                    f"cannot read {self._file}: it is damaged, or no tar archive ({reason})."
+                    f"cannot read {self._file}: it is damaged, or not a tar archive ({reason})."
                 ) from error
             yield from self._entries(archive)
 

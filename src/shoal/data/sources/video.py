@@ -42,10 +42,10 @@ def framed_source(source: Source, every: str, progress: ProgressCallback | None 
     Args:
         source: with videos among its images, as it is listed where ``every`` is asked for.
         every: how often a frame is taken (``parse_every``).
-        progress: told how many megabytes of the videos have been gone through, of how many.
+        progress: reports how many megabytes of the videos have been scanned, of how many.
 
     Raises:
-        UserError: ``every`` is no interval, or PyAV is not installed.
+        UserError: ``every`` is not an interval, or PyAV is not installed.
     """
     check_every(every)
     if source.images is not None:

@@ -26,7 +26,7 @@ def web_entries(storage: Storage) -> Iterator[tuple[str, str, Mapping[str, Any]]
     def asked(link: str) -> tuple[str, Mapping[str, Any]]:
         try:
             return link, storage.info(link)
-        except OSError:  # it is told when it is read
+        except OSError:  # it is reported when it is read
             return link, {}
 
     for link, info in map_in_threads(asked, links, threads=CONNECTIONS, ahead=2 * CONNECTIONS):

@@ -41,7 +41,7 @@ def open_zip(file: File) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(file.open() if isinstance(file, StoredFile) else file)
     except DAMAGE as error:
         raise cannot_read(file, error) or UserError(
-            f"cannot read {file}: it is damaged, or no zip archive ({error})."
+            f"cannot read {file}: it is damaged, or not a zip archive ({error})."
         ) from error
     if archive.fp is not None:  # which the collector would find open, where both are in one cycle
         weakref.finalize(archive, archive.fp.close)

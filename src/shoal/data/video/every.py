@@ -32,7 +32,7 @@ def parse_every(text: str) -> Every:
     found = _INTERVAL.fullmatch(text.strip().lower())
     every = round(float(found[1]) * _MICROSECONDS[found[2]]) if found else 0
     if not 1000 <= every <= _LONGEST:
-        raise UserError(f"--every {text!r} is no interval: give one such as 2s, 500ms or 1min, or scene.")
+        raise UserError(f"--every {text!r} is not an interval: give one such as 2s, 500ms or 1min, or scene.")
     return every
 
 

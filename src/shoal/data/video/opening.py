@@ -83,7 +83,7 @@ def opened(clip: Clip) -> Iterator[Opened]:
 
     Raises:
         UnreadableError: it is none, is damaged at its beginning, or has no decoder here.
-        OSError: it is no regular file, or cannot be read.
+        OSError: it is not a regular file, or cannot be read.
     """
     import av
     from av.error import FFmpegError

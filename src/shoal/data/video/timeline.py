@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 _FORMAT = 2  # increment when other frames are taken: what the cache knows is then ignored
-_TOLD = 256  # packets after which is told how far it is
+_TOLD = 256  # packets between two reports of progress
 _STATED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "asf")
 """Formats whose header says how long the video is."""
 _BACK = 500_000  # microseconds that a time stamp of decoding lies before the last one where it starts again

@@ -1,22 +1,22 @@
 // Learning from the answers: what would change is shown, and kept only if it is accepted.
 const proposal = byId("proposal");
-const learnt = { file: null, busy: false };
+const learned = { file: null, busy: false };
 
 byId("learn").addEventListener("click", async ({ target }) => {
-  if (target.ariaDisabled === "true" || learnt.busy) return;
-  learnt.busy = true;
+  if (target.ariaDisabled === "true" || learned.busy) return;
+  learned.busy = true;
   target.setAttribute("aria-busy", "true");
   say("Learning from the answers.");
   await attempt(async () => {
     while (outbox.length) await pause(100); // Answers on their way count too.
     drawProposal(await post("/api/learn", {}));
   });
-  learnt.busy = false;
+  learned.busy = false;
   target.removeAttribute("aria-busy");
 });
 
 function drawProposal({ file, n_changed: n, how, flows, sample, clusters }) {
-  learnt.file = file;
+  learned.file = file;
   const names = new Map((clusters ?? []).map((cluster) => [cluster.number, cluster.name]));
   const nameIn = (cluster) => [...(cluster === NOWHERE ? [] : [swatch(cluster)]), state.clusters.has(cluster) || cluster === NOWHERE ? nameOf(cluster) : names.get(cluster) || `Cluster ${cluster}`];
   proposal.querySelector("h2").textContent = n ? `${imagesText(n)} would change cluster` : "Nothing would change";
@@ -32,7 +32,7 @@ function drawProposal({ file, n_changed: n, how, flows, sample, clusters }) {
 }
 
 byId("accept").addEventListener("click", async () => {
-  const answer = await attempt(() => post("/api/accept", { file: learnt.file }));
+  const answer = await attempt(() => post("/api/accept", { file: learned.file }));
   proposal.close();
   if (!answer) return;
   await attempt(async () => {

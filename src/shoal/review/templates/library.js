@@ -41,7 +41,7 @@ async function takeAnswer(answer) {
   return answer;
 }
 
-/** How sure the clusters are of their images; it changes when something is learnt. */
+/** How sure the clusters are of their images; it changes when something is learned. */
 async function loadConfidence() {
   images.confidence = await getNumbers("/api/column/confidence", Float32Array);
 }
