@@ -30,8 +30,8 @@ _CHUNK = 16_384
 def make(folder: Path, tree: Path | None, n: int, d: int) -> None:
     """A features folder of n rows, of the files in a tree, or of made-up names."""
     from shoal.data import find_source
+    from shoal.data.file_stats import stat_files
     from shoal.data.listing import Listing, Names, source_digest
-    from shoal.data.looks import look_at_all
     from shoal.features import EncoderSpec
     from shoal.features.embedded import Header
     from shoal.features.store import Store, write_links
@@ -50,8 +50,8 @@ def make(folder: Path, tree: Path | None, n: int, d: int) -> None:
     with Store.begin(folder, header, listing) as store:
         for start in range(0, n, _CHUNK):
             rows = np.arange(start, min(start + _CHUNK, n))
-            looks = np.full((len(rows), 3), -1) if source is None else look_at_all(listing.files, rows)
-            columns = {"rows.i64": rows, "looks.i64": looks, **_drawn(draw, centers, thumbnails, rows)}
+            stats = np.full((len(rows), 3), -1) if source is None else stat_files(listing.files, rows)
+            columns = {"rows.i64": rows, "looks.i64": stats, **_drawn(draw, centers, thumbnails, rows)}
             store.append_columns({name: np.ascontiguousarray(x).reshape(len(rows), -1) for name, x in columns.items()})
         store.commit(n, 64)
     write_links(folder, np.zeros((0, 2), np.int64))

@@ -39,7 +39,7 @@ class Images:
     values of more than 8 bits that became black and white.
     ``held_out`` marks the images of the data set's own test part, none where the source knows of no such part. They
     are trained on and clustered like all others, as the published results do it; only evaluation tells them apart.
-    ``looks`` are size and times of the file of each image before it was read, None where images are not single files.
+    ``file_stats`` are size and times of each image's file before it was read, None where images are not single files.
     """
 
     pixels: UInt8[Tensor, "n 3 h w"]
@@ -52,7 +52,7 @@ class Images:
     notes: Mapping[str, str] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     others: Others = field(default_factory=Others)
-    looks: Int64[Tensor, "n 3"] | None = None
+    file_stats: Int64[Tensor, "n 3"] | None = None
 
     def __post_init__(self) -> None:
         if self.held_out is None:

@@ -32,7 +32,7 @@ def clusters(tmp_path, monkeypatch):
         ids=list("abc"),
         assignments=SimpleNamespace(labels=torch.tensor([0, 1, 1])),
         names={},
-        listing=SimpleNamespace(ids=list("abc"), paths=lambda rows: [folder / "abc"[row] for row in rows], looks=None),
+        listing=SimpleNamespace(ids=list("abc"), paths=lambda rows: [folder / "abc"[row] for row in rows], stats=None),
         matched=Matched(np.arange(3), np.zeros((3, 3), np.int64), np.zeros(3, bool), np.zeros(3, bool)),
         present=np.arange(3),
         source=str(folder),

@@ -130,7 +130,7 @@ def test_an_archive_without_images(tmp_path, ending):
 def test_no_archive(tmp_path, ending, content):
     path = tmp_path / f"a{ending}"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot read .*: it is damaged, or no (zip|tar) archive \(.*\)\.$"):
+    with pytest.raises(UserError, match=r"cannot read .*: it is damaged, or not a (zip|tar) archive \(.*\)\.$"):
         to_images(path)
 
 

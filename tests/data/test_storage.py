@@ -17,8 +17,8 @@ from tests.storages import page, serving
 
 from shoal.data import connecting, find_source, resolve_spec, to_images
 from shoal.data.failures import failure_of
+from shoal.data.file_stats import stat_of
 from shoal.data.listing import Listing, Remote
-from shoal.data.looks import look_of
 from shoal.data.prefetch import Prefetched
 from shoal.data.reach import LostError
 from shoal.data.reading import map_blobs, read_blob
@@ -91,8 +91,8 @@ def test_a_folder_is_listed_as_one_on_a_disk(memory):
     assert [*listing.ids] == ["a/2.png", "a/ü ö.png", "b/../x.png", "b/a#b?c%20.png"]
     assert listing.classes == ("a", "b") or listing.classes == ()
     assert sum(source.others.counts.values()) == 3
-    assert listing.looks.shape == (4, 3)
-    assert [look_of(blob) for blob in listing.blobs()] == [tuple(row) for row in listing.looks.tolist()]
+    assert listing.stats.shape == (4, 3)
+    assert [stat_of(blob) for blob in listing.blobs()] == [tuple(row) for row in listing.stats.tolist()]
     assert not any(read_blob(blob)[0] != PICTURES[0] for blob in listing.blobs())
 
 
@@ -125,7 +125,7 @@ def test_training_reads_unchanged_images_from_the_cache(memory, monkeypatch):
         patch.setattr(type(memory), "cat_file", lambda *_, **__: pytest.fail("it was read"))
         found = to_images("memory://p")
     assert shown(found, 0, 1, 2)
-    assert found.looks.shape == (3, 3)
+    assert found.file_stats.shape == (3, 3)
     memory.pipe({"/p/1.png": PICTURES[5]})
     assert shown(to_images("memory://p"), 0, 5, 2)
 

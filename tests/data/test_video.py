@@ -14,8 +14,8 @@ from tests.pictures import png
 from tests.videos import RATE, SIZE, colour_of, encode, plain
 
 from shoal.data import find_source, to_images
+from shoal.data.file_stats import stat_of
 from shoal.data.greys import Samples
-from shoal.data.looks import look_of
 from shoal.data.reading import read_blob, select
 from shoal.data.sources.joined import files_source
 from shoal.data.sources.video import check_has_videos
@@ -624,8 +624,8 @@ def test_videos_in_storages(films):
     expected = contents(films)
     assert contents("memory://films") == expected
     listing = find_source("memory://films", every="500ms").listing()
-    assert listing.looks.shape == (18, 3)
-    assert [look_of(blob) for blob in listing.blobs()] == [tuple(row) for row in listing.looks.tolist()]
+    assert listing.stats.shape == (18, 3)
+    assert [stat_of(blob) for blob in listing.blobs()] == [tuple(row) for row in listing.stats.tolist()]
     assert len(contents("memory://films/c.mp4")[0]) == len(contents("memory://films/c*")[0]) == 4
     with pytest.raises(UserError, match=r"c\.mp4 is a video: say how often"):
         find_source("memory://films/c.mp4")

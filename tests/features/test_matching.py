@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from shoal.data import find_source
+from shoal.data.file_stats import stat_files
 from shoal.data.listing import Listing, Source
-from shoal.data.looks import look_at_all
 from shoal.data.reading import map_blobs, read_blob
 from shoal.features import EncoderSpec
 from shoal.features.embedded import Embedded
@@ -30,12 +30,12 @@ def folder(tmp_path):
     return path
 
 
-def kept(source: Source, *, looks: bool = True) -> Embedded:
+def kept(source: Source, *, stats: bool = True) -> Embedded:
     """What a folder of features has of all images, but for the features."""
     listing = source.listing()
     prints = [print_ for _, print_ in map_blobs(read_blob, listing)]
     n = len(prints)
-    seen = torch.from_numpy(look_at_all(listing.files)) if len(listing.files) and looks else None
+    seen = torch.from_numpy(stat_files(listing.files)) if len(listing.files) and stats else None
     fingerprints = torch.from_numpy(np.frombuffer(b"".join(prints), np.uint8).reshape(n, 16).copy())
     spec = EncoderSpec("timm", "test_vit")
     return Embedded(
@@ -68,9 +68,9 @@ def test_files_as_they_were_are_not_read(folder, monkeypatch):
     assert told(folder, before) == [("a.png", ""), (None, "g"), ("c.png", ""), ("d.png", "")]
 
 
-@pytest.mark.parametrize("looks", [True, False])
-def test_another_file_under_the_name_is_seen_whatever_its_size_and_time(folder, looks):
-    before = kept(find_source(folder), looks=looks)
+@pytest.mark.parametrize("stats", [True, False])
+def test_another_file_under_the_name_is_seen_whatever_its_size_and_time(folder, stats):
+    before = kept(find_source(folder), stats=stats)
     times = (folder / "a.png").stat()
     (folder / "a.png").write_bytes(b"x" * 64)
     os.utime(folder / "a.png", ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -78,9 +78,9 @@ def test_another_file_under_the_name_is_seen_whatever_its_size_and_time(folder, 
     assert told(folder, before) == [(None, "c"), ("b.png", ""), ("c.png", ""), ("d.png", "")]
 
 
-@pytest.mark.parametrize("looks", [True, False])
-def test_names_may_be_exchanged_or_new(folder, looks):
-    before = kept(find_source(folder), looks=looks)
+@pytest.mark.parametrize("stats", [True, False])
+def test_names_may_be_exchanged_or_new(folder, stats):
+    before = kept(find_source(folder), stats=stats)
     (folder / "a.png").rename(folder / "x")
     (folder / "b.png").rename(folder / "a.png")
     (folder / "x").rename(folder / "b.png")

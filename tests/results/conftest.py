@@ -77,11 +77,11 @@ def template(tmp_path_factory, weights):
 def clusters(template, photos, tmp_path):
     """Clusters of the photos as if they had just been made, in clusters/photos."""
     from shoal.data import find_source
-    from shoal.data.looks import look_at_all
+    from shoal.data.file_stats import stat_files
     from shoal.results.result import Result
 
     folder = tmp_path / "clusters/photos"
     shutil.copytree(template / "clusters", folder)
     replace(Result.load(folder), source=str(photos)).save()
-    look_at_all(find_source(photos).listing().files).tofile(folder / "features/looks.i64")
+    stat_files(find_source(photos).listing().files).tofile(folder / "features/looks.i64")
     return folder

@@ -331,7 +331,7 @@ def test_decisions_about_other_clusters_are_set_aside(run, tmp_path, capsys):
 
 
 def test_a_made_cluster_that_all_were_merged_into_can_be_emptied(result, clusters, capsys):
-    middle = result.centers.double().mean(0)
+    middle = torch.nn.functional.normalize(result.centers.double().mean(0), dim=0)
     result = decide(
         result,
         {"do": "new", "cluster": 9, "images": ["red-0.png"], "name": "all"},

@@ -165,7 +165,7 @@ def test_a_folder_that_grew_shrank_and_was_touched_while_it_was_embedded(tmp_pat
     one, two = (open_embedded(tmp_path / name / "features") for name in ("clusters/photos", "whole"))
     np.testing.assert_allclose(one.features, two.features, rtol=1e-4, atol=1e-5)
     assert np.array_equal(one.fingerprints, two.fingerprints)
-    assert np.array_equal(one.looks, two.looks)
+    assert np.array_equal(one.stats, two.stats)
 
 
 def test_a_drive_that_goes_away_is_an_error_that_resumes(tmp_path, photos, network, monkeypatch, capsys):

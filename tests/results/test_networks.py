@@ -226,7 +226,7 @@ def test_one_network_after_a_kill_while_several_were_joined(two, embedded, files
         path.unlink()
     (two / "features/.header.json.abc.tmp").write_bytes(b"{")
     assert main(["cluster", "photos", "-k", "4", "--out", "two", *flags(files, BACKBONE)]) == 0
-    assert embedded == {}
+    assert embedded.get(BACKBONE, 0) <= 1  # to see how many images fit
     assert open_embedded(two / "features").spec.name == BACKBONE
     assert open_embedded(two / "networks" / SECOND).spec.name == SECOND
 

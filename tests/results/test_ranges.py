@@ -74,10 +74,11 @@ def test_a_chosen_range_is_kept(cells, network, capsys):
 
 def test_another_range_does_not_go_on_in_a_folder_that_was_begun(cells, network, monkeypatch, capsys):
     def stop(done, _total):
-        if done > 10:
+        if done > 20:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(filling, "_COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("shoal.features.extract.choose_batch_size", lambda _encoder: 4)
     from shoal.progress import Progress
 
     monkeypatch.setattr(Progress, "counter", lambda *_: stop)

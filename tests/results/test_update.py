@@ -17,7 +17,7 @@ from tests.runs import tiny_recipe
 
 from shoal import files as writing
 from shoal.cli.main import main
-from shoal.data import looks
+from shoal.data import file_stats
 from shoal.features import Encoder, matching
 from shoal.folder import ResultFolder
 from shoal.results.result import Result
@@ -387,16 +387,16 @@ def test_what_could_not_be_read_is_looked_at_again(tmp_path, photos, network, ca
 def test_a_drive_that_goes_away_takes_no_image_out(tmp_path, photos, clusters, monkeypatch, capsys):
     before = table(clusters)
     (photos / "red-1.png").unlink()
-    look = looks.look_at_all
+    stat = file_stats.stat_files
 
     def unplugged(files, rows=None):
-        found = look(files, rows)
+        found = stat(files, rows)
         found[5:] = -1  # from here on
         if photos.exists():
             photos.rename(tmp_path / "unplugged")
         return found
 
-    monkeypatch.setattr("shoal.data.looks.look_at_all", unplugged)
+    monkeypatch.setattr("shoal.data.file_stats.stat_files", unplugged)
     assert main(["update", str(clusters)]) == 2
     assert "cannot be reached any more" in complaint(capsys)
     assert table(clusters) == before

@@ -147,8 +147,8 @@ def test_an_interrupted_embedding_goes_on_within_a_video(made, weights, tmp_path
     assert list(again.ids) == list(whole.ids)
     assert np.array_equal(again.features.numpy(), whole.features.numpy())
     assert np.array_equal(again.fingerprints.numpy(), whole.fingerprints.numpy())
-    looks = again.looks.numpy()
-    assert (looks[:, 0] == [(made / "film" / name.partition("#")[0]).stat().st_size for name in again.ids]).all()
+    stats = again.stats.numpy()
+    assert (stats[:, 0] == [(made / "film" / name.partition("#")[0]).stat().st_size for name in again.ids]).all()
 
 
 def test_images_without_files_are_exported_as_copies(films, tmp_path):

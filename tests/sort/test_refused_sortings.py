@@ -64,5 +64,5 @@ def test_what_cannot_be_moved_is_said_beforehand(photos, tmp_path, monkeypatch):
 def test_a_small_disk_is_refused(photos, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=3))
-    refused(photos, tmp_path / "sorted", "copy", "has 0 MB free: make room, or use --link")
+    refused(photos, tmp_path / "sorted", "copy", "has 0.000 MB free: make room, or use --link")
     planned(photos, tmp_path / "sorted").carry_out("move")  # on the same disk it takes no room

@@ -150,6 +150,7 @@ class ClusterCommand(Command):
 
     def _cluster(self, folder: ResultFolder) -> Outcome | None:
         """What came of it; None for processes other than the first."""
+        from shoal.clustering.umap import MIN_ROWS
         from shoal.progress import open_progress
         from shoal.results.cluster_images import cluster
         from shoal.results.inputs import read_inputs
@@ -170,6 +171,8 @@ class ClusterCommand(Command):
         self._tell(f"features     {inputs.features.shape[1]} of each of {len(inputs)} {inputs.what}{_joined(inputs)}")
         method, metric = self._method_and_metric(inputs)
         k = None if self.n_clusters == "auto" else self.n_clusters
+        if method in ("umap-kmeans", "density") and len(inputs) < MIN_ROWS:
+            raise UserError(f"--method {method} needs {MIN_ROWS} images at least: leave it out.")
         if k is None and method != "density":
             k = int(job.of_first(lambda: str(self._suggested(inputs, metric, folder))))
         with open_progress(quiet=quiet) as progress:

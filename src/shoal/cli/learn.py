@@ -75,6 +75,7 @@ class LearnCommand(Command):
 
     def run(self) -> int:
         """Show what would change, or keep it."""
+        from shoal.results.finish import rewrite
         from shoal.results.result import Result
 
         result = Result.load(self.result)
@@ -82,7 +83,15 @@ class LearnCommand(Command):
             if self.file is not None or self.yes:
                 raise UserError("--undo takes no other options: give the result alone.")
             return _undo(result)
+        is_behind = self.yes and result.tables_are_behind
+        if is_behind:  # a command that was stopped has kept the decisions alone
+            rewrite(result)
+            say(f"completed    tables and report of {self.result}, which were behind the decisions")
         decisions, is_edited = _decisions(result, self.file)
+        if is_edited and not decisions:
+            if is_behind:
+                return 0
+            raise UserError(f"{self.file} says what the result says already: there is nothing to take in.")
         proposal = _proposal(result, decisions, is_edited=is_edited)
         say(_as_text(result, decisions, proposal))
         if not self.yes:
@@ -103,10 +112,7 @@ def _decisions(result: Result, file: Path | None) -> tuple[Sequence[Decision], b
         return [], False
     answers = read_answers(file, result) if file.suffix.lower() == ".csv" else None
     if answers is None:
-        found = decisions_of(read_edited(file), result)
-        if not found:
-            raise UserError(f"{file} says what the result says already: there is nothing to take in.")
-        return found, True
+        return decisions_of(read_edited(file), result), True
     if not answers:
         raise UserError(f"no question in {file} has been answered: fill in the column 'answer'.")
     return answers, False

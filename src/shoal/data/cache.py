@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 import platformdirs
 
+from shoal.data.file_stats import NO_STAT, stat_file
 from shoal.data.greys import Ranges
 from shoal.data.kinds import readers
 from shoal.data.listing import Listing, Source, as_images, texts_of
-from shoal.data.looks import NO_LOOK, look_at
 from shoal.data.reading import Reading
 from shoal.errors import UserError
 from shoal.files import atomic_write
@@ -54,10 +54,10 @@ def stamp_of(source: Source, size: int | None, known: Ranges | None = None) -> s
 
     With another package of the extra ``formats``, other files are read.
     """
-    looks = (None if look == NO_LOOK else look for look in map(look_at, texts_of(source.files)))
+    stats = (None if stat == NO_STAT else stat for stat in map(stat_file, texts_of(source.files)))
     version = [source.version] if source.version else []
     settings = [_FORMAT, size, dict(known or {}), readers()]
-    return _hash(chain(settings, source.origin, [texts_of(source.files), looks, *version]))
+    return _hash(chain(settings, source.origin, [texts_of(source.files), stats, *version]))
 
 
 def listing_key(listing: Listing, size: int | None, known: Ranges | None = None) -> str:

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from shoal.data import cache
 from shoal.data.batches import page_dropper
+from shoal.data.file_stats import stats_in
 from shoal.data.greys import Ranges, Scale, chosen_ranges
 from shoal.data.listing import Files, Listing, Source, as_images
-from shoal.data.looks import looks_in
 from shoal.data.reach import out_of_reach
 from shoal.data.reading import content_digest, read_all, source_scale
 from shoal.data.sources.find import find_source
@@ -110,8 +110,8 @@ def place_on(images: Images, device: torch.device) -> Images:
 def _from_source(
     source: Source, size: int | None, known: Ranges, strict: bool, progress: ProgressCallback | None
 ) -> Images:
-    looked = isinstance(source.files, Files) or source.has_looks
-    looks = looks_in(source.listing(), range(len(source.listing().ids))) if looked else None
+    looked = isinstance(source.files, Files) or source.has_stats
+    stats = stats_in(source.listing(), range(len(source.listing().ids))) if looked else None
     stamp = cache.stamp_of(source, size, known)
     images = cache.recall(stamp) if source.stable else None
     if images is None:
@@ -122,9 +122,9 @@ def _from_source(
         refuse_skipped(images.skipped)
     for line in reading_notes(images.skipped, images.notes, len(images)):
         _LOG.warning(line)
-    if looks is not None:
+    if stats is not None:
         read = [name not in images.skipped for name in source.listing().ids] if images.skipped else slice(None)
-        images = dataclasses.replace(images, looks=torch.from_numpy(looks[read]))
+        images = dataclasses.replace(images, file_stats=torch.from_numpy(stats[read]))
     return images
 
 

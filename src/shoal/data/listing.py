@@ -219,31 +219,31 @@ def check_regular(file: Path) -> None:
 
 Pixels: TypeAlias = UInt8[np.ndarray, "3 _h _w"]
 
-Look: TypeAlias = tuple[int, int, int]
-"""What ``looks.look_at`` finds."""
+FileStat: TypeAlias = tuple[int, int, int]
+"""What ``file_stats.stat_file`` finds."""
 
 
 @dataclass(frozen=True)
 class Member:
     """An entry of an archive, read by ``read`` in any thread; it raises ``UnreadableError`` or ``OSError``.
 
-    ``look`` is what ``looks.look_at`` would say of it, where it is a file whose storage has told when it was listed.
+    ``stat`` is what ``file_stats.stat_file`` would say of it, where it is a file whose storage has listed that.
     """
 
     read: Callable[[], bytes]
-    look: Look | None = None
+    stat: FileStat | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
     """A frame of a video, of which ``read`` makes pixels in any thread; it raises ``UnreadableError``.
 
-    It takes ``n_bytes`` of memory, and ``look`` is a first look at the video (``looks``) before it was opened.
+    It takes ``n_bytes`` of memory, and ``stat`` are size and times of the video before it was opened (``file_stats``).
     """
 
     read: Callable[[], Pixels | Samples]
     n_bytes: int
-    look: tuple[int, int, int]
+    stat: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class Remote:
 
     begin: Callable[[], Future[bytes]]
     n_bytes: int
-    look: Look | None = None
+    stat: FileStat | None = None
     unpack: Callable[[bytes], bytes] = bytes
 
     def read(self) -> bytes:
@@ -277,7 +277,7 @@ class Listing:
     empty for archives and tables; for a frame it is the video, and ``times`` has the frame's microseconds, −1 for other
     images (empty: there are no videos). ``seek`` starts at a row, if that is faster than skipping the rows before it,
     ``select`` iterates over some rows, which ascend, and ``measure`` finds the ranges of samples of more than 8 bits,
-    if that is faster than looking at every image. ``others`` is what there is beside the images. ``looks``
+    if that is faster than looking at every image. ``others`` is what there is beside the images. ``stats``
     are those of images whose storage has told their sizes and times when it was listed. ``clip`` says of a row that has
     no file here whether it is a video, of which frames are yet to be taken.
     """
@@ -294,7 +294,7 @@ class Listing:
     select: Callable[[Sequence[int]], Iterator[Blob]] | None = None
     measure: Callable[[], Ranges] | None = None
     others: Others = field(default_factory=Others)
-    looks: Int64[np.ndarray, "n 3"] | None = None
+    stats: Int64[np.ndarray, "n 3"] | None = None
     clip: Callable[[int], Clip | None] | None = None
 
     def path(self, row: int) -> Path | None:
@@ -338,8 +338,8 @@ class Source:
     """Whether origin and files tell these images from those of another time; else they are read to be told apart."""
     places: Sequence[str] = ()
     """Where each image of a list is, if not all are files on this machine."""
-    has_looks: bool = False
-    """Whether the listing, which opens no file, has ``looks``."""
+    has_stats: bool = False
+    """Whether the listing, which opens no file, has ``stats``."""
     version: str = ""
     """Tells the images from those of another time where the files behind them are in a storage."""
 
@@ -390,12 +390,12 @@ def source_digest(source: Source, listing: Listing) -> str:
     for name, target in zip(listing.ids, listing.targets, strict=True):
         digest.update(f"{name}\0{int(target)}\n".encode("utf-8", "surrogateescape"))
     for file in source.files.texts() if isinstance(source.files, Files) else map(str, source.files):
-        digest.update(_look(file))
+        digest.update(_size_and_time(file))
     digest.update(source.version.encode())
     return digest.hexdigest()
 
 
-def _look(file: str) -> bytes:
+def _size_and_time(file: str) -> bytes:
     try:
         stat = os.stat(file)  # noqa: PTH116 - a Path for each of a million files is slow
     except (OSError, ValueError):  # ValueError: a name with a zero byte

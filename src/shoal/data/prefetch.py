@@ -38,7 +38,7 @@ class Prefetched(Iterator[Blob]):
         ahead = deque[Blob]()
         for blob in blobs:
             if isinstance(blob, Remote):
-                blob = Member(partial(self._requests.read, blob, self._requests.add(blob)), blob.look)
+                blob = Member(partial(self._requests.read, blob, self._requests.add(blob)), blob.stat)
             ahead.append(blob)
             # Nobody waits for a folder on this machine, and each frame of a video holds a picture.
             most = CONNECTIONS if self._requests.used and not isinstance(blob, Frame) else 0

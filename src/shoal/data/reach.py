@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+from shoal.data.file_stats import NO_STAT, stat_file
 from shoal.data.listing import Listing
-from shoal.data.looks import NO_LOOK, look_at
 from shoal.errors import UserError
 
 _NAMES = (
@@ -68,4 +68,4 @@ class Reach:
         path = self._listing.files[row]
         if path.is_symlink() or not self._read:  # a link to nowhere is not a loss
             return False
-        return all(look_at(self._listing.files[each]) == NO_LOOK for each in self._read)
+        return all(stat_file(self._listing.files[each]) == NO_STAT for each in self._read)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from shoal.data.connecting import PATIENT, S3, SILENCE, connect
 from shoal.data.failures import Failure, failure_of
-from shoal.data.looks import Look
+from shoal.data.file_stats import FileStat
 from shoal.data.objects import Objects
 from shoal.data.reach import UNREACHED
 from shoal.data.urls import private, redacted, scheme_of_url
@@ -320,8 +320,8 @@ _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "crea
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "blob_id", "generation", "Last-Modified", "updated")
 
 
-def look_of(info: Mapping[str, Any]) -> Look:
-    """What a storage says of a file in place of ``looks.look_at``: size, time and a hash of its tag; −1: unsaid."""
+def stat_from(info: Mapping[str, Any]) -> FileStat:
+    """What a storage says of a file in place of ``stat_file``: size, time and a hash of its tag; −1: unsaid."""
     size = info.get("size")
     tags = "\0".join(str(info[name]) for name in _TAGS if info.get(name))
     tag = int.from_bytes(blake2b(tags.encode(), digest_size=8).digest()) >> 1 if tags else -1

@@ -143,10 +143,11 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
                 self._wrote = None if earlier is None else earlier.path
                 with saved_on_interrupt(run, self.out):
                     fit(run, progress)
-                self._finished = finished_run(run)
-            self._metrics = run.folder.read_metrics()
+                finished = finished_run(run)
+            metrics = run.folder.read_metrics()
             if self.out is not None:
-                write_result(self._finished, images, run.folder)
+                write_result(finished, images, run.folder)
+        self._finished, self._metrics = finished, metrics  # all at once: fit may fail before
         self._folder, self.images_ = None, images
         self.labels_ = given.in_order(self._finished.labels, -1.0)
         self.distances_ = given.in_order(self._finished.distances, np.nan)

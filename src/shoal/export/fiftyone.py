@@ -29,7 +29,7 @@ def export_fiftyone(result: Result, folder: Path, progress: ProgressCallback) ->
     Raises:
         UserError: as ``labelled_images``; or the folder is not free or cannot be written.
     """
-    folder = new_folder(folder)
+    folder = new_folder(folder, LABELS, DATA)
     images = labelled_images(result)
     files = files_of(result, images, folder / DATA, progress)
     try:

@@ -14,6 +14,7 @@ from shoal.data.kinds import is_image_name
 from shoal.data.video.every import video_of
 from shoal.errors import UserError
 from shoal.files import atomic_write, real
+from shoal.folder import is_unfinished
 from shoal.progress import ProgressCallback
 from shoal.results.present import PresentImages
 from shoal.results.result import Result
@@ -150,12 +151,20 @@ def _check_apart(result: Result, folder: Path) -> None:
             raise UserError(f"images have to be copied, and {folder} lies inside {source}: give a folder beside it.")
 
 
-def new_folder(path: Path) -> Path:
+def new_folder(path: Path, last: str, *others: str) -> Path:
     """Check that a folder is free to be written, and make its path absolute.
 
+    Args:
+        path: of the folder. An export that was stopped may have left files in it.
+        last: what an export writes last: with it one is finished.
+        others: what it writes before.
+
     Raises:
-        UserError: there is something already.
+        UserError: there is something else already.
     """
-    if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
+    if os.path.lexists(path) and not path.is_dir():
+        raise UserError(f"{path} is a file: give a folder.")
+    there = {each.name for each in path.iterdir() if not is_unfinished(each)} if path.is_dir() else set()
+    if last in there or not there <= {*others}:
         raise UserError(f"{path} exists and is not an empty folder: give another one.")
     return Path(os.path.abspath(path))  # noqa: PTH100 - links stay as the user has named them

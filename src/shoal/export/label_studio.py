@@ -36,7 +36,7 @@ def export_label_studio(result: Result, folder: Path, progress: ProgressCallback
     Raises:
         UserError: as ``labelled_images``; or the folder is not free or cannot be written.
     """
-    folder = new_folder(folder)
+    folder = new_folder(folder, TASKS, CONFIG, IMAGES)
     images = labelled_images(result)
     files = files_of(result, images, folder / IMAGES, progress)
     atomic_write(folder / CONFIG, config(images).encode())

@@ -53,7 +53,7 @@ ADDED = ("looks.i64", SKETCHES)
 FINGERPRINT = 16  # bytes
 
 
-LOOK = 3  # numbers
+STAT_COLUMNS = 3  # numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +77,8 @@ class Embedded:
     """Digest of names, labels and files of the listing, as the header has it."""
     pixels: tuple[int, int] | None = None
     """Height and width of the pixels that fingerprints are of; None: they are of files."""
-    looks: Int64[Tensor, "n 3"] | None = None
-    """``look_at`` the file of each image before it was read, −1 where it has none; None in older folders."""
+    stats: Int64[Tensor, "n 3"] | None = None
+    """``stat_file`` of each image before it was read, −1 where it has none; None in older folders."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """What images that were read lack, by their names."""
     ranges: Ranges = field(default_factory=dict)
@@ -146,7 +146,7 @@ def open_embedded(folder: Path, *, unfinished: bool = False) -> Embedded:
         ends = mapped(folder / "names.i64", np.int64, (header.n,))
         text = mapped(folder / "names.txt", np.uint8, (-1,))
         names = Names.from_buffers(text, ends)
-        looks, labels = folder / "looks.i64", tensor_on(mapped(folder / "labels.i64", np.int64, (header.n,)))
+        stats, labels = folder / "looks.i64", tensor_on(mapped(folder / "labels.i64", np.int64, (header.n,)))
         return Embedded(
             tensor_on(mapped(folder / FEATURES, np.float32, (done.kept, header.n_features))),
             tensor_on(rows),
@@ -158,7 +158,7 @@ def open_embedded(folder: Path, *, unfinished: bool = False) -> Embedded:
             header.spec,
             header.images,
             header.pixels,
-            tensor_on(mapped(looks, np.int64, (done.kept, LOOK))) if looks.exists() else None,
+            tensor_on(mapped(stats, np.int64, (done.kept, STAT_COLUMNS))) if stats.exists() else None,
             {names[row]: note for row, note in notes.items()},
             header.ranges,
             _optional(folder / SKETCHES, SKETCH, (done.kept,)),
@@ -244,7 +244,7 @@ def row_bytes_of(header: Header) -> dict[str, int]:
         FEATURES: 4 * header.n_features,
         "rows.i64": 8,
         "fingerprints.bin": FINGERPRINT,
-        "looks.i64": 8 * LOOK,
+        "looks.i64": 8 * STAT_COLUMNS,
         SKETCHES: SKETCH.itemsize,
     }
 

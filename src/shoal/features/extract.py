@@ -18,10 +18,10 @@ from jaxtyping import Int64
 
 from shoal import cores, distributed, job
 from shoal.data.equal import equal_groups, first_of_each
+from shoal.data.file_stats import has_stats, stats_in
 from shoal.data.greys import ANY, Ranges, Scale
 from shoal.data.links import other_names
 from shoal.data.listing import Listing, Source, source_digest
-from shoal.data.looks import has_looks, looks_in
 from shoal.data.reach import out_of_reach
 from shoal.data.reading import source_scale
 from shoal.data.unread import nothing_readable, refuse_skipped
@@ -312,9 +312,9 @@ def _links(embedded: Embedded, listing: Listing) -> Int64[np.ndarray, "m 2"]:
 def _were_replaced(folder: Path, listing: Listing) -> bool:
     """Whether a file has changed since it was read, although its size and its time of writing have not."""
     kept = open_embedded(folder, unfinished=True)
-    if kept.looks is None or not has_looks(listing):
+    if kept.stats is None or not has_stats(listing):
         return False
-    return not np.array_equal(looks_in(listing, kept.rows.numpy()), kept.looks.numpy())
+    return not np.array_equal(stats_in(listing, kept.rows.numpy()), kept.stats.numpy())
 
 
 def _set_aside(folder: Path, header: Header, source: Source, prepare: Prepare | None) -> None:

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from shoal.data.file_stats import FileStat, stat_of
 from shoal.data.greys import Scale
 from shoal.data.listing import Blob, Listing, Pixels
-from shoal.data.looks import Look, look_of
 from shoal.data.reach import LostError, Reach
 from shoal.data.reading import Decoded, Preparing, decode_blob, map_rows
 from shoal.data.unread import reason_of, refuse_skipped
@@ -54,7 +54,7 @@ class _Batch:
 
     rows: list[int] = field(default_factory=list)
     fingerprints: list[bytes] = field(default_factory=list)
-    looks: list[Look] = field(default_factory=list)
+    stats: list[FileStat] = field(default_factory=list)
     pixels: list[Pixels] = field(default_factory=list)
     sketches: list[bytes] = field(default_factory=list)
     notes: dict[int, str] = field(default_factory=dict)
@@ -112,14 +112,14 @@ class Filling:
         ahead = (workers + 1) * self.batch_size
         batch = _Batch()
         with contextlib.closing(map_rows(work, self.listing, rows, ahead=ahead)) as results:
-            for number, (row, (found, look)) in enumerate(zip(rows, results, strict=True), first + 1):
+            for number, (row, (found, stat)) in enumerate(zip(rows, results, strict=True), first + 1):
                 if isinstance(found.pixels, str):
                     self._skip(batch, reach, row, found.pixels)
                 else:
                     reach.saw(row)
                     batch.rows.append(row)
                     batch.fingerprints.append(found.fingerprint)
-                    batch.looks.append(look)
+                    batch.stats.append(stat)
                     batch.pixels.append(found.pixels)
                     batch.sketches.append(found.sketch)
                     if found.note:
@@ -156,9 +156,9 @@ class Filling:
             if odd and self.strict:
                 refuse_skipped({self.listing.ids[odd[0]]: _NOT_FINITE})
             kept = torch.nonzero(finite)[:, 0].tolist()
-            lists = (batch.rows, batch.fingerprints, batch.looks, batch.sketches)
-            rows, prints, looks, sketches = ([each[i] for i in kept] for each in lists)
-            columns = self.store.columns(rows, prints, batch.features[finite], looks, sketches)
+            lists = (batch.rows, batch.fingerprints, batch.stats, batch.sketches)
+            rows, prints, stats, sketches = ([each[i] for i in kept] for each in lists)
+            columns = self.store.columns(rows, prints, batch.features[finite], stats, sketches)
             self.store.keep_ranges(self.scale.ranges)  # before any image that was scaled by them
         for part in self.known.merged(columns, range(self.end, batch.end)):
             self.store.append_columns(part)
@@ -184,13 +184,13 @@ class Filling:
                 torch.cuda.empty_cache()
 
 
-def _prepared(preparing: Preparing, scale: Scale, by_pixels: bool, blob: Blob) -> tuple[Decoded, Look]:
+def _prepared(preparing: Preparing, scale: Scale, by_pixels: bool, blob: Blob) -> tuple[Decoded, FileStat]:
     """What is made of an image, and its file as it was before it was read."""
-    look = look_of(blob)
+    stat = stat_of(blob)
     found = decode_blob(preparing, scale, blob, sketched=True)
     if by_pixels and not isinstance(found.pixels, str):
         found = found._replace(fingerprint=pixel_fingerprint(found.pixels))
-    return found, look
+    return found, stat
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from shoal.data.looks import NO_LOOK
+from shoal.data.file_stats import NO_STAT
 from shoal.features.embedded import open_embedded, stored_columns
 from shoal.features.matching import Matched
 
@@ -26,7 +26,7 @@ class Known:
 
     folder: Int64[np.ndarray, "n"]
     row: Int64[np.ndarray, "n"]
-    looks: Int64[np.ndarray, "n 3"]
+    stats: Int64[np.ndarray, "n 3"]
     columns: Sequence[Columns]
     notes: Mapping[int, str]
     """What those images lack."""
@@ -40,20 +40,20 @@ class Known:
         """
         if not folders:  # as for most: no number for each of millions
             nowhere = np.broadcast_to(np.int64(-1), n)
-            return cls(nowhere, nowhere, np.broadcast_to(np.int64(-1), (n, len(NO_LOOK))), [], {})
+            return cls(nowhere, nowhere, np.broadcast_to(np.int64(-1), (n, len(NO_STAT))), [], {})
         folder, row = np.full(n, -1), np.full(n, -1)
-        looks = np.full((n, len(NO_LOOK)), NO_LOOK, np.int64)
+        stats = np.full((n, len(NO_STAT)), NO_STAT, np.int64)
         columns, notes = [], dict[int, str]()
         for number, (path, matched) in enumerate(folders):
             there = matched.there
             rows = matched.rows[there]
-            folder[rows], row[rows], looks[rows] = number, there, matched.looks[there]
+            folder[rows], row[rows], stats[rows] = number, there, matched.stats[there]
             columns.append(stored_columns(path, len(matched.rows)))
             kept = open_embedded(path, unfinished=True)
             if kept.notes:
                 noted = zip(matched.rows.tolist(), kept.ids, strict=True)
                 notes |= {at: kept.notes[name] for at, name in noted if at >= 0 and name in kept.notes}
-        return cls(folder, row, looks, columns, notes)
+        return cls(folder, row, stats, columns, notes)
 
     def missing(self, start: int, end: int) -> Sequence[int]:
         """Rows of the listing that have to be computed."""
@@ -79,7 +79,7 @@ class Known:
 
     def _chunk(self, rows: Int64[np.ndarray, "b"], new: Int64[np.ndarray, "m"], computed: Columns) -> Columns:
         sizes = {name: column.shape[1] for name, column in (computed or self.columns[0]).items()}
-        sizes |= {"looks.i64": self.looks.itemsize * len(NO_LOOK)}
+        sizes |= {"looks.i64": self.stats.itemsize * len(NO_STAT)}
         chunk = {name: np.zeros((len(rows), size), np.uint8) for name, size in sizes.items()}
         folder = self.folder[rows]
         for number, columns in enumerate(self.columns):
@@ -90,5 +90,5 @@ class Known:
         for name, column in computed.items():
             chunk[name][fresh] = column[np.searchsorted(new, rows[fresh])]
         chunk["rows.i64"] = rows[:, None].view(np.uint8)
-        chunk["looks.i64"][~fresh] = self.looks[rows[~fresh]].view(np.uint8)
+        chunk["looks.i64"][~fresh] = self.stats[rows[~fresh]].view(np.uint8)
         return chunk

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from shoal import job
 from shoal.data.decode import UnreadableError
+from shoal.data.file_stats import NO_STAT, has_stats, stats_in
 from shoal.data.greys import Samples
 from shoal.data.listing import Blob, Listing, Names, Pixels, Source, source_digest
-from shoal.data.looks import NO_LOOK, has_looks, looks_in
 from shoal.data.reading import Content, map_rows, read_blob
 from shoal.features.embedded import Embedded
 from shoal.mapped import scratch
@@ -31,13 +31,13 @@ Prepare = Callable[[bytes | Pixels | Samples], Pixels]
 class Matched:
     """Where each of the n images of a folder of features is in a listing.
 
-    ``rows`` are those of the listing, −1 for an image that is not there. ``looks`` are the files there, at present.
+    ``rows`` are those of the listing, −1 for an image that is not there. ``stats`` are the files there, at present.
     ``renamed`` marks images that have another name now, recognised by their content; ``changed`` those whose name has
     another content now; ``gone`` those whose name leads to nothing.
     """
 
     rows: Int64[np.ndarray, "n"]
-    looks: Int64[np.ndarray, "n 3"]
+    stats: Int64[np.ndarray, "n 3"]
     renamed: Bool[np.ndarray, "n"]
     changed: Bool[np.ndarray, "n"]
 
@@ -68,20 +68,20 @@ def match(embedded: Embedded, source: Source, prepare: Prepare | None = None) ->
     """
     listing = source.listing()
     kept = embedded.rows.numpy()
-    n, files = len(kept), has_looks(listing)
-    rows, looks = (scratch((n, *shape), torch.int64).numpy() for shape in ((), (len(NO_LOOK),)))
-    looks[:] = NO_LOOK
+    n, files = len(kept), has_stats(listing)
+    rows, stats = (scratch((n, *shape), torch.int64).numpy() for shape in ((), (len(NO_STAT),)))
+    stats[:] = NO_STAT
     nothing = np.zeros(n, dtype=bool)
-    known = embedded.looks if files else None
+    known = embedded.stats if files else None
     if known is None and embedded.images == source_digest(source, listing):
         rows[:] = kept
-        return Matched(rows, looks_in(listing, kept) if files else looks, nothing, nothing)
+        return Matched(rows, stats_in(listing, kept) if files else stats, nothing, nothing)
     rows[:] = _by_name(embedded.ids, kept, listing.ids)
     if files:
-        looks[rows >= 0] = looks_in(listing, rows[rows >= 0])
-        rows[_all_equal(looks, np.array([NO_LOOK]))] = -1  # named in a table, and not there
-    same = nothing if known is None else (rows >= 0) & _all_equal(looks, known.numpy())
-    return _by_content(embedded, listing, rows, looks, same, prepare)
+        stats[rows >= 0] = stats_in(listing, rows[rows >= 0])
+        rows[_all_equal(stats, np.array([NO_STAT]))] = -1  # named in a table, and not there
+    same = nothing if known is None else (rows >= 0) & _all_equal(stats, known.numpy())
+    return _by_content(embedded, listing, rows, stats, same, prepare)
 
 
 def match_once(embedded: Embedded, source: Source, prepare: Prepare | None = None) -> Matched:
@@ -89,17 +89,17 @@ def match_once(embedded: Embedded, source: Source, prepare: Prepare | None = Non
 
     def found() -> list[Tensor]:
         one = match(embedded, source, prepare)
-        return [torch.from_numpy(each) for each in (one.rows, one.looks, one.renamed, one.changed)]
+        return [torch.from_numpy(each) for each in (one.rows, one.stats, one.renamed, one.changed)]
 
-    rows, looks, renamed, changed = (each.numpy() for each in job.tensors_of_first(found))
-    return Matched(rows, looks, renamed, changed)
+    rows, stats, renamed, changed = (each.numpy() for each in job.tensors_of_first(found))
+    return Matched(rows, stats, renamed, changed)
 
 
 def _by_content(
     embedded: Embedded,
     listing: Listing,
     rows: Int64[np.ndarray, "n"],
-    looks: Int64[np.ndarray, "n 3"],
+    stats: Int64[np.ndarray, "n 3"],
     same: Bool[np.ndarray, "n"],
     prepare: Prepare | None,
 ) -> Matched:
@@ -113,20 +113,20 @@ def _by_content(
     strange = np.ones(len(listing.ids), dtype=bool)
     strange[rows[rows >= 0]] = False
     others = np.flatnonzero(strange) if len(missing) else np.zeros(0, np.int64)
-    other_looks = looks_in(listing, others) if has_looks(listing) else np.full((len(others), 3), NO_LOOK, np.int64)
-    if has_looks(listing):
-        worth = ~_all_equal(other_looks, np.array([NO_LOOK]))
-        if embedded.looks is not None and not embedded.of_pixels:  # of another size it is another file
-            worth &= np.isin(other_looks[:, 0], embedded.looks.numpy()[missing, 0])
-        others, other_looks = others[worth], other_looks[worth]
-    under_others = {int(rows[i]): looks[i].copy() for i in np.flatnonzero(changed)}  # files may have swapped names
-    under_others |= dict(zip(others.tolist(), other_looks, strict=True))
+    other_stats = stats_in(listing, others) if has_stats(listing) else np.full((len(others), 3), NO_STAT, np.int64)
+    if has_stats(listing):
+        worth = ~_all_equal(other_stats, np.array([NO_STAT]))
+        if embedded.stats is not None and not embedded.of_pixels:  # of another size it is another file
+            worth &= np.isin(other_stats[:, 0], embedded.stats.numpy()[missing, 0])
+        others, other_stats = others[worth], other_stats[worth]
+    under_others = {int(rows[i]): stats[i].copy() for i in np.flatnonzero(changed)}  # files may have swapped names
+    under_others |= dict(zip(others.tolist(), other_stats, strict=True))
     found |= dict(contents(listing, others, prepare))
     rows[changed] = -1
     renamed = np.zeros(len(rows), dtype=bool)
     for i, row in _paired(missing.tolist(), fingerprints, sorted(under_others), found):
-        rows[i], looks[i], renamed[i] = row, under_others[row], True
-    return Matched(rows, looks, renamed, changed & ~renamed)
+        rows[i], stats[i], renamed[i] = row, under_others[row], True
+    return Matched(rows, stats, renamed, changed & ~renamed)
 
 
 def _paired(

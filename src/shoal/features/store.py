@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
+from shoal.data.file_stats import NO_STAT, FileStat
 from shoal.data.greys import Ranges
 from shoal.data.listing import Listing, write_names
-from shoal.data.looks import NO_LOOK, Look
 from shoal.data.sketch import SKETCH
 from shoal.errors import UserError
 from shoal.features.embedded import (
@@ -145,7 +145,7 @@ class Store:
         rows: Sequence[int],
         fingerprints: Sequence[bytes],
         features: Float[Tensor, "b d"],
-        looks: Sequence[Look] | None = None,
+        stats: Sequence[FileStat] | None = None,
         sketches: Sequence[bytes] | None = None,
     ) -> dict[str, UInt8[np.ndarray, "b _bytes"]]:
         """What the files have of some images, a row of bytes for each."""
@@ -154,7 +154,7 @@ class Store:
             FEATURES: features.contiguous().numpy(),
             "rows.i64": np.asarray(rows, dtype=np.int64),
             "fingerprints.bin": np.frombuffer(b"".join(fingerprints), np.uint8),
-            "looks.i64": np.asarray([NO_LOOK] * n if looks is None else looks, dtype=np.int64),
+            "looks.i64": np.asarray([NO_STAT] * n if stats is None else stats, dtype=np.int64),
             SKETCHES: np.frombuffer(b"".join(sketches or [bytes(SKETCH.itemsize)] * n), np.uint8),
         }
         return {name: value.reshape(n, -1).view(np.uint8) for name, value in columns.items()} if n else {}
@@ -276,7 +276,7 @@ def write_features(
     features: Float[Tensor, "n d"],
     *,
     known: Iterable[tuple[bytes, bytes]],
-    looks: Int64[Tensor, "n 3"] | None,
+    stats: Int64[Tensor, "n 3"] | None,
     skipped: Mapping[int, str],
     notes: Mapping[int, str],
 ) -> None:
@@ -288,7 +288,7 @@ def write_features(
         listing: names and true classes of all images.
         features: of the first of these, as many as there are rows.
         known: of each of these 16 bytes, equal for equal images, and a sketch (``data.sketch``).
-        looks: at their files.
+        stats: of their files.
         skipped: why the other rows have none.
         notes: what rows with features lack.
 
@@ -299,7 +299,7 @@ def write_features(
         for row, reason in skipped.items():
             store.skip(row, reason)
         store.note(notes)
-        seen = None if looks is None else [(size, changed, entry) for size, changed, entry in looks.tolist()]
+        seen = None if stats is None else [(size, changed, entry) for size, changed, entry in stats.tolist()]
         fingerprints, sketches = zip(*known, strict=True)
         store.append_columns(store.columns(range(len(features)), fingerprints, features.float(), seen, sketches))
         store.commit(header.n, len(features))

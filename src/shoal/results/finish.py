@@ -33,7 +33,7 @@ from shoal.results.copies import Pairs, alike_cosine, copies, pairs_by_cosine
 from shoal.results.decided import keep_decisions
 from shoal.results.duplicates import duplicates, write_duplicates
 from shoal.results.inputs import Inputs
-from shoal.results.outliers import isolation, outliers, write_outliers
+from shoal.results.outliers import isolation, outliers, renew_outliers, write_outliers
 from shoal.results.page import rows_of, write_page
 from shoal.results.representatives import representatives, write_representatives
 from shoal.results.result import Result
@@ -223,7 +223,8 @@ def write_files(
     Raises:
         UserError: the folder cannot be written.
     """
-    _write_tables(result, inputs, found, names or {})
+    _write_assignments(result, inputs, found, names or {})
+    _write_tables(result, inputs, found)
     n_clusters = int((group_sizes(found.labels) > 0).sum())  # an update may have emptied some
     n_asked = result.asked if result.decided is None else n_clusters  # a person has made and emptied others
     scores, nowhere = clustering_scores(inputs.targets, found.labels), int((found.labels < 0).sum())
@@ -241,13 +242,13 @@ def rewrite(result: Result) -> None:
     Raises:
         UserError: something in the folder is damaged or missing, or the folder cannot be written.
     """
-    rewrite_tables(result)
-    found, folder = result.assignments, result.folder
-    if result.embedded is None:
-        return
-    ids, pictures = read_encoded(folder.atlas)
-    write_atlas(found[rows_of(ids, result)], ids, pictures, folder.atlas)
-    write_page(result)
+    found, folder, inputs = result.assignments, result.folder, _as_inputs(result)
+    _write_tables(result, inputs, found)
+    if result.embedded is not None:
+        ids, pictures = read_encoded(folder.atlas)
+        write_atlas(found[rows_of(ids, result)], ids, pictures, folder.atlas)
+        write_page(result)
+    _write_assignments(result, inputs, found, result.names)
 
 
 def rewrite_tables(result: Result) -> None:
@@ -256,17 +257,28 @@ def rewrite_tables(result: Result) -> None:
     Raises:
         UserError: as ``rewrite``.
     """
-    inputs = Inputs(result.features, result.ids, "images", result.source, embedded=result.embedded)
-    _write_tables(result, inputs, result.assignments, result.names)
+    inputs = _as_inputs(result)
+    _write_tables(result, inputs, result.assignments)
+    _write_assignments(result, inputs, result.assignments, result.names)
 
 
-def _write_tables(result: Result, inputs: Inputs, found: Assignments, names: Mapping[int, str]) -> None:
-    """Who is in which cluster, what stands for each, and the centres."""
-    folder, stamp = result.folder, result.decided.size if result.decided else 0
-    for path in (folder.assignments_csv, folder.assignments):
+def _as_inputs(result: Result) -> Inputs:
+    return Inputs(result.features, result.ids, "images", result.source, embedded=result.embedded)
+
+
+def _write_assignments(result: Result, inputs: Inputs, found: Assignments, names: Mapping[int, str]) -> None:
+    """Who is in which cluster. After decisions it comes last, since ``Result.tables_are_behind`` goes by it."""
+    stamp = result.decided.size if result.decided else 0
+    for path in (result.folder.assignments_csv, result.folder.assignments):
         write_assignments(
             found, inputs.ids, path, names=names, targets=inputs.targets, classes=inputs.classes, stamp=stamp
         )
+
+
+def _write_tables(result: Result, inputs: Inputs, found: Assignments) -> None:
+    """What represents each cluster, the centres, and the clusters of the outliers that are known."""
+    folder = result.folder
+    renew_outliers(folder.outliers, inputs.ids, found.labels)
     standing = representatives(inputs.features, found, _alike(result, inputs.features))
     write_representatives(standing, inputs.ids, folder.representatives)
     file = io.BytesIO()

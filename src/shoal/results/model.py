@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch.nn.functional import normalize, one_hot
 
 from shoal.clustering.calibration import Posterior
 from shoal.clustering.centroids import group_sums
+from shoal.clustering.parameters import precision_of
 from shoal.clustering.rows import Metric, Rows, squared_distances, unit_length
 from shoal.decisions.replay import Replayed
 
@@ -148,7 +149,7 @@ def decided_model(
             mean = centers[number] if number in centers else torch.stack(stands_for).double().mean(0)
         elif number in centers and number not in changed:
             mean = centers[number]
-        own.append(mean)
+        own.append(normalize(mean, dim=0) if metric == "cosine" else mean)
     pairs = [(origin, now) for origin in sorted(parts) for now in parts[origin]]
     base = torch.from_numpy(replayed.base)
     groups = torch.full_like(labels, -1)
@@ -162,7 +163,7 @@ def decided_model(
         start += len(parts[origin])
     slots = torch.tensor([slot[now] for _, now in pairs], dtype=torch.int64)
     combine = Combine(into, points, spans, slots, metric)
-    return Model(clusterer, torch.stack(own).float(), numbers, combine)
+    return Model(clusterer, torch.stack(own).to(precision_of(features)), numbers, combine)
 
 
 def _changed(replayed: Replayed) -> set[int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from shoal.clustering.grouping import groups_of
 from shoal.clustering.neighbours import Neighbours
 from shoal.mapped import by_parts
-from shoal.results.tables import as_utf8, write_columns
+from shoal.results.tables import as_utf8, read_csv, write_columns
 
 FAR = 3.5
 """Robust z-score from which an image is an outlier (Iglewicz and Hoaglin 1993)."""
@@ -95,3 +95,16 @@ def write_outliers(found: Sequence[Outlier], ids: Sequence[str], path: Path) -> 
             "score": (pa.float32(), [each.score for each in found]),
         },
     )
+
+
+def renew_outliers(path: Path, ids: Sequence[str], clusters: Int64[Tensor, "n"]) -> None:
+    """Write the table again with the present clusters of its images; nothing where there is none.
+
+    Raises:
+        UserError: it is damaged, or cannot be written.
+    """
+    scores = {name: float(score) for name, score in read_csv(path, "id", "score")}
+    if scores:
+        rows = {name: row for row, name in enumerate(map(as_utf8, ids)) if name in scores}
+        found = [Outlier(rows[name], int(clusters[rows[name]]), scores[name]) for name in scores if name in rows]
+        write_outliers(found, ids, path)

@@ -57,10 +57,10 @@ class PresentImages:
     def sizes(self) -> Sequence[int]:
         """Their bytes, as their storage says; −1 where it does not. Empty: they are in none."""
         listing = self.result.listing
-        if listing.looks is None:
+        if listing.stats is None:
             return ()
         frames = np.asarray(listing.times)[self.listed] >= 0 if len(listing.times) else False
-        found: list[int] = np.where(frames, -1, listing.looks[self.listed, 0]).tolist()
+        found: list[int] = np.where(frames, -1, listing.stats[self.listed, 0]).tolist()
         return found
 
     @property

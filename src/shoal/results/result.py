@@ -346,7 +346,7 @@ class Result:
     @property
     def is_quickly_matched(self) -> bool:
         """Whether ``matched`` mostly takes a look at each file, or at an archive or a table as a whole."""
-        return self.embedded is not None and (self.embedded.looks is not None or not self.embedded.of_pixels)
+        return self.embedded is not None and (self.embedded.stats is not None or not self.embedded.of_pixels)
 
     @cached_property
     def present(self) -> Int64[np.ndarray, "m"]:

@@ -264,7 +264,7 @@ def _kept_features(
         listing,
         finished.features,
         known=zip(fingerprints, map(_sketch, images.pixels), strict=True),
-        looks=images.looks,
+        stats=images.file_stats,
         skipped=dict(enumerate(images.skipped.values(), n)),
         notes={row: images.notes[name] for row, name in enumerate(images.ids) if name in images.notes},
     )

@@ -19,7 +19,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -347,10 +347,13 @@ def _json(value: Any) -> Response:
 
 async def _body(request: Request) -> dict[str, Any]:
     content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > MOST_BYTES:
-            raise Refused(413, "the request is too large")
+    try:
+        async for part in request.stream():
+            content += part
+            if len(content) > MOST_BYTES:
+                raise Refused(413, "the request is too large")
+    except ClientDisconnect as error:  # its window was closed
+        raise Refused(400, "the request broke off") from error
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -16,9 +16,9 @@ from jaxtyping import Int32, Int64
 from PIL import Image, UnidentifiedImageError
 
 from shoal.data.decode import UnreadableError
+from shoal.data.file_stats import NO_STAT, stat_of
 from shoal.data.greys import Scale
 from shoal.data.listing import Blob, Frame, Listing, check_regular
-from shoal.data.looks import NO_LOOK, look_of
 from shoal.data.reading import ToSquare, decode_blob, map_rows, open_content, read_blob
 from shoal.errors import UserError
 from shoal.results.atlas import encode, read_encoded
@@ -243,8 +243,8 @@ def _taken(blob: Blob) -> int:
             return _in_range(int(taken.timestamp() // 60))
     except Exception:
         pass
-    _, written, _ = look_of(blob)
-    return UNKNOWN_DATE if written == NO_LOOK[1] else _in_range(written // (60 * 10**9))
+    _, written, _ = stat_of(blob)
+    return UNKNOWN_DATE if written == NO_STAT[1] else _in_range(written // (60 * 10**9))
 
 
 def _in_range(minutes: int) -> int:

@@ -91,7 +91,7 @@ class Session:
     def _look_again(self) -> None:
         """What depends on the tables of the result."""
         found = self.result.assignments
-        self.confidence = found.confidence.clone()
+        self.confidence = self._written_confidence = found.confidence
         self.closeness = -found.distance.nan_to_num(torch.inf).numpy()
         self._labels_at_start = found.labels.numpy().copy()
         self._shown: dict[int, Central] = {}
@@ -169,6 +169,7 @@ class Session:
             before = self.now.labels.copy()
             translator = self._translator()
             decisions = translator.translate(asked)
+            self._check_parts(asked[0])
             if len(decisions) > 1 and any(each["do"] == "undo" for each in decisions):
                 raise UserError("an undo comes alone: send it by itself.")
             since = self.version
@@ -180,6 +181,13 @@ class Session:
             while len(self._keys) > KEYS:
                 self._keys.popitem(last=False)
             return answer
+
+    def _check_parts(self, first: Mapping[str, Any]) -> None:
+        """Raise a UserError for the parts of a cluster that has changed since they were shown."""
+        if first["do"] == "split":
+            rows = np.array([row for part in first["parts"] for row in part], dtype=np.int64)
+            if (self.now.labels[rows] != self.now.into[first["cluster"]]).any():
+                raise UserError(f"cluster {first['cluster']} has changed since: look at its parts again.")
 
     def _translator(self) -> Translator:
         return Translator(self.ids, self.now.into, self.now.next_number)
@@ -204,7 +212,8 @@ class Session:
         for number in np.unique(np.concatenate([before[changed], self.now.labels[changed]])).tolist():
             self._shown.pop(number, None)
         fixed = torch.from_numpy(self.now.fixed)
-        self.confidence[fixed] = torch.from_numpy(self.now.labels >= 0).to(self.confidence)[fixed]
+        said = torch.from_numpy(self.now.labels >= 0).to(self.confidence)
+        self.confidence = torch.where(fixed, said, self._written_confidence)
         return {**self._summary(), "changed": _changes(self.now.labels, changed), "numbers": [*numbers]}
 
     # What the page asks

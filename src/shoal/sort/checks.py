@@ -96,8 +96,8 @@ def check_room(into: Path, n_bytes: int, sources: Iterable[Path | None], how: Ho
     copied = how == "copy" or (how == "move" and any(on_other_disk(into, (path for path in sources if path))))
     free = shutil.disk_usage(existing).free
     if copied and n_bytes > free:
-        room = f"{existing} has {free / 1e6:.0f} MB free"
-        raise UserError(f"the files take {n_bytes / 1e6:.0f} MB and {room}: make room, or use --link.")
+        room = f"{existing} has {free / 1e6:.3f} MB free"
+        raise UserError(f"the files take {n_bytes / 1e6:.3f} MB and {room}: make room, or use --link.")
 
 
 def holds_any_name(into: Path) -> bool:

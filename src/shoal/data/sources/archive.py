@@ -21,9 +21,9 @@ from jaxtyping import Int64
 
 from shoal.data.content import HEAD
 from shoal.data.decode import UnreadableError
+from shoal.data.file_stats import NO_STAT, stat_file
 from shoal.data.kinds import DENIED, IRREGULAR, PACKED_VIDEO, VIDEO, Kind
 from shoal.data.listing import Blob, Listing, Names, Source, check_regular, distinct
-from shoal.data.looks import NO_LOOK, look_at
 from shoal.data.sources.labels import classes_of, subfolder_classes
 from shoal.data.sources.others import Collector, in_words
 from shoal.data.sources.stored import Folder
@@ -240,8 +240,8 @@ def _clip_in(file: File, name: str, begin: Callable[[contextlib.ExitStack], IO[b
                 raise UnreadableError(f"damaged: {error}") from error
             yield found
 
-    look = look_at(file) if isinstance(file, Path) else file.look
-    return Clip(f"{file} {look} {name}", lambda: NO_LOOK, opened, n_bytes)
+    stat = stat_file(file) if isinstance(file, Path) else file.stat
+    return Clip(f"{file} {stat} {name}", lambda: NO_STAT, opened, n_bytes)
 
 
 def _head_in_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | Kind:

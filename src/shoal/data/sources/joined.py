@@ -10,8 +10,8 @@ from itertools import chain, compress, groupby
 
 import numpy as np
 
+from shoal.data.file_stats import has_stats, stats_in
 from shoal.data.listing import Blob, Files, Listing, Names, Source, distinct, others_of, texts_of
-from shoal.data.looks import has_looks, looks_in
 from shoal.data.reading import select
 from shoal.data.sources.find import find_source
 from shoal.data.sources.stored import has_urls, listed_source
@@ -92,12 +92,12 @@ def _joined(sources: Sequence[tuple[str, Source]]) -> Listing:
     paths = chain.from_iterable(texts_of(listing.files) for _, listing in parts)
     files = Files(Names(compress(paths, kept)), str) if of_files else ()
     truth = np.fromiter(compress(targets(), kept), np.int64, len(ids))
-    looks = None
-    if not of_files and all(has_looks(listing) for _, listing in parts):
-        looks = np.concatenate([looks_in(listing, range(len(listing.ids))) for _, listing in parts])[
+    stats = None
+    if not of_files and all(has_stats(listing) for _, listing in parts):
+        stats = np.concatenate([stats_in(listing, range(len(listing.ids))) for _, listing in parts])[
             np.frombuffer(kept, np.uint8).astype(bool)
         ]
-    found = Listing(ids, truth, classes, blobs, files=files, others=_all_others(sources), looks=looks)
+    found = Listing(ids, truth, classes, blobs, files=files, others=_all_others(sources), stats=stats)
     frames = any(len(listing.times) for _, listing in parts)
     return _with_frames(found, [listing for _, listing in parts], kept) if frames else found
 

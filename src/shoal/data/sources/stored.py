@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 import numpy as np
 from jaxtyping import Int64
 
-from shoal.data.listing import Blob, Files, Listing, Look, Names, Source, distinct
-from shoal.data.looks import NO_LOOK
+from shoal.data.file_stats import NO_STAT
+from shoal.data.listing import Blob, Files, FileStat, Listing, Names, Source, distinct
 from shoal.data.sources.labels import no_classes, subfolder_classes
 from shoal.data.sources.stored_file import StoredFile, whole_of
 from shoal.data.sources.video import is_video
 from shoal.data.sources.webpage import web_entries
-from shoal.data.storage import Storage, entries_of, look_of
+from shoal.data.storage import Storage, entries_of, stat_from
 from shoal.data.unread import unreadable
 from shoal.data.urls import is_url, public
 from shoal.data.video.clip import Clip
@@ -35,11 +35,11 @@ from shoal.types import Others
 class StoredFolder:
     """Files under an address, sorted by name; ``/`` leads to one of them."""
 
-    def __init__(self, storage: Storage, names: Names, paths: Names, looks: Int64[np.ndarray, "n 3"]) -> None:
+    def __init__(self, storage: Storage, names: Names, paths: Names, stats: Int64[np.ndarray, "n 3"]) -> None:
         self.storage = storage
         self.names = names
         self.paths = paths
-        self.looks = looks
+        self.stats = stats
 
     @classmethod
     def listed(cls, storage: Storage) -> StoredFolder:
@@ -51,15 +51,15 @@ class StoredFolder:
         if not storage.path.strip("/") and not storage.is_web and storage.scheme != "memory":
             raise UserError(f"{storage.url} names no bucket or folder: add one, as in {storage.scheme}://name/photos.")
         entries = web_entries(storage) if storage.is_web else entries_of(storage)
-        found = sorted((name, path, look_of(info)) for name, path, info in entries)
+        found = sorted((name, path, stat_from(info)) for name, path, info in entries)
         if not found:
             raise UserError(f"there is nothing at {storage.url}: check the address.")
         names = distinct(Names(name for name, _, _ in found))
         if storage.is_web:  # links may differ in what is not part of a name
-            found = sorted((name, path, look) for name, (_, path, look) in zip(names, found, strict=True))
+            found = sorted((name, path, stat) for name, (_, path, stat) in zip(names, found, strict=True))
             names = Names(name for name, _, _ in found)
-        looks = np.array([look for _, _, look in found], np.int64)
-        return cls(storage, names, Names(path for _, path, _ in found), looks)
+        stats = np.array([stat for _, _, stat in found], np.int64)
+        return cls(storage, names, Names(path for _, path, _ in found), stats)
 
     def __str__(self) -> str:
         return self.storage.url
@@ -71,7 +71,7 @@ class StoredFolder:
     def __truediv__(self, name: str) -> StoredFile:
         row = bisect_left(self.names, name)
         return StoredFile(
-            self.storage, self.paths[row], f"{self.storage.url.rstrip('/')}/{name}", _as_look(self.looks[row])
+            self.storage, self.paths[row], f"{self.storage.url.rstrip('/')}/{name}", _as_stat(self.stats[row])
         )
 
 
@@ -91,7 +91,7 @@ def found_at(url: str) -> StoredFolder | StoredFile:
         info = storage.described()
         is_mark = info.get("size") == 0 and not posixpath.splitext(storage.path)[1]  # some tools mark a folder so
         if info.get("type") != "directory" and not is_mark:
-            return StoredFile(storage, storage.path, url, look_of(info))
+            return StoredFile(storage, storage.path, url, stat_from(info))
     return StoredFolder.listed(storage)
 
 
@@ -111,7 +111,7 @@ def folder_of(file: StoredFile) -> StoredFolder:
 
 class _OneFile(StoredFolder):
     def __init__(self, file: StoredFile) -> None:
-        super().__init__(file.storage, Names([file.name]), Names([file.path]), np.array([file.look], np.int64))
+        super().__init__(file.storage, Names([file.name]), Names([file.path]), np.array([file.stat], np.int64))
         self._file = file
 
     def __str__(self) -> str:
@@ -124,12 +124,12 @@ class _OneFile(StoredFolder):
 def stored_source(folder: StoredFolder, names: Names, others: Others) -> Source:
     """Read image files under an address, some of those that were listed there, in the same order."""
     rows = np.fromiter(_rows(folder.names, names), np.int64, len(names))
-    looks, paths = folder.looks[rows], folder.paths.take(rows)
-    known = bool((looks != NO_LOOK).any(1).all())
+    stats, paths = folder.stats[rows], folder.paths.take(rows)
+    known = bool((stats != NO_STAT).any(1).all())
 
     def blobs(start: int = 0) -> Iterator[Blob]:
-        for path, look in zip(paths[start:], looks[start:], strict=True):
-            yield whole_of(folder.storage, path, _as_look(look))
+        for path, stat in zip(paths[start:], stats[start:], strict=True):
+            yield whole_of(folder.storage, path, _as_stat(stat))
 
     def clip(row: int) -> Clip | None:
         name = names[row]
@@ -137,12 +137,12 @@ def stored_source(folder: StoredFolder, names: Names, others: Others) -> Source:
 
     def listing() -> Listing:
         targets, classes = subfolder_classes(names)
-        known_looks = looks if known else None
-        return Listing(names, targets, classes, blobs, seek=blobs, others=others, looks=known_looks, clip=clip)
+        known_stats = stats if known else None
+        return Listing(names, targets, classes, blobs, seek=blobs, others=others, stats=known_stats, clip=clip)
 
-    digest = blake2b(looks.tobytes(), digest_size=16).hexdigest()
+    digest = blake2b(stats.tobytes(), digest_size=16).hexdigest()
     origin = ("stored", str(folder), digest)
-    return Source(origin, (), listing, others=others, stable=known, has_looks=known, version=digest)
+    return Source(origin, (), listing, others=others, stable=known, has_stats=known, version=digest)
 
 
 def _rows(everything: Names, some: Names) -> Iterator[int]:
@@ -155,7 +155,7 @@ def _rows(everything: Names, some: Names) -> Iterator[int]:
             name = next(wanted, None)
 
 
-def _as_look(row: Int64[np.ndarray, "3"]) -> Look:
+def _as_stat(row: Int64[np.ndarray, "3"]) -> FileStat:
     size, time, tag = row.tolist()
     return size, time, tag
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 from shoal.data.content import HEAD
 from shoal.data.decode import UnreadableError
 from shoal.data.kinds import DENIED, UNSEEN, Kind
-from shoal.data.listing import Look, Member, Remote
+from shoal.data.listing import FileStat, Member, Remote
 from shoal.data.reach import UNREACHED, out_of_reach
 from shoal.data.storage import InWholeError, Storage
 from shoal.data.video.clip import Clip
@@ -31,10 +31,10 @@ _RUN = 2**20  # bytes of entries of an archive that come by one request
 class StoredFile:
     """A file in a storage, with what a ``Path`` has as far as archives and tables need it."""
 
-    def __init__(self, storage: Storage, path: str, url: str, look: Look) -> None:
+    def __init__(self, storage: Storage, path: str, url: str, stat: FileStat) -> None:
         self.storage = storage
         self.path = path
-        self.look = look
+        self.stat = stat
         self.name = url.rpartition("/")[2]
         self.suffix = posixpath.splitext(self.name)[1]
         self._url = url
@@ -49,9 +49,9 @@ class StoredFile:
         Raises:
             OSError: the storage does not say.
         """
-        if self.look[0] < 0:
+        if self.stat[0] < 0:
             raise InWholeError(0, "its server does not say how large it is: download it to read it")
-        return self.look[0]
+        return self.stat[0]
 
     def open(self, mode: str = "rb") -> io.BufferedReader:
         """Open it for reading in parts; a stream is asked for in advance."""
@@ -60,10 +60,10 @@ class StoredFile:
 
     def head(self) -> bytes | Kind:
         """Its first ``HEAD`` bytes."""
-        if self.look[0] == 0:
+        if self.stat[0] == 0:
             return b""
         try:
-            return self.storage.read(self.path, 0, min(HEAD, self.look[0]) if self.look[0] > 0 else HEAD)
+            return self.storage.read(self.path, 0, min(HEAD, self.stat[0]) if self.stat[0] > 0 else HEAD)
         except InWholeError as error:
             return error.whole[:HEAD]
         except OSError as error:
@@ -71,11 +71,11 @@ class StoredFile:
 
     def whole(self) -> Remote:
         """All of it."""
-        return whole_of(self.storage, self.path, self.look)
+        return whole_of(self.storage, self.path, self.stat)
 
     def clip(self) -> Clip:
         """It as a video."""
-        return Clip(str(self), lambda: self.look, self.open, self.look[0])
+        return Clip(str(self), lambda: self.stat, self.open, self.stat[0])
 
     def parts(self, spans: Iterable[Span | Member]) -> Iterator[Remote | Member]:
         """Parts of it, in order; those that lie close together come by one request. Members are as they are."""
@@ -140,7 +140,7 @@ def local_files(files: Sequence[File]) -> list[Path]:
 
 def version_of(files: Sequence[File]) -> str:
     """Tells files in storages from those of another time, for ``Source.version``; '' where there are none."""
-    stored = [f"{file} {file.look}" for file in files if isinstance(file, StoredFile)]
+    stored = [f"{file} {file.stat}" for file in files if isinstance(file, StoredFile)]
     return blake2b("\n".join(stored).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest() if stored else ""
 
 
@@ -160,12 +160,12 @@ def cannot_read(file: File, error: BaseException) -> UserError | None:
     return None
 
 
-def whole_of(storage: Storage, path: str, look: Look | None) -> Remote:
+def whole_of(storage: Storage, path: str, stat: FileStat | None) -> Remote:
     """An image file in a storage."""
-    n_bytes = look[0] if look is not None else -1
+    n_bytes = stat[0] if stat is not None else -1
     if n_bytes > _MAX_BYTES:
-        return Remote(partial(_refuse, f"{n_bytes} bytes, too many for an image"), 0, look)
-    return Remote(partial(storage.begin, path, None, None, max(n_bytes, 0)), n_bytes, look)
+        return Remote(partial(_refuse, f"{n_bytes} bytes, too many for an image"), 0, stat)
+    return Remote(partial(storage.begin, path, None, None, max(n_bytes, 0)), n_bytes, stat)
 
 
 def _refuse(reason: str) -> Future[bytes]:

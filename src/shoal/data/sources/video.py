@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from shoal.data.content import HEAD, kind_of_content
+from shoal.data.file_stats import stat_file
 from shoal.data.kinds import PACKED_VIDEO, VIDEO, Kind, kind_named, kind_of_name
 from shoal.data.listing import Blob, Files, Listing, Names, Source, check_regular, distinct
-from shoal.data.looks import look_at
 from shoal.data.reading import select
 from shoal.data.sources.labels import no_classes
 from shoal.data.sources.others import head_of
@@ -93,8 +93,8 @@ def local_clip(path: str) -> Clip | None:
         check_regular(file)
         return file.open("rb")
 
-    look = partial(look_at, path)
-    return Clip(str(file.absolute()), look, opened, look()[0])
+    stat = partial(stat_file, path)
+    return Clip(str(file.absolute()), stat, opened, stat()[0])
 
 
 class _Framed:
@@ -138,7 +138,7 @@ class _Framed:
             ids=distinct(Names(places.names(listing.ids))),
             targets=np.asarray(listing.targets)[rows],
             files=listing.files.take(rows) if isinstance(listing.files, Files) else (),
-            looks=None if listing.looks is None else listing.looks[rows],
+            stats=None if listing.stats is None else listing.stats[rows],
             times=places.times(),
             blobs=lambda: wanted(range(len(rows))),
             seek=None,

@@ -12,12 +12,12 @@ from typing import IO
 class Clip:
     """A video of which frames may be taken.
 
-    ``name`` and ``look`` tell its content from another's: its place, and a first look at its file (``looks``).
+    ``name`` and ``stat`` tell its content from another's: its place, and its file's size and times (``file_stats``).
     ``opened`` opens it for reading, as often as need be; it raises OSError or ``UnreadableError``. ``n_bytes`` is its
     size, −1 where nobody says it.
     """
 
     name: str
-    look: Callable[[], tuple[int, int, int]]
+    stat: Callable[[], tuple[int, int, int]]
     opened: Callable[[], AbstractContextManager[IO[bytes]]]
     n_bytes: int

@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal.data.decode import UnreadableError
+from shoal.data.file_stats import FileStat
 from shoal.data.kinds import VIDEO, damaged
 from shoal.data.listing import Frame, Member
-from shoal.data.looks import Look
 from shoal.data.unread import unreadable
 from shoal.data.video.clip import Clip
 from shoal.data.video.opening import Opened, opened
@@ -32,14 +32,14 @@ def frames_of(clip: Clip, timeline: Timeline, numbers: Sequence[int]) -> Iterato
     """Read some frames of a timeline, by their numbers, ascending; what fails stands for itself."""
     done = 0
     try:
-        look = clip.look()
+        stat = clip.stat()
         with opened(clip) as video:
             if video.stream is None:
                 raise UnreadableError(_LOST)
             reader = _Reader(video, timeline)
             make = Converter(video.stream.sample_aspect_ratio)
             for number in numbers:
-                yield _blob(reader, make, number, look)
+                yield _blob(reader, make, number, stat)
                 done += 1
     except UnreadableError as error:
         yield from (unreadable(str(error)) for _ in numbers[done:])
@@ -47,12 +47,12 @@ def frames_of(clip: Clip, timeline: Timeline, numbers: Sequence[int]) -> Iterato
         yield from (unreadable(error) for _ in numbers[done:])
 
 
-def _blob(reader: _Reader, make: Converter, number: int, look: Look) -> Frame | Member:
+def _blob(reader: _Reader, make: Converter, number: int, stat: FileStat) -> Frame | Member:
     frame = reader.frame(number)
     if frame is None:
         return unreadable(_LOST)
     n_bytes = frame.width * frame.height * frame.format.padded_bits_per_pixel // 8
-    return Frame(partial(make, frame), n_bytes, look)
+    return Frame(partial(make, frame), n_bytes, stat)
 
 
 class _Reader:

@@ -87,7 +87,7 @@ def timeline_of(clip: Clip, every: Every, told: Callable[[int], object] = lambda
 def _key(clip: Clip, every: Every) -> str:
     import av
 
-    parts = [_FORMAT, clip.name, clip.look(), every, av.library_versions["libavformat"]]
+    parts = [_FORMAT, clip.name, clip.stat(), every, av.library_versions["libavformat"]]
     return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
