@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -327,3 +328,39 @@ def test_progress_knows_the_number_where_there_is_one():
     to_images(Own(), progress=lambda done, total: seen.append((done, total)))
     to_images(iter(RGB), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(i, 10) for i in range(1, 11)] + [(i, i) for i in range(1, 11)]
+
+
+def test_a_table_of_arrow_is_read_as_one_of_pandas(tmp_path):
+    for name, image in zip("ab", PICTURES, strict=False):
+        image.save(tmp_path / f"{name}.png")
+    paths = [str(tmp_path / name) for name in ("a.png", "b.png", "a.png")]
+    images = to_images(pa.table({"path": paths, "label": ["x", None, "y"]}))
+    assert images.ids == [*paths[:2], f"{paths[0]}#2"]
+    assert images.targets.tolist() == [0, -1, 1]
+    with pytest.raises(UserError, match=r"no column of paths or images: .* \(label\)"):
+        to_images(pa.table({"label": ["x"]}))
+
+
+def test_a_path_that_is_listed_twice_is_two_images(tmp_path):
+    PICTURES[0].save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"broken")
+    a, b = (str(tmp_path / name) for name in ("a.png", "b.png"))
+    images = to_images([a, b, a, b])
+    assert images.ids == [a, f"{a}#2"]
+    assert [*images.skipped] == [b, f"{b}#2"]
+
+
+def test_pixels_may_be_written_to(tmp_path):
+    np.save(tmp_path / "a.npy", RGB)
+    for name in ("a.png", "b.png"):
+        PICTURES[0].save(tmp_path / name)
+    for given in (tmp_path / "a.npy", [str(tmp_path / "a.png")], [Image.open(tmp_path / "b.png")]):
+        images = to_images(given)
+        images.pixels[0] = 7
+        assert (images.pixels[0] == 7).all()
+    assert (np.load(tmp_path / "a.npy") == RGB).all()
+
+
+def test_a_tensor_without_plain_numbers_is_refused():
+    with pytest.raises(UserError, match="meta or a quantized tensor"):
+        to_images(torch.empty(2, 3, 4, 4, device="meta"))

@@ -257,8 +257,13 @@ def _by_tiff(data: bytes, min_side: int | None, use: Callable[[Image.Image | Sam
         except Exception as error:
             if not (layout.may_lack_codec or isinstance(error, UnidentifiedImageError)):
                 raise
-            with contextlib.suppress(Exception):
+            try:
                 return _by_tifffile(data, layout, use)
+            except tiff.MissingReaderError:
+                if layout.may_lack_codec:
+                    raise
+            except Exception:
+                pass
             raise
     try:
         return _by_tifffile(data, layout, use)

@@ -242,6 +242,7 @@ def _fit(clusterer: Unsupervised, features: Float[Tensor, "n d"], inputs: Inputs
     """
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "Number of distinct clusters")  # the outcome says so
         if isinstance(clusterer, TEMI):
             clusterer.fit(features, after_epoch=progress.counter("training heads"))
         else:

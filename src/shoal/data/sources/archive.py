@@ -176,7 +176,7 @@ def _shared_folder(names: Iterator[str]) -> int:
 
 def _stem(name: str) -> str:
     """Return the name without its extension, which the members of a WebDataset sample share."""
-    at = name.rfind(".")
+    at = name.rfind(".", name.rfind("/") + 1)
     return name if at < 0 else name[:at]
 
 

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from shoal.data.kinds import CLOSED_FOLDER, HIDDEN, HIDDEN_FOLDER, OUTPUT, PASSED_FOLDERS, VIDEO, kind_named
-from shoal.data.listing import Files, Listing, Names, Source
+from shoal.data.listing import Files, Listing, Names, Source, distinct
 from shoal.data.sources.labels import no_classes, subfolder_classes
 from shoal.data.sources.others import Collector, in_words
 from shoal.data.sources.stored import has_urls, listed_source
@@ -77,10 +77,10 @@ def list_source(paths: Sequence[str | Path]) -> Source:
                 raise UserError(f"{what}: correct or remove it in the list of images.")
             yield name
 
-    ids = Names(existing())
-    files = Files(ids, locate)
-    if has_urls(ids):
-        return listed_source(ids, files)
+    names = Names(existing())
+    files, ids = Files(names, locate), distinct(names)
+    if has_urls(names):
+        return listed_source(names, files)
     listing = Listing(ids, no_classes(len(ids)), (), lambda: iter(files), files=files)
     return Source(Names(chain(["list"], ids)), files, lambda: listing)
 

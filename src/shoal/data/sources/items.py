@@ -56,9 +56,9 @@ def items_of(given: Any) -> Items:
         UserError: it holds no images, or holds them in a way that leaves open which are meant.
     """
     _check_is_many(given)
-    pandas, datasets = (sys.modules.get(name) for name in ("pandas", "datasets"))
-    if pandas is not None and isinstance(given, pandas.DataFrame | pandas.Series | pandas.Index):
-        return _of_pandas(given)
+    if (found := _of_frame(given)) is not None:
+        return found
+    datasets = sys.modules.get("datasets")
     if datasets is not None and isinstance(given, datasets.Dataset | datasets.IterableDataset):
         return _of_hugging_face(given, datasets)
     if isinstance(given, Mapping):
@@ -173,21 +173,42 @@ def _of_mapping(given: Mapping[Any, Any], datasets: Any) -> Items:
     return Items(lambda: map(reader, keys), len(keys), distinct(Names(map(str, keys))))
 
 
+def _of_frame(given: Any) -> Items | None:
+    """What a table of pandas, polars or pyarrow holds; None for what is none."""
+    pandas, datasets = (sys.modules.get(name) for name in ("pandas", "datasets"))
+    if pandas is not None and isinstance(given, pandas.DataFrame | pandas.Series | pandas.Index):
+        return _of_pandas(given)
+    is_data_set = datasets is not None and isinstance(given, datasets.Dataset)
+    is_arrow = hasattr(given, "__arrow_c_stream__") and hasattr(given, "columns") and not is_data_set
+    return _of_arrow(given) if is_arrow else None
+
+
 def _of_pandas(given: Any) -> Items:
     """A column of paths or images, or a table with one; named by its paths, else by its keys."""
     if not hasattr(given, "columns"):
         keys = map(str, given.index) if hasattr(given, "index") else map(str, range(len(given)))
         return _of_sequence([*given], len(given), names=distinct(Names(keys)))
     columns = [*map(str, given.columns)]
+    return _of_table(columns, lambda column: given.iloc[:, column].tolist(), map(str, given.index))
+
+
+def _of_arrow(given: Any) -> Items:
+    """A table of polars, pyarrow or whatever else gives its columns as Arrow's; named as those of pandas."""
+    import pyarrow as pa
+
+    table = pa.table(given)
+    return _of_table(table.column_names, lambda column: table.column(column).to_pylist(), map(str, range(len(table))))
+
+
+def _of_table(columns: Sequence[str], column: Callable[[int], list[Any]], keys: Iterable[str]) -> Items:
     place = first_of((*PATHS, *IMAGE_KEYS), columns)
     if place is None:
         found = ", ".join(columns[:20]) or "no columns"
         raise UserError(f"the table has no column of paths or images: name it 'path', or give it alone ({found}).")
-    values = [*given.iloc[:, columns.index(place)]]
-    label = first_of(LABELS, columns)
-    labels = given.iloc[:, columns.index(label)].tolist() if label is not None else [None] * len(values)
+    values, label = column(columns.index(place)), first_of(LABELS, columns)
+    labels = column(columns.index(label)) if label is not None else [None] * len(values)
     paths = all(isinstance(value, str | os.PathLike) for value in values)
-    names = distinct(Names(map(os.fspath, values) if paths else map(str, given.index)))
+    names = distinct(Names(map(os.fspath, values) if paths else keys))
     return _of_sequence([*zip(values, labels, strict=True)], len(values), names=names)
 
 
