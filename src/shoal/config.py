@@ -7,7 +7,6 @@ again. An unknown key is an error wherever it comes from.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import inspect
 import logging
@@ -25,7 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from shoal.data import AUGMENTATIONS, SOURCES, DataConfig, ViewConfig
 from shoal.data.sources.own import scheme_of
-from shoal.errors import UserError
+from shoal.errors import UserError, did_you_mean
 from shoal.methods import METHODS, MethodConfig, ProPosConfig
 from shoal.models import BackboneConfig
 from shoal.plugins import IN_PYTHON, Registry, digest_of
@@ -167,7 +166,8 @@ def recipe_text(name_or_path: str) -> str:
         if not source.is_file():
             if (text := _plugin_recipe(name_or_path)) is not None:
                 return text
-            hint = nearest(name_or_path, recipe_names()) or f"the recipes are {', '.join(recipe_names())}."
+            names = recipe_names()
+            hint = did_you_mean(name_or_path, names, f"the recipes are {', '.join(names)}.")
             if name_or_path.partition("-")[0] not in METHODS:
                 hint += " A recipe of a plugin's method needs --plugin FILE."
             raise UserError(f"there is no recipe named {name_or_path!r}: {hint}")
@@ -181,12 +181,6 @@ def recipe_text(name_or_path: str) -> str:
 
 def _shipped() -> Traversable:
     return resources.files("shoal") / "recipes"
-
-
-def nearest(name: str, known: list[str]) -> str | None:
-    """The start of a hint for a misspelt name, or None when nothing is near."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else None
 
 
 def parse_config(raw: Mapping[str, Any], origin: str) -> RunConfig:
@@ -204,7 +198,7 @@ def parse_config(raw: Mapping[str, Any], origin: str) -> RunConfig:
     if not isinstance(name, str) or name not in METHODS:
         if isinstance(plugins, Mapping) and name in plugins:
             raise UserError(f"{origin}: the method {name!r} is one of a plugin: {_how_to_get(plugins[name])}")
-        hint = nearest(str(name), list(METHODS)) or f"the methods are {', '.join(METHODS)}."
+        hint = did_you_mean(str(name), METHODS, f"the methods are {', '.join(METHODS)}.")
         raise UserError(f"{origin}: there is no method named {name!r}: {hint}")
     rest = {key: value for key, value in raw.items() if key not in ("method", PLUGINS)}
     settings = METHODS[name].config_class
@@ -247,7 +241,7 @@ def _in_words(error: ValidationError, prefix: str, known: list[str]) -> str:
     if first["type"] == "unexpected_keyword_argument":
         beside = [path for path in known if path.rpartition(".")[0] == where.rpartition(".")[0]]
         keys = beside or sorted({path.partition(".")[0] for path in known})
-        hint = nearest(where, known) or f"the keys beside it are {', '.join(keys)}."
+        hint = did_you_mean(where, known, f"the keys beside it are {', '.join(keys)}.")
         return f"there is no setting {where!r}: {hint}"
     if first["type"] == "dataclass_type":
         return f"{where} holds settings of its own, as in '{where}: {{...}}'."
@@ -296,7 +290,7 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any], origin: str) -
         for part in parts:
             place = place.get(part)
             if not isinstance(place, dict):
-                hint = nearest(name, list(settings_of(config))) or "'shoal train RECIPE --help' lists them."
+                hint = did_you_mean(name, settings_of(config), "'shoal train RECIPE --help' lists them.")
                 raise UserError(f"{origin}: there is no setting {name!r}: {hint}")
         place[last] = value
     return parse_config(raw, origin)

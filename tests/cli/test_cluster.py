@@ -137,8 +137,9 @@ def test_fewer_rows_that_differ_than_clusters(tmp_path, capsys, caplog):
     assert main(["cluster", "twice.npy", "-k", "12", "--metric", "euclidean"]) == 0
     assert len({row["cluster"] for row in table(tmp_path / "clusters" / "twice" / "assignments.csv")}) == 7
     said = capsys.readouterr()
-    assert "Warning" not in said.err
-    assert "(7) found smaller than n_clusters (12)" in caplog.text
+    assert "clusters     7, of 14; 12 were asked for, but only 7 rows differ" in said.out
+    assert not said.err
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("k", [pytest.param("3", marks=pytest.mark.slow), "auto"])

@@ -6,7 +6,6 @@ Nothing heavy is imported before a command needs it, so that help and a mistyped
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import logging
 import os
@@ -28,7 +27,7 @@ from shoal.cli.terminal import (
     raise_stopped,
     say,
 )
-from shoal.errors import EchoedError, UserError
+from shoal.errors import EchoedError, UserError, did_you_mean
 from shoal.launched import is_first_launched, launched
 from shoal.noise import own_words
 
@@ -129,8 +128,7 @@ def _dispatch(args: list[str]) -> int:
         return 0
     verb, rest = args[0], args[1:]
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(VERBS)}."
+        hint = did_you_mean(verb, VERBS, f"the commands are {', '.join(VERBS)}.")
         raise UserError(f"there is no command {verb!r}: {hint}")
     if verb not in SHARED and (own := launched()) is not None and own.by_torchrun:
         raise UserError(f"'shoal {verb}' works in one process: start it without torchrun (which sets WORLD_SIZE).")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from functools import wraps
@@ -16,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shoal.clustering.rows import Rows
-from shoal.errors import UserError
+from shoal.errors import UserError, did_you_mean
 
 Array = npt.NDArray[Any]
 
@@ -34,9 +33,8 @@ def hinting(init: Init) -> Init:
     def checked(self: object, *args: Any, **kwargs: Any) -> None:
         for name in kwargs.keys() - names:
             kind = type(self)
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else getattr(kind, "_hint", lambda _name: "")(name)
-            hint = hint or f"it has {', '.join(names)}."
+            own = getattr(kind, "_hint", lambda _name: "")(name)
+            hint = did_you_mean(name, names, own or f"it has {', '.join(names)}.")
             raise TypeError(f"{kind.__name__} has no parameter {name!r}: {hint}")
         init(self, *args, **kwargs)
 

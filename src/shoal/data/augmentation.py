@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Generator, Tensor
 
-from shoal.errors import UserError
+from shoal.errors import UserError, did_you_mean
 from shoal.plugins import Registry, check_settings, place_of
 
 
@@ -81,8 +80,7 @@ def _configured(kind: type[Augmentation], spec: str) -> Augmentation:
     fields = [field.name for field in dataclasses.fields(kind)]
     for setting in values:
         if setting not in fields:
-            near = next(iter(difflib.get_close_matches(setting, fields, n=1)), None)
-            hint = f"did you mean {near!r}?" if near else f"it has {', '.join(fields) or 'none'}."
+            hint = did_you_mean(setting, fields, f"it has {', '.join(fields) or 'none'}.")
             raise UserError(f"the augmentation {name!r} has no setting {setting!r}: {hint}")
     setattr(kind, "__pydantic_config__", ConfigDict(allow_inf_nan=False))  # noqa: B010 - no dataclass declares it
     try:

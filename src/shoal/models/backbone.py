@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from annotated_types import Ge, Gt
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shoal.errors import UserError
+from shoal.errors import UserError, did_you_mean
 from shoal.models.recompute import blocks_of, run_recomputed
 from shoal.models.small import SmallNet
 
@@ -250,8 +249,7 @@ def check_timm_name(name: str) -> None:
 
     known = [*timm.list_models(), *timm.list_pretrained()]
     if name not in known:
-        near = difflib.get_close_matches(name, [*known, "small"], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "timm.list_models() lists the names."
+        hint = did_you_mean(name, [*known, "small"], "timm.list_models() lists the names.")
         raise UserError(f"there is no backbone named {name!r}: {hint}")
 
 
