@@ -413,3 +413,20 @@ def test_an_interrupted_fit_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(model.fit(Labelled()).labels_, whole.labels_)
     np.testing.assert_array_equal(model.embedding_, whole.embedding_)
     assert steps == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_second_fit_that_cannot_be_written_leaves_the_first(tmp_path, monkeypatch):
+    images = tiny_images()
+    model = propos(out=tmp_path / "run").fit(images)
+    labels, predicted, features = model.labels_.copy(), model.predict(images), model.transform(images)
+
+    def full(*_args):
+        raise shoal.UserError("the disk is full")
+
+    monkeypatch.setattr("shoal.estimators.base.write_result", full)
+    with pytest.raises(shoal.UserError, match="the disk is full"):
+        model.set_params(n_clusters=3, random_state=5).fit(tiny_images(36))
+    np.testing.assert_array_equal(model.labels_, labels)
+    np.testing.assert_array_equal(model.predict(images), predicted)
+    np.testing.assert_array_equal(model.transform(images), features)
+    assert len(model.cluster_centers_) == 4

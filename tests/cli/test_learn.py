@@ -8,9 +8,19 @@ import numpy as np
 import pytest
 from tests.results.conftest import *  # noqa: F403 - the same photos and clusters
 
+from shoal.cli.learn import LearnCommand
 from shoal.cli.main import main
 from shoal.decisions.log import DecisionLog
 from shoal.results.result import Result
+
+
+def stopped(*_args, **_kwargs):
+    raise KeyboardInterrupt
+
+
+def run_command(args):
+    """A command that may be stopped, which ``main`` would tell of instead."""
+    LearnCommand.parse("learn", args[1:]).run()
 
 
 def labels_of(clusters):
@@ -263,3 +273,42 @@ def test_a_result_that_was_changed_meanwhile_is_read_again(clusters, monkeypatch
     assert "changed meanwhile" in capsys.readouterr().err
     assert not (clusters / "decisions.jsonl").exists()
     assert main(["learn", str(clusters), "answers.csv", "--yes"]) == 0
+
+
+@pytest.mark.parametrize("step", ["write_atlas", "write_page", "write_assignments"])
+def test_edits_whose_tables_were_not_written_are_completed_by_the_same_command(clusters, step, monkeypatch, capsys):
+    before = {path.name: path.read_bytes() for path in clusters.iterdir() if path.is_file()}
+    Path("edited.csv").write_text("id,cluster,name\nred-0.png,3,zebras\nblue-0.png,3,zebras\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"shoal.results.finish.{step}", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_command(["learn", str(clusters), "edited.csv", "--yes"])
+    assert len(DecisionLog(clusters / "decisions.jsonl").read()[0]) > 0
+    kept = {path.name: path.read_bytes() for path in clusters.iterdir() if path.is_file()}
+    assert "zebras" not in (clusters / "assignments.csv").read_text()
+    assert main(["learn", str(clusters), "edited.csv"]) == 2
+    assert {path.name: path.read_bytes() for path in clusters.iterdir() if path.is_file()} == kept
+    capsys.readouterr()
+    assert main(["learn", str(clusters), "edited.csv", "--yes"]) == 0
+    assert "which were behind the decisions" in capsys.readouterr().out
+    with (clusters / "assignments.csv").open() as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert {(rows[name]["cluster"], rows[name]["name"]) for name in ("red-0.png", "blue-0.png")} == {("3", "zebras")}
+    assert "zebras" in (clusters / "report.html").read_text()
+    for name in ("atlas.parquet", "centers.npy", "assignments.parquet"):
+        assert (clusters / name).read_bytes() != before[name], name
+    assert (clusters / "decisions.jsonl").read_bytes() == kept["decisions.jsonl"]
+    assert main(["learn", str(clusters), "edited.csv", "--yes"]) == 2
+    assert "says already" in capsys.readouterr().err
+
+
+def test_tables_behind_the_decisions_are_left_to_the_review_that_is_open(clusters, monkeypatch, capsys):
+    Path("edited.csv").write_text("id,cluster,name\nred-0.png,3,zebras\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("shoal.results.finish.write_page", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_command(["learn", str(clusters), "edited.csv", "--yes"])
+    with Result.load(clusters).folder.alone():
+        assert main(["learn", str(clusters), "edited.csv", "--yes"]) == 2
+    assert "close its review" in capsys.readouterr().err
+    assert "zebras" not in (clusters / "assignments.csv").read_text()

@@ -1,10 +1,13 @@
 """What every format takes of a result, and the command."""
 
+import os
+
 import numpy as np
 import pytest
 from tests.results.conftest import photograph
 
 from shoal.cli.main import main
+from shoal.errors import UserError
 from shoal.export.images import cluster_labels, labelled_images, one_line
 from shoal.results.result import Result
 
@@ -100,3 +103,57 @@ def test_the_ending_says_what_to_write(clusters, tmp_path, capsys):
     assert main(["export", str(clusters), str(tmp_path / "photos.pt"), "--to", "onnx"]) == 2
     assert "should end in .onnx" in capsys.readouterr().err
     assert not list(tmp_path.glob("photos.*"))
+
+
+@pytest.mark.parametrize(
+    ("to", "last", "step"),
+    [("label-studio", "tasks.json", "label_studio.tasks"), ("fiftyone", "labels.json", "fiftyone.labels")],
+)
+def test_an_export_that_was_stopped_goes_on_and_a_strange_folder_is_refused(
+    clusters, photos, tmp_path, monkeypatch, capsys, to, last, step
+):
+    (photos / "red-0.png").rename(os.fsdecode(bytes(photos) + b"/\xff.png"))  # which is copied
+    out, command = tmp_path / "out", ["export", str(clusters), str(tmp_path / "out"), "--to", to]
+
+    def stopped(*_args):
+        raise UserError("stopped.")
+
+    def written():
+        return {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"shoal.export.{step}", stopped)
+        assert main(command) == 2
+    left = written()
+    assert left
+    assert not (out / last).exists()
+    (out / ".tasks.json-abc.tmp").write_text("as after a kill")
+    assert main(command) == 0
+    found = written()
+    assert (out / last).is_file()
+    assert left.items() <= found.items()
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "is not an empty folder" in capsys.readouterr().err
+    assert written() == found
+
+
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [
+        ("label-studio", "notes.txt"),
+        ("label-studio", "images/cat.png"),
+        ("label-studio", "config.xml"),
+        ("label-studio", "config.xml/cat.png"),
+        ("fiftyone", "notes.txt"),
+        ("fiftyone", "data/cat.png"),
+    ],
+)
+def test_what_no_export_has_left_is_not_taken_for_a_stopped_one(clusters, tmp_path, capsys, to, name):
+    strange = tmp_path / "out" / name
+    strange.parent.mkdir(parents=True)
+    strange.write_text("mine")
+    assert main(["export", str(clusters), str(tmp_path / "out"), "--to", to]) == 2
+    assert "is not an empty folder" in capsys.readouterr().err
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [strange]
+    assert strange.read_text() == "mine"

@@ -24,6 +24,7 @@ from shoal.results.decided import Decided, Learned
 from shoal.results.deciding import record
 from shoal.results.finish import rewrite
 from shoal.results.model import Model
+from shoal.results.outliers import Outlier, write_outliers
 from shoal.results.result import Result
 
 
@@ -419,3 +420,68 @@ def test_so_is_one_that_decisions_have_changed(result, clusters):
     in_another_order(clusters / "assignments.parquet", "sorted")
     with pytest.raises(UserError, match="in another order"):
         _ = Result.load(clusters).assignments
+
+
+def outliers_in(folder):
+    with (folder / "outliers.csv").open(newline="") as file:
+        return [*csv.DictReader(file)]
+
+
+def test_outliers_are_in_the_clusters_that_they_were_moved_to(result, clusters):
+    colour, rows = colours_of(result), list(result.ids)
+    found = [
+        Outlier(rows.index(name), colour[name[:-6]], score) for name, score in (("red-3.png", 9.1), ("blue-0.png", 4))
+    ]
+    write_outliers(found, result.ids, result.folder.outliers)
+    before = outliers_in(clusters)
+    with result.folder.alone():
+        rewrite(record(result, [{"do": "move", "images": ["red-3.png"], "cluster": colour["grey"]}]))
+    after = outliers_in(clusters)
+    assert [row["cluster"] for row in after] == [str(colour["grey"]), str(colour["blue"])]
+    assert [(row["id"], row["score"]) for row in after] == [(row["id"], row["score"]) for row in before]
+
+
+def test_damaged_outliers_are_named(result, clusters, capsys):
+    decide(result, {"do": "move", "images": ["red-3.png"], "cluster": -1})
+    result.folder.outliers.write_text("id,cluster,score\nred-3.png,0,high\n")
+    assert main(["report", str(clusters)]) == 2
+    assert "outliers.csv is damaged: delete it" in capsys.readouterr().err
+    result.folder.outliers.unlink()
+    assert main(["report", str(clusters)]) == 0
+
+
+def test_centres_under_the_cosine_have_unit_length_and_those_of_other_clusters_stay(result, clusters):
+    colour = colours_of(result)
+    again = decide(
+        result,
+        {"do": "merge", "clusters": [colour["green"]], "into": colour["red"]},
+        {"do": "move", "images": ["red-0.png"], "cluster": colour["blue"]},
+        {"do": "new", "cluster": 4, "images": ["blue-1.png", "grey-1.png"], "name": ""},
+        {"do": "split", "cluster": colour["grey"], "parts": [{"cluster": 5, "images": ["grey-2.png", "grey-3.png"]}]},
+    )
+    rewrite(again)
+    centers = np.load(clusters / "centers.npy")
+    assert centers.shape == (5, 96)
+    np.testing.assert_allclose(np.linalg.norm(centers.astype(np.float64), axis=1), 1, atol=1e-6)
+    renamed = decide(again, {"do": "undo"}, {"do": "rename", "cluster": 0, "name": "as before"})
+    assert torch.equal(renamed.model.centers, result.centers)
+
+
+@pytest.mark.parametrize("width", [5, 20])
+def test_centres_of_rows_in_double_precision_keep_it(tmp_path, monkeypatch, width):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(c, 1, (20, width)) for c in (-9, 9)])
+    np.save("rows.npy", rows)
+    assert main(["cluster", "rows.npy", "-k", "2", "--out", "out", "--quiet"]) == 0
+    result = Result.load(Path("out"))
+    labels = result.labels.numpy()
+    again = decide(result, {"do": "move", "images": ["0"], "cluster": int(labels[-1])})
+    rewrite(again)
+    centers = np.load("out/centers.npy")
+    assert centers.dtype == rows.dtype == np.float64
+    own = rows[again.labels.numpy() == labels[-1]]
+    if width == 5:
+        np.testing.assert_allclose(centers[labels[-1]], own.mean(0), rtol=1e-12)
+    else:
+        np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 1, rtol=1e-12)

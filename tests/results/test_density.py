@@ -330,3 +330,27 @@ def test_clustered_again_without_a_number_it_keeps_its_smallest_cluster(tmp_path
     assert "min_cluster_size: 60" in Path("two/config.yaml").read_text()
     assert main(["cluster", "one", *density, "10", "--out", "three"]) == 0
     assert len(Result.load(Path("three")).centers) == 9
+
+
+def test_a_layer_is_that_of_any_seed_unless_another_is_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("rows.npy", nested(n=30)[0].numpy())
+    assert main(["cluster", "rows.npy", "--method", "density", "--seed", "5", "--out", "five"]) == 0
+    capsys.readouterr()
+    for seed, taken in (([], True), (["--seed", "5"], True), (["--seed", "0"], False)):
+        out = Path("-".join(["out", *seed[1:]]))
+        assert main(["cluster", "five", "-k", "3", *seed, "--out", str(out)]) == 0
+        assert ("nothing was fitted" in capsys.readouterr().out) == taken
+        assert Result.load(out).seed == (5 if taken else 0)
+        assert f"seed: {5 if taken else 0}" in (out / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("args", [["umap-kmeans"], ["umap-kmeans", "-k", "2"], ["density"], ["density", "-k", "2"]])
+def test_two_images_are_too_few_for_umap_which_is_said_at_once(tmp_path, monkeypatch, capsys, network, args):
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        shaded(tmp_path / "photos", "red", seed, 0)
+    assert main(["cluster", "photos", "--quiet", "--method", *args, *network]) == 2
+    assert f"--method {args[0]} needs 3 images at least: leave it out." in capsys.readouterr().err
+    assert not [*tmp_path.glob("clusters/photos/suggestion*")]
+    assert main(["cluster", "photos", "--quiet", "-k", "2", *network]) == 0

@@ -85,3 +85,24 @@ def test_the_alarm_is_raised_as_seldom_as_it_says():
     reference = Reference((1.0,), 1.0, 100, squares=True)
     alarms = sum(reference.is_unusual(count, 100) for count in counts)
     assert 0 < alarms <= 2000 * 0.015
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize(("n", "k"), [(1, 3), (40, 12), (500, 7)])
+def test_typical_distances_are_the_medians_of_the_clusters(metric, n, k):
+    """Some clusters are empty or have one image, and some images are in none."""
+    generator = torch.Generator().manual_seed(n)
+    labels = torch.randint(-1, k, (n,), generator=generator)
+    distance = torch.rand(n, generator=generator)
+    power, own = 2 if metric == "cosine" else 1, {}
+    for label, far in zip(labels.tolist(), distance.double().tolist(), strict=True):
+        if label >= 0 and (m := int((labels == label).sum())) > 1:
+            own.setdefault(label, []).append(far * (m / (m - 1)) ** power)
+    everything = sorted(far for many in own.values() for far in many)
+    overall = everything[(len(everything) - 1) // 2] if everything else 1
+    found = Reference.of(labels, distance, k, metric)
+    expected = [sorted(own[each])[(len(own[each]) - 1) // 2] if each in own else overall for each in range(k)]
+    assert found.typical == pytest.approx(expected, rel=1e-12)
+    ratios = sorted(far / expected[label] for label, many in own.items() for far in many)
+    assert found.n == len(ratios)
+    assert found.far == pytest.approx(ratios[-1 - len(ratios) // 100] if ratios else torch.inf, rel=1e-12)

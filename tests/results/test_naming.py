@@ -281,3 +281,18 @@ def test_lite0_names_the_classes_of_tiny_imagenet(tmp_path):
         own = [each for each, label in zip(classes, labels, strict=True) if label == cluster]
         right += names[0].name in SYNONYMS[max(set(own), key=own.count)]
     assert right >= 9
+
+
+def test_images_that_are_drawn_are_those_of_their_cluster(monkeypatch):
+    monkeypatch.setattr(naming, "_OF_EACH", 20)
+    labels = torch.randint(-1, 6, (300,), generator=torch.Generator().manual_seed(0))
+    labels[labels == 3] = -1
+    labels[labels == 5] = 4
+    labels[:7] = 5
+    drawn = naming._drawn_rows(labels, 6, 0)
+    for cluster, rows in enumerate(drawn):
+        own = (labels == cluster).nonzero()[:, 0].tolist()
+        assert {*rows.tolist()} <= {*own}
+        assert len({*rows.tolist()}) == len(rows) == min(20, len(own))
+    assert len(drawn[3]) == 0
+    assert all(map(torch.equal, drawn, naming._drawn_rows(labels, 6, 0)))

@@ -575,3 +575,31 @@ def test_files_of_a_table_or_a_list_that_are_all_away(tmp_path, photos, network,
     (tmp_path / names[0]).unlink()
     assert main(["update", "c"]) == 0
     assert table(tmp_path / "c").keys() == before.keys() - {names[0]}
+
+
+def test_changes_are_those_of_the_images_one_by_one(photos, clusters):
+    """Renamed images in the order that they had, then what vanished, then what is no image any more."""
+    before = {name: row["cluster"] for name, row in table(clusters).items()}
+    kept = {name: (photos / name).read_bytes() for name in before}
+    for old, new in (("blue-1.png", "z.png"), ("red-2.png", "a.png"), ("grey-0.png", "m.png")):
+        (photos / old).rename(photos / new)
+    for name in ("blue-0.png", "red-7.png"):
+        (photos / name).write_bytes(b"no image any more")
+    (photos / "green-3.png").unlink()
+    photograph(photos, "red", 90)
+    assert main(["update", str(clusters)]) == 0
+    now = {path.name: path.read_bytes() for path in photos.iterdir()}
+    expected = [("new", "red-90.png", "", table(clusters)["red-90.png"]["cluster"])]
+    expected += [
+        ("renamed", new, old, before[old])
+        for old in sorted(before)
+        for new in sorted(now)
+        if old not in now and now[new] == kept[old]
+    ]
+    expected += [
+        ("vanished", old, "", before[old]) for old in sorted(before) if kept[old] not in now.values() and old not in now
+    ]
+    expected += [("unreadable", old, "", before[old]) for old in sorted(before) if old in now and now[old] != kept[old]]
+    found = [(row["change"], row["id"], row["was"], row["cluster"]) for row in rows(clusters / "changes.csv")]
+    assert found == expected
+    assert len(found) == 7

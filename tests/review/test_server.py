@@ -1,5 +1,6 @@
 """The server of a review: what it answers, and whom."""
 
+import asyncio
 import base64
 import csv
 import errno
@@ -15,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 from tests.results.conftest import *  # noqa: F403 - the same photos and clusters
 
 from shoal.cli.main import main
 from shoal.errors import UserError
 from shoal.results.result import Result
-from shoal.review.app import create_app
+from shoal.review.app import Refused, _body, create_app
 from shoal.review.desk import Desk
 from shoal.review.guard import MOST_AT_ONCE
 from shoal.review.serve import listening
@@ -514,3 +516,132 @@ def test_the_report_follows_a_review_that_undoes_everything(clusters):
             session.write_if_idle()
             session.close()
         assert ("ZEBRAS" in (clusters / "report.html").read_text()) == (decision["do"] == "rename")
+
+
+def test_parts_that_another_window_has_changed_are_looked_at_again(client, session):
+    labels = labels_of(client)
+    first, other = (np.flatnonzero(labels == cluster).tolist() for cluster in (0, 1))
+    parts = [part["rows"] for part in post(client, "/api/split", {"cluster": 0, "n": 2}).json()["parts"]]
+    decide(client, {"do": "move", "images": [parts[1][0]], "cluster": 1})
+    decide(client, {"do": "confirm", "images": [parts[0][0]]})
+    before, fixed, size = labels_of(client), session.now.fixed.copy(), session.log.size
+    answer = decide(client, {"do": "split", "cluster": 0, "parts": parts[1:]})
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        "cluster 0 has changed since: look at its parts again.",
+    )
+    assert (labels_of(client) == before).all()
+    assert (session.now.fixed == fixed).all()
+    assert session.log.size == size
+    assert session.now.labels[other].tolist() == [1] * 8
+    again = [part["rows"] for part in post(client, "/api/split", {"cluster": 0, "n": 2}).json()["parts"]]
+    assert sorted(row for part in again for row in part) == sorted({*first} - {parts[1][0]})
+    assert decide(client, {"do": "split", "cluster": 0, "parts": again[1:]}).json()["numbers"] == [4]
+    assert np.flatnonzero(labels_of(client) == 4).tolist() == sorted(again[1])
+
+
+def test_parts_of_a_cluster_that_was_merged_since_or_that_a_split_makes_itself(client, session):
+    labels = labels_of(client)
+    rows = np.flatnonzero(labels == 1).tolist()
+    decide(client, {"do": "merge", "clusters": [1], "into": 0})
+    size = session.log.size
+    assert decide(client, {"do": "split", "cluster": 4, "parts": [rows[:3]]}).status_code == 400
+    assert session.log.size == size
+    assert decide(client, {"do": "split", "cluster": 1, "parts": [rows[:3]]}).json()["numbers"] == [4]
+
+
+def test_the_confidence_of_an_image_that_is_no_longer_fixed_is_that_of_the_clusters(client, session):
+    before = session.confidence.clone()
+    decide(client, {"do": "move", "images": [0, 1], "cluster": -1})
+    decide(client, {"do": "confirm", "images": [2]})
+    assert session.confidence[:3].tolist() == [0, 0, 1]
+    decide(client, {"do": "answer", "image": 0, "none_of": [0, 1]}, {"do": "answer", "image": 2, "none_of": [0, 1]})
+    assert session.confidence[[0, 2]].equal(before[[0, 2]])
+    assert session.confidence[1] == 0
+    decide(client, {"do": "undo"})
+    assert session.confidence[:3].tolist() == [0, 0, 1]
+    decide(client, {"do": "undo"})
+    decide(client, {"do": "undo"})
+    assert session.confidence.equal(before)
+    assert client.get("/api/about/2").json()["confidence"] == pytest.approx(float(before[2]), abs=1e-4)
+
+
+def test_what_an_earlier_review_fixed_has_a_confidence_of_its_own_once_it_is_not(clusters):
+    before = Result.load(clusters).assignments.confidence
+    for decision in ({"do": "confirm", "images": [0]}, {"do": "answer", "image": 0, "none_of": [0, 1]}):
+        session = Session(Result.load(clusters))
+        session.decide(decision["do"], [decision])
+        assert float(session.confidence[0]) == (1 if decision["do"] == "confirm" else pytest.approx(float(before[0])))
+        session.close()
+
+
+def test_the_images_that_stand_for_clusters_do_not_depend_on_questions(clusters):
+    """A question reads the decisions again, but the distances are those of the tables."""
+
+    def shown(ask):
+        session = Session(Result.load(clusters))
+        for row in (3, 11):
+            session.decide(f"key {row}", [{"do": "move", "images": [row], "cluster": int(session.now.labels[-1])}])
+            if ask:
+                session.questions(3, [])
+        session.decide("last", [{"do": "rename", "cluster": 0, "name": "a"}])
+        session._shown.clear()
+        found = [(each["number"], each["central"], each["doubtful"]) for each in session.state()["clusters"]]
+        (clusters / "decisions.jsonl").unlink()
+        return found
+
+    assert shown(ask=True) == shown(ask=False)
+
+
+def test_the_nearest_clusters_are_present_ones(client):
+    labels = labels_of(client)
+    rows = np.flatnonzero(labels == 0).tolist()
+
+    def nearest(row):
+        return [number for number, _ in client.get(f"/api/about/{row}").json()["nearest"]]
+
+    assert sorted(nearest(rows[0])) == [0, 1, 2, 3]
+    decide(client, {"do": "merge", "clusters": [0], "into": 1})
+    assert sorted(nearest(rows[0])) == [1, 2, 3]
+    decide(client, {"do": "split", "cluster": 1, "parts": [rows]})
+    assert sorted(nearest(rows[0])) == [1, 2, 3, 4]
+    assert nearest(rows[0])[0] == 4
+    decide(client, {"do": "undo"})
+    assert sorted(nearest(rows[0])) == [1, 2, 3]
+
+
+def test_rows_in_double_precision_have_nearest_clusters(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "rows.npy", np.concatenate([rng.normal(c, 0.3, (20, 5)) for c in (1e6, 1e6 + 5)]))
+    assert main(["cluster", str(tmp_path / "rows.npy"), "-k", "2", "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    session = Session(Result.load(tmp_path / "out"))
+    [[own, near], [_, far]] = session.about(3)["nearest"]
+    assert own == session.now.labels[3]
+    assert near < 2 < 9 < far
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_dates_beyond_all_dates_are_unknown(client, session, monkeypatch, stated):
+    """Minutes are counted in 32 bits, up to the year 6053."""
+    if stated:
+        date = "9999:12:31 23:59:59"
+        monkeypatch.setattr("shoal.review.facts._stated_date", lambda blob: date if "red-0" in str(blob) else None)
+    else:
+        ages = 2**31 * 60 * 10**9
+        monkeypatch.setattr("shoal.review.facts.stat_of", lambda blob: (1, ages if "red-0" in str(blob) else 0, 1))
+    row = session.ids.index("red-0.png")
+    dates = np.frombuffer(client.get("/api/column/date").content, "<i4")
+    assert np.flatnonzero(dates == -(2**31)).tolist() == [row]
+    assert client.get(f"/api/about/{row}").json()["date"] is None
+    assert len(np.frombuffer(client.get("/api/search?from=1970-01-01").content, "<i4")) == 31
+
+
+def test_a_request_that_breaks_off_is_refused():
+    class Broken:
+        async def stream(self):
+            yield b'{"key": '
+            raise ClientDisconnect
+
+    with pytest.raises(Refused) as refused:
+        asyncio.run(_body(Broken()))
+    assert (refused.value.status, str(refused.value)) == (400, "the request broke off")

@@ -1,5 +1,6 @@
 """A run that starts from weights: which ones, what stays frozen, and what learns slowly."""
 
+import contextlib
 import dataclasses
 import re
 
@@ -226,3 +227,21 @@ def test_images_of_another_size_are_no_matter(finished, tmp_path):
     larger = dataclasses.replace(images, pixels=images.pixels.repeat_interleave(2, 2).repeat_interleave(2, 3))
     run = new_run(tmp_path / "run", with_backbone(tiny_config(), weights=str(finished)), larger)
     assert run.images.pixels.shape[2:] == (16, 16)
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_a_folder_that_another_process_took_while_images_were_read_stays_its_own(tmp_path, monkeypatch, holds):
+    """It may still be writing: then it holds the folder."""
+    begin, path, held = workflow._begin, tmp_path / "run", contextlib.ExitStack()
+
+    def slowly(run, progress):
+        monkeypatch.setattr(workflow, "_begin", begin)
+        new_run(path, tiny_config(seed=7))
+        if holds:
+            held.enter_context(run.folder.alone())
+        begin(run, progress)
+
+    monkeypatch.setattr(workflow, "_begin", slowly)
+    with held, pytest.raises(UserError, match="another process is changing" if holds else "already holds a run"):
+        new_run(path, tiny_config(seed=1))
+    assert load_recipe(str(path / "config.yaml")).seed == 7

@@ -85,7 +85,8 @@ class LearnCommand(Command):
             return _undo(result)
         is_behind = self.yes and result.tables_are_behind
         if is_behind:  # a command that was stopped has kept the decisions alone
-            rewrite(result)
+            with result.folder.alone():
+                rewrite(result)
             say(f"completed    tables and report of {self.result}, which were behind the decisions")
         decisions, is_edited = _decisions(result, self.file)
         if is_edited and not decisions:

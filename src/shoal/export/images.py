@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from shoal.sort.names import safe_name
 from shoal.sort.plan import as_file
 
 NOWHERE = -1
+
+_COPY = re.compile(r"\d{6}")
+"""How the name of a copy begins."""
 
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 """Categories of what stands in no line of text: control characters, stray bytes and line breaks."""
@@ -151,6 +155,11 @@ def _check_apart(result: Result, folder: Path) -> None:
             raise UserError(f"images have to be copied, and {folder} lies inside {source}: give a folder beside it.")
 
 
+def not_free(path: Path) -> UserError:
+    """What to say of a folder that holds something else than a stopped export."""
+    return UserError(f"{path} exists and is not an empty folder: give another one.")
+
+
 def new_folder(path: Path, last: str, *others: str) -> Path:
     """Check that a folder is free to be written, and make its path absolute.
 
@@ -165,6 +174,8 @@ def new_folder(path: Path, last: str, *others: str) -> Path:
     if os.path.lexists(path) and not path.is_dir():
         raise UserError(f"{path} is a file: give a folder.")
     there = {each.name for each in path.iterdir() if not is_unfinished(each)} if path.is_dir() else set()
-    if last in there or not there <= {*others}:
-        raise UserError(f"{path} exists and is not an empty folder: give another one.")
+    inside = [each for name in there & {*others} if (path / name).is_dir() for each in (path / name).iterdir()]
+    strange = [each for each in inside if not is_unfinished(each) and not _COPY.match(each.name)]
+    if last in there or not there <= {*others} or strange:
+        raise not_free(path)
     return Path(os.path.abspath(path))  # noqa: PTH100 - links stay as the user has named them

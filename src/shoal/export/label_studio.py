@@ -15,7 +15,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from shoal.errors import UserError
-from shoal.export.images import LabelledImage, files_of, labelled_images, new_folder
+from shoal.export.images import LabelledImage, files_of, labelled_images, new_folder, not_free
 from shoal.files import atomic_file, atomic_write
 from shoal.progress import ProgressCallback
 from shoal.results.result import Result
@@ -38,8 +38,12 @@ def export_label_studio(result: Result, folder: Path, progress: ProgressCallback
     """
     folder = new_folder(folder, TASKS, CONFIG, IMAGES)
     images = labelled_images(result)
+    labelling = config(images).encode()
+    before = folder / CONFIG
+    if before.exists() and not (before.is_file() and before.read_bytes() == labelling):  # that of another project
+        raise not_free(folder)
     files = files_of(result, images, folder / IMAGES, progress)
-    atomic_write(folder / CONFIG, config(images).encode())
+    atomic_write(folder / CONFIG, labelling)
     with atomic_file(folder / TASKS) as file:
         for number, task in enumerate(tasks(images, [path for path, _ in files])):
             file.write(b",\n" if number else b"[\n")

@@ -144,11 +144,12 @@ def decided_model(
     changed = _changed(replayed)
     own = []
     for number, mean in zip(numbers.tolist(), means, strict=True):
-        if not torch.isfinite(mean).all():  # it has lost all of its images
-            stands_for = [centers[each] for each in centers if replayed.into[each] == number]
-            mean = centers[number] if number in centers else torch.stack(stands_for).double().mean(0)
-        elif number in centers and number not in changed:
-            mean = centers[number]
+        is_empty = not torch.isfinite(mean).all()  # it has lost all of its images
+        if number in centers and (is_empty or number not in changed):
+            own.append(centers[number])
+            continue
+        if is_empty:
+            mean = torch.stack([centers[each] for each in centers if replayed.into[each] == number]).double().mean(0)
         own.append(normalize(mean, dim=0) if metric == "cosine" else mean)
     pairs = [(origin, now) for origin in sorted(parts) for now in parts[origin]]
     base = torch.from_numpy(replayed.base)

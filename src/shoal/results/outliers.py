@@ -14,6 +14,7 @@ from torch import Tensor
 
 from shoal.clustering.grouping import groups_of
 from shoal.clustering.neighbours import Neighbours
+from shoal.errors import UserError
 from shoal.mapped import by_parts
 from shoal.results.tables import as_utf8, read_csv, write_columns
 
@@ -103,7 +104,10 @@ def renew_outliers(path: Path, ids: Sequence[str], clusters: Int64[Tensor, "n"])
     Raises:
         UserError: it is damaged, or cannot be written.
     """
-    scores = {name: float(score) for name, score in read_csv(path, "id", "score")}
+    try:
+        scores = {name: float(score) for name, score in read_csv(path, "id", "score")}
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: delete it; the report will be written without it.") from error
     if scores:
         rows = {name: row for row, name in enumerate(map(as_utf8, ids)) if name in scores}
         found = [Outlier(rows[name], int(clusters[rows[name]]), scores[name]) for name in scores if name in rows]

@@ -371,7 +371,8 @@ def _write_changes(step: _Step, found: Assignments, far: Bool[Tensor, "n"], path
     for i in step.joined.tolist():
         change = "changed" if i in replaced else "new"
         rows.append((number, change, after.ids[i], "", str(int(found.labels[i])), "yes" if far[i] else "no"))
-    for i in np.flatnonzero((step.was >= 0) & step.matched.renamed[step.was]).tolist():
+    renamed = np.flatnonzero((step.was >= 0) & step.matched.renamed[step.was])
+    for i in renamed[np.argsort(step.was[renamed])].tolist():
         was = int(step.was[i])
         rows.append((number, "renamed", after.ids[i], before.ids[was], str(int(found.labels[i])), ""))
     changed = {before.ids[was]: was for was in np.flatnonzero(step.matched.changed).tolist()}

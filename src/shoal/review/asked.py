@@ -72,8 +72,9 @@ class Translator:
         return {"clusters": [self._cluster(c) for c in each["clusters"]], "into": self._cluster(each["into"])}
 
     def _split(self, each: Mapping[str, Any]) -> Decision:
+        own = self._cluster(each["cluster"])  # none of those that it makes
         parts = [{"cluster": self._make(), "images": self._names(rows)} for rows in each["parts"] if rows]
-        return {"cluster": self._cluster(each["cluster"]), "parts": parts}
+        return {"cluster": own, "parts": parts}
 
     def _new(self, each: Mapping[str, Any]) -> Decision:
         return {"cluster": self._make(), "images": self._names(each["images"]), "name": _name(each.get("name", ""))}

@@ -94,6 +94,9 @@ class Session:
         self.confidence = self._written_confidence = found.confidence
         self.closeness = -found.distance.nan_to_num(torch.inf).numpy()
         self._labels_at_start = found.labels.numpy().copy()
+        self._fixed_at_start = np.zeros(self.n, dtype=bool)
+        if self.result.decided is not None:
+            self._fixed_at_start |= self.result.decided.replayed.fixed
         self._shown: dict[int, Central] = {}
 
     @property
@@ -206,6 +209,9 @@ class Session:
         else:
             for each in decisions:
                 self.player.play(each)
+            if (self._fixed_at_start & ~self.now.fixed).any():  # whose confidence without that was never written
+                self.result = replace(self.result)
+                self._look_again()
 
     def _after(self, before: Int64[np.ndarray, "n"], numbers: Sequence[int]) -> dict[str, Any]:
         changed = np.flatnonzero(before != self.now.labels)
@@ -275,9 +281,9 @@ class Session:
         with self.lock:
             found = self.result.assignments
             model = self._model()
-            x = self._unit(torch.tensor([row])) if self.result.metric == "cosine" else self.features[row][None].float()
+            x = self._unit(torch.tensor([row])) if self.result.metric == "cosine" else self.features[row][None]
             centers = normalize(model.centers) if self.result.metric == "cosine" else model.centers
-            apart = torch.cdist(x, centers)[0]
+            apart = torch.cdist(x.to(centers), centers)[0]
             near = apart.topk(min(5, len(apart)), largest=False)
             neighbours, _ = self.nearest(self._unit(torch.tensor([row]))[0], 8, without=torch.tensor([row]))
             return {
