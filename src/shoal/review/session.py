@@ -16,8 +16,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from shoal.clustering import KMeans
-from shoal.clustering.rows import subsample
 from shoal.decisions.log import Decision, DecisionLog
 from shoal.decisions.replay import Player, Replayed
 from shoal.errors import UserError
@@ -33,16 +31,14 @@ from shoal.results.result import Result
 from shoal.results.tables import stamp_of
 from shoal.review.asked import Translator
 from shoal.review.facts import Facts
+from shoal.review.parts import MOST_FITTED, N_CENTRAL, parts_of
 
-N_CENTRAL, N_DOUBTFUL = 12, 6
+N_DOUBTFUL = 6
 KEYS = 1000
 """Calls whose keys are remembered, so that one that is repeated is done once."""
 
 IDLE = 3.0
 """Seconds without decisions after which the tables are written."""
-
-MOST_PARTS = 20
-_FITTED = 20_000  # images of a cluster that a split, or those that stand for it, are found among
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +134,7 @@ class Session:
         """The images that stand for a cluster; they are kept until it changes."""
         if number not in self._shown:
             own = np.flatnonzero(self.now.labels == number)
-            own = own[:: -(-len(own) // _FITTED) or 1]
+            own = own[:: -(-len(own) // MOST_FITTED) or 1]
             inwards = own[np.argsort(-self._closeness(own), kind="stable")]
             central = inwards[:N_CENTRAL]
             rest = inwards[N_CENTRAL:]
@@ -234,21 +230,7 @@ class Session:
             own = np.flatnonzero(self.now.labels == self.now.into.get(cluster, -2))
         if len(own) < 2:
             raise UserError(f"cluster {cluster} has {counted(len(own), 'image')}: there is nothing to split.")
-        if not 2 <= n <= min(MOST_PARTS, len(own)):
-            raise UserError(f"a cluster of {len(own)} images can be split into 2 to {min(MOST_PARTS, len(own))} parts.")
-        rows = torch.from_numpy(own)
-        drawn = rows[subsample(len(rows), _FITTED, torch.Generator().manual_seed(0))]
-        model = KMeans(n, metric=self.result.metric, random_state=self.result.seed, n_init=3)
-        model.fit(self.features[drawn].float())
-        labels = torch.as_tensor(model.predict(self.features[rows].float()))
-        distances = torch.as_tensor(model.transform(self.features[rows].float()))
-        parts = []
-        for part in range(n):
-            members = (labels == part).nonzero()[:, 0]
-            order = members[distances[members, part].argsort(stable=True)]
-            if len(order):
-                parts.append({"rows": rows[order].tolist(), "central": rows[order[:N_CENTRAL]].tolist()})
-        return sorted(parts, key=lambda each: -len(each["rows"]))
+        return parts_of(self.features, torch.from_numpy(own), n, self.result.metric, self.result.seed)
 
     def more(self, rows: Sequence[object], n: int) -> tuple[list[int], list[float]]:
         """The images most like some, which are not among them, and their cosines to the mean of these.
