@@ -203,8 +203,11 @@ def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image,
         bare = repaired(data)
         if bare is None:
             raise
-        with contextlib.suppress(Exception):  # the first reason says more
+        try:
             return _opened(bare, min_side, shown)
+        except Exception as second:  # of other failures, the first reason says more
+            if _lacks_bytes(second) and bare.startswith(JPEG):
+                return _truncated(bare, lambda copy: _opened(copy, min_side, with_loss))
         raise
 
 
