@@ -1,17 +1,17 @@
-"""Values that YAML or JSON allow and nothing here can use: impossible dates, and a version of a format that is a text."""
+"""Values that YAML or JSON allow and nothing here can use: impossible dates, and a format that is a text."""
 
 import json
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.commands import complaint
 
 from shoal.cli.main import main
 from shoal.config import load_recipe
 from shoal.errors import UserError
 from shoal.sweeps.grid import parse_grid
 from shoal.tensors import FORMAT, read_tensors, write_tensors
+from tests.commands import complaint
 
 DATES = ["2020-13-45", "2020-02-30", "2020-01-01 25:00:00"]
 

@@ -34,7 +34,9 @@ def shown(values, bits):
     return np.broadcast_to(values, (*SIZE, 3)).transpose(2, 0, 1)
 
 
-@pytest.mark.parametrize(("bits", "channels"), [(12, 3), (16, 3), (1, 1), (2, 1), (4, 1), (1, 3), (2, 3), (4, 3), (8, 3)])
+@pytest.mark.parametrize(
+    ("bits", "channels"), [(12, 3), (16, 3), (1, 1), (2, 1), (4, 1), (1, 3), (2, 3), (4, 3), (8, 3)]
+)
 def test_samples_of_any_depth_in_a_jpeg_2000_reach_from_black_to_white(bits, channels):
     values = shades(bits, channels)
     pixels = decode(jpeg_2000(values, bits))

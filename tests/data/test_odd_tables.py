@@ -53,13 +53,15 @@ def test_negative_and_empty_labels_are_none_in_every_form(tmp_path, csv_of, form
         pq.write_table(pa.table({"path": [f"{name}.png" for name in "abcd"], "label": labels}), tmp_path / "b.parquet")
         images = to_images(tmp_path / "b.parquet")
     else:
-        images = to_images([(Image.new("RGB", (8, 6), color), label) for color, label in zip(COLOURS, labels)])
+        images = to_images(
+            [(Image.new("RGB", (8, 6), color), label) for color, label in zip(COLOURS, labels, strict=True)]
+        )
     assert (images.classes, images.targets.tolist()) == (classes, targets)
 
 
 @pytest.mark.parametrize("one", [-1.0, np.float32(-1), np.float64(-1), torch.tensor(-1.0)])
 def test_minus_one_of_any_type_is_no_label(one):
-    images = to_images([(Image.new("RGB", (8, 6), color), label) for color, label in zip(COLOURS, [7.0, one, 8, 7])])
+    images = to_images([(Image.new("RGB", (8, 6), "red"), label) for label in (7.0, one, 8, 7)])
     assert (images.classes, images.targets.tolist()) == (("7", "8"), [0, -1, 1, 0])
 
 

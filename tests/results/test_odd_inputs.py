@@ -1,4 +1,4 @@
-"""What ``shoal cluster`` and ``shoal predict`` are given at their edges: arrays, folders named as such, long patterns."""
+"""Inputs of ``shoal cluster`` and ``shoal predict`` at their edges: arrays, folders named as such, long patterns."""
 
 import csv
 
@@ -76,6 +76,7 @@ def test_a_pattern_longer_than_a_name_may_be_is_read(here, network, kind, capsys
     with (here / "new.csv").open(newline="") as file:
         assert sorted(row["id"] for row in csv.DictReader(file)) == names
     assert main(["update", "clusters/photos"]) == 0
+    assert main(["sort", "clusters/photos", "--copy", "sorted"]) == 0
     capsys.readouterr()
     assert main(["predict", "clusters/photos", pattern.replace("png", "gif"), "--out", "other.csv"]) == 2
     assert "no file matches photos/" in complaint(capsys)
