@@ -198,14 +198,37 @@ def _open(data: bytes, min_side: int | None, scale: Scale) -> tuple[Image.Image,
     except (Image.DecompressionBombError, MemoryError):
         raise
     except Exception as error:
-        if _lacks_bytes(error) and data.startswith(JPEG):
-            return _truncated(data, lambda copy: _opened(copy, min_side, with_loss))
-        bare = repaired(data)
-        if bare is None:
+        found = _despite(
+            error,
+            data,
+            lambda copy: _opened(copy, min_side, shown),
+            lambda copy: _opened(copy, min_side, with_loss),
+        )
+        if found is None:
             raise
-        with contextlib.suppress(Exception):  # the first reason says more
-            return _opened(bare, min_side, shown)
-        raise
+        return found
+
+
+def _despite(
+    error: Exception,
+    data: bytes,
+    opened: Callable[[bytes], tuple[Image.Image, str]],
+    with_loss: Callable[[bytes], tuple[Image.Image, float]],
+) -> tuple[Image.Image, str] | None:
+    """Take an image of which only what is beside its pixels is wrong, or a JPEG that lacks its last bytes; else None.
+
+    Raises:
+        UnreadableError: it lacks too many.
+    """
+    if _lacks_bytes(error) and data.startswith(JPEG):
+        return _truncated(data, with_loss)
+    bare = repaired(data)
+    if bare is None:
+        return None
+    try:
+        return opened(bare)
+    except Exception as second:  # of other failures, the first reason says more
+        return _truncated(bare, with_loss) if _lacks_bytes(second) and bare.startswith(JPEG) else None
 
 
 def _truncated(data: bytes, opened: Callable[[bytes], tuple[Image.Image, float]]) -> tuple[Image.Image, str]:

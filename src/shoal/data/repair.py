@@ -34,14 +34,14 @@ _SCAN, _COMMENT = 0xDA, 0xFE
 
 
 def repaired(data: bytes) -> bytes | None:
-    """Copy a PNG, JPEG or AVIF with nothing but what its pixels need, and an end; None: it is none of them.
+    """Copy a PNG, JPEG or AVIF with nothing but what its pixels need; None: it is none of them.
 
-    Use it where Pillow has refused the file.
+    Use it where Pillow has refused the file. A PNG gets an end; that of a JPEG shows that nothing is missing.
     """
     if data.startswith(PNG):
         return b"".join([PNG, *_png_chunks(data), _END])
     if data.startswith(JPEG):
-        return _bare_jpeg(data) + _JPEG_END
+        return _bare_jpeg(data)
     if data[4:8] == b"ftyp":  # AVIF and HEIF: an item of another type than EXIF is not looked into
         index, mark, pixels = data.partition(b"mdat")
         return index.replace(b"Exif", b"free") + mark + pixels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -150,7 +151,8 @@ def _any_left(result: Result) -> bool:
 def _lies_in(inner: str, outer: str) -> bool:
     if is_url(inner) and is_url(outer):
         return is_within(inner, outer)
-    return inner == outer or (Path(outer).is_dir() and Path(outer) in Path(inner).parents)
+    # is_dir() of a Path fails on a pattern that is longer than a name may be.
+    return inner == outer or (os.path.isdir(outer) and Path(outer) in Path(inner).parents)  # noqa: PTH112
 
 
 def _folder_name(ids: Sequence[str], spec: str) -> str:

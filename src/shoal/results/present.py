@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,7 +69,8 @@ class PresentImages:
         """The folders that are looked at for images."""
         source, joined = self.result.source, self.result.joined
         specs = [*([source] if isinstance(source, str) else []), *(spec for _, spec in joined)]
-        return [Path(spec) for spec in specs if Path(spec).is_dir()]
+        # is_dir() of a Path fails on a pattern that is longer than a name may be.
+        return [Path(spec) for spec in specs if os.path.isdir(spec)]  # noqa: PTH112
 
     def contents(self, wanted: Sequence[int] | None = None) -> Iterator[Content]:
         """Read the images, or some of them, which ascend.

@@ -282,7 +282,7 @@ def _links(images: Images, fingerprints: Sequence[bytes], source: str | list[str
     nothing = np.zeros((0, 2), np.int64)
     prints = torch.frombuffer(bytearray(b"".join(fingerprints)), dtype=torch.uint8).view(-1, 16)
     equal = [*equal_groups(first_of_each(prints))]
-    if not equal or not (isinstance(source, list) or Path(source).exists() or is_pattern(source)):
+    if not equal or not (isinstance(source, list) or is_pattern(source) or Path(source).exists()):
         return nothing  # a data set by its name, or images given in Python
     try:
         listing = find_source(source).listing()

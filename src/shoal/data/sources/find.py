@@ -191,9 +191,9 @@ def _path_in(spec: str) -> str:
 
 def _at_path(path: Path, videos: bool) -> Source:
     try:
+        if is_pattern(str(path)) and not os.path.lexists(path):  # exists() fails on one longer than a name may be
+            return _matching(str(path), videos)
         if not path.exists():
-            if is_pattern(str(path)):
-                return _matching(str(path), videos)
             raise UserError(_missing(path))
         is_folder = path.is_dir()
     except OSError as error:
