@@ -22,11 +22,11 @@ _LEFT = "left"
 
 
 @contextmanager
-def heard(place: Any, notes: str, rank: int, world_size: int, when_silent: Callable[[int], object]) -> Iterator[None]:
+def heard(store: Any, notes: str, rank: int, world_size: int, when_silent: Callable[[int], object]) -> Iterator[None]:
     """Give signs of life, and listen for those of the others.
 
     Args:
-        place: the store on which signs are left.
+        store: the store on which signs are left.
         notes: how their names begin.
         rank: of this process.
         world_size: number of processes.
@@ -40,7 +40,7 @@ def heard(place: Any, notes: str, rank: int, world_size: int, when_silent: Calla
         number = 0
         while not ended.wait(BEAT_SECONDS):
             number += 1
-            silent = _beat_once(place, notes, rank, number, last)
+            silent = _beat_once(store, notes, rank, number, last)
             if silent is not None and not ended.is_set():
                 when_silent(silent)
                 os._exit(2)
@@ -51,19 +51,19 @@ def heard(place: Any, notes: str, rank: int, world_size: int, when_silent: Calla
         yield
         ended.set()
         thread.join(SILENT_SECONDS)  # or its next sign would stand for this one
-        place.set(f"{notes}alive {rank}", _LEFT)
+        store.set(f"{notes}alive {rank}", _LEFT)
     finally:
         ended.set()
 
 
-def _beat_once(place: Any, notes: str, rank: int, number: int, last: dict[int, tuple[str, float]]) -> int | None:
+def _beat_once(store: Any, notes: str, rank: int, number: int, last: dict[int, tuple[str, float]]) -> int | None:
     """Leave a sign, look at those of the others; returns who has been silent for too long."""
     try:
-        place.set(f"{notes}alive {rank}", str(number))
+        store.set(f"{notes}alive {rank}", str(number))
         now = time.monotonic()
         for other, (sign, since) in last.items():
             note = f"{notes}alive {other}"
-            found = place.get(note).decode() if place.check([note]) else ""
+            found = store.get(note).decode() if store.check([note]) else ""
             if found != sign:
                 last[other] = (found, now)
             elif found != _LEFT and now - since > SILENT_SECONDS:

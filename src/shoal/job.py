@@ -111,7 +111,7 @@ def together(command: object, complain: Callable[[str], object]) -> Iterator[Non
                 complain(f"lost contact with {who}. {resume}")
 
         if n_nodes() > 1:
-            stack.enter_context(heartbeat.heard(_place(), _notes, rank(), world_size(), missed))
+            stack.enter_context(heartbeat.heard(_store(), _notes, rank(), world_size(), missed))
         check_agreed(
             f"{version('shoal')} {command!r}",
             lambda: (
@@ -131,7 +131,7 @@ def _claim(error: Exception) -> None:
     first = is_first_to_speak()
     if _has_others():
         with contextlib.suppress(RuntimeError):  # where notes were is gone
-            _place().set(f"{_notes}failed", "")
+            _store().set(f"{_notes}failed", "")
     if not first:
         raise EchoedError(str(error)) from error
     error.claimed = True  # type: ignore[attr-defined]
@@ -142,25 +142,25 @@ def is_first_to_speak() -> bool:
     if not _has_others():
         return True
     try:
-        return bool(_place().add(f"{_notes}ends", 1) == 1)
+        return bool(_store().add(f"{_notes}ends", 1) == 1)
     except RuntimeError:  # where the notes were is gone as well
         return True
 
 
 def is_told() -> bool:
     """Whether a process has said why the job ends."""
-    return _has_others() and bool(_place().check([f"{_notes}ends"]))
+    return _has_others() and bool(_store().check([f"{_notes}ends"]))
 
 
 def has_failed() -> bool:
     """Whether a process has met an error that a user can mend."""
     try:
-        return _has_others() and bool(_place().check([f"{_notes}failed"]))
+        return _has_others() and bool(_store().check([f"{_notes}failed"]))
     except RuntimeError:
         return False
 
 
-def _place() -> Any:
+def _store() -> Any:
     """Where notes are left."""
     return _board if _board is not None else dist.distributed_c10d._get_default_store()
 
@@ -191,9 +191,9 @@ def _join(own: Launched) -> None:
 
     def all_are() -> bool:
         check_others()
-        return bool(_place().add(here, 0) >= own.world_size)
+        return bool(_store().add(here, 0) >= own.world_size)
 
-    wait_until(all_are, late, lambda: missing(own, _place().add(here, 0)))
+    wait_until(all_are, late, lambda: missing(own, _store().add(here, 0)))
     dist.init_process_group(backend, store=store, rank=own.rank, world_size=own.world_size)
     distributed.connect_hosts()
 
@@ -219,8 +219,8 @@ def meet(meanwhile: Callable[[], object] | None = None) -> None:
         return
     _n_met += 1
     note = f"{_notes}met {_n_met}"
-    _place().add(note, 1)
-    _wait(lambda: bool(_place().add(note, 0) >= world_size()), meanwhile)
+    _store().add(note, 1)
+    _wait(lambda: bool(_store().add(note, 0) >= world_size()), meanwhile)
 
 
 def of_first(make: Callable[[], str | None]) -> str:
@@ -237,10 +237,10 @@ def of_first(make: Callable[[], str | None]) -> str:
     if is_first():
         with all_cores():
             text = make() or ""
-        _place().set(note, text.encode("utf-8", "surrogateescape"))
+        _store().set(note, text.encode("utf-8", "surrogateescape"))
         return text
-    _wait(lambda: bool(_place().check([note])), None)
-    found: bytes = _place().get(note)
+    _wait(lambda: bool(_store().check([note])), None)
+    found: bytes = _store().get(note)
     return found.decode("utf-8", "surrogateescape")
 
 
@@ -310,10 +310,10 @@ def local_first() -> Iterator[None]:
     note = f"{_notes}local {_n_met} {os.environ.get('GROUP_RANK', '0')}"
     goes_first = os.environ.get("LOCAL_RANK", str(rank())) == "0"
     if not goes_first:
-        _wait(lambda: bool(_place().check([note])), None)
+        _wait(lambda: bool(_store().check([note])), None)
     yield
     if goes_first:
-        _place().set(note, "")
+        _store().set(note, "")
 
 
 @contextmanager
@@ -364,10 +364,10 @@ class Tally:
         """Tell the others how far this process is, and the first one says how far all are."""
         if world_size() == 1:
             return
-        _place().set(f"{self._name} {rank()}", str(self._own))
+        _store().set(f"{self._name} {rank()}", str(self._own))
         if is_first():
             notes = [f"{self._name} {each}" for each in range(world_size())]
-            self._say(sum(int(_place().get(note)) for note in notes if _place().check([note])))
+            self._say(sum(int(_store().get(note)) for note in notes if _store().check([note])))
 
     def finish(self) -> None:
         """Wait for all processes to have done their items.

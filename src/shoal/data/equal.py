@@ -62,13 +62,18 @@ def first_rows(first: Int64[Tensor, "n"]) -> Int64[Tensor, "m"]:
     return rows[:end]
 
 
-def equal_groups(first: Int64[Tensor, "n"]) -> Iterator[list[int]]:
-    """Rows that are equal to others, group by group, ascending."""
+def later_copies(first: Int64[Tensor, "n"]) -> Int64[np.ndarray, "m"]:
+    """Rows that are equal to an earlier one, ascending."""
     copies = [np.zeros(0, np.int64)]
     for start in range(0, len(first), _READ):
         part = first[start : start + _READ].numpy()
         copies.append(start + np.flatnonzero(part != np.arange(start, start + len(part))))
-    later = np.concatenate(copies)
+    return np.concatenate(copies)
+
+
+def equal_groups(first: Int64[Tensor, "n"]) -> Iterator[list[int]]:
+    """Rows that are equal to others, group by group, ascending."""
+    later = later_copies(first)
     leads = first.numpy()[later]
     order = np.argsort(leads, kind="stable")
     starts = np.flatnonzero(np.append(True, np.diff(leads[order]) != 0)[: len(order)])

@@ -47,7 +47,6 @@ class Replayed:
     """Clusters that the clusterer does not know."""
     learned: str = ""
     """File of the learned clustering that counts; empty: none."""
-    n_answers: int = 0
     n_decisions: int = 0
     """That can be undone; what was decided together is one."""
 
@@ -71,7 +70,7 @@ class Replayed:
         found: dict[int, set[int]] = {}
         for made in self.made:
             origins = self.base[self.labels == made]
-            counts = np.bincount(origins[origins >= 0], minlength=0)
+            counts = np.bincount(origins[origins >= 0])
             for origin in np.flatnonzero(counts >= max(1.0, SHARE_OF_ORIGIN * len(origins))).tolist():
                 found.setdefault(origin, set()).add(made)
         for origin, parts in found.items():
@@ -207,7 +206,6 @@ class Player:
         self.now.fixed[rows] = True
 
     def _answer(self, step: Decision) -> None:
-        self.now.n_answers += 1
         rows = self.rows([step["image"]])
         if "cluster" in step:
             if step.get("name"):

@@ -14,6 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from shoal.data.equal import later_copies
 from shoal.results.copies import Pairs
 from shoal.results.tables import ROWS, as_utf8, write_table
 
@@ -97,11 +98,7 @@ def duplicates(
 
 def _touched(first: Int64[Tensor, "n"], pairs: Pairs, links: Int64[Tensor, "l 2"] | None) -> Int64[np.ndarray, "m"]:
     """Rows that are in a pair, equal to another, or another name of a file, ascending."""
-    later = [np.zeros(0, np.int64)]
-    for start in range(0, len(first), _READ):
-        part = first[start : start + _READ].numpy()
-        later.append(start + np.flatnonzero(part != np.arange(start, start + len(part))))
-    copies = np.concatenate(later)
+    copies = later_copies(first)
     found = [copies, first[torch.from_numpy(copies)].numpy(), pairs.one.numpy(), pairs.other.numpy()]
     found += [] if links is None else [links.flatten().numpy()]
     return np.unique(np.concatenate(found))

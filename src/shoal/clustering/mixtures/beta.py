@@ -21,8 +21,6 @@ from shoal.errors import UserError
 EDGE = 1e-4
 """Values are clamped to this distance from 0 and 1, where a density may be infinite; no component is narrower."""
 
-"""Added to the weight of each component, so that an empty one has a finite log weight."""
-
 
 class BetaMixture(TakesTensors, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """A mixture of two beta distributions for values in [0, 1], with scikit-learn's interface.
