@@ -9,7 +9,7 @@ from torch import Tensor
 from shoal.clustering.calibration import Calibrated, Posterior, fit_calibration
 from shoal.clustering.kmeans.estimator import KMeans
 from shoal.clustering.occupied import renumbered
-from shoal.evaluation.result import Calibration, ConfidenceBin
+from shoal.evaluation.result import CalibrationResult, ConfidenceBin
 from shoal.types import Clustering
 
 BINS = 15
@@ -34,7 +34,7 @@ def kmeans_confidence(features: Float[Tensor, "n d"], clustering: Clustering, se
     return own.where(labels.cpu() >= 0, 0.0)
 
 
-def calibration(confidence: Float[Tensor, "n"], right: Bool[Tensor, "n"]) -> Calibration:
+def calibration(confidence: Float[Tensor, "n"], right: Bool[Tensor, "n"]) -> CalibrationResult:
     """Expected calibration error and reliability diagram with 15 bins of equal width (Guo et al. 2017, 1706.04599).
 
     ECE = Σ_b n_b/n · |accuracy_b − confidence_b|. A bin holds low < confidence ≤ high; empty bins are left out. The
@@ -53,7 +53,7 @@ def calibration(confidence: Float[Tensor, "n"], right: Bool[Tensor, "n"]) -> Cal
         if n
     ]
     error = sum(b.images * abs(b.accuracy - b.confidence) for b in bins) / len(sure)
-    return Calibration(error, float(sure.mean()), float(hit.mean()), bins, _adaptive_error(sure, hit))
+    return CalibrationResult(error, float(sure.mean()), float(hit.mean()), bins, _adaptive_error(sure, hit))
 
 
 def _adaptive_error(sure: Float64[Tensor, "n"], hit: Float64[Tensor, "n"]) -> float:

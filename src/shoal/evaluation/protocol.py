@@ -22,7 +22,7 @@ from shoal.evaluation.calibration import calibration, kmeans_confidence
 from shoal.evaluation.knn import NEIGHBOURS, TEMPERATURE, knn_leave_one_out, knn_predict
 from shoal.evaluation.linear import LARS_LEAST_ROWS, LARS_PROBE, SGD_PROBE, ProbeSetting, linear_predict
 from shoal.evaluation.metrics import class_scores, clustering_scores, matched_class
-from shoal.evaluation.result import Calibration, Evaluation, Linear, Neighbours, Ranking, TrainToTest
+from shoal.evaluation.result import CalibrationResult, Evaluation, KNNResult, LinearProbeResult, Ranking, TrainToTest
 from shoal.evaluation.signals import clustering_signals, dispersion_signals
 from shoal.evaluation.truth import Truth
 from shoal.types import Clustering
@@ -75,7 +75,7 @@ def evaluate(  # noqa: PLR0913
     )
 
 
-def nearest(truth: Truth, features: Array | Tensor) -> Neighbours:
+def nearest(truth: Truth, features: Array | Tensor) -> KNNResult:
     """Classify the test part by its neighbours in the train part; without a test part, each image among all others.
 
     Raises:
@@ -91,10 +91,10 @@ def nearest(truth: Truth, features: Array | Tensor) -> Neighbours:
         queries = labels >= 0
         ranked = knn_leave_one_out(features[queries], labels[queries], NEIGHBOURS, TEMPERATURE)
         n_bank, protocol = len(ranked) - 1, "leave one out"
-    return Neighbours(NEIGHBOURS, TEMPERATURE, protocol, n_bank, len(ranked), _ranking(ranked, labels[queries]))
+    return KNNResult(NEIGHBOURS, TEMPERATURE, protocol, n_bank, len(ranked), _ranking(ranked, labels[queries]))
 
 
-def probe(truth: Truth, features: Array | Tensor, seed: int) -> Linear:
+def probe(truth: Truth, features: Array | Tensor, seed: int) -> LinearProbeResult:
     """Train linear classifiers on the train part and test them on the test part, or else on a random fifth.
 
     Raises:
@@ -109,7 +109,7 @@ def probe(truth: Truth, features: Array | Tensor, seed: int) -> Linear:
         ranked = linear_predict(features[test], features[train], labels[train], setting, generator)
         return _ranking(ranked, labels[test])
 
-    return Linear(
+    return LinearProbeResult(
         protocol="test part" if truth.has_test_part else "random fifth",
         train=len(train),
         test=len(test),
@@ -153,7 +153,7 @@ def _calibration(
     clustering: Clustering,
     confidence: Float[Tensor, "n"] | None,
     seed: int,
-) -> Calibration | None:
+) -> CalibrationResult | None:
     """None if no row has both a label and a cluster."""
     clusters, labels = clustering.labels.cpu(), truth.targets.cpu()
     rows = (clusters >= 0) & (labels >= 0)

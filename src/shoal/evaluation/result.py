@@ -44,7 +44,7 @@ class ConfidenceBin:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationResult:
     """How well the confidence predicts the probability that an image is in the matched class."""
 
     error: float
@@ -66,7 +66,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class KNNResult:
     """Weighted nearest neighbours: ``queries`` images among ``bank`` others."""
 
     k: int
@@ -78,7 +78,7 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearProbeResult:
     """Linear classifiers trained on ``train`` images; ``lars`` is None if there are too few for its setting."""
 
     protocol: str
@@ -152,9 +152,9 @@ class Evaluation:
     needs labels."""
     train_to_test: TrainToTest | None
     classes: Sequence[ClassScore]
-    calibration: Calibration | None
-    knn: Neighbours | None
-    linear: Linear | None
+    calibration: CalibrationResult | None
+    knn: KNNResult | None
+    linear: LinearProbeResult | None
     nowhere: int = 0
     """Labelled images that took part in the clustering and are in no cluster; ``scores`` leave them out."""
     merged: Merged | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shoal.evaluation.result import Calibration, ClassScore, Evaluation
+from shoal.evaluation.result import CalibrationResult, ClassScore, Evaluation
 from shoal.evaluation.tables import Cell, Share, Table, tables
 
 MAX_OPEN = 24
@@ -33,7 +33,7 @@ class Evaluated:
 
     labelled: bool
     tables: Sequence[Table]
-    calibration: Calibration | None
+    calibration: CalibrationResult | None
     bars: Sequence[Bar]
     classes: Sequence[ClassScore]
     folded: bool
@@ -65,7 +65,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}\u202f%"
 
 
-def _bars(calibration: Calibration) -> list[Bar]:
+def _bars(calibration: CalibrationResult) -> list[Bar]:
     across, down = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     most = max((b.images for b in calibration.bins), default=1)
     return [
