@@ -46,3 +46,10 @@ def test_a_tensor_file_whose_format_is_no_number_is_damaged(version, tmp_path):
     save_file({"a": torch.ones(2)}, path, {"shoal": json.dumps({"format": version, "kind": "test"})})
     with pytest.raises(UserError, match=r"weights\.safetensors is damaged"):
         read_tensors(path)
+
+
+@pytest.mark.parametrize("name", ["propos-digit", "none.yaml"])
+def test_a_recipe_that_is_not_there_is_no_matter_of_yaml(name):
+    with pytest.raises(UserError) as told:
+        load_recipe(name)
+    assert "YAML" not in str(told.value)

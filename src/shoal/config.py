@@ -102,8 +102,9 @@ def load_recipe(name_or_path: str) -> RunConfig:
     Raises:
         UserError: there is no such recipe or file, it is not YAML, or a key or value in it is wrong.
     """
+    text = recipe_text(name_or_path)
     try:
-        raw = yaml.safe_load(recipe_text(name_or_path))
+        raw = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # a ValueError: an impossible date, say
         raise UserError(f"{name_or_path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):

@@ -350,17 +350,8 @@ def test_a_path_that_is_listed_twice_is_two_images(tmp_path):
     assert [*images.skipped] == [b, f"{b}#2"]
 
 
-def test_pixels_may_be_written_to(tmp_path):
-    np.save(tmp_path / "a.npy", RGB)
-    for name in ("a.png", "b.png"):
-        PICTURES[0].save(tmp_path / name)
-    for given in (tmp_path / "a.npy", [str(tmp_path / "a.png")], [Image.open(tmp_path / "b.png")]):
-        images = to_images(given)
-        images.pixels[0] = 7
-        assert (images.pixels[0] == 7).all()
-    assert (np.load(tmp_path / "a.npy") == RGB).all()
-
-
 def test_a_tensor_without_plain_numbers_is_refused():
     with pytest.raises(UserError, match="meta or a quantized tensor"):
         to_images(torch.empty(2, 3, 4, 4, device="meta"))
+    with pytest.raises(UserError, match="sparse or nested"):
+        to_images(torch.nested.nested_tensor([torch.rand(3, 4, 4)], layout=torch.jagged))

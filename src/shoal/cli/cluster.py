@@ -172,7 +172,7 @@ class ClusterCommand(Command):
         method, metric = self._method_and_metric(inputs)
         k = None if self.n_clusters == "auto" else self.n_clusters
         if method in ("umap-kmeans", "density") and len(inputs) < MIN_ROWS:
-            raise UserError(f"--method {method} needs {MIN_ROWS} images at least: leave it out.")
+            raise UserError(f"{method} needs {MIN_ROWS} {inputs.what} at least: give --method kmeans.")
         if k is None and method != "density":
             k = int(job.of_first(lambda: str(self._suggested(inputs, metric, folder))))
         with open_progress(quiet=quiet) as progress:

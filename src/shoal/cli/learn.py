@@ -86,6 +86,7 @@ class LearnCommand(Command):
         is_behind = self.yes and result.tables_are_behind
         if is_behind:  # a command that was stopped has kept the decisions alone
             with result.folder.alone():
+                result = Result.load(self.result)  # as nobody else changes it any more
                 rewrite(result)
             say(f"completed    tables and report of {self.result}, which were behind the decisions")
         decisions, is_edited = _decisions(result, self.file)

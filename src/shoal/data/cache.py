@@ -89,7 +89,7 @@ def load(key: str) -> Images | None:
         lengths = {len(kept["ids"]), len(kept["labels"]), *(len(each) or shape[0] for each in flags)}
         if lengths != {shape[0]}:
             return None
-        mapped = np.memmap(pixels, np.uint8, mode="c", shape=shape)  # raises if the file is too short
+        mapped = np.memmap(pixels, np.uint8, mode="r", shape=shape)  # raises if the file is too short
         classes = tuple(kept["classes"])
         ranges = {name: (float(low), float(high)) for name, (low, high) in kept["ranges"].items()}
         images = as_images(mapped, kept["labels"], classes, kept["ids"], kept["skipped"], *flags)

@@ -275,7 +275,7 @@ class _Spool:
         if self._file is None:
             return np.frombuffer(self._buffer, np.uint8).reshape(shape)
         self._file.flush()
-        return np.memmap(self._file, np.uint8, mode="c", shape=shape)
+        return np.memmap(self._file, np.uint8, mode="r", shape=shape)
 
     def _stay_in_memory(self, error: OSError) -> None:
         folder = cache_folder()

@@ -110,8 +110,8 @@ def place_on(images: Images, device: torch.device) -> Images:
 def _from_source(
     source: Source, size: int | None, known: Ranges, strict: bool, progress: ProgressCallback | None
 ) -> Images:
-    looked = isinstance(source.files, Files) or source.has_stats
-    stats = stats_in(source.listing(), range(len(source.listing().ids))) if looked else None
+    has_stats = isinstance(source.files, Files) or source.has_stats
+    stats = stats_in(source.listing(), range(len(source.listing().ids))) if has_stats else None
     stamp = cache.stamp_of(source, size, known)
     images = cache.recall(stamp) if source.stable else None
     if images is None:

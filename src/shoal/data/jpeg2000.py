@@ -36,7 +36,7 @@ def fix_depth(image: Image.Image, data: bytes) -> Image.Image | Samples:
     depths = depths_of(data)
     if depths and max(depths) > 8:
         return _samples(data, max(depths))
-    if depths and min(depths) < 8 and len(depths) == len(image.getbands()):
+    if depths and min(depths) < 8 and len(depths) == len(image.getbands()) and image.mode != "P":
         table: list[int] = []
         for depth in depths:
             white = 256 - 2 ** (8 - depth)
@@ -53,7 +53,7 @@ def _samples(data: bytes, depth: int) -> Samples:
         raise MissingReaderError(
             f"a JPEG 2000 with colours of {depth} bits, which needs pip install 'shoal[formats]'"
         ) from error
-    values: NDArray[np.uint16] = imagecodecs.jpeg2k_decode(data)
+    values: NDArray[np.uint16] = np.atleast_3d(imagecodecs.jpeg2k_decode(data))
     stated, alpha = full_range(values.dtype, depth), None
     if values.shape[2] in (2, 4):
         alpha, values = (values[..., -1] >> (depth - 8)).astype(np.uint8), values[..., :-1]

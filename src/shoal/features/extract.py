@@ -137,7 +137,7 @@ class _Embedding:
         """
         header = read_header(self.folder)
         begun: Ranges = {} if header is None else header.ranges
-        if header is not None and not is_begun(self.folder):  # it failed at the first image, perhaps for its range
+        if header is not None and header.ranges != self.ranges and not is_begun(self.folder):  # it failed for its range
             check_idle(self.folder)
             remove_features(self.folder)
             header, begun = None, {}

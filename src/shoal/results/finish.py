@@ -243,6 +243,7 @@ def rewrite(result: Result) -> None:
         UserError: something in the folder is damaged or missing, or the folder cannot be written.
     """
     found, folder, inputs = result.assignments, result.folder, _as_inputs(result)
+    renew_outliers(folder.outliers, inputs.ids, found.labels)
     _write_tables(result, inputs, found)
     if result.embedded is not None:
         ids, pictures = read_encoded(folder.atlas)
@@ -258,6 +259,7 @@ def rewrite_tables(result: Result) -> None:
         UserError: as ``rewrite``.
     """
     inputs = _as_inputs(result)
+    renew_outliers(result.folder.outliers, inputs.ids, result.assignments.labels)
     _write_tables(result, inputs, result.assignments)
     _write_assignments(result, inputs, result.assignments, result.names)
 
@@ -276,9 +278,8 @@ def _write_assignments(result: Result, inputs: Inputs, found: Assignments, names
 
 
 def _write_tables(result: Result, inputs: Inputs, found: Assignments) -> None:
-    """What represents each cluster, the centres, and the clusters of the outliers that are known."""
+    """What represents each cluster, and the centres."""
     folder = result.folder
-    renew_outliers(folder.outliers, inputs.ids, found.labels)
     standing = representatives(inputs.features, found, _alike(result, inputs.features))
     write_representatives(standing, inputs.ids, folder.representatives)
     file = io.BytesIO()

@@ -20,6 +20,7 @@ from shoal.data import Source, find_source, read_pixels, resolve_spec
 from shoal.data.greys import chosen_ranges, describe
 from shoal.data.listing import Names, others_of
 from shoal.data.sources.array import map_npy
+from shoal.data.sources.folder import is_pattern
 from shoal.data.sources.joined import places_in
 from shoal.data.sources.video import check_has_videos
 from shoal.data.unread import count_kinds, reading_notes
@@ -152,7 +153,7 @@ def read_inputs(
     there = os.path.lexists(path)  # path.exists() fails on a pattern that is longer than a name may be
     with job.first_first():  # an update that is whole is put in place once
         result = Result.load(path) if there and path.is_dir() and ResultFolder(path).is_finished else None
-    is_array = path.suffix.lower() == ".npy" and not (there and path.is_dir())
+    is_array = path.suffix.lower() == ".npy" and not (path.is_dir() if there else is_pattern(name))
     made = name == PIXELS or is_array or result is not None
     of_images = result is not None and result.encoder is not None
     if made and ((specs and not of_images) or ranges) and not _holds_images(path):
@@ -349,4 +350,4 @@ def _holds_images(path: Path) -> bool:
     Raises:
         UserError: it is one that cannot be read.
     """
-    return path.suffix.lower() == ".npy" and path.is_file() and map_npy(path).ndim > 2
+    return path.suffix.lower() == ".npy" and os.path.isfile(path) and map_npy(path).ndim > 2  # noqa: PTH113

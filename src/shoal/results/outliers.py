@@ -14,7 +14,6 @@ from torch import Tensor
 
 from shoal.clustering.grouping import groups_of
 from shoal.clustering.neighbours import Neighbours
-from shoal.errors import UserError
 from shoal.mapped import by_parts
 from shoal.results.tables import as_utf8, read_csv, write_columns
 
@@ -99,15 +98,15 @@ def write_outliers(found: Sequence[Outlier], ids: Sequence[str], path: Path) -> 
 
 
 def renew_outliers(path: Path, ids: Sequence[str], clusters: Int64[Tensor, "n"]) -> None:
-    """Write the table again with the present clusters of its images; nothing where there is none.
+    """Write the table again with the present clusters of its images, unless there is none or somebody has edited it.
 
     Raises:
-        UserError: it is damaged, or cannot be written.
+        UserError: it cannot be written.
     """
     try:
-        scores = {name: float(score) for name, score in read_csv(path, "id", "score")}
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: delete it; the report will be written without it.") from error
+        scores = {name: float(score) for name, _, score in read_csv(path, "id", "cluster", "score", whole=True)}
+    except ValueError:  # the report says what is wrong with it
+        return
     if scores:
         rows = {name: row for row, name in enumerate(map(as_utf8, ids)) if name in scores}
         found = [Outlier(rows[name], int(clusters[rows[name]]), scores[name]) for name in scores if name in rows]

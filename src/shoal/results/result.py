@@ -345,7 +345,7 @@ class Result:
 
     @property
     def is_quickly_matched(self) -> bool:
-        """Whether ``matched`` mostly takes a look at each file, or at an archive or a table as a whole."""
+        """Whether ``matched`` mostly asks for size and times of each file, or of an archive or a table as a whole."""
         return self.embedded is not None and (self.embedded.stats is not None or not self.embedded.of_pixels)
 
     @cached_property

@@ -248,7 +248,7 @@ def _taken(blob: Blob) -> int:
 
 
 def _in_range(minutes: int) -> int:
-    """None for a date that int32 has no room for, as of the year 9999."""
+    """``UNKNOWN_DATE`` for one that int32 has no room for, as in the year 9999."""
     return minutes if abs(minutes) < 2**31 else UNKNOWN_DATE
 
 

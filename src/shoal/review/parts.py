@@ -24,7 +24,7 @@ def parts_of(
     """The n clusters that k-means finds among some rows, the largest first, each with its most central rows.
 
     Raises:
-        UserError: there are too few rows for so many parts, or more parts are asked for than a page shows.
+        UserError: there are too few rows for this many parts, or more parts are asked for than a page shows.
     """
     if not 2 <= n <= min(MOST_PARTS, len(rows)):
         raise UserError(f"a cluster of {len(rows)} images can be split into 2 to {min(MOST_PARTS, len(rows))} parts.")

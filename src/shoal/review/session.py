@@ -25,7 +25,6 @@ from shoal.results.decided import Reader
 from shoal.results.deciding import record
 from shoal.results.finish import rewrite, rewrite_tables
 from shoal.results.learning import Proposal, accept, propose, questions
-from shoal.results.model import Model
 from shoal.results.naming import cosines_to, suggest_names
 from shoal.results.result import Result
 from shoal.results.tables import stamp_of
@@ -70,7 +69,6 @@ class Session:
         self.facts = Facts(self.result)
         self._keys: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._known_keys = {step["key"] for step in self.log.read()[0] if isinstance(step.get("key"), str)}
-        self._modelled = -1
         self._proposal: Proposal | None = None
         self._proposed_at = self._opened_at = self.log.size
         self.written = stamp_of(self.result.folder.assignments)  # a killed review leaves tables behind
@@ -87,13 +85,14 @@ class Session:
     def _look_again(self) -> None:
         """What depends on the tables of the result."""
         found = self.result.assignments
-        self.confidence = self._written_confidence = found.confidence
+        self.confidence = self._unsaid_confidence = found.confidence
+        if self.result.decided is not None:
+            fixed = torch.from_numpy(self.result.decided.replayed.fixed)
+            self._unsaid_confidence = torch.where(fixed, self.result.clustered[1].confidence, found.confidence)
         self.closeness = -found.distance.nan_to_num(torch.inf).numpy()
         self._labels_at_start = found.labels.numpy().copy()
-        self._fixed_at_start = np.zeros(self.n, dtype=bool)
-        if self.result.decided is not None:
-            self._fixed_at_start |= self.result.decided.replayed.fixed
         self._shown: dict[int, Central] = {}
+        self._centers: dict[int, Tensor] = {}
 
     @property
     def version(self) -> int:
@@ -168,7 +167,7 @@ class Session:
             before = self.now.labels.copy()
             translator = self._translator()
             decisions = translator.translate(asked)
-            self._check_parts(asked[0])
+            self._check_parts(asked)
             if len(decisions) > 1 and any(each["do"] == "undo" for each in decisions):
                 raise UserError("an undo comes alone: send it by itself.")
             since = self.version
@@ -181,12 +180,15 @@ class Session:
                 self._keys.popitem(last=False)
             return answer
 
-    def _check_parts(self, first: Mapping[str, Any]) -> None:
+    def _check_parts(self, asked: Sequence[Mapping[str, Any]]) -> None:
         """Raise a UserError for the parts of a cluster that has changed since they were shown."""
-        if first["do"] == "split":
-            rows = np.array([row for part in first["parts"] for row in part], dtype=np.int64)
-            if (self.now.labels[rows] != self.now.into[first["cluster"]]).any():
-                raise UserError(f"cluster {first['cluster']} has changed since: look at its parts again.")
+        for each in asked:
+            if each["do"] == "split":
+                if len(asked) > 1:
+                    raise UserError("a split comes alone: send it by itself.")
+                rows = np.array([row for part in each["parts"] for row in part], dtype=np.int64)
+                if (self.now.labels[rows] != self.now.into[each["cluster"]]).any():
+                    raise UserError(f"cluster {each['cluster']} has changed since: look at its parts again.")
 
     def _translator(self) -> Translator:
         return Translator(self.ids, self.now.into, self.now.next_number)
@@ -205,17 +207,15 @@ class Session:
         else:
             for each in decisions:
                 self.player.play(each)
-            if (self._fixed_at_start & ~self.now.fixed).any():  # whose confidence without that was never written
-                self.result = replace(self.result)
-                self._look_again()
 
     def _after(self, before: Int64[np.ndarray, "n"], numbers: Sequence[int]) -> dict[str, Any]:
         changed = np.flatnonzero(before != self.now.labels)
         for number in np.unique(np.concatenate([before[changed], self.now.labels[changed]])).tolist():
             self._shown.pop(number, None)
+            self._centers.pop(number, None)
         fixed = torch.from_numpy(self.now.fixed)
         said = torch.from_numpy(self.now.labels >= 0).to(self.confidence)
-        self.confidence = torch.where(fixed, said, self._written_confidence)
+        self.confidence = torch.where(fixed, said, self._unsaid_confidence)
         return {**self._summary(), "changed": _changes(self.now.labels, changed), "numbers": [*numbers]}
 
     # What the page asks
@@ -262,10 +262,8 @@ class Session:
         self._row(row)
         with self.lock:
             found = self.result.assignments
-            model = self._model()
-            x = self._unit(torch.tensor([row])) if self.result.metric == "cosine" else self.features[row][None]
-            centers = normalize(model.centers) if self.result.metric == "cosine" else model.centers
-            apart = torch.cdist(x.to(centers), centers)[0]
+            centers = self._centers_now()
+            apart = torch.cdist(self._rows([row]), self._directions(torch.stack([*centers.values()])))[0]
             near = apart.topk(min(5, len(apart)), largest=False)
             neighbours, _ = self.nearest(self._unit(torch.tensor([row]))[0], 8, without=torch.tensor([row]))
             return {
@@ -275,17 +273,30 @@ class Session:
                 "margin": round(float(found.margin[row].nan_to_num(0, 0, 0)), 4),
                 "fixed": bool(self.now.fixed[row]),
                 "neighbours": neighbours,
-                "nearest": [
-                    [int(model.numbers[place]), round(float(apart[place]), 4)] for place in near.indices.tolist()
-                ],
+                "nearest": [[[*centers][place], round(float(apart[place]), 4)] for place in near.indices.tolist()],
                 **self.facts.about(row),
             }
 
-    def _model(self) -> Model:
-        """What the decisions so far make of the clusters, kept until the next one."""
-        if self._modelled != self.version:
-            self._modelled, self._kept_model = self.version, replace(self.result).model
-        return self._kept_model
+    def _centers_now(self) -> dict[int, Tensor]:
+        """The centre of each cluster that has images, by its number; those that change are computed again alone."""
+        if not self._centers:
+            model = replace(self.result).model
+            self._centers = dict(zip(model.numbers.tolist(), model.centers, strict=True))
+        found = {}
+        for number in self.now.clusters:
+            if number not in self._centers:
+                own = np.flatnonzero(self.now.labels == number)
+                self._centers[number] = self._rows(own[:: -(-len(own) // MOST_FITTED) or 1]).mean(0)
+            if not self._centers[number].isnan().any():
+                found[number] = self._centers[number]
+        return found
+
+    def _rows(self, rows: Int64[np.ndarray, "m"] | Sequence[int]) -> Float[Tensor, "m d"]:
+        """Features as distances see them, of unit length under the cosine."""
+        return self._directions(self.features[torch.as_tensor(rows)])
+
+    def _directions(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
+        return normalize(x.double()) if self.result.metric == "cosine" else x.double()
 
     def questions(self, n: int, skipped: Sequence[int]) -> list[dict[str, Any]]:
         """The next questions, each with its candidates.

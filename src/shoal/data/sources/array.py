@@ -6,7 +6,7 @@ import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ def images_from_npy(path: Path, size: int | None, scale: Scale) -> Images:
     Raises:
         UserError: the file cannot be read, is damaged, or holds Python objects or no images.
     """
-    return images_from_array(map_npy(path, "c"), path.name, size, scale)
+    return images_from_array(map_npy(path), path.name, size, scale)
 
 
 def npy_listing(path: Path) -> Listing:
@@ -136,11 +136,11 @@ def _row_names(name: str, n: int) -> list[str]:
 
 def _as_numpy(array: NDArray[Any] | Tensor) -> NDArray[Any]:
     if isinstance(array, Tensor):
-        if array.layout != torch.strided:
+        if array.is_nested or array.layout != torch.strided:
             raise UserError("images are a sparse or nested tensor: give a dense one, which .to_dense() makes.")
         if array.is_meta or array.is_quantized:
             raise UserError("images are a meta or a quantized tensor: give one of plain numbers.")
-        array = array.detach().cpu().resolve_neg()
+        array = array.detach().cpu().resolve_conj().resolve_neg()
         without = array.is_floating_point() and array.dtype not in (torch.float16, torch.float32, torch.float64)
         array = (array.float() if without else array).numpy()  # numpy has no bfloat16, and none of eight bits
     if array.dtype.isnative and all(stride >= 0 for stride in array.strides):
@@ -238,20 +238,15 @@ def _check_fractions(values: NDArray[Any], name: str) -> None:
     )
 
 
-def map_npy(path: Path, mode: Literal["r", "c"] = "r") -> NDArray[Any]:
+def map_npy(path: Path) -> NDArray[Any]:
     """Map the array of a ``.npy`` file into memory.
-
-    Args:
-        path: of the file.
-        mode: for whom gets the array; with "c" it may be written to, and the file stays as it is: torch knows no
-            read-only tensors, and a write into one would end the process.
 
     Raises:
         UserError: the file cannot be read, is damaged, not a ``.npy`` file, or holds Python objects.
     """
     try:
         check_regular(path)
-        return np.lib.format.open_memmap(path, mode=mode)
+        return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
     except _DAMAGE as error:

@@ -28,7 +28,8 @@ PATHS = (
 """Columns that hold paths, and those that hold labels."""
 LABELS = ("label", "class", "category", "class_name", "labels")
 _ID = "id"
-_NUMBER = re.compile(r"-?\d{1,15}(\.\d{0,15})?")
+_WHOLE = re.compile(r"-?\d{1,15}(\.0*)?")
+"""A whole number, which pandas writes with a point where labels are missing."""
 
 Column: TypeAlias = Callable[[str], Iterator[Any]]
 """Iterates over the values of a column, given its name."""
@@ -144,15 +145,13 @@ def _not_utf8(file: File, text: str) -> UserError:
     return UserError(f"{file} is not encoded as UTF-8, since it holds {shown!r}: save it as UTF-8.")
 
 
-def _numbers(values: Iterable[str | None]) -> Iterator[int | float | str | None]:
-    """Parse the labels of a CSV file as numbers if all of them are."""
+def _numbers(values: Iterable[str | None]) -> Iterator[int | str | None]:
+    """Parse the labels of a CSV file as whole numbers if all of them are; of others a negative number is none."""
     seen: dict[str, str] = {}
     texts = [value and seen.setdefault(value, value) for value in values]
-    if all(text.removeprefix("-").isdecimal() and len(text) < 19 for text in seen if text):
-        return (int(text) if text else None for text in texts)
-    if all(_NUMBER.fullmatch(text) for text in seen if text):
-        return (float(text) if text else None for text in texts)
-    return (None if not text or (text[0] == "-" and _NUMBER.fullmatch(text)) else text for text in texts)
+    if all(_WHOLE.fullmatch(text) for text in seen if text):
+        return (int(float(text)) if text else None for text in texts)
+    return (None if not text or (text[0] == "-" and _WHOLE.fullmatch(text)) else text for text in texts)
 
 
 def _csv(file: File) -> tuple[list[str], Column]:
@@ -178,15 +177,18 @@ def _csv(file: File) -> tuple[list[str], Column]:
         at = columns.index(name)
         all_rows = rows()
         next(all_rows)
-        return (_trimmed(row[at], folder) if at < len(row) else "" for row in all_rows)
+        texts = (row[at] if at < len(row) else "" for row in all_rows)
+        if folder is not None and name == first_of(PATHS, columns):
+            return (_trimmed(text, folder) for text in texts)
+        return map(str.strip, texts)
 
     return columns, column
 
 
-def _trimmed(cell: str, folder: Path | None) -> str:
-    """A cell without the spaces around it, unless a file in the folder has them in its name."""
+def _trimmed(cell: str, folder: Path) -> str:
+    """A path without the spaces around it, unless a file has them in its name."""
     bare = cell.strip()
-    return cell if bare != cell and folder is not None and os.path.lexists(folder / cell) else bare
+    return cell if bare != cell and os.path.lexists(folder / cell) else bare
 
 
 def _parquet(file: File) -> tuple[list[str], Column]:
