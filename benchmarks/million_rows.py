@@ -222,6 +222,7 @@ def command(words: list[str]) -> dict[str, float]:
 
 def part(name: str, n: int) -> dict[str, float]:
     """Measure one thing that is done for each of n images, with the numbers of the others in scratch files."""
+    from shoal.clustering import cells
     from shoal.data.equal import equal_groups, first_of_each
     from shoal.data.listing import Names
     from shoal.mapped import release, released, scratch
@@ -252,6 +253,10 @@ def part(name: str, n: int) -> dict[str, float]:
             figures["groups"] = sum(1 for _ in equal_groups(first_of_each(prints)))
         elif name == "outliers":
             figures["outliers"] = len(outliers(torch.arange(n), found.distance, found.labels))
+        elif name == "tree of cells":
+            n_cells = -(-n // cells.CELL_ROWS)
+            tree = cells._tree_of(_Made(), torch.arange(n), n_cells, torch.Generator().manual_seed(0))
+            figures["cells"] = len(tree[0])
         elif name == "representatives":
             figures["representatives"] = len(representatives(features, found))
         else:
@@ -260,4 +265,16 @@ def part(name: str, n: int) -> dict[str, float]:
     return figures
 
 
-PARTS = ("names", "equal files", "outliers", "representatives", "images of the page")
+PARTS = ("names", "equal files", "tree of cells", "outliers", "representatives", "images of the page")
+
+
+class _Made:
+    """Thumbnails that are made of their numbers, for what asks for some of many rows."""
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Of 257 columns, as those of a search by looks."""
+        numbers = rows.numpy()[:, None] * 257 + np.arange(257)
+        return torch.from_numpy((_mixed(numbers) >> np.uint64(40)).astype(np.float32) / 2**24 - 0.5).half()
+
+    def release(self) -> None:
+        """Nothing is mapped."""

@@ -351,6 +351,6 @@ def test_two_images_are_too_few_for_umap_which_is_said_at_once(tmp_path, monkeyp
     for seed in range(2):
         shaded(tmp_path / "photos", "red", seed, 0)
     assert main(["cluster", "photos", "--quiet", "--method", *args, *network]) == 2
-    assert f"--method {args[0]} needs 3 images at least: leave it out." in capsys.readouterr().err
+    assert f"{args[0]} needs 3 images at least: give --method kmeans." in capsys.readouterr().err
     assert not [*tmp_path.glob("clusters/photos/suggestion*")]
     assert main(["cluster", "photos", "--quiet", "-k", "2", *network]) == 0

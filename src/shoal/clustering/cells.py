@@ -131,10 +131,7 @@ class Cells:
         release(self.near, self.rows, *more)
         if hasattr(self, "index"):
             release(self.index, self.far)
-        if isinstance(self.features, Tensor):
-            release(self.features)
-        else:
-            self.features.release()
+        _release_rows(self.features)
 
 
 def _pieces(
@@ -200,12 +197,9 @@ def _tree_of(
     most = round(n_cells**0.5)
     some = drawn[subsample(len(drawn), _SAMPLED * most, generator)]
     groups = _centers(features, rows[some], most, generator)
-    own = torch.cat(
-        [
-            squared_distances(_unit_rows(features, rows[part]).float(), groups).argmin(1)
-            for part in torch.split(drawn, _READ)
-        ]
-    )
+    own = torch.empty(len(drawn), dtype=torch.int64)  # one array: many small ones would leave holes in the memory
+    for part in _slices(len(drawn), features):
+        own[part] = squared_distances(_unit_rows(features, rows[drawn[part]]).float(), groups).argmin(1)
     found, places = list[Tensor](), [0]
     for group in range(len(groups)):
         sample = drawn[own == group]
@@ -220,10 +214,27 @@ def _centers(
     features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "s"], n: int, generator: torch.Generator
 ) -> Float[Tensor, "c d"]:
     """Centres of cells by k-means on a sample of the rows; fewer where these are so alike that cells would be empty."""
-    sample = torch.cat([_unit_rows(features, part).float() for part in torch.split(rows, _READ)])
+    sample = torch.empty(len(rows), features[rows[:1]].shape[1])
+    for part in _slices(len(rows), features):
+        sample[part] = _unit_rows(features, rows[part])
     options = {"metric": "euclidean", "init": "random", "n_init": 1, "max_iter": 10}
     found = kmeans(sample, min(n, len(sample)), generator=generator, **options)  # type: ignore[arg-type]
     return found.centers[torch.unique(found.labels)]
+
+
+def _slices(n: int, features: Float[Tensor, "n d"] | Vectors) -> Iterator[slice]:
+    """Parts of n rows to read, of which pages are released now and then."""
+    for number, start in enumerate(range(0, n, _READ)):
+        yield slice(start, min(start + _READ, n))
+        if number % _RELEASED == 0:
+            _release_rows(features)
+
+
+def _release_rows(features: Float[Tensor, "n d"] | Vectors) -> None:
+    if isinstance(features, Tensor):
+        release(features)
+    else:
+        features.release()
 
 
 def _unit_rows(features: Float[Tensor, "n d"] | Vectors, rows: Int64[Tensor, "b"]) -> Float64[Tensor, "b d"]:
