@@ -43,7 +43,7 @@ def fill(rows, answer, path="answers.csv"):
 
 
 @pytest.mark.slow
-def test_questions_are_answered_learnt_from_and_taken_back(clusters, capsys):
+def test_questions_are_answered_learned_from_and_taken_back(clusters, capsys):
     before = labels_of(clusters)
     rows = questions(clusters)
     assert len({row["id"] for row in rows}) == 8

@@ -138,8 +138,8 @@ def test_the_memory_of_activations_grows_in_a_straight_line():
 def test_parameters_are_those_of_the_networks():
     config = load_recipe("byol-digits")
     method = build(config.method, config.backbone, config.n_clusters, torch.Generator())
-    learnt = sum(p.numel() for p in method.online.parameters()) + sum(p.numel() for p in method.predictor.parameters())
-    assert forecast(config)["parameters"].replace(" ", "").startswith(f"{learnt}tolearn")
+    learned = sum(p.numel() for p in method.online.parameters()) + sum(p.numel() for p in method.predictor.parameters())
+    assert forecast(config)["parameters"].replace(" ", "").startswith(f"{learned}tolearn")
 
 
 def test_an_image_size_that_nobody_knows_is_asked_for():

@@ -204,10 +204,10 @@ def _terms_are_float32_under_autocast(trial: _Trial) -> None:
 
 def _gradients_reach_what_learns(trial: _Trial) -> None:
     method = trial.method
-    learnt = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    learned = {name: p for name, p in method.named_parameters() if p.requires_grad}
     with trial.calling("param_groups"):
         grouped = [id(p) for group in method.param_groups() for p in group["params"]]
-    missing = next((name for name, p in learnt.items() if id(p) not in grouped), None)
+    missing = next((name for name, p in learned.items() if id(p) not in grouped), None)
     trial.require(missing is None, f"param_groups leaves out {missing}, which would never learn: add it, or freeze it")
     trial.require(len(grouped) == len(set(grouped)), "param_groups has a parameter twice")
     terms = trial.terms(method, trial.clusterings())
@@ -215,7 +215,7 @@ def _gradients_reach_what_learns(trial: _Trial) -> None:
     trial.require(total.requires_grad, "the loss has no gradient: do not detach it, and compute it with gradients on")
     with trial.calling("the backward pass"):
         total.backward()  # type: ignore[no-untyped-call]
-    for name, p in learnt.items():
+    for name, p in learned.items():
         trial.require(p.grad is not None, f"no gradient reaches {name}: freeze it, or use it in the loss")
         trial.require(p.grad is not None and p.grad.isfinite().all(), f"the gradient of {name} is not finite")
     backbones = (part for part in method.modules() if isinstance(part, Backbone))  # one may be a target network's

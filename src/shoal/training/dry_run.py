@@ -77,25 +77,25 @@ def _extent(config: RunConfig) -> Extent:
 
 
 def _parameters(method: Method) -> dict[str, str]:
-    learnt = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    learned = sum(p.numel() for p in method.parameters() if p.requires_grad)
     slow = {p for part in method.modules() if isinstance(part, Target) for p in part.parameters()}
     frozen = sum(p.numel() for p in method.parameters() if not p.requires_grad and p not in slow)
     others = sum(p.numel() for p in slow)
     kept = sum(b.numel() for b in method.buffers())
     beside = f", {_count(frozen)} frozen" if frozen else ""
     beside += f", {_count(others)} in the target network" if others else ""
-    return {"parameters": f"{_count(learnt)} to learn{beside}, {_count(kept)} values in buffers"}
+    return {"parameters": f"{_count(learned)} to learn{beside}, {_count(kept)} values in buffers"}
 
 
 def _memory(config: RunConfig, method: Method, extent: Extent, per_pass: int) -> dict[str, str]:
     """An estimate for one process, on a CPU with what the program itself takes, on a GPU without caches."""
     states = {"sgd": 1, "lars": 1, "adam": 2}[config.optim.optimizer]
-    learnt = sum(p.nbytes for p in method.parameters() if p.requires_grad)
+    learned = sum(p.nbytes for p in method.parameters() if p.requires_grad)
     here = sum(t.nbytes for t in (*method.parameters(), *method.buffers()))
     program = max(0, process_memory() - here)
     activations, workspace = _activations(config, method, extent, per_pass)
     parts = {
-        "weights, gradients and optimiser": here + (1 + states) * learnt,
+        "weights, gradients and optimiser": here + (1 + states) * learned,
         "activations": activations,
         "features of all images": extent.n_clustered * _width(method, extent) * 4,
     }
