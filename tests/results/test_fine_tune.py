@@ -166,8 +166,8 @@ def test_what_cannot_be_fine_tuned_is_said(run, copied, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     assert "nothing has been said of single images" in refused(["--resume", str(run), "--answers"], capsys)
     assert "--resume RUN" in refused(["--answers"], capsys)
-    assert "goes with" in refused(["propos-digits", "--resume", str(run), "--answers"], capsys)
-    assert "goes with" in refused(["--resume", str(run), "--answers", "--epochs", "3"], capsys)
+    assert "takes only" in refused(["propos-digits", "--resume", str(run), "--answers"], capsys)
+    assert "takes only" in refused(["--resume", str(run), "--answers", "--epochs", "3"], capsys)
     assert "already holds" in refused(["--resume", str(copied), "--answers", "--out", str(run)], capsys)
     with Result.load(copied).folder.alone():
         assert "another process" in refused(["--resume", str(copied), "--answers", "--out", "out"], capsys)
