@@ -24,6 +24,11 @@ def check_free_folder(path: Path) -> None:
         raise UserError(f"{path} exists and is not an empty folder: give another --out.")
 
 
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder; ``is_dir`` of a Path fails on what is longer than a name may be, as patterns are."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def try_lock(file: IO[bytes]) -> bool:
     """Lock a file until it is closed or the process ends; False if another process holds the lock.
 

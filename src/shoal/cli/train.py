@@ -138,7 +138,7 @@ def _parsed(
     default: TrainCommand, verb: str, name: str | None, flags: Sequence[str]
 ) -> tuple[TrainCommand, Sequence[str]]:
     """The command, and words that are none of its options."""
-    kinds: tuple[type, ...] = (type(default), RunConfig, type(default.config.method))
+    kinds: tuple[type, ...] = (type(default), type(default.config.method))
     for kind in kinds:
         join_help(kind)
     return tyro.cli(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -101,10 +102,7 @@ class Cells:
         return self.rows[self.own.start + part.start : self.own.start + part.stop]
 
     def _parts(self) -> Iterator[slice]:
-        for number, start in enumerate(range(0, len(self.near), _READ)):
-            yield slice(start, min(start + _READ, len(self.near)))
-            if number % _RELEASED == 0:
-                self._release()
+        return _slices(len(self.near), self._release)
 
     def _merge(self, queries: Int64[Tensor, "q"], members: Int64[Tensor, "c"]) -> None:
         """Merge the members into the neighbours that each query has so far."""
@@ -198,7 +196,7 @@ def _tree_of(
     some = drawn[subsample(len(drawn), _SAMPLED * most, generator)]
     groups = _centers(features, rows[some], most, generator)
     own = torch.empty(len(drawn), dtype=torch.int64)  # one array: many small ones would leave holes in the memory
-    for part in _slices(len(drawn), features):
+    for part in _slices(len(drawn), partial(_release_rows, features)):
         own[part] = squared_distances(_unit_rows(features, rows[drawn[part]]).float(), groups).argmin(1)
     found, places = list[Tensor](), [0]
     for group in range(len(groups)):
@@ -215,19 +213,19 @@ def _centers(
 ) -> Float[Tensor, "c d"]:
     """Centres of cells by k-means on a sample of the rows; fewer where these are so alike that cells would be empty."""
     sample = torch.empty(len(rows), features[rows[:1]].shape[1])
-    for part in _slices(len(rows), features):
+    for part in _slices(len(rows), partial(_release_rows, features)):
         sample[part] = _unit_rows(features, rows[part])
     options = {"metric": "euclidean", "init": "random", "n_init": 1, "max_iter": 10}
     found = kmeans(sample, min(n, len(sample)), generator=generator, **options)  # type: ignore[arg-type]
     return found.centers[torch.unique(found.labels)]
 
 
-def _slices(n: int, features: Float[Tensor, "n d"] | Vectors) -> Iterator[slice]:
-    """Parts of n rows to read, of which pages are released now and then."""
+def _slices(n: int, release_pages: Callable[[], None]) -> Iterator[slice]:
+    """Parts of n rows to read, whose pages are released now and then."""
     for number, start in enumerate(range(0, n, _READ)):
         yield slice(start, min(start + _READ, n))
         if number % _RELEASED == 0:
-            _release_rows(features)
+            release_pages()
 
 
 def _release_rows(features: Float[Tensor, "n d"] | Vectors) -> None:

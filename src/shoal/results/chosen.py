@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from shoal.errors import UserError
@@ -10,7 +9,7 @@ from shoal.features import DEFAULT_BACKBONE, EncoderSpec
 from shoal.features.clip import PREFIX
 from shoal.features.shared import is_shared, local_result, local_weights
 from shoal.features.weights import note_of
-from shoal.files import real
+from shoal.files import is_folder, real
 from shoal.folder import ResultFolder
 
 
@@ -64,7 +63,7 @@ def _named_by(weights: str | None) -> str:
 
 def _listed(names: str) -> list[str]:
     """The names of a list; a folder may have commas in its own."""
-    alone = os.path.isdir(names.removeprefix(PREFIX))  # noqa: PTH112 - is_dir() of a Path fails on a long list
+    alone = is_folder(names.removeprefix(PREFIX))
     return [names] if alone else [name.strip() for name in names.split(",")]
 
 

@@ -242,9 +242,7 @@ def rewrite(result: Result) -> None:
     Raises:
         UserError: something in the folder is damaged or missing, or the folder cannot be written.
     """
-    found, folder, inputs = result.assignments, result.folder, _as_inputs(result)
-    renew_outliers(folder.outliers, inputs.ids, found.labels)
-    _write_tables(result, inputs, found)
+    inputs, found, folder = _renewed_tables(result), result.assignments, result.folder
     if result.embedded is not None:
         ids, pictures = read_encoded(folder.atlas)
         write_atlas(found[rows_of(ids, result)], ids, pictures, folder.atlas)
@@ -258,14 +256,15 @@ def rewrite_tables(result: Result) -> None:
     Raises:
         UserError: as ``rewrite``.
     """
-    inputs = _as_inputs(result)
+    _write_assignments(result, _renewed_tables(result), result.assignments, result.names)
+
+
+def _renewed_tables(result: Result) -> Inputs:
+    """What was clustered, once all tables but the assignments are written again."""
+    inputs = Inputs(result.features, result.ids, "images", result.source, embedded=result.embedded)
     renew_outliers(result.folder.outliers, inputs.ids, result.assignments.labels)
     _write_tables(result, inputs, result.assignments)
-    _write_assignments(result, inputs, result.assignments, result.names)
-
-
-def _as_inputs(result: Result) -> Inputs:
-    return Inputs(result.features, result.ids, "images", result.source, embedded=result.embedded)
+    return inputs
 
 
 def _write_assignments(result: Result, inputs: Inputs, found: Assignments, names: Mapping[int, str]) -> None:

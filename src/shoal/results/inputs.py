@@ -154,19 +154,20 @@ def read_inputs(
     with job.first_first():  # an update that is whole is put in place once
         result = Result.load(path) if there and path.is_dir() and ResultFolder(path).is_finished else None
     is_array = path.suffix.lower() == ".npy" and not (path.is_dir() if there else is_pattern(name))
-    made = name == PIXELS or is_array or result is not None
+    is_rows = is_array and not _holds_images(path)
+    made = name == PIXELS or is_rows or result is not None
     of_images = result is not None and result.encoder is not None
-    if made and ((specs and not of_images) or ranges) and not _holds_images(path):
+    if made and ((specs and not of_images) or ranges):
         names = "" if of_images else "--backbone.name, --backbone.weights and "
         raise UserError(f"{name} has features already: leave out {names}--data.range.")
-    if made and every and not _holds_images(path):
+    if made and every:
         raise UserError(f"{name} has features already, or those of an earlier result: leave out --every.")
     if name == PIXELS and not there:
         return _given(given_features(name), name)
     if result is not None:
         found = by_other_networks(result, specs, folder, strict=strict, progress=progress) if specs else None
         return _with_others(found or of_result(result, folder, progress), ResultFolder(path))
-    if is_array and not _holds_images(path):
+    if is_rows:
         columns = map_npy(path).shape[-1:]
         cosine = (metric or default_metric(*columns or (1,))) == "cosine"
         return _given(given_features(str(path), cosine=cosine), str(path.resolve()))

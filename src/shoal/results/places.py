@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ from shoal.data.sources.joined import files_source, joined_source
 from shoal.data.urls import is_url, is_within, public
 from shoal.errors import UserError
 from shoal.features.matching import match
+from shoal.files import is_folder
 from shoal.results.result import Result
 
 _MERGED = 0.9  # share of the images of a source that are elsewhere by now, from which on it was merged
@@ -151,8 +151,7 @@ def _any_left(result: Result) -> bool:
 def _lies_in(inner: str, outer: str) -> bool:
     if is_url(inner) and is_url(outer):
         return is_within(inner, outer)
-    # is_dir() of a Path fails on a pattern that is longer than a name may be.
-    return inner == outer or (os.path.isdir(outer) and Path(outer) in Path(inner).parents)  # noqa: PTH112
+    return inner == outer or (is_folder(outer) and Path(outer) in Path(inner).parents)
 
 
 def _folder_name(ids: Sequence[str], spec: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from shoal.data.listing import Names
 from shoal.data.prefetch import Prefetched
 from shoal.data.reading import Content, read_blob, select
 from shoal.features.matching import fingerprint_of
+from shoal.files import is_folder
 from shoal.results.result import Result
 
 OTHER = "it is another image than was clustered"
@@ -69,8 +69,7 @@ class PresentImages:
         """The folders that are looked at for images."""
         source, joined = self.result.source, self.result.joined
         specs = [*([source] if isinstance(source, str) else []), *(spec for _, spec in joined)]
-        # is_dir() of a Path fails on a pattern that is longer than a name may be.
-        return [Path(spec) for spec in specs if os.path.isdir(spec)]  # noqa: PTH112
+        return [Path(spec) for spec in specs if is_folder(spec)]
 
     def contents(self, wanted: Sequence[int] | None = None) -> Iterator[Content]:
         """Read the images, or some of them, which ascend.

@@ -132,14 +132,18 @@ class Session:
     def shown(self, number: int) -> Central:
         """The images that stand for a cluster; they are kept until it changes."""
         if number not in self._shown:
-            own = np.flatnonzero(self.now.labels == number)
-            own = own[:: -(-len(own) // MOST_FITTED) or 1]
+            own = self._members(number)
             inwards = own[np.argsort(-self._closeness(own), kind="stable")]
             central = inwards[:N_CENTRAL]
             rest = inwards[N_CENTRAL:]
             doubtful = rest[np.argsort(self.confidence.numpy()[rest], kind="stable")[:N_DOUBTFUL]]
             self._shown[number] = Central(central.tolist(), doubtful.tolist())
         return self._shown[number]
+
+    def _members(self, number: int) -> Int64[np.ndarray, "m"]:
+        """The images of a cluster, of many only some, evenly spread."""
+        own = np.flatnonzero(self.now.labels == number)
+        return np.asarray(own[:: -(-len(own) // MOST_FITTED) or 1])
 
     def _closeness(self, own: Int64[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
         """How near images are to the centre of their cluster, which a decision may have moved."""
@@ -262,9 +266,6 @@ class Session:
         self._row(row)
         with self.lock:
             found = self.result.assignments
-            centers = self._centers_now()
-            apart = torch.cdist(self._rows([row]), self._directions(torch.stack([*centers.values()])))[0]
-            near = apart.topk(min(5, len(apart)), largest=False)
             neighbours, _ = self.nearest(self._unit(torch.tensor([row]))[0], 8, without=torch.tensor([row]))
             return {
                 "id": self.ids[row],
@@ -273,9 +274,18 @@ class Session:
                 "margin": round(float(found.margin[row].nan_to_num(0, 0, 0)), 4),
                 "fixed": bool(self.now.fixed[row]),
                 "neighbours": neighbours,
-                "nearest": [[[*centers][place], round(float(apart[place]), 4)] for place in near.indices.tolist()],
+                "nearest": self._nearest_clusters(row),
                 **self.facts.about(row),
             }
+
+    def _nearest_clusters(self, row: int) -> list[tuple[int, float]]:
+        """Clusters and their distances, nearest first; none where all images are in no cluster."""
+        if not (centers := self._centers_now()):
+            return []
+        apart = torch.cdist(self._rows([row]), self._directions(torch.stack([*centers.values()])))[0]
+        near = apart.topk(min(5, len(apart)), largest=False)
+        numbers = [*centers]
+        return [(numbers[place], round(float(apart[place]), 4)) for place in near.indices.tolist()]
 
     def _centers_now(self) -> dict[int, Tensor]:
         """The centre of each cluster that has images, by its number; those that change are computed again alone."""
@@ -285,8 +295,7 @@ class Session:
         found = {}
         for number in self.now.clusters:
             if number not in self._centers:
-                own = np.flatnonzero(self.now.labels == number)
-                self._centers[number] = self._rows(own[:: -(-len(own) // MOST_FITTED) or 1]).mean(0)
+                self._centers[number] = self._rows(self._members(number)).mean(0)
             if not self._centers[number].isnan().any():
                 found[number] = self._centers[number]
         return found

@@ -43,7 +43,7 @@ from shoal.data.storage import Storage
 from shoal.data.urls import is_url, public, scheme_of_url
 from shoal.data.video.every import check_every
 from shoal.errors import UserError
-from shoal.files import expand_home, real
+from shoal.files import expand_home, is_folder, real
 from shoal.progress import ProgressCallback
 from shoal.types import Others
 
@@ -137,7 +137,7 @@ def short_name(spec: str) -> str:
         path = real(root) if root != Path() else Path("images")
     else:
         path = real(whole or "images")
-    if os.path.isdir(path):  # noqa: PTH112 - that of a Path fails on a name that is too long
+    if is_folder(path):
         return path.name or "images"
     name = path.name if whole != STDIN else "stdin"
     return name.removesuffix("".join(Path(name).suffixes[-2:])) if ".tar." in name else Path(name).stem or "images"

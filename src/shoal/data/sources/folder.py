@@ -16,7 +16,7 @@ from shoal.data.sources.others import Collector, in_words
 from shoal.data.sources.stored import has_urls, listed_source
 from shoal.data.urls import is_url
 from shoal.errors import UserError
-from shoal.files import expand_home
+from shoal.files import expand_home, is_folder
 from shoal.types import Others
 
 _LOG = logging.getLogger("shoal")
@@ -73,7 +73,7 @@ def list_source(paths: Sequence[str | Path]) -> Source:
                 continue
             # The methods of Path raise for names that are too long.
             if not os.path.isfile(file):  # noqa: PTH113
-                what = f"{name} is a folder" if os.path.isdir(file) else f"there is no file {name}"  # noqa: PTH112
+                what = f"{name} is a folder" if is_folder(file) else f"there is no file {name}"
                 raise UserError(f"{what}: correct or remove it in the list of images.")
             yield name
 
@@ -238,7 +238,7 @@ def _split(pattern: str) -> tuple[str, str]:
     """
     magic = _MAGIC.search(pattern)
     at = pattern.rfind("/", 0, magic.start() if magic else None) + 1
-    while (end := pattern.find("/", at) + 1) and os.path.isdir(expand_home(pattern[:end])):  # noqa: PTH112 - long names
+    while (end := pattern.find("/", at) + 1) and is_folder(expand_home(pattern[:end])):
         at = end
     return pattern[:at], pattern[at:]
 

@@ -98,7 +98,8 @@ def open_parquet(file: File) -> Iterator[pq.ParquetFile]:
             check_regular(file)
         with pq.ParquetFile(file if isinstance(file, Path) else file.open()) as shard:
             names = shard.schema_arrow.names
-            if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
+            if len({*names}) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
                 raise UserError(f"{file} has several columns named {twice!r}: rename or remove all but one.")
             yield shard
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:

@@ -28,7 +28,7 @@ PATHS = (
 """Columns that hold paths, and those that hold labels."""
 LABELS = ("label", "class", "category", "class_name", "labels")
 _ID = "id"
-_WHOLE = re.compile(r"-?\d{1,15}(\.0*)?")
+_WHOLE = re.compile(r"-?\d{1,18}(\.0*)?")
 """A whole number, which pandas writes with a point where labels are missing."""
 
 Column: TypeAlias = Callable[[str], Iterator[Any]]
@@ -150,7 +150,7 @@ def _numbers(values: Iterable[str | None]) -> Iterator[int | str | None]:
     seen: dict[str, str] = {}
     texts = [value and seen.setdefault(value, value) for value in values]
     if all(_WHOLE.fullmatch(text) for text in seen if text):
-        return (int(float(text)) if text else None for text in texts)
+        return (int(text.partition(".")[0]) if text else None for text in texts)
     return (None if not text or (text[0] == "-" and _WHOLE.fullmatch(text)) else text for text in texts)
 
 
