@@ -1,7 +1,9 @@
 """Images in data sets, iterables, dicts and tables of Python."""
 
 import io
-import logging
+import resource
+import sys
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -310,17 +312,17 @@ def test_pixels_are_mapped_and_leave_no_file(tmp_path):
     assert torch.equal(images.pixels, FIRST)
 
 
-def test_a_full_disk_leaves_pixels_in_memory(monkeypatch, caplog):
-    class Full(io.BytesIO):
-        def write(self, data):
-            if self.tell() > 500:
-                raise OSError(28, "No space left on device")
-            return super().write(data)
-
-    monkeypatch.setattr("shoal.data.given.tempfile", SimpleNamespace(TemporaryFile=lambda **_: Full()))
-    with caplog.at_level(logging.WARNING):
-        assert torch.equal(to_images(Own()).pixels, FIRST)
-    assert "No space left on device" in caplog.text
+@pytest.mark.parametrize("room", [500, 20_000])
+def test_a_full_disk_leaves_pixels_in_memory(room, caplog):
+    rgb = [np.random.default_rng(i).integers(0, 256, (40, 40, 3)).astype(np.uint8) for i in range(10)]
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limit[1]))
+    try:
+        images = to_images(rgb)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert np.array_equal(images.pixels.permute(0, 2, 3, 1).numpy(), rgb)
+    assert "they stay in memory; set SHOAL_CACHE" in caplog.text
 
 
 def test_progress_knows_the_number_where_there_is_one():

@@ -6,9 +6,9 @@ data set is never in memory as objects. Nothing tells whether a data set has cha
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -251,21 +251,25 @@ class _Spool:
         self._buffer = bytearray()
         try:
             cache_folder().mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=cache_folder())
+            # A buffer would keep what a full disk has not taken, and no one else could have it.
+            self._file = tempfile.TemporaryFile(dir=cache_folder(), buffering=0)
         except OSError as error:
             self._stay_in_memory(error)
         return self
 
     def write(self, data: bytes) -> None:
-        """Append the bytes of an image."""
+        """Append the bytes of an image; once the disk is full, all are kept in memory."""
         if self._file is not None:
-            start = self._file.tell()
+            start, rest = self._file.tell(), memoryview(data)
             try:
-                self._file.write(data)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
                 return
             except OSError as error:
-                self._file.seek(0)
-                self._buffer += self._file.read(start)
+                if start:
+                    with mmap.mmap(self._file.fileno(), start, access=mmap.ACCESS_READ) as written:
+                        self._buffer += written
+                self._file.close()
                 self._file = None
                 self._stay_in_memory(error)
         self._buffer += data
@@ -274,7 +278,6 @@ class _Spool:
         """Map what was written."""
         if self._file is None:
             return np.frombuffer(self._buffer, np.uint8).reshape(shape)
-        self._file.flush()
         return np.memmap(self._file, np.uint8, mode="r", shape=shape)
 
     def _stay_in_memory(self, error: OSError) -> None:
@@ -283,5 +286,4 @@ class _Spool:
 
     def __exit__(self, *_exception: object) -> None:
         if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
+            self._file.close()
