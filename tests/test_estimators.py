@@ -3,6 +3,7 @@
 import inspect
 import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,6 +163,8 @@ def test_byol_clusters_too():
         (lambda: shoal.ProPos(random_state=2**70).fit(tiny_images()), "seed: input should be less than"),
         (lambda: shoal.ProPos(settings={"epoch": 3}).fit(tiny_images()), "did you mean 'epochs'"),
         (lambda: shoal.ProPos(recipe="byol-digits").fit(tiny_images()), "one of byol, not of propos"),
+        (lambda: shoal.ProPos(recipe=3).fit(tiny_images()), "recipe is the name of a recipe or the path of"),
+        (lambda: shoal.ProPos(recipe=Path("no.yaml")).fit(tiny_images()), "no.yaml"),
         (lambda: shoal.ProPos(recipe="propos-digit").fit(tiny_images()), "did you mean 'propos-digits'"),
     ],
 )

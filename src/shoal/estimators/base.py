@@ -93,7 +93,7 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
         self,
         n_clusters: int | Literal["auto"] = 10,
         *,
-        recipe: str | None = None,
+        recipe: str | Path | None = None,
         epochs: int | None = None,
         settings: Mapping[str, Any] | None = None,
         random_state: int | None = None,
@@ -286,8 +286,10 @@ class DeepClusterer(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ign
 
     def _config(self) -> RunConfig:
         """The recipe with this estimator's parameters put over it."""
-        recipe = load_recipe(self.recipe or f"{self._method}-folder")
-        name = type(self).__name__
+        name, named = type(self).__name__, self.recipe or f"{self._method}-folder"
+        if not isinstance(named, str | Path):
+            raise UserError(f"{name}: recipe is the name of a recipe or the path of a YAML file, not {named!r}.")
+        recipe = load_recipe(str(named))
         over: dict[str, Any] = {"n_clusters": self.n_clusters, "epochs": self.epochs, "seed": self.random_state}
         settings = self.settings or {}
         if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
