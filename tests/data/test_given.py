@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
 from shoal.data import read_given, to_images
+from shoal.data.sources.labels import classes_of
 from shoal.errors import UserError
 
 RGB = np.random.default_rng(1).integers(0, 256, (10, 9, 7, 3), dtype=np.uint8)
@@ -124,6 +125,35 @@ def test_tables_of_pandas(tmp_path):
     assert holed.rows.tolist() == [0, 1, *range(3, 10)]
     with pytest.raises(UserError, match=r"no column of paths or images.*\(a, b\)"):
         to_images(pandas.DataFrame({"a": [1], "b": [2]}))
+
+
+def test_what_pandas_has_for_missing_values(tmp_path, caplog):
+    pandas = pytest.importorskip("pandas")
+    texts = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for text, picture in zip(texts, PICTURES, strict=False):
+        picture.save(text)
+    labels = pandas.array([1, None, 2], dtype="Int64")
+    assert to_images(pandas.DataFrame({"path": texts, "label": labels})).targets.tolist() == [0, -1, 1]
+    assert not caplog.records
+    table = pandas.DataFrame({"path": [float("nan"), texts[0], pandas.NA, pandas.NaT], "label": list("abca")})
+    images = to_images(table)
+    assert (images.ids, images.skipped) == ([texts[0]], dict.fromkeys("023", "it is None"))
+    assert to_images(pandas.Series([texts[0], pandas.NA], index=["a", "b"])).ids == [texts[0]]
+
+
+def test_na_is_no_label_and_is_never_asked_whether_it_is_true(monkeypatch):
+    class Missing:
+        def __bool__(self):
+            raise TypeError("boolean value of NA is ambiguous")
+
+        def __ne__(self, other):
+            return self
+
+        __hash__ = None
+
+    na, nat = Missing(), Missing()
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(NA=na, NaT=nat))
+    assert classes_of(["b", na, "a", nat, np.float32("nan"), Decimal("nan")])[0].tolist() == [1, -1, 0, -1, -1, -1]
 
 
 @pytest.mark.slow
@@ -341,6 +371,8 @@ def test_a_table_of_arrow_is_read_as_one_of_pandas(tmp_path):
     assert images.targets.tolist() == [0, -1, 1]
     with pytest.raises(UserError, match=r"no column of paths or images: .* \(label\)"):
         to_images(pa.table({"label": ["x"]}))
+    holed = to_images(pa.table({"path": [paths[0], None, paths[1]]}))
+    assert (holed.ids, holed.skipped) == (paths[:2], {"1": "it is None"})
 
 
 def test_a_path_that_is_listed_twice_is_two_images(tmp_path):

@@ -16,6 +16,7 @@ from shoal.data.greys import Ranges
 from shoal.data.listing import Blob, Pixels
 from shoal.data.rgb import orientation_of, to_array, to_rgb, turned
 from shoal.data.sources.array import blob_of_array, blob_of_greys
+from shoal.data.sources.labels import is_missing
 from shoal.files import expand_home
 
 IMAGE_KEYS = ("image", "img", "pixel_values", "pixels", "picture", "photo", "png", "jpg", "jpeg", "webp")
@@ -51,7 +52,9 @@ def label_of(item: object) -> object:
         label = next((item[key] for key in LABEL_KEYS if key in item), None)
     if isinstance(label, Tensor | np.ndarray | np.generic):
         label = label.item() if (label.numel() if isinstance(label, Tensor) else label.size) == 1 else ...
-    return label if label is None or isinstance(label, str | int | float) else ...
+    if is_missing(label):
+        return None
+    return label if isinstance(label, str | int | float) else ...
 
 
 def is_encoded(item: object) -> bool:

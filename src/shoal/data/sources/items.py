@@ -20,6 +20,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from shoal.data.decode import UnreadableError
 from shoal.data.listing import Names, distinct
 from shoal.data.sources.item import IMAGE_KEYS, LABEL_KEYS
+from shoal.data.sources.labels import is_missing
 from shoal.data.sources.table import LABELS, PATHS, first_of
 from shoal.errors import UserError
 from shoal.progress import counted
@@ -187,7 +188,8 @@ def _of_pandas(given: Any) -> Items:
     """A column of paths or images, or a table with one; named by its paths, else by its keys."""
     if not hasattr(given, "columns"):
         keys = map(str, given.index) if hasattr(given, "index") else map(str, range(len(given)))
-        return _of_sequence([*given], len(given), names=distinct(Names(keys)))
+        values = _without_missing(given)
+        return _of_sequence(values, len(values), names=_row_names(values, keys))
     columns = [*map(str, given.columns)]
     return _of_table(columns, lambda column: given.iloc[:, column].tolist(), map(str, given.index))
 
@@ -205,11 +207,19 @@ def _of_table(columns: Sequence[str], column: Callable[[int], list[Any]], keys: 
     if place is None:
         found = ", ".join(columns[:20]) or "no columns"
         raise UserError(f"the table has no column of paths or images: name it 'path', or give it alone ({found}).")
-    values, label = column(columns.index(place)), first_of(LABELS, columns)
+    values, label = _without_missing(column(columns.index(place))), first_of(LABELS, columns)
     labels = column(columns.index(label)) if label is not None else [None] * len(values)
-    paths = all(isinstance(value, str | os.PathLike) for value in values)
-    names = distinct(Names(map(os.fspath, values) if paths else keys))
-    return _of_sequence([*zip(values, labels, strict=True)], len(values), names=names)
+    return _of_sequence([*zip(values, labels, strict=True)], len(values), names=_row_names(values, keys))
+
+
+def _without_missing(values: Iterable[object]) -> list[object]:
+    return [None if is_missing(value) else value for value in values]
+
+
+def _row_names(values: Iterable[object], keys: Iterable[str]) -> Names:
+    """Paths where there are some, else keys: one that is missing takes no other row's name."""
+    rows = zip(values, keys, strict=True)
+    return distinct(Names(os.fspath(value) if isinstance(value, str | os.PathLike) else key for value, key in rows))
 
 
 def _of_hugging_face(given: Any, datasets: Any) -> Items:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ def classes_of(
             raise UserError(f"{rows[row]} has the label {label!r}: give each image one label, a number or a text.")
         if isinstance(label, float) and label.is_integer():
             label = int(label)  # pandas makes floats of whole numbers where one is missing
-        if label is None or label != label or label == "" or (isinstance(label, int | float) and label < 0):
+        if is_missing(label) or label == "" or (isinstance(label, int | float) and label < 0):
             found.append(-1)
         elif not names:
             found.append(numbers.setdefault(label, len(numbers)))
@@ -40,6 +42,14 @@ def classes_of(
             wanted = f"as the metadata names {len(names)} classes, labels are whole numbers below {len(names)}"
             raise UserError(f"{rows[row]} has the label {label!r}: {wanted}; correct its table.")
     return (np.array(found, np.int64), names) if names else _sorted_classes(found, numbers)
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value stands for none: None, NaN, or what pandas has in their place, NA and NaT."""
+    if isinstance(value, float | np.floating | Decimal):
+        return bool(value != value)
+    pandas = sys.modules.get("pandas")
+    return value is None or (pandas is not None and (value is pandas.NA or value is pandas.NaT))
 
 
 def subfolder_classes(names: Iterable[str]) -> tuple[Int64[np.ndarray, "n"], tuple[str, ...]]:
