@@ -157,6 +157,24 @@ def test_na_is_no_label_and_is_never_asked_whether_it_is_true(monkeypatch):
 
 
 @pytest.mark.slow
+def test_arrays_in_data_sets_of_hugging_face_keep_their_type():
+    datasets = pytest.importorskip("datasets")
+    dark = [image // 2 for image in RGB]
+    shape = dark[0].shape
+    declared = datasets.Features({"image": datasets.Array3D(shape, "uint8"), "label": datasets.Value("string")})
+    rows = {"image": dark, "label": [*"ababababa", None]}
+    data = datasets.Dataset.from_dict(rows, features=declared)
+    nested = datasets.Dataset.from_dict({"img": dark})
+    for each in (data, data.with_format("torch"), data.to_iterable_dataset(), nested):
+        images = to_images(each)
+        assert np.array_equal(images.pixels.permute(0, 2, 3, 1).numpy(), dark)
+        assert not images.ranges
+    assert to_images(data).targets.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0, -1]
+    halves = data.with_transform(lambda batch: {"image": [np.asarray(each) / 255 for each in batch["image"]]})
+    assert np.array_equal(to_images(halves).pixels.permute(0, 2, 3, 1).numpy(), dark)
+
+
+@pytest.mark.slow
 def test_data_sets_of_hugging_face():
     datasets = pytest.importorskip("datasets")
     kinds = {"picture": datasets.Image(), "kind": datasets.ClassLabel(names=["cat", "dog"])}

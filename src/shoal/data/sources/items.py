@@ -236,25 +236,41 @@ def _of_hugging_face(given: Any, datasets: Any) -> Items:
     if label is None:
         label = next((name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)), None)
     classes = tuple(getattr(features.get(label), "names", None) or ()) if label else ()
-    if image is None:  # made by a transform, or a column of arrays
-        raw = given
-    elif isinstance(given, datasets.Dataset) and (given.format or {}).get("type") != "custom":
-        wanted = [name for name in (image, label) if name]
-        raw = given.select_columns(wanted).with_format(None).cast_column(image, datasets.Image(decode=False))
-    else:
-        raw = given
+    transformed = isinstance(given, datasets.Dataset) and (given.format or {}).get("type") == "custom"
+    numbers: str | None = None
+    if image is None and not transformed:
+        image, numbers = _array_column(features)
+    raw = given
+    if image is not None and isinstance(given, datasets.Dataset) and not transformed:
+        raw = given.select_columns([name for name in (image, label) if name]).with_format("numpy" if numbers else None)
+        raw = raw if numbers else raw.cast_column(image, datasets.Image(decode=False))
 
     def pair(read: Read) -> Read:
         def item() -> object:
             row: Any = read()
             if image is None or not isinstance(row, Mapping) or image not in row:
-                return row
-            return row[image], row.get(label) if label else None
+                return row  # as a transform has made it
+            found = row[image]
+            if numbers is not None and found is not None:
+                found = np.asarray(found, numbers)  # formats make int64 of all whole numbers
+            return found, row.get(label) if label else None
 
         return item
 
     found = _of_iterable(raw) if isinstance(given, datasets.IterableDataset) else _of_sequence(raw, len(raw))
     return Items(lambda: map(pair, found.each()), found.n, found.names, found.once, classes)
+
+
+def _array_column(features: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The column of arrays that are images, by its name, and the type of their numbers; None where there is none."""
+    for name in IMAGE_KEYS:
+        kind, depth = features.get(name), 0
+        while (inner := kind[0] if isinstance(kind, list) else getattr(kind, "feature", None)) is not None:
+            kind, depth = inner, depth + 1
+        numbers = str(getattr(kind, "dtype", ""))
+        if (depth > 1 or hasattr(kind, "shape")) and numbers.startswith(("uint", "int", "float")):
+            return name, numbers
+    return None, None
 
 
 def _class_names(given: Any) -> tuple[str, ...]:
