@@ -50,7 +50,7 @@ RESUME_RUN = "Resume from the last save with 'shoal train --resume' and the run'
 
 @contextmanager
 def joined(resume: str = RESUME_RUN) -> Iterator[None]:
-    """Join the processes started by ``torchrun``, if any, over gloo on CPUs and NCCL on GPUs.
+    """Join the processes started by ``torchrun``, if any, over gloo on CPUs and NCCL on GPUs; the first alone warns.
 
     Args:
         resume: a sentence that says how the job is resumed.
@@ -61,10 +61,12 @@ def joined(resume: str = RESUME_RUN) -> Iterator[None]:
     """
     own = launched()
     if own is None:
+        _let_first_warn()
         yield
         return
     try:
         _join(own)
+        _let_first_warn()
         yield
         dist.destroy_process_group()
         distributed.disconnect_hosts()
@@ -88,7 +90,7 @@ def joined(resume: str = RESUME_RUN) -> Iterator[None]:
 
 @contextmanager
 def together(command: object, complain: Callable[[str], object]) -> Iterator[None]:
-    """``joined`` for a command that is resumed by itself; the first process alone warns, and all share the cores.
+    """``joined`` for a command that is resumed by itself; all processes share the cores.
 
     Args:
         command: what is done, which must look the same in all processes.
@@ -102,8 +104,6 @@ def together(command: object, complain: Callable[[str], object]) -> Iterator[Non
     with joined(resume), contextlib.ExitStack() as stack:
         if world_size() > 1:
             share_cores()
-        if not is_first():
-            logging.getLogger("shoal").setLevel(logging.CRITICAL)
 
         def missed(number: int) -> None:
             if is_first_to_speak():
@@ -120,6 +120,12 @@ def together(command: object, complain: Callable[[str], object]) -> Iterator[Non
             ),
         )
         yield
+
+
+def _let_first_warn() -> None:
+    """Say once what all processes see, such as images that cannot be read."""
+    if not is_first():
+        logging.getLogger("shoal").setLevel(logging.CRITICAL)
 
 
 def _claim(error: Exception) -> None:

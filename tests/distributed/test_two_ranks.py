@@ -1,11 +1,13 @@
 """What the methods build on: gathering with gradient, drawing for the global batch, statistics of the global batch."""
 
+import logging
+
 import pytest
 import torch
 import torch.distributed as dist
 from tests.ranks import on_two_ranks
 
-from shoal import distributed
+from shoal import distributed, job
 from shoal.losses import prototype_scattering
 from shoal.methods import ProPosConfig
 from shoal.methods.propos import ProPos
@@ -67,3 +69,12 @@ def test_alone_nothing_is_gathered():
     assert distributed.gather(rows) is rows
     assert distributed.sum_over_ranks(rows) is rows
     assert distributed.part(10) == slice(0, 10)
+
+
+def warns_in_a_job() -> bool:
+    with job.joined():
+        return logging.getLogger("shoal").isEnabledFor(logging.WARNING)
+
+
+def test_the_first_process_of_a_job_alone_warns():
+    assert on_two_ranks(warns_in_a_job) == [True, False]
