@@ -332,6 +332,8 @@ class Run:
         self._set_batch(batch_size)  # also where other processes share it now
         try:
             self._restore(header, tensors)
+        except UserError:  # of another file, such as the metrics
+            raise
         except (KeyError, ValueError, RuntimeError) as error:
             raise damaged(self.folder.state, error) from error
 
