@@ -132,8 +132,8 @@ def check_free_targets(into: Path, folders: Iterable[str], destinations: Iterabl
         return
     there = [target for target in destinations if os.path.lexists(into / target)]
     if there:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise UserError(f"{into / there[0]}{more} exists already: nothing is overwritten, sort into another folder.")
+        exist = f" and {len(there) - 1} more exist" if len(there) > 1 else " exists"
+        raise UserError(f"{into / there[0]}{exist} already: nothing is overwritten, sort into another folder.")
 
 
 def check_free_stems(into: Path, destinations: Iterable[str]) -> None:
