@@ -4,6 +4,7 @@ import inspect
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -375,7 +376,13 @@ def test_held_out_images_are_scored(tmp_path):
         assert "5 of these images are among those that the clusters were made of" in found.as_text()
     assert found.matched_before == model.evaluate(rest, [f"kind {i}" for i in targets.tolist()]).matched_before
     assert model.evaluate(rest, ["other"] * 15).matched_before is None
-    for labels, sentence in (([0] * 3, "there are 3 labels and 15 images"), ([None] * 15, "scores need labels")):
+    refused = {
+        "3 labels were given for 15 images": [0] * 3,
+        "1 label was given for 15 images": [0],
+        "not a table: give a column": SimpleNamespace(columns=range(15)),
+        "scores need labels": [None] * 15,
+    }
+    for sentence, labels in refused.items():
         with pytest.raises(shoal.UserError, match=sentence):
             model.evaluate(rest, labels)
     with pytest.raises(shoal.UserError, match="scores need labels"):

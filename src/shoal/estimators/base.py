@@ -367,16 +367,18 @@ def _classes(y: Labels, given: Given) -> list[object]:
     """Those of the images that could be read.
 
     Raises:
-        UserError: there are more or fewer of them than items.
+        UserError: there are more or fewer of them than items, or they are a table, whose columns are no labels.
     """
+    if hasattr(y, "columns"):
+        raise UserError("labels are a list or an array with a class for each image, not a table: give a column of it.")
     classes = y.tolist() if isinstance(y, np.ndarray | Tensor) else y
     if not isinstance(classes, Iterable):
         raise UserError(f"labels are a list or an array with a class for each image, not {y!r}.")
     classes = [*classes]
     if len(classes) != given.n:
         raise UserError(
-            f"there are {counted(len(classes), 'label')} and {counted(given.n, 'image')}: give a label for each, None "
-            "for none."
+            f"{counted(len(classes), 'label was', 'labels were')} given for {counted(given.n, 'image')}: give each "
+            "image one, None for none."
         )
     return [classes[row] for row in given.rows.tolist()]
 
