@@ -146,8 +146,8 @@ def test_a_folder_whose_name_looks_like_a_pattern(tmp_path, paint, name, monkeyp
     assert to_images(f"{name}.zip").ids == [f"{name}.zip/x.png"]
 
 
-@pytest.mark.parametrize("kept", [1, 4])
-def test_a_tar_cut_between_two_entries_is_told(tmp_path, kept):
+@pytest.mark.parametrize(("kept", "images_read"), [(1, "1 image"), (4, "4 images")])
+def test_a_tar_cut_between_two_entries_is_told(tmp_path, kept, images_read):
     names = [f"{i}.png" for i in range(6)]
     whole = write_tar(tmp_path / "whole.tar", {name: encoded(picture(), "PNG") for name in names})
     with tarfile.open(whole) as tar:
@@ -156,7 +156,7 @@ def test_a_tar_cut_between_two_entries_is_told(tmp_path, kept):
     cut.write_bytes(whole.read_bytes()[:end])
     images = to_images(cut)
     assert images.ids == [f"cut.tar/{name}" for name in names[:kept]]
-    reason = f"damaged after {kept} images: it ends without an end mark, perhaps cut off"
+    reason = f"damaged after {images_read}: it ends without an end mark, perhaps cut off"
     assert dict(images.skipped) == {"cut.tar": reason}
     with pytest.raises(UserError, match="perhaps cut off"):
         to_images(cut, strict=True)

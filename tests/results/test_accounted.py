@@ -32,7 +32,7 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_a_folder_as_a_phone_leaves_it(mixed, tmp_path, weights, capsys):
+def test_a_folder_as_a_phone_leaves_it(mixed, tmp_path, weights, capsys, caplog):
     network = ["--backbone.name", BACKBONE, "--backbone.weights", str(weights)]
     assert main(["cluster", "photos", "-k", "4", "--out", "c", *network]) == 0
     said = capsys.readouterr().out
@@ -49,6 +49,12 @@ def test_a_folder_as_a_phone_leaves_it(mixed, tmp_path, weights, capsys):
     assert main(["cluster", "c", "-k", "3", "--out", "again"]) == 0
     assert {row["id"]: row["reason"] for row in table(tmp_path / "again/skipped.csv")} == skipped
     assert main(["cluster", "photos", "-k", "4", "--out", "d", "--strict", *network]) == 2
+
+    (tmp_path / "new").mkdir()
+    next(mixed.glob("*.png")).rename(tmp_path / "new/a.png")
+    (tmp_path / "new/notes.txt").write_text("text")
+    assert main(["predict", "c", "new", "--out", "new.csv"]) == 0
+    assert "1 other file was not read: 1 text" in caplog.text
 
 
 def test_the_table_of_skipped_files_is_utf_8(tmp_path):

@@ -22,7 +22,7 @@ from shoal.data.unread import reading_notes
 from shoal.errors import UserError
 from shoal.features.embedded import FEATURES
 from shoal.features.store import check_idle
-from shoal.progress import Progress
+from shoal.progress import Progress, counted
 from shoal.results.merging import merge
 from shoal.results.model import Model
 from shoal.results.networks import embed_more
@@ -87,7 +87,8 @@ def predict(
         for line in reading_notes(embedded.skipped, embedded.notes, len(embedded.ids)):
             progress.warn(line)
         if others := others_of(source):
-            progress.warn(f"{sum(others.counts.values())} other files were not read: {in_words(others.counts)}")
+            n = counted(sum(others.counts.values()), "other file was", "other files were")
+            progress.warn(f"{n} not read: {in_words(others.counts)}")
         found = _assigned(model, embedded.features, result.metric)
         targets, classes = embedded.targets, embedded.classes
         write_assignments(found, embedded.ids, out, names=names, targets=targets, classes=classes)

@@ -19,6 +19,7 @@ from shoal.data.sources.stored_file import File, Span, StoredFile, cannot_read
 from shoal.data.sources.zipped import MAX_BYTES
 from shoal.data.unread import unreadable
 from shoal.errors import UserError
+from shoal.progress import counted
 
 TAR_DAMAGE = (*DAMAGE, lzma.LZMAError)
 """Exceptions that reading a damaged archive may raise."""
@@ -110,7 +111,7 @@ class TarWalk:
             if out_of_reach(error):  # its drive has gone away
                 away = UserError(f"cannot read {self._file}: {error}.")
                 raise cannot_read(self._file, error) or away from error
-            self.damage = f"damaged after {self.n_images} images: {error}"
+            self.damage = f"damaged after {counted(self.n_images, 'image')}: {error}"
 
 
 def tar_mode(file: File) -> Mode:
