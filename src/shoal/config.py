@@ -78,6 +78,9 @@ class RunConfig:
     """First epoch whose losses use the clusters."""
     cluster_every: Annotated[int, Ge(1)] = 1
     """Epochs between two clusterings of all images (E-steps)."""
+    smooth_features: bool = False
+    """Average the features of each image with those of its ten nearest, three times, before k-means: for features that
+    are spread out, as those of EMP-SSL are."""
     resample: bool = False
     """Draw images so that every cluster is seen equally often, instead of each image once an epoch."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

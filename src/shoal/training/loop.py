@@ -14,6 +14,7 @@ from torch.profiler import record_function
 
 from shoal import distributed, job
 from shoal.clustering.kmeans import assign, kmeans
+from shoal.clustering.smoothing import smoothed_kmeans
 from shoal.clustering.suggest.suggest import MAX_ROWS, suggest_k
 from shoal.data import apply_views, draw_view, feed, order_of_epoch
 from shoal.device import autocast, preserve_rng, set_default_rng
@@ -106,7 +107,7 @@ def e_step(run: Run, progress: Progress) -> EStep:
     if run.n_clusters_is_open:
         _find_n_clusters(run, gathered, progress)
     clusterings = tuple(
-        _spread(_cluster(run, embedded, k), take_part)
+        _spread(_cluster(run, gathered, k), take_part)
         for k in dict.fromkeys((run.n_clusters, *_granularities_until_next(run)))
     )
     features = _among_all(gathered, take_part, 0.0)
@@ -259,17 +260,19 @@ def _find_n_clusters(run: Run, features: Float[Tensor, "m d"], progress: Progres
     run.take_n_clusters(k)
 
 
-def _cluster(run: Run, features: Float[Tensor, "n d"], k: int) -> Clustering:
-    """By the method's own head where it has one, by k-means otherwise; of all images, from this rank's."""
+def _cluster(run: Run, every: Float[Tensor, "m d"], k: int) -> Clustering:
+    """By the method's own head where it has one, by k-means otherwise; each rank does a share of the work."""
+    features, sharded = every[distributed.part(len(every))], distributed.world_size() > 1
     centers = run.method.head_centers()
-    if centers is None:
-        last = {len(clustering.centers): clustering.centers for clustering in run.clusterings}.get(k)
-        n_init = STARTS if last is None or run.trained else STARTS_BETWEEN
-        sharded = distributed.world_size() > 1
-        found = kmeans(features, k, generator=run.generator, n_init=n_init, warm_start=last, sharded=sharded)
-    else:
+    if centers is not None:
         labels, distances, _ = assign(features, centers, "cosine")
         found = Clustering(labels, centers, distances)
+    elif run.config.smooth_features:
+        found = smoothed_kmeans(every, k, generator=run.generator, n_init=STARTS, sharded=sharded)
+    else:
+        last = {len(clustering.centers): clustering.centers for clustering in run.clusterings}.get(k)
+        n_init = STARTS if last is None or run.trained else STARTS_BETWEEN
+        found = kmeans(features, k, generator=run.generator, n_init=n_init, warm_start=last, sharded=sharded)
     gather = distributed.gather_uneven
     return replace(found, labels=gather(found.labels), distances=gather(found.distances))
 
