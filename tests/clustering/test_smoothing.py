@@ -7,7 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
+from sklearn.metrics import adjusted_rand_score
+from tests.ranks import on_two_ranks
 
+from shoal import distributed
 from shoal.clustering.kmeans import assign, kmeans
 from shoal.clustering.rows import LOCAL
 from shoal.clustering.smoothing import smoothed, smoothed_kmeans
@@ -70,3 +73,19 @@ def test_rows_that_are_all_alike():
 def test_more_clusters_than_rows():
     with pytest.raises(UserError, match="n_samples=2"):
         smoothed_kmeans(torch.eye(2), 3, generator=torch.Generator(), sharded=False)
+
+
+def labels_and_centers() -> tuple[list[int], list[list[float]]]:
+    """A rank's labels, and the centres."""
+    sharded = distributed.world_size() > 1
+    found = smoothed_kmeans(noisy(501, 16, 4), 4, generator=torch.Generator().manual_seed(0), sharded=sharded)
+    return found.labels.tolist(), found.centers.tolist()
+
+
+def test_two_ranks_find_what_one_process_finds():
+    (first, centers), (second, others) = on_two_ranks(labels_and_centers)
+    labels, expected = labels_and_centers()
+    assert adjusted_rand_score(first + second, labels) == 1
+    torch.testing.assert_close(torch.tensor(centers), torch.tensor(others))
+    for center in torch.tensor(expected):  # seeds are drawn per share, so that clusters may change places
+        assert (torch.tensor(centers) - center).abs().amax(1).min() < 1e-5
