@@ -399,6 +399,8 @@ def config_digest(config: RunConfig) -> str:
     for section, name, before in ADDED:
         if raw[section][name] == before:
             del raw[section][name]
+    if not raw["smooth_features"]:
+        del raw["smooth_features"]
     if raw["method"].get("boost_from") is None:
         raw["method"] = {name: value for name, value in raw["method"].items() if not name.startswith("boost_")}
     return hashlib.blake2b(_dump(raw).encode(), digest_size=16).hexdigest()

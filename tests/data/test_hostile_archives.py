@@ -14,6 +14,7 @@ from shoal.data import find_source, to_images
 from shoal.data.decode import UnreadableError
 from shoal.data.sources import tarred
 from shoal.errors import UserError
+from shoal.progress import counted
 
 ODD = ["../../up.png", "/abs.png", "a/../b.png", "two\nlines.png", "./dot.png", "C:\\x\\y.png"]
 
@@ -133,7 +134,7 @@ def test_a_sparse_entry_is_skipped(nothing_is_written):
 
 
 def damaged_after(n, reason):
-    return f"damaged after {n} images: {reason}"
+    return f"damaged after {counted(n, 'image')}: {reason}"
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
