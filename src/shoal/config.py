@@ -375,6 +375,7 @@ def with_reachable_clusters(config: RunConfig, recipe: RunConfig, given: Iterabl
 
 
 ADDED: tuple[tuple[str, str, object], ...] = (
+    ("", "smooth_features", False),
     ("backbone", "freeze", 0),
     ("optim", "backbone_lr_scale", 1),
     ("data", "range", None),
@@ -384,7 +385,7 @@ ADDED: tuple[tuple[str, str, object], ...] = (
     ("augment", "side", None),
     ("augment", "neighbours", 0),
 )
-"""Settings that came after the first runs were saved, by section and name, and what these runs did."""
+"""Settings that came after the first runs were saved, by section ("" for none) and name, and what these runs did."""
 
 
 def config_digest(config: RunConfig) -> str:
@@ -397,10 +398,9 @@ def config_digest(config: RunConfig) -> str:
     if not raw["augment"]["neighbours"]:
         del raw["augment"]["neighbour_p"]
     for section, name, before in ADDED:
-        if raw[section][name] == before:
-            del raw[section][name]
-    if not raw["smooth_features"]:
-        del raw["smooth_features"]
+        settings = raw[section] if section else raw
+        if settings[name] == before:
+            del settings[name]
     if raw["method"].get("boost_from") is None:
         raw["method"] = {name: value for name, value in raw["method"].items() if not name.startswith("boost_")}
     return hashlib.blake2b(_dump(raw).encode(), digest_size=16).hexdigest()
