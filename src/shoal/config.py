@@ -7,9 +7,7 @@ again. An unknown key is an error wherever it comes from.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
-import logging
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,12 +25,10 @@ from shoal.data.sources.own import scheme_of
 from shoal.errors import UserError, did_you_mean
 from shoal.methods import METHODS, MethodConfig, ProPosConfig
 from shoal.models import BackboneConfig
-from shoal.plugins import IN_PYTHON, Registry, digest_of
+from shoal.plugins import IN_PYTHON, Registry
 
 LIKE = "simclr"
 """The method whose recipes a plugin's method shares: views, network and optimiser fit any method of two views."""
-
-_LOG = logging.getLogger("shoal")
 
 PLUGINS = "plugins"
 """The key under which the config of a run says what it needs of plugins, and where each came from."""
@@ -150,7 +146,7 @@ def _plugin_recipe(name: str) -> str | None:
         return beside.read_text(encoding="utf-8")
     like = f"{LIKE}-{rest}"
     raw = yaml.safe_load(recipe_text(like)) | {"method": {"name": method}}
-    return f"# {method}, its own settings at their defaults, all others those of {like}\n{_dump(raw)}"
+    return f"# {method}, its own settings at their defaults, all others those of {like}\n{dumped(raw)}"
 
 
 def recipe_text(name_or_path: str) -> str:
@@ -318,20 +314,6 @@ def plugins_of(config: RunConfig) -> dict[str, str]:
     return {name: origin for name, origin in origins.items() if origin}
 
 
-def plugin_digests(config: RunConfig) -> dict[str, str]:
-    """The state of each plugin's file, by the name of what it has."""
-    digests = {name: digest_of(origin) for name, origin in plugins_of(config).items()}
-    return {name: digest for name, digest in digests.items() if digest}
-
-
-def warn_of_changed_plugins(config: RunConfig, before: Mapping[str, str], saved: Path) -> None:
-    """Say which plugins are others than ``plugin_digests`` told when ``saved`` was written."""
-    now, where = plugin_digests(config), plugins_of(config)
-    for name, then in before.items():
-        if then != now.get(name):
-            _LOG.warning(f"{where.get(name, '')} has changed since {saved} was saved: {name!r} is used as it is now.")
-
-
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """Every setting by the name it has as a flag, such as ``optim.lr``, in plain YAML types."""
     return dict(_paths_of(to_dict(config)))
@@ -345,10 +327,11 @@ def _plain(value: Any) -> Any:
 
 def to_yaml(config: RunConfig) -> str:
     """The recipe that gives this config."""
-    return _dump(to_dict(config))
+    return dumped(to_dict(config))
 
 
-def _dump(raw: Mapping[str, Any]) -> str:
+def dumped(raw: Mapping[str, Any]) -> str:
+    """As the YAML of a recipe."""
     return yaml.safe_dump(dict(raw), sort_keys=False, default_flow_style=None, width=110)
 
 
@@ -372,35 +355,3 @@ def with_reachable_clusters(config: RunConfig, recipe: RunConfig, given: Iterabl
         f"{config.method.name} would use no clusters in {config.epochs} epochs, as the recipe's cluster_from is "
         f"{config.cluster_from} of {recipe.epochs}: it is scaled to {first}; --cluster-from sets another"
     )
-
-
-ADDED: tuple[tuple[str, str, object], ...] = (
-    ("", "smooth_features", False),
-    ("backbone", "freeze", 0),
-    ("optim", "backbone_lr_scale", 1),
-    ("data", "range", None),
-    ("data", "every", ""),
-    ("augment", "own", []),
-    ("augment", "views", 2),
-    ("augment", "side", None),
-    ("augment", "neighbours", 0),
-)
-"""Settings that came after the first runs were saved, by section ("" for none) and name, and what these runs did."""
-
-
-def config_digest(config: RunConfig) -> str:
-    """Hash of the config but for the paths of the images and of the weights it began with, which may have moved."""
-    raw = to_dict(replace(config, data=replace(config.data, path="", root="")))
-    raw.pop(PLUGINS, None)  # these may have moved as well
-    del raw["backbone"]["weights"]
-    del raw["recompute"]  # it changes no bit
-    # Runs that began before there were these settings can be resumed.
-    if not raw["augment"]["neighbours"]:
-        del raw["augment"]["neighbour_p"]
-    for section, name, before in ADDED:
-        settings = raw[section] if section else raw
-        if settings[name] == before:
-            del settings[name]
-    if raw["method"].get("boost_from") is None:
-        raw["method"] = {name: value for name, value in raw["method"].items() if not name.startswith("boost_")}
-    return hashlib.blake2b(_dump(raw).encode(), digest_size=16).hexdigest()

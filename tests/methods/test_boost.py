@@ -8,12 +8,13 @@ from tests.contract.examples import batch, clusterings, method, total
 from tests.runs import StopAfter, new_run, reopened, same_files, tiny_config
 
 from shoal.cli.main import main
-from shoal.config import config_digest, parse_config
+from shoal.config import parse_config
 from shoal.errors import UserError
 from shoal.methods import BYOLConfig, ProPosConfig
 from shoal.methods.boost import BoostConfig, boost_terms
 from shoal.progress import Progress
 from shoal.training import fit
+from shoal.training.digests import config_digest
 from shoal.training.run import Interrupted
 
 BEFORE = {"propos": {"psa", "psl"}, "byol": {"byol"}}

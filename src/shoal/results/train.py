@@ -15,7 +15,7 @@ from shoal import distributed, job
 from shoal.clustering import KMeans
 from shoal.clustering.kmeans import assign
 from shoal.clustering.occupied import renumbered
-from shoal.config import RunConfig, config_digest, load_recipe, to_yaml
+from shoal.config import RunConfig, load_recipe, to_yaml
 from shoal.data import IN_MEMORY, DataConfig, Listing, find_source, load_images
 from shoal.data.equal import equal_groups, first_of_each
 from shoal.data.greys import describe
@@ -39,6 +39,7 @@ from shoal.results.page import report_data
 from shoal.results.result import Result
 from shoal.results.tables import unread, write_skipped
 from shoal.training import Run, fit
+from shoal.training.digests import config_digest
 from shoal.training.run import Watcher
 from shoal.training.settings import use_of_clusters
 from shoal.training.trained import Trained

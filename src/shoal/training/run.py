@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from shoal import distributed
-from shoal.config import RunConfig, config_digest, plugin_digests, warn_of_changed_plugins
+from shoal.config import RunConfig
 from shoal.data import place_on, steps_of_epoch
 from shoal.data.images import digest
 from shoal.device import compute_device, first_rng, gathered_rng, in_words, own_rng, preserve_rng
@@ -28,6 +28,7 @@ from shoal.models import Backbone, average_statistics, sync_batch_norm
 from shoal.progress import counted
 from shoal.report import ReportData
 from shoal.tensors import damaged, read_tensors, write_tensors
+from shoal.training.digests import config_digest, plugin_digests, warn_of_changed_plugins
 from shoal.training.optim import build_optimizer, restore_optimizer
 from shoal.training.settings import check_fits, check_takes, compiles, global_batch, recompute, uses_clusters
 from shoal.training.state import State

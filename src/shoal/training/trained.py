@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shoal.config import RunConfig, load_recipe, plugin_digests, plugins_of, warn_of_changed_plugins
+from shoal.config import RunConfig, load_recipe, plugins_of
 from shoal.data.greys import BEFORE, Ranges
 from shoal.device import compute_device, preserve_rng
 from shoal.errors import UserError
@@ -17,6 +17,7 @@ from shoal.folder import ResultFolder
 from shoal.methods import Method, build
 from shoal.methods.embedding import embed_all, represent_all
 from shoal.tensors import damaged, read_tensors, write_tensors
+from shoal.training.digests import plugin_digests, warn_of_changed_plugins
 from shoal.training.run import Run
 from shoal.types import Images
 
