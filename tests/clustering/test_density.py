@@ -1,6 +1,7 @@
 """HDBSCAN in UMAP: layers, noise, and who votes for whom. The first columns stand for the embedding, unless slow."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load, save
 from sklearn.base import clone
 from sklearn.cluster import HDBSCAN
+from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.pairwise import cosine_distances, euclidean_distances
 from tests.clustering.refusing import by_every_metric, refused
@@ -56,6 +58,28 @@ def test_groups_noise_and_layers(metric):
     assert not hasattr(coarse, "labels_")
     asked = UMAPHDBSCAN(3, metric=metric, random_state=0).fit(x)
     assert torch.equal(asked.labels_, coarse.predict(x))
+
+
+@first_columns
+@pytest.mark.parametrize(("n", "groups", "taken"), [(60, 2, 3), (60, 5, 3), (60, 6, 9), (60, 40, 9), (50, 3, 9)])
+def test_of_500_rows_the_layer_nearest_to_the_number_of_groups_is_taken(n, groups, taken, monkeypatch):
+    monkeypatch.setattr(density, "suggest_k", lambda *_, **__: SimpleNamespace(k=groups))
+    x, _ = nested(n)
+    model = UMAPHDBSCAN(random_state=0).fit(x)
+    assert (model.choices_, model.n_clusters_) == ([3, 9], taken)
+    assert torch.equal(model.labels_, model.predict(x))
+    asked = UMAPHDBSCAN(min_cluster_size=model.min_cluster_size_, random_state=0).fit(x)
+    assert asked.n_clusters_ == UMAPHDBSCAN(9, random_state=0).fit(x).n_clusters_ == 9
+
+
+@pytest.mark.slow
+def test_three_digits_are_three_clusters():
+    """Of so many images each, the default size alone finds seven."""
+    pixels, digit = load_digits(return_X_y=True)
+    three = np.isin(digit, (3, 6, 7))
+    model = UMAPHDBSCAN(random_state=0).fit(pixels[three])
+    assert (model.labels_ >= 0).mean() > 0.95
+    assert adjusted_rand_score(digit[three], model.labels_) > 0.95
 
 
 @first_columns

@@ -26,6 +26,7 @@ PUBLISHED = [
     "propos-cifar10-boost",
     "byol-digits-boost",
     "byol-mnist-boost",
+    "propos-mnist-boost",
     *(
         f"{m}-{d}"
         for m in ("propos", "byol")

@@ -71,7 +71,8 @@ class ClusterCommand(Command):
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE", help=SOURCE)]
     n_clusters: Annotated[int | Literal["auto"], tyro.conf.arg(aliases=("-k",))] = "auto"
     """Number of clusters; auto looks for groups in the features and ranks their numbers. With --method
-    density, the layer to use, for example of an earlier result; auto uses that of --min-cluster-size."""
+    density, the layer to use, for example of an earlier result; auto uses that of --min-cluster-size, or without it
+    the one nearest to the number of groups."""
     k_range: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="")] = None
     """Smallest and largest number for auto to choose; by default any."""
     method: Annotated[ClusteringMethod | None, one_of(ClusteringMethod)] = None
@@ -80,7 +81,7 @@ class ClusterCommand(Command):
     result."""
     min_cluster_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Fewest images in a cluster by density; by default as in the result that is clustered again, or else 1.5 times
-    the square root of their number."""
+    the square root of their number, doubled or halved until there are about as many clusters as groups."""
     backbone: BackboneFlags = field(default_factory=BackboneFlags)
     data: PixelFlags = field(default_factory=PixelFlags)
     metric: Annotated[Metric | None, one_of(Metric)] = None

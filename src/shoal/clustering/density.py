@@ -16,6 +16,7 @@ from shoal.clustering.inputs import AT_ONCE, ArrayOrTensor, SharesEstimator, as_
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_choice, check_counts, generator_from, hinting, precision_of
 from shoal.clustering.rows import Metric, Rows, coincide, distinct_rows, invalid_features_error, subsample
+from shoal.clustering.suggest.suggest import suggest_k
 from shoal.clustering.umap import (
     MAX_ROWS,
     MIN_ROWS,
@@ -44,6 +45,12 @@ FEWEST = 5
 
 PER_ROOT = 1.5
 """Rows of the smallest cluster for each unit of √n."""
+
+COUNTED_FROM = 500
+"""Rows from which the groups that ``suggest_k`` counts decide on the layer. Among fewer it misses too many."""
+
+COUNTED = 4_000
+"""Rows among which it counts them, drawn if there are more: the more rows, the more parts of groups stand out."""
 
 SLACK = 1e-3
 """By which share an exported network, whose distances are rounded, may take a row for nearer than it is."""
@@ -90,15 +97,17 @@ class UMAPHDBSCAN(SharesEstimator):
     HDBSCAN (Campello, Moulavi and Sander 2013) makes a hierarchy of dense groups of at least ``min_cluster_size`` rows;
     its leaves are the clusters, and what lies between them is noise. It is run for that size, and for ever halved and
     doubled ones: where these give other numbers of clusters, they are layers among which ``with_clusters`` chooses,
-    with no other UMAP.
+    with no other UMAP. Of 500 rows or more the layer nearest to the number of groups that ``suggest_k`` counts is
+    taken, unless a size is given.
 
     All other rows, and new ones, go where the votes of their 10 nearest embedded rows do, as in ``UMAPKMeans``. They
     belong nowhere (−1, all probabilities 0) if rows of noise have the most votes, or if their tenth neighbour is
     farther than that of any row of the cluster.
 
     Args:
-        layer: the number of clusters of the layer to take; None takes the layer of ``min_cluster_size``.
-        min_cluster_size: rows that a cluster has at least; None takes 1.5 √n, and five at least. Of a sample it
+        layer: the number of clusters of the layer to take; None takes the layer of ``min_cluster_size``, and where
+            that is None as well and there are 500 rows, the layer nearest to the number of groups.
+        min_cluster_size: rows that a cluster has at least; None begins with 1.5 √n, and five at least. Of a sample it
             counts the rows of that.
         metric: decides which rows are neighbours.
         random_state: an int makes the result reproducible; None draws new seeds each time.
@@ -106,7 +115,7 @@ class UMAPHDBSCAN(SharesEstimator):
     Attributes:
         labels_: int64 (n,), the cluster of each row, the largest first; −1 for noise.
         n_clusters_: k, 0 where no group is dense.
-        min_cluster_size_: rows that a cluster has at least in the layer that ``min_cluster_size`` makes.
+        min_cluster_size_: ``min_cluster_size``, or what None begins with.
         layers_: int64 (l, m), the cluster of each embedded row in each layer, that with most clusters first.
         rows_: float (m, d), the rows that were embedded, each once.
         row_labels_: int64 (m,), their clusters in the layer that was taken.
@@ -149,7 +158,7 @@ class UMAPHDBSCAN(SharesEstimator):
         self.layers_: Array | Tensor = as_input_type(X, layers)
         self.rows_: Array | Tensor = as_input_type(X, rows)
         self.cores_: Array | Tensor = as_input_type(X, _cores(rows, self.metric))
-        self.take_layer(1 + int(layers[chosen].max()) if self.layer is None else self.layer)
+        self.take_layer(self._default(rows, layers, chosen, seed) if self.layer is None else self.layer)
         if len(drawn) == len(features):
             self.labels_: Array | Tensor = as_input_type(X, torch.as_tensor(self.row_labels_)[inverse])
         else:
@@ -183,6 +192,16 @@ class UMAPHDBSCAN(SharesEstimator):
         order = sorted(found, key=lambda each: -int(each[1].max()))
         chosen = [each for each, _ in order].index(size)
         return torch.from_numpy(np.stack([labels for _, labels in order])).to(rows.device), chosen
+
+    def _default(self, rows: Float[Tensor, "m d"], layers: Int64[Tensor, "l m"], chosen: int, seed: int) -> int:
+        """The number of clusters to take where none was asked for; ``chosen`` is the layer of the smallest cluster."""
+        sizes = [1 + int(labels.max()) for labels in layers]
+        own = sizes[chosen]
+        if self.min_cluster_size is not None or len(rows) < COUNTED_FROM or own < 2:
+            return own
+        sample = subsample(len(rows), COUNTED, torch.Generator().manual_seed(seed)).to(rows.device)
+        groups = suggest_k(rows[sample], metric=self.metric, seed=seed).k
+        return min((k for k in sizes if k), key=lambda k: abs(math.log(k / groups)))
 
     def take_layer(self, n_clusters: int) -> None:
         """Let the layer with this many clusters be the one that counts; ``labels_`` stays.
