@@ -128,7 +128,10 @@ class ClusterCommand(Command):
             raise UserError("--min-cluster-size is for --method density: give that as well, or leave it out.")
         if self.min_cluster_size is not None and self.min_cluster_size < 2:
             raise UserError(f"--min-cluster-size {self.min_cluster_size} must be at least 2.")
-        if self.method == "density" and self.k_range:
+        self._check_range(self.method)
+
+    def _check_range(self, method: ClusteringMethod | None) -> None:
+        if method == "density" and self.k_range:
             raise UserError("--method density finds the number of clusters itself: leave out --k-range.")
 
     def run(self) -> int:
@@ -169,8 +172,9 @@ class ClusterCommand(Command):
                 strict=self.strict,
                 progress=progress,
             )
-        self._tell(f"features     {inputs.features.shape[1]} of each of {len(inputs)} {inputs.what}{_joined(inputs)}")
+        self._tell(f"features     {inputs.features.shape[1]} of {_each(inputs)}{_joined(inputs)}")
         method, metric = self._method_and_metric(inputs)
+        self._check_range(method)
         k = None if self.n_clusters == "auto" else self.n_clusters
         if method in ("umap-kmeans", "density") and len(inputs) < MIN_ROWS:
             raise UserError(f"{method} needs {MIN_ROWS} {inputs.what} at least: give --method kmeans.")
@@ -194,6 +198,12 @@ class ClusterCommand(Command):
         """Say what has come so far, in one process of a job."""
         if not self.quiet and distributed.is_first():
             say(text)
+
+
+def _each(inputs: Inputs) -> str:
+    """Whose features they are."""
+    n = len(inputs)
+    return f"1 {inputs.what.removesuffix('s')}" if n == 1 else f"each of {n} {inputs.what}"
 
 
 def _joined(inputs: Inputs) -> str:
