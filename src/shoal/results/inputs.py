@@ -83,7 +83,7 @@ class Inputs:
     every: str = ""
     """How often a frame of a video was taken, as ``Result`` has it."""
     earlier: Result | None = None
-    """The result that is clustered again, if it is one."""
+    """The result whose very features are clustered again, if there is one."""
 
     @classmethod
     def of_images(
@@ -299,7 +299,8 @@ def of_result(
         left_out = set(np.delete(embedded.rows.numpy(), index).tolist())
         source = [file for row, file in enumerate(source) if row not in left_out]
     inputs = Inputs.of_images(own, folder.features.resolve(), encoder, pictures, source)
-    return replace(inputs, root=result.root, joined=result.joined, every=result.every, earlier=result)
+    earlier = result if tuple(own_specs) == result.encoder.networks else None
+    return replace(inputs, root=result.root, joined=result.joined, every=result.every, earlier=earlier)
 
 
 def _with_others(inputs: Inputs, folder: ResultFolder) -> Inputs:
