@@ -105,6 +105,9 @@ class ClusterCommand(Command):
         """Raise a UserError for values that do not go together."""
         if self.k_range and self.n_clusters != "auto":
             raise UserError(f"-k {self.n_clusters} leaves no range to try: give --k-range with -k auto.")
+        if self.k_range and not 1 <= self.k_range[0] <= self.k_range[1]:
+            low, high = self.k_range
+            raise UserError(f"--k-range {low} {high} must be two numbers of clusters, 1 at least, the smaller first.")
         if self.n_clusters != "auto" and self.n_clusters < 1:
             raise UserError(f"-k {self.n_clusters} must be at least 1, or auto.")
         if self.seed is not None and not 0 <= self.seed < 2**63:
