@@ -20,7 +20,7 @@ from shoal.errors import UserError
 from shoal.features import EncoderSpec
 from shoal.folder import ResultFolder
 from shoal.results.chosen import chosen_networks
-from shoal.results.inputs import Inputs, PixelConfig, metric_for
+from shoal.results.inputs import Inputs, PixelConfig, metric_for, too_few
 
 if TYPE_CHECKING:
     from shoal.results.finish import Outcome
@@ -179,6 +179,8 @@ class ClusterCommand(Command):
         method, metric = self._method_and_metric(inputs)
         self._check_range(method)
         k = None if self.n_clusters == "auto" else self.n_clusters
+        if len(inputs) < fewest:
+            raise too_few(len(inputs), inputs.what, fewest)
         if method in ("umap-kmeans", "density") and len(inputs) < MIN_ROWS:
             raise UserError(f"{method} needs {MIN_ROWS} {inputs.what} at least: give --method kmeans.")
         if k is None and method != "density":

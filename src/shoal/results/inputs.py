@@ -182,8 +182,7 @@ def read_inputs(
         )
     listing = source.listing()  # reports what is wrong with the images before anything is downloaded
     if len(listing.ids) < fewest:
-        n = counted(len(listing.ids), "image is", "images are")
-        raise UserError(f"{n} fewer than the {fewest} clusters asked for: lower -k.")
+        raise too_few(len(listing.ids), "images", fewest)
     embedded = embed_first(
         source, specs or chosen_networks(None, None), folder.features, ranges=ranges, strict=strict, progress=progress
     )
@@ -193,6 +192,13 @@ def read_inputs(
     # A list on the standard input is read once; what it named is found again by these names.
     origin = places_in(source) if name == "-" else resolve_spec(name)
     return replace(_of_images(source, embedded, folder, origin), every=every)
+
+
+def too_few(n: int, what: str, n_clusters: int) -> UserError:
+    """The error for fewer images or rows than clusters."""
+    many = what.partition(",")[0]  # what the rows are does not matter here
+    found = counted(n, f"{many.removesuffix('s')} is", f"{many} are")
+    return UserError(f"{found} fewer than the {counted(n_clusters, 'cluster')} asked for: lower -k.")
 
 
 def pictures_of(images: Images) -> Pictures:
