@@ -134,7 +134,7 @@ def test_a_table_of_another_result_is_refused(clusters, capsys):
     with Path("answers.csv").open("w") as file:
         file.write("id,answer\nsomething.png,0\n")
     assert main(["learn", str(clusters), "answers.csv", "--yes"]) == 2
-    assert "which was not clustered" in capsys.readouterr().err
+    assert "which is not in this result, or no longer: remove the line" in capsys.readouterr().err
     assert main(["learn", str(clusters), "gone.csv"]) == 2
     assert main(["learn", str(clusters)]) == 2
     assert "nothing to learn from yet" in capsys.readouterr().err

@@ -108,6 +108,10 @@ def test_help_and_version(capsys):
             ["train", "propos-digits", "--n-clusters", "1"],
             "n_clusters: input should be greater than or equal to 2",
         ),
+        (
+            ["train", "cc-digits", "--smooth-features"],
+            "cc clusters by its own head, not by k-means: leave out --smooth",
+        ),
         (["train", "propos-digits", "--n-clusters", "1798"], "1798 clusters need at least as many images"),
         (["train", "--resume", "nowhere"], "nowhere holds no training run"),
         (["train", "--resume", "nowhere", "--epochs", "3"], "nowhere holds no training run"),

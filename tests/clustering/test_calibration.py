@@ -17,6 +17,7 @@ from shoal.clustering.calibration import (
     Calibrated,
     CalibratedPosterior,
     Calibration,
+    _curve,
     fit_calibration,
     log_probabilities,
 )
@@ -189,6 +190,15 @@ def test_every_clusterer_is_calibrated_in_the_same_way(clusterer, metric):
     logs = log_probabilities(fitted, new)
     order = (logs / calibration.temperature).softmax(1).amax(1).argsort()
     assert (shares.amax(1)[order].diff() >= -1e-6).all()
+
+
+def test_unanimous_votes_that_differ_by_rounding_are_one_knot():
+    odds = 2 + 1e-15 * torch.arange(90, dtype=torch.float64)
+    agreement = torch.linspace(0, 1, 90, dtype=torch.float64)
+    knots, right = _curve(odds, agreement)
+    assert (len(knots), right) == (1, (0.0,))
+    knots, _ = _curve(torch.cat([odds[:60] - 1, odds]), torch.cat([agreement[:60] / 4, 0.5 + agreement / 2]))
+    assert knots == pytest.approx((1, 2))
 
 
 def test_temi_calibrates_itself():

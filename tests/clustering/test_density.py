@@ -232,6 +232,9 @@ def test_too_few_rows_for_two_clusters_are_noise():
     assert (model.labels_ == -1).all()
     assert (model.predict(x) == -1).all()
     assert model.predict_proba(x).shape == (9, 0)
+    again = clusterer_from(*state_of(model))
+    assert again.n_clusters_ == 0
+    assert (again.predict(x) == -1).all()
 
 
 @first_columns

@@ -27,6 +27,13 @@ def test_they_are_scikit_learns(metric, asked, monkeypatch):
     assert (numbers.numpy() == expected_numbers).mean() > 0.98
 
 
+@pytest.mark.parametrize(("dtype", "unit"), [(torch.float32, 1e-30), (torch.float64, 1e-200)])
+def test_rows_whose_squares_vanish(dtype, unit):
+    small = rows().to(dtype) * unit
+    refused(nearest_neighbours, small, 3, "euclidean", match=f"squares vanish in {dtype}: divide all by their largest")
+    torch.testing.assert_close(nearest_neighbours(small, 3, "cosine")[0], nearest_neighbours(rows(), 3, "cosine")[0])
+
+
 @by_every_metric
 def test_no_row_is_its_own_neighbour_even_among_equal_ones(metric):
     numbers, distances = nearest_neighbours(torch.ones(5, 3), 4, metric)

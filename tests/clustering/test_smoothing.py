@@ -34,7 +34,7 @@ def test_rows_are_averaged_as_a_double_loop_does_it():
         rows = np.stack([total / np.linalg.norm(total) for total in totals])
     rows = rows - rows.mean(0)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    torch.testing.assert_close(smoothed(features, LOCAL).double(), torch.from_numpy(rows), atol=1e-5, rtol=0)
+    torch.testing.assert_close(smoothed(features, 10, LOCAL).double(), torch.from_numpy(rows), atol=1e-5, rtol=0)
 
 
 def test_digits_that_k_means_mixes_up():
@@ -62,6 +62,14 @@ def test_few_rows(n):
     found = smoothed_kmeans(features, n, generator=torch.Generator().manual_seed(0), sharded=False)
     assert found.labels.shape == (n,)
     assert found.centers.isfinite().all()
+
+
+@pytest.mark.parametrize(("n", "k"), [(4, 2), (12, 3), (30, 6)])
+def test_small_clusters_are_not_mixed(n, k):
+    labels = torch.arange(n) % k
+    features = torch.eye(k)[labels] + 0.05 * torch.randn(n, k, generator=torch.Generator().manual_seed(0))
+    found = smoothed_kmeans(features, k, generator=torch.Generator().manual_seed(0), sharded=False)
+    assert adjusted_rand_score(labels, found.labels) == 1
 
 
 def test_rows_that_are_all_alike():

@@ -315,7 +315,11 @@ def test_few_rows_are_one_cluster(n):
 def test_rows_of_one_place_are_one_cluster(rows, metric):
     found = suggest_k(rows, metric=metric)
     assert (found.k, found.interval, found.clear) == (1, (1, 1), False)
-    assert "nothing to cluster" in found.notes[0]
+    assert "nothing to cluster: all 40 rows" in found.notes[0]
+
+
+def test_a_single_row():
+    assert suggest_k(np.ones((1, 3))).notes == ("There is nothing to cluster: there is only 1 row.",)
 
 
 def test_a_seed_is_a_suggestion():

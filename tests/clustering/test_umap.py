@@ -1,11 +1,15 @@
 """UMAP of features; slow, because it compiles itself for many seconds when imported."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
+from tests.clustering.refusing import refused
 
 from shoal.clustering import neighbours
 from shoal.clustering import umap as manifold
@@ -33,6 +37,27 @@ def test_separate_groups_stay_separate(embedded):
     assert points.dtype == torch.float32
     found = KMeans(3, n_init=10, random_state=0).fit_predict(points.numpy())
     assert adjusted_rand_score(labels, found) == 1
+
+
+@pytest.mark.parametrize("unit", [1e200, 1e-200, 1e100, 1e-100])
+def test_rows_beyond_float32(unit, monkeypatch):
+    """UMAP computes in float32: directions are brought there, and distances that it cannot hold are refused."""
+    seen = []
+
+    class Stand:
+        def __init__(self, **settings):
+            pass
+
+        def fit_transform(self, x):
+            seen.append(x)
+            return x[:, :3]
+
+    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=Stand))
+    features = groups()[0].double()
+    umap_embedding(features * unit, metric="cosine", seed=0)
+    expected = features / torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    np.testing.assert_allclose(seen[0] / np.linalg.norm(seen[0], axis=1, keepdims=True), expected, atol=1e-6)
+    refused(umap_embedding, features * unit, metric="euclidean", seed=0, match="overflow" if unit > 1 else "vanish")
 
 
 @pytest.mark.slow

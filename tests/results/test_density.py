@@ -303,6 +303,24 @@ def test_few_and_equal_rows(tmp_path, monkeypatch, capsys, n, k):
     assert ("clusters     1, of 30\nmethod" in said.out) if k else (f"all {n} would belong nowhere" in said.err)
 
 
+def test_copies_count_once_and_what_cannot_be_lowered_is_not_advised(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("rows.npy", np.eye(3, 20)[np.arange(60) % 3])
+    assert main(["cluster", "rows.npy", "--method", "density", "--min-cluster-size", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "only 3 of 60 rows differ, and no two groups of 2 rows or more are denser" in said
+    assert "all 60 would belong nowhere: cut them into parts with" in said
+
+
+def test_a_result_by_density_takes_no_range_either(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("rows.npy", nested(n=30)[0].numpy())
+    assert main(["cluster", "rows.npy", "--method", "density", "--quiet"]) == 0
+    assert main(["cluster", "clusters/rows", "--k-range", "2", "5", "--out", "other"]) == 2
+    assert "leave out --k-range" in capsys.readouterr().err
+    assert main(["cluster", "clusters/rows", "--k-range", "2", "5", "--out", "other", "--method", "kmeans"]) == 0
+
+
 def test_layers_of_features(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     np.save("rows.npy", nested(n=30)[0].numpy())

@@ -24,7 +24,11 @@ from tests.results.conftest import BACKBONE, COLOURS, EACH, photograph
 from shoal.cli.main import main
 from shoal.features import Encoder, EncoderSpec, embed, load_encoder, open_embedded
 from shoal.features.joining import Joining, Space
+from shoal.folder import ResultFolder
+from shoal.progress import Progress
 from shoal.results import cluster_images
+from shoal.results.chosen import chosen_networks
+from shoal.results.inputs import read_inputs
 from shoal.results.naming import search_text, suggest_names
 from shoal.results.networks import features_by
 from shoal.results.result import Result
@@ -205,6 +209,14 @@ def test_a_command_that_is_stopped_in_the_second_network_goes_on(files, made, mo
 
 def stopped(*_given, **_settings):
     raise KeyboardInterrupt
+
+
+def test_layers_are_taken_for_the_features_that_were_clustered_alone(two, tmp_path):
+    for names, same in ([None, True], [[BACKBONE, SECOND], True], [[SECOND], False], [[SECOND, BACKBONE], False]):
+        specs = names and chosen_networks(",".join(names), None)
+        folder = ResultFolder(tmp_path / "-".join(["again", *(names or [])]))
+        found = read_inputs(str(two), specs, None, folder, strict=False, progress=Progress())
+        assert (found.earlier is not None) == same
 
 
 @pytest.mark.slow

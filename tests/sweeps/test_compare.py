@@ -118,7 +118,7 @@ def test_decisions_and_images_in_no_cluster_are_said(compared, tmp_path):
         figures(tmp_path / "b", {"optim.lr": 0.6}, 0, labels=(0, 1, -1, -1)),
     ).notes
     assert first == "Clusters as they were found, before the decisions on a."
-    assert second == "Of b up to 50.0% of the images are in no cluster: its scores are of the others alone."
+    assert second == "Of b 50.0% of the images are in no cluster: its scores are of the others alone."
 
 
 def test_images_of_another_size_are_the_same_images():

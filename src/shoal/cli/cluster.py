@@ -20,7 +20,7 @@ from shoal.errors import UserError
 from shoal.features import EncoderSpec
 from shoal.folder import ResultFolder
 from shoal.results.chosen import chosen_networks
-from shoal.results.inputs import Inputs, PixelConfig, metric_for
+from shoal.results.inputs import Inputs, PixelConfig, metric_for, too_few
 
 if TYPE_CHECKING:
     from shoal.results.finish import Outcome
@@ -105,6 +105,9 @@ class ClusterCommand(Command):
         """Raise a UserError for values that do not go together."""
         if self.k_range and self.n_clusters != "auto":
             raise UserError(f"-k {self.n_clusters} leaves no range to try: give --k-range with -k auto.")
+        if self.k_range and not 1 <= self.k_range[0] <= self.k_range[1]:
+            low, high = self.k_range
+            raise UserError(f"--k-range {low} {high} must be two numbers of clusters, 1 at least, the smaller first.")
         if self.n_clusters != "auto" and self.n_clusters < 1:
             raise UserError(f"-k {self.n_clusters} must be at least 1, or auto.")
         if self.seed is not None and not 0 <= self.seed < 2**63:
@@ -128,7 +131,10 @@ class ClusterCommand(Command):
             raise UserError("--min-cluster-size is for --method density: give that as well, or leave it out.")
         if self.min_cluster_size is not None and self.min_cluster_size < 2:
             raise UserError(f"--min-cluster-size {self.min_cluster_size} must be at least 2.")
-        if self.method == "density" and self.k_range:
+        self._check_range(self.method)
+
+    def _check_range(self, method: ClusteringMethod | None) -> None:
+        if method == "density" and self.k_range:
             raise UserError("--method density finds the number of clusters itself: leave out --k-range.")
 
     def run(self) -> int:
@@ -169,9 +175,12 @@ class ClusterCommand(Command):
                 strict=self.strict,
                 progress=progress,
             )
-        self._tell(f"features     {inputs.features.shape[1]} of each of {len(inputs)} {inputs.what}{_joined(inputs)}")
+        self._tell(f"features     {inputs.features.shape[1]} of {_each(inputs)}{_joined(inputs)}")
         method, metric = self._method_and_metric(inputs)
+        self._check_range(method)
         k = None if self.n_clusters == "auto" else self.n_clusters
+        if len(inputs) < fewest:
+            raise too_few(len(inputs), inputs.what, fewest)
         if method in ("umap-kmeans", "density") and len(inputs) < MIN_ROWS:
             raise UserError(f"{method} needs {MIN_ROWS} {inputs.what} at least: give --method kmeans.")
         if k is None and method != "density":
@@ -194,6 +203,12 @@ class ClusterCommand(Command):
         """Say what has come so far, in one process of a job."""
         if not self.quiet and distributed.is_first():
             say(text)
+
+
+def _each(inputs: Inputs) -> str:
+    """Whose features they are."""
+    n = len(inputs)
+    return f"1 {inputs.what.removesuffix('s')}" if n == 1 else f"each of {n} {inputs.what}"
 
 
 def _joined(inputs: Inputs) -> str:

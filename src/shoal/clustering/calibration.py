@@ -31,6 +31,9 @@ BEYOND = 0.01
 """Slope of the curve before its first and after its last knot, and of the least probability above 1/k: nearly flat, but
 still rising, so that order is kept."""
 
+APART = 0.01
+"""Knots are further apart: votes of ten are often unanimous, and the log odds then differ by rounding alone."""
+
 LEAST = 1e-300
 """Probabilities below it count as this, so that their logarithm is finite."""
 
@@ -222,9 +225,9 @@ def _curve(odds: Float64[Tensor, "m"], agreement: Float64[Tensor, "m"]) -> tuple
 
 
 def _rises(before: tuple[int, float, float], after: tuple[int, float, float]) -> bool:
-    """Whether both means are larger in the second of two pools, also once they are smoothed."""
+    """Whether both means are larger in the second of two pools: the odds visibly, the agreement once smoothed."""
     (n, odds, right), (m, later, correct) = before, after
-    return odds / n < later / m and _smoothed(right, n) < _smoothed(correct, m)
+    return later / m - odds / n > APART and _smoothed(right, n) < _smoothed(correct, m)
 
 
 def _smoothed(right: float, n: int) -> float:

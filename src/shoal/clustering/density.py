@@ -142,7 +142,7 @@ class UMAPHDBSCAN(SharesEstimator):
 
         Raises:
             UserError: fewer than three rows, NaN, infinity, a zero row under the cosine, rows whose squared distances
-                overflow in float32; an unknown metric; a number of clusters that no layer has.
+                overflow or vanish in float32; an unknown metric; a number of clusters that no layer has.
         """
         features = self._features(X, reset=True)
         self._check(len(features))

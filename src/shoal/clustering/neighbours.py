@@ -12,7 +12,17 @@ from torch import Tensor
 from shoal.clustering.cells import N_NEIGHBOURS, Cells, Vectors, compares_all, nearest_of_all
 from shoal.clustering.inputs import ArrayOrTensor, as_input_type, features_from
 from shoal.clustering.parameters import check_counts
-from shoal.clustering.rows import LOCAL, Metric, Rows, Shards, central_point, invalid_features_error, subsample
+from shoal.clustering.rows import (
+    LOCAL,
+    Metric,
+    Rows,
+    Shards,
+    central_point,
+    invalid_features_error,
+    subsample,
+    too_near,
+    vanishes,
+)
 from shoal.errors import UserError
 from shoal.mapped import release, scratch
 
@@ -52,7 +62,7 @@ def nearest_neighbours(
 
     Raises:
         UserError: k out of range; queries of another width; NaN, infinity, zero rows under the cosine, distances whose
-            squares overflow.
+            squares overflow or vanish.
     """
     search = _Search(features_from(features), metric, None if queries is None else features_from(queries), k)
     index, distances = search.run()
@@ -87,6 +97,8 @@ class _Search:
 
     def run(self) -> tuple[Int64[Tensor, "m k"], Float[Tensor, "m k"]]:
         """Indices and distances."""
+        if self.others.metric == "euclidean" and vanishes(self._reach(), self.precision):
+            raise too_near(self.precision)
         unsure = torch.arange(len(self.asked), device=self.index.device)
         for dtype in (torch.float32, torch.float64):
             if len(unsure):
@@ -96,6 +108,10 @@ class _Search:
         if not torch.isfinite(self.squared).all():
             raise invalid_features_error(self.others.features)
         return self.index, self.others.distance(self.squared).to(self.precision)
+
+    def _reach(self) -> float:
+        """The largest coordinate of a row about the central point."""
+        return max(float((x - self.center).abs().max()) for _, x in self.others.chunks(1))
 
     def _by_products(self, rows: Int64[Tensor, "u"], dtype: torch.dtype) -> Int64[Tensor, "_"]:
         """Search for the neighbours of some rows; returns those that may have nearer ones than were found."""

@@ -193,9 +193,7 @@ class Rows:
         if not largest < info.max / 4:
             raise invalid_features_error(self.features, shards)
         if variance < info.tiny / info.eps and self._differ(pivot, shards):
-            raise UserError(
-                f"the rows differ so little that squares vanish in {self.dtype}: divide all by their largest."
-            )
+            raise too_near(self.dtype)
         return mean.to(self.dtype), max(variance, 0.0)
 
     def _pivot(self) -> Float[Tensor, "d"]:
@@ -256,6 +254,17 @@ def too_far(features: Float[Tensor, "n d"]) -> UserError:
         f"rows of features are so far apart that their squared distances overflow in {features.dtype}: divide them "
         "all by a constant, or leave the farthest out."
     )
+
+
+def too_near(dtype: torch.dtype) -> UserError:
+    """The error for differences whose squares have lost digits in this precision."""
+    return UserError(f"the rows differ so little that squares vanish in {dtype}: divide all by their largest.")
+
+
+def vanishes(largest: float, dtype: torch.dtype) -> bool:
+    """Whether the squares of differences lose digits of which this is the largest."""
+    info = torch.finfo(dtype)
+    return 0 < largest < math.sqrt(info.tiny / info.eps)
 
 
 def distinct_rows(features: Shaped[Tensor, "n d"]) -> tuple[Int64[Tensor, "m"], Int64[Tensor, "n"]]:

@@ -135,7 +135,7 @@ def clusterer_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     if header.get("format") != FORMAT or name not in CLASSES:
         raise _damaged(f"its header names format {header.get('format')!r} and estimator {name!r}")
     settings: dict[str, Any] = {setting: header.get(setting) for setting in SETTINGS[name]}
-    k, d = (_count(header, each) for each in (SETTINGS[name][0], "n_features"))
+    k, d = _count(header, SETTINGS[name][0], least=0 if name == "UMAPHDBSCAN" else 1), _count(header, "n_features")
     if settings["metric"] not in get_args(Metric):
         raise _damaged(f"its header names the metric {settings['metric']!r}")
     shapes = shapes_of(name, tensors)
@@ -191,8 +191,9 @@ def _fill_layers(clusterer: UMAPHDBSCAN, header: Mapping[str, Any], found: Mappi
     fits = layers.numel() and len(rows) == len(cores) == layers.shape[1]
     whole = fits and all(len(torch.unique(each[each >= 0])) == 1 + int(each.max()) for each in layers)
     k = clusterer.layer
-    if not whole or layers.min() < -1 or k is None or k not in clusterer.choices_:
+    if not whole or layers.min() < -1 or k not in (1 + layers.amax(1)).tolist():
         raise _damaged("its layers do not belong to its rows")
+    assert k is not None
     clusterer.take_layer(k)
 
 
@@ -214,9 +215,9 @@ def _checked(
     return tensor
 
 
-def _count(header: Mapping[str, Any], name: str) -> int:
+def _count(header: Mapping[str, Any], name: str, least: int = 1) -> int:
     value = header.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise _damaged(f"its header names {name} {value!r}")
     return value
 

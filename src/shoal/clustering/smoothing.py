@@ -39,14 +39,14 @@ def smoothed_kmeans(
     """
     shards = Shards(sharded)
     own = shards.part(len(features))
-    rows = smoothed(features, shards)[own]
+    rows = smoothed(features, len(features) // (2 * n_clusters), shards)[own]
     found = kmeans(rows, n_clusters, generator=generator, metric="euclidean", n_init=n_init, sharded=sharded)
     centers = cluster_centers(features[own], found.labels, n_clusters, "cosine", shards)
     labels, distances, _ = assign(features[own], centers, "cosine")
     return Clustering(labels, centers, distances)
 
 
-def smoothed(features: Float[Tensor, "n d"], shards: Shards) -> Float[Tensor, "n d"]:
+def smoothed(features: Float[Tensor, "n d"], most: int, shards: Shards) -> Float[Tensor, "n d"]:
     """Rows averaged three times with their ten nearest by cosine, less the mean of all, at unit length, in float32.
 
     A low-pass filter on the graph of neighbours, x ← (x + Σ_j x_j) / ‖x + Σ_j x_j‖, as in adaptive graph convolution
@@ -55,6 +55,7 @@ def smoothed(features: Float[Tensor, "n d"], shards: Shards) -> Float[Tensor, "n
 
     Args:
         features: on any device; of ranks that share the work, each gives all rows, and gets all.
+        most: of the ten, so many are taken at most: in small clusters ten reach into others.
         shards: whether ranks share the work.
     """
     rows = F.normalize(features.detach().float(), dim=1)
@@ -65,7 +66,7 @@ def smoothed(features: Float[Tensor, "n d"], shards: Shards) -> Float[Tensor, "n
     near = torch.where(near < 0, every[own, None], near).to(rows.device)
     for _ in range(ROUNDS):
         total = rows[own].clone()
-        for column in near.T:
+        for column in near[:, :most].T:
             total += rows[column]
         rows = shards.gather(F.normalize(total, dim=1))
     # Rounding is no direction: where all rows are alike they stay so.

@@ -13,7 +13,17 @@ from shoal.clustering.inputs import ArrayOrTensor, SharesEstimator, as_input_typ
 from shoal.clustering.kmeans.restarts import kmeans
 from shoal.clustering.neighbours import nearest_neighbours
 from shoal.clustering.parameters import Array, check_choice, check_n_clusters, generator_from, hinting, precision_of
-from shoal.clustering.rows import Metric, coincide, distinct_rows, subsample, unit_length
+from shoal.clustering.rows import (
+    Metric,
+    coincide,
+    distinct_rows,
+    power_of_two,
+    subsample,
+    too_far,
+    too_near,
+    unit_length,
+    vanishes,
+)
 from shoal.device import hold_threads
 from shoal.errors import UserError
 from shoal.progress import counted
@@ -48,7 +58,7 @@ def umap_embedding(
         n_neighbors: rows that count as near to each, itself included; fewer where there are no more rows.
 
     Raises:
-        UserError: fewer than 3 rows.
+        UserError: fewer than 3 rows, or rows whose squared distances overflow or vanish in float32.
     """
     n = len(features)
     if n < MIN_ROWS:
@@ -75,12 +85,26 @@ def umap_embedding(
             random_state=seed % 2**32,  # the range of NumPy's seeds
             n_jobs=1,  # with more the result is not reproducible
         )
-        features = features.detach().to(precision_of(features))
-        # float32 would lose the differences of rows far from the origin.
-        centred = features if metric == "cosine" else features - features.mean(0)
+        points = _in_float32(features.detach().to(precision_of(features)), metric)
         with hold_threads():
-            embedded = model.fit_transform(centred.float().cpu().numpy())
+            embedded = model.fit_transform(points.cpu().numpy())
     return torch.from_numpy(embedded).to(features.device)
+
+
+def _in_float32(features: Float[Tensor, "n d"], metric: Metric) -> Float[Tensor, "n d"]:
+    """Rows whose differences float32 can hold: about their mean, or for the cosine in a unit in which they are small.
+
+    Raises:
+        UserError: the squares of the differences overflow or vanish.
+    """
+    if metric == "cosine":
+        return (features / power_of_two(features)).float()
+    centred = features - features.mean(0)
+    if vanishes(float(centred.abs().max()), torch.float32):
+        raise too_near(torch.float32)
+    if not torch.isfinite(centred := centred.float()).all():
+        raise too_far(centred)
+    return centred
 
 
 def nearest_rows(
@@ -227,7 +251,7 @@ class UMAPKMeans(SharesEstimator):
 
         Raises:
             UserError: fewer than three rows or fewer than clusters, NaN, infinity, a zero row under the cosine, rows
-                whose squared distances overflow in float32; an unknown metric.
+                whose squared distances overflow or vanish in float32; an unknown metric.
         """
         features = self._features(X, reset=True)
         generator = generator_from(self.random_state)

@@ -72,7 +72,7 @@ class ViewConfig:
     views: Annotated[int, Ge(2)] = 2
     """Views of each image; all methods but EMP take two."""
     side: Annotated[int, Gt(0)] | None = None
-    """Height and width of a view in pixels, to which crops are resized; none for the image's own."""
+    """Height and width of a view in pixels, to which crops are resized; None for the image's own."""
     neighbours: Annotated[int, Ge(0)] = 0
     """k: now and then all views but the first are of one of the image's k nearest neighbours by pixels; 0 for never.
     For images whose pixels can be compared, such as characters."""

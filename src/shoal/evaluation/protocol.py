@@ -25,6 +25,7 @@ from shoal.evaluation.metrics import class_scores, clustering_scores, matched_cl
 from shoal.evaluation.result import CalibrationResult, Evaluation, KNNResult, LinearProbeResult, Ranking, TrainToTest
 from shoal.evaluation.signals import clustering_signals, dispersion_signals
 from shoal.evaluation.truth import Truth
+from shoal.progress import counted
 from shoal.types import Clustering
 
 
@@ -194,7 +195,8 @@ def evaluate_files(
     widths = [rows.shape[1] for rows, _ in parts]
     if len(set(widths)) > 1:
         raise UserError(
-            f"{features[1]} has {widths[1]} columns but {features[0]} has {widths[0]}: give features of one network."
+            f"{features[1]} has {counted(widths[1], 'column')} but {features[0]} has {widths[0]}: give features of one "
+            "network."
         )
     truth = _truth([found for _, found in parts])
     truth.check_labelled(knn=knn, linear=linear, remedy="give --labels")

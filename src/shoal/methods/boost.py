@@ -29,7 +29,7 @@ class BoostConfig(MethodConfig):
     """Settings of the last stage, for methods that have one."""
 
     boost_from: Annotated[float, Ge(0), Lt(1)] | None = None
-    """Share of the epochs after which DCBoost's losses take over, such as 0.8; none to do without."""
+    """Share of the epochs after which DCBoost's losses take over, such as 0.8; None to do without."""
     boost_neighbours: Annotated[int, Ge(0)] = 50
     """Nearest neighbours that DCBoost's filter looks at, at most; 0 for no filter."""
     boost_pos_weight: Annotated[float, Ge(0)] = 1.0

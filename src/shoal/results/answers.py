@@ -98,7 +98,10 @@ class _Answered:
         """
         image, answer = row["id"] or "", (row["answer"] or "").strip()
         if image not in self.images:
-            raise UserError(f"{where} is about {image!r}, which was not clustered: give the answers of this result.")
+            raise UserError(
+                f"{where} is about {image!r}, which is not in this result, or no longer: remove the line, or "
+                "give another table."
+            )
         found: dict[str, Any] = {"do": "answer", "image": image}
         word, _, name = answer.partition(" ")
         if answer.casefold() == "none":

@@ -250,13 +250,19 @@ def _fit(clusterer: Unsupervised, features: Float[Tensor, "n d"], inputs: Inputs
     for each in told:
         progress.warn(str(each.message))
     if isinstance(clusterer, UMAPHDBSCAN) and not clusterer.n_clusters_:
-        size, finer = clusterer.min_cluster_size_, in_series(clusterer.choices_)
-        smaller = f", take {finer} smaller clusters with -k" if finer else ""
-        raise UserError(
-            f"no two groups of {size} {inputs.what} or more are denser than what lies between them, so that all "
-            f"{len(inputs)} would belong nowhere: lower --min-cluster-size (at least 2){smaller}, or cut them into "
-            "parts with --method kmeans -k N."
-        )
+        raise _nothing_dense(clusterer, inputs)
+
+
+def _nothing_dense(clusterer: UMAPHDBSCAN, inputs: Inputs) -> UserError:
+    """The error for rows without any dense group."""
+    n, distinct, size = len(inputs), len(clusterer.rows_), clusterer.min_cluster_size_
+    copies = f"only {distinct} of {n} {inputs.what} differ, and " if distinct < n <= UMAP_ROWS else ""
+    ways = "lower --min-cluster-size (at least 2), " if size > 2 else ""
+    ways += f"take {in_series(clusterer.choices_)} smaller clusters with -k, " if clusterer.choices_ else ""
+    return UserError(
+        f"{copies}no two groups of {size} {inputs.what} or more are denser than what lies between them, so that all "
+        f"{n} would belong nowhere: {ways}{'or ' if ways else ''}cut them into parts with --method kmeans -k N."
+    )
 
 
 def how_fitted(clusterer: Clusterer, n: int) -> str:

@@ -83,7 +83,7 @@ class Inputs:
     every: str = ""
     """How often a frame of a video was taken, as ``Result`` has it."""
     earlier: Result | None = None
-    """The result that is clustered again, if it is one."""
+    """The result whose very features are clustered again, if there is one."""
 
     @classmethod
     def of_images(
@@ -182,8 +182,7 @@ def read_inputs(
         )
     listing = source.listing()  # reports what is wrong with the images before anything is downloaded
     if len(listing.ids) < fewest:
-        n = counted(len(listing.ids), "image is", "images are")
-        raise UserError(f"{n} fewer than the {fewest} clusters asked for: lower -k.")
+        raise too_few(len(listing.ids), "images", fewest)
     embedded = embed_first(
         source, specs or chosen_networks(None, None), folder.features, ranges=ranges, strict=strict, progress=progress
     )
@@ -193,6 +192,13 @@ def read_inputs(
     # A list on the standard input is read once; what it named is found again by these names.
     origin = places_in(source) if name == "-" else resolve_spec(name)
     return replace(_of_images(source, embedded, folder, origin), every=every)
+
+
+def too_few(n: int, what: str, n_clusters: int) -> UserError:
+    """The error for fewer images or rows than clusters."""
+    many = what.partition(",")[0]  # what the rows are does not matter here
+    found = counted(n, f"{many.removesuffix('s')} is", f"{many} are")
+    return UserError(f"{found} fewer than the {counted(n_clusters, 'cluster')} asked for: lower -k.")
 
 
 def pictures_of(images: Images) -> Pictures:
@@ -299,7 +305,8 @@ def of_result(
         left_out = set(np.delete(embedded.rows.numpy(), index).tolist())
         source = [file for row, file in enumerate(source) if row not in left_out]
     inputs = Inputs.of_images(own, folder.features.resolve(), encoder, pictures, source)
-    return replace(inputs, root=result.root, joined=result.joined, every=result.every, earlier=result)
+    earlier = result if tuple(own_specs) == result.encoder.networks else None
+    return replace(inputs, root=result.root, joined=result.joined, every=result.every, earlier=earlier)
 
 
 def _with_others(inputs: Inputs, folder: ResultFolder) -> Inputs:

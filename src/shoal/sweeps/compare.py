@@ -265,11 +265,11 @@ def _notes_on_data(groups: Sequence[Sequence[Figures]], labels: Sequence[str]) -
     decided = [label for label, group in zip(labels, groups, strict=True) if any(run.result.decided for run in group)]
     if decided:
         notes.append(f"Clusters as they were found, before the decisions on {', '.join(decided)}.")
-    nowhere = {label: max(_nowhere(run) for run in group) for label, group in zip(labels, groups, strict=True)}
     notes += [
-        f"Of {label} up to {share:.1%} of the images are in no cluster: its scores are of the others alone."
-        for label, share in nowhere.items()
-        if share
+        f"Of {label} {'up to ' if len(group) > 1 else ''}{share:.1%} of the images are in no cluster: its scores are "
+        "of the others alone."
+        for label, group in zip(labels, groups, strict=True)
+        if (share := max(map(_nowhere, group)))
     ]
     first = groups[0][0].images
     others = [

@@ -89,6 +89,8 @@ def check_fits(config: RunConfig, n: int, n_images: int) -> None:
             f"{config.method.name} has a head with an output for each cluster, so their number must be known before "
             "training: give --n-clusters, or train a method without such a head."
         )
+    if config.smooth_features and config.method.has_cluster_head:
+        raise UserError(f"{config.method.name} clusters by its own head, not by k-means: leave out --smooth-features.")
     if config.n_clusters != "auto" and config.n_clusters > n:
         raise UserError(
             f"{config.n_clusters} clusters need at least as many images, and there are {n}: ask for fewer clusters."

@@ -290,13 +290,19 @@ def _candidate(k: int, depths: list[float], stability: float | None) -> Candidat
     return Candidate(k, score, own, by_chance, stability)
 
 
+def _all_alike(n_rows: int, metric: Metric) -> str:
+    if n_rows == 1:
+        return "there is only 1 row"
+    what = "are the same" if metric == "euclidean" else "have the same direction (metric='euclidean' sees lengths)"
+    return f"all {n_rows} rows {what}"
+
+
 def _notes(
     valleys: _Valleys, found: int, again: bool, high: int, n_rows: int, n_places: int, metric: Metric
 ) -> list[str]:
     notes = []
     if n_places == 1:
-        what = "are the same" if metric == "euclidean" else "have the same direction (metric='euclidean' sees lengths)"
-        notes.append(f"There is nothing to cluster: all {n_rows} rows {what}.")
+        notes.append(f"There is nothing to cluster: {_all_alike(n_rows, metric)}.")
     elif found == 1:
         what = (
             "no valley separates groups" if n_places >= MIN_ROWS else f"{n_places} rows are too few to look for groups"
